@@ -1,0 +1,1 @@
+"""Adapters: known TSG bases as hero_plugin grounders."""

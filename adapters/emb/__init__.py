@@ -1,0 +1,1 @@
+"""Elastic Moment Bounding (EMB): the reference implementation and its adapter."""

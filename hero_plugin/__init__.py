@@ -1,0 +1,1 @@
+"""HERO for temporal sentence grounding."""
