@@ -1,0 +1,79 @@
+"""How temporal grounding is scored: overlap in time, recall at an overlap, and their table."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+THRESHOLDS = (0.3, 0.5, 0.7)
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def temporal_iou(pred: Array, truth: Array) -> Array:
+    """Overlap in time of moments, each ``(start, end)``: intersection over the hull of the two.
+
+    For moments that overlap, the hull is their union; for the others the overlap is 0 either way. This is
+    the reading of EMB, VSLNet and their relatives. A moment that ends before it starts overlaps nothing.
+
+    pred, truth: (..., 2) in any one unit, broadcast against each other -> (...). Tensors give a tensor,
+    arrays (or anything that numpy reads) an array.
+
+    >>> temporal_iou(np.array([[0.0, 10.0], [4.0, 6.0]]), np.array([5.0, 10.0]))
+    array([0.5       , 0.16666667])
+
+    Raises:
+        ValueError: the last axis is not ``(start, end)``.
+    """
+    if isinstance(pred, Tensor):
+        truth = torch.as_tensor(truth, device=pred.device)
+        _expect_moments(pred, truth)
+        inside = torch.minimum(pred[..., 1], truth[..., 1]) - torch.maximum(pred[..., 0], truth[..., 0])
+        hull = torch.maximum(pred[..., 1], truth[..., 1]) - torch.minimum(pred[..., 0], truth[..., 0])
+        return torch.where(hull > 0, inside.clamp(min=0) / hull.clamp(min=torch.finfo(hull.dtype).tiny), 0.0)
+    pred, truth = np.asarray(pred, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    _expect_moments(pred, truth)
+    inside = np.minimum(pred[..., 1], truth[..., 1]) - np.maximum(pred[..., 0], truth[..., 0])
+    hull = np.maximum(pred[..., 1], truth[..., 1]) - np.minimum(pred[..., 0], truth[..., 0])
+    return np.where(hull > 0, np.maximum(inside, 0.0) / np.where(hull > 0, hull, 1.0), 0.0)
+
+
+def recall_at(ious: Array, threshold: float) -> float:
+    """Share, in percent, of queries whose overlap is at least ``threshold``. ious: (Q,); nan without queries."""
+    values = _float64(ious)
+    return float((values >= threshold).mean() * 100.0) if values.size else float("nan")
+
+
+def mean_iou(ious: Array) -> float:
+    """Mean overlap in percent. ious: (Q,); nan without queries."""
+    values = _float64(ious)
+    return float(values.mean() * 100.0) if values.size else float("nan")
+
+
+def scores_of(ious: Array) -> dict[str, float]:
+    """The field's table row, in percent, from overlaps (Q,): R1@0.3, R1@0.5, R1@0.7 and mIoU."""
+    scores = {f"R1@{threshold}": recall_at(ious, threshold) for threshold in THRESHOLDS}
+    return {**scores, "mIoU": mean_iou(ious)}
+
+
+def grounding_scores(pred: Array, truth: Array) -> dict[str, float]:
+    """Score one predicted moment a query against its annotated one.
+
+    pred, truth: (Q, 2) in seconds -> ``{"R1@0.3", "R1@0.5", "R1@0.7", "mIoU"}`` in percent, computed in
+    float64: the numbers of EMB's ``calculate_iou`` and ``calculate_iou_accuracy``.
+    """
+    return scores_of(temporal_iou(_float64(pred), _float64(truth)))
+
+
+def _float64(values: Array) -> np.ndarray:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    return np.asarray(array, dtype=np.float64)
+
+
+def _expect_moments(pred: Array, truth: Array) -> None:
+    for name, moments in (("pred", pred), ("truth", truth)):
+        if moments.ndim == 0 or moments.shape[-1] != 2:
+            raise ValueError(f"{name} must be (..., 2), start and end, got {tuple(moments.shape)}")
