@@ -1,1 +1,9 @@
-"""Elastic Moment Bounding (EMB): the reference implementation and its adapter."""
+"""EMB (Elastic Moment Bounding): a reference implementation that loads upstream checkpoints."""
+
+from __future__ import annotations
+
+from hero_plugin.adapters.emb.config import EMBConfig
+from hero_plugin.adapters.emb.model import EMB
+from hero_plugin.adapters.emb.threshold import elastic_threshold
+
+__all__ = ["EMB", "EMBConfig", "elastic_threshold"]

@@ -1,0 +1,116 @@
+"""EMB as a grounder: the reference implementation and upstream's own class alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hero_plugin import Adapter, Grounding, HeroModel, Pair, lifted
+from hero_plugin.aggregation import Kind
+from hero_plugin.seam import first
+
+
+def compute_loss(
+    model: HeroModel,
+    start_logits: Tensor,
+    end_logits: Tensor,
+    start_labels: Tensor,
+    end_labels: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """EMB's localization loss plus HERO's two, weighted; the moment's clips are the relevant ones.
+
+    Args:
+        start_labels, end_labels: (B,) first and last clip of the moment; the rest is EMB's ``compute_loss``.
+    """
+    loss = model.base.compute_loss(start_logits, end_logits, start_labels, end_labels, *args, **kwargs)
+    if not model.config.active:
+        return loss
+    place = torch.arange(start_logits.shape[1], device=start_logits.device)
+    inside = (place >= start_labels.unsqueeze(1)) & (place <= end_labels.unsqueeze(1))
+    return loss + model.weighted_hero_loss(inside)
+
+
+class EMBAdapter(Adapter):
+    """Elastic Moment Bounding (ECCV 2022), the seam at ``video_affine`` and ``embedding_net``.
+
+    Relevance is the highlight score before its sigmoid. ``relate`` runs the frame branch alone: EMB's proposals
+    read the frames, but the frames never read the proposals.
+    """
+
+    class_names = ("EMB",)
+    requires = (
+        "video_affine",
+        "embedding_net",
+        "position",
+        *(f"encoder.{part}" for part in ("f2f", "w2w", "f2w", "w2f", "v2v", "vq2q")),
+        "fuser1",
+        "highlight_layer.conv1d",
+        "compute_loss",
+        "configs.dim",
+    )
+    kinds: ClassVar[Mapping[str, Kind]] = {
+        "0": "probability",  # h_score
+        "1": "logits",  # start_logits
+        "2": "logits",  # end_logits
+        "3": "shared",  # proposals
+        "4": "probability",  # p_score
+        "5": "shared",  # p_mask
+    }
+    methods: ClassVar[Mapping[str, Callable[..., Any]]] = {"compute_loss": compute_loss}
+
+    @property
+    def dim(self) -> int:
+        """EMB's hidden size."""
+        return self.base.configs.dim
+
+    def embed(
+        self,
+        word_ids: Tensor,
+        char_ids: Tensor | None,
+        video_features: Tensor,
+        v_mask: Tensor,
+        q_mask: Tensor,
+        moments: Any = None,
+    ) -> Pair:
+        """EMB's forward arguments: word_ids (B, L), char_ids (B, L, C), video_features (B, T, Dv), masks (B, T), (B, L)."""
+        video = self.base.video_affine(video_features)
+        query = self.base.embedding_net(word_ids, char_ids)
+        return Pair(video, query, v_mask, q_mask, {"moments": moments})
+
+    def ground(self, pair: Pair) -> Grounding:
+        """EMB's own forward from the projected pair on; outputs as EMB returns them."""
+        highlight = _KeepLogits(self.base.highlight_layer)
+        base = lifted(self.base, video_affine=first, embedding_net=first, highlight_layer=highlight)
+        outputs = base.forward(pair.query, None, pair.video, pair.video_mask, pair.query_mask, **pair.extra)
+        return Grounding(outputs, highlight.logits)
+
+    def relate(self, pair: Pair) -> Tensor:
+        """The frame branch: relevance logits (B, T)."""
+        base, encoder = self.base, self.base.encoder
+        video_mask, query_mask = pair.video_mask, pair.query_mask
+        video, query = base.position(pair.video), base.position(pair.query)
+        video, query = encoder.f2f(video, video_mask), encoder.w2w(query, query_mask)
+        video, query = (
+            encoder.f2w(query, video, query_mask, video_mask),
+            encoder.w2f(video, query, video_mask, query_mask),
+        )
+        video, query = encoder.v2v(video, video_mask), encoder.vq2q(query, query_mask)
+        features = base.fuser1(vfeats=video, qfeats=query, vmask=video_mask, qmask=query_mask)
+        return base.highlight_layer.conv1d(features).squeeze(-1)
+
+
+class _KeepLogits:
+    """EMB's highlight layer returns a probability; this keeps the logits that it came from."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        self.logits: Tensor | None = None
+
+    def __call__(self, features: Tensor, mask: Tensor) -> Tensor:
+        self.logits = self.layer.conv1d(features).squeeze(-1)
+        return self.layer(features, mask)

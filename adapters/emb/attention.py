@@ -1,0 +1,102 @@
+"""Attention over words, clips or proposals, post-norm."""
+
+from __future__ import annotations
+
+import math
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from hero_plugin.adapters.emb.dropout import Dropout
+from hero_plugin.adapters.emb.layers import Conv1D, mask_bias
+
+NORM_EPSILON = 1e-6
+
+
+def pair_mask(source_mask: Tensor | None, target_mask: Tensor | None) -> Tensor | None:
+    """(B, S) and (B, T) -> (B, T, S), 1 where both are real; None where either is missing."""
+    if source_mask is None or target_mask is None:
+        return None
+    return target_mask.unsqueeze(2) * source_mask.unsqueeze(1)
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot products; heads are concatenated and not projected again."""
+
+    def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads must divide dim, got dim={dim} and num_heads={num_heads}")
+        self.num_heads = num_heads
+        self.query = Conv1D(dim, dim)
+        self.key = Conv1D(dim, dim)
+        self.value = Conv1D(dim, dim)
+        self.dropout = Dropout(drop_rate)
+
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        """query: (B, T, D), source: (B, S, D), mask: (B, S), (B, T, S) or None -> (B, T, D)."""
+        # Scaling the queries costs T·D products, scaling the scores T·S for each head.
+        q = self._heads(self.query(query) / math.sqrt(query.shape[-1] // self.num_heads))
+        k = self._heads(self.key(source))
+        v = self._heads(self.value(source))
+        scores = q @ k.transpose(-1, -2)
+        if mask is not None:
+            bias = mask_bias(mask)
+            scores = scores + (bias[:, None, None] if mask.dim() == 2 else bias[:, None])
+        return rearrange(self.dropout(scores.softmax(-1)).to(v.dtype) @ v, "b h t d -> b t (h d)")
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b l (h d) -> b h l d", h=self.num_heads)
+
+
+class AttentionLayer(nn.Module):
+    """Attention, then two linear layers, each added to its input and normalised."""
+
+    def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(dim, num_heads, drop_rate)
+        self.dense = nn.Sequential(Conv1D(dim, dim), nn.ReLU(), Conv1D(dim, dim))
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPSILON)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPSILON)
+        self.dropout = Dropout(drop_rate)
+
+    def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """query: (B, T, D), source: (B, S, D) or None for self-attention -> (B, T, D)."""
+        return self.attend(query, query, query if source is None else source, mask)
+
+    def attend(self, residual: Tensor, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        """As `forward`, where what asks (`query`) need not be what the answer is added to (`residual`)."""
+        context = self.attention(query, source, mask)
+        hidden = self.norm1(residual + self.dropout(context))
+        return self.norm2(hidden + self.dropout(self.dense(hidden)))
+
+
+class SelfAttentionBlock(nn.Module):
+    """Layers in which a sequence attends to itself."""
+
+    def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(AttentionLayer(dim, num_heads, drop_rate) for _ in range(num_layers))
+
+    def forward(self, target: Tensor, tmask: Tensor | None = None) -> Tensor:
+        """target: (B, T, D), tmask: (B, T) -> (B, T, D)."""
+        for layer in self.layers:
+            target = layer(target, mask=tmask)
+        return target
+
+
+class CrossAttentionBlock(nn.Module):
+    """Layers in which a target attends to a source."""
+
+    def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(AttentionLayer(dim, num_heads, drop_rate) for _ in range(num_layers))
+
+    def forward(
+        self, source: Tensor, target: Tensor, smask: Tensor | None = None, tmask: Tensor | None = None
+    ) -> Tensor:
+        """source: (B, S, D), target: (B, T, D), smask: (B, S), tmask: (B, T) -> (B, T, D)."""
+        mask = pair_mask(smask, tmask)
+        for layer in self.layers:
+            target = layer(target, source, mask)
+        return target

@@ -1,0 +1,58 @@
+"""Elastic labels: which other boundaries than the annotated ones count as right."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hero_plugin.adapters.emb.layers import mask_logits
+
+
+def overlap(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of spans: (..., 2) and (..., 2) -> (...), shapes broadcast."""
+    inner = torch.minimum(first[..., 1], second[..., 1]) - torch.maximum(first[..., 0], second[..., 0])
+    outer = torch.maximum(first[..., 1], second[..., 1]) - torch.minimum(first[..., 0], second[..., 0])
+    return inner.clamp(min=0) / outer.clamp(min=1e-5)
+
+
+def confident_proposals(
+    bounds: Tensor,
+    scores: Tensor,
+    mask: Tensor,
+    moments: Tensor | None = None,
+    threshold: float = 0.5,
+    k: int = 1,
+) -> Tensor:
+    """The k best scored proposals among those that overlap the annotation enough.
+
+    bounds: (B, P, 2), scores: (B, P), mask: (B, P), moments: (B, 2) or None for all -> (B, k, 2).
+    The moment itself where no proposal overlaps it by `threshold`.
+    """
+    allowed = mask.bool()
+    if moments is not None:
+        allowed = allowed & (overlap(bounds, moments.unsqueeze(1)) >= threshold)
+    best = mask_logits(scores, allowed).topk(k, dim=1).indices
+    chosen = bounds.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
+    if moments is None:
+        return chosen
+    return torch.where(allowed.any(dim=1).view(-1, 1, 1), chosen, moments.unsqueeze(1))
+
+
+def pseudo_moment(
+    moments: Tensor | None, proposals: Tensor, pscores: Tensor, pmask: Tensor, threshold: float
+) -> Tensor:
+    """The moment that the ranker would have annotated, (B, 2) long.
+
+    moments: (B, 2) long, first and last clip, inclusive, or None; proposals: (B, P, 2) likewise.
+    As upstream, the second value is one past the last clip, and `elastic_range` is given it like that.
+    """
+    past = proposals.new_tensor([0, 1])
+    around = None if moments is None else moments + past
+    return confident_proposals(proposals + past, pscores, pmask, around, threshold).squeeze(1)
+
+
+def between(first: Tensor, second: Tensor, size: int) -> Tensor:
+    """Positions from the smaller of two to the larger, both included: (B,) and (B,) -> (B, size) bool."""
+    steps = torch.arange(size, device=first.device)
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    return (steps >= low.unsqueeze(1)) & (steps <= high.unsqueeze(1))

@@ -1,0 +1,95 @@
+"""EMB's three losses."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hero_plugin.adapters.emb.elastic import between, overlap, pseudo_moment
+
+
+def elementwise_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy in float32 at least, where autocast would refuse it. Same shapes in and out."""
+    with torch.autocast(device_type=probabilities.device.type, enabled=False):
+        if probabilities.dtype in (torch.float16, torch.bfloat16):
+            probabilities = probabilities.float()
+        return F.binary_cross_entropy(probabilities, targets.to(probabilities.dtype), reduction="none")
+
+
+def highlight_loss(scores: Tensor, labels: Tensor, mask: Tensor, epsilon: float = 1e-12) -> Tensor:
+    """Weighted cross-entropy over real clips; clips inside the moment count twice.
+
+    scores: (B, T) in [0, 1], labels: (B, T) of 0 and 1, mask: (B, T) -> scalar.
+    """
+    weights = (1 + labels.long()) * mask
+    return (elementwise_cross_entropy(scores, labels) * weights).sum() / (mask.sum() + epsilon)
+
+
+def ranking_loss(
+    moments: Tensor, bounds: Tensor, scores: Tensor, mask: Tensor, min_iou: float = 0.3, max_iou: float = 0.7
+) -> Tensor:
+    """Cross-entropy of proposal scores against their overlap with the moment, scaled to [0, 1].
+
+    moments: (B, 2), bounds: (B, P, 2), in the same unit; scores, mask: (B, P) -> scalar.
+    """
+    if scores.shape != mask.shape:
+        raise ValueError(f"mask must be (B, P)={tuple(scores.shape)} as scores, got {tuple(mask.shape)}")
+    if min_iou > max_iou:
+        raise ValueError(f"min_iou must not exceed max_iou, got {min_iou} and {max_iou}")
+    ious = overlap(bounds, moments.unsqueeze(1))
+    if min_iou == max_iou:
+        targets = (ious >= min_iou).float()
+    else:
+        targets = ((ious - min_iou) / (max_iou - min_iou)).clamp(min=0, max=1)
+    # A weighted mean: selecting the valid entries would have to ask the device how many there are.
+    return (elementwise_cross_entropy(scores, targets) * mask).sum() / mask.sum().clamp(min=1)
+
+
+def location_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """Negative log-probability of starting and of ending anywhere in the elastic ranges.
+
+    start_logits, end_logits: (B, T); starts, ends: (B, T) bool, where either may lie -> scalar.
+    """
+    return range_loss(start_logits, starts) + range_loss(end_logits, ends)
+
+
+def range_loss(logits: Tensor, allowed: Tensor) -> Tensor:
+    """-log of the softmax mass on allowed positions, in the log domain; mean over the batch."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    inside = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
+    return (logits.logsumexp(dim=1) - inside.logsumexp(dim=1)).mean()
+
+
+def elastic_ranges(
+    moments: Tensor, proposals: Tensor, pscores: Tensor, pmask: Tensor, threshold: float, clips: int
+) -> tuple[Tensor, Tensor]:
+    """Where the start and where the end may lie: between the annotation's and the pseudo moment's.
+
+    moments: (B, 2) long; proposals: (B, P, 2) long; pscores, pmask: (B, P) -> two (B, clips) bool.
+    """
+    pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
+    return between(moments[:, 0], pseudo[:, 0], clips), between(moments[:, 1], pseudo[:, 1], clips)
+
+
+def highlight_labels(
+    mask: Tensor,
+    moments: Tensor,
+    proposals: Tensor,
+    pscores: Tensor,
+    pmask: Tensor,
+    threshold: float,
+    extend: float,
+) -> Tensor:
+    """Clips of the moment, widened towards the pseudo moment's start and by a share of the length.
+
+    mask: (B, T); moments: (B, 2) long; proposals: (B, P, 2) long; pscores, pmask: (B, P) -> (B, T) bool.
+    As upstream, the earlier of the two ends is taken, like the earlier of the two starts.
+    """
+    pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
+    first, last = torch.minimum(moments, pseudo).unbind(dim=1)
+    extension = ((last - first + 1).float() * extend).round().long()
+    first = (first - extension).clamp(min=0)
+    last = torch.minimum(mask.sum(dim=-1).long() - 1, last + extension)
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    return (steps >= first.unsqueeze(1)) & (steps <= last.unsqueeze(1))

@@ -1,0 +1,216 @@
+"""EMB, Elastic Moment Bounding (Huang et al., ECCV 2022), as its authors published it, and faster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hero_plugin.adapters.emb.config import EMBConfig
+from hero_plugin.adapters.emb.elastic import between, pseudo_moment
+from hero_plugin.adapters.emb.encoder import GuidedAttentionEncoder
+from hero_plugin.adapters.emb.fuser import VSLFuser
+from hero_plugin.adapters.emb.heads import HighLightLayer, ProposalRanker
+from hero_plugin.adapters.emb.layers import VisualProjection
+from hero_plugin.adapters.emb.losses import elastic_ranges, highlight_labels, location_loss
+from hero_plugin.adapters.emb.position import CosinePosition
+from hero_plugin.adapters.emb.predictor import ConditionedPredictor
+from hero_plugin.adapters.emb.proposals import ProposalMap, spread
+from hero_plugin.adapters.emb.words import FIRST_WORD, Embedding
+
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+class EMB(nn.Module):
+    """Grounds a sentence in a video: clip scores, boundary logits and ranked proposals.
+
+    Parameters have the names and shapes of the authors' code, so their checkpoints load with `strict=True`.
+
+    configs: an `EMBConfig`, or any object with its fields as attributes.
+    word_vectors: (word_size - 2, word_dim), the words with ids 2 and up; None learns all word vectors.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+
+    def __init__(self, configs: Any, word_vectors: Tensor | np.ndarray | None) -> None:
+        super().__init__()
+        self.configs = configs
+        sizes = EMBConfig.of(configs)
+        self.embedding_net = Embedding(
+            num_words=vocabulary_size(sizes, word_vectors),
+            num_chars=sizes.char_size,
+            word_dim=sizes.word_dim,
+            char_dim=sizes.char_dim,
+            drop_rate=sizes.drop_rate,
+            out_dim=sizes.dim,
+            word_vectors=word_vectors,
+        )
+        self.video_affine = VisualProjection(sizes.video_feature_dim, sizes.dim, sizes.drop_rate)
+        self.position = CosinePosition(sizes.dim, sizes.max_pos_len)
+        self.encoder = GuidedAttentionEncoder(
+            dim=sizes.dim,
+            num_layers=sizes.num_layers,
+            num_heads=sizes.num_heads,
+            drop_rate=sizes.drop_rate,
+            downscale=sizes.downscale,
+            proposal=ProposalMap(sizes.downscale, sizes.windows),
+        )
+        self.fuser1 = VSLFuser(sizes.dim, sizes.drop_rate)
+        self.fuser2 = VSLFuser(sizes.dim, sizes.drop_rate)
+        self.highlight_layer = HighLightLayer(sizes.dim)
+        self.predictor = ConditionedPredictor(sizes.dim)
+        self.ranker = ProposalRanker(sizes.dim, sizes.kernel_size, sizes.num_layers)
+        self.apply(init_weights)
+
+    def forward(
+        self,
+        word_ids: Tensor,
+        char_ids: Tensor | None,
+        video_features: Tensor,
+        v_mask: Tensor,
+        q_mask: Tensor,
+        moments: Tensor | None = None,
+    ) -> Outputs:
+        """Ground each query in its video; P = ceil(T / downscale) squared.
+
+        word_ids: (B, L) long; char_ids: ignored, may be None; video_features: (B, T, video_feature_dim);
+        v_mask: (B, T) and q_mask: (B, L), float or bool, real positions first; moments: ignored.
+
+        Returns:
+            h_score (B, T), in [0, 1]; start_logits (B, T); end_logits (B, T);
+            proposals (B, P, 2) long, first and last clip, inclusive; p_score (B, P), in [0, 1];
+            p_mask (B, P), 1 for proposals that exist.
+
+        Raises:
+            ValueError: shapes that do not fit, or more clips or words than `max_pos_len`.
+        """
+        self._check(word_ids, video_features, v_mask, q_mask)
+        v_mask, q_mask = v_mask.to(video_features.dtype), q_mask.to(video_features.dtype)
+        clips = self.position(self.video_affine(video_features))
+        words = self.position(self.embedding_net(word_ids, char_ids))
+        (clips, clip_words), (proposal_features, proposal_words), proposals, p_mask = self.encoder(
+            vfeats=clips, qfeats=words, vmask=v_mask, qmask=q_mask
+        )
+        features = self.fuser1(vfeats=clips, qfeats=clip_words, vmask=v_mask, qmask=q_mask)
+        h_score = self.highlight_layer(features, v_mask)
+        start_logits, end_logits = self.predictor(features * h_score.unsqueeze(2), v_mask)
+        p_score = self.rank(proposal_features, proposal_words, p_mask, q_mask, video_features.shape[1])
+        return h_score, start_logits, end_logits, proposals, p_score, p_mask
+
+    def rank(self, features: Tensor, words: Tensor, p_mask: Tensor, q_mask: Tensor, clips: int) -> Tensor:
+        """Scores of the proposals of `clips` clips, (B, P); only entries the map can have are fused.
+
+        features: (B, P, D), words: (B, L, D), p_mask: (B, P), q_mask: (B, L).
+        """
+        cells = self.encoder.proposal.cells(clips, features.device)
+        fused = self.fuser2(vfeats=features[:, cells], qfeats=words, vmask=p_mask[:, cells], qmask=q_mask)
+        return self.ranker(spread(fused, cells, p_mask.shape[1]), p_mask)
+
+    def compute_loss(
+        self,
+        start_logits: Tensor,
+        end_logits: Tensor,
+        start_labels: Tensor,
+        end_labels: Tensor,
+        proposals: Tensor,
+        pscores: Tensor,
+        pmask: Tensor,
+        threshold: float = 0.5,
+    ) -> Tensor:
+        """Location loss: the boundaries may lie anywhere between the annotated and the pseudo moment's.
+
+        start_labels, end_labels: (B,) long clip indices, the rest as `forward` returns it -> scalar.
+        """
+        moments = torch.stack([start_labels, end_labels], dim=1)
+        starts, ends = elastic_ranges(moments, proposals, pscores, pmask, threshold, start_logits.shape[1])
+        return location_loss(start_logits, end_logits, starts, ends)
+
+    def compute_highlight_loss(
+        self,
+        scores: Tensor,
+        labels: Tensor | None,
+        mask: Tensor,
+        moments: Tensor,
+        proposals: Tensor,
+        pscores: Tensor,
+        pmask: Tensor,
+        threshold: float = 0.5,
+        extend: float = 0.1,
+    ) -> Tensor:
+        """Highlight loss. scores, mask: (B, T); moments: (B, 2) long clip indices -> scalar.
+
+        `labels` is accepted, as upstream's, and not read: they are made from the moments and proposals.
+        """
+        inside = highlight_labels(mask, moments, proposals, pscores, pmask, threshold, extend)
+        return self.highlight_layer.compute_loss(scores, inside, mask)
+
+    def compute_ranking_loss(
+        self, moments: Tensor, proposals: Tensor, scores: Tensor, mask: Tensor, min_iou: float, max_iou: float
+    ) -> Tensor:
+        """Ranking loss. moments: (B, 2), proposals: (B, P, 2), in seconds; scores, mask: (B, P) -> scalar."""
+        return self.ranker.compute_loss(moments, proposals, scores, mask, min_iou, max_iou)
+
+    def extract_index(
+        self, start_logits: Tensor, end_logits: Tensor, proposals: Tensor, pscores: Tensor, pmask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Elastic prediction: between the most probable boundaries and the best proposal's, (B, T) bool each.
+
+        For plain first and last clips see `predictor.extract_index`.
+        """
+        best = pseudo_moment(None, proposals, pscores, pmask, threshold=0.0)
+        start, end = self.predictor.extract_index(start_logits, end_logits)
+        clips = start_logits.shape[1]
+        return between(start, best[:, 0], clips), between(end, best[:, 1], clips)
+
+    def _check(self, word_ids: Tensor, video_features: Tensor, v_mask: Tensor, q_mask: Tensor) -> None:
+        width = (
+            self.video_affine.linear.conv1d.in_channels
+            if isinstance(self.video_affine, VisualProjection)
+            else None
+        )
+        if video_features.dim() != 3 or (width is not None and video_features.shape[-1] != width):
+            raise ValueError(
+                f"video_features must be (B, T, {width or 'D'}), got {tuple(video_features.shape)}; "
+                "the config's video_feature_dim must be the features' width"
+            )
+        if v_mask.shape != video_features.shape[:2]:
+            raise ValueError(
+                f"v_mask must be (B, T)={tuple(video_features.shape[:2])}, got {tuple(v_mask.shape)}"
+            )
+        if q_mask.shape != word_ids.shape[:2]:
+            raise ValueError(f"q_mask must be (B, L)={tuple(word_ids.shape[:2])}, got {tuple(q_mask.shape)}")
+        if word_ids.shape[0] != video_features.shape[0]:
+            raise ValueError(
+                f"word_ids and video_features must share the batch size, got {word_ids.shape[0]} "
+                f"and {video_features.shape[0]}"
+            )
+
+
+def vocabulary_size(sizes: EMBConfig, word_vectors: Tensor | np.ndarray | None) -> int:
+    """Words that the embedding holds, checked against the vectors."""
+    if word_vectors is None:
+        if sizes.word_size is None:
+            raise ValueError("word_size must be set where there are no word vectors to count")
+        return sizes.word_size
+    count, width = word_vectors.shape
+    if width != sizes.word_dim:
+        raise ValueError(f"word_vectors must be (words, word_dim={sizes.word_dim}), got {(count, width)}")
+    if sizes.word_size is not None and sizes.word_size != count + FIRST_WORD:
+        raise ValueError(
+            f"word_size counts PAD and UNK too: {count} word vectors make {count + FIRST_WORD}, "
+            f"got {sizes.word_size}"
+        )
+    return count + FIRST_WORD
+
+
+def init_weights(module: nn.Module) -> None:
+    """Xavier for linear maps and convolutions, with zero biases; PyTorch's own for LSTMs."""
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LSTM):
+        module.reset_parameters()

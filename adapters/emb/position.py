@@ -1,0 +1,35 @@
+"""Where a clip or a word stands in its sequence."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class CosinePosition(nn.Module):
+    """Adds sines and cosines of the position; the table is the buffer `pe` (max_pos_len, dim)."""
+
+    pe: Tensor
+
+    def __init__(self, dim: int, max_pos_len: int) -> None:
+        super().__init__()
+        position = torch.arange(max_pos_len).float().unsqueeze(1)
+        frequency = torch.exp(torch.arange(0, dim, 2).float() * -(math.log(10000.0) / dim))
+        angle = position * frequency
+        self.register_buffer("pe", torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., L, D) -> (..., L, D).
+
+        Raises:
+            ValueError: L exceeds the table.
+        """
+        length, limit = x.shape[-2], self.pe.shape[0]
+        if length > limit:
+            raise ValueError(
+                f"a sequence of {length} is longer than max_pos_len={limit}: raise it in the config, "
+                "or pool the features to fewer clips"
+            )
+        return x + self.pe[:length]

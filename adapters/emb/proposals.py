@@ -1,0 +1,110 @@
+"""The map of candidate moments: every run of cells, with the maximum of its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Upstream meant -1e30. This rounds to zero beside any feature, and its checkpoints were trained with it.
+TAIL = -1e-30
+
+
+def cell_max(x: Tensor, scale: int) -> Tensor:
+    """The maximum over each run of `scale` positions: (B, T, D) -> (B, ceil(T / scale), D)."""
+    tail = -x.shape[1] % scale
+    if tail:
+        x = F.pad(x, (0, 0, 0, tail), value=TAIL)
+    return x.unflatten(1, (-1, scale)).amax(dim=2)
+
+
+class Proposals(NamedTuple):
+    """The map without its empty half, shortest proposals first.
+
+    features: (B, P, D); bounds: (B, P, 2) long, first and last clip, inclusive; mask: (B, P), 1 where a
+    proposal lies in its video; cells: (P,) long, where each belongs in the flattened (N, N) map.
+    """
+
+    features: Tensor
+    bounds: Tensor
+    mask: Tensor
+    cells: Tensor
+
+
+class ProposalMap(nn.Module):
+    """2D temporal map as in 2D-TAN: entry (i, j) is the moment from cell i to cell j.
+
+    downscale: clips in a cell. windows: how many lengths each level holds; a level's start points are
+    twice as far apart as those of the level before.
+    """
+
+    def __init__(self, downscale: int = 8, windows: Sequence[int] = (16,)) -> None:
+        super().__init__()
+        self.scale = downscale
+        self.windows = tuple(windows)
+
+    def size(self, clips: int) -> int:
+        """Cells that `clips` clips make: the map is this many squared."""
+        return -(-clips // self.scale)
+
+    def cells(self, clips: int, device: torch.device) -> Tensor:
+        """Where the map has entries, as indices into its flattened form, (P,) long, shortest first."""
+        size = self.size(clips)
+        starts = [
+            torch.arange(0, size - offset, stride, device=device) * (size + 1) + offset
+            for offset, stride, _ in self._levels(size)
+        ]
+        return torch.cat(starts)
+
+    def compact(self, feats: Tensor, mask: Tensor) -> Proposals:
+        """feats: (B, T, D), mask: (B, T) -> the map's entries only, see `Proposals`."""
+        mask = mask.to(feats.dtype)
+        clips, size = feats.shape[1], self.size(feats.shape[1])
+        cells = self.cells(clips, feats.device)
+        start, end = cells // size, cells % size
+        valid = cell_max(mask.unsqueeze(-1), self.scale).squeeze(-1)[:, end]
+        features = torch.cat(list(self._pooled(feats, mask)), dim=1)
+        bounds = torch.stack([start * self.scale, (end + 1) * self.scale - 1], dim=-1)
+        last_clip = mask.sum(dim=-1).long().view(-1, 1, 1) - 1
+        bounds = torch.minimum(bounds, last_clip) * valid.unsqueeze(-1).long()
+        features = features.masked_fill(~valid.bool().unsqueeze(-1), 0.0)
+        return Proposals(features, bounds, valid, cells)
+
+    def forward(
+        self, feats: Tensor, mask: Tensor, moments: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """feats: (B, T, D), mask: (B, T) -> features (B, N·N, D), bounds (B, N·N, 2) long, mask (B, N·N)."""
+        entries = self.compact(feats, mask)
+        area = self.size(feats.shape[1]) ** 2
+        return tuple(spread(part, entries.cells, area) for part in entries[:3])
+
+    def _pooled(self, feats: Tensor, mask: Tensor) -> Iterator[Tensor]:
+        """The features of each length of proposals, from those of the length before."""
+        x = cell_max(feats.masked_fill(~mask.bool().unsqueeze(-1), torch.finfo(feats.dtype).min), self.scale)
+        for _, _, step in self._levels(x.shape[1]):
+            if step == 1:
+                x = torch.maximum(x[:, :-1], x[:, 1:])
+            elif step == 2:
+                x = torch.maximum(torch.maximum(x[:, 0:-2:2], x[:, 1:-1:2]), x[:, 2::2])
+            yield x
+
+    def _levels(self, size: int) -> Iterator[tuple[int, int, int]]:
+        """(length - 1, distance of the starts, how to get there: 0 as it is, 1 next, 2 coarser)."""
+        offset, stride, count = 0, 1, size
+        for level, window in enumerate(self.windows):
+            for index in range(window):
+                step = int(index > 0) or 2 * int(level > 0)
+                if count < step + 1:
+                    break
+                offset += stride if step else 0
+                count = {0: count, 1: count - 1, 2: (count - 1) // 2}[step]
+                yield offset, stride, step
+            stride *= 2
+
+
+def spread(entries: Tensor, cells: Tensor, area: int) -> Tensor:
+    """Entries to their places in a map of zeros: (B, P, ...) and (P,) -> (B, area, ...)."""
+    return entries.new_zeros(entries.shape[0], area, *entries.shape[2:]).index_copy(1, cells, entries)

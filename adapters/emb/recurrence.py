@@ -1,0 +1,41 @@
+"""A two-way LSTM over sequences of different lengths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+@torch.compiler.disable
+def both_ways(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
+    """x: (B, T, D), lengths: (B,) long -> (B, T, 2·H): forward states beside backward ones.
+
+    What comes out past a sequence's length means nothing. A length of zero counts as one.
+
+    On CPU nothing is packed: PyTorch's fused kernels refuse packed input. Each direction runs alone, the
+    backward one over clips turned round within their length, so that padding comes last for both.
+    Elsewhere packing is fast, and costs one transfer of the lengths to the host.
+    """
+    if x.device.type != "cpu":
+        packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+    steps = torch.arange(x.shape[1])
+    turned = torch.where(steps < lengths.unsqueeze(1), lengths.unsqueeze(1) - 1 - steps, steps)
+    ahead = one_way(rnn, x, "")
+    back = reorder(one_way(rnn, reorder(x, turned), "_reverse"), turned)
+    return torch.cat([ahead, back], dim=2)
+
+
+def one_way(rnn: nn.LSTM, x: Tensor, direction: str) -> Tensor:
+    """One direction of a one-layer LSTM, from the first position to the last: (B, T, D) -> (B, T, H)."""
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    weights = [getattr(rnn, name + direction) for name in names]
+    zeros = x.new_zeros(1, x.shape[0], rnn.hidden_size)
+    states, _, _ = torch.lstm(x, (zeros, zeros), weights, True, 1, 0.0, rnn.training, False, True)
+    return states
+
+
+def reorder(x: Tensor, order: Tensor) -> Tensor:
+    """x: (B, T, D), order: (B, T) long -> x[b, order[b, t]]."""
+    return x.gather(1, order.unsqueeze(-1).expand_as(x))
