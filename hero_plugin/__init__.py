@@ -1,1 +1,51 @@
-"""HERO for temporal sentence grounding."""
+"""HERO for temporal sentence grounding: make a model robust to words it never saw in training.
+
+>>> from hero_plugin import wrap_model
+>>> model = wrap_model(model, levels=4)        # same forward, same outputs, same training loop
+"""
+
+from hero_plugin.adapter import Adapter, known_adapters, register_adapter
+from hero_plugin.aggregation import WeightedAggregation
+from hero_plugin.cmtr import CMTR
+from hero_plugin.config import HeroConfig
+from hero_plugin.criterion import HeroCriterion, clip_labels, wrap_criterion
+from hero_plugin.hem import HEM
+from hero_plugin.losses import consistency_loss, hero_losses, relevance_loss
+from hero_plugin.model import HeroModel
+from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor
+from hero_plugin.relevance import PairRelevance
+from hero_plugin.seam import lifted
+from hero_plugin.sgvf import SGVF
+from hero_plugin.two_stage import TwoStage
+from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CMTR",
+    "HEM",
+    "SGVF",
+    "Adapter",
+    "Fuser",
+    "Grounder",
+    "Grounding",
+    "HeroConfig",
+    "HeroCriterion",
+    "HeroModel",
+    "Pair",
+    "PairRelevance",
+    "Predictor",
+    "TwoStage",
+    "WeightedAggregation",
+    "clip_labels",
+    "consistency_loss",
+    "hero_losses",
+    "hero_state_dict",
+    "known_adapters",
+    "lifted",
+    "register_adapter",
+    "relevance_loss",
+    "unwrap_model",
+    "wrap_criterion",
+    "wrap_model",
+]

@@ -77,7 +77,7 @@ class EMBAdapter(Adapter):
         q_mask: Tensor,
         moments: Any = None,
     ) -> Pair:
-        """EMB's forward arguments: word_ids (B, L), char_ids (B, L, C), video_features (B, T, Dv), masks (B, T), (B, L)."""
+        """EMB's forward: word_ids (B, L), char_ids (B, L, C), video_features (B, T, Dv), masks (B, T) and (B, L)."""
         video = self.base.video_affine(video_features)
         query = self.base.embedding_net(word_ids, char_ids)
         return Pair(video, query, v_mask, q_mask, {"moments": moments})

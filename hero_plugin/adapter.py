@@ -1,0 +1,115 @@
+"""How a known base is recognised and adapted."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from hero_plugin.aggregation import Kind
+from hero_plugin.protocol import Grounder, Grounding, Pair
+
+ENTRY_POINTS = "hero_plugin.adapters"
+_registered: list[type[Adapter]] = []
+
+
+class Adapter:
+    """Base class of adapters: a :class:`~hero_plugin.Grounder` made of an instance of a known base.
+
+    A subclass names the classes it serves and the attributes it uses, and implements ``dim``, ``embed``, ``ground`` and
+    ``relate``. It keeps no state but the base: ``HeroModel`` makes a new one for every forward.
+    Register it with :func:`register_adapter`, or from a package of your own by an entry point in the group
+    ``hero_plugin.adapters``. ``docs/adapters.md`` writes one from scratch.
+    """
+
+    class_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the classes this adapter serves; subclasses of those are served too."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Attribute paths that the base must have."""
+    kinds: ClassVar[Mapping[str, Kind]] = {}
+    """How each output combines over levels."""
+    methods: ClassVar[Mapping[str, Callable[..., Any]]] = {}
+    """Methods of the base that HERO extends, as functions of the wrapped model: a base that computes its losses."""
+
+    def __init__(self, base: nn.Module) -> None:
+        self.base: Any = base
+
+    @classmethod
+    def recognises(cls, base: nn.Module) -> bool:
+        """Whether ``base`` is of this family, by the names of its class and of that class's ancestors."""
+        return any(ancestor.__name__ in cls.class_names for ancestor in type(base).__mro__)
+
+    @classmethod
+    def check(cls, base: nn.Module) -> None:
+        """Raise ``TypeError`` naming the first attribute that is missing."""
+        for path in cls.requires:
+            try:
+                operator.attrgetter(path)(base)
+            except AttributeError:
+                raise TypeError(
+                    f"{type(base).__name__} was recognised by {cls.__name__}, but it has no attribute {path!r}. "
+                    f"A fork that renamed it needs its own adapter: subclass {cls.__name__}, see docs/adapters.md"
+                ) from None
+
+    @property
+    def dim(self) -> int:
+        """D, the hidden size of the pair."""
+        raise TypeError(f"{type(self).__name__} must define dim")
+
+    def embed(self, *args: Any, **kwargs: Any) -> Pair:
+        """The base's forward arguments -> the pair after the input projections."""
+        raise TypeError(f"{type(self).__name__} must define embed")
+
+    def ground(self, pair: Pair) -> Grounding:
+        """Fuse and predict."""
+        raise TypeError(f"{type(self).__name__} must define ground")
+
+    def relate(self, pair: Pair) -> Tensor:
+        """Fuse only: relevance logits (B, T)."""
+        raise TypeError(f"{type(self).__name__} must define relate")
+
+
+def register_adapter(adapter: type[Adapter]) -> type[Adapter]:
+    """Make ``wrap_model`` know an adapter; usable as a decorator. The latest registered is asked first."""
+    if adapter not in _registered:
+        _registered.insert(0, adapter)
+    return adapter
+
+
+def known_adapters() -> list[type[Adapter]]:
+    """Registered adapters first, then those that installed packages declare."""
+    return [*_registered, *_declared()]
+
+
+def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
+    """The adapter that serves ``base``; a base that is a grounder itself is its own.
+
+    Raises:
+        TypeError: no adapter recognises the base, or an attribute that its adapter uses is missing.
+    """
+    for adapter in known_adapters():
+        if adapter.recognises(base):
+            adapter.check(base)
+            return adapter
+    if isinstance(base, Grounder):
+        return itself
+    names = sorted({name for adapter in known_adapters() for name in adapter.class_names})
+    raise TypeError(
+        f"no adapter knows {type(base).__name__}. Known bases: {', '.join(names) or 'none are installed'}. "
+        "To use another base, build it as hero_plugin.TwoStage(fuser, predictor, dim), or subclass hero_plugin.Adapter "
+        "and pass it as wrap_model(base, adapter=YourAdapter): docs/adapters.md shows both on a page"
+    )
+
+
+def itself(base: nn.Module) -> Any:
+    """The adapter of a base that is a grounder already."""
+    return base
+
+
+@lru_cache(maxsize=1)
+def _declared() -> tuple[type[Adapter], ...]:
+    return tuple(entry.load() for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name))

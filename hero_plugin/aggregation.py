@@ -1,0 +1,95 @@
+"""Learnable weighted aggregation of what the levels predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin.structure import map_tensors
+
+Kind = Literal["logits", "probability", "shared"]
+
+# Bases write -1e30 or -inf at padded clips; no real logit comes near.
+_MASKED = -1e20
+
+
+class WeightedAggregation(nn.Module):
+    """``O = sum_i W_i O_i`` with ``W_i = MLP(T_i)``, ``T_i`` a learned vector drawn at random (HERO, arXiv 2603.06732).
+
+    Args:
+        levels: N.
+        dim: size of the vectors T_i.
+        normalize: pass the weights through a softmax, so that scores and spans stay in range; False is the formula
+            as printed, with weights that start near 1/N.
+
+    Each output tensor has a kind: ``"logits"`` are summed as they are (values that mark padding, -1e30 or -inf, are
+    kept); ``"probability"`` (scores and normalized spans in [0, 1]) stay in [0, 1], as a convex sum when the weights
+    are normalized, else as a sum of their logits; ``"shared"`` is the same at every level (masks, proposals) and is
+    taken from level 0. Floating tensors are logits and all others shared, unless ``kinds`` says otherwise.
+
+    Example:
+        >>> aggregate = WeightedAggregation(levels=4)
+        >>> aggregate({"scores": torch.rand(4, 2, 64)}, {"scores": "probability"})["scores"].shape
+        torch.Size([2, 64])
+    """
+
+    def __init__(self, levels: int = 4, dim: int = 128, normalize: bool = True) -> None:
+        super().__init__()
+        self.levels, self.normalize = levels, normalize
+        self.templates = nn.Parameter(torch.randn(levels, dim))
+        last = nn.Linear(dim, 1)
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), last)
+        if not normalize:
+            nn.init.constant_(last.bias, 1.0 / levels)
+
+    def weights(self) -> Tensor:
+        """The weight of each level: (N,)."""
+        weights = self.mlp(self.templates).squeeze(-1).float()
+        return weights.softmax(0) if self.normalize else weights
+
+    def forward(self, outputs: Any, kinds: Mapping[str, Kind] | None = None) -> Any:
+        """Combine every tensor of ``outputs``.
+
+        Args:
+            outputs: tensors (N, ...), alone or in tuples, lists and dicts, nested at will.
+            kinds: kind of a tensor by its name (a dict's key, or the index in a tuple as text).
+
+        Returns:
+            The same structure without the leading N.
+        """
+        weights, kinds = self.weights(), kinds or {}
+
+        def combine(tensor: Tensor, key: str) -> Tensor:
+            kind = kinds.get(key, "logits" if tensor.is_floating_point() else "shared")
+            if kind == "shared":
+                return tensor[0]
+            if tensor.shape[:1] != weights.shape:
+                raise ValueError(
+                    f"output {key or 'tensor'} must have {self.levels} levels first, got {tuple(tensor.shape)}"
+                )
+            return _sum_logits(weights, tensor) if kind == "logits" else self._sum_probabilities(weights, tensor)
+
+        return map_tensors(combine, outputs)
+
+    def _sum_probabilities(self, weights: Tensor, tensor: Tensor) -> Tensor:
+        if self.normalize:
+            return _weighted_sum(weights, tensor)
+        impossible = tensor[0] == 0  # what a base rules out by its mask stays ruled out, whatever the weights' signs
+        combined = _weighted_sum(weights, torch.logit(tensor, eps=1e-6)).sigmoid()
+        return combined.masked_fill(impossible, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, normalize={self.normalize}"
+
+
+def _weighted_sum(weights: Tensor, tensor: Tensor) -> Tensor:
+    return torch.tensordot(weights.to(tensor.dtype), tensor, dims=1)
+
+
+def _sum_logits(weights: Tensor, tensor: Tensor) -> Tensor:
+    masked = tensor <= _MASKED
+    combined = _weighted_sum(weights, tensor.masked_fill(masked, 0.0))
+    return torch.where(masked[0], tensor[0].detach(), combined)

@@ -1,0 +1,70 @@
+"""CMTR: contrastive masked text refinement, the words that a query loses while training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from hero_plugin.checks import expect_shape
+
+
+class CMTR(nn.Module):
+    """Contrastive Masked Text Refinement (HERO, arXiv 2603.06732): the masked queries ``Q^m_i``.
+
+    Each level draws its own mask: every real word is masked with probability ``mask_ratio``, except that a query
+    of two words or more keeps at least one and loses at least one. A masked word is replaced by a learned vector
+    of its level, which starts at zero. Padding is never masked.
+
+    Args:
+        dim: D.
+        levels: N.
+        mask_ratio: probability of masking a word, between 0 and 1.
+
+    Example:
+        >>> cmtr = CMTR(dim=128, levels=4)
+        >>> masked, dropped = cmtr(torch.randn(4, 2, 12, 128), torch.ones(2, 12))
+        >>> masked.shape, dropped.shape
+        (torch.Size([4, 2, 12, 128]), torch.Size([4, 2, 12]))
+    """
+
+    def __init__(self, dim: int, levels: int = 4, mask_ratio: float = 0.3) -> None:
+        super().__init__()
+        self.dim, self.levels, self.mask_ratio = dim, levels, mask_ratio
+        self.mask_token = nn.Parameter(torch.zeros(levels, 1, 1, dim))
+
+    def forward(self, levels: Tensor, query_mask: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Mask words at every level.
+
+        Args:
+            levels: (N, B, L, D).
+            query_mask: (B, L), 1/True at real words.
+            generator: source of randomness; None is torch's own.
+
+        Returns:
+            masked (N, B, L, D) and dropped (N, B, L) bool, True where a word was masked.
+        """
+        batch, length = query_mask.shape
+        expect_shape("levels", levels, "N B L D", (self.levels, batch, length, self.dim))
+        dropped = self.draw(query_mask, generator)
+        return self.mask(levels, dropped), dropped
+
+    def draw(self, query_mask: Tensor, generator: Generator | None = None) -> Tensor:
+        """Which words to mask: (B, L) -> (N, B, L) bool."""
+        real = query_mask.bool()
+        shape = (self.levels, *real.shape)
+        luck = torch.rand(shape, device=real.device, generator=generator)
+        dropped = (luck < self.mask_ratio) & real
+        several = real.sum(-1, keepdim=True) > 1
+        unlucky = luck.masked_fill(~real, 2.0).argmin(-1, keepdim=True)
+        lucky = luck.masked_fill(~real, -1.0).argmax(-1, keepdim=True)
+        none_lost = several & ~dropped.any(-1, keepdim=True)
+        none_kept = several & ~(real & ~dropped).any(-1, keepdim=True)
+        place = torch.arange(real.shape[-1], device=real.device)
+        return (dropped | (none_lost & (place == unlucky))) & ~(none_kept & (place == lucky))
+
+    def mask(self, levels: Tensor, dropped: Tensor) -> Tensor:
+        """Replace the dropped words: (N, B, L, D), (N, B, L) -> (N, B, L, D)."""
+        return torch.where(dropped.unsqueeze(-1), self.mask_token.to(levels.dtype), levels)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, levels={self.levels}, mask_ratio={self.mask_ratio}"

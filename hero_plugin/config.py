@@ -1,0 +1,130 @@
+"""Every choice of HERO in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+RELEVANCE = ("base", "pair")
+CONSISTENCY = ("clips", "bernoulli")
+NORM = ("pre", "post")
+GATE = ("residual", "sigmoid")
+
+
+@dataclass(frozen=True)
+class HeroConfig:
+    """What to add to a base, and how. Frozen: derive a variant with ``dataclasses.replace``.
+
+    The paper's hyper-parameters are the defaults. Where a default departs from the paper's *formula*
+    because a measurement says so (``norm``, ``identity_start``, ``positions``, ``gate``, ``normalize``),
+    :meth:`paper` has the literal reading and ``docs/results.md`` the measurement.
+    Each row of the paper's ablation table is one field: HEM is ``levels`` (1 removes it, 2/4/8 vary it),
+    SGVF is ``sgvf``, CMTR is ``cmtr``.
+    """
+
+    levels: int = 4
+    """N, how many levels of meaning the text encoder is tapped at; 1 means no encoder."""
+    sgvf: bool = True
+    """Filter the clips by each level's words (SGVF); without it every level sees the same clips."""
+    cmtr: bool = True
+    """Train with masked words as well (CMTR)."""
+
+    stride: int = 2
+    """Encoder layers between two taps (paper: 6 layers for 4 levels)."""
+    num_heads: int = 8
+    """Attention heads of the text encoder; divides the base's hidden size."""
+    feedforward: int | None = None
+    """Hidden size of the encoder's feed-forward part; None is 4 times the base's hidden size."""
+    dropout: float = 0.1
+    """Dropout in the text encoder."""
+    norm: Literal["pre", "post"] = "pre"
+    """Where the encoder normalises: before each sublayer, or after it (the paper's vanilla encoder)."""
+    identity_start: bool = True
+    """Start the encoder as the identity (every residual branch at zero), so that all levels start at Q."""
+    positions: bool = True
+    """Tell the encoder's attention where a word stands; off, its levels see a bag of words."""
+
+    projections: bool = False
+    """Learned per-level query, key and value projections in SGVF (as printed, it has none)."""
+    gate: Literal["residual", "sigmoid"] = "residual"
+    """``sigmoid``: V * sigmoid(c), as printed. ``residual``: V * (1 + a*tanh(c/2)), a learned from 0."""
+
+    mask_ratio: float = 0.3
+    """Probability of masking a word."""
+
+    relevance: Literal["base", "pair"] = "base"
+    """Clip relevance from the base's own clip score, or from a light head on the pair {Q_i, V_i}."""
+    consistency: Literal["clips", "bernoulli"] = "clips"
+    """KL between distributions over the clips, or between per-clip probabilities."""
+    relevance_weight: float = 0.1
+    """Lambda 1, the weight of the relevance loss."""
+    consistency_weight: float = 0.1
+    """Lambda 2, the weight of the consistency loss."""
+
+    normalize: bool = True
+    """Softmax over the aggregation weights; off, the formula as printed (any real weights)."""
+    aggregation_dim: int = 128
+    """Size of the learned vectors T_i that the aggregation weights are computed from."""
+
+    checkpoint: bool = False
+    """Recompute the base's passes in the backward instead of keeping their activations."""
+
+    def __post_init__(self) -> None:
+        _at_least("levels", self.levels, 1)
+        _at_least("stride", self.stride, 1)
+        _at_least("num_heads", self.num_heads, 1)
+        _at_least("aggregation_dim", self.aggregation_dim, 1)
+        if self.feedforward is not None:
+            _at_least("feedforward", self.feedforward, 1)
+        _one_of("norm", self.norm, NORM)
+        _one_of("gate", self.gate, GATE)
+        _one_of("relevance", self.relevance, RELEVANCE)
+        _one_of("consistency", self.consistency, CONSISTENCY)
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if not 0.0 < self.mask_ratio < 1.0:
+            raise ValueError(
+                f"mask_ratio must be between 0 and 1, got {self.mask_ratio}; to mask nothing, set cmtr=False"
+            )
+        if self.relevance_weight < 0 or self.consistency_weight < 0:
+            raise ValueError(
+                "loss weights must not be negative, got "
+                f"relevance_weight={self.relevance_weight}, consistency_weight={self.consistency_weight}"
+            )
+        if self.identity_start and self.norm == "post":
+            raise ValueError(
+                "identity_start needs norm='pre': an encoder that normalises last cannot start as the identity"
+            )
+        if self.cmtr and self.relevance_weight == 0 and self.consistency_weight == 0:
+            raise ValueError("cmtr=True trains through the two losses, but both weights are 0; set cmtr=False")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is added to the base at all."""
+        return self.levels > 1 or self.sgvf or self.cmtr
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of each HERO loss by its name."""
+        return {"loss_relevance": self.relevance_weight, "loss_consistency": self.consistency_weight}
+
+    @classmethod
+    def paper(cls, **changes: Any) -> HeroConfig:
+        """The literal paper: a vanilla post-norm encoder, V * sigmoid(.), unnormalised weights."""
+        literal = cls(norm="post", identity_start=False, positions=False, gate="sigmoid", normalize=False)
+        return replace(literal, **changes)
+
+    @classmethod
+    def off(cls) -> HeroConfig:
+        """Nothing added: the wrapped model is the base, bit for bit."""
+        return cls(levels=1, sgvf=False, cmtr=False)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")

@@ -1,0 +1,231 @@
+"""A base with HERO around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hero_plugin.aggregation import WeightedAggregation
+from hero_plugin.cmtr import CMTR
+from hero_plugin.config import HeroConfig
+from hero_plugin.hem import HEM
+from hero_plugin.levels import unfold
+from hero_plugin.losses import hero_losses
+from hero_plugin.protocol import Grounder, Grounding, Pair
+from hero_plugin.relevance import PairRelevance
+from hero_plugin.sgvf import SGVF
+from hero_plugin.structure import map_tensors
+
+_FORGOTTEN: dict[str, Any] = {
+    "_relevance": None,
+    "_masked_relevance": None,
+    "_video_mask": None,
+    "_losses": {},
+}
+
+
+class Hero(nn.Module):
+    """The plug-in's own modules: what ``hero.`` holds in a checkpoint. Only the parts that the config uses exist."""
+
+    def __init__(self, dim: int, config: HeroConfig) -> None:
+        super().__init__()
+        levels = config.levels
+        self.hem: HEM | None = None
+        self.sgvf: SGVF | None = None
+        self.cmtr: CMTR | None = None
+        self.aggregation: WeightedAggregation | None = None
+        self.relevance: PairRelevance | None = None
+        if not config.active:
+            return
+        if levels > 1:
+            self.hem = HEM(
+                dim,
+                levels,
+                stride=config.stride,
+                num_heads=config.num_heads,
+                feedforward=config.feedforward,
+                dropout=config.dropout,
+                norm=config.norm,
+                identity_start=config.identity_start,
+                positions=config.positions,
+            )
+            self.aggregation = WeightedAggregation(levels, config.aggregation_dim, config.normalize)
+        if config.sgvf:
+            self.sgvf = SGVF(dim, levels, projections=config.projections, gate=config.gate)
+        if config.cmtr:
+            self.cmtr = CMTR(dim, levels, config.mask_ratio)
+        if config.relevance == "pair":
+            self.relevance = PairRelevance(dim)
+
+    def words(self, query: Tensor, query_mask: Tensor) -> Tensor:
+        """(B, L, D) -> every level of the query, (N, B, L, D)."""
+        return query.unsqueeze(0) if self.hem is None else self.hem(query, query_mask)
+
+    def clips(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
+        """(B, T, D) -> the clips as each level sees them, (N, B, T, D)."""
+        if self.sgvf is None:
+            return video.unsqueeze(0).expand(levels.shape[0], -1, -1, -1)
+        return self.sgvf(video, levels, query_mask)
+
+    def combine(self, outputs: Any, kinds: Mapping[str, Any]) -> Any:
+        """Outputs with a leading N -> outputs of the base's shape."""
+        if self.aggregation is None:
+            return map_tensors(lambda tensor, key: tensor[0], outputs)
+        return self.aggregation(outputs, kinds)
+
+
+class HeroModel(nn.Module):
+    """``base`` with HERO: the same forward, the same outputs. Made by :func:`~hero_plugin.wrap_model`.
+
+    Parameters of the plug-in are under ``hero.``, the base's under ``base.``; attributes that are not here come from
+    the base. While training, a base that returns a dict gets one more key, ``"hero"``, which
+    :func:`~hero_plugin.wrap_criterion` reads.
+
+    Attributes:
+        base: the base itself, not a copy.
+        hero: the plug-in's modules.
+        config: the :class:`~hero_plugin.HeroConfig`.
+    """
+
+    def __init__(self, base: nn.Module, config: HeroConfig, adapter: Callable[[nn.Module], Grounder]) -> None:
+        super().__init__()
+        self.config = config
+        self.adapter = adapter
+        self.base = base
+        self.hero = Hero(adapter(base).dim, config)
+        like = next((p for p in base.parameters() if p.is_floating_point()), None)
+        if like is not None:
+            self.hero.to(like.device, like.dtype)
+        self._relevance: Tensor | None = None
+        self._masked_relevance: Tensor | None = None
+        self._video_mask: Tensor | None = None
+        self._losses: dict[str, Tensor] = {}
+        self.training = base.training  # not train(): parts of the base may be in another mode on purpose
+        self.hero.train(base.training)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The base's forward: same arguments, same output type, keys and shapes."""
+        self._forget()
+        if not self.config.active:
+            return self.base(*args, **kwargs)
+        grounder = self.adapter(self.base)
+        pair = grounder.embed(*args, **kwargs)
+        words = self.hero.words(pair.query, pair.query_mask)
+        clips = self.hero.clips(pair.video, words, pair.query_mask)
+        grounding = self._run(grounder.ground, pair.at_levels(clips, words))
+        outputs = self.hero.combine(unfold(grounding.outputs, self.config.levels), grounder.kinds)
+        self._video_mask = pair.video_mask
+        self._relevance = self._relate(pair, clips, words, lambda: _clip_score(grounding, self.base))
+        if self.training and self.hero.cmtr is not None:
+            words, _ = self.hero.cmtr(words, pair.query_mask)
+            clips = self.hero.clips(pair.video, words, pair.query_mask)
+            masked = lambda: self._run(grounder.relate, pair.at_levels(clips, words))  # noqa: E731
+            self._masked_relevance = self._relate(pair, clips, words, masked)
+        if self.training and isinstance(outputs, dict):
+            outputs["hero"] = self._for_criterion()
+        return outputs
+
+    @property
+    def relevance(self) -> Tensor | None:
+        """(B, T) relevance logits of the last forward, combined over levels; None before any, or with HERO off."""
+        return self._relevance
+
+    def level_weights(self) -> Tensor:
+        """How much each level counts in the outputs: (N,)."""
+        if self.hero.aggregation is None:
+            return torch.ones(1)
+        return self.hero.aggregation.weights()
+
+    def compute_hero_losses(self, labels: Tensor) -> dict[str, Tensor]:
+        """The two HERO losses of the last forward, not yet weighted.
+
+        Args:
+            labels: (B, T), 1/True for clips inside the moment.
+
+        Returns:
+            ``loss_relevance`` and, if masked words were used, ``loss_consistency``; empty with HERO off.
+        """
+        if not self.config.active:
+            return {}
+        if self._relevance is None or self._video_mask is None:
+            raise RuntimeError("the HERO losses are those of the last forward: call the model before its losses")
+        losses = hero_losses(self._relevance, self._masked_relevance, labels, self._video_mask, self.config.consistency)
+        self._losses = {name: loss.detach() for name, loss in losses.items()}
+        return losses
+
+    def weighted_hero_loss(self, labels: Tensor) -> Tensor | float:
+        """``lambda_1 * L_RS + lambda_2 * L_CL`` of the last forward; 0 with HERO off."""
+        weights = self.config.loss_weights
+        return sum((weights[name] * loss for name, loss in self.compute_hero_losses(labels).items()), start=0.0)
+
+    def hero_losses(self) -> dict[str, Tensor]:
+        """What :meth:`compute_hero_losses` last returned, detached, for logs."""
+        return dict(self._losses)
+
+    def hero_state_dict(self) -> dict[str, Tensor]:
+        """The plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
+        return {name: value for name, value in self.state_dict().items() if name.startswith("hero.")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a checkpoint of the whole model, of the plug-in alone (``hero.``), or of the bare base."""
+        prefixes = {name.split(".", 1)[0] for name in state_dict}
+        part: nn.Module = self
+        if prefixes == {"hero"}:
+            part, state_dict = self.hero, {name[len("hero.") :]: value for name, value in state_dict.items()}
+        elif not prefixes <= {"hero", "base"}:
+            part = self.base
+        load = super().load_state_dict if part is self else part.load_state_dict
+        # ``assign`` came with torch 2.1; a base that overrides load_state_dict may not know it.
+        return load(state_dict, strict=strict, assign=True) if assign else load(state_dict, strict=strict)
+
+    def extra_repr(self) -> str:
+        return repr(self.config)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            modules = self.__dict__.get("_modules") or {}
+            if "base" not in modules:
+                raise
+            extended = getattr(self.__dict__.get("adapter"), "methods", {})
+            return MethodType(extended[name], self) if name in extended else getattr(modules["base"], name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What the last forward left belongs to its graph: it can be neither copied nor pickled.
+        return {**self.__dict__, **_FORGOTTEN}
+
+    def _forget(self) -> None:
+        for name, nothing in _FORGOTTEN.items():
+            setattr(self, name, nothing)
+
+    def _relate(self, pair: Pair, clips: Tensor, words: Tensor, base_score: Callable[[], Tensor]) -> Tensor:
+        if self.hero.relevance is not None:
+            relevance = self.hero.relevance(clips, words, pair.query_mask)
+        else:
+            relevance = unfold(base_score(), self.config.levels)
+        return self.hero.combine(relevance, {})
+
+    def _run(self, stage: Callable[[Pair], Any], pair: Pair) -> Any:
+        if self.config.checkpoint and self.training and torch.is_grad_enabled():
+            return checkpoint(stage, pair, use_reentrant=False)
+        return stage(pair)
+
+    def _for_criterion(self) -> dict[str, Tensor]:
+        left = {
+            "relevance": self._relevance,
+            "masked_relevance": self._masked_relevance,
+            "video_mask": self._video_mask,
+        }
+        return {name: value for name, value in left.items() if value is not None}
+
+
+def _clip_score(grounding: Grounding, base: nn.Module) -> Tensor:
+    if grounding.relevance is None:
+        raise ValueError(f"{type(base).__name__} has no clip score to use as relevance: wrap it with relevance='pair'")
+    return grounding.relevance

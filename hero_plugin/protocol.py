@@ -1,0 +1,94 @@
+"""What HERO asks of a base: embed a pair, ground it, and relate its clips to its words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from hero_plugin.aggregation import Kind
+from hero_plugin.levels import fold, repeat_levels
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A video and a query after the base's input projections.
+
+    ``extra`` carries whatever else the base's forward needs; its tensors with a leading batch axis are repeated
+    for every level.
+    """
+
+    video: Tensor
+    """(B, T, D) clip features."""
+    query: Tensor
+    """(B, L, D) word features."""
+    video_mask: Tensor
+    """(B, T), 1/True at real clips, in the dtype that the base takes."""
+    query_mask: Tensor
+    """(B, L), 1/True at real words, in the dtype that the base takes."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def at_levels(self, video: Tensor, query: Tensor) -> Pair:
+        """The same pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...)."""
+        levels, batch = video.shape[:2]
+        video_mask, query_mask, extra = repeat_levels(
+            (self.video_mask, self.query_mask, dict(self.extra)), levels, batch
+        )
+        return replace(
+            self,
+            video=fold(video),
+            query=fold(query),
+            video_mask=video_mask,
+            query_mask=query_mask,
+            extra=extra,
+        )
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """What a base makes of a pair."""
+
+    outputs: Any
+    """The base's own outputs, every tensor with the batch first."""
+    relevance: Tensor | None
+    """(B, T) relevance logits of the clips; None if the base has no clip score."""
+
+
+@runtime_checkable
+class Fuser(Protocol):
+    """Turns a pair of modalities into clip features that have seen the query."""
+
+    def __call__(self, video: Tensor, query: Tensor, video_mask: Tensor, query_mask: Tensor) -> Tensor:
+        """(B, T, D), (B, L, D), (B, T), (B, L) -> (B, T, D')."""
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Turns fused clip features into the base's outputs."""
+
+    def __call__(self, fused: Tensor, video_mask: Tensor) -> Any:
+        """(B, T, D'), (B, T) -> outputs, every tensor with the batch first."""
+
+
+@runtime_checkable
+class Grounder(Protocol):
+    """A base as HERO sees it. ``HeroModel`` knows nothing else of a base."""
+
+    @property
+    def dim(self) -> int:
+        """D, the hidden size of the pair."""
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:
+        """How each output combines over levels: see :class:`~hero_plugin.WeightedAggregation`."""
+
+    def embed(self, *args: Any, **kwargs: Any) -> Pair:
+        """The base's forward arguments -> the pair after the input projections."""
+
+    def ground(self, pair: Pair) -> Grounding:
+        """Fuse and predict."""
+
+    def relate(self, pair: Pair) -> Tensor:
+        """Fuse only: relevance logits (B, T)."""

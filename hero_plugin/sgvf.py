@@ -1,0 +1,66 @@
+"""SGVF: semantic-guided visual filtering, each level's words decide what of a clip to let through."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin.attention import attend
+from hero_plugin.checks import expect_shape
+
+
+class SGVF(nn.Module):
+    """Semantic-Guided Visual Filtering (HERO, arXiv 2603.06732).
+
+    ``c_i = softmax(V Q_iᵀ / sqrt(d)) Q_i`` over the query's real words, then a gate on every channel of every clip:
+    as printed ``V ⊙ sigmoid(c_i)`` (``gate="sigmoid"``), which starts by halving V; or
+    ``V ⊙ (1 + a_i ⊙ tanh(c_i / 2))`` (``gate="residual"``), where ``tanh(c/2) = 2 sigmoid(c) - 1`` and the learned
+    strength ``a_i`` starts at zero, so that training starts from the base as it is.
+
+    Args:
+        dim: D.
+        levels: N.
+        projections: learned per-level query, key and value projections (the formula has none).
+        gate: ``"residual"`` or ``"sigmoid"``.
+
+    Example:
+        >>> sgvf = SGVF(dim=128, levels=4)
+        >>> sgvf(torch.randn(2, 64, 128), torch.randn(4, 2, 12, 128), torch.ones(2, 12)).shape
+        torch.Size([4, 2, 64, 128])
+    """
+
+    def __init__(self, dim: int, levels: int = 4, projections: bool = False, gate: str = "residual") -> None:
+        super().__init__()
+        self.dim, self.levels = dim, levels
+        self.projections = nn.Parameter(torch.empty(3, levels, 1, dim, dim)) if projections else None
+        self.strength = nn.Parameter(torch.zeros(levels, 1, 1, dim)) if gate == "residual" else None
+        if self.projections is not None:
+            for matrix in self.projections.data.view(-1, dim, dim):
+                nn.init.xavier_uniform_(matrix)
+
+    def forward(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
+        """Filter one video by every level of its query.
+
+        Args:
+            video: (B, T, D) clip features, the same for all levels.
+            levels: (N, B, L, D) from :class:`~hero_plugin.HEM`, or masked by :class:`~hero_plugin.CMTR`.
+            query_mask: (B, L), 1/True at real words.
+
+        Returns:
+            (N, B, T, D) filtered clips.
+        """
+        batch, length = query_mask.shape
+        expect_shape("levels", levels, "N B L D", (self.levels, batch, length, self.dim))
+        expect_shape("video", video, "B T D", (batch, None, self.dim))
+        clips = video.unsqueeze(0).expand(self.levels, -1, -1, -1)
+        query, key, value = clips, levels, levels
+        if self.projections is not None:
+            query, key, value = (x @ w for x, w in zip((query, key, value), self.projections, strict=True))
+        context = attend(query, key, value, query_mask.bool().expand(self.levels, -1, -1))
+        if self.strength is None:
+            return clips * torch.sigmoid(context)
+        return clips * (1.0 + self.strength * torch.tanh(0.5 * context))
+
+    def extra_repr(self) -> str:
+        gate = "sigmoid" if self.strength is None else "residual"
+        return f"dim={self.dim}, levels={self.levels}, projections={self.projections is not None}, gate={gate!r}"
