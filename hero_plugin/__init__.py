@@ -14,7 +14,7 @@ from hero_plugin.losses import consistency_loss, hero_losses, relevance_loss
 from hero_plugin.model import HeroModel
 from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor
 from hero_plugin.relevance import PairRelevance
-from hero_plugin.seam import lifted
+from hero_plugin.seam import First, Seam
 from hero_plugin.sgvf import SGVF
 from hero_plugin.two_stage import TwoStage
 from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
@@ -26,6 +26,7 @@ __all__ = [
     "HEM",
     "SGVF",
     "Adapter",
+    "First",
     "Fuser",
     "Grounder",
     "Grounding",
@@ -35,6 +36,7 @@ __all__ = [
     "Pair",
     "PairRelevance",
     "Predictor",
+    "Seam",
     "TwoStage",
     "WeightedAggregation",
     "clip_labels",
@@ -42,7 +44,6 @@ __all__ = [
     "hero_losses",
     "hero_state_dict",
     "known_adapters",
-    "lifted",
     "register_adapter",
     "relevance_loss",
     "unwrap_model",

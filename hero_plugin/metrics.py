@@ -42,7 +42,7 @@ def temporal_iou(pred: Array, truth: Array) -> Array:
 
 
 def recall_at(ious: Array, threshold: float) -> float:
-    """Share, in percent, of queries whose overlap is at least `threshold`. ious: (Q,); nan without queries."""
+    """Percentage of queries whose overlap is at least `threshold`. ious: (Q,); nan without queries."""
     values = _float64(ious)
     return float((values >= threshold).mean() * 100.0) if values.size else float("nan")
 

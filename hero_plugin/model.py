@@ -97,7 +97,9 @@ class HeroModel(nn.Module):
         self.config = config
         self.adapter = adapter
         self.base = base
-        self.hero = Hero(adapter(base).dim, config)
+        # In a tuple, or torch would register a base that is its own grounder a second time.
+        self._grounder = (base, adapter(base))
+        self.hero = Hero(self._grounder[1].dim, config)
         like = next((p for p in base.parameters() if p.is_floating_point()), None)
         if like is not None:
             self.hero.to(like.device, like.dtype)
@@ -113,7 +115,7 @@ class HeroModel(nn.Module):
         self._forget()
         if not self.config.active:
             return self.base(*args, **kwargs)
-        grounder = self.adapter(self.base)
+        grounder = self.grounder
         pair = grounder.embed(*args, **kwargs)
         words = self.hero.words(pair.query, pair.query_mask)
         clips = self.hero.clips(pair.video, words, pair.query_mask)
@@ -129,6 +131,13 @@ class HeroModel(nn.Module):
         if self.training and isinstance(outputs, dict):
             outputs["hero"] = self._for_criterion()
         return outputs
+
+    @property
+    def grounder(self) -> Grounder:
+        """The base as HERO sees it."""
+        if self._grounder[0] is not self.base:  # a replica of DataParallel's has a base of its own
+            self._grounder = (self.base, self.adapter(self.base))
+        return self._grounder[1]
 
     @property
     def relevance(self) -> Tensor | None:

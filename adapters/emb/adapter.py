@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hero_plugin import Adapter, Grounding, HeroModel, Pair, lifted
+from hero_plugin import Adapter, First, Grounding, HeroModel, Pair, Seam
 from hero_plugin.aggregation import Kind
-from hero_plugin.seam import first
 
 
 def compute_loss(
@@ -63,6 +62,11 @@ class EMBAdapter(Adapter):
     }
     methods: ClassVar[Mapping[str, Callable[..., Any]]] = {"compute_loss": compute_loss}
 
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        self.highlight = _KeepLogits(base.highlight_layer)
+        self.seam = Seam(base, video_affine=First(), embedding_net=First(), highlight_layer=self.highlight)
+
     @property
     def dim(self) -> int:
         """EMB's hidden size."""
@@ -84,10 +88,8 @@ class EMBAdapter(Adapter):
 
     def ground(self, pair: Pair) -> Grounding:
         """EMB's own forward from the projected pair on; outputs as EMB returns them."""
-        highlight = _KeepLogits(self.base.highlight_layer)
-        base = lifted(self.base, video_affine=first, embedding_net=first, highlight_layer=highlight)
-        outputs = base.forward(pair.query, None, pair.video, pair.video_mask, pair.query_mask, **pair.extra)
-        return Grounding(outputs, highlight.logits)
+        outputs = self.seam(pair.query, None, pair.video, pair.video_mask, pair.query_mask, **pair.extra)
+        return Grounding(outputs, self.highlight.take())
 
     def relate(self, pair: Pair) -> Tensor:
         """The frame branch: relevance logits (B, T)."""
@@ -104,13 +106,19 @@ class EMBAdapter(Adapter):
         return base.highlight_layer.conv1d(features).squeeze(-1)
 
 
-class _KeepLogits:
+class _KeepLogits(nn.Module):
     """EMB's highlight layer returns a probability; this keeps the logits that it came from."""
 
     def __init__(self, layer: Any) -> None:
+        super().__init__()
         self.layer = layer
         self.logits: Tensor | None = None
 
-    def __call__(self, features: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         self.logits = self.layer.conv1d(features).squeeze(-1)
         return self.layer(features, mask)
+
+    def take(self) -> Tensor | None:
+        """The logits, once: they belong to the graph of one forward."""
+        logits, self.logits = self.logits, None
+        return logits
