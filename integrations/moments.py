@@ -1,0 +1,211 @@
+"""Moments in seconds to clip indices and back, and saliency labels made from moments.
+
+A video of `duration` seconds has `clips` clips of equal length; clip i covers
+[i, i + 1] * duration / clips seconds. Clip indices are inclusive on both sides, as in EMB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+__all__ = [
+    "Rounding",
+    "SaliencyRule",
+    "clips_to_moment",
+    "moment_to_clips",
+    "moments_to_clips",
+    "saliency_from_moments",
+]
+
+Rounding = Literal["best_iou", "floor", "nearest", "outward"]
+SaliencyRule = Literal["inside", "overlap", "lighthouse"]
+
+_ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
+
+
+def moment_to_clips(
+    start: float, end: float, clips: int, duration: float, rounding: Rounding = "best_iou"
+) -> tuple[int, int]:
+    """First and last clip (inclusive) of a moment.
+
+    start, end: seconds; clips: number of clips of the video; duration: seconds.
+    rounding:
+        "best_iou": the clip range whose interval overlaps the moment best; what EMB (and VSLNet) train on.
+        "floor":    both boundaries down to a clip's edge, `int(t / clip_length)`; Moment-DETR's and its heirs'.
+        "nearest":  both boundaries to the nearest edge.
+        "outward":  every clip that the moment touches.
+      A moment that the last three would make empty gets the one clip that holds its middle.
+    """
+    first, last = moments_to_clips([start], [end], clips, duration, rounding)
+    return int(first[0]), int(last[0])
+
+
+def moments_to_clips(
+    starts: Sequence[float] | np.ndarray,
+    ends: Sequence[float] | np.ndarray,
+    clips: int | Sequence[int] | np.ndarray,
+    durations: float | Sequence[float] | np.ndarray,
+    rounding: Rounding = "best_iou",
+) -> tuple[np.ndarray, np.ndarray]:
+    """`moment_to_clips` of many moments at once: arrays (N,) in, two int64 arrays (N,) out.
+
+    `clips` and `durations` are one number for all or one a moment. Constant work per moment: upstream
+    compares all clips**2 ranges.
+    """
+    start, end, clip_count, duration = np.broadcast_arrays(
+        np.asarray(starts, np.float64),
+        np.asarray(ends, np.float64),
+        np.asarray(clips, np.int64),
+        np.asarray(durations, np.float64),
+    )
+    if start.ndim != 1:
+        raise ValueError(f"starts and ends must be (N,), got shape {start.shape}")
+    if start.size and not (np.isfinite(start).all() and np.isfinite(end).all()):
+        raise ValueError("moments must be finite numbers of seconds; got NaN or infinity")
+    if start.size and clip_count.min() < 1:
+        raise ValueError(f"a video needs at least one clip, got {clip_count.min()}")
+    if start.size and not (np.isfinite(duration).all() and duration.min() > 0):
+        raise ValueError(f"durations must be positive seconds, got {duration.min()}")
+    if rounding == "best_iou":
+        return _best_iou(start, end, clip_count, duration)
+    position_start, position_end = start * clip_count / duration, end * clip_count / duration
+    if rounding == "floor":
+        left, right = np.floor(position_start + _ON_EDGE), np.floor(position_end + _ON_EDGE)
+    elif rounding == "nearest":
+        left, right = np.floor(position_start + 0.5), np.floor(position_end + 0.5)
+    elif rounding == "outward":
+        left, right = np.floor(position_start + _ON_EDGE), np.ceil(position_end - _ON_EDGE)
+    else:
+        raise ValueError(f'rounding must be "best_iou", "floor", "nearest" or "outward", got {rounding!r}')
+    middle = np.clip(np.floor((position_start + position_end) / 2), 0, clip_count - 1)
+    first, last = np.clip(left, 0, clip_count - 1), np.clip(right - 1, 0, clip_count - 1)
+    empty = (right <= left) | (right <= 0) | (left >= clip_count)
+    return (
+        np.where(empty, middle, first).astype(np.int64),
+        np.where(empty, middle, last).astype(np.int64),
+    )
+
+
+def clips_to_moment(first: int, last: int, clips: int, duration: float) -> tuple[float, float]:
+    """The seconds (start, end) that the clips first..last (inclusive) cover.
+
+    The inverse of `moment_to_clips` under every rounding, and EMB's `index_to_time` (which rounds to
+    float32 on the way).
+    """
+    if not 0 <= first <= last < clips:
+        raise ValueError(f"need 0 <= first <= last < clips, got first={first}, last={last}, clips={clips}")
+    return first * duration / clips, (last + 1) * duration / clips
+
+
+def saliency_from_moments(
+    moments: Sequence[tuple[float, float]],
+    duration: float,
+    *,
+    clip_length: float = 2.0,
+    rule: SaliencyRule = "inside",
+    rounding: Rounding = "nearest",
+    score: float = 4.0,
+    annotators: int = 3,
+) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    """QVHighlights-style saliency labels for data that has only moments.
+
+    moments: (start, end) in seconds; clip_length: seconds a clip (the last one may be shorter).
+    rule:
+        "inside":     every clip of every moment (found with `rounding`) gets `score`.
+        "overlap":    every clip gets `score` times the fraction of it that moments cover, where that is not 0.
+        "lighthouse": 1 for the clips `int(start/clip_length) .. int(end/clip_length) - 1` of the first moment
+                      and nothing else: the label that lighthouse and QD-DETR make while training on Charades-STA,
+                      TACoS and ActivityNet. `rounding` and `score` play no part. A moment inside one clip
+                      labels the clip *before* its end there; that is kept.
+    score: 4 is QVHighlights' "Very Good", so that its highlight metrics count the clip as positive.
+    annotators: how often the score is repeated; QVHighlights has three annotators a clip.
+
+    Returns ((clip index, scores), ...), sorted by clip index.
+    """
+    if not (math.isfinite(clip_length) and clip_length > 0):
+        raise ValueError(f"clip_length must be positive seconds, got {clip_length}")
+    if annotators < 1:
+        raise ValueError(f"annotators must be 1 or more, got {annotators}")
+    clips = max(1, math.ceil(duration / clip_length - _ON_EDGE))
+    span = clips * clip_length  # the grid's own length: its last clip may reach beyond the video
+    scores: dict[int, float] = {}
+    if rule == "inside":
+        for start, end in moments:
+            first, last = moment_to_clips(start, end, clips, span, rounding)
+            scores.update(dict.fromkeys(range(first, last + 1), score))
+    elif rule == "overlap":
+        edges = np.arange(clips + 1) * clip_length
+        lengths = np.minimum(edges[1:], max(duration, edges[-2] + 1e-9)) - edges[:-1]
+        covered = np.zeros(clips)
+        for start, end in _union(moments):
+            covered += np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
+        fractions = np.minimum(covered / lengths, 1.0)
+        scores = {int(i): round(float(score * fractions[i]), 6) for i in np.nonzero(fractions > _ON_EDGE)[0]}
+    elif rule == "lighthouse":
+        for start, end in moments[:1]:
+            last = max(0, min(int(end / clip_length), clips) - 1)
+            first = min(int(start / clip_length), last)
+            scores = dict.fromkeys(range(first, last + 1), 1.0)
+    else:
+        raise ValueError(f'rule must be "inside", "overlap" or "lighthouse", got {rule!r}')
+    return tuple((clip, (scores[clip],) * annotators) for clip in sorted(scores))
+
+
+def _union(moments: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Merge overlapping moments, so that no second is counted twice."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(moments):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _edge_time(edge: np.ndarray, clips: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """Seconds of clip edges, rounded to float32 exactly where EMB rounds, so that ties fall the same way."""
+    return (edge.astype(np.float32) / clips.astype(np.float32) * duration.astype(np.float32)).astype(np.float64)
+
+
+def _best_iou(
+    start: np.ndarray, end: np.ndarray, clips: np.ndarray, duration: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """EMB's time_to_index: the range of greatest overlap, the first of equals in (start, end) order.
+
+    For a fixed end, moving the start away from the moment's start only loses overlap, on either side; so the
+    best start edge is one of the two around it, the best end edge one of the two around the end, and four
+    ranges decide. Overlap is intersection over the hull, as upstream; where none overlaps, it says clip 0.
+    """
+    lower_start, upper_start = _neighbours(start, clips, duration, np.zeros_like(clips))
+    lower_end, upper_end = _neighbours(end, clips, duration, np.ones_like(clips))
+    candidates = [(s, e) for s in (lower_start, upper_start) for e in (lower_end, upper_end)]
+    overlaps = []
+    for first, last in candidates:
+        left, right = _edge_time(first, clips, duration), _edge_time(last + 1, clips, duration)
+        inside = np.maximum(0.0, np.minimum(right, end) - np.maximum(left, start))
+        overlaps.append(inside / np.maximum(1e-12, np.maximum(right, end) - np.minimum(left, start)))
+    table = np.stack(overlaps)  # (4, N), in upstream's order of comparison
+    best = table.argmax(axis=0)
+    rows = np.arange(start.size)
+    first = np.stack([c[0] for c in candidates])[best, rows]
+    last = np.stack([c[1] for c in candidates])[best, rows]
+    nothing = table.max(axis=0) <= 0.0 if start.size else np.zeros(0, bool)
+    return np.where(nothing, 0, first), np.where(nothing, 0, last)
+
+
+def _neighbours(
+    time: np.ndarray, clips: np.ndarray, duration: np.ndarray, edge: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clips whose edge (0: left, 1: right) lies just at or before `time`, and just at or after it."""
+    guess = np.clip(np.floor(time * clips / duration) - edge, -1, clips).astype(np.int64)
+    lower = np.full_like(guess, -1)
+    for candidate in (guess - 1, guess, guess + 1):  # float32 edges may sit one clip off the guess
+        at_or_before = (_edge_time(candidate + edge, clips, duration) <= time) & (candidate < clips)
+        lower = np.where(at_or_before & (candidate > lower), candidate, lower)
+    exact = _edge_time(lower + edge, clips, duration) == time
+    upper = np.where(exact & (lower >= 0), lower, lower + 1)
+    return np.clip(lower, 0, clips - 1), np.clip(upper, 0, clips - 1)

@@ -1,0 +1,69 @@
+"""What is wrong with somebody's data, where, and what to do about it: all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+__all__ = ["DataError", "Problem", "Problems"]
+
+_SHOWN = 20  # lines of a message that a person still reads; the exception carries every problem
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    where: `file:line`, or `file: video X`; what: what was expected and what came; fix: what to do.
+    """
+
+    where: str
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" -> {self.fix}" if self.fix else "")
+
+
+class DataError(ValueError):
+    """Data that cannot be used. `problems` holds everything found, not only the first thing."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        if not self.problems:
+            raise ValueError("DataError needs at least one problem")
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        lines = [f"{len(self.problems)} problems:"]
+        lines += [f"  {problem}" for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            lines.append(f"  ... and {len(self.problems) - _SHOWN} more")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[list[Problem]]]:
+        return type(self), (self.problems,)  # so that it survives the trip back from a worker process
+
+
+class Problems:
+    """A list that readers append to while they go on reading; `raise_if_any` ends the reading."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+
+    def add(self, where: str, what: str, fix: str = "") -> None:
+        """Remember one problem."""
+        self._found.append(Problem(where, what, fix))
+
+    def raise_if_any(self) -> None:
+        """Raise `DataError` with everything found so far, if anything was."""
+        if self._found:
+            raise DataError(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found)

@@ -1,0 +1,226 @@
+"""Sentences to words, and words to vectors.
+
+Vectors come from GloVe text files (`word v1 v2 ... vD` a line) or from `.npz` files with the arrays `words`
+and `vectors`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hero_plugin.integrations.problems import DataError, Problem, Problems
+
+__all__ = ["WordVectors", "load_word_vectors", "tokenize"]
+
+_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_TREEBANK = re.compile(r"[^\W_]+(?:[-/][^\W_]+)*n't\b|'(?:s|re|ve|ll|d|m)\b|[^\W_]+(?:[-/][^\W_]+)*|[^\w\s]|_")
+_APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'"})
+
+
+def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> list[str]:
+    """Split a sentence into lower-case words.
+
+    style:
+        "words": letters and digits, with apostrophes and hyphens inside a word kept; punctuation is dropped.
+        "treebank": as GloVe and EMB (through NLTK) do: contractions split ("man's" -> "man", "'s";
+            "don't" -> "do", "n't") and every punctuation mark a token of its own.
+
+    >>> tokenize("A person's walk-in closet, opened.")
+    ['a', "person's", 'walk-in', 'closet', 'opened']
+    >>> tokenize("A person doesn't close it.", "treebank")
+    ['a', 'person', 'does', "n't", 'close', 'it', '.']
+    """
+    text = sentence.lower().translate(_APOSTROPHES)
+    if style == "words":
+        return _WORD.findall(text)
+    if style != "treebank":
+        raise ValueError(f'style must be "words" or "treebank", got {style!r}')
+    tokens: list[str] = []
+    for token in _TREEBANK.findall(text):
+        if token.endswith("n't") and len(token) > 3:
+            tokens += [token[:-3], "n't"]
+        else:
+            tokens.append(token)
+    return tokens
+
+
+@dataclass
+class WordVectors:
+    """A table of words and their vectors.
+
+    words: V distinct words; vectors: float32 (V, dim), row i belongs to words[i]; index: word -> row.
+    """
+
+    words: list[str]
+    vectors: np.ndarray
+    index: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.words) != len(self.vectors):
+            raise ValueError(
+                f"vectors must be ({len(self.words)}, dim), one row a word, got shape {self.vectors.shape}"
+            )
+        self.index = {word: row for row, word in enumerate(self.words)}
+        if len(self.index) != len(self.words):
+            raise ValueError("words must be distinct")
+
+    @property
+    def dim(self) -> int:
+        """Width of a vector."""
+        return int(self.vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.index
+
+    def get(self, word: str) -> np.ndarray | None:
+        """The vector (dim,) of a word, or None."""
+        row = self.index.get(word)
+        return None if row is None else self.vectors[row]
+
+    def only(self, words: Collection[str]) -> WordVectors:
+        """The table of those of `words` that are here, in this table's order."""
+        rows = [row for row, word in enumerate(self.words) if word in words]
+        return WordVectors([self.words[row] for row in rows], self.vectors[rows])
+
+
+def load_word_vectors(
+    path: str | os.PathLike[str],
+    only: Collection[str] | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> WordVectors:
+    """Read word vectors from `.npz` (arrays `words` (V,) and `vectors` (V, dim)) or from GloVe text.
+
+    only: keep these words only. glove.840B has 2.2 million lines and 2.6 GB of numbers; with `only`, just the
+        lines wanted are turned into numbers, and memory stays small.
+    progress: called as progress(bytes read, bytes in all) while a text file is read.
+
+    A word that comes twice keeps its first vector. A word2vec-style first line ("2196017 300") is skipped.
+    Words that hold blanks (glove.840B has some) are kept whole. A zero row for "<PAD>" stays: what to do with
+    it is the caller's business.
+
+    Raises FileNotFoundError, or DataError with every malformed line (file:line).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no word vector file at {path}: expected .npz (words, vectors) or GloVe text")
+    with open(path, "rb") as stream:
+        is_zip = stream.read(2) == b"PK"
+    wanted = None if only is None else frozenset(only)
+    table = _load_npz(path) if is_zip or path.suffix == ".npz" else _load_text(path, wanted, progress)
+    return table if wanted is None or not is_zip else table.only(wanted)
+
+
+def _load_npz(path: Path) -> WordVectors:
+    fix = "save it with np.savez(path, words=np.array(list of str), vectors=float array (V, dim))"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [name for name in ("words", "vectors") if name not in archive.files]
+            if missing:
+                raise DataError([Problem(str(path), f"no array {missing}, it has {archive.files}", fix)])
+            words, vectors = archive["words"], archive["vectors"]
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError([Problem(str(path), f"not a readable .npz file ({error})", fix)]) from error
+    except Exception as error:
+        if type(error).__name__ not in ("BadZipFile", "error"):  # zipfile's and zlib's own
+            raise
+        raise DataError([Problem(str(path), f"a damaged .npz file ({error})", "copy or download it again")]) from error
+    if words.ndim != 1 or words.dtype.kind not in "US" or vectors.ndim != 2 or len(words) != len(vectors):
+        what = f"words {words.dtype} {words.shape} and vectors {vectors.dtype} {vectors.shape} do not belong together"
+        raise DataError([Problem(str(path), what, fix)])
+    vectors = vectors.astype(np.float32)
+    names = [w.decode("utf-8") if isinstance(w, bytes) else str(w) for w in words.tolist()]
+    broken = np.nonzero(~np.isfinite(vectors).all(axis=1))[0]
+    if len(broken):
+        raise DataError(
+            Problem(f"{path}: row {row} ({names[row]!r})", "NaN or infinity in the vector", "remove the row")
+            for row in broken
+        )
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        first.setdefault(name, row)
+    if len(first) != len(names):
+        names, vectors = list(first), vectors[list(first.values())]
+    return WordVectors(names, vectors)
+
+
+def _load_text(path: Path, only: frozenset[str] | None, progress: Callable[[int, int], None] | None) -> WordVectors:
+    wanted = None if only is None else {word.encode("utf-8") for word in only}
+    blanks = only is None or any(" " in word for word in only)
+    problems = Problems()
+    rows: dict[bytes, np.ndarray] = {}
+    dim = 0
+    for number, line in _lines(path, progress):
+        if not line.strip():
+            continue
+        if not dim:
+            fields = line.split(b" ")
+            if number == 1 and len(fields) == 2 and all(f.strip().isdigit() for f in fields):
+                continue  # word2vec header: how many words, how wide
+            dim = _width(fields)
+            if not dim:
+                raise DataError([Problem(f"{path}:{number}", "no `word v1 v2 ... vD` line", "is this GloVe text?")])
+        if line.count(b" ") < dim:
+            what = f"{line.count(b' ')} numbers, expected {dim} as in the first line"
+            problems.add(f"{path}:{number}", what, "the file may be truncated: download it again, or delete the line")
+            continue
+        word = line[: line.index(b" ")]
+        if line.count(b" ") > dim:
+            word = b" ".join(line.split(b" ")[:-dim])
+        elif wanted is not None and not blanks and word not in wanted:
+            continue
+        if (wanted is not None and word not in wanted) or word in rows:
+            continue
+        try:
+            vector = np.array([float(x) for x in line.split(b" ")[-dim:]], dtype=np.float32)
+        except ValueError:
+            problems.add(f"{path}:{number}", "something that is not a number among the numbers", "delete the line")
+            continue
+        if not np.isfinite(vector).all():
+            problems.add(f"{path}:{number}", "NaN or infinity among the numbers", "delete the line")
+            continue
+        rows[word] = vector
+    if not dim:
+        problems.add(str(path), "an empty file", "expected .npz (words, vectors) or GloVe text")
+    problems.raise_if_any()
+    words: dict[str, np.ndarray] = {}
+    for name, vector in rows.items():
+        words.setdefault(name.decode("utf-8", errors="replace"), vector)
+    return WordVectors(list(words), np.stack(list(words.values())) if words else np.zeros((0, dim), np.float32))
+
+
+def _lines(path: Path, progress: Callable[[int, int], None] | None) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines, split at "\\n" alone: some GloVe words hold other characters that Python counts as line ends."""
+    total, done = path.stat().st_size, 0
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            done += len(line)
+            if progress is not None and number % 20000 == 0:
+                progress(done, total)
+            yield number, line.rstrip(b"\r\n").rstrip(b" ")
+    if progress is not None:
+        progress(total, total)
+
+
+def _width(fields: list[bytes]) -> int:
+    """How many of a line's last fields are numbers (the word itself may be one, but is never counted)."""
+    count = 0
+    for value in reversed(fields[1:]):
+        try:
+            float(value)
+        except ValueError:
+            break
+        count += 1
+    return count
