@@ -1,0 +1,79 @@
+"""Annotation files of temporal sentence grounding: read any of them into records, write records as any of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hero_plugin.integrations.annotations import captions, charades_cd, charades_sta, qvhighlights
+from hero_plugin.integrations.annotations.checks import Checks, OnBroken, OnOutside, Progress
+from hero_plugin.integrations.annotations.detect import FORMATS, detect_format, format_name
+from hero_plugin.integrations.annotations.durations import Durations, load_durations
+from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.records import Record
+
+__all__ = ["FORMATS", "detect_format", "load_durations", "read_annotations", "write_annotations"]
+
+_READERS: Mapping[str, Callable[..., None]] = {
+    "charades-sta": charades_sta.read,
+    "charades-cd": charades_cd.read,
+    "captions": captions.read,
+    "qvhighlights": qvhighlights.read,
+}
+_WRITERS: Mapping[str, Callable[[Sequence[Record], Path], None]] = {
+    "charades-sta": charades_sta.write,
+    "charades-cd": charades_cd.write,
+    "captions": captions.write,
+    "qvhighlights": qvhighlights.write,
+}
+
+
+def read_annotations(
+    path: str | os.PathLike[str],
+    *,
+    format: str = "auto",
+    durations: Durations | None = None,
+    split: str = "",
+    on_outside: OnOutside = "clamp",
+    on_broken: OnBroken = "error",
+    dropped: list[Problem] | None = None,
+    progress: Progress | None = None,
+) -> list[Record]:
+    """Read an annotation file into records, in the file's order.
+
+    format: "charades-sta", "charades-cd", "captions" (also "activitynet", "activitynet-cd", "charades-cg"),
+        "qvhighlights" (also "lighthouse", "moment-detr"), or "auto": told by the content.
+    durations: seconds by video where the file has none (Charades-STA text): a mapping, a file or files;
+        see `load_durations`.
+    split: what the records' `split` says.
+    on_outside: a moment that ends after its video ends
+        "clamp": at the video's end (default: one Charades moment in seven ends up to 1.5 s late, and EMB,
+                 lighthouse and Charades' own code all clamp), "keep": stays, "error": is a problem.
+    on_broken: what cannot be used (a malformed line, an empty query, end <= start, a start before 0 or after
+        the video's end, NaN, an id that occurs twice) is an "error", all of them in one `DataError`; or the
+        query is left out ("drop"), with a warning, or noted in `dropped` where that list is given.
+    progress: called as progress(bytes read, bytes in all).
+
+    Raises FileNotFoundError, ValueError for a wrong option, DataError for the file's problems.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation file at {path}")
+    checks = Checks(path, on_outside, on_broken, split)
+    known = detect_format(path) if format == "auto" else format_name(format)
+    _READERS[known](path, checks, None if durations is None else load_durations(durations), progress)
+    return checks.finish(dropped)
+
+
+def write_annotations(records: Sequence[Record], path: str | os.PathLike[str], *, format: str) -> None:
+    """Write records as `format` (names as in `read_annotations`); the file appears whole or not at all.
+
+    What a format has no place for is not written: ids and durations in Charades-STA text, ids in captions.
+    Raises DataError where a record cannot be written at all, such as several moments in a format of one.
+    """
+    known = format_name(format)
+    path = Path(path)
+    if not records:
+        raise DataError([Problem(str(path), "no records to write", "check what was read or left out")])
+    _WRITERS[known](list(records), path)

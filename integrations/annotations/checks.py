@@ -1,0 +1,150 @@
+"""What every reader asks of a record, and what happens to one that does not answer."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.records import Record, clean_sentence
+
+__all__ = ["Checks", "OnBroken", "OnOutside", "Progress", "as_number", "numbered_lines"]
+
+OnOutside = Literal["clamp", "keep", "error"]
+OnBroken = Literal["error", "drop"]
+Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
+
+_DROP = 'correct it, or leave such queries out with on_broken="drop" (--on-broken drop)'
+
+
+@dataclass
+class Checks:
+    """Collects the records of one file and everything that is wrong with it.
+
+    A reader calls `sentence`, `moment` and `duration` (None: the record is lost and the problem noted), then
+    `keep`. `finish` returns the records, or raises `DataError` with all problems.
+    """
+
+    path: Path
+    on_outside: OnOutside = "clamp"
+    on_broken: OnBroken = "error"
+    split: str = ""
+    records: list[Record] = field(default_factory=list)
+    broken: list[Problem] = field(default_factory=list)
+    fatal: list[Problem] = field(default_factory=list)
+    _ids: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.on_outside not in ("clamp", "keep", "error"):
+            raise ValueError(f'on_outside must be "clamp", "keep" or "error", got {self.on_outside!r}')
+        if self.on_broken not in ("error", "drop"):
+            raise ValueError(f'on_broken must be "error" or "drop", got {self.on_broken!r}')
+
+    def problem(self, where: str, what: str, fix: str = _DROP) -> None:
+        """Note what makes one query unusable."""
+        self.broken.append(Problem(f"{self.path}{where}", what, fix))
+
+    def failure(self, where: str, what: str, fix: str) -> None:
+        """Note what makes the whole reading useless, so that nobody drops it by accident."""
+        self.fatal.append(Problem(f"{self.path}{where}", what, fix))
+
+    def sentence(self, where: str, raw: Any) -> str | None:
+        """The query with tidy white space."""
+        if not isinstance(raw, str):
+            self.problem(where, f"the query must be text, got {raw!r}")
+            return None
+        sentence = clean_sentence(raw)
+        if not sentence:
+            self.problem(where, "empty query")
+            return None
+        return sentence
+
+    def duration(self, where: str, raw: Any) -> float | None:
+        """A video's length in seconds."""
+        value = as_number(raw)
+        if value is None or value <= 0:
+            self.problem(where, f"the video's duration must be a positive number of seconds, got {raw!r}")
+            return None
+        return value
+
+    def moment(self, where: str, raw: Any, duration: float) -> tuple[float, float] | None:
+        """(start, end) in seconds, inside the video as `on_outside` wants it."""
+        pair = list(raw) if isinstance(raw, list | tuple) else []
+        start, end = (as_number(pair[0]), as_number(pair[1])) if len(pair) == 2 else (None, None)
+        if start is None or end is None:
+            self.problem(where, f"a moment must be two finite numbers of seconds, got {raw!r}")
+            return None
+        if start < 0:
+            self.problem(where, f"the moment starts before its video: {start:g} s")
+            return None
+        if end <= start:
+            self.problem(where, f"the moment's end must be after its start, got {start:g} to {end:g} s")
+            return None
+        if end > duration and self.on_outside == "error":
+            what = f"the moment {start:g} to {end:g} s ends after its video of {duration:g} s"
+            self.problem(where, what, 'correct it, or use on_outside="clamp" (--on-outside clamp)')
+            return None
+        if end > duration and self.on_outside == "clamp":
+            if start >= duration:
+                self.problem(where, f"the moment {start:g} to {end:g} s lies outside its video of {duration:g} s")
+                return None
+            end = duration
+        return start, end
+
+    def keep(self, where: str, record: Record) -> None:
+        """Take a record whose parts all passed."""
+        if record.query_id in self._ids:
+            fix = "give every query its own id, or number them anew (--query-ids number)"
+            self.problem(where, f"the query id {record.query_id!r} occurs twice", fix)
+            return
+        self._ids.add(record.query_id)
+        self.records.append(record)
+
+    def finish(self, dropped: list[Problem] | None = None) -> list[Record]:
+        """The records; raises DataError with all problems unless they may be dropped and something is left."""
+        if self.fatal or (self.broken and (self.on_broken == "error" or not self.records)):
+            raise DataError(self.fatal + self.broken)
+        if not self.records:
+            raise DataError([Problem(str(self.path), "no queries in this file", "is this the right file?")])
+        if dropped is not None:
+            dropped += self.broken
+        elif self.broken:
+            count, first = len(self.broken), self.broken[0]
+            warnings.warn(f"{self.path}: left out {count} broken queries; the first: {first}", stacklevel=3)
+        return self.records
+
+
+def as_number(raw: Any) -> float | None:
+    """A finite float of a JSON number or of text; None for everything else, booleans included."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        return None
+    try:
+        value = float(raw)
+    except (ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def numbered_lines(path: Path, checks: Checks, progress: Progress | None = None) -> Iterator[tuple[int, str]]:
+    """The non-blank lines of a UTF-8 file, streamed, with their numbers."""
+    total, done = path.stat().st_size, 0
+    with open(path, "rb") as stream:
+        for number, raw in enumerate(stream, 1):
+            done += len(raw)
+            if progress is not None and number % 1000 == 0:
+                progress(done, total)
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+            except UnicodeDecodeError as error:
+                checks.problem(
+                    f":{number}", f"not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8"
+                )
+                continue
+            if line.strip():
+                yield number, line
+    if progress is not None:
+        progress(total, total)
