@@ -17,7 +17,10 @@ from hero_plugin.relevance import PairRelevance
 from hero_plugin.seam import First, Seam
 from hero_plugin.sgvf import SGVF
 from hero_plugin.two_stage import TwoStage
+from hero_plugin.versions import check_torch
 from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
+
+check_torch()
 
 __version__ = "0.1.0"
 

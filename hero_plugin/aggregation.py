@@ -47,7 +47,7 @@ class WeightedAggregation(nn.Module):
 
     def weights(self) -> Tensor:
         """The weight of each level: (N,)."""
-        weights = self.mlp(self.templates).squeeze(-1).float()
+        weights = _wide(self.mlp(self.templates).squeeze(-1))
         return weights.softmax(0) if self.normalize else weights
 
     def forward(self, outputs: Any, kinds: Mapping[str, Kind] | None = None) -> Any:
@@ -76,17 +76,23 @@ class WeightedAggregation(nn.Module):
 
     def _sum_probabilities(self, weights: Tensor, tensor: Tensor) -> Tensor:
         if self.normalize:
-            return _weighted_sum(weights, tensor)
+            # Rounding can carry a sum of ones past 1, where binary cross-entropy refuses it.
+            return _weighted_sum(weights, tensor).clamp(0.0, 1.0)
         impossible = tensor[0] == 0  # what a base rules out by its mask stays ruled out, whatever the weights' signs
-        combined = _weighted_sum(weights, torch.logit(tensor, eps=1e-6)).sigmoid()
-        return combined.masked_fill(impossible, 0.0)
+        combined = _weighted_sum(weights, torch.logit(_wide(tensor), eps=1e-6)).sigmoid()
+        return combined.masked_fill(impossible, 0.0).to(tensor.dtype)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, normalize={self.normalize}"
 
 
 def _weighted_sum(weights: Tensor, tensor: Tensor) -> Tensor:
-    return torch.tensordot(weights.to(tensor.dtype), tensor, dims=1)
+    # Elementwise: autocast would do a matrix product, and with it a base's float32 outputs, in half precision.
+    return (weights.view(-1, *[1] * (tensor.ndim - 1)) * _wide(tensor)).sum(0).to(tensor.dtype)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _sum_logits(weights: Tensor, tensor: Tensor) -> Tensor:

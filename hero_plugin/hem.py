@@ -131,7 +131,8 @@ class EncoderLayer(nn.Module):
 
 def sinusoid(length: int, dim: int, like: Tensor) -> Tensor:
     """Sinusoidal positions (length, dim) of "Attention Is All You Need", on the device and in the dtype of ``like``."""
-    place = torch.arange(length, device=like.device, dtype=torch.float32).unsqueeze(1)
-    even = torch.arange(0, dim, 2, device=like.device, dtype=torch.float32)
+    wide = torch.promote_types(like.dtype, torch.float32)  # half precision cannot count positions
+    place = torch.arange(length, device=like.device, dtype=wide).unsqueeze(1)
+    even = torch.arange(0, dim, 2, device=like.device, dtype=wide)
     angle = place * torch.exp(even * (-math.log(10000.0) / dim))
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim].to(like.dtype)

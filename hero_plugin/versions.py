@@ -1,0 +1,20 @@
+"""A clear word to whoever runs a torch that is too old, instead of an obscure error later."""
+
+from __future__ import annotations
+
+import torch
+from packaging.version import Version
+
+OLDEST_TORCH = "2.1"
+
+
+def check_torch(installed: str = torch.__version__) -> None:
+    """Raise ``ImportError`` unless torch is 2.1 or later.
+
+    >>> check_torch("1.13.1+cu117")
+    ImportError: hero-plugin needs torch 2.1 or later, found 1.13.1+cu117: pip install "torch>=2.1"
+    """
+    if Version(installed) < Version(OLDEST_TORCH):
+        raise ImportError(
+            f'hero-plugin needs torch {OLDEST_TORCH} or later, found {installed}: pip install "torch>={OLDEST_TORCH}"'
+        )
