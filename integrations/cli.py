@@ -1,0 +1,113 @@
+"""The ``hero-plugin`` command. Each subcommand loads what it needs, so that help comes at once."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+
+COMMANDS = {
+    "train emb": ("emb_cli:train", "train EMB, plain or with HERO, into a run folder"),
+    "eval": ("emb_cli:evaluate", "score a run on any annotations, write its predictions"),
+    "sweep": ("emb_cli:sweep", "train variants over several seeds, tabulate mean and deviation"),
+    "demo": ("emb_cli:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
+    "data": ("data_cli:main", "convert annotations, check and render features"),
+    "bench emb": ("bench_emb:main", "speed of the reference EMB beside upstream's"),
+    "version": ("cli:version", "versions of hero-plugin and of what it runs on"),
+}
+EXTRA = ("tyro", "rich", "matplotlib", "tensorboard", "h5py")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status: 0, 2 for a mistake in the input, 130 when stopped."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        words[0] = "version"
+    name = _command(words)
+    if name is None:
+        return _complain(_unknown(words))
+    missing = [module for module in EXTRA if importlib.util.find_spec(module) is None]
+    if missing and name != "version":
+        return _complain(
+            f'hero-plugin {name} needs {", ".join(missing)}: pip install "hero-plugin[train]"\n'
+            "(the library itself, `from hero_plugin import wrap_model`, works without)"
+        )
+    return _run(_load(name), words[len(name.split()) :])
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: hero-plugin COMMAND [flags]",
+            "",
+            *lines,
+            "",
+            "hero-plugin COMMAND --help shows the flags of a command.",
+        ]
+    )
+
+
+def version(argv: Sequence[str]) -> None:
+    """Print what a bug report needs."""
+    from hero_plugin.integrations.run_folder import versions
+
+    for name, number in versions().items():
+        print(f"{name:<12} {number}")
+
+
+def _command(words: list[str]) -> str | None:
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            return name
+    return None
+
+
+def _unknown(words: list[str]) -> str:
+    below = [name for name in COMMANDS if name.startswith(words[0] + " ")]
+    if below:
+        return f"hero-plugin {words[0]}: say which: " + ", ".join(f"hero-plugin {name}" for name in below)
+    typed = " ".join(word for word in words[:2] if not word.startswith("-"))
+    near = difflib.get_close_matches(typed, COMMANDS, n=1) or difflib.get_close_matches(
+        words[0], [name.split()[0] for name in COMMANDS], n=1
+    )
+    hint = f"; did you mean `hero-plugin {near[0]}`?" if near else ""
+    return f"hero-plugin: no command {words[0]!r}{hint}\n\n{usage()}"
+
+
+def _load(name: str) -> Callable[[Sequence[str]], int | None]:
+    module, function = COMMANDS[name][0].split(":")
+    return getattr(importlib.import_module(f"hero_plugin.integrations.{module}"), function)
+
+
+def _run(command: Callable[[Sequence[str]], int | None], argv: list[str]) -> int:
+    from hero_plugin.integrations.errors import UserError
+    from hero_plugin.integrations.interrupts import Interrupted
+    from hero_plugin.integrations.problems import DataError
+
+    try:
+        return command(argv) or 0
+    except (UserError, DataError, FileNotFoundError) as error:
+        return _complain(str(error))
+    except Interrupted as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+def _complain(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What a person sees: progress bars on a terminal, one line an epoch anywhere else, tables of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hero_plugin.integrations.task import Scores
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+COLUMNS = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
+
+
+class Screen:
+    """Shows a run. Bars go to the terminal only; the line of each epoch goes everywhere.
+
+    label: says which of several runs this is.
+    """
+
+    def __init__(self, console: Console | None = None, *, label: str = "", quiet: bool = False) -> None:
+        self.console = console or Console(highlight=False)
+        self.label, self.quiet = label, quiet
+        self.epochs = self.steps = 0
+        self._bars: Progress | None = None
+        self._run: TaskID | None = None
+        self._part: TaskID | None = None
+        self._loss = ""
+
+    @contextmanager
+    def training(self, epochs: int, steps: int) -> Iterator[None]:
+        """Bars for a training of ``epochs`` epochs of ``steps`` steps."""
+        self.epochs, self.steps = epochs, steps
+        with self.bars() as bars:
+            self._bars = bars
+            self._run = bars.add_task(f"[bold]{self.label or 'training'}", total=epochs * steps, note="")
+            self._part = bars.add_task("", total=steps, note="")
+            try:
+                yield
+            finally:
+                self._bars = None
+
+    @contextmanager
+    def working(self, what: str, total: int) -> Iterator[Any]:
+        """One bar for a job of ``total`` parts; yields ``advance(done, total)``."""
+        with self.bars(transient=True) as bars:
+            task = bars.add_task(what, total=total, note="")
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+
+    def bars(self, transient: bool = True) -> Progress:
+        return Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=transient,
+            disable=self.quiet or not self.console.is_terminal,
+        )
+
+    def position(self, epoch: int, step: int) -> None:
+        """Training is at ``step`` of ``epoch`` (both from 0)."""
+        if self._bars is not None:
+            self._bars.update(self._run, completed=epoch * self.steps + step)
+            self._bars.reset(
+                self._part,
+                completed=step,
+                total=self.steps,
+                description=f"epoch {epoch + 1}/{self.epochs}",
+                note=self._loss,
+            )
+
+    def step(self) -> None:
+        if self._bars is not None:
+            self._bars.advance(self._run)
+            self._bars.advance(self._part)
+
+    def loss(self, mean: float) -> None:
+        self._loss = f"loss {mean:.3f}"
+        if self._bars is not None:
+            self._bars.update(self._part, note=self._loss)
+
+    def evaluating(self, name: str, total: int) -> None:
+        if self._bars is not None:
+            self._bars.reset(self._part, total=total, description=f"scoring {name}", note="")
+
+    def evaluated(self) -> None:
+        if self._bars is not None:
+            self._bars.advance(self._part)
+
+    def epoch_line(self, line: Mapping[str, Any]) -> None:
+        """One line for an epoch: its loss, and R1@0.3/0.5/0.7 and mIoU of every set."""
+        parts = [f"epoch {line['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
+        parts.append(f"loss {line['losses']['loss']:.3f}")
+        for name, scores in line["metrics"].items():
+            parts.append(f"{name} " + "/".join(f"{scores[column]:.1f}" for column in COLUMNS))
+        parts.append(f"{line['seconds']:.0f} s")
+        self.say((f"{self.label}  " if self.label else "") + "  ".join(parts))
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, table: Table) -> None:
+        if not self.quiet:
+            self.console.print(table)
+
+
+def scores_table(rows: Sequence[tuple[str, ...]], names: Sequence[str], title: str | None = None) -> Table:
+    """Rows of text: the first columns have the given names, the four after them hold scores."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def score_cells(scores: Scores) -> tuple[str, ...]:
+    return tuple(f"{scores[column]:.2f}" for column in COLUMNS)

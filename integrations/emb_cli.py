@@ -1,0 +1,87 @@
+"""Flags to function calls, for the commands that train and score."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+from hero_plugin.integrations.interrupts import Interrupted
+from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.train_config import ConfigError, TrainConfig, config_from, read_settings
+
+from hero_plugin import HeroConfig
+
+Config = TypeVar("Config")
+
+
+def train(argv: Sequence[str]) -> None:
+    """``hero-plugin train emb``."""
+    config = parse(TrainConfig, "train emb", argv, default=train_defaults(argv))
+    from hero_plugin.integrations.train_emb import main
+
+    try:
+        main(config)
+    except Interrupted:
+        again = f"hero-plugin train emb --output {shlex.quote(str(config.output))} --resume"
+        raise Interrupted(f"stopped; everything is saved. Resume with: {again}") from None
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """``hero-plugin eval``."""
+    from hero_plugin.integrations.evaluate import EvalConfig, main
+
+    main(parse(EvalConfig, "eval", argv))
+
+
+def sweep(argv: Sequence[str]) -> int:
+    """``hero-plugin sweep``."""
+    from hero_plugin.integrations.sweep import SweepConfig, main
+
+    return main(parse(SweepConfig, "sweep", argv))
+
+
+def demo(argv: Sequence[str]) -> None:
+    """``hero-plugin demo``."""
+    from hero_plugin.integrations.demo import DemoConfig, main
+
+    config = parse(DemoConfig, "demo", argv)
+    try:
+        main(config)
+    except Interrupted:
+        raise Interrupted("stopped; run the demo again to start it afresh") from None
+
+
+def train_defaults(argv: Sequence[str]) -> TrainConfig:
+    """What the flags start from: the run to resume, else a settings file, else the paper's recipe."""
+    start = TrainConfig()
+    output, file = _value(argv, "--output"), _value(argv, "--config")
+    if "--resume" in argv:
+        if output is None:
+            raise ConfigError("--resume needs --output: the folder of the run to continue")
+        if (Path(output) / "config.json").is_file():
+            start = config_from(RunFolder.open(Path(output)).config(), f"{output}/config.json")
+    if file is not None:
+        start = config_from(read_settings(Path(file)), file, start)
+    if "--paper" in argv and not start.paper:
+        start = replace(start, paper=True, hero=HeroConfig.paper())
+    return start
+
+
+def parse(kind: type[Config], name: str, argv: Sequence[str], default: Config | None = None) -> Config:
+    """The flags as a config; ``--help`` and mistakes are tyro's business."""
+    extra = {} if default is None else {"default": default}
+    return tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
+
+
+def _value(argv: Sequence[str], flag: str) -> str | None:
+    """The value of ``--flag VALUE`` or ``--flag=VALUE``."""
+    for index, word in enumerate(argv):
+        if word == flag and index + 1 < len(argv):
+            return argv[index + 1]
+        if word.startswith(flag + "="):
+            return word.partition("=")[2]
+    return None

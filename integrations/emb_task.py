@@ -1,0 +1,101 @@
+"""EMB, plain or with HERO, as the engine sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from hero_plugin.adapters.emb import EMBConfig, elastic_threshold
+from hero_plugin.integrations.batches import EmbCollate, Example
+from hero_plugin.integrations.task import Batch, Prediction
+from torch import Tensor, nn
+
+from hero_plugin import HeroModel
+
+
+class EmbTask:
+    """EMB's training step and prediction, after its authors' ``main.py``.
+
+    epochs: how many there will be; the labels grow elastic along them.
+    """
+
+    def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
+        self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """EMB's three losses; the wrapped model's ``compute_loss`` adds HERO's two."""
+        outputs = model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
+        # The forward may run in half precision; cross-entropies on probabilities must not.
+        with torch.autocast(batch["video"].device.type, enabled=False):
+            return self._losses(model, tuple(map(_wide, outputs)), batch, epoch)
+
+    def _losses(self, model: nn.Module, outputs: tuple[Tensor, ...], batch: Batch, epoch: int) -> dict[str, Tensor]:
+        settings = self.settings
+        h_score, start_logits, end_logits, proposals, p_score, p_mask = outputs
+        first, last = batch["first"], batch["last"]
+        clips = torch.stack([first, last], dim=-1)
+        threshold = elastic_threshold(epoch, self.epochs, settings.threshold)
+        highlight = model.compute_highlight_loss(
+            h_score,
+            None,
+            batch["v_mask"],
+            clips,
+            proposals,
+            p_score,
+            p_mask,
+            threshold=threshold,
+            extend=settings.extend,
+        )
+        location = model.compute_loss(
+            start_logits, end_logits, first, last, proposals, p_score, p_mask, threshold=threshold
+        )
+        seconds = (batch["durations"] / batch["clips"])[:, None]
+        ranking = model.compute_ranking_loss(
+            in_seconds(clips, seconds),
+            in_seconds(proposals, seconds[:, None]) * p_mask.unsqueeze(-1),
+            p_score,
+            p_mask,
+            min_iou=settings.min_iou,
+            max_iou=settings.max_iou,
+        )
+        losses = {"loss": location + settings.highlight_lambda * highlight + settings.rank_lambda * ranking}
+        if isinstance(model, HeroModel):
+            added = model.hero_losses()
+            losses.update(added)
+            location = location - sum(model.config.loss_weights[name] * value for name, value in added.items())
+        return {**losses, "loss_location": location, "loss_highlight": highlight, "loss_ranking": ranking}
+
+    def predict(self, model: nn.Module, batch: Batch) -> Prediction:
+        """The most probable boundaries, as EMB reports by default (not its elastic ones)."""
+        outputs = model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
+        h_score, start_logits, end_logits = map(_wide, outputs[:3])
+        first, last = model.predictor.extract_index(start_logits, end_logits)
+        seconds = (batch["durations"] / batch["clips"])[:, None]
+        moments = in_seconds(torch.stack([first, last], dim=-1), seconds)
+        score = _chosen(start_logits, first) * _chosen(end_logits, last)
+        relevance = getattr(model, "relevance", None)
+        relevance = h_score if relevance is None else _wide(relevance).sigmoid()
+        return Prediction(moments.unsqueeze(1), score.unsqueeze(1), relevance * batch["v_mask"])
+
+    def truth(self, item: Example) -> Sequence[tuple[float, float]]:
+        return item.record.moments
+
+    def gauges(self, model: nn.Module) -> dict[str, list[float]]:
+        """The weights of the levels, and how strongly each level's words filter the clips."""
+        if not isinstance(model, HeroModel) or not model.config.active:
+            return {}
+        gauges = {"level_weights": model.level_weights().tolist()}
+        return gauges
+
+
+def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:
+    """First and last clip (..., 2), inclusive, to start and end; ``seconds``: length of one clip."""
+    return torch.stack([clips[..., 0], clips[..., 1] + 1], dim=-1) * seconds
+
+
+def _chosen(logits: Tensor, index: Tensor) -> Tensor:
+    return logits.softmax(-1).gather(1, index[:, None]).squeeze(1)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,252 @@
+"""The training loop. It knows a task by a few methods, and nothing of any base.
+
+Every random choice comes from the seed: the order of the examples from (seed, epoch), the rest from torch's
+generators, whose states travel in the checkpoint. So a run that was killed anywhere and resumed ends with
+the weights of a run that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from hero_plugin.integrations.checkpoints import load_checkpoint, save_checkpoint
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.events import write_events
+from hero_plugin.integrations.grounding import ground, overlaps, recall_curve
+from hero_plugin.integrations.interrupts import Interrupted, Interrupts
+from hero_plugin.integrations.loading import batches
+from hero_plugin.integrations.optimizers import OptimizerName, build_optimizer
+from hero_plugin.integrations.precision import Amp, autocast, loss_scaler
+from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.sampler import EpochOrder
+from hero_plugin.integrations.schedules import linear_decay, set_learning_rate
+from hero_plugin.integrations.seeding import random_state, restore_random_state
+from hero_plugin.integrations.task import Scores, Task
+from torch import Tensor, nn
+
+from hero_plugin.metrics import scores_of
+
+
+class Diverged(UserError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train; :class:`~hero_plugin.integrations.train_config.TrainConfig` says what each field means."""
+
+    epochs: int = 20
+    batch_size: int = 16
+    eval_batch_size: int = 64
+    lr: float = 5e-4
+    warmup: float = 0.0
+    optimizer: OptimizerName = "adam"
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    amp: Amp = "none"
+    seed: int = 0
+    workers: int = 0
+    eval_every: int = 1
+    checkpoint_steps: int = 0
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    step: int = 0
+    """Finished batches of the epoch that is not."""
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    """Sums of this epoch's losses, on the device."""
+    curve: list[list[float]] = field(default_factory=list)
+    """(step, mean loss since the last point), ten points an epoch."""
+    mark: list[float] = field(default_factory=lambda: [0, 0.0])
+    """(finished batches, sum of the loss) at the curve's last point."""
+    best: float = -math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """One run: a task, its recipe, its folder, and how far it is.
+
+    >>> trainer = Trainer(task, Recipe(epochs=2), train_items, run, Screen())
+    >>> trainer.restore()                          # only to continue an interrupted run
+    >>> trainer.fit({"val": val_items, "test": test_items}, select="val")
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, items: Sequence[Any], run: RunFolder, screen: Screen) -> None:
+        self.task, self.recipe, self.items, self.run, self.screen = task, recipe, items, run, screen
+        self.device = next(task.model.parameters()).device
+        self.optimizer = build_optimizer(
+            task.model, recipe.optimizer, recipe.lr, recipe.weight_decay, fused=self.device.type == "cuda"
+        )
+        self.scaler = loss_scaler(recipe.amp, self.device)
+        self.order = EpochOrder(len(items), recipe.batch_size, recipe.seed)
+        self.progress = Progress()
+        self._saved_at = time.monotonic()
+
+    def fit(self, evaluations: Mapping[str, Sequence[Any]], select: str | None) -> None:
+        """Train what is left of the epochs, with scores on each evaluation set.
+
+        select: the evaluation set whose scores choose ``best.pt``; None keeps the last epoch.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; everything so far is in the checkpoint.
+            Diverged: the loss became infinite or not a number.
+        """
+        with Interrupts() as interrupts, self.screen.training(self.recipe.epochs, len(self.order)):
+            while self.progress.epoch < self.recipe.epochs:
+                losses = self.train_one_epoch(interrupts)
+                ious = self.evaluate(evaluations, interrupts)
+                self.finish_epoch(losses, ious, select)
+
+    def train_one_epoch(self, interrupts: Interrupts) -> Scores:
+        """Every batch that this epoch has left. Returns the means of its losses."""
+        task, recipe, progress = self.task, self.recipe, self.progress
+        model = task.model.train()
+        total = len(self.order) * recipe.epochs
+        interval = max(1, len(self.order) // 10)
+        started = time.monotonic() - progress.seconds
+        left = self.order.batches(progress.epoch)[progress.step :]
+        self.screen.position(progress.epoch, progress.step)
+        for batch in batches(task.collate, self.items, left, self.device, recipe.workers):
+            done = progress.epoch * len(self.order) + progress.step
+            rate = recipe.lr * linear_decay(done, total, round(recipe.warmup * total))
+            set_learning_rate(self.optimizer, rate)
+            with autocast(recipe.amp, self.device):
+                losses = task.losses(model, batch, progress.epoch)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(losses["loss"]).backward()
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+
+            for name, value in losses.items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value.detach()
+            progress.step += 1
+            progress.seconds = time.monotonic() - started
+            self.screen.step()
+            # Reading a loss waits for the device, so it is read ten times an epoch and not at every step.
+            if progress.step % interval == 0 or progress.step == len(self.order):
+                self._read_loss(done + 1)
+            if interrupts.requested:
+                self._leave()
+            if self._checkpoint_is_due():
+                self.save()
+        return {name: value.item() / progress.step for name, value in progress.sums.items()}
+
+    def evaluate(self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts) -> dict[str, np.ndarray]:
+        """Overlaps by set, in the epochs that are due for them: every ``eval_every``-th, and the last."""
+        recipe, number = self.recipe, self.progress.epoch + 1
+        if number % recipe.eval_every and number != recipe.epochs:
+            return {}
+
+        def after_batch() -> None:
+            self.screen.evaluated()
+            if interrupts.requested:
+                self._leave()
+
+        ious = {}
+        for name, items in evaluations.items():
+            self.screen.evaluating(name, -(-len(items) // recipe.eval_batch_size))
+            grounded = ground(
+                self.task,
+                items,
+                recipe.eval_batch_size,
+                amp=recipe.amp,
+                workers=recipe.workers,
+                after_batch=after_batch,
+            )
+            ious[name] = overlaps(self.task, items, grounded)
+        return ious
+
+    def finish_epoch(self, losses: Scores, ious: dict[str, np.ndarray], select: str | None) -> None:
+        """Log the epoch that has just ended, keep its weights if they are the best, and save.
+
+        ``last.pt`` comes last: whoever dies before it repeats the epoch's end and writes the same again.
+        """
+        progress, number = self.progress, self.progress.epoch + 1
+        metrics = {name: scores_of(values) for name, values in ious.items()}
+        merit = sum(metrics[select].values()) if select in metrics else -math.inf
+        # With no set to choose on, the last epoch is kept, not the one that is luckiest on a test set.
+        if merit > progress.best or (select is None and number == self.recipe.epochs):
+            progress.best, progress.best_epoch = merit, number
+            best = {"model": self.task.model.state_dict(), "epoch": number, "metrics": metrics}
+            save_checkpoint(best, self.run.best)
+        line = {
+            "epoch": number,
+            "step": number * len(self.order),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "losses": losses,
+            "curve": progress.curve,
+            "metrics": metrics,
+            "recall": {name: recall_curve(values) for name, values in ious.items()},
+            "gauges": self.task.gauges(self.task.model),
+            "best_epoch": progress.best_epoch,
+            "seconds": round(progress.seconds, 3),
+        }
+        self.run.append(line)
+        write_events(self.run.events, [line])
+        self.progress = Progress(epoch=number, best=progress.best, best_epoch=progress.best_epoch)
+        self.save()
+        self.screen.epoch_line(line)
+
+    def save(self) -> None:
+        """Write ``last.pt``: all that the next step depends on."""
+        state = {
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(),
+            "progress": asdict(self.progress),
+        }
+        save_checkpoint(state, self.run.last)
+        self._saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Continue from ``last.pt``; the log and the events forget what came after it.
+
+        A run that was killed before its first checkpoint starts again, from the same seed.
+        """
+        if self.run.last.is_file():
+            state = load_checkpoint(self.run.last, self.device)
+            self.task.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            restore_random_state(state["random"])
+            self.progress = Progress(**state["progress"])
+        self.run.truncate(self.progress.epoch)
+        write_events(self.run.events, self.run.history(), replace=True)
+
+    def _leave(self) -> None:
+        self.save()
+        raise Interrupted
+
+    def _read_loss(self, step: int) -> None:
+        progress = self.progress
+        total = progress.sums["loss"].item()
+        mean = (total - progress.mark[1]) / (progress.step - progress.mark[0])
+        progress.mark = [progress.step, total]
+        if not math.isfinite(mean):
+            raise Diverged(
+                f"the loss became {mean} by step {step} (epoch {progress.epoch + 1}); "
+                "lower --lr, or train with --amp none"
+            )
+        progress.curve.append([step, mean])
+        self.screen.loss(mean)
+
+    def _checkpoint_is_due(self) -> bool:
+        steps, seconds = self.recipe.checkpoint_steps, self.recipe.checkpoint_seconds
+        by_steps = steps > 0 and self.progress.step % steps == 0
+        return by_steps or (seconds > 0 and time.monotonic() - self._saved_at >= seconds)

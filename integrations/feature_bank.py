@@ -1,0 +1,76 @@
+"""All videos' features in one array, so that making a batch is a single copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+from hero_plugin.integrations.features import FeatureStore
+
+Storage = Literal["auto", "float32", "float16", "disk"]
+
+
+class FeatureBank:
+    """The features of some videos, in memory or, where they are too large for it, read again each time.
+
+    storage: ``auto`` keeps float32 where it fits into ``gigabytes``, else float16, else reads from disk.
+        float16 halves the memory and rounds each number to about three digits.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        videos: Iterable[str],
+        *,
+        storage: Storage = "auto",
+        gigabytes: float = 4.0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.store, self.videos, self.dim = store, list(dict.fromkeys(videos)), store.dim
+        arrays, self.lengths, size = [], [], 0
+        for done, video in enumerate(self.videos, 1):
+            array = store[video]
+            self.lengths.append(len(array))
+            size += array.size
+            # Halved while reading once float32 is out of the question, and dropped once float16 is too.
+            kind = _storage(storage, size, gigabytes)
+            if kind == "disk":
+                arrays.clear()
+            else:
+                arrays.append(array.astype(kind, copy=False))
+            progress(done, len(self.videos))
+        self.storage = _storage(storage, size, gigabytes)
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        self._flat: np.ndarray | None = None
+        if self.storage != "disk":
+            self._flat = np.empty((int(self.offsets[-1]), self.dim), self.storage)
+            for index in range(len(arrays)):
+                self._flat[self.offsets[index] : self.offsets[index + 1]] = arrays[index]
+                arrays[index] = None
+        self.rows = {video: row for row, video in enumerate(self.videos)}
+
+    def clips(self, row: int) -> int:
+        return self.lengths[row]
+
+    def batch(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Features (B, T, dim) float32 with zeros for padding, and mask (B, T) bool, of videos by row."""
+        lengths = np.array([self.lengths[row] for row in rows])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        features = np.zeros((*mask.shape, self.dim), np.float32)
+        for index, row in enumerate(rows):
+            features[index, : lengths[index]] = self._one(row)
+        return features, mask
+
+    def _one(self, row: int) -> np.ndarray:
+        if self._flat is None:
+            return self.store[self.videos[row]]
+        return self._flat[self.offsets[row] : self.offsets[row + 1]]
+
+
+def _storage(asked: Storage, numbers: int, gigabytes: float) -> str:
+    if asked != "auto":
+        return asked
+    if numbers * 4 <= gigabytes * 1e9:
+        return "float32"
+    return "float16" if numbers * 2 <= gigabytes * 1e9 else "disk"

@@ -1,0 +1,114 @@
+"""All figures of a finished run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from hero_plugin.integrations.batches import Example
+from hero_plugin.integrations.checkpoints import load_checkpoint
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.emb_data import EmbData
+from hero_plugin.integrations.emb_task import EmbTask
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.figures.curves import levels_figure, losses_figure, recall_figure
+from hero_plugin.integrations.figures.queries import ModelView, query_figure
+from hero_plugin.integrations.figures.style import BASE, HERO, SETTINGS, save_figure
+from hero_plugin.integrations.grounding import Grounded, ground
+from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.train_config import TrainConfig
+
+
+def draw_run(
+    run: RunFolder,
+    task: EmbTask,
+    sets: Mapping[str, Sequence[Example]],
+    data: EmbData,
+    config: TrainConfig,
+    screen: Screen,
+) -> list[Path]:
+    """Draw the log and, from the last test set, a few queries with the best weights of the run.
+
+    The run that ``config.compare`` names, usually the base, is drawn beside it where it can be: a run on
+    other features can not, which is said and costs nothing else.
+    """
+    history = run.history()
+    compared = RunFolder.open(config.compare) if config.compare else None
+    names = (_name(config.base_only), "compared run")
+    if compared is not None:
+        names = (names[0], _name(compared.config()["base_only"]))
+        if names[0] == names[1]:
+            names = (run.path.name, compared.path.name)
+    with mpl.rc_context(SETTINGS):
+        figures = {
+            "losses.png": losses_figure(history),
+            "recall.png": recall_figure(history, compared.history() if compared else None, names),
+            "levels.png": levels_figure(history),
+        }
+        paths = [save_figure(figure, run.figures / name) for name, figure in figures.items() if figure is not None]
+        items = _chosen(sets, config.figure_queries)
+        if items:
+            task.model.load_state_dict(load_checkpoint(run.best)["model"])
+            views = [(names[0], HERO, ground(task, items, relevance=True))]
+            if compared is not None:
+                try:
+                    views.insert(0, (names[1], BASE, _ground_compared(compared, items, task, data, screen)))
+                except UserError as error:
+                    screen.say(f"the query figures leave {names[1]} out: {error}")
+            paths += _draw_queries(run.figures / "queries", items, views)
+    return paths
+
+
+def _draw_queries(folder: Path, items: Sequence[Example], models: Sequence[tuple[str, str, Grounded]]) -> list[Path]:
+    paths = []
+    for index, item in enumerate(items):
+        record = item.record
+        views = [
+            ModelView(name, color, tuple(grounded.moments[index, 0]), grounded.relevance[index])
+            for name, color, grounded in models
+        ]
+        figure = query_figure(
+            record.sentence,
+            f"video {record.video_id}, query {record.query_id}",
+            record.moments,
+            record.duration,
+            views,
+        )
+        name = re.sub(r"[^\w.-]+", "_", record.query_id)
+        paths.append(save_figure(figure, folder / f"{index + 1:02d}_{name}.png"))
+    return paths
+
+
+def _chosen(sets: Mapping[str, Sequence[Example]], count: int) -> list[Example]:
+    """Queries spread evenly over the last test set: neither the best ones nor the worst."""
+    tests = [items for name, items in sets.items() if name != "val" and items] or list(sets.values())
+    if not tests or not tests[-1] or count < 1:
+        return []
+    items = tests[-1]
+    places = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
+    return [items[place] for place in places]
+
+
+def _ground_compared(
+    compared: RunFolder, items: Sequence[Example], task: EmbTask, data: EmbData, screen: Screen
+) -> Grounded:
+    """The same queries by another run's model, in that run's own word ids."""
+    from hero_plugin.integrations.evaluate import load_run
+
+    records = [item.record for item in items]
+    theirs = load_run(
+        compared,
+        replace(data, sets={"figures": records}),
+        screen,
+        bank=task.collate.bank,
+        device=next(task.model.parameters()).device,
+    )
+    return ground(theirs.task, theirs.sets["figures"], relevance=True)
+
+
+def _name(base_only: bool) -> str:
+    return "EMB" if base_only else "HERO-EMB"

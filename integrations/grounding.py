@@ -1,0 +1,94 @@
+"""A model over a whole set: its moments, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from hero_plugin.integrations.loading import batches
+from hero_plugin.integrations.precision import Amp, autocast
+from hero_plugin.integrations.sampler import length_sorted
+from hero_plugin.integrations.task import Scores, Task
+
+from hero_plugin.metrics import recall_at, scores_of, temporal_iou
+
+
+@dataclass
+class Grounded:
+    """Predictions for a set, in the order of its items."""
+
+    moments: np.ndarray
+    """(Q, K, 2) seconds, best first."""
+    scores: np.ndarray
+    """(Q, K)."""
+    relevance: list[np.ndarray]
+    """One curve a query, (its clips,) in [0, 1]; empty unless asked for."""
+
+
+@torch.no_grad()
+def ground(
+    task: Task,
+    items: Sequence[Any],
+    batch_size: int = 64,
+    *,
+    amp: Amp = "none",
+    workers: int = 0,
+    relevance: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
+) -> Grounded:
+    """Predict every item, in batches of like length. The model is left in eval mode.
+
+    after_batch: called after each batch; what it raises ends the evaluation.
+    """
+    model = task.model.eval()
+    device = next(model.parameters()).device
+    lengths = [task.collate.clips(item) for item in items]
+    indices = length_sorted(lengths, batch_size)
+    moments, scores, curves = [], [], []
+    for batch in batches(task.collate, items, indices, device, workers):
+        with autocast(amp, device):
+            prediction = task.predict(model, batch)
+        moments.append(prediction.moments)
+        scores.append(prediction.scores)
+        if relevance:
+            curves.extend(prediction.relevance.float().cpu().numpy())
+        after_batch()
+    if not items:
+        return Grounded(np.zeros((0, 1, 2)), np.zeros((0, 1)), [])
+    order = [index for chunk in indices for index in chunk]
+    back = np.argsort(np.asarray(order))
+    curves = [curves[position][: lengths[index]] for index, position in enumerate(back)] if relevance else []
+    # Read once, at the end: until here nothing waited for the device.
+    return Grounded(
+        torch.cat(moments).double().cpu().numpy()[back], torch.cat(scores).double().cpu().numpy()[back], curves
+    )
+
+
+def overlaps(task: Task, items: Sequence[Any], grounded: Grounded) -> np.ndarray:
+    """Overlap of each query's best moment with its annotation, the nearest where it has several.
+
+    Queries without annotation are left out. -> (annotated queries,)
+    """
+    best = [
+        temporal_iou(grounded.moments[index, 0], np.asarray(truth)).max()
+        for index, truth in enumerate(map(task.truth, items))
+        if len(truth)
+    ]
+    return np.asarray(best, dtype=np.float64)
+
+
+CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Thresholds of the recall curve: 0.05 to 0.95."""
+
+
+def recall_curve(ious: np.ndarray) -> list[float]:
+    """R1 in percent at each threshold of ``CURVE``."""
+    return [round(recall_at(ious, threshold), 3) for threshold in CURVE]
+
+
+def score(task: Task, items: Sequence[Any], grounded: Grounded) -> Scores:
+    """R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, over the annotated queries."""
+    return scores_of(overlaps(task, items, grounded))

@@ -1,0 +1,44 @@
+"""Which device, and in which number format."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from hero_plugin.integrations.errors import UserError
+
+Amp = Literal["none", "bf16", "fp16"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU (bit-reproducible); any name torch knows works.
+
+    Raises:
+        UserError: the device is unknown, or this machine has none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {name!r} cannot be used here ({reason}); try --device auto") from error
+    return device
+
+
+def autocast(amp: Amp, device: torch.device) -> AbstractContextManager[Any]:
+    """The format of the forward pass. Weights, gradients and the optimizer stay in float32."""
+    if amp == "none":
+        return nullcontext()
+    return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[amp])
+
+
+def loss_scaler(amp: Amp, device: torch.device) -> Any:
+    """A gradient scaler, which does something for fp16 only: its small gradients would vanish unscaled."""
+    if amp == "fp16" and device.type != "cuda":
+        raise UserError(f"--amp fp16 needs a CUDA device, got {device}; use --amp bf16, or none")
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+    return torch.cuda.amp.GradScaler(enabled=amp == "fp16")

@@ -1,0 +1,163 @@
+"""The folder of one run: what is in it, who may write it, and what survives an interruption.
+
+config.json      the settings and the versions that they ran with
+vocabulary.json  the words of the run's word table, in order
+log.jsonl        one line an epoch
+last.pt          everything needed to resume
+best.pt          the weights to use
+results.json     the scores, once the run is finished
+tensorboard/     the log as TensorBoard events
+figures/         the log as pictures
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.files import atomic_write, remove_leftovers
+
+FREE_TO_CHANGE = frozenset({"device", "workers", "checkpoint_steps", "checkpoint_seconds", "compare", "figure_queries"})
+"""Settings that a resumed run may change, because its weights do not depend on them."""
+
+
+class RunFolderError(UserError):
+    """The folder cannot be used as asked; the message says what to do."""
+
+
+class RunFolder:
+    """Paths and records of a run. Made by :meth:`create` or :meth:`open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.json"
+        self.vocabulary_file = path / "vocabulary.json"
+        self.log_file = path / "log.jsonl"
+        self.last = path / "last.pt"
+        self.best = path / "best.pt"
+        self.results_file = path / "results.json"
+        self.events = path / "tensorboard"
+        self.figures = path / "figures"
+
+    @classmethod
+    def create(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
+        """Start a run in ``path``, or continue the one that is there.
+
+        settings: JSON values by field name; what a resumed run must not change is compared with them.
+
+        Raises:
+            RunFolderError: something is there and neither ``resume`` nor ``overwrite`` says what to do with
+                it; or the run to resume was made with other settings.
+        """
+        run = cls(path)
+        if path.is_dir():
+            remove_leftovers(path)
+        if run.config_file.is_file() and resume:
+            run._check_same(settings)
+            return run
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            run._clear(overwrite, resume)
+        path.mkdir(parents=True, exist_ok=True)
+        run.write_json(run.config_file, {**settings, "versions": versions()})
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run that exists, for reading."""
+        if not (path / "config.json").is_file():
+            raise RunFolderError(f"{path}: not the folder of a run (it has no config.json)")
+        return cls(path)
+
+    @property
+    def finished(self) -> bool:
+        return self.results_file.is_file()
+
+    def config(self) -> dict[str, Any]:
+        return self._read_json(self.config_file)
+
+    def vocabulary(self) -> dict[str, Any]:
+        return self._read_json(self.vocabulary_file)
+
+    def results(self) -> dict[str, Any]:
+        return self._read_json(self.results_file)
+
+    def write_json(self, file: Path, value: Any) -> None:
+        with atomic_write(file) as stream:
+            stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        """The log, one dict an epoch."""
+        text = self.log_file.read_text("utf-8") if self.log_file.is_file() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add an epoch to the log, whole or not at all: the file is short, and written anew."""
+        self.keep([*self.history(), dict(line)])
+
+    def truncate(self, epochs: int) -> None:
+        """Forget what the log says of epochs that the checkpoint has not finished."""
+        self.keep([line for line in self.history() if line["epoch"] <= epochs])
+
+    def keep(self, lines: list[dict[str, Any]]) -> None:
+        with atomic_write(self.log_file) as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in lines)
+
+    def _check_same(self, settings: Mapping[str, Any]) -> None:
+        before = self.config()
+        changed = [
+            f"  {name}: was {before.get(name)!r}, now {value!r}"
+            for name, value in settings.items()
+            if name not in FREE_TO_CHANGE and before.get(name) != value
+        ]
+        if changed:
+            raise RunFolderError(
+                f"{self.path}: cannot resume with other settings:\n"
+                + "\n".join(changed)
+                + "\nLeave these flags as they were, or start another run with another --output (or --overwrite)."
+            )
+
+    def _clear(self, overwrite: bool, resume: bool) -> None:
+        is_run = self.config_file.is_file()
+        if not is_run:
+            why = "there is nothing to resume in it" if resume else "it is not the folder of a run"
+            raise RunFolderError(f"{self.path}: exists, and {why}; choose another --output")
+        if not overwrite:
+            state = "finished" if self.finished else "unfinished"
+            raise RunFolderError(
+                f"{self.path}: holds {state} training already; add --resume to continue it, "
+                "--overwrite to delete it and start again, or choose another --output"
+            )
+        # Renamed first: a process that dies while deleting must not leave half a run under this name.
+        old = self.path.with_name(f".{self.path.name}.deleted")
+        shutil.rmtree(old, ignore_errors=True)
+        self.path.rename(old)
+        shutil.rmtree(old)
+
+    def _read_json(self, file: Path) -> dict[str, Any]:
+        try:
+            return json.loads(file.read_text("utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunFolderError(f"{file}: cannot be read ({error})") from error
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        ours = version("hero-plugin")
+    except PackageNotFoundError:
+        ours = "unknown"
+    return {
+        "hero_plugin": ours,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,49 @@
+"""Which examples make which batch: a function of the seed and the epoch, and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+class EpochOrder:
+    """Shuffled batches of example indices, the same whenever the same epoch is asked for.
+
+    Nothing is remembered between epochs, so a run that resumes in the middle of one draws the batches that
+    it would have drawn. ``rank`` and ``world`` give each of several processes its own, equally long share.
+
+    >>> order = EpochOrder(size=5, batch_size=2, seed=0)
+    >>> order.batches(epoch=3) == EpochOrder(size=5, batch_size=2, seed=0).batches(epoch=3)
+    True
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
+        if size < 1 or batch_size < 1:
+            raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
+        if not 0 <= rank < world:
+            raise ValueError(f"rank must be in 0..{world - 1}, got {rank}")
+        self.size, self.batch_size, self.seed, self.rank, self.world = size, batch_size, seed, rank, world
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        share = -(-self.size // self.world)
+        return -(-share // self.batch_size)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+        order = torch.randperm(self.size, generator=generator).tolist()
+        order += order[: -len(order) % self.world]
+        share = order[self.rank :: self.world]
+        return [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
+
+
+def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Batches of like lengths, longest first: little padding, and running out of memory shows at once."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """One 63-bit number for the pair, so that epoch 1 of seed 0 is not epoch 0 of seed 1."""
+    return (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % (1 << 63)

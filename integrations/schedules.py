@@ -1,0 +1,17 @@
+"""The learning rate as a function of the step, so that resuming needs no scheduler state."""
+
+from __future__ import annotations
+
+import torch
+
+
+def linear_decay(step: int, total: int, warmup: int = 0) -> float:
+    """The factor on the learning rate: up from 0 over ``warmup`` steps, then straight down to 0 at ``total``."""
+    if step < warmup:
+        return step / max(1, warmup)
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate

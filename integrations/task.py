@@ -1,0 +1,55 @@
+"""What the engine asks of a base and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+Scores = dict[str, float]
+
+
+@dataclass
+class Prediction:
+    """What a model says of a batch, still on its device."""
+
+    moments: Tensor
+    """(B, K, 2) seconds, best first."""
+    scores: Tensor
+    """(B, K), descending."""
+    relevance: Tensor
+    """(B, T) in [0, 1], how much each clip belongs to the query; 0 on padding."""
+
+
+class Collate(Protocol):
+    """Examples to one batch of tensors. Apart from the model, so that loading processes can hold it."""
+
+    def __call__(self, items: Sequence[Any]) -> Batch: ...
+
+    def clips(self, item: Any) -> int:
+        """How many clips an example has; batches for evaluation are sorted by it."""
+        ...
+
+
+class Task(Protocol):
+    """A base, wrapped or plain, and its data. Examples are of a type of the task's own."""
+
+    model: nn.Module
+    collate: Collate
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Scalars by name; ``loss`` is the total that trains, the others are only reported."""
+        ...
+
+    def predict(self, model: nn.Module, batch: Batch) -> Prediction: ...
+
+    def truth(self, item: Any) -> Sequence[tuple[float, float]]:
+        """The annotated moments in seconds; none where the query is not annotated."""
+        ...
+
+    def gauges(self, model: nn.Module) -> dict[str, list[float]]:
+        """Parameters worth watching over the epochs, such as the weights of the levels."""
+        ...
