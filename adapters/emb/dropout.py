@@ -13,15 +13,23 @@ class Dropout(nn.Dropout):
 
     There PyTorch draws one Bernoulli variable an element, which takes longer than EMB's attention itself.
     Four elements share one 64-bit draw here: 16 bits each, so `p` is met to within 1e-5, and the scale uses
-    the probability that was really applied, so the expectation is exact. Other devices use PyTorch's own.
+    the probability that was really applied, so the expectation is exact. PyTorch's own serves other devices
+    and compiled models, where the draws are fused with what follows.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape in, the same shape out."""
-        if not self.training or self.p == 0.0 or self.p == 1.0 or input.device.type != "cpu":
+        drawn_here = self.training and 0.0 < self.p < 1.0 and input.device.type == "cpu"
+        if not drawn_here or is_compiling():
             return super().forward(input)
-        kept = STEPS - round(self.p * STEPS)
-        return input * (random_words(input.shape, input.device) <= kept - STEPS // 2 - 1) * (STEPS / kept)
+        kept = max(1, STEPS - round(self.p * STEPS))
+        keep = random_words(input.shape, input.device) <= kept - STEPS // 2 - 1
+        return input * keep.to(input.dtype).mul_(STEPS / kept)
+
+
+def is_compiling() -> bool:
+    """Whether a compiler is tracing. The oldest PyTorch we support cannot tell, and says no."""
+    return getattr(torch.compiler, "is_compiling", bool)()
 
 
 def random_words(shape: torch.Size, device: torch.device) -> Tensor:

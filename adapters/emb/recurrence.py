@@ -20,10 +20,13 @@ def both_ways(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
     if x.device.type != "cpu":
         packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])[0]
-    steps = torch.arange(x.shape[1])
-    turned = torch.where(steps < lengths.unsqueeze(1), lengths.unsqueeze(1) - 1 - steps, steps)
-    ahead = one_way(rnn, x, "")
-    back = reorder(one_way(rnn, reorder(x, turned), "_reverse"), turned)
+    steps, ends = torch.arange(x.shape[1]), lengths.unsqueeze(1)
+    turned = torch.where(steps < ends, ends - 1 - steps, steps)
+    # The fused kernels know half precision on some processors only.
+    with torch.autocast(device_type="cpu", enabled=False):
+        x = x.to(rnn.weight_ih_l0.dtype)
+        ahead = one_way(rnn, x, "")
+        back = reorder(one_way(rnn, reorder(x, turned), "_reverse"), turned)
     return torch.cat([ahead, back], dim=2)
 
 
