@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.moments import moments_to_clips
 from hero_plugin.integrations.problems import Problems

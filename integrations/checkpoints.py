@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import atomic_write
 

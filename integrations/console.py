@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hero_plugin.integrations.task import Scores
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from hero_plugin.integrations.task import Scores
 
 COLUMNS = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
 

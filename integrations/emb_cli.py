@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import tyro
+
+from hero_plugin import HeroConfig
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.train_config import ConfigError, TrainConfig, config_from, read_settings
-
-from hero_plugin import HeroConfig
 
 Config = TypeVar("Config")
 

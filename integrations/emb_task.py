@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from hero_plugin.adapters.emb import EMBConfig, elastic_threshold
-from hero_plugin.integrations.batches import EmbCollate, Example
-from hero_plugin.integrations.task import Batch, Prediction
 from torch import Tensor, nn
 
 from hero_plugin import HeroModel
+from hero_plugin.adapters.emb import EMBConfig, elastic_threshold
+from hero_plugin.integrations.batches import EmbCollate, Example
+from hero_plugin.integrations.task import Batch, Prediction
 
 
 class EmbTask:

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
+
 from hero_plugin.integrations.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import UserError
@@ -28,8 +30,6 @@ from hero_plugin.integrations.sampler import EpochOrder
 from hero_plugin.integrations.schedules import linear_decay, set_learning_rate
 from hero_plugin.integrations.seeding import random_state, restore_random_state
 from hero_plugin.integrations.task import Scores, Task
-from torch import Tensor, nn
-
 from hero_plugin.metrics import scores_of
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from hero_plugin.integrations.batches import Example
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen, score_cells, scores_table

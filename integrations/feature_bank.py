@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
+
 from hero_plugin.integrations.features import FeatureStore
 
 Storage = Literal["auto", "float32", "float16", "disk"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from hero_plugin.integrations.loading import batches
 from hero_plugin.integrations.precision import Amp, autocast
 from hero_plugin.integrations.sampler import length_sorted
 from hero_plugin.integrations.task import Scores, Task
-
 from hero_plugin.metrics import recall_at, scores_of, temporal_iou
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from hero_plugin.integrations.task import Batch, Collate
 from torch.utils.data import DataLoader
+
+from hero_plugin.integrations.task import Batch, Collate
 
 
 def batches(

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
+
 from hero_plugin.integrations.errors import UserError
 
 Amp = Literal["none", "bf16", "fp16"]

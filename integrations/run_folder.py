@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import atomic_write, remove_leftovers
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.words import WordVectors
 

@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from hero_plugin import HeroConfig
 from hero_plugin.adapters.emb import EMBConfig
 from hero_plugin.integrations.engine import Recipe
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import Storage
 from hero_plugin.integrations.optimizers import OptimizerName
 from hero_plugin.integrations.precision import Amp
-
-from hero_plugin import HeroConfig
 
 
 class ConfigError(UserError):

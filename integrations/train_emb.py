@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
+from hero_plugin import wrap_model
 from hero_plugin.adapters.emb import EMB
 from hero_plugin.integrations.batches import EmbCollate
 from hero_plugin.integrations.console import Screen, score_cells, scores_table
@@ -22,9 +25,6 @@ from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
 from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
-from torch import nn
-
-from hero_plugin import wrap_model
 
 
 def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:

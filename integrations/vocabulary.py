@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from hero_plugin.integrations.words import WordVectors
 
 PAD, UNK, FIRST_WORD = 0, 1, 2

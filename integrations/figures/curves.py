@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hero_plugin.integrations.figures.style import CYCLE, MUTED, new_figure
-from hero_plugin.integrations.grounding import CURVE
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hero_plugin.integrations.figures.style import CYCLE, MUTED, new_figure
+from hero_plugin.integrations.grounding import CURVE
 from hero_plugin.metrics import THRESHOLDS
 
 History = Sequence[Mapping[str, Any]]

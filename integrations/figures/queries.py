@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from hero_plugin.integrations.figures.style import MUTED, TRUTH, new_figure
 from matplotlib.figure import Figure
 
+from hero_plugin.integrations.figures.style import MUTED, TRUTH, new_figure
 from hero_plugin.metrics import temporal_iou
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+
 from hero_plugin.integrations.batches import Example
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from hero_plugin.integrations.files import atomic_write
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from hero_plugin.integrations.files import atomic_write
 
 INK, MUTED, GRID = "#22262b", "#6b7280", "#e5e7eb"
 HERO, BASE, TRUTH = "#0f766e", "#c2571a", "#334155"
