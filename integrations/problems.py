@@ -37,10 +37,14 @@ class DataError(ValueError):
     def _message(self) -> str:
         if len(self.problems) == 1:
             return str(self.problems[0])
+        fixes = list(dict.fromkeys(problem.fix for problem in self.problems if problem.fix))
         lines = [f"{len(self.problems)} problems:"]
-        lines += [f"  {problem}" for problem in self.problems[:_SHOWN]]
+        for problem in self.problems[:_SHOWN]:
+            lines.append(f"  {problem.where}: {problem.what}" if len(fixes) == 1 else f"  {problem}")
         if len(self.problems) > _SHOWN:
             lines.append(f"  ... and {len(self.problems) - _SHOWN} more")
+        if len(fixes) == 1:
+            lines.append(f"  -> {fixes[0]}")  # once is enough
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[type[DataError], tuple[list[Problem]]]:

@@ -7,13 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hero_plugin.integrations.annotations import captions, charades_cd, charades_sta, qvhighlights
-from hero_plugin.integrations.annotations.checks import Checks, OnBroken, OnOutside, Progress
+from hero_plugin.integrations.annotations.checks import Checks, OnBroken, OnOutside, Progress, ReadReport
+from hero_plugin.integrations.annotations.conversion import convert_records
 from hero_plugin.integrations.annotations.detect import FORMATS, detect_format, format_name
 from hero_plugin.integrations.annotations.durations import Durations, load_durations
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record
 
-__all__ = ["FORMATS", "detect_format", "load_durations", "read_annotations", "write_annotations"]
+__all__ = [
+    "FORMATS",
+    "ReadReport",
+    "convert_records",
+    "detect_format",
+    "load_durations",
+    "read_annotations",
+    "write_annotations",
+]
 
 _READERS: Mapping[str, Callable[..., None]] = {
     "charades-sta": charades_sta.read,
@@ -37,7 +46,7 @@ def read_annotations(
     split: str = "",
     on_outside: OnOutside = "clamp",
     on_broken: OnBroken = "error",
-    dropped: list[Problem] | None = None,
+    report: ReadReport | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
     """Read an annotation file into records, in the file's order.
@@ -52,7 +61,7 @@ def read_annotations(
                  lighthouse and Charades' own code all clamp), "keep": stays, "error": is a problem.
     on_broken: what cannot be used (a malformed line, an empty query, end <= start, a start before 0 or after
         the video's end, NaN, an id that occurs twice) is an "error", all of them in one `DataError`; or the
-        query is left out ("drop"), with a warning, or noted in `dropped` where that list is given.
+        query is left out ("drop"), with a warning, or noted in `report` where one is given.
     progress: called as progress(bytes read, bytes in all).
 
     Raises FileNotFoundError, ValueError for a wrong option, DataError for the file's problems.
@@ -63,7 +72,9 @@ def read_annotations(
     checks = Checks(path, on_outside, on_broken, split)
     known = detect_format(path) if format == "auto" else format_name(format)
     _READERS[known](path, checks, None if durations is None else load_durations(durations), progress)
-    return checks.finish(dropped)
+    if report is not None:
+        report.format = known
+    return checks.finish(report)
 
 
 def write_annotations(records: Sequence[Record], path: str | os.PathLike[str], *, format: str) -> None:

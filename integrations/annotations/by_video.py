@@ -25,9 +25,14 @@ _KNOWN = ("sentences", "timestamps", "duration", "video_duration")
 
 def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None) -> None:
     """Add the records of a file to `checks`. `durations` serves videos whose entry has none."""
-    for video, entry in _load(path, checks).items():
+    data = _load(path, checks)
+    if data and not any(_is_entry(entry) for entry in data.values()):
+        what = f"none of its {len(data)} entries has lists `sentences` and `timestamps`"
+        checks.failure("", what, "is this an annotation file, and the right format?")
+        return
+    for video, entry in data.items():
         where = f": video {video}"
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), list) for key in _KNOWN[:2]):
+        if not _is_entry(entry):
             checks.problem(where, "expected lists `sentences` and `timestamps`", "correct or remove the entry")
             continue
         sentences, timestamps = entry["sentences"], entry["timestamps"]
@@ -62,6 +67,10 @@ def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, prog
             checks.keep(spot, Record(query, video, sentence, (moment,), duration, checks.split, extra=extra))
     if progress is not None:
         progress(size := path.stat().st_size, size)
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), list) for key in ("sentences", "timestamps"))
 
 
 def _extras(entry: dict[str, Any], count: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:

@@ -12,13 +12,24 @@ from typing import Any, Literal
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record, clean_sentence
 
-__all__ = ["Checks", "OnBroken", "OnOutside", "Progress", "as_number", "numbered_lines"]
+__all__ = ["Checks", "OnBroken", "OnOutside", "Progress", "ReadReport", "as_number", "numbered_lines"]
 
 OnOutside = Literal["clamp", "keep", "error"]
 OnBroken = Literal["error", "drop"]
 Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
 
 _DROP = 'correct it, or leave such queries out with on_broken="drop" (--on-broken drop)'
+
+
+@dataclass
+class ReadReport:
+    """What a reader changed or left out, for callers who want to say so."""
+
+    format: str = ""
+    clamped: int = 0
+    """Moments that ended after their video and were cut at its end."""
+    dropped: list[Problem] = field(default_factory=list)
+    """Queries left out because of `on_broken="drop"`, and why."""
 
 
 @dataclass
@@ -36,6 +47,7 @@ class Checks:
     records: list[Record] = field(default_factory=list)
     broken: list[Problem] = field(default_factory=list)
     fatal: list[Problem] = field(default_factory=list)
+    clamped: int = 0
     _ids: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -93,6 +105,7 @@ class Checks:
                 self.problem(where, f"the moment {start:g} to {end:g} s lies outside its video of {duration:g} s")
                 return None
             end = duration
+            self.clamped += 1
         return start, end
 
     def keep(self, where: str, record: Record) -> None:
@@ -104,14 +117,15 @@ class Checks:
         self._ids.add(record.query_id)
         self.records.append(record)
 
-    def finish(self, dropped: list[Problem] | None = None) -> list[Record]:
+    def finish(self, report: ReadReport | None = None) -> list[Record]:
         """The records; raises DataError with all problems unless they may be dropped and something is left."""
         if self.fatal or (self.broken and (self.on_broken == "error" or not self.records)):
             raise DataError(self.fatal + self.broken)
         if not self.records:
             raise DataError([Problem(str(self.path), "no queries in this file", "is this the right file?")])
-        if dropped is not None:
-            dropped += self.broken
+        if report is not None:
+            report.clamped += self.clamped
+            report.dropped += self.broken
         elif self.broken:
             count, first = len(self.broken), self.broken[0]
             warnings.warn(f"{self.path}: left out {count} broken queries; the first: {first}", stacklevel=3)

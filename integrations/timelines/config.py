@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["TimelineConfig"]
+from hero_plugin.integrations.errors import UserError
+
+__all__ = ["TimelineConfig", "TimelineConfigError"]
+
+
+class TimelineConfigError(UserError, ValueError):
+    """A strength outside its range."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +55,18 @@ class TimelineConfig:
     def __post_init__(self) -> None:
         for name in ("dim", "max_clips"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+                raise TimelineConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if not self.clips_per_second > 0:
-            raise ValueError(f"clips_per_second must be positive, got {self.clips_per_second}")
+            raise TimelineConfigError(f"clips_per_second must be positive, got {self.clips_per_second}")
         for name in ("semantic_share", "miss_rate"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+                raise TimelineConfigError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         for name in (
             *("noise", "false_rate", "boundary_jitter", "boundary_blur", "strength_spread"),
             *("appearance", "context", "nuisance", "clip_noise", "noise_seconds"),
         ):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+                raise TimelineConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
     def clips(self, duration: float) -> int:
         """Number of clips of a video of `duration` seconds."""
