@@ -13,7 +13,7 @@ COMMANDS = {
     "eval": ("emb_cli:evaluate", "score a run on any annotations, write its predictions"),
     "sweep": ("emb_cli:sweep", "train variants over several seeds, tabulate mean and deviation"),
     "demo": ("emb_cli:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
-    "data": ("data_cli:main", "convert annotations, check and render features"),
+    "data": ("data_cli:command", "convert annotations, check and render features"),
     "bench emb": ("bench_emb:main", "speed of the reference EMB beside upstream's"),
     "version": ("cli:version", "versions of hero-plugin and of what it runs on"),
 }

@@ -28,9 +28,10 @@ class EmbData:
     vectors: WordVectors
     tokenize: Callable[[str], list[str]]
 
-    def sentences(self) -> Iterable[list[str]]:
-        for records in self.sets.values():
-            for record in records:
+    def sentences(self, *sets: str) -> Iterable[list[str]]:
+        """The words of every sentence of the given sets; of all sets where none is given."""
+        for name in sets or self.sets:
+            for record in self.sets[name]:
                 yield self.tokenize(record.sentence)
 
     def videos(self) -> list[str]:

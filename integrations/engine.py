@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hero_plugin.integrations.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.events import write_events
+from hero_plugin.integrations.events import Events
 from hero_plugin.integrations.grounding import ground, overlaps, recall_curve
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.loading import batches
@@ -92,6 +92,7 @@ class Trainer:
         )
         self.scaler = loss_scaler(recipe.amp, self.device)
         self.order = EpochOrder(len(items), recipe.batch_size, recipe.seed)
+        self.events = Events(run.events)
         self.progress = Progress()
         self._saved_at = time.monotonic()
 
@@ -104,11 +105,14 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came; everything so far is in the checkpoint.
             Diverged: the loss became infinite or not a number.
         """
-        with Interrupts() as interrupts, self.screen.training(self.recipe.epochs, len(self.order)):
-            while self.progress.epoch < self.recipe.epochs:
-                losses = self.train_one_epoch(interrupts)
-                ious = self.evaluate(evaluations, interrupts)
-                self.finish_epoch(losses, ious, select)
+        try:
+            with Interrupts() as interrupts, self.screen.training(self.recipe.epochs, len(self.order)):
+                while self.progress.epoch < self.recipe.epochs:
+                    losses = self.train_one_epoch(interrupts)
+                    ious = self.evaluate(evaluations, interrupts)
+                    self.finish_epoch(losses, ious, select)
+        finally:
+            self.events.close()
 
     def train_one_epoch(self, interrupts: Interrupts) -> Scores:
         """Every batch that this epoch has left. Returns the means of its losses."""
@@ -197,7 +201,7 @@ class Trainer:
             "seconds": round(progress.seconds, 3),
         }
         self.run.append(line)
-        write_events(self.run.events, [line])
+        self.events.add(line)
         self.progress = Progress(epoch=number, best=progress.best, best_epoch=progress.best_epoch)
         self.save()
         self.screen.epoch_line(line)
@@ -227,7 +231,7 @@ class Trainer:
             restore_random_state(state["random"])
             self.progress = Progress(**state["progress"])
         self.run.truncate(self.progress.epoch)
-        write_events(self.run.events, self.run.history(), replace=True)
+        self.events.restart(self.run.history())
 
     def _leave(self) -> None:
         self.save()

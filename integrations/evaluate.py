@@ -90,10 +90,11 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     for name, items in loaded.sets.items():
         grounded = ground_with_bar(loaded, name, items, config.batch_size, screen)
         scores[name] = score(loaded.task, items, grounded)
-        rows.append((name, str(len(items)), str(count_new_words(data, name, run)), *score_cells(scores[name])))
+        unseen = loaded.vocabulary.unseen(word for words in data.sentences(name) for word in words)
+        rows.append((name, str(len(items)), str(len(unseen)), *score_cells(scores[name])))
         predicted.extend({"set": name, **line} for line in prediction_lines(items, grounded))
     title = f"{'EMB' if settings.base_only else 'HERO-EMB'}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
-    screen.show(scores_table(rows, ("set", "queries", "new words"), title))
+    screen.show(scores_table(rows, ("set", "queries", "untrained words"), title))
     if config.json is not None:
         result = {"run": str(config.run), "checkpoint": config.checkpoint, "epoch": loaded.epoch}
         with atomic_write(config.json) as stream:
@@ -163,13 +164,6 @@ def prediction_lines(items: Sequence[Example], grounded: Grounded) -> list[dict[
         }
         for index, item in enumerate(items)
     ]
-
-
-def count_new_words(data: EmbData, name: str, run: RunFolder) -> int:
-    """How many words of a set the run's own vocabulary lacks."""
-    known = Vocabulary.from_json(run.vocabulary())
-    words = {word for record in data.sets[name] for word in data.tokenize(record.sentence)}
-    return sum(word not in known for word in words)
 
 
 def check_widths(run: RunFolder, weights: Mapping[str, torch.Tensor], bank: FeatureBank) -> None:

@@ -8,20 +8,37 @@ from pathlib import Path
 from typing import Any
 
 
-def write_events(folder: Path, history: Iterable[Mapping[str, Any]], *, replace: bool = False) -> None:
-    """Add epochs of the log to ``folder``.
+class Events:
+    """Writes a run's epochs for TensorBoard, into one file for as long as the process lives."""
 
-    ``replace`` writes the folder anew: the log is what a resumed run trusts, and events of epochs that it
-    does not hold would show twice.
-    """
-    from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: Any = None
 
-    if replace:
-        shutil.rmtree(folder, ignore_errors=True)
-    with SummaryWriter(str(folder)) as writer:
+    def restart(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """Write the folder anew from the log.
+
+        The log is what a resumed run trusts, and events of epochs that it does not hold would show twice.
+        """
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
         for line in history:
-            for name, value, step in scalars(line):
-                writer.add_scalar(name, value, step)
+            self.add(line)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Add an epoch."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder))
+        for name, value, step in scalars(line):
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
@@ -35,6 +52,6 @@ def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
     for dataset, scores in line["metrics"].items():
         for name, value in scores.items():
             yield f"{dataset}/{name}", value, step
-    for name, values in line.get("gauges", {}).items():
+    for name, values in line["gauges"].items():
         for level, value in enumerate(values):
             yield f"{name}/{level}", value, step

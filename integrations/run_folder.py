@@ -61,7 +61,7 @@ class RunFolder:
         if path.is_dir():
             remove_leftovers(path)
         if run.config_file.is_file() and resume:
-            run._check_same(settings)
+            run.check_same(settings)
             return run
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             run._clear(overwrite, resume)
@@ -110,7 +110,8 @@ class RunFolder:
         with atomic_write(self.log_file) as stream:
             stream.writelines(json.dumps(line) + "\n" for line in lines)
 
-    def _check_same(self, settings: Mapping[str, Any]) -> None:
+    def check_same(self, settings: Mapping[str, Any]) -> None:
+        """Raise ``RunFolderError`` with every setting that differs from the run's, bar those free to change."""
         before = self.config()
         changed = [
             f"  {name}: was {before.get(name)!r}, now {value!r}"

@@ -80,7 +80,8 @@ def run_vocabulary(config: TrainConfig, data: EmbData, run: RunFolder) -> Vocabu
     """The run's own vocabulary where it has one already, else the words of its data."""
     if run.vocabulary_file.is_file():
         return Vocabulary.from_json(run.vocabulary())
-    vocabulary = Vocabulary.of(data.sentences(), data.vectors, config.word_norm)
+    trained, all_words = data.sentences("train"), data.sentences()
+    vocabulary = Vocabulary.of(trained, all_words, data.vectors, config.word_norm)
     if not len(vocabulary):
         raise UserError("no word of the annotations has a vector in the word table; check --words and --tokenizer")
     run.write_json(run.vocabulary_file, vocabulary.to_json())

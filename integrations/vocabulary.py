@@ -25,23 +25,33 @@ class Vocabulary:
     words: tuple[str, ...]
     scale: float = 1.0
     """What the vectors were multiplied by to make the table."""
+    trained: int = 0
+    """So many of the words, the first ones, are in training sentences; the others were never trained on."""
     _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_rows", {word: row for row, word in enumerate(self.words)})
 
     @classmethod
-    def of(cls, sentences: Iterable[Sequence[str]], vectors: WordVectors, mean_length: float) -> Vocabulary:
-        """The words of tokenized sentences that have vectors, in order of appearance.
+    def of(
+        cls,
+        training: Iterable[Sequence[str]],
+        others: Iterable[Sequence[str]],
+        vectors: WordVectors,
+        mean_length: float,
+    ) -> Vocabulary:
+        """The words of tokenized sentences that have vectors, in order of appearance, the trained ones first.
 
         mean_length: the table is scaled so that a vector is this long on average; 0 leaves it as it is.
         """
-        words = dict.fromkeys(word for sentence in sentences for word in sentence if word in vectors)
+        words = dict.fromkeys(word for sentence in training for word in sentence if word in vectors)
+        trained = len(words)
+        words.update(dict.fromkeys(word for sentence in others for word in sentence if word in vectors))
         scale = 1.0
         if mean_length and words:
             rows = vectors.vectors[[vectors.index[word] for word in words]]
             scale = mean_length / max(float(np.linalg.norm(rows, axis=1).mean()), 1e-12)
-        return cls(tuple(words), scale)
+        return cls(tuple(words), scale, trained)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -60,11 +70,15 @@ class Vocabulary:
     def extended(self, sentences: Iterable[Sequence[str]], vectors: WordVectors) -> Vocabulary:
         """This vocabulary, then the new words of the sentences that have vectors. Old ids keep their meaning."""
         new = dict.fromkeys(word for sentence in sentences for word in sentence if word in vectors and word not in self)
-        return Vocabulary((*self.words, *new), self.scale)
+        return Vocabulary((*self.words, *new), self.scale, self.trained)
+
+    def unseen(self, tokens: Iterable[str]) -> list[str]:
+        """Those of the words that no training sentence had, each once."""
+        return [word for word in dict.fromkeys(tokens) if self._rows.get(word, self.trained) >= self.trained]
 
     def to_json(self) -> dict[str, Any]:
-        return {"scale": self.scale, "words": list(self.words)}
+        return {"scale": self.scale, "trained": self.trained, "words": list(self.words)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Vocabulary:
-        return cls(tuple(value["words"]), float(value["scale"]))
+        return cls(tuple(value["words"]), float(value["scale"]), int(value["trained"]))
