@@ -62,7 +62,7 @@ def train(config: TrainConfig, data: EmbData, run: RunFolder, screen: Screen) ->
     trainer.fit(sets, select="val" if "val" in sets else None)
     results = summary(run, task.model, "val" if "val" in sets else None)
     run.write_json(run.results_file, {**results, "seconds": round(time.monotonic() - started, 1)})
-    draw_run(run, task, sets, data, config, screen)
+    draw_run(run, task, sets, data, vocabulary, config, screen)
     show_results(results, run, screen)
     return run
 

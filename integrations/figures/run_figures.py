@@ -22,6 +22,7 @@ from hero_plugin.integrations.figures.style import BASE, HERO, SETTINGS, save_fi
 from hero_plugin.integrations.grounding import Grounded, ground
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.vocabulary import Vocabulary
 
 
 def draw_run(
@@ -29,6 +30,7 @@ def draw_run(
     task: EmbTask,
     sets: Mapping[str, Sequence[Example]],
     data: EmbData,
+    vocabulary: Vocabulary,
     config: TrainConfig,
     screen: Screen,
 ) -> list[Path]:
@@ -60,11 +62,14 @@ def draw_run(
                     views.insert(0, (names[1], BASE, _ground_compared(compared, items, task, data, screen)))
                 except UserError as error:
                     screen.say(f"the query figures leave {names[1]} out: {error}")
-            paths += _draw_queries(run.figures / "queries", items, views)
+            notes = [_note(vocabulary.unseen(data.tokenize(item.record.sentence))) for item in items]
+            paths += _draw_queries(run.figures / "queries", items, notes, views)
     return paths
 
 
-def _draw_queries(folder: Path, items: Sequence[Example], models: Sequence[tuple[str, str, Grounded]]) -> list[Path]:
+def _draw_queries(
+    folder: Path, items: Sequence[Example], notes: Sequence[str], models: Sequence[tuple[str, str, Grounded]]
+) -> list[Path]:
     paths = []
     for index, item in enumerate(items):
         record = item.record
@@ -78,6 +83,7 @@ def _draw_queries(folder: Path, items: Sequence[Example], models: Sequence[tuple
             record.moments,
             record.duration,
             views,
+            notes[index],
         )
         name = re.sub(r"[^\w.-]+", "_", record.query_id)
         paths.append(save_figure(figure, folder / f"{index + 1:02d}_{name}.png"))
@@ -109,6 +115,10 @@ def _ground_compared(
         device=next(task.model.parameters()).device,
     )
     return ground(theirs.task, theirs.sets["figures"], relevance=True)
+
+
+def _note(unseen: Sequence[str]) -> str:
+    return f"never trained on: {', '.join(unseen)}" if unseen else ""
 
 
 def _name(base_only: bool) -> str:
