@@ -369,7 +369,8 @@ def _validated(array: np.ndarray, where: str, dim: int, model: str) -> np.ndarra
     if array.shape[1] != dim:
         what = f"features are {array.shape[1]} wide, expected {dim} as in {model}"
         raise DataError([Problem(where, what, "use one kind of features a folder")])
-    values = np.array(array, dtype=np.float32, order="C")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is reported below
+        values = np.array(array, dtype=np.float32, order="C")
     if not np.isfinite(values).all():
         rows = np.nonzero(~np.isfinite(values).all(axis=1))[0]
         kinds = " and ".join(n for n, bad in (("NaN", np.isnan(values)), ("infinity", np.isinf(values))) if bad.any())

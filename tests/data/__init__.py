@@ -1,0 +1,1 @@
+"""Readers, writers, features, words and timelines."""

@@ -1,0 +1,228 @@
+"""Feature stores: every layout, every kind of damage."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hero_plugin.integrations.features import (
+    FeatureStore,
+    MemoryFeatures,
+    check_features,
+    open_features,
+    sample_clips,
+)
+from hero_plugin.integrations.problems import DataError
+from hero_plugin.integrations.records import Record
+
+from ..resources import upstream
+from .test_moments import load_upstream
+
+ARRAYS = {name: np.random.default_rng(i).normal(size=(3 + 2 * i, 4)) for i, name in enumerate(("a", "b.c", "d"))}
+
+
+def folder(tmp_path, suffix=".npy", arrays=ARRAYS, name="features"):
+    path = tmp_path / name
+    path.mkdir()
+    for video, array in arrays.items():
+        if suffix == ".npy":
+            np.save(path / f"{video}.npy", array)
+        else:
+            np.savez(path / f"{video}.npz", features=array)
+    return path
+
+
+def hdf5(tmp_path, layout):
+    path = tmp_path / "features.h5"
+    with h5py.File(path, "w") as file:
+        for video, array in ARRAYS.items():
+            file[layout.format(video=video)] = array
+    return path
+
+
+@pytest.mark.parametrize("layout", [".npy", ".npz", "{video}", "features/{video}", "{video}/features"])
+def test_layouts(tmp_path, layout):
+    path = folder(tmp_path, layout) if layout.startswith(".") else hdf5(tmp_path, layout)
+    store = open_features(path)
+    assert isinstance(store, FeatureStore)
+    assert store.dim == 4 and store.keys() == ["a", "b.c", "d"]
+    assert "a" in store and "z" not in store
+    for video, array in ARRAYS.items():
+        assert store[video].dtype == np.float32
+        np.testing.assert_array_equal(store[video], array.astype(np.float32))
+    with pytest.raises(DataError, match=r"no features of video 'bc' among 3 videos; the nearest names are b\.c"):
+        store["bc"]
+
+
+def test_other_files_in_a_folder_do_not_matter(tmp_path):
+    path = folder(tmp_path)
+    (path / "manifest.json").write_text("{}")
+    (path / ".a.npy.writing-12345678").write_bytes(b"")
+    assert open_features(path).keys() == ["a", "b.c", "d"]
+
+
+def test_several_side_by_side(tmp_path):
+    wider = {name: np.ones((len(array) + 1, 2)) for name, array in ARRAYS.items() if name != "d"}
+    store = open_features([folder(tmp_path), folder(tmp_path, ".npz", wider, "other")])
+    assert store.dim == 6 and store.keys() == ["a", "b.c"] and "d" not in store
+    assert store["a"].shape == (3, 6)
+    np.testing.assert_array_equal(store["a"][:, 4:], 1)
+    with pytest.raises(DataError, match="video 'd'"):
+        store["d"]
+    far = {"a": np.ones((50, 2))}
+    with pytest.raises(DataError, match=r"disagree about the number of clips: \[3, 50\]"):
+        open_features([tmp_path / "features", folder(tmp_path, ".npy", far, "far")])["a"]
+
+
+def test_max_clips_and_cache(tmp_path):
+    path = folder(tmp_path)
+    assert open_features(path, max_clips=2)["d"].shape == (2, 4)
+    np.testing.assert_array_equal(open_features(path, max_clips=3)["a"], open_features(path)["a"])
+    cached = open_features(path, cache=True)
+    assert cached["a"] is cached["a"]
+    with pytest.raises(ValueError):
+        cached["a"][0, 0] = 1.0
+    assert cached.keys() == ["a", "b.c", "d"] and "a" in cached and cached.dim == 4
+
+
+def literal_mean(features, max_clips):
+    """EMB's and VSLNet's visual_feature_sampling, in words of one loop."""
+    clips = len(features)
+    if clips <= max_clips:
+        return features
+    edges = [min(int(np.round(i / max_clips * clips)), clips - 1) for i in range(max_clips + 1)]
+    return np.stack([features[s:e].mean(axis=0) if s < e else features[s] for s, e in pairwise(edges)])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(1, 130))
+def test_mean_pooling_is_the_literal_loop(clips, max_clips):
+    features = np.random.default_rng(clips).normal(size=(clips, 3)).astype(np.float32)
+    pooled = sample_clips(features, max_clips)
+    np.testing.assert_allclose(pooled, literal_mean(features, max_clips), atol=1e-6)
+    assert pooled.dtype == np.float32
+
+
+def test_mean_pooling_is_upstreams(monkeypatch):
+    module = load_upstream(upstream("EMB") / "util" / "data_util.py", monkeypatch)
+    for clips in (5, 127, 128, 129, 200, 256, 1000):
+        features = np.random.default_rng(clips).normal(size=(clips, 3)).astype(np.float32)
+        theirs = module.visual_feature_sampling(features, 128)
+        np.testing.assert_allclose(sample_clips(features, 128), theirs, atol=1e-6)
+
+
+@given(st.integers(1, 300), st.integers(1, 130))
+def test_subsampling_takes_clips_in_order(clips, max_clips):
+    kept = sample_clips(np.arange(clips)[:, None], max_clips, "subsample")[:, 0]
+    assert len(kept) == min(clips, max_clips)
+    assert (np.diff(kept) > 0).all()
+
+
+DAMAGE = {
+    "nan": (np.array([[1.0, np.nan, 0, 0]]), "NaN in 1 of 1 clips, the first is clip 0"),
+    "infinite": (np.array([[0.0] * 4, [np.inf, 0, 0, 0]]), "infinity in 1 of 2 clips, the first is clip 1"),
+    "narrow": (np.zeros((2, 3)), "3 wide, expected 4 as in a"),
+    "empty": (np.zeros((0, 4)), "no clips"),
+    "flat": (np.zeros(4), r"expected features \(clips, dim\), got shape \(4,\)"),
+    "deep": (np.zeros((1, 2, 4)), "expected features"),
+    "text": (np.array([["a", "b", "c", "d"]]), "expected an array of numbers"),
+    "huge": (np.full((1, 4), 1e300), "infinity"),
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "hdf5"])
+def test_every_damaged_video_is_reported_at_once(tmp_path, kind):
+    arrays = {"a": np.zeros((2, 4)), **{name: array for name, (array, _) in DAMAGE.items()}}
+    if kind == "folder":
+        path = folder(tmp_path, ".npy", arrays)
+    else:
+        arrays["text"] = arrays["text"].astype("S1")
+        path = tmp_path / "features.h5"
+        with h5py.File(path, "w") as file:
+            for video, array in arrays.items():
+                file[video] = array
+    store = open_features(path)
+    records = [Record(str(i), video, "x", ((0.0, 1.0),), 2.0) for i, video in enumerate([*arrays, "unknown", "a"])]
+    seen = []
+    with pytest.raises(DataError) as caught:
+        check_features(store, records, progress=lambda done, total: seen.append((done, total)))
+    assert len(caught.value.problems) == len(DAMAGE) + 1
+    assert seen[-1] == (len(arrays) + 1, len(arrays) + 1)
+    for video, (_, message) in DAMAGE.items():
+        with pytest.raises(DataError, match=message) as one:
+            store[video]
+        assert video in one.value.problems[0].where and one.value.problems[0].fix
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_truncated_files(tmp_path, suffix, keep):
+    path = folder(tmp_path, suffix, {"a": np.zeros((20, 4)), "b": np.random.default_rng(0).normal(size=(20, 4))})
+    file = path / f"b{suffix}"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(len(whole) * keep)])
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        open_features(path)["b"]
+    assert "b" + suffix in caught.value.problems[0].where and "again" in caught.value.problems[0].fix
+
+
+def test_corrupt_bytes_inside_an_npz(tmp_path):
+    path = folder(tmp_path, ".npz", {"a": np.zeros((2, 4))})
+    np.savez_compressed(path / "b.npz", features=np.random.default_rng(0).normal(size=(50, 4)))
+    data = bytearray((path / "b.npz").read_bytes())
+    data[200:260] = b"x" * 60
+    (path / "b.npz").write_bytes(bytes(data))
+    np.savez(path / "c.npz", other=np.zeros((2, 4)))
+    store = open_features(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        store["b"]
+    with pytest.raises(DataError, match=r"no array `features`, it has \['other'\]"):
+        store["c"]
+
+
+def test_pickled_arrays_are_never_loaded(tmp_path):
+    path = folder(tmp_path, ".npy", {"a": np.zeros((2, 4))})
+    np.save(path / "b.npy", np.array([{"harm": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="not an array of numbers"):
+        open_features(path)["b"]
+
+
+def test_places_without_features(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no features at"):
+        open_features(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"no \.npy or \.npz files"):
+        open_features(tmp_path)
+    (tmp_path / "a.pkl").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a file of the kind \.pkl"):
+        open_features(tmp_path / "a.pkl")
+    (tmp_path / "a.h5").write_bytes(b"not hdf5")
+    with pytest.raises(DataError, match="cannot be opened"):
+        open_features(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_group("nothing")
+    with pytest.raises(DataError, match="no datasets of videos"):
+        open_features(tmp_path / "b.h5")
+    both = folder(tmp_path, ".npy", {"a": np.zeros((2, 4))})
+    np.savez(both / "a.npz", features=np.zeros((2, 4)))
+    with pytest.raises(DataError, match=r"both a\.npy and a\.npz"):
+        open_features(both)
+    for arguments in ({"max_clips": 0}, {"pooling": "max"}):
+        with pytest.raises(ValueError):
+            open_features(both, **arguments)
+    with pytest.raises(ValueError, match="at least one path"):
+        open_features([])
+
+
+def test_features_in_memory():
+    store = MemoryFeatures(ARRAYS)
+    assert store.dim == 4 and store.keys() == ["a", "b.c", "d"] and "a" in store
+    check_features(store, [Record("q", "a", "x", (), 1.0)])
+    with pytest.raises(DataError, match="no features of video"):
+        store["z"]
+    with pytest.raises(DataError, match="no videos"):
+        MemoryFeatures({})
