@@ -25,7 +25,7 @@ def train(argv: Sequence[str]) -> None:
 
     try:
         main(config)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):  # the latter while it reads or draws
         again = f"hero-plugin train emb --output {shlex.quote(str(config.output))} --resume"
         raise Interrupted(f"stopped; everything is saved. Resume with: {again}") from None
 
