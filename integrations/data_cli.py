@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +36,17 @@ from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.timelines import TimelineConfig, build_prototypes, load_timelines, render_folder
 from hero_plugin.integrations.words import load_word_vectors, tokenize
 
-__all__ = ["COMMANDS", "check", "command", "convert", "info", "main", "timelines", "timelines_figure"]
+__all__ = [
+    "COMMANDS",
+    "check",
+    "command",
+    "convert",
+    "info",
+    "main",
+    "timelines",
+    "timelines_figure",
+    "timelines_oracle",
+]
 
 Format = Literal[
     "charades-sta",
@@ -311,12 +322,54 @@ def timelines_figure(
     print(output)
 
 
+def timelines_oracle(
+    *,
+    timelines: Path,
+    annotations: Files,
+    test: Files,
+    words: Path,
+    noise: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0),
+    seed: int = 0,
+    config: Annotated[TimelineConfig, tyro.conf.arg(name="config")] = TimelineConfig(),  # noqa: B008 (frozen)
+) -> None:
+    """Show how clear timeline features are, by noise: how well someone grounds who knows each query's action.
+
+    Args:
+        timelines: Charades' action timelines.
+        annotations: Training annotations.
+        test: Annotations to score.
+        words: Word vectors.
+        noise: Noise levels, one line of the table each.
+        seed: Of the features.
+        config: The other strengths.
+    """
+    from hero_plugin.integrations.timelines.oracle import fit_oracle, oracle_scores
+
+    known = load_timelines(timelines)
+    lengths = {video: timeline.duration for video, timeline in known.items()}
+    records = _read_all(annotations, lengths, "drop")
+    tests = {file.stem: _read_all([file], lengths, "drop") for file in test}
+    prototypes = build_prototypes(records, known, load_word_vectors(words, _vocabulary(records)), config, seed=seed)
+    names = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
+    table = Table("noise", "queries", *names)
+    with _bar("rendering and grounding") as progress:
+        for done, level in enumerate(noise):
+            progress(done, len(noise))
+            louder = replace(config, noise=level)
+            oracle = fit_oracle(records, known, prototypes, louder, seed=seed)
+            for name, part in tests.items():
+                scores = oracle_scores(oracle, part, known, prototypes, louder, seed=seed)
+                table.add_row(f"{level:g}", name, *(f"{scores[metric]:.1f}" for metric in names))
+    Console().print(table)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "check": check,
     "info": info,
     "timelines": timelines,
     "timelines-figure": timelines_figure,
+    "timelines-oracle": timelines_oracle,
 }
 
 

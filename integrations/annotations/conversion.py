@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from hero_plugin.integrations.moments import Rounding, SaliencyRule, moment_to_clips, saliency_from_moments
+from hero_plugin.integrations.moments import Rounding, moment_to_clips, saliency_from_moments
 from hero_plugin.integrations.records import Record
 
 __all__ = ["Period", "QueryIds", "SaliencyChoice", "Snap", "Windows", "convert_records", "snap_moment"]
@@ -15,8 +15,8 @@ __all__ = ["Period", "QueryIds", "SaliencyChoice", "Snap", "Windows", "convert_r
 QueryIds = Literal["keep", "number", "video"]
 Period = Literal["keep", "strip", "add"]
 Windows = Literal["keep", "first", "longest", "hull", "split"]
-SaliencyChoice = Literal["keep", "none"] | SaliencyRule
-Snap = Literal["none"] | Rounding
+SaliencyChoice = Literal["keep", "none", "inside", "overlap", "lighthouse"]
+Snap = Literal["none", "best_iou", "floor", "nearest", "outward"]
 
 
 def convert_records(

@@ -83,7 +83,9 @@ def build_prototypes(
         if not content or not record.moments or not len(timeline.classes):
             continue
         overlaps = timeline.overlaps(*record.moments[0])
-        best = np.unique(timeline.classes[overlaps >= overlaps.max() - 1e-6]) if overlaps.max() > 0 else []
+        if not overlaps.max() > 0:
+            continue
+        best = np.unique(timeline.classes[overlaps >= overlaps.max() - 1e-6])
         vector = np.mean([words.vectors[words.index[word]] for word in content], axis=0)
         for action in best:
             sums[action] += vector / len(best)

@@ -72,12 +72,13 @@ def _timeline(video: str, entry: Any, where: str, problems: Problems) -> Timelin
     rows = []
     for action in entry["actions"]:
         numbers = [as_number(x) for x in action] if isinstance(action, list) else []
-        if len(numbers) != 3 or None in numbers:
+        row = [number for number in numbers if number is not None]
+        if len(numbers) != 3 or len(row) != 3:
             problems.add(where, f"an action must be [class, start, end], got {action!r}", fix)
-        elif not (0 <= numbers[0] < CLASSES and numbers[0] == int(numbers[0])):  # type: ignore[arg-type, operator]
+        elif not (0 <= row[0] < CLASSES and row[0] == int(row[0])):
             problems.add(where, f"the action's class must be 0 to {CLASSES - 1}, got {action[0]!r}", fix)
         else:
-            rows.append(numbers)
+            rows.append(row)
     table = np.array(rows, dtype=np.float64).reshape(-1, 3)
     starts, ends = np.clip(table[:, 1], 0, duration), np.clip(table[:, 2], 0, duration)
     seen = ends > starts

@@ -147,6 +147,19 @@ def test_timelines_figure(place):
     assert run(*common, "--video", "nobody") == 2
 
 
+def test_timelines_oracle(place, capsys):
+    files = (
+        "--timelines",
+        place / "timelines.json",
+        "--annotations",
+        place / "train.txt",
+        "--test",
+        place / "train.txt",
+    )
+    assert run("timelines-oracle", *files, "--words", place / "words.npz", "--noise", "0", "1") == 0
+    assert "R1@0.5" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_ctrl_c_leaves_only_whole_files_and_resumes(place):
     many = {f"V{i:04}": {"duration": 60.0, "actions": [[8, 1.0, 20.0]]} for i in range(4000)} | json.loads(

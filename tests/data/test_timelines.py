@@ -25,6 +25,7 @@ from hero_plugin.integrations.timelines import (
     timeline_features,
 )
 from hero_plugin.integrations.timelines.figure import timeline_figure
+from hero_plugin.integrations.timelines.oracle import fit_oracle, oracle_scores
 from hero_plugin.integrations.timelines.seeds import generator
 from hero_plugin.integrations.words import WordVectors, load_word_vectors
 
@@ -296,3 +297,19 @@ def test_real_timelines_can_be_told_apart():
                 score = features @ prototypes.vectors[action]
                 areas.append((score[inside][:, None] > score[~inside]).mean())
     assert 0.6 < np.mean(areas) < 0.95
+
+
+def test_the_oracle_finds_what_is_shown_clearly(prototypes):
+    config = replace(CONFIG, noise=0.0)
+    oracle = fit_oracle(RECORDS, TIMELINES, prototypes, config)
+    features = render_video(TIMELINES["A"], prototypes, config)
+    assert oracle.ground(features, 61) == pytest.approx((20, 36), abs=1)
+    clear = oracle_scores(oracle, RECORDS[:3], TIMELINES, prototypes, config)
+    assert clear["R1@0.7"] == 100.0
+    loud = replace(CONFIG, noise=5.0)
+    assert oracle_scores(oracle, RECORDS[:3], TIMELINES, prototypes, loud)["mIoU"] < clear["mIoU"]
+    stranger = [Record("X_0", "X", "opens", ((0.0, 1.0),), 2.0)]
+    with pytest.raises(DataError, match="has a timeline"):
+        fit_oracle(stranger, TIMELINES, prototypes, config)
+    with pytest.raises(DataError, match="has a timeline"):
+        oracle_scores(oracle, stranger, TIMELINES, prototypes, config)
