@@ -88,8 +88,11 @@ class EMBAdapter(Adapter):
 
     def ground(self, pair: Pair) -> Grounding:
         """EMB's own forward from the projected pair on; outputs as EMB returns them."""
-        outputs = self.seam(pair.query, None, pair.video, pair.video_mask, pair.query_mask, **pair.extra)
-        return Grounding(outputs, self.highlight.take())
+        try:
+            outputs = self.seam(pair.query, None, pair.video, pair.video_mask, pair.query_mask, **pair.extra)
+            return Grounding(outputs, self.highlight.logits)
+        finally:  # also when a recomputation stops half-way: they belong to the graph of one forward
+            self.highlight.logits = None
 
     def relate(self, pair: Pair) -> Tensor:
         """The frame branch: relevance logits (B, T)."""
@@ -117,8 +120,3 @@ class _KeepLogits(nn.Module):
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         self.logits = self.layer.conv1d(features).squeeze(-1)
         return self.layer(features, mask)
-
-    def take(self) -> Tensor | None:
-        """The logits, once: they belong to the graph of one forward."""
-        logits, self.logits = self.logits, None
-        return logits
