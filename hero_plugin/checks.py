@@ -11,6 +11,7 @@ def expect_shape(name: str, tensor: Tensor, axes: str, sizes: Sequence[int | Non
     """Raise ``ValueError`` unless ``tensor`` has the given sizes (``None`` matches any).
 
     >>> expect_shape("query_mask", torch.ones(4, 11), "B L", (4, 12))
+    Traceback (most recent call last):
     ValueError: query_mask must be (B, L)=(4, 12), got (4, 11)
     """
     shape = tuple(tensor.shape)

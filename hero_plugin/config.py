@@ -86,7 +86,7 @@ class HeroConfig:
             raise ValueError(
                 f"mask_ratio must be between 0 and 1, got {self.mask_ratio}; to mask nothing, set cmtr=False"
             )
-        if self.relevance_weight < 0 or self.consistency_weight < 0:
+        if not (self.relevance_weight >= 0 and self.consistency_weight >= 0):  # NaN is refused, too
             raise ValueError(
                 "loss weights must not be negative, got "
                 f"relevance_weight={self.relevance_weight}, consistency_weight={self.consistency_weight}"

@@ -184,7 +184,7 @@ class HeroModel(nn.Module):
         """Load a checkpoint of the whole model, of the plug-in alone (``hero.``), or of the bare base."""
         prefixes = {name.split(".", 1)[0] for name in state_dict}
         part: nn.Module = self
-        if prefixes == {"hero"}:
+        if prefixes <= {"hero"}:  # with HERO off, the plug-in's checkpoint is empty
             part, state_dict = self.hero, {name[len("hero.") :]: value for name, value in state_dict.items()}
         elif not prefixes <= {"hero", "base"}:
             part = self.base

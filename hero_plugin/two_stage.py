@@ -25,7 +25,8 @@ class TwoStage(nn.Module):
         kinds: how each output combines over levels, by its key or place: ``"logits"``, ``"probability"``, ``"shared"``.
 
     Example:
-        >>> base = TwoStage(fuser, predictor, dim=128, relevance=lambda fused: score(fused).squeeze(-1))
+        >>> score = nn.Sequential(nn.Linear(128, 1), nn.Flatten(1))  # a module, so that its weights are the base's
+        >>> base = TwoStage(fuser, predictor, dim=128, relevance=score)
         >>> model = wrap_model(base, levels=4)
         >>> outputs = model(video, query, video_mask, query_mask)
     """
