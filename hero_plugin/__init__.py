@@ -4,8 +4,11 @@
 >>> model = wrap_model(model, levels=4)        # same forward, same outputs, same training loop
 """
 
+from pathlib import Path
+
 from hero_plugin.adapter import Adapter, known_adapters, register_adapter
 from hero_plugin.aggregation import WeightedAggregation
+from hero_plugin.checkout import beside
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import HeroConfig
 from hero_plugin.criterion import HeroCriterion, clip_labels, wrap_criterion
@@ -21,6 +24,7 @@ from hero_plugin.versions import check_torch
 from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
 
 check_torch()
+__path__ += beside(Path(__file__).parent)
 
 __version__ = "0.1.0"
 
