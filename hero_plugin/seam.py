@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
+
+from hero_plugin.versions import is_compiling
 
 
 class Seam:
@@ -28,7 +29,7 @@ class Seam:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The base's forward on projected features."""
-        if not torch.compiler.is_compiling():
+        if not is_compiling():
             self._share()  # attributes may have been set on the base since
         self.view.training = self.base.training
         return self.view.forward(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""A clear word to whoever runs a torch that is too old, instead of an obscure error later."""
+"""What differs between versions of torch: too old gets a clear word, the rest is bridged here."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def check_torch(installed: str = torch.__version__) -> None:
         raise ImportError(
             f'hero-plugin needs torch {OLDEST_TORCH} or later, found {installed}: pip install "torch>={OLDEST_TORCH}"'
         )
+
+
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` is tracing this call. Torch before 2.3 cannot say: then no."""
+    return getattr(torch.compiler, "is_compiling", bool)()
