@@ -31,8 +31,8 @@ class UpstreamEMB:
 def load_upstream_emb(clone: str | Path) -> UpstreamEMB:
     """Import a clone of Raymond-sci/EMB (checked at a81e57a) without leaving a trace in `sys.modules`.
 
-    Its files stay as they are; the class returned is a subclass with two repairs: character ids are padded
-    to the widest character kernel, and lengths reach the LSTM as integers.
+    Its files stay as they are. Two methods are repaired in memory: character ids are padded to the widest
+    character kernel (and may be None), and lengths reach the LSTM as integers.
 
     Raises:
         FileNotFoundError: `clone` has no model/emb.py.
@@ -41,10 +41,10 @@ def load_upstream_emb(clone: str | Path) -> UpstreamEMB:
     if not (clone / "model" / "emb.py").is_file():
         raise FileNotFoundError(f"{clone} is no clone of EMB: model/emb.py is not there")
     with isolated_imports(clone):
-        emb = importlib.import_module("model.emb")
-        predictor = importlib.import_module("model.predictor")
+        layers, predictor = importlib.import_module("model.layers"), importlib.import_module("model.predictor")
+        repair(layers.Embedding, predictor.GeneralRNNBlock)
         return UpstreamEMB(
-            EMB=repaired(emb.EMB, predictor.GeneralRNNBlock),
+            EMB=importlib.import_module("model.emb").EMB,
             threshold=importlib.import_module("model.threshold"),
             runner_utils=importlib.import_module("util.runner_utils"),
         )
@@ -83,21 +83,18 @@ def belongs(name: str, packages: tuple[str, ...]) -> bool:
     return name.split(".")[0] in packages
 
 
-def repaired(emb: type[nn.Module], rnn: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of upstream's EMB, of the same name, that runs on current PyTorch."""
-    published_sort = rnn.sort_batch
+def repair(embedding: type[nn.Module], rnn: type[nn.Module]) -> None:
+    """Make upstream's classes run on current PyTorch; their weights and their numbers stay as they are."""
+    published_embedding, published_sort = embedding.forward, rnn.sort_batch
+
+    def embed(self: Any, word_ids: torch.Tensor, char_ids: torch.Tensor | None = None) -> torch.Tensor:
+        if char_ids is None:
+            char_ids = word_ids.new_zeros(*word_ids.shape, WIDEST_CHARACTER_KERNEL)
+        missing = max(0, WIDEST_CHARACTER_KERNEL - char_ids.shape[-1])
+        return published_embedding(self, word_ids, F.pad(char_ids, (0, missing)))
 
     def sort_batch(self: Any, seq: torch.Tensor, lengths: torch.Tensor) -> Any:
         seq, sorted_lengths, order = published_sort(self, seq, lengths)
         return seq, [int(length) for length in sorted_lengths], order
 
-    rnn.sort_batch = sort_batch
-
-    class EMB(emb):
-        def forward(self, word_ids: Any, char_ids: Any, *args: Any, **kwargs: Any) -> Any:
-            if char_ids is None:
-                char_ids = word_ids.new_zeros(*word_ids.shape, WIDEST_CHARACTER_KERNEL)
-            missing = max(0, WIDEST_CHARACTER_KERNEL - char_ids.shape[-1])
-            return super().forward(word_ids, F.pad(char_ids, (0, missing)), *args, **kwargs)
-
-    return EMB
+    embedding.forward, rnn.sort_batch = embed, sort_batch

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-from einops import rearrange
-from torch import Tensor, nn
-
 from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D, mask_bias
+from torch import Tensor, nn
 
 NORM_EPSILON = 1e-6
 
@@ -43,10 +41,12 @@ class MultiHeadAttention(nn.Module):
         if mask is not None:
             bias = mask_bias(mask)
             scores = scores + (bias[:, None, None] if mask.dim() == 2 else bias[:, None])
-        return rearrange(self.dropout(scores.softmax(-1)).to(v.dtype) @ v, "b h t d -> b t (h d)")
+        context = self.dropout(scores.softmax(-1)).to(v.dtype) @ v
+        return context.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b l (h d) -> b h l d", h=self.num_heads)
+        """(B, L, heads·d) -> (B, heads, L, d)."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class AttentionLayer(nn.Module):

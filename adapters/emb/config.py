@@ -57,17 +57,13 @@ class EMBConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.dim % self.num_heads:
-            raise ValueError(
-                f"num_heads must divide dim, got dim={self.dim} and num_heads={self.num_heads}"
-            )
+            raise ValueError(f"num_heads must divide dim, got dim={self.dim} and num_heads={self.num_heads}")
         if self.dim % 2:
             raise ValueError(f"dim must be even for the sine and cosine position encoding, got {self.dim}")
         if not 0 <= self.drop_rate < 1:
             raise ValueError(f"drop_rate must be in [0, 1), got {self.drop_rate}")
         if self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size must be odd so that the map keeps its size, got {self.kernel_size}"
-            )
+            raise ValueError(f"kernel_size must be odd so that the map keeps its size, got {self.kernel_size}")
         if not self.windows or any(window < 1 for window in self.windows):
             raise ValueError(f"windows must name at least one length, all positive, got {self.windows}")
         if self.min_iou > self.max_iou:

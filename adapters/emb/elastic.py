@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from hero_plugin.adapters.emb.layers import mask_logits
+from torch import Tensor
 
 
 def overlap(first: Tensor, second: Tensor) -> Tensor:

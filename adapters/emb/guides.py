@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from hero_plugin.adapters.emb.attention import NORM_EPSILON, AttentionLayer, pair_mask
 from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.proposals import cell_max
+from torch import Tensor, nn
 
 CONTENT_KERNEL = 7
 BOUND_SCALE = 8
@@ -154,13 +153,9 @@ class BoundGuidedSelfAttentionBlock(nn.Module):
 
     def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float, downscale: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            BoundGuidedLayer(dim, num_heads, drop_rate, downscale) for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(BoundGuidedLayer(dim, num_heads, drop_rate, downscale) for _ in range(num_layers))
 
-    def forward(
-        self, target: Tensor, tmask: Tensor | None = None, *, guide: Tensor, bounds: Tensor
-    ) -> Tensor:
+    def forward(self, target: Tensor, tmask: Tensor | None = None, *, guide: Tensor, bounds: Tensor) -> Tensor:
         """target: (B, P, D), tmask: (B, P), guide: (B, T, D), bounds: (B, P, 2) long -> (B, P, D)."""
         for layer in self.layers:
             target = layer(guide, bounds, target, mask=tmask)
@@ -174,9 +169,7 @@ class BoundGuidedCrossAttentionBlock(nn.Module):
         self, dim: int, num_layers: int, num_heads: int, drop_rate: float, downscale: int = BOUND_SCALE
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            BoundGuidedLayer(dim, num_heads, drop_rate, downscale) for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(BoundGuidedLayer(dim, num_heads, drop_rate, downscale) for _ in range(num_layers))
 
     def forward(
         self,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from hero_plugin.adapters.emb.dropout import Dropout
+from torch import Tensor, nn
 
 MASKED = -1e30
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from hero_plugin.adapters.emb.config import EMBConfig
 from hero_plugin.adapters.emb.elastic import between, pseudo_moment
 from hero_plugin.adapters.emb.encoder import GuidedAttentionEncoder
@@ -19,6 +17,7 @@ from hero_plugin.adapters.emb.position import CosinePosition
 from hero_plugin.adapters.emb.predictor import ConditionedPredictor
 from hero_plugin.adapters.emb.proposals import ProposalMap, spread
 from hero_plugin.adapters.emb.words import FIRST_WORD, Embedding
+from torch import Tensor, nn
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -166,20 +165,14 @@ class EMB(nn.Module):
         return between(start, best[:, 0], clips), between(end, best[:, 1], clips)
 
     def _check(self, word_ids: Tensor, video_features: Tensor, v_mask: Tensor, q_mask: Tensor) -> None:
-        width = (
-            self.video_affine.linear.conv1d.in_channels
-            if isinstance(self.video_affine, VisualProjection)
-            else None
-        )
+        width = self.video_affine.linear.conv1d.in_channels if isinstance(self.video_affine, VisualProjection) else None
         if video_features.dim() != 3 or (width is not None and video_features.shape[-1] != width):
             raise ValueError(
                 f"video_features must be (B, T, {width or 'D'}), got {tuple(video_features.shape)}; "
                 "the config's video_feature_dim must be the features' width"
             )
         if v_mask.shape != video_features.shape[:2]:
-            raise ValueError(
-                f"v_mask must be (B, T)={tuple(video_features.shape[:2])}, got {tuple(v_mask.shape)}"
-            )
+            raise ValueError(f"v_mask must be (B, T)={tuple(video_features.shape[:2])}, got {tuple(v_mask.shape)}")
         if q_mask.shape != word_ids.shape[:2]:
             raise ValueError(f"q_mask must be (B, L)={tuple(word_ids.shape[:2])}, got {tuple(q_mask.shape)}")
         if word_ids.shape[0] != video_features.shape[0]:
@@ -200,8 +193,7 @@ def vocabulary_size(sizes: EMBConfig, word_vectors: Tensor | np.ndarray | None) 
         raise ValueError(f"word_vectors must be (words, word_dim={sizes.word_dim}), got {(count, width)}")
     if sizes.word_size is not None and sizes.word_size != count + FIRST_WORD:
         raise ValueError(
-            f"word_size counts PAD and UNK too: {count} word vectors make {count + FIRST_WORD}, "
-            f"got {sizes.word_size}"
+            f"word_size counts PAD and UNK too: {count} word vectors make {count + FIRST_WORD}, got {sizes.word_size}"
         )
     return count + FIRST_WORD
 

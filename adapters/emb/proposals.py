@@ -74,9 +74,7 @@ class ProposalMap(nn.Module):
         features = features.masked_fill(~valid.bool().unsqueeze(-1), 0.0)
         return Proposals(features, bounds, valid, cells)
 
-    def forward(
-        self, feats: Tensor, mask: Tensor, moments: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, feats: Tensor, mask: Tensor, moments: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """feats: (B, T, D), mask: (B, T) -> features (B, N·N, D), bounds (B, N·N, 2) long, mask (B, N·N)."""
         entries = self.compact(feats, mask)
         area = self.size(feats.shape[1]) ** 2
