@@ -42,8 +42,11 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
     return train(config, data, run, screen)
 
 
-def train(config: TrainConfig, data: EmbData, run: RunFolder, screen: Screen) -> RunFolder:
-    """Train on data that is read, into a folder that is claimed; goes on where ``run`` was interrupted."""
+def train(config: TrainConfig, data: EmbData, run: RunFolder, screen: Screen, *, table: bool = True) -> RunFolder:
+    """Train on data that is read, into a folder that is claimed; goes on where ``run`` was interrupted.
+
+    table: print the scores at the end.
+    """
     from hero_plugin.integrations.figures import draw_run
 
     device = _set_up(config)
@@ -63,7 +66,8 @@ def train(config: TrainConfig, data: EmbData, run: RunFolder, screen: Screen) ->
     results = summary(run, task.model, "val" if "val" in sets else None)
     run.write_json(run.results_file, {**results, "seconds": round(time.monotonic() - started, 1)})
     draw_run(run, task, sets, data, vocabulary, config, screen)
-    show_results(results, run, screen)
+    if table:
+        show_results(results, run, screen)
     return run
 
 

@@ -12,6 +12,7 @@ from hero_plugin.integrations.figures.style import CYCLE, MUTED, new_figure
 from hero_plugin.integrations.grounding import CURVE
 from hero_plugin.metrics import THRESHOLDS
 
+METRICS = (*(f"R1@{threshold}" for threshold in THRESHOLDS), "mIoU")
 History = Sequence[Mapping[str, Any]]
 
 
@@ -45,25 +46,27 @@ def recall_figure(history: History, compared: History | None, names: tuple[str, 
         return None
     sets = list(scored[-1]["metrics"])
     columns = len(sets) + 1
-    figure, axes = new_figure(3.5 * columns, 3.6, 1, columns)
+    figure, axes = new_figure(3.5 * columns, 4.0, 1, columns, sharey=True)
+    best = history[-1]["best_epoch"]
     for axis, dataset in zip(axes[0], sets, strict=False):
-        for color, metric in zip(CYCLE, (*(f"R1@{each}" for each in THRESHOLDS), "mIoU"), strict=False):
+        for color, metric in zip(CYCLE, METRICS, strict=False):
             style = "-" if metric.startswith("R1") else ":"
             values = [line["metrics"][dataset][metric] for line in scored]
             axis.plot(_epochs(scored), values, style, marker=_marker(scored), markersize=3, color=color, label=metric)
-        best = history[-1]["best_epoch"]
         axis.axvline(best, color=MUTED, linewidth=0.8, linestyle="--")
-        axis.set(title=dataset, xlabel="epoch", ylabel="percent of queries (mIoU: percent)", ylim=(0, 100))
+        axis.annotate(" best", (best, 100), color=MUTED, fontsize=8, va="top", ha="left")
+        axis.set(title=dataset, xlabel="epoch", ylim=(0, 100))
         _whole_epochs(axis)
-    axes[0][0].legend(loc="upper left", ncols=2)
+    axes[0][0].set_ylabel("percent")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=len(METRICS))
     last = axes[0][-1]
-    for color, dataset in zip(CYCLE, sets, strict=False):
+    # Colours of their own: to the left, a colour is a metric, and here it is a set.
+    for color, dataset in zip(CYCLE[len(METRICS) :], sets, strict=False):
         last.plot(CURVE, _best(history)["recall"][dataset], color=color, label=f"{dataset}, {names[0]}")
         other = _best(compared)["recall"].get(dataset) if compared else None
         if other:
             last.plot(CURVE, other, "--", color=color, label=f"{dataset}, {names[1]}")
-    last.set(title="By required overlap, best epoch", xlabel="IoU threshold", ylabel="R1, percent of queries")
-    last.set(xlim=(0, 1), ylim=(0, 100))
+    last.set(title="By required overlap", xlabel="IoU threshold", ylabel="R1 of the best epoch, percent", xlim=(0, 1))
     last.legend()
     return figure
 

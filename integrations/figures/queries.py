@@ -46,7 +46,7 @@ def query_figure(
         line.barh(0, end - start, left=start, height=0.55, color=TRUTH)
     for place, view in enumerate(views, 1):
         edges = np.linspace(0, duration, len(view.relevance) + 1)
-        curve.stairs(view.relevance, edges, color=view.color, linewidth=1.8, label=view.name)
+        curve.stairs(view.relevance, edges, color=view.color, baseline=None, linewidth=1.8, label=view.name)
         start, end = view.moment
         line.barh(place, end - start, left=start, height=0.55, color=view.color)
         overlap = max((float(temporal_iou(view.moment, each)) for each in truth), default=float("nan"))
