@@ -1,0 +1,104 @@
+"""CMTR: which words a query may lose, how often, and what stands in for them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hero_plugin import CMTR
+from tests.core.bases import lengths_mask, shake
+from tests.core.quick import quick
+
+ratios = st.floats(0.01, 0.99)
+
+
+@given(
+    words=st.lists(st.integers(0, 6), min_size=1, max_size=4).map(tuple),
+    ratio=ratios,
+    levels=st.sampled_from([1, 2, 4, 8]),
+    seed=st.integers(0, 999),
+)
+@quick
+def test_never_touches_padding_keeps_one_and_loses_one(words, ratio, levels, seed):
+    torch.manual_seed(seed)
+    mask = lengths_mask(words)
+    dropped = CMTR(3, levels, ratio).draw(mask)
+    assert dropped.dtype == torch.bool and dropped.shape == (levels, *mask.shape)
+    assert not dropped[:, mask == 0].any()
+    for length, lost in zip(words, dropped.sum(-1).T, strict=True):
+        if length > 1:
+            assert (lost >= 1).all() and (lost <= length - 1).all()
+
+
+def test_real_words_need_not_come_first():
+    mask = torch.tensor([[0, 1, 0, 1, 0.0], [0, 0, 0, 0, 1]]).expand(500, -1, -1).reshape(1000, 5)
+    dropped = CMTR(3, 2, 0.5).draw(mask)
+    assert not dropped[:, mask == 0].any()
+    assert (dropped[:, ::2].sum(-1) == 1).all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 12])
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.7])
+def test_every_word_is_masked_as_often_as_the_rule_says(length, ratio):
+    """r, plus the queries that would have lost nothing, less those that would have lost everything, shared evenly."""
+    rule = ((1 - ratio) ** length - ratio**length) / length if length > 1 else 0.0
+    draws = 40000
+    rate = CMTR(3, 1, ratio).draw(torch.ones(draws, length))[0].double().mean(0)
+    deviation = (0.25 / draws) ** 0.5
+    assert (rate - (ratio + rule)).abs().max() < 5 * deviation
+
+
+def test_levels_draw_their_own_masks():
+    dropped = CMTR(3, 4, 0.5).draw(torch.ones(50, 10)).double()
+    for i in range(4):
+        for j in range(i):
+            agreement = (dropped[i] == dropped[j]).double().mean()
+            assert 0.4 < agreement < 0.6
+
+
+def test_same_seed_same_bits():
+    cmtr, mask = CMTR(3, 4), torch.ones(3, 9)
+    torch.manual_seed(5)
+    first = cmtr.draw(mask)
+    torch.manual_seed(5)
+    assert torch.equal(first, cmtr.draw(mask))
+    assert not torch.equal(first, cmtr.draw(mask))
+
+
+def test_a_generator_of_ones_own_leaves_torchs_alone():
+    cmtr, mask, state = CMTR(3, 4), torch.ones(3, 9), torch.get_rng_state()
+    draws = [cmtr.draw(mask, torch.Generator().manual_seed(5)) for _ in range(2)]
+    assert torch.equal(*draws)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@given(levels=st.sampled_from([1, 2, 4]), length=st.integers(1, 5), seed=st.integers(0, 99))
+@quick
+@torch.no_grad()
+def test_equals_a_loop(levels, length, seed):
+    torch.manual_seed(seed)
+    cmtr = shake(CMTR(3, levels).double())
+    query = torch.randn(levels, 2, length, 3, dtype=torch.float64)
+    masked, dropped = cmtr(query, torch.ones(2, length))
+    for i in range(levels):
+        for b in range(2):
+            for word in range(length):
+                expected = cmtr.mask_token[i, 0, 0] if dropped[i, b, word] else query[i, b, word]
+                assert torch.equal(masked[i, b, word], expected)
+
+
+def test_what_stands_in_for_a_word_starts_at_zero_and_is_learned():
+    cmtr = CMTR(3, 2, 0.5)
+    query = torch.randn(2, 4, 6, 3, requires_grad=True)
+    masked, dropped = cmtr(query, torch.ones(4, 6))
+    assert not masked[dropped].any()
+    masked.sum().backward()
+    assert torch.equal(query.grad[..., 0], (~dropped).float())
+    assert torch.equal(cmtr.mask_token.grad[:, 0, 0, 0], dropped.sum((1, 2)).float())
+
+
+def test_says_which_shape_is_wrong():
+    with pytest.raises(ValueError, match=r"levels must be \(N, B, L, D\)=\(4, 2, 6, 3\), got \(4, 2, 5, 3\)"):
+        CMTR(3)(torch.randn(4, 2, 5, 3), torch.ones(2, 6))

@@ -1,0 +1,152 @@
+"""wrap_criterion: HERO's losses where a DETR's training loop sums its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hero_plugin import HeroConfig, clip_labels, hero_losses, wrap_criterion, wrap_model
+from tests.core.bases import dict_base, inputs, shake, tensors
+
+TARGETS = {
+    "span_labels": [
+        {"spans": torch.tensor([[0.25, 0.5]])},
+        {"spans": torch.tensor([[0.1, 0.2], [0.8, 0.3]])},
+        {"spans": torch.tensor([[0.5, 0.2]])},
+    ]
+}
+
+
+class SetCriterion(nn.Module):
+    """As in the DETRs of this field: a dict of losses, and the weights that the training loop sums them with."""
+
+    def __init__(self, weight_dict):
+        super().__init__()
+        self.weight_dict = weight_dict
+        self.losses = ["spans", "labels"]
+        self.register_buffer("empty_weight", torch.tensor([1.0, 0.1]))
+
+    def forward(self, outputs, targets):
+        spans = torch.stack([target["spans"][0] for target in targets["span_labels"]])
+        losses = {
+            "loss_span": F.l1_loss(outputs["pred_spans"], spans.unsqueeze(1).expand_as(outputs["pred_spans"])),
+            "loss_label": outputs["pred_logits"].logsumexp(-1).mean(),
+            "loss_saliency": outputs["saliency_scores"].square().mean(),
+        }
+        for place, aux in enumerate(outputs["aux_outputs"]):
+            losses[f"loss_span_{place}"] = F.l1_loss(aux["pred_spans"], torch.zeros_like(aux["pred_spans"]))
+            losses[f"loss_label_{place}"] = aux["pred_logits"].logsumexp(-1).mean()
+        return {**losses, "class_error": torch.tensor(50.0)}
+
+
+def criterion():
+    return SetCriterion(
+        {"loss_span": 10.0, "loss_label": 4.0, "loss_saliency": 1.0, "loss_span_0": 10.0, "loss_label_1": 4.0}
+    )
+
+
+def upstream_sum(loss_dict, weight_dict):
+    return sum(loss_dict[k] * weight_dict[k] for k in loss_dict if k in weight_dict)
+
+
+def test_adds_two_losses_and_their_weights():
+    base = criterion()
+    wrapped = wrap_criterion(base)
+    model, batch = shake(wrap_model(dict_base())).train(), inputs()
+    outputs = model(*batch)
+    losses, plain = wrapped(outputs, TARGETS), base(outputs, TARGETS)
+    assert set(losses) - set(plain) == {"loss_relevance", "loss_consistency"}
+    assert all(torch.equal(losses[key], plain[key]) for key in plain)
+    assert wrapped.weight_dict is base.weight_dict
+    assert wrapped.weight_dict["loss_relevance"] == wrapped.weight_dict["loss_consistency"] == 0.1
+    labels = clip_labels([target["spans"] for target in TARGETS["span_labels"]], batch.video_mask)
+    left = outputs["hero"]
+    expected = hero_losses(left["relevance"], left["masked_relevance"], labels, batch.video_mask)
+    assert all(torch.equal(losses[key], expected[key]) for key in expected)
+    by_model = model.compute_hero_losses(labels)
+    assert all(torch.equal(losses[key], by_model[key]) for key in by_model)
+    both = 0.1 * expected["loss_relevance"] + 0.1 * expected["loss_consistency"]
+    difference = upstream_sum(losses, wrapped.weight_dict) - upstream_sum(plain, wrapped.weight_dict)
+    torch.testing.assert_close(difference, both, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [HeroConfig(), HeroConfig.paper(relevance="pair", projections=True)])
+def test_upstreams_sum_trains_every_hero_parameter(config):
+    model, wrapped, batch = shake(wrap_model(dict_base(), config=config)).train(), wrap_criterion(criterion()), inputs()
+    upstream_sum(wrapped(model(*batch), TARGETS), wrapped.weight_dict).backward()
+    softmax_bias = {"aggregation.mlp.2.bias"} if config.normalize else set()
+    still = {key for key, value in model.hero.named_parameters() if value.grad is None or not value.grad.any()}
+    assert still <= softmax_bias
+
+
+def test_only_hero_losses_reach_the_mask_vectors():
+    model, batch = shake(wrap_model(dict_base())).train(), inputs()
+    upstream_sum(criterion()(model(*batch), TARGETS), criterion().weight_dict).backward()
+    assert model.hero.cmtr.mask_token.grad is None
+
+
+@torch.no_grad()
+def test_evaluation_leaves_the_losses_as_they_are():
+    base = criterion()
+    wrapped, outputs = wrap_criterion(base), wrap_model(dict_base()).eval()(*inputs())
+    assert "hero" not in outputs
+    losses, plain = wrapped(outputs, TARGETS), base(outputs, TARGETS)
+    assert losses.keys() == plain.keys() and all(torch.equal(losses[key], plain[key]) for key in plain)
+
+
+def test_a_bare_base_and_hero_off_leave_the_losses_as_they_are():
+    for model in (dict_base(), wrap_model(dict_base(), config=HeroConfig.off())):
+        losses = wrap_criterion(criterion())(model.train()(*inputs()), TARGETS)
+        assert not {"loss_relevance", "loss_consistency"} & set(losses)
+
+
+def test_without_masked_words_there_is_no_consistency():
+    model = wrap_model(dict_base(), cmtr=False).train()
+    losses = wrap_criterion(criterion())(model(*inputs()), TARGETS)
+    assert "loss_relevance" in losses and "loss_consistency" not in losses
+
+
+def test_the_config_sets_weights_and_kind():
+    config = HeroConfig(relevance_weight=0.5, consistency_weight=0.25, consistency="bernoulli")
+    wrapped = wrap_criterion(criterion(), config)
+    assert wrapped.weight_dict["loss_relevance"] == 0.5 and wrapped.weight_dict["loss_consistency"] == 0.25
+    model, batch = shake(wrap_model(dict_base(), config=config)).train(), inputs()
+    losses = wrapped(model(*batch), TARGETS)
+    labels = clip_labels([target["spans"] for target in TARGETS["span_labels"]], batch.video_mask)
+    by_model = model.compute_hero_losses(labels)
+    assert torch.equal(losses["loss_consistency"], by_model["loss_consistency"])
+
+
+def test_several_moments_are_a_union():
+    model, batch = wrap_model(dict_base(), cmtr=False, sgvf=False, levels=2).train(), inputs(clips=(10,), words=(3,))
+    outputs = model(*batch)
+    targets = {"span_labels": [{"spans": torch.tensor([[0.1, 0.2], [0.7, 0.2]])}]}
+    wanted = torch.tensor([[1, 1, 0, 0, 0, 0, 1, 1, 0, 0.0]])
+    expected = F.binary_cross_entropy_with_logits(model.relevance, wanted)
+    torch.testing.assert_close(wrap_criterion(criterion())(outputs, targets)["loss_relevance"], expected)
+
+
+def test_the_criterion_is_still_itself():
+    base = criterion()
+    wrapped = wrap_criterion(base)
+    assert wrapped.losses is base.losses and wrapped.empty_weight is base.empty_weight
+    wrapped.train()
+    assert base.training
+    wrapped.eval()
+    assert not base.training
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        wrapped.nonsense  # noqa: B018
+    assert set(base.state_dict()) == {"empty_weight"}
+
+
+def test_the_outputs_still_hold_what_the_criterion_reads():
+    outputs = wrap_model(dict_base()).train()(*inputs())
+    assert {"pred_logits", "pred_spans", "saliency_scores", "aux_outputs"} <= set(outputs)
+    assert all(tensor.requires_grad for tensor in tensors(outputs["aux_outputs"]))
+
+
+def test_what_is_no_detr_criterion_is_told_where_its_losses_go():
+    with pytest.raises(TypeError, match=r"CrossEntropyLoss has no dict weight_dict.*the wrapped model's compute_loss"):
+        wrap_criterion(nn.CrossEntropyLoss())

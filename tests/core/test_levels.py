@@ -1,0 +1,81 @@
+"""All levels ride through the base in one batch: that equals running the base once a level."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hero_plugin import HeroConfig, wrap_model
+from hero_plugin.levels import fold, repeat_levels, unfold
+from tests.core import emb
+from tests.core.bases import dict_base, inputs, shake, tensors, tuple_base
+
+CASES = {"tuple": (tuple_base, inputs), "dict": (dict_base, inputs), "emb": (emb.emb, emb.batch)}
+
+
+def by_hand(model, arguments):
+    """The picture of the method, one level after the other."""
+    grounder, hero = model.grounder, model.hero
+    pair = grounder.embed(*arguments)
+    words = hero.words(pair.query, pair.query_mask)
+    clips = hero.clips(pair.video, words, pair.query_mask)
+    runs = [grounder.ground(pair.at_levels(clips[i : i + 1], words[i : i + 1])) for i in range(len(words))]
+    return runs, model.level_weights()
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_folded_equals_looped(name, levels):
+    build, batch = CASES[name]
+    model = shake(wrap_model(build(), levels=levels, stride=1), 0.1).eval()
+    arguments = batch()
+    outputs, relevance = model(*arguments), model.relevance
+    runs, weights = by_hand(model, arguments)
+    for place, got in enumerate(tensors(outputs)):
+        each = torch.stack([tensors(run.outputs)[place].float() for run in runs])
+        mixed = (weights.view(-1, *[1] * got.ndim) * each).sum(0)
+        expected = torch.where(each[0] <= -1e20, each[0], mixed)
+        torch.testing.assert_close(got.float(), expected, rtol=1e-5, atol=1e-5)
+    mixed = sum(weight * run.relevance for weight, run in zip(weights, runs, strict=True))
+    torch.testing.assert_close(relevance, mixed, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_a_fresh_wrapper_predicts_what_the_base_predicts(name):
+    """By default the levels start equal to the query and the filter starts open."""
+    build, batch = CASES[name]
+    base, arguments = build().eval(), batch()
+    before = tensors(base(*arguments))
+    for one, other in zip(before, tensors(wrap_model(base)(*arguments)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_folding_is_level_major_and_undone():
+    levels = torch.randn(4, 3, 5, 2)
+    folded = fold(levels)
+    assert torch.equal(folded[3 * 2 + 1], levels[2, 1])
+    assert torch.equal(unfold({"x": folded}, 4)["x"], levels)
+    repeated = repeat_levels({"mask": levels[0], "other": torch.ones(7), "text": "x"}, 4, 3)
+    assert torch.equal(unfold(repeated["mask"], 4), levels[:1].expand(4, -1, -1, -1))
+    assert repeated["other"].shape == (7,) and repeated["text"] == "x"
+
+
+def test_neighbours_in_the_folded_batch_are_different_samples():
+    """A base that pairs each sample with its neighbour must not pair it with itself at another level."""
+    sample = fold(torch.arange(3).view(1, 3, 1).expand(4, 3, 1)).flatten()
+    assert (sample != sample.roll(1)).all()
+
+
+@pytest.mark.parametrize("change", [{"sgvf": False}, {"cmtr": False}, {"levels": 1}, {"sgvf": False, "levels": 1}])
+def test_each_ablation_removes_its_part_and_runs(change):
+    model = wrap_model(tuple_base(), config=HeroConfig(**change))
+    arguments = inputs()
+    outputs = model(*arguments)
+    assert [x.shape for x in tensors(outputs)] == [(3, 7)] * 4
+    assert (model.hero.sgvf is None) == (change.get("sgvf") is False)
+    assert (model.hero.cmtr is None) == (change.get("cmtr") is False)
+    assert (model.hero.hem is None) == (change.get("levels") == 1)
+    losses = model.compute_hero_losses(torch.zeros(3, 7))
+    assert ("loss_consistency" in losses) == (model.hero.cmtr is not None)

@@ -1,0 +1,110 @@
+"""Promise 1: the same forward and the same outputs; whatever else is asked of it, the base answers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+import torch
+
+from hero_plugin import HeroConfig, wrap_model
+from tests.core import emb
+from tests.core.bases import DIM, DictPredictor, dict_base, inputs, tensors, tuple_base, two_stage
+
+CASES = {"tuple": (tuple_base, inputs), "dict": (dict_base, inputs), "emb": (emb.emb, emb.batch)}
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("config", [HeroConfig(), HeroConfig.paper(relevance="pair"), HeroConfig.off()])
+@pytest.mark.parametrize("name", CASES)
+def test_same_type_keys_shapes_and_dtypes(name, config, train):
+    build, batch = CASES[name]
+    base, arguments = build().train(train), batch()
+    expected = base(*arguments)
+    outputs = wrap_model(base, config=config)(*arguments)
+    assert type(outputs) is type(expected)
+    for one, other in zip(tensors(expected), tensors(outputs), strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+    if isinstance(expected, dict):
+        assert set(outputs) - set(expected) == ({"hero"} if train and config.active else set())
+        assert set(expected) <= set(outputs)
+        assert [list(aux) for aux in outputs["aux_outputs"]] == [list(aux) for aux in expected["aux_outputs"]]
+        assert outputs["name"] == "toy" and outputs["nothing"] is None
+
+
+def test_what_does_not_depend_on_the_query_is_not_averaged():
+    arguments = inputs()
+    assert torch.equal(wrap_model(tuple_base())(*arguments)[3], arguments.video_mask)
+    batch = emb.batch()
+    base = emb.emb().eval()
+    for place in (3, 5):
+        assert torch.equal(wrap_model(base)(*batch)[place], base(*batch)[place])
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_takes_arguments_by_name(name):
+    build, batch = CASES[name]
+    model, arguments = wrap_model(build()).eval(), batch()
+    for one, other in zip(tensors(model(*arguments)), tensors(model(**arguments._asdict())), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_attributes_come_from_the_base():
+    base = emb.emb()
+    base.note = "mine"
+    model = wrap_model(base)
+    assert model.predictor is base.predictor and model.note == "mine"
+    assert model.predictor.extract_index == base.predictor.extract_index
+    assert model.compute_highlight_loss == base.compute_highlight_loss
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        model.nonsense  # noqa: B018
+    assert not hasattr(model, "nonsense")
+
+
+class OrderedPredictor(DictPredictor):
+    def forward(self, fused, video_mask):
+        return OrderedDict(super().forward(fused, video_mask))
+
+
+def test_other_mappings_keep_their_type():
+    predictor = OrderedPredictor(DIM)
+    base = two_stage(predictor, predictor.saliency, 0.0, {"pred_spans": "probability"})
+    outputs = wrap_model(base).eval()(*inputs())
+    assert type(outputs) is OrderedDict
+    assert list(outputs) == list(base(*inputs()))
+
+
+def test_train_and_eval_reach_the_base_and_the_plugin():
+    model = wrap_model(dict_base())
+    for mode in (False, True):
+        model.train(mode)
+        assert all(part.training is mode for part in model.modules())
+    base = dict_base().train()
+    base.fuser.eval()
+    model = wrap_model(base)
+    assert model.training and not base.fuser.training
+
+
+def test_relevance_is_there_after_a_forward_only_with_hero():
+    model = wrap_model(tuple_base()).eval()
+    assert model.relevance is None
+    model(*inputs())
+    assert model.relevance.shape == (3, 7)
+    off = wrap_model(tuple_base(), config=HeroConfig.off())
+    off(*inputs())
+    assert off.relevance is None and off.compute_hero_losses(torch.zeros(3, 7)) == {}
+    assert off.weighted_hero_loss(torch.zeros(3, 7)) == 0.0 and off.level_weights().tolist() == [1.0]
+
+
+def test_losses_need_a_forward_and_are_kept_for_logs():
+    model = wrap_model(tuple_base()).train()
+    with pytest.raises(RuntimeError, match="call the model before its losses"):
+        model.compute_hero_losses(torch.zeros(3, 7))
+    model(*inputs())
+    losses = model.compute_hero_losses(torch.zeros(3, 7))
+    assert set(losses) == {"loss_relevance", "loss_consistency"}
+    for name, logged in model.hero_losses().items():
+        assert not logged.requires_grad and torch.equal(logged, losses[name].detach())
+    total = model.weighted_hero_loss(torch.zeros(3, 7))
+    torch.testing.assert_close(total, 0.1 * losses["loss_relevance"] + 0.1 * losses["loss_consistency"])

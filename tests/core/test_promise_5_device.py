@@ -1,0 +1,78 @@
+"""Promise 5: the plug-in lives where the base lives; evaluation draws nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hero_plugin import HeroConfig, wrap_model
+from tests.core import emb
+from tests.core.bases import dict_base, inputs, shake, tensors, total_loss, tuple_base
+
+CASES = {"tuple": (tuple_base, inputs), "dict": (dict_base, inputs), "emb": (emb.emb, emb.batch)}
+CONFIGS = [HeroConfig(), HeroConfig.paper(relevance="pair", projections=True)]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_parameters_follow_the_bases_dtype(dtype, config):
+    model, batch = wrap_model(tuple_base().to(dtype), config=config), inputs(dtype=dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    outputs = model(*batch)
+    assert outputs[0].dtype == dtype
+    total_loss(model, outputs, batch.video_mask).backward()
+
+
+def test_emb_in_double():
+    model, batch = wrap_model(emb.emb().double()), emb.batch(dtype=torch.float64)
+    outputs = model(*batch)
+    emb.loss(model, outputs, batch.v_mask).backward()
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert model.relevance.dtype == torch.float64
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_parameters_follow_the_bases_device(config):
+    model = wrap_model(tuple_base().to("meta"), config=config)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    outputs = model(*(argument.to("meta") for argument in inputs()))
+    assert all(tensor.device.type == "meta" for tensor in [*tensors(outputs), model.relevance])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("config", CONFIGS)
+def test_trains_on_cuda_as_on_cpu(config):
+    batch = emb.batch()
+    model = shake(wrap_model(emb.emb(), config=config), 0.1).eval()
+    expected = tensors(model(*batch))
+    wrapped = wrap_model(model.base.cuda(), config=config).eval()
+    wrapped.load_state_dict(model.state_dict())
+    outputs = wrapped(*(argument.cuda() for argument in batch))
+    for one, other in zip(expected, tensors(outputs), strict=True):
+        torch.testing.assert_close(one, other.cpu(), rtol=1e-3, atol=1e-3)
+    wrapped.train()
+    emb.loss(wrapped, wrapped(*(argument.cuda() for argument in batch)), batch.v_mask.cuda()).backward()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_eval_is_deterministic_and_draws_nothing(name, config, monkeypatch):
+    build, make = CASES[name]
+    model, batch = shake(wrap_model(build(), config=config), 0.1).eval(), make()
+    monkeypatch.setattr(model.hero.cmtr, "draw", None)
+    state = torch.get_rng_state()
+    first = [*tensors(model(*batch)), model.relevance]
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(99)
+    second = [*tensors(model(*batch)), model.relevance]
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_training_draws_new_masks_every_time():
+    model, batch = shake(wrap_model(tuple_base(), dropout=0.0)).train(), inputs()
+    drawn = []
+    for _ in range(2):
+        model(*batch)
+        drawn.append(model.compute_hero_losses(torch.zeros(3, 7))["loss_consistency"])
+    assert drawn[0] > 0 and drawn[0] != drawn[1]

@@ -1,0 +1,126 @@
+"""Promise 7: a base that cannot be wrapped, or a choice that does not exist, gets an error that helps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from hero_plugin import HeroConfig, TwoStage, known_adapters, wrap_model
+from tests.core import emb
+from tests.core.bases import ToyFuser, TuplePredictor, inputs, tuple_base
+
+
+class Unknown(nn.Module):
+    """A base that nobody wrote an adapter for."""
+
+
+def test_an_unknown_base_names_the_known_ones_and_the_way_out():
+    with pytest.raises(TypeError) as error:
+        wrap_model(Unknown())
+    message = str(error.value)
+    assert "no adapter knows Unknown" in message
+    for adapter in known_adapters():
+        assert all(name in message for name in adapter.class_names)
+    for hint in ("EMB", "TwoStage", "hero_plugin.Adapter", "wrap_model(base, adapter=YourAdapter)", "docs/adapters.md"):
+        assert hint in message
+
+
+@pytest.mark.parametrize("missing", ["video_affine", "encoder.w2f", "fuser1", "highlight_layer"])
+def test_a_known_base_in_the_wrong_shape_names_what_is_missing(missing):
+    base = emb.emb()
+    owner = base.get_submodule(missing.rpartition(".")[0])
+    delattr(owner, missing.rpartition(".")[2])
+    with pytest.raises(
+        TypeError, match=f"EMB was recognised by EMBAdapter, but it has no attribute '{missing}"
+    ) as error:
+        wrap_model(base)
+    assert "docs/adapters.md" in str(error.value)
+
+
+def test_wrapping_twice():
+    with pytest.raises(TypeError, match=r"already has HERO around it: unwrap_model\(model\) gives the base back"):
+        wrap_model(wrap_model(tuple_base()))
+
+
+@pytest.mark.parametrize("around", [nn.DataParallel, lambda base: torch.compile(base, backend="eager")])
+def test_wrapping_what_is_already_parallel_or_compiled(around):
+    with pytest.raises(TypeError, match=r"wrap the model itself, then (\w+): \1\(wrap_model\(base\)\)"):
+        wrap_model(around(tuple_base()))
+
+
+def test_what_is_no_module():
+    with pytest.raises(TypeError, match=r"wrap_model takes a torch.nn.Module, got dict"):
+        wrap_model({})
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("level", "levels"), ("mask_rate", "mask_ratio"), ("sgfv", "sgvf")])
+def test_a_misspelt_choice_suggests_the_right_one(wrong, right):
+    with pytest.raises(TypeError, match=f"HeroConfig has no choice '{wrong}'; did you mean '{right}'"):
+        wrap_model(tuple_base(), **{wrong: 2})
+
+
+def test_a_choice_like_no_other_lists_them_all():
+    with pytest.raises(TypeError, match=r"HeroConfig has no choice 'zzz'\. Choices: levels, sgvf, cmtr"):
+        wrap_model(tuple_base(), zzz=2)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"levels": 0}, "levels must be a whole number of at least 1, got 0"),
+        ({"levels": 2.0}, "levels must be a whole number of at least 1, got 2.0"),
+        ({"levels": True}, "levels must be a whole number of at least 1, got True"),
+        ({"stride": 0}, "stride must be a whole number"),
+        ({"num_heads": -1}, "num_heads must be a whole number"),
+        ({"feedforward": 0}, "feedforward must be a whole number"),
+        ({"aggregation_dim": 0}, "aggregation_dim must be a whole number"),
+        ({"mask_ratio": 0.0}, "to mask nothing, set cmtr=False"),
+        ({"mask_ratio": 1.0}, "mask_ratio must be between 0 and 1, got 1.0"),
+        ({"mask_ratio": float("nan")}, "mask_ratio must be between 0 and 1, got nan"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"norm": "middle"}, "norm must be one of 'pre', 'post', got 'middle'"),
+        ({"gate": "tanh"}, "gate must be one of 'residual', 'sigmoid', got 'tanh'"),
+        ({"relevance": "none"}, "relevance must be one of 'base', 'pair', got 'none'"),
+        ({"consistency": "kl"}, "consistency must be one of 'clips', 'bernoulli', got 'kl'"),
+        ({"relevance_weight": -0.1}, "loss weights must not be negative, got relevance_weight=-0.1"),
+        ({"consistency_weight": float("nan")}, "loss weights must not be negative"),
+        ({"norm": "post"}, "identity_start needs norm='pre'"),
+        ({"relevance_weight": 0, "consistency_weight": 0}, "both weights are 0; set cmtr=False"),
+        ({"num_heads": 3}, "dim must be a multiple of num_heads, got dim=16, num_heads=3"),
+    ],
+)
+def test_impossible_values(choice, message):
+    with pytest.raises(ValueError, match=message):
+        wrap_model(tuple_base(), **choice)
+
+
+def test_the_config_is_frozen_and_says_what_the_paper_says():
+    config = HeroConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.levels = 2
+    assert (config.levels, config.stride, config.mask_ratio) == (4, 2, 0.3)
+    assert config.loss_weights == {"loss_relevance": 0.1, "loss_consistency": 0.1}
+    paper = HeroConfig.paper()
+    literal = (paper.norm, paper.gate, paper.normalize, paper.identity_start, paper.positions, paper.projections)
+    assert literal == ("post", "sigmoid", False, False, False, False)
+    assert HeroConfig.paper(levels=8).levels == 8 and HeroConfig.paper(levels=8).gate == "sigmoid"
+
+
+def test_choices_go_over_the_config():
+    model = wrap_model(tuple_base(), 2, config=HeroConfig.paper(), mask_ratio=0.5)
+    assert model.config == HeroConfig.paper(levels=2, mask_ratio=0.5)
+
+
+def test_a_base_without_a_clip_score_asks_for_the_pair():
+    def base():
+        return TwoStage(ToyFuser(6), TuplePredictor(6), 6, project_query=nn.Linear(5, 6))
+
+    model = wrap_model(base(), num_heads=2)
+    with pytest.raises(
+        ValueError, match="TwoStage has no clip score to use as relevance: wrap it with relevance='pair'"
+    ):
+        model(*inputs())
+    assert wrap_model(base(), num_heads=2, relevance="pair")(*inputs())[0].shape == (3, 7)

@@ -1,0 +1,53 @@
+"""PairRelevance against its formula, clip by clip."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hero_plugin import PairRelevance
+from tests.core.bases import lengths_mask, shake
+from tests.core.quick import quick
+
+DIM = 4
+
+
+def loop(head, video, levels, mask):
+    out = torch.empty(video.shape[:3], dtype=torch.float64)
+    for i in range(video.shape[0]):
+        for b in range(video.shape[1]):
+            words = [word for word, real in zip(levels[i, b], mask[b], strict=True) if real]
+            sentence = sum(words, torch.zeros(DIM, dtype=torch.float64)) / max(1, len(words))
+            asked = head.word.weight @ sentence + head.word.bias
+            for t, clip in enumerate(video[i, b]):
+                compared = head.clip.weight[:DIM] @ clip + head.clip.bias[:DIM]
+                alone = head.clip.weight[DIM:] @ clip + head.clip.bias[DIM:]
+                hidden = torch.clamp(compared * asked + alone, min=0)
+                out[i, b, t] = head.score.weight[0] @ hidden + head.score.bias[0]
+    return out
+
+
+@given(
+    levels=st.sampled_from([1, 2, 4]),
+    words=st.lists(st.integers(0, 3), min_size=1, max_size=3).map(tuple),
+    clips=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+@quick
+@torch.no_grad()
+def test_equals_a_loop(levels, words, clips, seed):
+    torch.manual_seed(seed)
+    head, mask = shake(PairRelevance(DIM).double()), lengths_mask(words)
+    video = torch.randn(levels, len(words), clips, DIM, dtype=torch.float64)
+    query = torch.randn(levels, *mask.shape, DIM, dtype=torch.float64)
+    torch.testing.assert_close(head(video, query, mask), loop(head, video, query, mask), rtol=0, atol=1e-10)
+
+
+def test_says_which_shape_is_wrong():
+    head = PairRelevance(DIM)
+    with pytest.raises(ValueError, match=r"levels must be \(N, B, L, D\)=\(N, 2, 6, 4\), got \(2, 2, 5, 4\)"):
+        head(torch.randn(2, 2, 7, DIM), torch.randn(2, 2, 5, DIM), torch.ones(2, 6))
+    with pytest.raises(ValueError, match=r"video must be \(N, B, T, D\)=\(2, 2, T, 4\), got \(1, 2, 7, 4\)"):
+        head(torch.randn(1, 2, 7, DIM), torch.randn(2, 2, 6, DIM), torch.ones(2, 6))
