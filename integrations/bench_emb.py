@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 import tyro
-from hero_plugin.adapters.emb import EMB, EMBConfig
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+
+from hero_plugin.adapters.emb import EMB, EMBConfig
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb
 
 VOCABULARY, WORD_DIM = 1000, 300
 HIGHLIGHT, RANK, THRESHOLD = 5.0, 1.0, 0.6

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor, nn
+
 from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D, mask_bias
-from torch import Tensor, nn
 
 NORM_EPSILON = 1e-6
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from hero_plugin.adapters.emb.layers import mask_logits
 from torch import Tensor
+
+from hero_plugin.adapters.emb.layers import mask_logits
 
 
 def overlap(first: Tensor, second: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 
+from torch import Tensor, nn
+
 from hero_plugin.adapters.emb.attention import CrossAttentionBlock, SelfAttentionBlock
 from hero_plugin.adapters.emb.guides import (
     BoundGuidedCrossAttentionBlock,
@@ -12,7 +14,6 @@ from hero_plugin.adapters.emb.guides import (
     ContentGuidedSelfAttentionBlock,
 )
 from hero_plugin.adapters.emb.proposals import ProposalMap, spread
-from torch import Tensor, nn
 
 Streams = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor, Tensor]
 

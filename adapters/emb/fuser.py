@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D, mask_logits
-from torch import Tensor, nn
 
 
 class ContextQueryAttention(nn.Module):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from hero_plugin.adapters.emb.attention import NORM_EPSILON, AttentionLayer, pair_mask
 from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.proposals import cell_max
-from torch import Tensor, nn
 
 CONTENT_KERNEL = 7
 BOUND_SCALE = 8

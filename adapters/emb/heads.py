@@ -6,10 +6,11 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from hero_plugin.adapters.emb.elastic import confident_proposals
 from hero_plugin.adapters.emb.layers import Conv1D, mask_logits
 from hero_plugin.adapters.emb.losses import highlight_loss, ranking_loss
-from torch import Tensor, nn
 
 
 class HighLightLayer(nn.Module):

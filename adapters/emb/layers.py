@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from hero_plugin.adapters.emb.dropout import Dropout
 from torch import Tensor, nn
+
+from hero_plugin.adapters.emb.dropout import Dropout
 
 MASKED = -1e30
 

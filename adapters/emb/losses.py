@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from hero_plugin.adapters.emb.elastic import between, overlap, pseudo_moment
 from torch import Tensor
+
+from hero_plugin.adapters.emb.elastic import between, overlap, pseudo_moment
 
 
 def elementwise_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from hero_plugin.adapters.emb.config import EMBConfig
 from hero_plugin.adapters.emb.elastic import between, pseudo_moment
 from hero_plugin.adapters.emb.encoder import GuidedAttentionEncoder
@@ -17,7 +19,6 @@ from hero_plugin.adapters.emb.position import CosinePosition
 from hero_plugin.adapters.emb.predictor import ConditionedPredictor
 from hero_plugin.adapters.emb.proposals import ProposalMap, spread
 from hero_plugin.adapters.emb.words import FIRST_WORD, Embedding
-from torch import Tensor, nn
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import Tensor, nn
+
 from hero_plugin.adapters.emb.layers import Conv1D, mask_logits
 from hero_plugin.adapters.emb.recurrence import both_ways
-from torch import Tensor, nn
 
 
 class LSTMBlock(nn.Module):

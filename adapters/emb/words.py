@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D
-from torch import Tensor, nn
 
 PAD, UNK, FIRST_WORD = 0, 1, 2
 

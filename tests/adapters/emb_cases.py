@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from hero_plugin.adapters.emb import EMBConfig
 from torch import Tensor, nn
+
+from hero_plugin.adapters.emb import EMBConfig
 
 WORDS, FEATURES = 50, 24
 

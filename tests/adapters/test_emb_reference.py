@@ -7,16 +7,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.guides import surrounding_max
 from hero_plugin.adapters.emb.proposals import ProposalMap
 from hero_plugin.adapters.emb.recurrence import both_ways
 from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
-
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
 
 

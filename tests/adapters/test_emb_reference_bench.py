@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from hero_plugin.integrations.bench_emb import BenchConfig, interleaved, main
 from hero_plugin.integrations.errors import UserError
-
 from tests.resources import upstream
 
 

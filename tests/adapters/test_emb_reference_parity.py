@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
-from hero_plugin.adapters.emb import EMB, elastic_threshold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hero_plugin.adapters.emb import EMB, elastic_threshold
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
 from tests.adapters.upstream_emb import load_upstream_emb
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hero_plugin.integrations.upstream_emb_clone import UpstreamEMB
 from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb as load_from
-
 from tests.resources import upstream
 
 
