@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from hero_plugin.integrations.annotations import read_annotations
+from hero_plugin.integrations.annotations import ReadReport, read_annotations
 from hero_plugin.integrations.batches import Example, check_records, make_examples
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.feature_bank import FeatureBank, Storage
@@ -60,6 +60,7 @@ def read_data(
     words: Path,
     config: TrainConfig,
     durations: Path | None,
+    screen: Screen | None = None,
 ) -> EmbData:
     """Read and check everything that does not need the features themselves.
 
@@ -73,7 +74,10 @@ def read_data(
     problems = []
     for name, path in paths.items():
         try:
-            sets[name] = read_annotations(path, durations=durations)
+            report = ReadReport()
+            sets[name] = read_annotations(path, durations=durations, on_broken=config.on_broken, report=report)
+            if screen is not None and report.dropped:
+                screen.say(f"{path}: left out {len(report.dropped)} queries that cannot be used (--on-broken drop)")
             check_records(sets[name], store, split, str(path), ", ".join(map(str, features)))
         except DataError as error:
             problems.extend(error.problems)

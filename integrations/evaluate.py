@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.batches import Example
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen, score_cells, scores_table
@@ -44,6 +45,8 @@ class EvalConfig:
     """Another copy of the word table than the run's (of the same vectors)."""
     durations: Path | None = None
     """Lengths of the videos, for annotations that do not hold them."""
+    on_broken: OnBroken | None = None
+    """Queries that cannot be used: error or drop; as in the run unless given."""
     json: Path | None = None
     """Write the scores here."""
     predictions: Path | None = None
@@ -81,8 +84,9 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
         dict(asked),
         features=config.features or settings.features,
         words=config.words or settings.words,
-        config=settings,
+        config=replace(settings, on_broken=config.on_broken or settings.on_broken),
         durations=config.durations or settings.durations,
+        screen=screen,
     )
     loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=choose_device(config.device))
     scores, rows = {}, []

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from hero_plugin import HeroConfig
 from hero_plugin.adapters.emb import EMBConfig
+from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.engine import Recipe
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import Storage
@@ -37,6 +38,8 @@ class TrainConfig:
     """Annotations to score after each epoch, as PATH or NAME=PATH."""
     durations: Path | None = None
     """Lengths of the videos, for annotations that do not hold them (Charades-STA text)."""
+    on_broken: OnBroken = "error"
+    """Queries that cannot be used (outside their video, end before start): list them and stop, or leave them out."""
     features: tuple[Path, ...] = ()
     """A folder of VIDEO.npy or .npz, or an HDF5 file; several are joined along the feature axis."""
     words: Path | None = None

@@ -38,7 +38,9 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
     if config.annotations_val is not None:
         paths["val"] = config.annotations_val
     paths.update(config.test_sets())
-    data = read_data(paths, features=config.features, words=config.words, config=config, durations=config.durations)
+    data = read_data(
+        paths, features=config.features, words=config.words, config=config, durations=config.durations, screen=screen
+    )
     return train(config, data, run, screen)
 
 
