@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hero_plugin.versions import is_compiling
+
 STEPS = 1 << 16
 
 
@@ -25,11 +27,6 @@ class Dropout(nn.Dropout):
         kept = max(1, STEPS - round(self.p * STEPS))
         keep = random_words(input.shape, input.device) <= kept - STEPS // 2 - 1
         return input * keep.to(input.dtype).mul_(STEPS / kept)
-
-
-def is_compiling() -> bool:
-    """Whether a compiler is tracing. The oldest PyTorch we support cannot tell, and says no."""
-    return getattr(torch.compiler, "is_compiling", bool)()
 
 
 def random_words(shape: torch.Size, device: torch.device) -> Tensor:
