@@ -86,6 +86,14 @@ def test_probabilities_stay_probabilities_whatever_the_weights(normalize, seed):
     assert not combined[:, 0].any()
 
 
+def test_certain_scores_do_not_pass_one_by_rounding():
+    """Binary cross-entropy raises on 1.0000001."""
+    for seed in range(40):
+        torch.manual_seed(seed)
+        combined = WeightedAggregation(8, dim=6)(torch.ones(8, 1), {"": "probability"})
+        assert combined <= 1.0
+
+
 @pytest.mark.parametrize("hole", [-1e30, -math.inf])
 def test_padding_stays_padding_when_weights_are_negative(hole):
     aggregate = WeightedAggregation(3, normalize=False)
