@@ -6,6 +6,9 @@ VENV   ?= .venv
 # The CPU build for this virtual environment only; the package itself takes any torch from 2.1 on.
 TORCH  ?= torch==2.13.0
 
+# Tests run side by side in so many processes.
+JOBS   ?= 2
+
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -20,7 +23,7 @@ demo: $(READY)
 	$(BIN)/hero-plugin demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -12,8 +12,8 @@ from hero_plugin.structure import map_tensors
 
 Kind = Literal["logits", "probability", "shared"]
 
-# Bases write -1e30 or -inf at padded clips; no real logit comes near.
-_MASKED = -1e20
+# Bases write -1e30, -1e9, half precision's lowest or -inf at padded clips; no real logit comes near.
+_MASKED = -1e4
 
 
 class WeightedAggregation(nn.Module):
@@ -64,7 +64,7 @@ class WeightedAggregation(nn.Module):
 
         def combine(tensor: Tensor, key: str) -> Tensor:
             kind = kinds.get(key, "logits" if tensor.is_floating_point() else "shared")
-            if kind == "shared":
+            if kind == "shared" or tensor.shape == (1,):  # a scalar has no levels
                 return tensor[0]
             if tensor.shape[:1] != weights.shape:
                 raise ValueError(

@@ -22,7 +22,8 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
         config: where the weights and the kind of consistency come from; None is ``HeroConfig()``.
 
     Example:
-        >>> model, criterion = wrap_model(model), wrap_criterion(criterion)
+        >>> model = wrap_model(model)
+        >>> criterion = wrap_criterion(criterion, model.config)
     """
     if not isinstance(getattr(criterion, "weight_dict", None), dict):
         raise TypeError(

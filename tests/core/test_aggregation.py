@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hero_plugin import WeightedAggregation
 from tests.core.bases import shake
+from tests.core.old_torch import HALF_TYPES
 from tests.core.quick import quick
 
 
@@ -147,7 +148,7 @@ def test_reaches_every_tensor_and_keeps_every_type():
     assert combined["text"] == "as it is" and combined["none"] is None
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALF_TYPES)
 def test_autocast_leaves_what_a_base_computed_in_float32(dtype):
     tensor = torch.tensor([-1e9, 1e6, 1.0001]).expand(4, 1, 3)
     with torch.autocast("cpu", dtype):
@@ -156,7 +157,7 @@ def test_autocast_leaves_what_a_base_computed_in_float32(dtype):
     torch.testing.assert_close(combined, tensor[0])
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALF_TYPES)
 @pytest.mark.parametrize("normalize", [True, False])
 def test_half_precision_outputs_keep_their_type_and_stay_finite(dtype, normalize):
     aggregate = randomized(4, normalize, seed=2).to(dtype)

@@ -8,6 +8,7 @@ import torch
 from hero_plugin import HeroConfig, wrap_model
 from tests.core import emb
 from tests.core.bases import dict_base, inputs, tensors, total_loss, tuple_base
+from tests.core.old_torch import HALF_TYPES
 
 CONFIGS = {
     "default": HeroConfig(),
@@ -93,7 +94,7 @@ def finite(outputs, model):
     assert not [key for key, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", HALF_TYPES)
 @pytest.mark.parametrize("config", ["default", "paper"])
 @pytest.mark.parametrize("name", BASES)
 def test_autocast_is_finite(name, config, dtype):
@@ -108,7 +109,7 @@ def test_autocast_is_finite(name, config, dtype):
         finite(model.eval()(*arguments), model)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", HALF_TYPES)
 @pytest.mark.parametrize("name", BASES)
 def test_autocast_gives_the_types_the_base_gives(name, dtype):
     build, batch, _ = BASES[name]

@@ -8,6 +8,9 @@ import torch
 from hero_plugin import HeroConfig, wrap_model
 from tests.core import emb
 from tests.core.bases import dict_base, inputs, shake, tensors, total_loss, tuple_base
+from tests.core.old_torch import needs_compiler
+
+pytestmark = needs_compiler
 
 
 @pytest.fixture(autouse=True)
