@@ -12,7 +12,6 @@ from hero_plugin.adapters.emb import EMB
 from tests.adapters.upstream_emb import load_upstream_emb
 from tests.core import emb
 from tests.core.bases import shake, tensors
-from tests.core.conftest import one_thread  # noqa: F401
 
 
 @pytest.fixture(params=["reference", "upstream"])
