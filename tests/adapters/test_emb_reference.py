@@ -18,6 +18,7 @@ from hero_plugin.adapters.emb.proposals import ProposalMap
 from hero_plugin.adapters.emb.recurrence import both_ways
 from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
+from tests.old_torch import HALF_TYPES
 
 
 def model_of(seed=0, **fields):
@@ -121,7 +122,7 @@ def test_same_seed_same_bits():
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", HALF_TYPES)
 def test_autocast_is_finite(dtype):
     model, case = model_of(drop_rate=0.2), Case.random(3, 45, 5)
     with torch.autocast("cpu", dtype=dtype):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hero_plugin import WeightedAggregation
 from tests.core.bases import shake
-from tests.core.old_torch import HALF_TYPES
 from tests.core.quick import quick
+from tests.old_torch import HALF_TYPES
 
 
 def loop_weights(aggregate):

@@ -8,7 +8,7 @@ import torch
 from hero_plugin import HeroConfig, wrap_model
 from tests.core import emb
 from tests.core.bases import dict_base, inputs, tensors, total_loss, tuple_base
-from tests.core.old_torch import HALF_TYPES
+from tests.old_torch import HALF_TYPES
 
 CONFIGS = {
     "default": HeroConfig(),

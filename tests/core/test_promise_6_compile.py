@@ -8,7 +8,7 @@ import torch
 from hero_plugin import HeroConfig, wrap_model
 from tests.core import emb
 from tests.core.bases import dict_base, inputs, shake, tensors, total_loss, tuple_base
-from tests.core.old_torch import needs_compiler
+from tests.old_torch import needs_compiler
 
 pytestmark = needs_compiler
 
