@@ -48,7 +48,9 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     data = EmbData(synthetic.sets, MemoryFeatures(synthetic.features), synthetic.vectors, tokenize)
     screen.say(describe(data))
     recipe = recipe_for(config)
-    base = _train(replace(recipe, output=config.output / "emb", base_only=True), data, "EMB     ", screen)
+    # The query figures come once, from the second run, with both models in them.
+    plain = replace(recipe, output=config.output / "emb", base_only=True, figure_queries=0)
+    base = _train(plain, data, "EMB     ", screen)
     hero = replace(recipe, output=config.output / "hero-emb", compare=base.path)
     plugged = _train(hero, data, "HERO-EMB", screen)
     results = {"EMB": base.results()["best"], "HERO-EMB": plugged.results()["best"]}

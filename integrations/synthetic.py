@@ -60,7 +60,7 @@ FUNCTION_WORDS = ("the", "a", "in", "there", "is", "who", "then", "after", "that
 class SyntheticConfig:
     """Sizes and difficulty. The same values give the same data, number for number."""
 
-    train_videos: int = 270
+    train_videos: int = 240
     test_videos: int = 100
     queries: int = 3
     """Sentences a video."""

@@ -1,0 +1,208 @@
+"""The command line: help at once, one clear message for a mistake, statuses that scripts can read."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from hero_plugin import HeroConfig
+from hero_plugin.integrations import cli, emb_cli
+from hero_plugin.integrations.interrupts import Interrupted
+from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.train_config import ConfigError, TrainConfig, config_from, read_settings
+
+
+def run(capsys, *argv: str) -> tuple[int, str, str]:
+    try:
+        status = cli.main(argv)
+    except SystemExit as leaving:
+        status = leaving.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_lists_every_command(capsys, argv):
+    status, out, _ = run(capsys, *argv)
+    assert status == 0
+    assert all(command in out for command in cli.COMMANDS)
+
+
+def test_help_loads_no_command_and_no_plotting():
+    code = (
+        "import sys; from hero_plugin.integrations.cli import main; main(['--help']); "
+        "sys.exit(any(name in sys.modules for name in ('tyro', 'rich', 'matplotlib', 'tensorboard', 'h5py')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["trian", "emb"], "did you mean `hero-plugin train emb`?"),
+        (["evl"], "did you mean `hero-plugin eval`?"),
+        (["train"], "say which: hero-plugin train emb"),
+        (["train", "embb"], "say which: hero-plugin train emb"),
+        (["xyzzy"], "no command 'xyzzy'"),
+    ],
+)
+def test_a_wrong_command_names_the_right_one(capsys, argv, said):
+    status, _, err = run(capsys, *argv)
+    assert status == 2
+    assert said in err
+
+
+def test_a_wrong_flag_names_the_right_one(capsys):
+    status, out, err = run(capsys, "train", "emb", "--batchsize", "3")
+    assert status == 2
+    assert "--batch-size" in out + err
+
+
+def test_version_says_what_runs(capsys):
+    status, out, _ = run(capsys, "--version")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["hero_plugin", "torch", "numpy", "python"]
+
+
+def test_a_missing_extra_is_named_with_the_command_that_brings_it(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "EXTRA", ("tyro", "no_such_module"))
+    status, _, err = run(capsys, "train", "emb")
+    assert status == 2
+    assert 'needs no_such_module: pip install "hero-plugin[train]"' in err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            DataError([Problem("a.json:3", "end before start", "swap them")]),
+            2,
+            "a.json:3: end before start -> swap them",
+        ),
+        (ConfigError("--lr must be positive"), 2, "--lr must be positive"),
+        (FileNotFoundError("no file x"), 2, "no file x"),
+        (Interrupted("stopped; resume with this"), 130, "stopped; resume with this"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_what_goes_wrong_is_one_message_and_a_status(capsys, monkeypatch, error, status, said):
+    def fails(argv):
+        raise error
+
+    monkeypatch.setattr(emb_cli, "train", fails)
+    got, out, err = run(capsys, "train", "emb")
+    assert got == status
+    assert err.strip() == said
+    assert not out
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def fails(argv):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(emb_cli, "train", fails)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", "emb"])
+
+
+def test_all_that_is_wrong_with_the_flags_comes_at_once(capsys, tmp_path):
+    status, _, err = run(capsys, "train", "emb", "--lr", "0", "--words", str(tmp_path / "none.npz"))
+    assert status == 2
+    for line in ("--output is missing", "--annotations-train is missing", "--lr must be positive", "none.npz: no such"):
+        assert line in err
+
+
+def test_every_field_of_hero_is_a_flag(capsys):
+    status, out, _ = run(capsys, "train", "emb", "--help")
+    assert status == 0
+    for field in fields(HeroConfig):
+        assert f"--hero.{field.name.replace('_', '-')}" in out
+
+
+def flags(*argv: str) -> TrainConfig:
+    return emb_cli.parse(TrainConfig, "train emb", argv, default=emb_cli.train_defaults(argv))
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"epochs": 7, "lr": 1, "hero": {"levels": 2}, "features": ["a", "b"]}))
+    config = flags("--config", str(file), "--epochs", "9", "--hero.no-sgvf")
+    assert (config.epochs, config.lr, config.hero.levels, config.hero.sgvf, config.batch_size) == (9, 1.0, 2, False, 16)
+    assert [path.name for path in config.features] == ["a", "b"]
+
+
+def test_paper_is_the_literal_paper_and_ablations_go_on_from_there(tmp_path):
+    assert flags("--paper").hero == HeroConfig.paper()
+    assert flags("--paper", "--hero.levels", "8").hero == HeroConfig.paper(levels=8)
+    file = tmp_path / "settings.json"
+    file.write_text('{"paper": true, "hero": {"cmtr": false}}')
+    assert flags("--config", str(file)).hero == HeroConfig.paper(cmtr=False)
+
+
+def test_resuming_starts_from_the_settings_of_the_run(runs):
+    config = flags("--output", str(runs.hero.path), "--resume")
+    assert config.checked().to_json() == {k: v for k, v in runs.hero.config().items() if k != "versions"}
+    assert config.resume
+
+
+def test_resume_needs_to_know_what(capsys):
+    status, _, err = run(capsys, "train", "emb", "--resume")
+    assert status == 2
+    assert "--resume needs --output" in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epoch": 3}, "no setting 'epoch'; did you mean 'epochs'?"),
+        ({"hero": {"level": 3}}, "no setting 'hero.level'; did you mean 'levels'?"),
+        ({"hero": 3}, "hero must be a table of settings, got 3"),
+        ({"epochs": "3"}, "epochs must be int, got '3'"),
+        ({"epochs": None}, "epochs must not be null"),
+        ({"features": 3}, "features must be a list of paths, got 3"),
+        ({"words": 3}, "words must be a path, got 3"),
+        ({"hero": {"mask_ratio": 2.0}}, "mask_ratio must be in"),
+    ],
+)
+def test_a_settings_file_is_checked_field_by_field(settings, said):
+    if "mask_ratio" in said:
+        said = "mask_ratio must be"
+    with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
+        config_from(settings, "file.json")
+
+
+def test_a_config_survives_its_own_json(runs):
+    config = runs.config(output="somewhere", paper=True, hero={"levels": 2}, compare=str(runs.base.path)).checked()
+    again = config_from(json.loads(json.dumps(config.to_json())), "again")
+    assert again.to_json() == config.to_json()
+    assert again.hero == config.hero == HeroConfig.paper(levels=2)
+
+
+def test_a_settings_file_that_is_none_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_settings(tmp_path / "none.json")
+    (tmp_path / "bad.json").write_text("{\n  no}")
+    with pytest.raises(ConfigError, match=r"bad\.json:2: not JSON"):
+        read_settings(tmp_path / "bad.json")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+def test_toml_is_read_as_well(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text('epochs = 4\nfeatures = ["a"]\n[hero]\nlevels = 2\n')
+    config = config_from(read_settings(file), str(file))
+    assert (config.epochs, config.hero.levels) == (4, 2)
+    file.write_text("epochs = = 4")
+    with pytest.raises(ConfigError, match="not TOML"):
+        read_settings(file)
+
+
+def test_test_sets_have_names(tmp_path):
+    config = TrainConfig(annotations_test=("iid=a/b.json", "ood.json"))
+    assert [(name, str(path)) for name, path in config.test_sets()] == [("iid", "a/b.json"), ("ood", "ood.json")]
+    with pytest.raises(ConfigError, match="different names"):
+        TrainConfig(annotations_test=("a.json", "a.json")).checked()

@@ -1,0 +1,131 @@
+"""Scoring a finished run: the scores of its training, words it never saw, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hero_plugin.integrations.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.checkpoints import CheckpointError
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.evaluate import EvalConfig, load_run, main
+from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.vocabulary import FIRST_WORD, UNK
+from hero_plugin.metrics import grounding_scores
+
+QUIET = Screen(quiet=True)
+
+
+def evaluate(run: RunFolder, **flags: object) -> dict[str, dict[str, float]]:
+    return main(EvalConfig(run=run.path, device="cpu", **flags), QUIET)
+
+
+@pytest.mark.parametrize("kind", ["base", "hero"])
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_scores_are_those_of_the_training(runs, kind, checkpoint):
+    run = getattr(runs, kind)
+    scores = evaluate(run, checkpoint=checkpoint)
+    expected = {name: value for name, value in run.results()[checkpoint].items() if name != "val"}
+    assert scores == {name: pytest.approx(values) for name, values in expected.items()}
+
+
+def test_predictions_and_scores_are_written_and_agree(runs, tmp_path):
+    path = runs.files.root / "seen.json"
+    scores = evaluate(
+        runs.hero, annotations=(f"mine={path}",), json=tmp_path / "scores.json", predictions=tmp_path / "moments.jsonl"
+    )
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["scores"] == scores
+    lines = [json.loads(line) for line in (tmp_path / "moments.jsonl").read_text().splitlines()]
+    records = read_annotations(path)
+    assert [line["query_id"] for line in lines] == [record.query_id for record in records]
+    truth = np.array([record.moments[0] for record in records])
+    again = grounding_scores(np.array([line["moment"] for line in lines]), truth)
+    assert again == pytest.approx(scores["mine"], abs=0.01)
+
+
+@pytest.fixture
+def new_words(runs, tmp_path):
+    """Test queries with a word that no file of the run has, and a table that has a vector for it."""
+    records = [
+        record.replace(sentence=re.sub(r"\b(the|a)\b", "ye", record.sentence))
+        for record in read_annotations(runs.files.root / "seen.json")
+    ]
+    write_annotations(records, tmp_path / "new.json", format="captions")
+    table = runs.files.data.vectors
+    vector = table.get("the")
+    words, vectors = [*table.words, "ye"], np.vstack([table.vectors, vector])
+    np.savez(tmp_path / "words.npz", words=np.array(words), vectors=vectors)
+    return tmp_path
+
+
+def test_a_word_outside_the_vocabulary_gets_its_vector(runs, new_words):
+    data_flags = {"annotations": (str(new_words / "new.json"),), "words": new_words / "words.npz"}
+    loaded = _load(runs.hero, new_words / "new.json", new_words / "words.npz")
+    assert loaded.vocabulary.words[-1] == "ye"
+    table = loaded.task.model.state_dict()["base.embedding_net.word_emb.glove_vec"]
+    torch.testing.assert_close(table[-1], table[loaded.vocabulary.words.index("the")])
+    (items,) = loaded.sets.values()
+    ids = np.concatenate([item.word_ids for item in items])
+    assert len(loaded.vocabulary) - 1 + FIRST_WORD in ids
+    assert UNK not in ids
+    assert evaluate(runs.hero, **data_flags)["new"]
+
+
+def test_a_word_that_the_table_lacks_is_the_learned_unknown(runs, new_words):
+    loaded = _load(runs.hero, new_words / "new.json", runs.files.root / "words.npz")
+    (items,) = loaded.sets.values()
+    assert UNK in np.concatenate([item.word_ids for item in items])
+
+
+def _load(run: RunFolder, annotations: Path, words: Path):
+    from hero_plugin.integrations.emb_data import read_data
+    from hero_plugin.integrations.train_config import config_from
+
+    settings = config_from(run.config(), "config")
+    data = read_data({"new": annotations}, features=settings.features, words=words, config=settings, durations=None)
+    return load_run(run, data, QUIET)
+
+
+def test_what_is_no_run_is_said(tmp_path):
+    with pytest.raises(RunFolderError, match="not the folder of a run"):
+        main(EvalConfig(run=tmp_path), QUIET)
+
+
+def test_an_unknown_checkpoint_is_said(runs):
+    with pytest.raises(UserError, match="best or last, got 'final'"):
+        evaluate(runs.base, checkpoint="final")
+
+
+def test_a_run_that_never_trained_is_said(runs, tmp_path):
+    settings = runs.config(output=str(tmp_path / "run"))
+    run = RunFolder.create(tmp_path / "run", settings.to_json(), resume=False, overwrite=False)
+    run.write_json(run.vocabulary_file, runs.base.vocabulary())
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        evaluate(run)
+
+
+def test_features_of_another_width_are_said(runs, tmp_path):
+    for path in (runs.files.root / "features").iterdir():
+        np.save(tmp_path / path.name, np.zeros((5, 3), np.float32))
+    with pytest.raises(UserError, match="trained on features of width 10, these have 3"):
+        evaluate(runs.base, features=(tmp_path,))
+
+
+def test_vectors_of_another_width_are_said(runs, new_words):
+    np.savez(new_words / "narrow.npz", words=np.array(["ye", "the"]), vectors=np.ones((2, 5), np.float32))
+    with pytest.raises(UserError, match="have 12 numbers, this word table 5"):
+        evaluate(runs.base, annotations=(str(new_words / "new.json"),), words=new_words / "narrow.npz")
+
+
+def test_a_run_without_test_sets_needs_annotations(runs, tmp_path):
+    run = RunFolder.create(tmp_path / "run", TrainConfig().to_json(), resume=False, overwrite=False)
+    with pytest.raises(UserError, match="name some with --annotations"):
+        evaluate(run)

@@ -1,0 +1,110 @@
+"""Several variants and seeds: what is run, what is skipped, and the arithmetic of the table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from hero_plugin.integrations.console import COLUMNS, Screen
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.run_folder import RunFolderError
+from hero_plugin.integrations.sweep import SweepConfig, collect, main, markdown, read_sweep
+
+QUIET = Screen(quiet=True)
+
+
+def plan(runs, folder, **changes):
+    file = folder / "sweep.json"
+    made = {
+        "output": str(folder / "runs"),
+        "seeds": [0, 1],
+        "settings": runs.files.settings(epochs=1, figure_queries=0),
+        "variants": {"EMB": {"base_only": True}, "HERO without CMTR": {"hero": {"cmtr": False}}},
+        **changes,
+    }
+    file.write_text(json.dumps(made))
+    return file
+
+
+def test_every_variant_meets_every_seed_with_its_settings(runs, tmp_path):
+    _, jobs = read_sweep(plan(runs, tmp_path), threads=1)
+    assert [(job.variant, job.seed) for job in jobs] == [
+        ("EMB", 0),
+        ("EMB", 1),
+        ("HERO without CMTR", 0),
+        ("HERO without CMTR", 1),
+    ]
+    assert [job.config.base_only for job in jobs] == [True, True, False, False]
+    assert [job.config.hero.cmtr for job in jobs] == [True, True, False, False]
+    assert jobs[2].config.output.name == "hero-without-cmtr-seed0"
+
+
+def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
+    file = plan(runs, tmp_path)
+    assert main(SweepConfig(file, jobs=2, only=("EMB",)), QUIET) == 0
+    done = {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()}
+    assert done == {"emb-seed0", "emb-seed1"}
+    before = (tmp_path / "runs/emb-seed0/results.json").stat().st_mtime_ns
+    assert main(SweepConfig(file, only=("EMB",)), QUIET) == 0
+    assert (tmp_path / "runs/emb-seed0/results.json").stat().st_mtime_ns == before
+    row = json.loads((tmp_path / "runs/results.json").read_text())["sets"]["seen"]["EMB"]
+    assert row["seeds"] == [0, 1]
+    assert row["mIoU"]["mean"] == pytest.approx(sum(row["mIoU"]["values"]) / 2)
+    assert "| EMB |" in (tmp_path / "runs/results.md").read_text()
+    changed = plan(runs, tmp_path, variants={"EMB": {"base_only": True, "lr": 0.5}})
+    with pytest.raises(RunFolderError, match=r"lr: was 0\.0005, now 0\.5"):
+        main(SweepConfig(changed), QUIET)
+    shutil.rmtree(tmp_path / "runs/emb-seed1")
+    assert main(SweepConfig(file, table_only=True), QUIET) == 0
+    row = json.loads((tmp_path / "runs/results.json").read_text())["sets"]["seen"]["EMB"]
+    assert (row["seeds"], row["mIoU"]["std"]) == ([0], None)
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(runs, tmp_path, capsys):
+    broken = tmp_path / "broken.json"
+    broken.write_text("{}")
+    file = plan(
+        runs,
+        tmp_path,
+        seeds=[0],
+        variants={"broken": {"annotations_train": str(broken)}, "EMB": {"base_only": True}},
+    )
+    assert main(SweepConfig(file), Screen()) == 1
+    assert "failed: broken, seed 0" in capsys.readouterr().out
+    assert (tmp_path / "runs/emb-seed0/results.json").exists()
+    assert "broken.json" in (tmp_path / "runs/broken-seed0.log").read_text()
+
+
+def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
+    _, jobs = read_sweep(plan(runs, tmp_path), threads=1)
+    for job, score in zip(jobs, (10.0, 14.0, 20.0, 20.0), strict=True):
+        job.run.path.mkdir(parents=True)
+        job.run.write_json(job.run.results_file, {"best": {"ood": dict.fromkeys(COLUMNS, score)}})
+    results = collect(jobs, "best")
+    assert results["sets"]["ood"]["EMB"]["R1@0.5"]["mean"] == 12.0
+    assert results["sets"]["ood"]["EMB"]["R1@0.5"]["std"] == pytest.approx(8**0.5)
+    assert "| EMB | 12.00 ± 2.83 | 12.00 ± 2.83 |" in markdown(results)
+    assert "| HERO without CMTR | 20.00 ± 0.00 |" in markdown(results)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": [0]}, "a sweep has output, seeds"),
+        ({"seeds": []}, "seeds must be"),
+        ({"variants": {}}, "variants must name at least one"),
+        ({"variants": {"A": {"levels": 2}}}, "variant 'A': no setting 'levels'"),
+        ({"variants": {"A b": {}, "A-b": {}}}, "share a folder"),
+    ],
+)
+def test_a_wrong_plan_is_told_before_anything_runs(runs, tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
+        main(SweepConfig(plan(runs, tmp_path, **changes)), QUIET)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_variant_is_told(runs, tmp_path):
+    with pytest.raises(UserError, match="no such variant; there are EMB, HERO without CMTR"):
+        main(SweepConfig(plan(runs, tmp_path), only=("HERO",)), QUIET)

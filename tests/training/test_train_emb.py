@@ -1,0 +1,235 @@
+"""EMB and HERO-EMB through the whole training: what a run folder holds, and that it is what was asked for."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from hero_plugin import HeroConfig, HeroModel
+from hero_plugin.adapters.emb import EMB, elastic_threshold
+from hero_plugin.integrations.batches import EmbCollate
+from hero_plugin.integrations.checkpoints import load_checkpoint
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.emb_data import EmbData
+from hero_plugin.integrations.emb_task import in_seconds
+from hero_plugin.integrations.engine import Recipe, Trainer
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.features import MemoryFeatures
+from hero_plugin.integrations.precision import autocast
+from hero_plugin.integrations.problems import DataError
+from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.train_emb import build_task, main
+from hero_plugin.integrations.vocabulary import Vocabulary
+from hero_plugin.integrations.words import tokenize
+
+
+@pytest.fixture
+def built(runs):
+    """A function that builds the task of some settings, and its training examples."""
+    data = EmbData(runs.files.data.sets, MemoryFeatures(runs.files.data.features), runs.files.data.vectors, tokenize)
+    bank = data.bank("auto", 1.0, Screen(quiet=True))
+    vocabulary = Vocabulary.of(data.sentences("train"), data.sentences(), data.vectors, 5.5)
+
+    def build(**changes):
+        torch.manual_seed(0)
+        config = runs.config(output="unused", **changes)
+        task = build_task(config, bank, vocabulary.table(data.vectors), torch.device("cpu"))
+        return task, data.examples("train", bank, vocabulary, 128)
+
+    return build
+
+
+def test_a_run_folder_holds_everything(runs):
+    for run, own in ((runs.base, set()), (runs.hero, {"levels.png"})):
+        names = {path.name for path in run.path.iterdir()}
+        assert names == {
+            "best.pt",
+            "config.json",
+            "figures",
+            "last.pt",
+            "log.jsonl",
+            "results.json",
+            "tensorboard",
+            "vocabulary.json",
+        }
+        pictures = {path.name for path in run.figures.glob("*.png")}
+        assert pictures == {"losses.png", "recall.png"} | own
+        assert len(list((run.figures / "queries").glob("*.png"))) == 1
+        for path in run.figures.rglob("*.png"):
+            assert path.read_bytes().startswith(b"\x89PNG")
+        assert len(list(run.events.glob("events.*"))) == 1
+
+
+def test_the_config_is_complete_and_says_what_it_ran_with(runs):
+    config = runs.hero.config()
+    assert set(asdict(TrainConfig())) - set(config) == {"output", "config", "resume", "overwrite"}
+    assert config["hero"] == json.loads(json.dumps(asdict(HeroConfig())))
+    assert set(config["versions"]) == {"hero_plugin", "torch", "numpy", "python"}
+
+
+def test_the_log_holds_losses_scores_and_level_weights(runs):
+    base, hero = runs.base.history(), runs.hero.history()
+    emb = {"loss", "loss_location", "loss_highlight", "loss_ranking"}
+    assert set(base[0]["losses"]) == emb
+    assert set(hero[0]["losses"]) == emb | {"loss_relevance", "loss_consistency"}
+    assert base[0]["gauges"] == {}
+    for line in hero:
+        assert len(line["gauges"]["level_weights"]) == 4
+        assert sum(line["gauges"]["level_weights"]) == pytest.approx(1.0)
+        assert set(line["metrics"]) == {"val", "seen", "unseen"}
+        parts = line["losses"]
+        total = parts["loss_location"] + 5.0 * parts["loss_highlight"] + parts["loss_ranking"]
+        total += 0.1 * parts["loss_relevance"] + 0.1 * parts["loss_consistency"]
+        assert parts["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_the_result_is_the_best_line_of_the_log(runs):
+    results, history = runs.hero.results(), runs.hero.history()
+    assert results["selected_on"] == "val"
+    assert results["best"] == history[results["best_epoch"] - 1]["metrics"]
+    assert results["last"] == history[-1]["metrics"]
+
+
+def test_base_only_is_emb_and_every_ablation_reaches_the_model(built):
+    assert isinstance(built(base_only=True)[0].model, EMB)
+    model = built(hero={"levels": 2, "sgvf": False, "cmtr": False})[0].model
+    assert isinstance(model, HeroModel)
+    assert model.config == HeroConfig(levels=2, sgvf=False, cmtr=False)
+    assert built(paper=True)[0].model.config == HeroConfig.paper()
+
+
+def test_the_losses_are_those_of_embs_training_script(built):
+    task, examples = built(base_only=True, drop_rate=0.0)
+    batch, epoch = task.collate(examples[:5]), 1
+    task.epochs = 4
+    losses = task.losses(task.model.train(), batch, epoch)
+    torch.manual_seed(0)
+    model, threshold = task.model, elastic_threshold(epoch, 4)
+    h_score, start, end, proposals, p_score, p_mask = model(
+        batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"]
+    )
+    clips = torch.stack([batch["first"], batch["last"]], -1)
+    highlight = model.compute_highlight_loss(
+        h_score, None, batch["v_mask"], clips, proposals, p_score, p_mask, threshold=threshold, extend=0.1
+    )
+    location = model.compute_loss(start, end, batch["first"], batch["last"], proposals, p_score, p_mask, threshold)
+    times, spans = [], []
+    for row in range(5):  # upstream's batch_index_to_time, one by one
+        unit = batch["durations"][row] / batch["clips"][row]
+        times.append([batch["first"][row] * unit, (batch["last"][row] + 1) * unit])
+        spans.append(
+            [[s * unit * m, (e + 1) * unit * m] for (s, e), m in zip(proposals[row], p_mask[row], strict=True)]
+        )
+    ranking = model.compute_ranking_loss(
+        torch.tensor(times), torch.tensor(spans), p_score, p_mask, min_iou=0.3, max_iou=0.7
+    )
+    torch.testing.assert_close(losses["loss"], location + 5.0 * highlight + ranking)
+
+
+def test_a_prediction_is_the_bases_clip_range_in_seconds(built):
+    task, examples = built(base_only=True)
+    batch = task.collate(examples[:6])
+    prediction = task.predict(task.model.eval(), batch)
+    outputs = task.model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
+    first, last = task.model.predictor.extract_index(*outputs[1:3])
+    for row in range(6):
+        unit = batch["durations"][row] / batch["clips"][row]
+        torch.testing.assert_close(prediction.moments[row, 0], torch.stack([first[row] * unit, (last[row] + 1) * unit]))
+    assert ((prediction.scores > 0) & (prediction.scores <= 1)).all()
+    assert not prediction.relevance[batch["v_mask"] == 0].any()
+
+
+def test_relevance_for_figures_is_heros_own_probability(built):
+    task, examples = built()
+    batch = task.collate(examples[:4])
+    prediction = task.predict(task.model.eval(), batch)
+    torch.testing.assert_close(prediction.relevance, task.model.relevance.sigmoid() * batch["v_mask"])
+
+
+def test_clip_ranges_become_seconds():
+    spans = in_seconds(torch.tensor([[[0, 0], [2, 4]]]), torch.tensor([[[0.5]]]))
+    assert spans.tolist() == [[[0.0, 0.5], [1.0, 2.5]]]
+
+
+@pytest.mark.parametrize("base_only", [True, False])
+def test_bf16_gives_finite_losses_and_gradients(built, base_only):
+    task, examples = built(base_only=base_only)
+    batch = task.collate(examples[:6])
+    with autocast("bf16", torch.device("cpu")):
+        losses = task.losses(task.model.train(), batch, 0)
+    losses["loss"].backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    grads = [p.grad for p in task.model.parameters() if p.requires_grad and p.grad is not None]
+    assert grads
+    assert all(torch.isfinite(grad).all() for grad in grads)
+
+
+def test_it_learns_a_handful_of_queries_by_heart(built, tmp_path):
+    task, examples = built(base_only=True, drop_rate=0.0)
+    run = RunFolder.create(tmp_path / "run", {}, resume=False, overwrite=False)
+    task.epochs = 25
+    recipe = Recipe(epochs=25, batch_size=8, lr=8e-3, eval_every=25, checkpoint_seconds=0)
+    trainer = Trainer(task, recipe, examples[:8], run, Screen(quiet=True))
+    trainer.fit({"train": examples[:8]}, select=None)
+    assert run.history()[-1]["metrics"]["train"]["mIoU"] > 80
+
+
+def test_the_same_seed_trains_the_same_weights(runs, tmp_path):
+    again = main(runs.config(output=str(tmp_path / "again"), compare=str(runs.base.path)), Screen(quiet=True))
+    ours, theirs = load_checkpoint(again.last)["model"], load_checkpoint(runs.hero.last)["model"]
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_an_existing_run_is_left_alone(runs):
+    before = runs.base.config_file.read_bytes()
+    with pytest.raises(RunFolderError, match="--resume to continue it"):
+        main(runs.config(output=str(runs.base.path), base_only=True), Screen(quiet=True))
+    with pytest.raises(RunFolderError, match=r"lr: was 0\.0005, now 0\.1"):
+        main(runs.config(output=str(runs.base.path), base_only=True, lr=0.1, resume=True), Screen(quiet=True))
+    assert runs.base.config_file.read_bytes() == before
+
+
+def test_bad_data_is_told_file_by_file_and_leaves_no_checkpoint(runs, tmp_path):
+    records = json.loads((runs.files.root / "train.json").read_text())
+    video = next(iter(records))
+    records["nowhere"] = records[video]
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(records))
+    config = runs.config(output=str(tmp_path / "run"), annotations_train=str(broken))
+    with pytest.raises(DataError, match=r"broken\.json: video nowhere: 2 queries, and no features"):
+        main(config, Screen(quiet=True))
+    assert not (tmp_path / "run" / "last.pt").exists()
+    repaired = runs.config(output=str(tmp_path / "run"), base_only=True, epochs=1)
+    main(replace(repaired, overwrite=True), Screen(quiet=True))
+
+
+def test_broken_features_are_told(runs, tmp_path):
+    features = tmp_path / "features"
+    features.mkdir()
+    for path in (runs.files.root / "features").iterdir():
+        array = np.load(path)
+        if path.stem == "train0003":
+            array[1, 2] = np.nan
+        np.save(features / path.name, array)
+    with pytest.raises(DataError, match="train0003"):
+        main(runs.config(output=str(tmp_path / "run"), features=[str(features)]), Screen(quiet=True))
+
+
+def test_words_that_the_table_lacks_altogether_are_told(runs, tmp_path):
+    np.savez(tmp_path / "other.npz", words=np.array(["bonjour"]), vectors=np.ones((1, 12), np.float32))
+    with pytest.raises(UserError, match="no word of the annotations has a vector"):
+        main(runs.config(output=str(tmp_path / "run"), words=str(tmp_path / "other.npz")), Screen(quiet=True))
+
+
+def test_collate_survives_a_loading_process(runs, built):
+    task, examples = built(base_only=True)
+    assert isinstance(task.collate, EmbCollate)
+    copy = pickle.loads(pickle.dumps(task.collate))
+    ours, theirs = task.collate(examples[:3]), copy(examples[:3])
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
