@@ -19,19 +19,20 @@ History = Sequence[Mapping[str, Any]]
 def losses_figure(history: History) -> Figure:
     """The total loss within the epochs, and each of its parts by epoch."""
     parts = [name for name in history[0]["losses"] if name != "loss"]
-    figure, axes = new_figure(9.5, 3.6, 1, 2)
+    figure, axes = new_figure(9.5, 4.0, 1, 2)
     total, split = axes[0]
     per_epoch = history[0]["step"]
     points = [(step / per_epoch, loss) for line in history for step, loss in line["curve"]]
     total.plot(*zip(*points, strict=True), color=CYCLE[0], alpha=0.45, linewidth=1, label="tenths of an epoch")
-    total.plot(_epochs(history), [line["losses"]["loss"] for line in history], color=CYCLE[0], label="epoch mean")
+    middles = [epoch - 0.5 for epoch in _epochs(history)]
+    total.plot(middles, [line["losses"]["loss"] for line in history], color=CYCLE[0], label="epoch mean")
     total.set(title="Training loss", xlabel="epochs", ylabel="total loss")
     total.legend()
     for name in parts:
         values = [line["losses"][name] for line in history]
         split.plot(_epochs(history), values, marker=_marker(history), markersize=3, label=_plain(name))
     split.set(title="Its parts, unweighted", xlabel="epoch", ylabel="loss (log scale)", yscale="log")
-    split.legend(ncols=2)
+    figure.legend(*split.get_legend_handles_labels(), loc="outside lower right", ncols=len(parts))
     _whole_epochs(split)
     return figure
 
@@ -76,14 +77,15 @@ def levels_figure(history: History) -> Figure | None:
     weights = [line["gauges"].get("level_weights", []) for line in history]
     if len(weights[0]) < 2:
         return None
-    figure, axes = new_figure(5.6, 3.6)
+    figure, axes = new_figure(5.6, 4.0)
     axis = axes[0][0]
     for level, values in enumerate(zip(*weights, strict=True)):
         axis.plot(_epochs(history), values, marker=_marker(history), markersize=3, label=f"level {level}")
     axis.axhline(1 / len(weights[0]), color=MUTED, linewidth=0.8, linestyle="--")
-    axis.annotate("equal", (history[0]["epoch"], 1 / len(weights[0])), color=MUTED, fontsize=8, va="bottom")
+    at = (1.0, 1 / len(weights[0]))
+    axis.annotate(" equal", at, xycoords=("axes fraction", "data"), color=MUTED, fontsize=8, va="center")
     axis.set(title="How much each level counts", xlabel="epoch", ylabel="aggregation weight")
-    axis.legend(ncols=2)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower left", ncols=min(8, len(weights[0])))
     _whole_epochs(axis)
     return figure
 
