@@ -63,7 +63,7 @@ def ground(
     curves = [curves[position][: lengths[index]] for index, position in enumerate(back)] if relevance else []
     # Read once, at the end: until here nothing waited for the device.
     return Grounded(
-        torch.cat(moments).double().cpu().numpy()[back], torch.cat(scores).double().cpu().numpy()[back], curves
+        torch.cat(moments).cpu().double().numpy()[back], torch.cat(scores).cpu().double().numpy()[back], curves
     )
 
 
