@@ -42,7 +42,9 @@ class WeightedAggregation(nn.Module):
         self.templates = nn.Parameter(torch.randn(levels, dim))
         last = nn.Linear(dim, 1)
         self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), last)
-        if not normalize:
+        if normalize:
+            last.register_parameter("bias", None)  # a softmax does not see it
+        else:
             nn.init.constant_(last.bias, 1.0 / levels)
 
     def weights(self) -> Tensor:

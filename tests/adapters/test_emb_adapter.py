@@ -140,7 +140,7 @@ def test_evaluation_as_upstreams_loop_writes_it(base, batch):
     assert ((p_score >= 0) & (p_score <= 1)).all() and not p_score[p_mask == 0].any()
 
 
-UNUSED = ("embedding_net.char_emb", "attention.key.conv1d.bias", "attention.key.bias", "aggregation.mlp.2.bias")
+UNUSED = ("embedding_net.char_emb", "attention.key.conv1d.bias", "attention.key.bias")
 
 
 def test_a_training_step_moves_everything_that_can_learn(base, batch):
