@@ -21,7 +21,8 @@ def loop_weights(aggregate):
     raw = []
     for template in aggregate.templates:
         hidden = [max(0.0, float((row * template).sum() + b)) for row, b in zip(first.weight, first.bias, strict=True)]
-        raw.append(sum(float(w) * h for w, h in zip(last.weight[0], hidden, strict=True)) + (0.0 if last.bias is None else float(last.bias)))
+        bias = 0.0 if last.bias is None else float(last.bias)
+        raw.append(sum(float(w) * h for w, h in zip(last.weight[0], hidden, strict=True)) + bias)
     if not aggregate.normalize:
         return raw
     return [math.exp(w) / sum(math.exp(v) for v in raw) for w in raw]
