@@ -290,35 +290,36 @@ class _SideBySide:
         return np.concatenate([part[: min(counts)] for part in parts], axis=1)
 
 
-class _Sampled:
-    """A store whose long videos are reduced to `max_clips`."""
+class _Around:
+    """The videos of another store, seen differently."""
 
-    def __init__(self, store: FeatureStore, max_clips: int, pooling: Pooling) -> None:
-        self._store, self._max_clips, self._pooling = store, max_clips, pooling
-        self.dim = store.dim
+    def __init__(self, store: FeatureStore) -> None:
+        self._store, self.dim = store, store.dim
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._store
 
     def keys(self) -> list[str]:
         return self._store.keys()
+
+
+class _Sampled(_Around):
+    """A store whose long videos are reduced to `max_clips`."""
+
+    def __init__(self, store: FeatureStore, max_clips: int, pooling: Pooling) -> None:
+        super().__init__(store)
+        self._max_clips, self._pooling = max_clips, pooling
 
     def __getitem__(self, video_id: str) -> np.ndarray:
         return sample_clips(self._store[video_id], self._max_clips, self._pooling)
 
 
-class _Cached:
+class _Cached(_Around):
     """A store that remembers."""
 
     def __init__(self, store: FeatureStore) -> None:
-        self._store, self._seen = store, dict[str, np.ndarray]()
-        self.dim = store.dim
-
-    def __contains__(self, video_id: object) -> bool:
-        return video_id in self._store
-
-    def keys(self) -> list[str]:
-        return self._store.keys()
+        super().__init__(store)
+        self._seen: dict[str, np.ndarray] = {}
 
     def __getitem__(self, video_id: str) -> np.ndarray:
         array = self._seen.get(video_id)

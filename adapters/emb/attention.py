@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -75,9 +76,11 @@ class AttentionLayer(nn.Module):
 class SelfAttentionBlock(nn.Module):
     """Layers in which a sequence attends to itself."""
 
+    layer_type: ClassVar[type[AttentionLayer]] = AttentionLayer
+
     def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(AttentionLayer(dim, num_heads, drop_rate) for _ in range(num_layers))
+        self.layers = nn.ModuleList(self.layer_type(dim, num_heads, drop_rate) for _ in range(num_layers))
 
     def forward(self, target: Tensor, tmask: Tensor | None = None) -> Tensor:
         """target: (B, T, D), tmask: (B, T) -> (B, T, D)."""
@@ -89,9 +92,11 @@ class SelfAttentionBlock(nn.Module):
 class CrossAttentionBlock(nn.Module):
     """Layers in which a target attends to a source."""
 
+    layer_type: ClassVar[type[AttentionLayer]] = AttentionLayer
+
     def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(AttentionLayer(dim, num_heads, drop_rate) for _ in range(num_layers))
+        self.layers = nn.ModuleList(self.layer_type(dim, num_heads, drop_rate) for _ in range(num_layers))
 
     def forward(
         self, source: Tensor, target: Tensor, smask: Tensor | None = None, tmask: Tensor | None = None

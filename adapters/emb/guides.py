@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.adapters.emb.attention import NORM_EPSILON, AttentionLayer, pair_mask
+from hero_plugin.adapters.emb.attention import (
+    NORM_EPSILON,
+    AttentionLayer,
+    CrossAttentionBlock,
+    SelfAttentionBlock,
+    pair_mask,
+)
 from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.proposals import cell_max
 
@@ -118,35 +124,16 @@ def real_targets(query: Tensor, mask: Tensor | None) -> Tensor:
     return (mask if mask.dim() == 2 else (mask > 0).any(-1)).to(query.dtype)
 
 
-class ContentGuidedSelfAttentionBlock(nn.Module):
+class ContentGuidedSelfAttentionBlock(SelfAttentionBlock):
     """Clips attend to themselves, guided by content."""
 
-    def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(ContentGuidedLayer(dim, num_heads, drop_rate) for _ in range(num_layers))
-
-    def forward(self, target: Tensor, tmask: Tensor | None = None) -> Tensor:
-        """target: (B, T, D), tmask: (B, T) -> (B, T, D)."""
-        for layer in self.layers:
-            target = layer(target, mask=tmask)
-        return target
+    layer_type = ContentGuidedLayer
 
 
-class ContentGuidedCrossAttentionBlock(nn.Module):
+class ContentGuidedCrossAttentionBlock(CrossAttentionBlock):
     """Clips attend to words, guided by content."""
 
-    def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(ContentGuidedLayer(dim, num_heads, drop_rate) for _ in range(num_layers))
-
-    def forward(
-        self, source: Tensor, target: Tensor, smask: Tensor | None = None, tmask: Tensor | None = None
-    ) -> Tensor:
-        """source: (B, L, D), target: (B, T, D), smask: (B, L), tmask: (B, T) -> (B, T, D)."""
-        mask = pair_mask(smask, tmask)
-        for layer in self.layers:
-            target = layer(target, source, mask)
-        return target
+    layer_type = ContentGuidedLayer
 
 
 class BoundGuidedSelfAttentionBlock(nn.Module):
