@@ -113,6 +113,8 @@ def convert(
     """
     if output.exists() and (not overwrite or output.resolve() == input.resolve()):
         raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input itself)")
+    if not clip_length > 0 or annotators < 1:
+        raise UserError(f"--clip-length and --annotators must be positive, got {clip_length} and {annotators}")
     lengths = _durations(durations, durations_from_features, clips_per_second)
     report = ReadReport()
     with _bar(f"reading {input.name}") as progress:
@@ -125,8 +127,6 @@ def convert(
             report=report,
             progress=progress,
         )
-    if not clip_length > 0 or annotators < 1:
-        raise UserError(f"--clip-length and --annotators must be positive, got {clip_length} and {annotators}")
     target = format_name(to)
     converted = convert_records(
         records,

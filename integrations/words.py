@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from hero_plugin.integrations.lines import Progress, numbered_bytes
 from hero_plugin.integrations.problems import DataError, Problem, Problems
 
 __all__ = ["WordVectors", "load_word_vectors", "tokenize"]
@@ -97,7 +98,7 @@ def load_word_vectors(
     path: str | os.PathLike[str],
     only: Collection[str] | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> WordVectors:
     """Read word vectors from `.npz` (arrays `words` (V,) and `vectors` (V, dim)) or from GloVe text.
 
@@ -156,7 +157,7 @@ def _load_npz(path: Path) -> WordVectors:
     return WordVectors(names, vectors)
 
 
-def _load_text(path: Path, only: frozenset[str] | None, progress: Callable[[int, int], None] | None) -> WordVectors:
+def _load_text(path: Path, only: frozenset[str] | None, progress: Progress | None) -> WordVectors:
     wanted = None if only is None else {word.encode("utf-8") for word in only}
     blanks = only is None or any(" " in word for word in only)
     problems = Problems()
@@ -201,17 +202,9 @@ def _load_text(path: Path, only: frozenset[str] | None, progress: Callable[[int,
     return WordVectors(list(words), np.stack(list(words.values())) if words else np.zeros((0, dim), np.float32))
 
 
-def _lines(path: Path, progress: Callable[[int, int], None] | None) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines, split at "\\n" alone: some GloVe words hold other characters that Python counts as line ends."""
-    total, done = path.stat().st_size, 0
-    with open(path, "rb") as stream:
-        for number, line in enumerate(stream, 1):
-            done += len(line)
-            if progress is not None and number % 20000 == 0:
-                progress(done, total)
-            yield number, line.rstrip(b"\r\n").rstrip(b" ")
-    if progress is not None:
-        progress(total, total)
+def _lines(path: Path, progress: Progress | None) -> Iterator[tuple[int, bytes]]:
+    for number, line in numbered_bytes(path, progress, every=20_000):
+        yield number, line.rstrip(b"\r\n").rstrip(b" ")
 
 
 def _width(fields: list[bytes]) -> int:

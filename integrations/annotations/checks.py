@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hero_plugin.integrations.lines import Progress, numbered_bytes
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record, clean_sentence
 
@@ -16,7 +17,6 @@ __all__ = ["Checks", "OnBroken", "OnOutside", "Progress", "ReadReport", "as_numb
 
 OnOutside = Literal["clamp", "keep", "error"]
 OnBroken = Literal["error", "drop"]
-Progress = Callable[[int, int], None]  # (bytes read, bytes in all)
 
 _DROP = 'correct it, or leave such queries out with on_broken="drop" (--on-broken drop)'
 
@@ -145,20 +145,11 @@ def as_number(raw: Any) -> float | None:
 
 def numbered_lines(path: Path, checks: Checks, progress: Progress | None = None) -> Iterator[tuple[int, str]]:
     """The non-blank lines of a UTF-8 file, streamed, with their numbers."""
-    total, done = path.stat().st_size, 0
-    with open(path, "rb") as stream:
-        for number, raw in enumerate(stream, 1):
-            done += len(raw)
-            if progress is not None and number % 1000 == 0:
-                progress(done, total)
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
-            except UnicodeDecodeError as error:
-                checks.problem(
-                    f":{number}", f"not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8"
-                )
-                continue
-            if line.strip():
-                yield number, line
-    if progress is not None:
-        progress(total, total)
+    for number, raw in numbered_bytes(path, progress):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+        except UnicodeDecodeError as error:
+            checks.problem(f":{number}", f"not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8")
+            continue
+        if line.strip():
+            yield number, line
