@@ -17,7 +17,7 @@ from hero_plugin.integrations.annotations.writing import raw_sentence, tidy_numb
 from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.records import Record
 
-__all__ = ["read", "write"]
+__all__ = ["qid", "read", "write"]
 
 _KNOWN = ("qid", "query", "duration", "vid", "relevant_clip_ids", "saliency_scores", "relevant_windows")
 
@@ -93,11 +93,15 @@ def write(records: Sequence[Record], path: Path) -> None:
             stream.write(json.dumps(_row(record)) + "\n")
 
 
-def _row(record: Record) -> dict[str, Any]:
+def qid(record: Record) -> str | int:
+    """A record's id as QVHighlights writes it: a number, unless the record's own file had it as text."""
     number = _number(record.query_id)
-    as_text = number is None or record.extra.get("qid") == record.query_id
+    return record.query_id if number is None or record.extra.get("qid") == record.query_id else number
+
+
+def _row(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "qid": record.query_id if as_text else number,
+        "qid": qid(record),
         "query": raw_sentence(record),
         "duration": tidy_number(record.duration),
         "vid": record.video_id,

@@ -1,0 +1,70 @@
+"""Submissions in QVHighlights' form: what a model says of each query, one JSON object a line.
+
+`{"qid", "query", "vid", "pred_relevant_windows": [[start, end, score], ...], "pred_saliency_scores": [...]}`: windows
+in seconds, the likeliest first, and one saliency score for each clip of two seconds. Moment-DETR, its descendants
+and lighthouse write such files, and QVHighlights' official evaluation reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hero_plugin.integrations.annotations.qvhighlights import qid
+from hero_plugin.integrations.annotations.writing import raw_sentence
+from hero_plugin.integrations.files import atomic_write
+from hero_plugin.integrations.records import Record
+
+__all__ = ["SALIENCY", "WINDOWS", "submission_line", "write_submission"]
+
+WINDOWS, SALIENCY = "pred_relevant_windows", "pred_saliency_scores"
+DECIMALS = 4  # as Moment-DETR and its descendants write them
+
+
+def submission_line(
+    record: Record, windows: ArrayLike, scores: ArrayLike, saliency: ArrayLike | None = None
+) -> dict[str, Any]:
+    """The line of one query, its windows sorted by score; equal scores keep their order.
+
+    windows: (K, 2) start and end in seconds; scores: (K,); saliency: (T,), one score a clip, None for a model
+        without. Numbers are rounded to four decimals.
+
+    Raises:
+        ValueError: shapes that do not fit, no window, or numbers that are not finite.
+    """
+    found, weights = np.asarray(windows, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if found.ndim != 2 or found.shape[1] != 2 or not len(found):
+        raise ValueError(f"windows must be (K, 2), start and end of at least one window, got {found.shape}")
+    if weights.shape != found.shape[:1]:
+        raise ValueError(f"scores must be (K,)=({len(found)},), one a window, got {weights.shape}")
+    order = np.argsort(-weights, kind="stable")
+    ranked = np.column_stack([found, weights])[order]
+    line = {"qid": qid(record), "query": raw_sentence(record), "vid": record.video_id}
+    line[WINDOWS] = _rounded("windows and scores", ranked)
+    if saliency is not None:
+        clips = np.asarray(saliency, dtype=np.float64)
+        if clips.ndim != 1 or not len(clips):
+            raise ValueError(f"saliency must be (T,), one score a clip, got {clips.shape}")
+        line[SALIENCY] = _rounded("saliency", clips)
+    return line
+
+
+def write_submission(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> int:
+    """Write lines as they come; the file appears once it is complete. Returns how many there were."""
+    count = 0
+    with atomic_write(path) as stream:
+        for line in lines:
+            stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def _rounded(name: str, values: np.ndarray) -> list[Any]:
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, got {np.count_nonzero(~np.isfinite(values))} that are not")
+    return (values.round(DECIMALS) + 0.0).tolist()  # + 0.0: no minus sign before a zero
