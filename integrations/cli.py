@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 COMMANDS = {
-    "train emb": ("emb_cli:train", "train EMB, plain or with HERO, into a run folder"),
-    "eval": ("emb_cli:evaluate", "score a run on any annotations, write its predictions"),
-    "sweep": ("emb_cli:sweep", "train variants over several seeds, tabulate mean and deviation"),
-    "demo": ("emb_cli:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
+    "train emb": ("commands:train", "train EMB, plain or with HERO, into a run folder"),
+    "eval": ("commands:evaluate", "score a run on any annotations, write its predictions"),
+    "sweep": ("commands:sweep", "train variants over several seeds, tabulate mean and deviation"),
+    "demo": ("commands:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
     "data": ("data_cli:command", "convert annotations, check and render features"),
     "bench emb": ("bench_emb:main", "speed of the reference EMB beside upstream's"),
     "version": ("cli:version", "versions of hero-plugin and of what it runs on"),

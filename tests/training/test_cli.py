@@ -10,7 +10,7 @@ from dataclasses import fields
 import pytest
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations import cli, emb_cli
+from hero_plugin.integrations import cli, commands
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.train_config import ConfigError, TrainConfig, config_from, read_settings
@@ -93,7 +93,7 @@ def test_what_goes_wrong_is_one_message_and_a_status(capsys, monkeypatch, error,
     def fails(argv):
         raise error
 
-    monkeypatch.setattr(emb_cli, "train", fails)
+    monkeypatch.setattr(commands, "train", fails)
     got, out, err = run(capsys, "train", "emb")
     assert got == status
     assert err.strip() == said
@@ -104,7 +104,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def fails(argv):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(emb_cli, "train", fails)
+    monkeypatch.setattr(commands, "train", fails)
     with pytest.raises(ZeroDivisionError):
         cli.main(["train", "emb"])
 
@@ -124,7 +124,7 @@ def test_every_field_of_hero_is_a_flag(capsys):
 
 
 def flags(*argv: str) -> TrainConfig:
-    return emb_cli.parse(TrainConfig, "train emb", argv, default=emb_cli.train_defaults(argv))
+    return commands.parse(TrainConfig, "train emb", argv, default=commands.train_defaults(argv))
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
