@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,11 @@ query = st.lists(moment, max_size=3)
 
 
 def loop(moments, clips, length):
+    """(start, end) fractions of the video -> 0/1 of every clip."""
     row = []
     for place in range(length):
         inside = False
         for start, end in moments:
-            start, end = Fraction(start, SIXTEENTHS), Fraction(end, SIXTEENTHS)
             middle = (place + Fraction(1, 2)) / clips if clips else 2
             holds = Fraction(place) <= (start + end) / 2 * clips < place + 1
             inside = inside or start <= middle <= end or holds
@@ -39,8 +40,22 @@ def test_equals_a_loop(samples):
         torch.tensor([[(s + e) / 2 / SIXTEENTHS, (e - s) / SIXTEENTHS] for s, e in moments]).reshape(-1, 2)
         for moments, _ in samples
     ]
-    expected = [loop(moments, clips, mask.shape[1]) for moments, clips in samples]
+    exact = [[(Fraction(s, SIXTEENTHS), Fraction(e, SIXTEENTHS)) for s, e in moments] for moments, _ in samples]
+    expected = [loop(moments, clips, mask.shape[1]) for moments, (_, clips) in zip(exact, samples, strict=True)]
     assert clip_labels(spans, mask).tolist() == expected
+
+
+@given(st.integers(1, 300), st.sampled_from([1, 2, 3]), st.data())
+@quick
+def test_float32_spans_may_touch_borders_and_middles(clips, clip_length, data):
+    """Seconds on clip borders and clip middles, through the float32 that the field's datasets make of them."""
+    half = st.integers(0, 2 * clips)
+    halves = data.draw(st.lists(st.tuples(half, half).filter(lambda ends: ends[0] < ends[1]), min_size=1, max_size=4))
+    seconds = torch.tensor(halves) * (clip_length / 2)
+    windows = seconds / (clips * clip_length)
+    spans = torch.stack([windows.sum(-1) * 0.5, windows[:, 1] - windows[:, 0]], dim=-1)
+    exact = [(Fraction(start, 2 * clips), Fraction(end, 2 * clips)) for start, end in halves]
+    assert clip_labels([spans], torch.ones(1, clips)).tolist() == [loop(exact, clips, clips)]
 
 
 def test_several_moments_are_a_union():
@@ -59,3 +74,46 @@ def test_fractions_are_of_the_real_video_not_of_the_padded_one():
 
 def test_no_moment_no_clip():
     assert not clip_labels([torch.zeros(0, 2)], torch.ones(1, 4)).any()
+
+
+index = st.integers(0, 12)
+
+
+@given(st.lists(st.tuples(st.lists(st.tuples(index, index), max_size=3), st.integers(0, 10)), min_size=1, max_size=4))
+@quick
+def test_clip_indices_are_inclusive(samples):
+    mask = lengths_mask(tuple(clips for _, clips in samples))
+    spans = [torch.tensor(moments, dtype=torch.long).reshape(-1, 2) for moments, _ in samples]
+    expected = [
+        [
+            float(place < clips and any(first <= place <= max(first, last) for first, last in moments))
+            for place in range(mask.shape[1])
+        ]
+        for moments, clips in samples
+    ]
+    assert clip_labels(spans, mask, "ce").tolist() == expected
+
+
+def test_both_kinds_of_spans_name_the_same_clips():
+    """Seconds [4, 10] of a video of ten clips of 2 s, as upstream's datasets turn them into targets."""
+    normalized, indices = torch.tensor([[0.35, 0.3]]), torch.tensor([[2, 4]])
+    assert torch.equal(
+        clip_labels([normalized], torch.ones(1, 10)),
+        clip_labels([indices], torch.ones(1, 10), "ce"),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_any_float(dtype):
+    spans = [torch.tensor([[0.25, 0.5]], dtype=dtype)]
+    assert clip_labels(spans, torch.ones(1, 8, dtype=dtype)).tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]]
+
+
+def test_whole_numbers_are_not_taken_for_fractions():
+    with pytest.raises(ValueError, match=r"normalized .* got whole numbers: .* span_loss_type='ce'"):
+        clip_labels([torch.tensor([[2, 4]])], torch.ones(1, 10))
+
+
+def test_every_query_has_its_spans():
+    with pytest.raises(ValueError, match=r"one \(moments, 2\) for each of 2 queries, got 1"):
+        clip_labels([torch.tensor([[0.5, 0.5]])], torch.ones(2, 10))

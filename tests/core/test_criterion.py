@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hero_plugin import HeroConfig, clip_labels, hero_losses, wrap_criterion, wrap_model
+from hero_plugin import HeroConfig, clip_labels, consistency_loss, hero_losses, wrap_criterion, wrap_model
 from tests.core.bases import dict_base, inputs, shake, tensors
 
 TARGETS = {
@@ -125,6 +125,58 @@ def test_several_moments_are_a_union():
     wanted = torch.tensor([[1, 1, 0, 0, 0, 0, 1, 1, 0, 0.0]])
     expected = F.binary_cross_entropy_with_logits(model.relevance, wanted)
     torch.testing.assert_close(wrap_criterion(criterion())(outputs, targets)["loss_relevance"], expected)
+
+
+def test_clip_indices_where_the_criterion_classifies_clips():
+    base, model = criterion(), wrap_model(dict_base(), cmtr=False, sgvf=False, levels=2).train()
+    base.span_loss_type = "ce"
+    outputs = model(*inputs(clips=(10,), words=(3,)))
+    targets = {"span_labels": [{"spans": torch.tensor([[0, 1], [6, 7]])}]}
+    wanted = torch.tensor([[1, 1, 0, 0, 0, 0, 1, 1, 0, 0.0]])
+    expected = F.binary_cross_entropy_with_logits(model.relevance, wanted)
+    torch.testing.assert_close(wrap_criterion(base)(outputs, targets)["loss_relevance"], expected)
+
+
+class HighlightCriterion(nn.Module):
+    """Highlights alone: whatever spans the targets carry mean nothing."""
+
+    def __init__(self, **attributes):
+        super().__init__()
+        self.weight_dict = {"loss_saliency": 1.0}
+        self.__dict__.update(attributes)
+
+    def forward(self, outputs, targets):
+        return {"loss_saliency": outputs["saliency_scores"].square().mean()}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "targets"), [({}, {}), ({"use_matcher": False}, {"span_labels": [{"spans": torch.zeros(1, 2)}] * 3})]
+)
+def test_highlights_alone_leave_only_consistency(attributes, targets):
+    """No moments, no clip labels; taking none for "no clip is relevant" would teach the opposite of the highlights."""
+    model = shake(wrap_model(dict_base())).train()
+    outputs = model(*inputs())
+    losses = wrap_criterion(HighlightCriterion(**attributes))(outputs, targets)
+    assert set(losses) == {"loss_saliency", "loss_consistency"}
+    left = outputs["hero"]
+    expected = consistency_loss(left["relevance"], left["masked_relevance"], left["video_mask"])
+    assert torch.equal(losses["loss_consistency"], expected)
+    model = wrap_model(dict_base(), cmtr=False).train()
+    assert set(wrap_criterion(HighlightCriterion(**attributes))(model(*inputs()), targets)) == {"loss_saliency"}
+
+
+def test_the_criterion_sees_the_bases_outputs_alone():
+    """Some criteria walk over all their outputs."""
+
+    class Walking(HighlightCriterion):
+        def forward(self, outputs, targets):
+            assert list(outputs) == seen
+            return {"loss_saliency": outputs["saliency_scores"].sum()}
+
+    outputs = wrap_model(dict_base()).train()(*inputs())
+    seen = [key for key in outputs if key != "hero"]
+    losses = wrap_criterion(Walking())(outputs, TARGETS)
+    assert "loss_relevance" in losses and "hero" in outputs
 
 
 def test_the_criterion_is_still_itself():
