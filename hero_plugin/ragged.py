@@ -1,0 +1,43 @@
+"""Rows of different lengths as one array, and sums over them that round as numpy's sum of each row does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def padded(rows: Sequence[Sequence[Any]], fill: float, width: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, filled up to the longest: (R, longest, *width) float64, and their lengths (R,).
+
+    rows: R sequences of numbers, or of sequences of `width` numbers.
+    """
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    values = np.full((len(rows), int(lengths.max(initial=0)), *width), fill)
+    flat = [item for row in rows for item in row]
+    if flat:
+        values[np.arange(values.shape[1]) < lengths[:, None]] = np.array(flat, dtype=np.float64)
+    return values, lengths
+
+
+def sum_kept(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Sum of each row's kept values, bit for bit what ``np.sum(row[keep])`` gives.
+
+    Zeros in place of the others would not do: numpy adds eight partial sums side by side, so that zeros in
+    between change which values meet first, and so the last bit. Rows with equally many are summed together.
+
+    values, keep: (R, C) -> (R,).
+    """
+    counts = keep.sum(axis=1)
+    flat, starts = values[keep], np.cumsum(counts) - counts
+    sums = np.zeros(len(values))
+    for count in np.unique(counts[counts > 0]):
+        rows = np.flatnonzero(counts == count)
+        sums[rows] = flat[starts[rows, None] + np.arange(count)].sum(axis=1)
+    return sums
+
+
+def percent(fraction: float) -> float:
+    """A percentage with two decimals, rounded as it would be printed."""
+    return float(f"{100 * fraction:.2f}")
