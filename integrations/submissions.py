@@ -8,7 +8,7 @@ and lighthouse write such files, and QVHighlights' official evaluation reads the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from hero_plugin.integrations.annotations.qvhighlights import qid
 from hero_plugin.integrations.annotations.writing import raw_sentence
 from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.records import Record
+from hero_plugin.qvhighlights import qvhighlights_scores
 
-__all__ = ["SALIENCY", "WINDOWS", "submission_line", "write_submission"]
+__all__ = ["SALIENCY", "WINDOWS", "annotation_row", "official_scores", "submission_line", "write_submission"]
 
 WINDOWS, SALIENCY = "pred_relevant_windows", "pred_saliency_scores"
 DECIMALS = 4  # as Moment-DETR and its descendants write them
@@ -52,6 +53,27 @@ def submission_line(
             raise ValueError(f"saliency must be (T,), one score a clip, got {clips.shape}")
         line[SALIENCY] = _rounded("saliency", clips)
     return line
+
+
+def annotation_row(record: Record) -> dict[str, Any]:
+    """What of an annotated query `hero_plugin.qvhighlights.qvhighlights_scores` reads."""
+    return {
+        "qid": qid(record),
+        "duration": record.duration,
+        "relevant_windows": record.moments,
+        "relevant_clip_ids": [clip for clip, _ in record.saliency],
+        "saliency_scores": [scores for _, scores in record.saliency],
+    }
+
+
+def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """QVHighlights' figures of a model's own lines; moment retrieval alone where the records have no saliency.
+
+    lines: one a record, as of `submission_line`, in any order.
+    """
+    if not any(record.saliency for record in records):
+        lines = [{key: value for key, value in line.items() if key != SALIENCY} for line in lines]
+    return qvhighlights_scores(lines, [annotation_row(record) for record in records])
 
 
 def write_submission(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> int:
