@@ -1,0 +1,40 @@
+"""Moments as (center, width) and as (start, end), and how much two of them overlap."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SHORTEST = 1e-12
+"""In place of a length of zero below a fraction, so that moments without length have an overlap too."""
+
+
+def span_cxw_to_xx(spans: Tensor) -> Tensor:
+    """(..., 2) of (center, width) -> (..., 2) of (start, end)."""
+    center, width = spans.unbind(-1)
+    return torch.stack([center - 0.5 * width, center + 0.5 * width], dim=-1)
+
+
+def span_xx_to_cxw(spans: Tensor) -> Tensor:
+    """(..., 2) of (start, end) -> (..., 2) of (center, width)."""
+    start, end = spans.unbind(-1)
+    return torch.stack([(start + end) * 0.5, end - start], dim=-1)
+
+
+def generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Of every pair: first (..., N, 2), second (..., M, 2), of (start, end) -> (..., N, M), in [-1, 1]."""
+    return paired_generalized_temporal_iou(first.unsqueeze(-2), second.unsqueeze(-3))
+
+
+def paired_generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Generalized IoU (Rezatofighi et al., 2019) of moments side by side, in float32 at least.
+
+    first, second: (..., 2) of (start, end), start <= end; the leading shapes broadcast -> (...), in [-1, 1]:
+    intersection over union, less the share of the enclosing moment that neither covers.
+    """
+    dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
+    (start, end), (other_start, other_end) = first.to(dtype).unbind(-1), second.to(dtype).unbind(-1)
+    intersection = (torch.minimum(end, other_end) - torch.maximum(start, other_start)).clamp(min=0)
+    union = (end - start) + (other_end - other_start) - intersection
+    enclosing = torch.maximum(end, other_end) - torch.minimum(start, other_start)
+    return intersection / union.clamp(min=SHORTEST) - (enclosing - union) / enclosing.clamp(min=SHORTEST)
