@@ -1,7 +1,8 @@
-"""Moment-DETR."""
+"""Moment-DETR: a reference implementation that loads upstream checkpoints."""
 
 from __future__ import annotations
 
 from hero_plugin.adapters.detr.config import MomentDETRConfig
+from hero_plugin.adapters.moment_detr.model import MomentDETR
 
-__all__ = ["MomentDETRConfig"]
+__all__ = ["MomentDETR", "MomentDETRConfig"]

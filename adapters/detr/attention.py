@@ -1,0 +1,82 @@
+"""Attention of several heads, with and without projections of its own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hero_plugin.adapters.emb.dropout import Dropout
+
+
+class MultiheadAttention(nn.Module):
+    """`nn.MultiheadAttention`, batch first, under its parameters' names; it returns no weights and so is faster."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * dim, dim)))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
+        self.out_proj = nn.Linear(dim, dim)
+        nn.init.zeros_(self.out_proj.bias)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
+        """query: (B, T, D), key, value: (B, S, D), keep: as in `attend` -> (B, T, D)."""
+        dim = self.out_proj.in_features
+        if query is key:
+            weights, biases = self.in_proj_weight.split((2 * dim, dim)), self.in_proj_bias.split((2 * dim, dim))
+            q, k = F.linear(query, weights[0], biases[0]).chunk(2, dim=-1)
+            v = F.linear(value, weights[1], biases[1])
+        else:
+            parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
+            q, k, v = (F.linear(*part) for part in parts)
+        q, k, v = (split_heads(x, self.num_heads) for x in (q, k, v))
+        return self.out_proj(attend(q, k, v, keep, self.dropout))
+
+
+class ProjectedAttention(nn.Module):
+    """Attention over what was projected before; queries and keys may be wider than values."""
+
+    def __init__(self, value_dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.out_proj = nn.Linear(value_dim, value_dim)
+        nn.init.zeros_(self.out_proj.bias)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
+        """query: (B, heads, T, e), key: (B, heads, S, e), value: (B, heads, S, d), keep: as in `attend` -> (B, T, D)."""
+        return self.out_proj(attend(query, key, value, keep, self.dropout))
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, L, heads·d) -> (B, heads, L, d)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def attendable(padding: Tensor) -> Tensor:
+    """(..., S), True where a key is padding -> (..., S), True where it may be attended to.
+
+    Where all keys are padding, all may be: the average, finite with finite gradients, in place of NaN.
+    """
+    return ~padding | padding.all(-1, keepdim=True)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, dropout: nn.Dropout) -> Tensor:
+    """query: (B, heads, T, e), key: (B, heads, S, e), value: (B, heads, S, d) -> (B, T, heads·d).
+
+    keep: True where attention is allowed, or None; it broadcasts to (B, heads, T, S).
+    """
+    p = dropout.p if dropout.training else 0.0
+    if p and query.device.type == "cpu":
+        # PyTorch has no fused attention with dropout here, and its dropout alone takes longer than the attention.
+        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
+        if keep is not None:
+            scores = scores.masked_fill(~keep, -math.inf)
+        context = dropout(scores.softmax(-1)).to(value.dtype) @ value
+    else:
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=keep, dropout_p=p)
+    return context.transpose(1, 2).flatten(2)
