@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "train emb": ("commands:train", "train EMB, plain or with HERO, into a run folder"),
-    "eval": ("commands:evaluate", "score a run on any annotations, write its predictions"),
+    "eval": ("eval_cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures"),
     "sweep": ("commands:sweep", "train variants over several seeds, tabulate mean and deviation"),
     "demo": ("commands:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
     "data": ("data_cli:command", "convert annotations, check and render features"),

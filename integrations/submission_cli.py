@@ -1,0 +1,126 @@
+"""``hero-plugin eval --submission FILE``: QVHighlights' official figures of what any model predicted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.table import Table
+
+from hero_plugin.highlights import LEVELS
+from hero_plugin.integrations.annotations import load_durations, read_annotations
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.submission_checks import Submission, read_submission
+from hero_plugin.integrations.submissions import SALIENCY, WINDOWS
+from hero_plugin.qvhighlights import qvhighlights_scores
+from hero_plugin.retrieval import LENGTHS, queries_by_length
+
+RETRIEVAL = (
+    ("mAP@0.5", "MR-mAP", "0.5"),
+    ("mAP@0.75", "MR-mAP", "0.75"),
+    ("mAP", "MR-mAP", "average"),
+    ("R1@0.5", "MR-R1", "0.5"),
+    ("R1@0.7", "MR-R1", "0.7"),
+)
+"""Columns of the table, and where their figures are."""
+
+
+@dataclass
+class SubmissionConfig:
+    """Score what any model predicted, by the official evaluation of QVHighlights."""
+
+    submission: Path
+    """Predictions in QVHighlights' form, a JSON object a line."""
+    annotations: Path
+    """What they are scored against: QVHighlights' JSONL, or any format that `hero-plugin data` reads; without
+    saliency (Charades-STA in this form, say), moments alone are scored."""
+    partial: bool = False
+    """Score the queries that both files have; otherwise both must have the same."""
+    durations: Path | None = None
+    """Lengths of the videos, for annotations that do not hold them."""
+    json: Path | None = None
+    """Write all figures here, in the official script's layout."""
+    figure: Path | None = None
+    """Draw the figures here, as a PNG."""
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """The command."""
+    main(tyro.cli(SubmissionConfig, prog="hero-plugin eval", args=list(argv)))
+
+
+def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, dict[str, Any]]:
+    """Score, print and write. Returns the figures, in the official layout."""
+    screen = screen or Screen()
+    durations = None if config.durations is None else load_durations(config.durations)
+    records = read_annotations(config.annotations, durations=durations, on_outside="keep")
+    truth = str(config.annotations)
+    submission = read_submission(config.submission, records, partial=config.partial, truth=truth)
+    scores = qvhighlights_scores(submission.lines, submission.annotations)
+    for table in tables(scores, submission):
+        screen.show(table)
+    for note in submission.notes:
+        screen.say(f"note: {note}")
+    if config.json is not None:
+        write_text(config.json, json.dumps(without_nan(scores), indent=4) + "\n")
+        screen.say(f"figures: {config.json}")
+    if config.figure is not None:
+        from hero_plugin.integrations.figures.official import draw_official
+
+        screen.say(f"drawn: {draw_official(scores, config.figure)}")
+    return scores
+
+
+def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> list[Table]:
+    """Moment retrieval by length of the annotated windows, and highlights by what counts as one; those there are."""
+    made = []
+    if WINDOWS in submission.lines[0]:
+        queries = queries_by_length([row["relevant_windows"] for row in submission.annotations])
+        rows = [(_range(name), queries[name], _figures(scores[name], RETRIEVAL)) for name in LENGTHS]
+        made.append(_table("moment retrieval", [column for column, *_ in RETRIEVAL], rows))
+    if SALIENCY in submission.lines[0]:
+        columns = [("mAP", "HL-mAP"), ("HIT@1", "HL-Hit1")]
+        rows = [
+            (f"{name} (score {level} or more)", len(submission.lines), _figures(scores[f"HL-min-{name}"], columns))
+            for name, level in LEVELS.items()
+        ]
+        made.append(_table("highlights", [column for column, _ in columns], rows))
+    return made
+
+
+def without_nan(scores: Any) -> Any:
+    """Figures of no query as null, which JSON has, for nan, which it has not."""
+    if isinstance(scores, Mapping):
+        return {key: without_nan(value) for key, value in scores.items()}
+    return None if math.isnan(scores) else scores
+
+
+def _figures(part: Mapping[str, Any], columns: Sequence[tuple[str, ...]]) -> list[str]:
+    cells = []
+    for _, *keys in columns:
+        value: Any = part
+        for key in keys:
+            value = value[key]
+        cells.append("-" if math.isnan(value) else f"{value:.2f}")
+    return cells
+
+
+def _range(name: str) -> str:
+    shortest, longest = LENGTHS[name]
+    return name if math.isinf(longest) else f"{name} ({shortest:g} to {longest:g} s]"
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, int, list[str]]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("", no_wrap=True)
+    for column in ("queries", *columns):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, queries, cells in rows:
+        table.add_row(name, str(queries), *cells)
+    return table
