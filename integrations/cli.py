@@ -7,9 +7,13 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 COMMANDS = {
     "train emb": ("commands:train", "train EMB, plain or with HERO, into a run folder"),
+    "train moment_detr": ("commands:train", "the same with Moment-DETR"),
+    "train qd_detr": ("commands:train", "the same with QD-DETR"),
+    "train tr_detr": ("commands:train", "the same with TR-DETR"),
     "eval": ("eval_cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures"),
     "sweep": ("commands:sweep", "train variants over several seeds, tabulate mean and deviation"),
     "demo": ("commands:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
@@ -64,7 +68,7 @@ def version(argv: Sequence[str]) -> None:
 
 def _command(words: list[str]) -> str | None:
     for length in (2, 1):
-        name = " ".join(words[:length])
+        name = " ".join(words[:length]).replace("-", "_")
         if name in COMMANDS:
             return name
     return None
@@ -84,7 +88,8 @@ def _unknown(words: list[str]) -> str:
 
 def _load(name: str) -> Callable[[Sequence[str]], int | None]:
     module, function = COMMANDS[name][0].split(":")
-    return getattr(importlib.import_module(f"hero_plugin.integrations.{module}"), function)
+    command = getattr(importlib.import_module(f"hero_plugin.integrations.{module}"), function)
+    return partial(command, base=name.split()[1]) if name.startswith("train ") else command
 
 
 def _run(command: Callable[[Sequence[str]], int | None], argv: list[str]) -> int:

@@ -11,22 +11,24 @@ from typing import TypeVar
 import tyro
 
 from hero_plugin import HeroConfig
+from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.train_config import ConfigError, TrainConfig, config_from, read_settings
+from hero_plugin.integrations.settings import ConfigError, read_settings
+from hero_plugin.integrations.train_config import TrainConfig
 
 Config = TypeVar("Config")
 
 
-def train(argv: Sequence[str]) -> None:
-    """``hero-plugin train emb``."""
-    config = parse(TrainConfig, "train emb", argv, default=train_defaults(argv))
-    from hero_plugin.integrations.train_emb import main
+def train(argv: Sequence[str], base: str = "emb") -> None:
+    """``hero-plugin train BASE``."""
+    config = parse(BASES[base].config, f"train {base}", argv, default=train_defaults(argv, base))
+    from hero_plugin.integrations.training import main
 
     try:
         main(config)
     except (Interrupted, KeyboardInterrupt):  # the latter while it reads or draws
-        again = f"hero-plugin train emb --output {shlex.quote(str(config.output))} --resume"
+        again = f"hero-plugin train {base} --output {shlex.quote(str(config.output))} --resume"
         raise Interrupted(f"stopped; everything is saved. Resume with: {again}") from None
 
 
@@ -55,15 +57,16 @@ def demo(argv: Sequence[str]) -> None:
         raise Interrupted("stopped; run the demo again to start it afresh") from None
 
 
-def train_defaults(argv: Sequence[str]) -> TrainConfig:
-    """What the flags start from: the run to resume, else a settings file, else the paper's recipe."""
-    start = TrainConfig()
+def train_defaults(argv: Sequence[str], base: str = "emb") -> TrainConfig:
+    """What the flags start from: the run to resume, else a settings file, else the base's recipe."""
+    start = BASES[base].config()
     output, file = _value(argv, "--output"), _value(argv, "--config")
     if "--resume" in argv:
         if output is None:
             raise ConfigError("--resume needs --output: the folder of the run to continue")
         if (Path(output) / "config.json").is_file():
-            start = config_from(RunFolder.open(Path(output)).config(), f"{output}/config.json")
+            settings = {"base": "emb", **RunFolder.open(Path(output)).config()}  # early runs do not name theirs
+            start = config_from(settings, f"{output}/config.json", start)
     if file is not None:
         start = config_from(read_settings(Path(file)), file, start)
     if "--paper" in argv and not start.paper:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.console import Screen, score_cells, scores_table
+from hero_plugin.integrations.emb_config import EmbTrainConfig
 from hero_plugin.integrations.emb_data import EmbData
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import MemoryFeatures
@@ -17,8 +18,7 @@ from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.synthetic import SyntheticConfig, make_synthetic
 from hero_plugin.integrations.task import Scores
-from hero_plugin.integrations.train_config import TrainConfig
-from hero_plugin.integrations.train_emb import train
+from hero_plugin.integrations.training import train
 from hero_plugin.integrations.words import tokenize
 
 MARK = "demo.json"
@@ -65,9 +65,9 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     return results
 
 
-def recipe_for(config: DemoConfig) -> TrainConfig:
+def recipe_for(config: DemoConfig) -> EmbTrainConfig:
     """The paper's recipe on a smaller model, for smaller data: hidden size 64, learning rate 1e-3."""
-    return TrainConfig(
+    return EmbTrainConfig(
         epochs=config.epochs,
         seed=config.seed,
         threads=config.threads,
@@ -95,7 +95,7 @@ def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:
     screen.show(scores_table(rows, ("test words", "model"), "R1 at IoU 0.3, 0.5, 0.7 and mean IoU, in percent"))
 
 
-def _train(config: TrainConfig, data: EmbData, label: str, screen: Screen) -> RunFolder:
+def _train(config: EmbTrainConfig, data: EmbData, label: str, screen: Screen) -> RunFolder:
     run = RunFolder.create(config.output, config.to_json(), resume=False, overwrite=True)
     return train(config, data, run, Screen(screen.console, label=label, quiet=screen.quiet), table=False)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from hero_plugin import HeroModel
 from hero_plugin.adapters.emb import EMBConfig, elastic_threshold
 from hero_plugin.integrations.batches import EmbCollate, Example
-from hero_plugin.integrations.task import Batch, Prediction
+from hero_plugin.integrations.grounding import Grounded, score
+from hero_plugin.integrations.task import Batch, Prediction, Scores
 
 
 class EmbTask:
@@ -18,6 +19,8 @@ class EmbTask:
 
     epochs: how many there will be; the labels grow elastic along them.
     """
+
+    scores_relevance = False
 
     def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs
@@ -80,12 +83,18 @@ class EmbTask:
     def truth(self, item: Example) -> Sequence[tuple[float, float]]:
         return item.record.moments
 
+    def scores(self, items: Sequence[Example], grounded: Grounded) -> Scores:
+        return score(self, items, grounded)
+
+    def merit(self, scores: Scores) -> float:
+        """The sum of the four."""
+        return sum(scores.values())
+
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
-        """The weights of the levels, and how strongly each level's words filter the clips."""
+        """The weights of the levels."""
         if not isinstance(model, HeroModel) or not model.config.active:
             return {}
-        gauges = {"level_weights": model.level_weights().tolist()}
-        return gauges
+        return {"level_weights": model.level_weights().tolist()}
 
 
 def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:

@@ -27,10 +27,9 @@ from hero_plugin.integrations.optimizers import OptimizerName, build_optimizer
 from hero_plugin.integrations.precision import Amp, autocast, loss_scaler
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.sampler import EpochOrder
-from hero_plugin.integrations.schedules import linear_decay, set_learning_rate
+from hero_plugin.integrations.schedules import Schedule, linear_decay, set_learning_rate, step_decay
 from hero_plugin.integrations.seeding import random_state, restore_random_state
 from hero_plugin.integrations.task import Scores, Task
-from hero_plugin.metrics import scores_of
 
 
 class Diverged(UserError):
@@ -45,6 +44,8 @@ class Recipe:
     batch_size: int = 16
     eval_batch_size: int = 64
     lr: float = 5e-4
+    schedule: Schedule = "linear"
+    lr_drop: int = 400
     warmup: float = 0.0
     optimizer: OptimizerName = "adam"
     weight_decay: float = 0.01
@@ -74,6 +75,15 @@ class Progress:
     best: float = -math.inf
     best_epoch: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A set after an epoch."""
+
+    scores: Scores
+    ious: np.ndarray
+    """(annotated queries,)"""
 
 
 class Trainer:
@@ -109,8 +119,8 @@ class Trainer:
             with Interrupts() as interrupts, self.screen.training(self.recipe.epochs, len(self.order)):
                 while self.progress.epoch < self.recipe.epochs:
                     losses = self.train_one_epoch(interrupts)
-                    ious = self.evaluate(evaluations, interrupts)
-                    self.finish_epoch(losses, ious, select)
+                    scored = self.evaluate(evaluations, interrupts)
+                    self.finish_epoch(losses, scored, select)
         finally:
             self.events.close()
 
@@ -118,15 +128,13 @@ class Trainer:
         """Every batch that this epoch has left. Returns the means of its losses."""
         task, recipe, progress = self.task, self.recipe, self.progress
         model = task.model.train()
-        total = len(self.order) * recipe.epochs
         interval = max(1, len(self.order) // 10)
         started = time.monotonic() - progress.seconds
         left = self.order.batches(progress.epoch)[progress.step :]
         self.screen.position(progress.epoch, progress.step)
         for batch in batches(task.collate, self.items, left, self.device, recipe.workers):
             done = progress.epoch * len(self.order) + progress.step
-            rate = recipe.lr * linear_decay(done, total, round(recipe.warmup * total))
-            set_learning_rate(self.optimizer, rate)
+            set_learning_rate(self.optimizer, recipe.lr * self._decay(done))
             with autocast(recipe.amp, self.device):
                 losses = task.losses(model, batch, progress.epoch)
             self.optimizer.zero_grad(set_to_none=True)
@@ -150,8 +158,8 @@ class Trainer:
                 self.save()
         return {name: value.item() / progress.step for name, value in progress.sums.items()}
 
-    def evaluate(self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts) -> dict[str, np.ndarray]:
-        """Overlaps by set, in the epochs that are due for them: every ``eval_every``-th, and the last."""
+    def evaluate(self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts) -> dict[str, Scored]:
+        """Scores by set, in the epochs that are due for them: every ``eval_every``-th, and the last."""
         recipe, number = self.recipe, self.progress.epoch + 1
         if number % recipe.eval_every and number != recipe.epochs:
             return {}
@@ -161,7 +169,7 @@ class Trainer:
             if interrupts.requested:
                 self._leave()
 
-        ious = {}
+        scored = {}
         for name, items in evaluations.items():
             self.screen.evaluating(name, -(-len(items) // recipe.eval_batch_size))
             grounded = ground(
@@ -170,19 +178,20 @@ class Trainer:
                 recipe.eval_batch_size,
                 amp=recipe.amp,
                 workers=recipe.workers,
+                relevance=self.task.scores_relevance,
                 after_batch=after_batch,
             )
-            ious[name] = overlaps(self.task, items, grounded)
-        return ious
+            scored[name] = Scored(self.task.scores(items, grounded), overlaps(self.task, items, grounded))
+        return scored
 
-    def finish_epoch(self, losses: Scores, ious: dict[str, np.ndarray], select: str | None) -> None:
+    def finish_epoch(self, losses: Scores, scored: dict[str, Scored], select: str | None) -> None:
         """Log the epoch that has just ended, keep its weights if they are the best, and save.
 
         ``last.pt`` comes last: whoever dies before it repeats the epoch's end and writes the same again.
         """
         progress, number = self.progress, self.progress.epoch + 1
-        metrics = {name: scores_of(values) for name, values in ious.items()}
-        merit = sum(metrics[select].values()) if select in metrics else -math.inf
+        metrics = {name: each.scores for name, each in scored.items()}
+        merit = self.task.merit(metrics[select]) if select in metrics else -math.inf
         # With no set to choose on, the last epoch is kept, not the one that is luckiest on a test set.
         if merit > progress.best or (select is None and number == self.recipe.epochs):
             progress.best, progress.best_epoch = merit, number
@@ -195,7 +204,7 @@ class Trainer:
             "losses": losses,
             "curve": progress.curve,
             "metrics": metrics,
-            "recall": {name: recall_curve(values) for name, values in ious.items()},
+            "recall": {name: recall_curve(each.ious) for name, each in scored.items()},
             "gauges": self.task.gauges(self.task.model),
             "best_epoch": progress.best_epoch,
             "seconds": round(progress.seconds, 3),
@@ -232,6 +241,14 @@ class Trainer:
             self.progress = Progress(**state["progress"])
         self.run.truncate(self.progress.epoch)
         self.events.restart(self.run.history())
+
+    def _decay(self, step: int) -> float:
+        recipe = self.recipe
+        total = len(self.order) * recipe.epochs
+        warmup = round(recipe.warmup * total)
+        if recipe.schedule == "step":
+            return step_decay(step, recipe.lr_drop * len(self.order), warmup)
+        return linear_decay(step, total, warmup)
 
     def _leave(self) -> None:
         self.save()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +11,22 @@ from typing import Any
 import torch
 
 from hero_plugin.integrations.annotations.checks import OnBroken
-from hero_plugin.integrations.batches import Example
+from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen, score_cells, scores_table
-from hero_plugin.integrations.emb_data import EmbData, read_data
-from hero_plugin.integrations.emb_task import EmbTask
+from hero_plugin.integrations.data import GroundingData
+from hero_plugin.integrations.detr_task import DetrTask
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.files import atomic_write
-from hero_plugin.integrations.grounding import Grounded, ground, score
+from hero_plugin.integrations.grounding import Grounded, ground
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.train_config import TrainConfig, config_from
-from hero_plugin.integrations.train_emb import build_task
+from hero_plugin.integrations.submissions import write_submission
+from hero_plugin.integrations.task import Task
+from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.training import show_official
 from hero_plugin.integrations.vocabulary import Vocabulary
-
-WORD_TABLE = "embedding_net.word_emb.glove_vec"
 
 
 @dataclass
@@ -43,6 +43,8 @@ class EvalConfig:
     """Other features than the run's."""
     words: Path | None = None
     """Another copy of the word table than the run's (of the same vectors)."""
+    query_features: Path | None = None
+    """Another folder of queries' features than the run's (DETRs)."""
     durations: Path | None = None
     """Lengths of the videos, for annotations that do not hold them."""
     on_broken: OnBroken | None = None
@@ -50,7 +52,7 @@ class EvalConfig:
     json: Path | None = None
     """Write the scores here."""
     predictions: Path | None = None
-    """Write each query's moment here, one JSON line a query."""
+    """Write each query's moment here, one JSON line a query; of a DETR, a submission in QVHighlights' form."""
     batch_size: int = 64
     """Queries at once."""
     device: str = "auto"
@@ -63,10 +65,10 @@ class EvalConfig:
 class LoadedRun:
     """A run that can ground: its model, and the sets it was loaded for."""
 
-    task: EmbTask
+    task: Task
     config: TrainConfig
     vocabulary: Vocabulary
-    sets: dict[str, list[Example]]
+    sets: dict[str, list[Any]]
     epoch: int
 
 
@@ -77,74 +79,78 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     settings = config_from(run.config(), str(run.config_file))
     if config.threads:
         torch.set_num_threads(config.threads)
-    asked = TrainConfig(annotations_test=config.annotations).test_sets() or settings.test_sets()
-    if not asked:
+    asked = with_inputs(settings, config)
+    if not asked.test_sets():
         raise UserError(f"{config.run}: the run has no test sets; name some with --annotations")
-    data = read_data(
-        dict(asked),
-        features=config.features or settings.features,
-        words=config.words or settings.words,
-        config=replace(settings, on_broken=config.on_broken or settings.on_broken),
-        durations=config.durations or settings.durations,
-        screen=screen,
-    )
+    data = BASES[settings.base].read(asked, dict(asked.test_sets()), screen)
     loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=choose_device(config.device))
     scores, rows = {}, []
     predicted: list[dict[str, Any]] = []
     for name, items in loaded.sets.items():
         grounded = ground_with_bar(loaded, name, items, config.batch_size, screen)
-        scores[name] = score(loaded.task, items, grounded)
+        scores[name] = loaded.task.scores(items, grounded)
         unseen = loaded.vocabulary.unseen(word for words in data.sentences(name) for word in words)
         rows.append((name, str(len(items)), str(len(unseen)), *score_cells(scores[name])))
-        predicted.extend({"set": name, **line} for line in prediction_lines(items, grounded))
-    title = f"{'EMB' if settings.base_only else 'HERO-EMB'}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
+        predicted.extend(prediction_lines(loaded.task, name, items, grounded))
+    title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
     screen.show(scores_table(rows, ("set", "queries", "untrained words"), title))
+    show_official(scores, screen)
     if config.json is not None:
         result = {"run": str(config.run), "checkpoint": config.checkpoint, "epoch": loaded.epoch}
         with atomic_write(config.json) as stream:
             stream.write(json.dumps({**result, "scores": scores}, indent=2) + "\n")
     if config.predictions is not None:
-        with atomic_write(config.predictions) as stream:
-            stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in predicted)
+        write_submission(config.predictions, predicted)
     return scores
+
+
+def with_inputs(settings: TrainConfig, config: EvalConfig) -> TrainConfig:
+    """The run's settings, with whatever else the evaluation is told to read."""
+    given = {name: getattr(config, name) for name in ("features", "words", "query_features", "durations", "on_broken")}
+    changes = {name: value for name, value in given.items() if value}
+    if config.annotations:
+        changes["annotations_test"] = config.annotations
+    if not hasattr(settings, "query_features") and config.query_features:
+        raise UserError(f"--query-features is for the DETRs, {config.run} is a run of {settings.title}")
+    if getattr(settings, "query_features", None) and config.words:
+        raise UserError(f"{config.run} was trained on queries' features; give --query-features, not --words")
+    return replace(settings, **changes)
 
 
 def load_run(
     run: RunFolder,
-    data: EmbData,
+    data: GroundingData,
     screen: Screen,
     *,
     checkpoint: str = "best",
     device: torch.device | str = "cpu",
     bank: FeatureBank | None = None,
 ) -> LoadedRun:
-    """A run's model with its vocabulary extended to the words of ``data``, and ``data`` as its examples.
+    """A run's model for the words of ``data``, and ``data`` as its examples.
 
-    Old words keep the vectors of the checkpoint; new ones get theirs from ``data.vectors``, scaled alike.
+    Raises:
+        UserError: features or word vectors are not of the run's kind, or ``data`` is not of its base's.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint must be best or last, got {checkpoint!r}")
     settings = config_from(run.config(), str(run.config_file))
+    base = BASES[settings.base]
+    if not isinstance(data, base.data):
+        raise UserError(f"{run.path}: a run of {settings.title} cannot read the queries of this base")
     state = load_checkpoint(run.best if checkpoint == "best" else run.last)
-    known = Vocabulary.from_json(run.vocabulary())
-    vocabulary = known.extended(data.sentences(), data.vectors)
     bank = bank or data.bank(settings.storage, settings.memory, screen)
-    new = Vocabulary(vocabulary.words[len(known) :], known.scale)
-    weights = _with_words(state["model"], new, data)
-    check_widths(run, weights, bank)
-    name = _word_table(weights)
-    task = build_task(settings, bank, weights[name].numpy(), torch.device(device))
-    task.model.load_state_dict(weights)
+    known = Vocabulary.from_json(run.vocabulary())
+    try:
+        task, vocabulary = base.trained(settings, data, bank, known, state["model"], torch.device(device))
+    except UserError as error:
+        raise UserError(f"{run.path}: {error}") from error
     task.model.eval()
-    max_words = task.settings.max_pos_len
-    sets = {name: data.examples(name, bank, vocabulary, max_words) for name in data.sets}
+    sets = {name: base.examples(settings, data, name, bank, vocabulary) for name in data.sets}
     epoch = state["epoch"] if "epoch" in state else state["progress"]["epoch"]
     return LoadedRun(task, settings, vocabulary, sets, epoch)
 
 
-def ground_with_bar(
-    loaded: LoadedRun, name: str, items: Sequence[Example], batch_size: int, screen: Screen
-) -> Grounded:
+def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_size: int, screen: Screen) -> Grounded:
     total, done = -(-len(items) // batch_size), 0
     with screen.working(f"scoring {name}", total) as progress:
 
@@ -153,13 +159,19 @@ def ground_with_bar(
             done += 1
             progress(done, total)
 
-        return ground(loaded.task, items, batch_size, amp=loaded.config.amp, after_batch=after_batch)
+        wanted = loaded.task.scores_relevance
+        return ground(loaded.task, items, batch_size, amp=loaded.config.amp, relevance=wanted, after_batch=after_batch)
 
 
-def prediction_lines(items: Sequence[Example], grounded: Grounded) -> list[dict[str, Any]]:
-    """One dict a query: ids, the moment in seconds, and the probability of its boundaries."""
+def prediction_lines(task: Task, name: str, items: Sequence[Any], grounded: Grounded) -> list[dict[str, Any]]:
+    """One dict a query. Of a DETR, a line of a submission in QVHighlights' form; of EMB, ids, the moment in seconds,
+    and the probability of its boundaries.
+    """
+    if isinstance(task, DetrTask):
+        return task.submission(items, grounded)
     return [
         {
+            "set": name,
             "query_id": item.record.query_id,
             "video_id": item.record.video_id,
             "sentence": item.record.sentence,
@@ -168,31 +180,3 @@ def prediction_lines(items: Sequence[Example], grounded: Grounded) -> list[dict[
         }
         for index, item in enumerate(items)
     ]
-
-
-def check_widths(run: RunFolder, weights: Mapping[str, torch.Tensor], bank: FeatureBank) -> None:
-    """Raise ``UserError`` where the features are not as wide as those that the run was trained on."""
-    name = next(key for key in weights if key.endswith("video_affine.linear.conv1d.weight"))
-    width = weights[name].shape[1]
-    if width != bank.dim:
-        raise UserError(
-            f"{run.path}: trained on features of width {width}, these have {bank.dim}; give --features of the same kind"
-        )
-
-
-def _with_words(weights: Mapping[str, torch.Tensor], new: Vocabulary, data: EmbData) -> dict[str, torch.Tensor]:
-    name = _word_table(weights)
-    table = weights[name]
-    if not len(new):
-        return dict(weights)
-    if table.shape[1] != data.vectors.dim:
-        raise UserError(
-            f"the run's word vectors have {table.shape[1]} numbers, this word table {data.vectors.dim}; "
-            "give --words the table that the run was trained with"
-        )
-    added = torch.from_numpy(new.table(data.vectors))
-    return {**weights, name: torch.cat([table, added])}
-
-
-def _word_table(weights: Mapping[str, torch.Tensor]) -> str:
-    return next(key for key in weights if key.endswith(WORD_TABLE))

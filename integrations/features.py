@@ -17,9 +17,17 @@ import numpy as np
 from hero_plugin.integrations.problems import DataError, Problem, Problems
 from hero_plugin.integrations.records import Record
 
-__all__ = ["FeatureStore", "MemoryFeatures", "Pooling", "check_features", "open_features", "sample_clips"]
+__all__ = [
+    "FeatureStore",
+    "MemoryFeatures",
+    "Pooling",
+    "check_features",
+    "open_features",
+    "sample_clips",
+    "unit_length",
+]
 
-Pooling = Literal["mean", "subsample"]
+Pooling = Literal["mean", "subsample", "cut"]
 
 
 @runtime_checkable
@@ -47,6 +55,8 @@ def open_features(
     *,
     max_clips: int | None = None,
     pooling: Pooling = "mean",
+    normalize: bool = False,
+    array: str = "features",
     cache: bool = False,
 ) -> FeatureStore:
     """Open clip features.
@@ -56,6 +66,8 @@ def open_features(
         Several paths are concatenated along the width, as Moment-DETR does with SlowFast and CLIP; where their
         numbers of clips differ by a little, the longer ones are cut (by more than 2 and more than a tenth: an error).
     max_clips: reduce longer videos to so many clips; see `sample_clips`.
+    normalize: scale each clip's features to length 1, those of each path for themselves, as Moment-DETR does.
+    array: what the array of a `.npz` is called.
     cache: keep arrays in memory once read.
 
     Nothing is read before it is asked for, except one array, for its width.
@@ -67,9 +79,11 @@ def open_features(
         raise ValueError("open_features needs at least one path")
     if max_clips is not None and max_clips < 1:
         raise ValueError(f"max_clips must be 1 or more, got {max_clips}")
-    if pooling not in ("mean", "subsample"):
-        raise ValueError(f'pooling must be "mean" or "subsample", got {pooling!r}')
-    stores = [_open_one(Path(path)) for path in paths]
+    if pooling not in ("mean", "subsample", "cut"):
+        raise ValueError(f'pooling must be "mean", "subsample" or "cut", got {pooling!r}')
+    stores = [_open_one(Path(path), array) for path in paths]
+    if normalize:
+        stores = [_Normalized(store) for store in stores]
     store: FeatureStore = stores[0] if len(stores) == 1 else _SideBySide(stores)
     if max_clips is not None:
         store = _Sampled(store, max_clips, pooling)
@@ -80,15 +94,18 @@ def sample_clips(features: np.ndarray, max_clips: int, pooling: Pooling = "mean"
     """Reduce `(clips, dim)` to at most `max_clips` clips; fewer stay as they are.
 
     pooling: "mean" averages the clips of each of max_clips equal stretches, with EMB's and VSLNet's rounding of
-        their edges (visual_feature_sampling); "subsample" takes the clip in the middle of each stretch.
+        their edges (visual_feature_sampling); "subsample" takes the clip in the middle of each stretch; "cut"
+        takes the first max_clips.
     """
     clips = len(features)
     if clips <= max_clips:
         return features
+    if pooling == "cut":
+        return features[:max_clips]
     if pooling == "subsample":
         return features[((np.arange(max_clips) + 0.5) * clips / max_clips).astype(np.int64)]
     if pooling != "mean":
-        raise ValueError(f'pooling must be "mean" or "subsample", got {pooling!r}')
+        raise ValueError(f'pooling must be "mean", "subsample" or "cut", got {pooling!r}')
     edges = np.round(np.arange(max_clips + 1) / max_clips * clips).astype(np.int64)
     edges = np.minimum(edges, clips - 1)  # upstream's, and so its last clip never counts
     first, last = edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)
@@ -140,8 +157,8 @@ class MemoryFeatures:
 class _Folder:
     """`VIDEO.npy` or `VIDEO.npz` files."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, array: str) -> None:
+        self._path, self._array = path, array
         self._files: dict[str, Path] = {}
         problems = Problems()
         with os.scandir(path) as entries:
@@ -173,16 +190,15 @@ class _Folder:
         """Width of one video's array, from the file's header where that is enough."""
         return _width(self._load(self._files[video_id]), str(self._files[video_id]))
 
-    @staticmethod
-    def _load(file: Path) -> np.ndarray:
+    def _load(self, file: Path) -> np.ndarray:
         again = "the file may be truncated or damaged: extract or copy it again"
         try:
             if file.suffix == ".npy":
                 return np.load(file, mmap_mode="r", allow_pickle=False)
             with np.load(file, allow_pickle=False) as archive:
-                if "features" in archive.files:
-                    return np.asarray(archive["features"])
-                what = f"no array `features`, it has {archive.files}"
+                if self._array in archive.files:
+                    return np.asarray(archive[self._array])
+                what = f"no array `{self._array}`, it has {archive.files}"
         except FileNotFoundError as error:
             raise DataError([Problem(str(file), "the file has disappeared", "open the folder again")]) from error
         except (OSError, ValueError, EOFError, BadZipFile, KeyError, SyntaxError) as error:
@@ -192,7 +208,7 @@ class _Folder:
             if type(error).__module__ != "zlib":
                 raise
             raise DataError([Problem(str(file), f"cannot be read ({error})", again)]) from error
-        raise DataError([Problem(str(file), what, "save it with np.savez(file, features=array)")])
+        raise DataError([Problem(str(file), what, f"save it with np.savez(file, {self._array}=array)")])
 
 
 class _Hdf5:
@@ -314,6 +330,13 @@ class _Sampled(_Around):
         return sample_clips(self._store[video_id], self._max_clips, self._pooling)
 
 
+class _Normalized(_Around):
+    """A store whose clips have features of length 1."""
+
+    def __getitem__(self, video_id: str) -> np.ndarray:
+        return unit_length(self._store[video_id])
+
+
 class _Cached(_Around):
     """A store that remembers."""
 
@@ -329,9 +352,14 @@ class _Cached(_Around):
         return array
 
 
-def _open_one(path: Path) -> FeatureStore:
+def unit_length(rows: np.ndarray) -> np.ndarray:
+    """Rows (..., dim) divided by their lengths, with Moment-DETR's guard against rows of zeros."""
+    return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-5)
+
+
+def _open_one(path: Path, array: str) -> FeatureStore:
     if path.is_dir():
-        return _Folder(path)
+        return _Folder(path, array)
     if not path.is_file():
         raise FileNotFoundError(f"no features at {path}: expected a folder of VIDEO.npy files or an .h5 file")
     if path.suffix.lower() in (".h5", ".hdf5", ".hdf"):

@@ -1,4 +1,4 @@
-"""The paper's optimizer, and the one that EMB's published code uses."""
+"""The paper's optimizer, and those that the published codes of the bases use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-OptimizerName = Literal["adam", "adamw"]
+OptimizerName = Literal["adam", "adamw", "adamw_all"]
 
 
 def build_optimizer(
@@ -16,15 +16,19 @@ def build_optimizer(
     """Adam or AdamW over the parameters that learn.
 
     ``adam`` is the paper's text and takes no weight decay. ``adamw`` is EMB's code: decay on everything
-    but biases and layer norms, told by name as upstream does.
+    but biases and layer norms, told by name as upstream does. ``adamw_all`` is Moment-DETR's and its heirs':
+    decay on every parameter.
     """
     named = [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
+    everything = [parameter for _, parameter in named]
     if name == "adam":
-        return torch.optim.Adam([parameter for _, parameter in named], lr=lr, fused=fused)
+        return torch.optim.Adam(everything, lr=lr, fused=fused)
+    if name == "adamw_all":
+        return torch.optim.AdamW(everything, lr=lr, weight_decay=weight_decay, fused=fused)
     if name == "adamw":
         exempt = ("bias", "layer_norm", "LayerNorm")
         plain = [parameter for key, parameter in named if any(part in key for part in exempt)]
         decayed = [parameter for key, parameter in named if not any(part in key for part in exempt)]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=lr, fused=fused)
-    raise ValueError(f"optimizer must be 'adam' or 'adamw', got {name!r}")
+    raise ValueError(f"optimizer must be 'adam', 'adamw' or 'adamw_all', got {name!r}")

@@ -29,6 +29,10 @@ FREE_TO_CHANGE = frozenset({"device", "workers", "checkpoint_steps", "checkpoint
 """Settings that a resumed run may change, because its weights do not depend on them."""
 
 
+EARLIER = {"base": "emb", "schedule": "linear", "lr_drop": 400}
+"""What settings were in runs that were made before they existed."""
+
+
 class RunFolderError(UserError):
     """The folder cannot be used as asked; the message says what to do."""
 
@@ -112,7 +116,7 @@ class RunFolder:
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
         """Raise ``RunFolderError`` with every setting that differs from the run's, bar those free to change."""
-        before = self.config()
+        before = {**EARLIER, **self.config()}
         changed = [
             f"  {name}: was {before.get(name)!r}, now {value!r}"
             for name, value in settings.items()

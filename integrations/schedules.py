@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+
+Schedule = Literal["linear", "step"]
 
 
 def linear_decay(step: int, total: int, warmup: int = 0) -> float:
@@ -10,6 +14,12 @@ def linear_decay(step: int, total: int, warmup: int = 0) -> float:
     if step < warmup:
         return step / max(1, warmup)
     return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def step_decay(step: int, period: int, warmup: int = 0) -> float:
+    """Up from 0 over ``warmup`` steps, then constant, but for a drop to a tenth after every ``period`` steps."""
+    rise = min(1.0, step / warmup) if warmup else 1.0
+    return rise * 0.1 ** (step // period)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

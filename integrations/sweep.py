@@ -13,8 +13,9 @@ The file says what to run; relative paths in it start from the current folder, a
       }
     }
 
-The names inside ``settings`` and the variants are those of ``hero-plugin train emb --config``. What is
-finished is skipped and what was interrupted resumes, so the same command carries on after any interruption.
+The names inside ``settings`` and the variants are those of ``hero-plugin train BASE --config``; ``"base"`` there
+says which (``emb`` if none), so that one table can hold several bases. What is finished is skipped and what was
+interrupted resumes, so the same command carries on after any interruption.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.console import COLUMNS, Screen
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.train_config import TrainConfig, config_from, read_settings
+from hero_plugin.integrations.settings import read_settings
+from hero_plugin.integrations.train_config import TrainConfig
 
 
 @dataclass
@@ -121,10 +124,10 @@ def read_sweep(path: Path, threads: int) -> tuple[Path, list[Job]]:
     if not isinstance(variants, Mapping) or not variants:
         raise UserError(f"{path}: variants must name at least one, each with its settings")
     output = Path(os.path.abspath(Path(plan["output"]).expanduser()))
-    common = config_from(plan.get("settings", {}), f"{path}: settings")
+    common = plan.get("settings", {})
     jobs = []
     for name, changes in variants.items():
-        variant = config_from(changes, f"{path}: variant {name!r}", common)
+        variant = _variant(common, changes, str(path), name)
         for seed in dict.fromkeys(seeds):
             folder = output / f"{_file_name(name)}-seed{seed}"
             job = config_from({"seed": seed, "threads": threads, "output": str(folder)}, str(path), variant)
@@ -132,6 +135,16 @@ def read_sweep(path: Path, threads: int) -> tuple[Path, list[Job]]:
     if len({job.config.output for job in jobs}) < len(jobs):
         raise UserError(f"{path}: two variants would share a folder; give them names that differ in letters")
     return output, jobs
+
+
+def _variant(common: Any, changes: Any, path: str, name: str) -> TrainConfig:
+    """The settings of all runs under those of one variant, whose base may be another."""
+    where = f"{path}: variant {name!r}"
+    if not isinstance(common, Mapping) or not isinstance(changes, Mapping):
+        raise UserError(f"{where}: settings and variants are tables of settings, got {changes!r}")
+    base = changes.get("base", common.get("base", "emb"))
+    start = config_from({**common, "base": base}, f"{path}: settings, as {base} reads them for variant {name!r}")
+    return config_from({**changes, "base": base}, where, start)
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int, screen: Screen) -> list[Job]:
@@ -219,7 +232,7 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     settings = folder.with_name(folder.name + ".settings.json")
     with atomic_write(settings) as stream:
         stream.write(json.dumps(job.config.to_json(), indent=2) + "\n")
-    command = [sys.executable, "-m", "hero_plugin.integrations.cli", "train", "emb"]
+    command = [sys.executable, "-m", "hero_plugin.integrations.cli", "train", job.config.base]
     command += ["--config", str(settings), "--output", str(folder), "--resume"]
     threads = str(job.config.threads)
     # A session of its own: Ctrl-C reaches this process alone, which then stops each run once.

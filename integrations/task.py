@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from hero_plugin.integrations.grounding import Grounded
 
 Batch = dict[str, Tensor]
 Scores = dict[str, float]
@@ -39,6 +42,8 @@ class Task(Protocol):
 
     model: nn.Module
     collate: Collate
+    scores_relevance: bool
+    """Whether ``scores`` reads the relevance of the clips, which evaluation otherwise leaves on the device."""
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Scalars by name; ``loss`` is the total that trains, the others are only reported."""
@@ -48,6 +53,14 @@ class Task(Protocol):
 
     def truth(self, item: Any) -> Sequence[tuple[float, float]]:
         """The annotated moments in seconds; none where the query is not annotated."""
+        ...
+
+    def scores(self, items: Sequence[Any], grounded: Grounded) -> Scores:
+        """What is reported of a set, in percent: R1@0.3, R1@0.5, R1@0.7 and mIoU, then whatever is the task's own."""
+        ...
+
+    def merit(self, scores: Scores) -> float:
+        """How good these scores are, for choosing the best epoch."""
         ...
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,14 @@ from hero_plugin.integrations.grounding import CURVE
 from hero_plugin.metrics import THRESHOLDS
 
 METRICS = (*(f"R1@{threshold}" for threshold in THRESHOLDS), "mIoU")
+PART = re.compile(r"loss_[a-z_]+")
+"""Losses that get a curve: not the DETRs' of earlier decoder layers, which have a number behind."""
 History = Sequence[Mapping[str, Any]]
 
 
 def losses_figure(history: History) -> Figure:
     """The total loss within the epochs, and each of its parts by epoch."""
-    parts = [name for name in history[0]["losses"] if name != "loss"]
+    parts = [name for name in history[0]["losses"] if PART.fullmatch(name)]
     figure, axes = new_figure(9.5, 4.0, 1, 2)
     total, split = axes[0]
     per_epoch = history[0]["step"]

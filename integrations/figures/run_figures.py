@@ -6,30 +6,30 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 
-from hero_plugin.integrations.batches import Example
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.emb_data import EmbData
-from hero_plugin.integrations.emb_task import EmbTask
+from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.figures.curves import levels_figure, losses_figure, recall_figure
 from hero_plugin.integrations.figures.queries import ModelView, query_figure
 from hero_plugin.integrations.figures.style import BASE, HERO, SETTINGS, save_figure
 from hero_plugin.integrations.grounding import Grounded, ground
 from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.task import Task
 from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
 
 
 def draw_run(
     run: RunFolder,
-    task: EmbTask,
-    sets: Mapping[str, Sequence[Example]],
-    data: EmbData,
+    task: Task,
+    sets: Mapping[str, Sequence[Any]],
+    data: GroundingData,
     vocabulary: Vocabulary,
     config: TrainConfig,
     screen: Screen,
@@ -41,9 +41,9 @@ def draw_run(
     """
     history = run.history()
     compared = RunFolder.open(config.compare) if config.compare else None
-    names = (_name(config.base_only), "compared run")
+    names = (config.model_name, "compared run")
     if compared is not None:
-        names = (names[0], _name(compared.config()["base_only"]))
+        names = (names[0], _name(compared))
         if names[0] == names[1]:
             names = (run.path.name, compared.path.name)
     with mpl.rc_context(SETTINGS):
@@ -68,7 +68,7 @@ def draw_run(
 
 
 def _draw_queries(
-    folder: Path, items: Sequence[Example], notes: Sequence[str], models: Sequence[tuple[str, str, Grounded]]
+    folder: Path, items: Sequence[Any], notes: Sequence[str], models: Sequence[tuple[str, str, Grounded]]
 ) -> list[Path]:
     paths = []
     for index, item in enumerate(items):
@@ -90,7 +90,7 @@ def _draw_queries(
     return paths
 
 
-def _chosen(sets: Mapping[str, Sequence[Example]], count: int) -> list[Example]:
+def _chosen(sets: Mapping[str, Sequence[Any]], count: int) -> list[Any]:
     """Queries spread evenly over the last test set: neither the best ones nor the worst."""
     tests = [items for name, items in sets.items() if name != "val" and items] or list(sets.values())
     if not tests or not tests[-1] or count < 1:
@@ -101,7 +101,7 @@ def _chosen(sets: Mapping[str, Sequence[Example]], count: int) -> list[Example]:
 
 
 def _ground_compared(
-    compared: RunFolder, items: Sequence[Example], task: EmbTask, data: EmbData, screen: Screen
+    compared: RunFolder, items: Sequence[Any], task: Task, data: GroundingData, screen: Screen
 ) -> Grounded:
     """The same queries by another run's model, in that run's own word ids."""
     from hero_plugin.integrations.evaluate import load_run
@@ -121,5 +121,7 @@ def _note(unseen: Sequence[str]) -> str:
     return f"never trained on: {', '.join(unseen)}" if unseen else ""
 
 
-def _name(base_only: bool) -> str:
-    return "EMB" if base_only else "HERO-EMB"
+def _name(run: RunFolder) -> str:
+    from hero_plugin.integrations.bases import config_from
+
+    return config_from(run.config(), str(run.config_file)).model_name

@@ -11,9 +11,11 @@ import pytest
 
 from hero_plugin import HeroConfig
 from hero_plugin.integrations import cli, commands
+from hero_plugin.integrations.bases import config_from
+from hero_plugin.integrations.emb_config import EmbTrainConfig
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.problems import DataError, Problem
-from hero_plugin.integrations.train_config import ConfigError, TrainConfig, config_from, read_settings
+from hero_plugin.integrations.settings import ConfigError, read_settings
 
 
 def run(capsys, *argv: str) -> tuple[int, str, str]:
@@ -90,7 +92,7 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(capsys, monkey
     ],
 )
 def test_what_goes_wrong_is_one_message_and_a_status(capsys, monkeypatch, error, status, said):
-    def fails(argv):
+    def fails(argv, base):
         raise error
 
     monkeypatch.setattr(commands, "train", fails)
@@ -101,7 +103,7 @@ def test_what_goes_wrong_is_one_message_and_a_status(capsys, monkeypatch, error,
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    def fails(argv):
+    def fails(argv, base):
         raise ZeroDivisionError
 
     monkeypatch.setattr(commands, "train", fails)
@@ -123,8 +125,8 @@ def test_every_field_of_hero_is_a_flag(capsys):
         assert f"--hero.{field.name.replace('_', '-')}" in out
 
 
-def flags(*argv: str) -> TrainConfig:
-    return commands.parse(TrainConfig, "train emb", argv, default=commands.train_defaults(argv))
+def flags(*argv: str) -> EmbTrainConfig:
+    return commands.parse(EmbTrainConfig, "train emb", argv, default=commands.train_defaults(argv))
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
@@ -202,7 +204,7 @@ def test_toml_is_read_as_well(tmp_path):
 
 
 def test_test_sets_have_names(tmp_path):
-    config = TrainConfig(annotations_test=("iid=a/b.json", "ood.json"))
+    config = EmbTrainConfig(annotations_test=("iid=a/b.json", "ood.json"))
     assert [(name, str(path)) for name, path in config.test_sets()] == [("iid", "a/b.json"), ("ood", "ood.json")]
     with pytest.raises(ConfigError, match="different names"):
-        TrainConfig(annotations_test=("a.json", "a.json")).checked()
+        EmbTrainConfig(annotations_test=("a.json", "a.json")).checked()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 
 from hero_plugin.integrations.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.checkpoints import CheckpointError
 from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.emb_config import EmbTrainConfig
+from hero_plugin.integrations.emb_data import read_data
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import EvalConfig, load_run, main
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import FIRST_WORD, UNK
 from hero_plugin.metrics import grounding_scores
 
@@ -86,11 +89,8 @@ def test_a_word_that_the_table_lacks_is_the_learned_unknown(runs, new_words):
 
 
 def _load(run: RunFolder, annotations: Path, words: Path):
-    from hero_plugin.integrations.emb_data import read_data
-    from hero_plugin.integrations.train_config import config_from
-
-    settings = config_from(run.config(), "config")
-    data = read_data({"new": annotations}, features=settings.features, words=words, config=settings, durations=None)
+    settings = replace(config_from(run.config(), "config"), words=words)
+    data = read_data({"new": annotations}, settings)
     return load_run(run, data, QUIET)
 
 
@@ -126,6 +126,6 @@ def test_vectors_of_another_width_are_said(runs, new_words):
 
 
 def test_a_run_without_test_sets_needs_annotations(runs, tmp_path):
-    run = RunFolder.create(tmp_path / "run", TrainConfig().to_json(), resume=False, overwrite=False)
+    run = RunFolder.create(tmp_path / "run", EmbTrainConfig().to_json(), resume=False, overwrite=False)
     with pytest.raises(UserError, match="name some with --annotations"):
         evaluate(run)

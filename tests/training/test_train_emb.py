@@ -15,6 +15,7 @@ from hero_plugin.adapters.emb import EMB, elastic_threshold
 from hero_plugin.integrations.batches import EmbCollate
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.emb_base import build_task
 from hero_plugin.integrations.emb_data import EmbData
 from hero_plugin.integrations.emb_task import in_seconds
 from hero_plugin.integrations.engine import Recipe, Trainer
@@ -23,8 +24,7 @@ from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.precision import autocast
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.train_config import TrainConfig
-from hero_plugin.integrations.train_emb import build_task, main
+from hero_plugin.integrations.train_emb import EmbTrainConfig, main
 from hero_plugin.integrations.vocabulary import Vocabulary
 from hero_plugin.integrations.words import tokenize
 
@@ -68,7 +68,7 @@ def test_a_run_folder_holds_everything(runs):
 
 def test_the_config_is_complete_and_says_what_it_ran_with(runs):
     config = runs.hero.config()
-    assert set(asdict(TrainConfig())) - set(config) == {"output", "config", "resume", "overwrite"}
+    assert set(asdict(EmbTrainConfig())) - set(config) == {"output", "config", "resume", "overwrite"}
     assert config["hero"] == json.loads(json.dumps(asdict(HeroConfig())))
     assert set(config["versions"]) == {"hero_plugin", "torch", "numpy", "python"}
 

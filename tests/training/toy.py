@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.engine import Recipe, Trainer
+from hero_plugin.integrations.grounding import Grounded, score
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
-from hero_plugin.integrations.task import Batch, Prediction
+from hero_plugin.integrations.task import Batch, Prediction, Scores
 
 RECIPE = Recipe(epochs=3, batch_size=4, eval_batch_size=3, lr=0.05, seed=1)
 
@@ -40,6 +41,7 @@ class ToyTask:
     """Predicts a moment from the mean clip, through dropout, so that it depends on the random state."""
 
     collate = ToyCollate()
+    scores_relevance = False
 
     def __init__(self) -> None:
         self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
@@ -56,6 +58,12 @@ class ToyTask:
 
     def truth(self, item: Item) -> Sequence[tuple[float, float]]:
         return ((item.start, item.end),)
+
+    def scores(self, items: Sequence[Item], grounded: Grounded) -> Scores:
+        return score(self, items, grounded)
+
+    def merit(self, scores: Scores) -> float:
+        return sum(scores.values())
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
         return {"level_weights": model[-1].bias.tolist()}

@@ -1,0 +1,89 @@
+"""The bases that can be trained, one line each: everything else about a base is behind its line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hero_plugin import HeroConfig
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.data import GroundingData
+from hero_plugin.integrations.detr_base import DetrBase
+from hero_plugin.integrations.detr_config import MomentDETRTrainConfig, QDDETRTrainConfig, TRDETRTrainConfig
+from hero_plugin.integrations.emb_base import EmbBase
+from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.settings import ConfigError, filled
+from hero_plugin.integrations.task import Task
+from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.vocabulary import Vocabulary
+
+
+class Base(Protocol):
+    """What training and evaluation ask of a base. Its configs and its data are of types of its own."""
+
+    config: type[TrainConfig]
+    data: type[GroundingData]
+
+    def read(self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None) -> Any:
+        """The data of sets of annotations, checked."""
+        ...
+
+    def vocabulary(self, config: Any, data: Any) -> Vocabulary:
+        """The words of a new run."""
+        ...
+
+    def task(self, config: Any, data: Any, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device) -> Task:
+        """Model and losses, with fresh weights."""
+        ...
+
+    def examples(self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary) -> list[Any]:
+        """The queries of a set, of the type that the task takes."""
+        ...
+
+    def trained(
+        self,
+        config: Any,
+        data: Any,
+        bank: FeatureBank,
+        known: Vocabulary,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+    ) -> tuple[Task, Vocabulary]:
+        """A run's model for the queries of ``data``, and its vocabulary with their words.
+
+        known: the run's vocabulary. Raises ``UserError`` where features or word vectors are not of the run's kind.
+        """
+        ...
+
+
+BASES: Mapping[str, Base] = {
+    "emb": EmbBase(),
+    "moment_detr": DetrBase(MomentDETRTrainConfig, "MomentDETRConfig", "build_moment_detr"),
+    "qd_detr": DetrBase(QDDETRTrainConfig, "QDDETRConfig", "build_qd_detr"),
+    "tr_detr": DetrBase(TRDETRTrainConfig, "TRDETRConfig", "build_tr_detr"),
+}
+
+
+def config_from(settings: Mapping[str, Any], source: str, start: TrainConfig | None = None) -> TrainConfig:
+    """A config from JSON values, over ``start``, or over the defaults of the base that they name (EMB if none).
+
+    Raises:
+        ConfigError: a base or a field that does not exist (with the nearest that does), another base than that of
+            ``start``, or a value of the wrong kind.
+    """
+    values = {name: value for name, value in settings.items() if name not in ("versions", "base")}
+    named = settings.get("base", "emb" if start is None else start.base)
+    if named not in BASES:
+        raise ConfigError(f"{source}: base must be one of {', '.join(BASES)}, got {named!r}")
+    if start is None:
+        start = BASES[named].config()
+    elif named != start.base:
+        raise ConfigError(f"{source}: these are settings of {named}, not of {start.base}")
+    if values.get("paper") and not start.paper:
+        start = replace(start, hero=HeroConfig.paper())
+    return filled(start, values, source)

@@ -1,0 +1,65 @@
+"""What a training or an evaluation reads, whatever its base: annotations and clip features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from hero_plugin.integrations.annotations import ReadReport, read_annotations
+from hero_plugin.integrations.batches import check_records
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.feature_bank import FeatureBank, Storage
+from hero_plugin.integrations.features import FeatureStore
+from hero_plugin.integrations.problems import DataError
+from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.train_config import TrainConfig
+
+
+class GroundingData:
+    """Records by set (``train``, ``val`` or a test set's name), and the features of their videos."""
+
+    sets: dict[str, list[Record]]
+    store: FeatureStore
+    tokenize: Callable[[str], list[str]]
+
+    def sentences(self, *sets: str) -> Iterable[list[str]]:
+        """The words of every sentence of the given sets; of all sets where none is given."""
+        for name in sets or self.sets:
+            for record in self.sets[name]:
+                yield self.tokenize(record.sentence)
+
+    def videos(self) -> list[str]:
+        return list(dict.fromkeys(record.video_id for records in self.sets.values() for record in records))
+
+    def bank(self, storage: Storage, gigabytes: float, screen: Screen) -> FeatureBank:
+        with screen.working("reading features", len(self.videos())) as progress:
+            return FeatureBank(self.store, self.videos(), storage=storage, gigabytes=gigabytes, progress=progress)
+
+
+def read_sets(
+    paths: Mapping[str, Path],
+    config: TrainConfig,
+    store: FeatureStore,
+    tokenize: Callable[[str], list[str]],
+    screen: Screen | None = None,
+) -> dict[str, list[Record]]:
+    """Read and check the annotations of every set.
+
+    Raises:
+        DataError: whatever is wrong with them, all of it at once.
+        FileNotFoundError: a file is not there.
+    """
+    sets: dict[str, list[Record]] = {}
+    problems = []
+    for name, path in paths.items():
+        try:
+            report = ReadReport()
+            sets[name] = read_annotations(path, durations=config.durations, on_broken=config.on_broken, report=report)
+            if screen is not None and report.dropped:
+                screen.say(f"{path}: left out {len(report.dropped)} queries that cannot be used (--on-broken drop)")
+            check_records(sets[name], store, tokenize, str(path), ", ".join(map(str, config.features)))
+        except DataError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DataError(problems)
+    return sets

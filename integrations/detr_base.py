@@ -1,0 +1,108 @@
+"""The DETRs in the table of bases: how their trainings and evaluations are put together."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import wrap_criterion, wrap_model
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.detr_batches import DetrCollate, DetrExample, make_detr_examples
+from hero_plugin.integrations.detr_config import DetrTrainConfig
+from hero_plugin.integrations.detr_data import DetrData, read_detr_data
+from hero_plugin.integrations.detr_task import DetrTask
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.settings import ConfigError
+from hero_plugin.integrations.vocabulary import Vocabulary
+
+ENDPOINTS = 2
+"""Numbers that the collate function appends to a clip's features."""
+
+
+@dataclass(frozen=True)
+class DetrBase:
+    """A DETR: it takes words as vectors, so that its vocabulary only serves to tell new words from trained ones.
+
+    config_name, build_name: of the adapter's package, what describes a model, and what makes it with its criterion.
+    """
+
+    config: type[DetrTrainConfig]
+    config_name: str
+    build_name: str
+    data = DetrData
+
+    def read(self, config: DetrTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None) -> DetrData:
+        return read_detr_data(paths, config, screen)
+
+    def vocabulary(self, config: DetrTrainConfig, data: DetrData) -> Vocabulary:
+        """Every word of the data, those of training sentences first."""
+        words = dict.fromkeys(chain.from_iterable(data.sentences("train")))
+        trained = len(words)
+        words.update(dict.fromkeys(chain.from_iterable(data.sentences())))
+        return Vocabulary(tuple(words), trained=trained)
+
+    def task(
+        self, config: DetrTrainConfig, data: DetrData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
+    ) -> DetrTask:
+        model, criterion = self.build(config, data.queries.dim, bank.dim + ENDPOINTS)
+        if not config.base_only:
+            model = wrap_model(model, config=config.hero)
+            criterion = wrap_criterion(criterion, model.config)
+        collate = DetrCollate(bank, data.queries)
+        return DetrTask(model.to(device), criterion.to(device), collate, clip_length=config.seconds_per_clip)
+
+    def build(self, config: DetrTrainConfig, text_dim: int, video_dim: int) -> tuple[nn.Module, nn.Module]:
+        """Model and criterion with fresh weights."""
+        package = importlib.import_module(f"hero_plugin.adapters.{config.base}")
+        described = getattr(package, self.config_name)
+        given = {each.name for each in fields(config)}
+        same = {each.name: getattr(config, each.name) for each in fields(described) if each.name in given}
+        same.update(max_v_l=config.max_clips, max_q_l=config.max_words)
+        if config.seconds_per_clip:
+            same["clip_length"] = config.seconds_per_clip
+        else:
+            same.pop("clip_length", None)
+        try:
+            settings = described(text_dim=text_dim, video_dim=video_dim, **same)
+        except ValueError as error:
+            raise ConfigError(f"{config.title}: {error}") from error
+        return getattr(package, self.build_name)(settings)
+
+    def examples(
+        self, config: DetrTrainConfig, data: DetrData, name: str, bank: FeatureBank, vocabulary: Vocabulary
+    ) -> list[DetrExample]:
+        return make_detr_examples(data.sets[name], bank, config.seconds_per_clip)
+
+    def trained(
+        self,
+        config: DetrTrainConfig,
+        data: DetrData,
+        bank: FeatureBank,
+        known: Vocabulary,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+    ) -> tuple[DetrTask, Vocabulary]:
+        """The model of a checkpoint, for whatever queries ``data`` holds."""
+        check_widths(weights, data, bank)
+        task = self.task(config, data, bank, known, device)
+        task.model.load_state_dict(weights)
+        return task, known
+
+
+def check_widths(weights: Mapping[str, Tensor], data: DetrData, bank: FeatureBank) -> None:
+    """Raise ``UserError`` where features or words are not as wide as those that the run was trained on."""
+    for layer, now, what, flag in (
+        ("input_vid_proj", bank.dim + ENDPOINTS, "features", "--features of the same kind"),
+        ("input_txt_proj", data.queries.dim, "word vectors", "--words or --query-features of the same kind"),
+    ):
+        extra = ENDPOINTS if layer == "input_vid_proj" else 0
+        width = next(len(value) for key, value in weights.items() if key.endswith(f"{layer}.0.LayerNorm.weight"))
+        if width != now:
+            raise UserError(f"trained on {what} of width {width - extra}, these have {now - extra}; give {flag}")

@@ -1,0 +1,89 @@
+"""From annotated sentences to the tensors that the DETRs train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hero_plugin.integrations.detr_labels import DetrLabels, make_labels
+from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.query_features import Queries
+from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.task import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class DetrExample:
+    """A query, ready for a batch."""
+
+    record: Record
+    video: int
+    """Row of the feature bank."""
+    labels: DetrLabels
+
+
+def make_detr_examples(records: Sequence[Record], bank: FeatureBank, clip_length: float) -> list[DetrExample]:
+    """One example a query, with all its moments. clip_length: seconds, 0: a video's clips share its duration."""
+    made = []
+    for record in records:
+        row = bank.rows[record.video_id]
+        made.append(DetrExample(record, row, make_labels(record, bank.clips(row), clip_length)))
+    return made
+
+
+class DetrCollate:
+    """Examples to a batch.
+
+    src_txt (B, L, Dq), src_vid (B, T, Dv + 2) float32, the last two of a clip being where it starts and ends in
+    [0, 1]; src_txt_mask (B, L), src_vid_mask (B, T) float32; clips (B,) long, how many are real; durations (B,)
+    float32 seconds; spans (B, W, 2) float32 with zeros for padding, windows (B,) long, how many are real; and
+    what :class:`~hero_plugin.integrations.detr_labels.DetrLabels` says of each: hard_positive, hard_negative (B,)
+    long, positives, negatives, scores, relevant (B, T) float32.
+    """
+
+    def __init__(self, bank: FeatureBank, queries: Queries) -> None:
+        self.bank, self.queries = bank, queries
+
+    def clips(self, item: DetrExample) -> int:
+        return self.bank.clips(item.video)
+
+    def __call__(self, items: Sequence[DetrExample]) -> Batch:
+        video, v_mask = self.bank.batch([item.video for item in items])
+        words, q_mask = self.queries.batch([item.record for item in items])
+        labels = [item.labels for item in items]
+        clips = v_mask.sum(1)
+        return {
+            "src_txt": torch.from_numpy(words),
+            "src_txt_mask": torch.from_numpy(q_mask.astype(np.float32)),
+            "src_vid": torch.from_numpy(np.concatenate([video, endpoints(clips, v_mask)], axis=-1)),
+            "src_vid_mask": torch.from_numpy(v_mask.astype(np.float32)),
+            "clips": torch.from_numpy(clips),
+            "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
+            "spans": _padded([each.spans for each in labels]),
+            "windows": torch.tensor([len(each.spans) for each in labels]),
+            "hard_positive": torch.tensor([each.hard_positive for each in labels]),
+            "hard_negative": torch.tensor([each.hard_negative for each in labels]),
+            "positives": _padded([each.positives for each in labels]),
+            "negatives": _padded([each.negatives for each in labels]),
+            "scores": _padded([each.scores for each in labels]),
+            "relevant": _padded([each.relevant for each in labels]),
+        }
+
+
+def endpoints(clips: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Where each clip starts and ends as a share of its video: (B,), (B, T) -> (B, T, 2) float32, 0 at padding."""
+    count = clips[:, None].astype(np.float32)
+    start = np.arange(mask.shape[1], dtype=np.float32) / count
+    return np.stack([start, start + np.float32(1.0) / count], axis=-1) * mask[..., None]
+
+
+def _padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """(B, longest, ...) float32, zeros for padding, at least one long."""
+    longest = max(1, *(len(array) for array in arrays))
+    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), np.float32)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(padded)

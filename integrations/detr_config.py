@@ -1,0 +1,144 @@
+"""The flags of ``hero-plugin train moment_detr``, ``qd_detr`` and ``tr_detr``, each with its authors' recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from hero_plugin.integrations.optimizers import OptimizerName
+from hero_plugin.integrations.schedules import Schedule
+from hero_plugin.integrations.train_config import TrainConfig
+
+PUBLISHED_CLIP_LENGTH = 2.0
+"""Seconds, in the published features of QVHighlights."""
+
+
+@dataclass
+class DetrTrainConfig(TrainConfig):
+    """What the DETRs share: the recipe of Moment-DETR's training script, which its heirs kept."""
+
+    epochs: int = 200
+    batch_size: int = 32
+    lr: float = 1e-4
+    schedule: Schedule = "step"
+    optimizer: OptimizerName = "adamw_all"
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.1
+    seed: int = 2018
+    max_clips: int = 75
+    eval_batch_size: int = 100
+    eval_every: int = 5
+
+    query_features: Path | None = None
+    """Instead of --words: a folder of qidQUERY.npz, each with the array last_hidden_state (words, width)."""
+    clip_length: float | None = None
+    """Seconds a clip lasts where all last the same: longer videos are cut at max_clips, moments found are rounded to
+    whole clips. 0: a video's clips share its duration, and longer videos are pooled. Not given: 2 with
+    --query-features (the published QVHighlights features), else 0."""
+    max_words: int = 32
+    """Longer queries are cut."""
+    normalize_features: bool = True
+    """Scale each clip's features to length 1, each feature folder's for itself."""
+    normalize_words: bool = True
+    """Scale each word's vector to length 1."""
+
+    hidden_dim: int = 256
+    """Hidden size; a multiple of 4 and of nheads."""
+    nheads: int = 8
+    """Attention heads."""
+    enc_layers: int = 2
+    """Encoder layers."""
+    dec_layers: int = 2
+    """Decoder layers."""
+    dim_feedforward: int = 1024
+    """Hidden size of the feed-forward parts."""
+    input_dropout: float = 0.5
+    """Dropout on the inputs."""
+    dropout: float = 0.1
+    """Dropout in the Transformer."""
+    num_queries: int = 10
+    """Moments predicted for each query."""
+    n_input_proj: int = 2
+    """Layers that project the inputs."""
+    use_txt_pos: bool = False
+    """Tell the Transformer where a word stands."""
+    aux_loss: bool = True
+    """Losses on every decoder layer, not only the last."""
+
+    span_loss_coef: float = 10.0
+    """Weight of the L1 distance of centers and widths."""
+    giou_loss_coef: float = 1.0
+    """Weight of the generalized overlap."""
+    label_loss_coef: float = 4.0
+    """Weight of the foreground classification."""
+    lw_saliency: float = 1.0
+    """Weight of the saliency loss (lighthouse takes 4 on Charades-STA)."""
+    eos_coef: float = 0.1
+    """Weight of the background class within the classification."""
+    saliency_margin: float = 0.2
+    """By how much a clip inside shall score higher than one outside."""
+    set_cost_span: float = 10.0
+    """Weight of the L1 distance when predictions are matched with annotations."""
+    set_cost_giou: float = 1.0
+    """Weight of the generalized overlap there."""
+    set_cost_class: float = 4.0
+    """Weight of the foreground probability there."""
+
+    @property
+    def seconds_per_clip(self) -> float:
+        """The clips' one length, or 0 where they share their video's duration."""
+        if self.clip_length is None:
+            return PUBLISHED_CLIP_LENGTH if self.query_features else 0.0
+        return self.clip_length
+
+    def mistakes(self) -> list[str]:
+        wrong = super().mistakes()
+        if bool(self.words) == bool(self.query_features):
+            wrong.append("give one of --words (a table of word vectors) and --query-features (a file a query)")
+        if self.clip_length is not None and not self.clip_length >= 0:
+            wrong.append(f"--clip-length must be 0 or more seconds, got {self.clip_length}")
+        if self.max_words < 1:
+            wrong.append(f"--max-words must be at least 1, got {self.max_words}")
+        return wrong
+
+
+@dataclass
+class MomentDETRTrainConfig(DetrTrainConfig):
+    """Train Moment-DETR, plain or with HERO. Defaults are its authors' recipe."""
+
+    base: ClassVar[str] = "moment_detr"
+    title: ClassVar[str] = "Moment-DETR"
+
+    pre_norm: bool = False
+    """Normalise before each sublayer, not after it."""
+    contrastive_align_loss: bool = False
+    """Also pull matched predictions and the query's words together."""
+    contrastive_align_loss_coef: float = 0.0
+    """Weight of that loss (its authors' experiments take 0.02)."""
+    contrastive_hdim: int = 64
+    """Width of what it compares."""
+    temperature: float = 0.07
+    """Its temperature."""
+
+
+@dataclass
+class QDDETRTrainConfig(DetrTrainConfig):
+    """Train QD-DETR, plain or with HERO. Defaults are its authors' recipe."""
+
+    base: ClassVar[str] = "qd_detr"
+    title: ClassVar[str] = "QD-DETR"
+
+
+@dataclass
+class TRDETRTrainConfig(DetrTrainConfig):
+    """Train TR-DETR, plain or with HERO. Defaults are its authors' recipe (scripts/train.sh)."""
+
+    base: ClassVar[str] = "tr_detr"
+    title: ClassVar[str] = "TR-DETR"
+
+    seed: int = 2017
+    vtc_loss_coef: float = 0.3
+    """Weight of the loss between whole videos and queries."""
+    ctc_loss_coef: float = 0.5
+    """Weight of the loss between clips and queries."""

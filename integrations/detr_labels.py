@@ -1,0 +1,101 @@
+"""What the DETRs are trained to say of a query: spans, and which clips are worth more than which.
+
+Labels that upstream draws at random while it reads are kept as what they are drawn from: a training step draws,
+from torch's generator (``detr_draws.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hero_plugin.integrations.records import Record
+
+_ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
+
+
+@dataclass(frozen=True, slots=True)
+class DetrLabels:
+    """Labels of one query of a video of T clips."""
+
+    spans: np.ndarray
+    """(moments, 2) float32: center and width, the video being 1 long."""
+    hard_positive: int
+    """The clip that annotators like best; -1 where they gave no scores."""
+    hard_negative: int
+    """Of the clips with scores, the one they like least; -1 likewise."""
+    positives: np.ndarray
+    """(T,) float32: in proportion to these, clips are drawn that shall score high."""
+    negatives: np.ndarray
+    """(T,) float32: those that shall score low."""
+    scores: np.ndarray
+    """(T,) float32: annotators' scores, summed; 1 inside a moment where there are none."""
+    relevant: np.ndarray
+    """(T,) float32: 1 for the clips of the query."""
+
+
+def make_labels(record: Record, clips: int, clip_length: float) -> DetrLabels:
+    """Labels as Moment-DETR's heirs make them on QVHighlights, and lighthouse on data without saliency scores.
+
+    clips: T; clip_length: seconds, 0 where the clips share the video's duration.
+    """
+    length = clip_length or record.duration / clips
+    spans = span_labels(record.moments, clips * clip_length or record.duration)
+    if any(scores for _, scores in record.saliency):
+        return _from_scores(record, clips, spans)
+    return _from_moments(record.moments, clips, length, spans)
+
+
+def span_labels(moments: Sequence[tuple[float, float]], duration: float) -> np.ndarray:
+    """Moments in seconds to (moments, 2) float32, center and width as shares of ``duration``."""
+    ends = np.asarray(moments, np.float32).reshape(-1, 2) / np.float32(duration)
+    return np.stack([ends.sum(-1) * np.float32(0.5), ends[:, 1] - ends[:, 0]], axis=-1)
+
+
+def _from_scores(record: Record, clips: int, spans: np.ndarray) -> DetrLabels:
+    """After ``get_saliency_labels_all``. A scored clip beyond the last one counts as the last one in every draw.
+
+    Upstream clamps the hard pair alone: its easy positive points past the video then, and TR-DETR's mask of
+    relevant clips becomes empty.
+    """
+    places = np.array([place for place, _ in record.saliency])
+    given = np.array([sum(scores) for _, scores in record.saliency])
+    inside = np.minimum(places, clips - 1)
+    order = np.argsort(given)  # not stable: which of equals comes first is numpy's affair, upstream as here
+    worst, best = int(inside[order[0]]), int(inside[order[-1]])
+    positives = np.bincount(inside, minlength=clips).astype(np.float32)
+    negatives = np.ones(clips, np.float32)
+    negatives[places[places < clips]] = 0.0
+    if not negatives.any():  # no clip is free: the hard pair twice
+        positives, negatives = _only(best, clips), _only(worst, clips)
+    scores, relevant = np.zeros((2, clips), np.float32)
+    scores[places[places < clips]] = given[places < clips]
+    relevant[inside] = 1.0
+    return DetrLabels(spans, best, worst, positives, negatives, scores, relevant)
+
+
+def _from_moments(
+    moments: Sequence[tuple[float, float]], clips: int, clip_length: float, spans: np.ndarray
+) -> DetrLabels:
+    """After lighthouse's ``get_saliency_labels_sub_as_query``, which knows one moment; several are a union."""
+    inside, relevant = np.zeros((2, clips), np.float32)
+    for start, end in moments:
+        left, right = start / clip_length, end / clip_length
+        last = max(0, min(math.floor(right + _ON_EDGE), clips) - 1)
+        first = min(math.floor(left + _ON_EDGE), last)
+        inside[first : last + 1] = 1.0
+        first = min(math.floor(left + _ON_EDGE), clips - 1)
+        relevant[first : max(first + 1, math.ceil(right - _ON_EDGE))] = 1.0
+    outside = 1.0 - inside
+    if outside.sum() < 2:  # too few to draw a pair from: the positives once more
+        outside[:] = 0.0
+    return DetrLabels(spans, -1, -1, inside, outside, inside, relevant)
+
+
+def _only(place: int, clips: int) -> np.ndarray:
+    weights = np.zeros(clips, np.float32)
+    weights[place] = 1.0
+    return weights

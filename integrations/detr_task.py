@@ -1,0 +1,114 @@
+"""Moment-DETR, QD-DETR and TR-DETR, plain or with HERO, as the engine sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import HeroModel
+from hero_plugin.adapters.detr.spans import span_cxw_to_xx
+from hero_plugin.integrations.detr_batches import DetrCollate, DetrExample
+from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
+from hero_plugin.integrations.grounding import Grounded, score
+from hero_plugin.integrations.submission_checks import annotation_row
+from hero_plugin.integrations.submissions import submission_line
+from hero_plugin.integrations.task import Batch, Prediction, Scores
+from hero_plugin.qvhighlights import qvhighlights_scores
+from hero_plugin.structure import map_tensors
+
+INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
+
+
+class DetrTask:
+    """The DETRs' training step and prediction, after their authors' ``train.py`` and ``inference.py``.
+
+    clip_length: seconds, moments found are rounded to whole clips of it; 0 leaves them as they are.
+    """
+
+    scores_relevance = True
+
+    def __init__(
+        self, model: nn.Module, criterion: nn.Module, collate: DetrCollate, *, clip_length: float = 0.0
+    ) -> None:
+        self.model, self.criterion, self.collate, self.clip_length = model, criterion, collate, clip_length
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Everything that the criterion says; ``loss`` is the weighted sum of what has a weight."""
+        targets = draw_targets(batch)
+        outputs = model(*(batch[name] for name in INPUTS))
+        # The forward may run in half precision; the losses and the matching must not.
+        with torch.autocast(batch["src_vid"].device.type, enabled=False):
+            losses = self.criterion.train()(map_tensors(_wide, outputs), targets)
+        weights = self.criterion.weight_dict
+        total = sum(losses[name] * weights[name] for name in losses if name in weights)
+        reported = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
+        return {**reported, "loss": total}
+
+    def predict(self, model: nn.Module, batch: Batch) -> Prediction:
+        """All moments of a query, the most probable first, inside their video."""
+        outputs = model(*(batch[name] for name in INPUTS))
+        scores = outputs["pred_logits"].float().softmax(-1)[..., 0]
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        durations = batch["durations"][:, None, None]
+        moments = span_cxw_to_xx(outputs["pred_spans"].float()) * durations
+        moments = torch.minimum(moments.clamp(min=0), durations)
+        if self.clip_length:
+            moments = torch.round(moments / self.clip_length) * self.clip_length
+        moments = moments.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
+        return Prediction(moments, scores, outputs["saliency_scores"].float().sigmoid() * batch["src_vid_mask"])
+
+    def truth(self, item: DetrExample) -> Sequence[tuple[float, float]]:
+        return item.record.moments
+
+    def scores(self, items: Sequence[DetrExample], grounded: Grounded) -> Scores:
+        """The usual four; QVHighlights' official figures as well where every query has its annotations."""
+        scores = score(self, items, grounded)
+        records = [item.record for item in items]
+        if records and all(record.moments and any(each for _, each in record.saliency) for record in records):
+            official = qvhighlights_scores(self.submission(items, grounded), list(map(annotation_row, records)))
+            scores.update(official["brief"])
+        return scores
+
+    def merit(self, scores: Scores) -> float:
+        """As upstream where it can be had: mean average precision over all windows. Else the sum of the usual four."""
+        return scores["MR-full-mAP"] if "MR-full-mAP" in scores else sum(scores.values())
+
+    def gauges(self, model: nn.Module) -> dict[str, list[float]]:
+        """The weights of the levels."""
+        if not isinstance(model, HeroModel) or not model.config.active:
+            return {}
+        return {"level_weights": model.level_weights().tolist()}
+
+    def submission(self, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
+        """A line a query in QVHighlights' form, with the model's own saliency scores."""
+        return [
+            submission_line(item.record, grounded.moments[row], grounded.scores[row], logits(grounded.relevance[row]))
+            for row, item in enumerate(items)
+        ]
+
+
+def draw_targets(batch: Batch) -> dict[str, Any]:
+    """What the criteria train towards; random where upstream's data sets are, from torch's generator."""
+    spans, windows = draw_windows(batch["spans"], batch["windows"])
+    high, low = draw_pairs(batch["positives"], batch["negatives"], batch["hard_positive"], batch["hard_negative"])
+    return {
+        "span_labels": [{"spans": row[:count]} for row, count in zip(spans, windows.tolist(), strict=True)],
+        "saliency_pos_labels": high,
+        "saliency_neg_labels": low,
+        "saliency_all_labels": batch["scores"],
+        "src_pos_mask": batch["relevant"],
+    }
+
+
+def logits(probabilities: np.ndarray) -> np.ndarray:
+    """The scores that a sigmoid made these probabilities of, as far as float32 kept them apart."""
+    wide = np.clip(probabilities.astype(np.float64), 1e-30, 1.0 - 2.0**-25)
+    return np.log(wide) - np.log1p(-wide)
+
+
+def _wide(tensor: Tensor, key: str) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,107 @@
+"""EMB in the table of bases: how its trainings and evaluations are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import wrap_model
+from hero_plugin.adapters.emb import EMB
+from hero_plugin.integrations.batches import EmbCollate, Example
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.emb_config import EmbTrainConfig
+from hero_plugin.integrations.emb_data import EmbData, read_data
+from hero_plugin.integrations.emb_task import EmbTask
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.vocabulary import Vocabulary
+
+WORD_TABLE = "embedding_net.word_emb.glove_vec"
+
+
+class EmbBase:
+    """EMB: its word table is part of the model, and grows with the words of an evaluation."""
+
+    config = EmbTrainConfig
+    data = EmbData
+
+    def read(self, config: EmbTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None) -> EmbData:
+        return read_data(paths, config, screen)
+
+    def vocabulary(self, config: EmbTrainConfig, data: EmbData) -> Vocabulary:
+        """The words of the data that have vectors."""
+        vocabulary = Vocabulary.of(data.sentences("train"), data.sentences(), data.vectors, config.word_norm)
+        if not len(vocabulary):
+            raise UserError("no word of the annotations has a vector in the word table; check --words and --tokenizer")
+        return vocabulary
+
+    def task(
+        self, config: EmbTrainConfig, data: EmbData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
+    ) -> EmbTask:
+        return build_task(config, bank, vocabulary.table(data.vectors), device)
+
+    def examples(
+        self, config: EmbTrainConfig, data: EmbData, name: str, bank: FeatureBank, vocabulary: Vocabulary
+    ) -> list[Example]:
+        return data.examples(name, bank, vocabulary, config.positions)
+
+    def trained(
+        self,
+        config: EmbTrainConfig,
+        data: EmbData,
+        bank: FeatureBank,
+        known: Vocabulary,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+    ) -> tuple[EmbTask, Vocabulary]:
+        """Old words keep the vectors of the checkpoint; new ones get theirs from ``data.vectors``, scaled alike."""
+        vocabulary = known.extended(data.sentences(), data.vectors)
+        new = Vocabulary(vocabulary.words[len(known) :], known.scale)
+        weights = with_words(weights, new, data)
+        check_width(weights, bank)
+        task = build_task(config, bank, weights[word_table(weights)].numpy(), device)
+        task.model.load_state_dict(weights)
+        return task, vocabulary
+
+
+def build_task(config: EmbTrainConfig, bank: FeatureBank, table: np.ndarray, device: torch.device) -> EmbTask:
+    """EMB, with HERO around it unless the config says base only. table: (words, dim) of frozen vectors."""
+    settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
+    model: nn.Module = EMB(settings, table)
+    if not config.base_only:
+        model = wrap_model(model, config=config.hero)
+    return EmbTask(model.to(device), EmbCollate(bank), settings, config.epochs)
+
+
+def check_width(weights: Mapping[str, Tensor], bank: FeatureBank) -> None:
+    """Raise ``UserError`` where the features are not as wide as those that the run was trained on."""
+    name = next(key for key in weights if key.endswith("video_affine.linear.conv1d.weight"))
+    width = weights[name].shape[1]
+    if width != bank.dim:
+        raise UserError(
+            f"trained on features of width {width}, these have {bank.dim}; give --features of the same kind"
+        )
+
+
+def with_words(weights: Mapping[str, Tensor], new: Vocabulary, data: EmbData) -> dict[str, Tensor]:
+    """The weights with rows for new words at the end of their word table."""
+    name = word_table(weights)
+    table = weights[name]
+    if not len(new):
+        return dict(weights)
+    if table.shape[1] != data.vectors.dim:
+        raise UserError(
+            f"the run's word vectors have {table.shape[1]} numbers, this word table {data.vectors.dim}; "
+            "give --words the table that the run was trained with"
+        )
+    added = torch.from_numpy(new.table(data.vectors))
+    return {**weights, name: torch.cat([table, added])}
+
+
+def word_table(weights: Mapping[str, Tensor]) -> str:
+    """The name of the word table among the weights, base or HERO."""
+    return next(key for key in weights if key.endswith(WORD_TABLE))

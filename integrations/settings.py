@@ -1,0 +1,86 @@
+"""Dataclasses from JSON or TOML files, every field checked."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hero_plugin.integrations.errors import UserError
+
+
+class ConfigError(UserError):
+    """Settings that cannot be used; the message names the flags."""
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A JSON or (from Python 3.11 on) TOML file as a dict."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    if path.suffix != ".toml":
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    try:
+        import tomllib
+    except ImportError as error:
+        raise ConfigError(f"{path}: TOML needs Python 3.11; write the same settings as JSON") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML ({error})") from error
+
+
+def filled(start: Any, values: Mapping[str, Any], source: str, prefix: str = "") -> Any:
+    """A copy of the dataclass ``start`` with values from JSON, nested ones in nested dataclasses.
+
+    Raises:
+        ConfigError: a field that does not exist (with the nearest that does), or a value of the wrong kind.
+    """
+    known = {each.name: each for each in fields(start)}
+    changes = {}
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+            raise ConfigError(f"{source}: no setting {prefix + name!r}{hint}")
+        now = getattr(start, name)
+        if is_dataclass(now):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{source}: {prefix + name} must be a table of settings, got {value!r}")
+            value = filled(now, value, source, f"{prefix}{name}.")
+        else:
+            value = _converted(value, now, known[name].type, f"{source}: {prefix}{name}")
+        changes[name] = value
+    try:
+        return replace(start, **changes)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from error
+
+
+def _converted(value: Any, now: Any, kind: str, where: str) -> Any:
+    """JSON has neither paths nor tuples, and writes 1 for 1.0."""
+    if value is None:
+        if "None" not in kind:
+            raise ConfigError(f"{where} must not be null")
+        return None
+    if kind.startswith("tuple"):
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
+            raise ConfigError(f"{where} must be a list of paths, got {value!r}")
+        return tuple(Path(each) if "Path" in kind else each for each in values)
+    if kind.startswith("Path"):
+        if not isinstance(value, str):
+            raise ConfigError(f"{where} must be a path, got {value!r}")
+        return Path(value)
+    if isinstance(now, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if now is not None and type(value) is not type(now):
+        raise ConfigError(f"{where} must be {type(now).__name__}, got {value!r}")
+    return value

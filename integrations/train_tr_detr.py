@@ -1,0 +1,15 @@
+"""``hero-plugin train tr_detr``: TR-DETR, plain or with HERO, from Python or as ``python -m`` of this module."""
+
+from __future__ import annotations
+
+from hero_plugin.integrations.detr_config import TRDETRTrainConfig
+from hero_plugin.integrations.training import main, train
+
+__all__ = ["TRDETRTrainConfig", "main", "train"]
+
+if __name__ == "__main__":
+    import sys
+
+    from hero_plugin.integrations.cli import main as command
+
+    sys.exit(command(["train", "tr_detr", *sys.argv[1:]]))

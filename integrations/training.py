@@ -1,0 +1,134 @@
+"""From files to a finished run folder, whatever the base."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hero_plugin.integrations.bases import BASES
+from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, scores_table
+from hero_plugin.integrations.data import GroundingData
+from hero_plugin.integrations.engine import Trainer
+from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.precision import choose_device, loss_scaler
+from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.seeding import seed_everything
+from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.vocabulary import Vocabulary
+
+
+def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
+    """Read the data, train, score, draw. Returns the finished run. The base is the config's."""
+    config = config.checked()
+    screen = screen or Screen()
+    # The folder is claimed before any file is read: a typo in --output must not cost minutes.
+    _set_up(config)
+    run = RunFolder.create(config.output, config.to_json(), resume=config.resume, overwrite=config.overwrite)
+    paths: dict[str, Path] = {"train": config.annotations_train}
+    if config.annotations_val is not None:
+        paths["val"] = config.annotations_val
+    paths.update(config.test_sets())
+    data = BASES[config.base].read(config, paths, screen)
+    return train(config, data, run, screen)
+
+
+def train(config: TrainConfig, data: GroundingData, run: RunFolder, screen: Screen, *, table: bool = True) -> RunFolder:
+    """Train on data that is read, into a folder that is claimed; goes on where ``run`` was interrupted.
+
+    table: print the scores at the end.
+    """
+    from hero_plugin.integrations.figures import draw_run
+
+    base = BASES[config.base]
+    device = _set_up(config)
+    started = time.monotonic()
+    bank = data.bank(config.storage, config.memory, screen)
+    vocabulary = run_vocabulary(config, data, run)
+    seed_everything(config.seed)
+    task = base.task(config, data, bank, vocabulary, device)
+    sets = {name: base.examples(config, data, name, bank, vocabulary) for name in data.sets}
+    items = sets.pop("train")
+    screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
+    trainer = Trainer(task, config.recipe(), items, run, screen)
+    if config.resume:
+        trainer.restore()
+    trainer.fit(sets, select="val" if "val" in sets else None)
+    results = summary(run, task.model, "val" if "val" in sets else None)
+    run.write_json(run.results_file, {**results, "seconds": round(time.monotonic() - started, 1)})
+    draw_run(run, task, sets, data, vocabulary, config, screen)
+    if table:
+        show_results(results, run, screen)
+    return run
+
+
+def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> Vocabulary:
+    """The run's own vocabulary where it has one already, else the words of its data."""
+    if run.vocabulary_file.is_file():
+        return Vocabulary.from_json(run.vocabulary())
+    vocabulary = BASES[config.base].vocabulary(config, data)
+    run.write_json(run.vocabulary_file, vocabulary.to_json())
+    return vocabulary
+
+
+def summary(run: RunFolder, model: nn.Module, selected_on: str | None) -> dict[str, Any]:
+    """The run's scores: of its best checkpoint, chosen on ``selected_on``, and of its last."""
+    history = run.history()
+    best = history[history[-1]["best_epoch"] - 1]
+    return {
+        "selected_on": selected_on,
+        "best_epoch": best["epoch"],
+        "best": best["metrics"],
+        "last": history[-1]["metrics"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+    }
+
+
+def show_results(results: Mapping[str, Any], run: RunFolder, screen: Screen) -> None:
+    rows = []
+    for name, scores in results["best"].items():
+        rows.append((name, f"best ({results['best_epoch']})", *score_cells(scores)))
+        rows.append((name, "last", *score_cells(results["last"][name])))
+    if rows:
+        screen.show(scores_table(rows, ("set", "epoch")))
+    show_official(results["best"], screen)
+    screen.say(f"run folder: {run.path}")
+
+
+def show_official(scores: Mapping[str, Mapping[str, float]], screen: Screen) -> None:
+    """What a set is scored by beside the usual four: QVHighlights' official figures."""
+    for name, each in scores.items():
+        others = [f"{key} {value:.2f}" for key, value in each.items() if key not in COLUMNS]
+        if others:
+            screen.say(f"{name}, official: " + ", ".join(others))
+
+
+def describe(
+    config: TrainConfig,
+    model: nn.Module,
+    items: int,
+    bank: FeatureBank,
+    vocabulary: Vocabulary,
+    device: torch.device,
+) -> str:
+    what = config.model_name if config.base_only else f"{config.model_name}, {config.hero.levels} levels"
+    learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return (
+        f"{what}: {learned / 1e6:.2f} M parameters on {device}; {items} training moments, "
+        f"{len(bank.videos)} videos ({bank.storage} features), {len(vocabulary)} words"
+    )
+
+
+def _set_up(config: TrainConfig) -> torch.device:
+    """Process-wide switches, and the device. Raises ``UserError`` where the machine cannot do what is asked."""
+    device = choose_device(config.device)
+    loss_scaler(config.amp, device)
+    if config.threads == 0:
+        config.threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    torch.set_float32_matmul_precision(config.matmul)
+    return device
