@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": ("commands:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
     "data": ("data_cli:command", "convert annotations, check and render features"),
     "bench emb": ("bench_emb:main", "speed of the reference EMB beside upstream's"),
+    "bench eval": ("bench_eval:main", "speed of QVHighlights' evaluation beside the official script's"),
     "version": ("cli:version", "versions of hero-plugin and of what it runs on"),
 }
 EXTRA = ("tyro", "rich", "matplotlib", "tensorboard", "h5py")

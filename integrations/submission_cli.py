@@ -38,8 +38,7 @@ class SubmissionConfig:
     submission: Path
     """Predictions in QVHighlights' form, a JSON object a line."""
     annotations: Path
-    """What they are scored against: QVHighlights' JSONL, or any format that `hero-plugin data` reads; without
-    saliency (Charades-STA in this form, say), moments alone are scored."""
+    """QVHighlights' JSONL, or any format that `hero-plugin data` reads. Without saliency, moments alone count."""
     partial: bool = False
     """Score the queries that both files have; otherwise both must have the same."""
     durations: Path | None = None
