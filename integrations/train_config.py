@@ -64,7 +64,7 @@ class TrainConfig:
     warmup: float = 0.0
     """Share of the training during which the learning rate first rises from 0."""
     optimizer: OptimizerName = "adam"
-    """adam: HERO's text. adamw: EMB's code, no decay on biases and norms. adamw_all: the DETRs', decay on everything."""
+    """adam: HERO's text. adamw: EMB's code, no decay on biases and norms. adamw_all: the DETRs' code."""
     weight_decay: float = 0.01
     """For the kinds of adamw only."""
     clip_norm: float = 1.0

@@ -1,4 +1,4 @@
-"""``hero-plugin train qd_detr``: QD-DETR, plain or with HERO, from Python or as ``python -m`` of this module."""
+"""``hero-plugin train qd_detr``: QD-DETR, plain or with HERO."""
 
 from __future__ import annotations
 

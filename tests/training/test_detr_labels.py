@@ -1,0 +1,202 @@
+"""Labels and clips against upstream's own data sets, line by line of QVHighlights, on made-up features."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from hero_plugin.integrations.annotations import read_annotations
+from hero_plugin.integrations.detr_batches import DetrCollate, endpoints, make_detr_examples
+from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
+from hero_plugin.integrations.detr_labels import make_labels, span_labels
+from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.features import open_features
+from hero_plugin.integrations.query_features import QueryFiles
+from hero_plugin.integrations.records import Record
+from tests.adapters.upstream_detr import imported
+from tests.resources import shared, upstream
+
+CLIP_LENGTH = 2
+
+
+@pytest.fixture(scope="module")
+def val():
+    path = shared("qvhighlights", "highlight_val_release.jsonl")
+    return path, read_annotations(path, on_outside="keep")
+
+
+def dataset_module(folder: str, package: str) -> ModuleType:
+    """Upstream's; it wants a progress bar and tables at hand, and uses neither here."""
+    with mock.patch.dict(sys.modules, {"tqdm": SimpleNamespace(tqdm=None), "pandas": ModuleType("pandas")}):
+        return imported(upstream(folder), f"{package}.start_end_dataset")
+
+
+def published(folder: str, package: str, path: Path, features: list[str] | None = None, words: str = "") -> Any:
+    """Upstream's data set on the given lines, none of its features read yet."""
+    options = {"ctx_mode": "video_tef", "max_q_l": 32, "max_v_l": 75, "clip_len": CLIP_LENGTH}
+    return dataset_module(folder, package).StartEndDataset("hl", str(path), features or [], words, **options)
+
+
+def clips_of(record: Record) -> int:
+    return min(75, int(np.ceil(record.duration / CLIP_LENGTH)))
+
+
+def test_deterministic_labels_are_upstreams_on_every_line(val):
+    path, records = val
+    theirs = published("QD-DETR", "qd_detr", path)
+    assert len(records) == len(theirs.data) == 1550
+    for record, meta in zip(records, theirs.data, strict=True):
+        clips = clips_of(record)
+        ours = make_labels(record, clips, CLIP_LENGTH)
+        high, low, scores = theirs.get_saliency_labels_all(meta["relevant_clip_ids"], meta["saliency_scores"], clips)
+        assert (ours.hard_positive, ours.hard_negative) == (high[0], low[0])
+        np.testing.assert_array_equal(ours.scores, scores)
+        np.testing.assert_array_equal(np.nonzero(ours.relevant)[0], meta["relevant_clip_ids"])
+        assert ours.positives[high[1]] > 0
+        assert ours.negatives[low[1]] > 0
+        expected = theirs.get_span_labels([list(window) for window in meta["relevant_windows"]][:5], clips)
+        np.testing.assert_array_equal(ours.spans[:5], expected.numpy())
+
+
+def test_random_clips_come_from_upstreams_pools_as_often(val):
+    path, records = val
+    theirs = published("moment_detr", "moment_detr", path)
+    row = min(range(len(records)), key=lambda row: abs(len(records[row].saliency) - 5))
+    record, meta = records[row], theirs.data[row]
+    ours = make_labels(record, 75, CLIP_LENGTH)
+    random.seed(0)
+    drawn = [theirs.get_saliency_labels(meta["relevant_clip_ids"], meta["saliency_scores"], 75) for _ in range(2000)]
+    high, low = repeated(ours, 2000)
+    for mine, other in ((high, [pair[0][1] for pair in drawn]), (low, [pair[1][1] for pair in drawn])):
+        assert set(mine[:, 1].tolist()) == set(other)
+    share = np.bincount(high[:, 1].numpy(), minlength=75) / 2000
+    np.testing.assert_allclose(share, ours.positives / ours.positives.sum(), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("window", "clips"),
+    [
+        ((26.0, 36.0), 75),
+        ((0.0, 150.0), 75),
+        ((10.5, 11.5), 75),
+        ((4.0, 6.0), 5),
+        ((0.0, 4.0), 4),
+        ((149.0, 150.0), 75),
+    ],
+)
+def test_labels_of_a_moment_are_those_of_a_subtitle_upstream(window, clips):
+    path = shared("qvhighlights", "highlight_val_release.jsonl")
+    theirs = published("QD-DETR", "qd_detr", path)
+    ours = make_labels(Record("q", "v", "s", (window,), clips * 2.0), clips, CLIP_LENGTH)
+    try:
+        drawn = [theirs.get_saliency_labels_sub_as_query(window, clips) for _ in range(300)]
+    except ValueError:  # too few clips outside: upstream stops, lighthouse takes the positive ones
+        assert not ours.negatives.any()
+        high, low = repeated(ours, 50)
+        assert torch.equal(high, low)
+        return
+    np.testing.assert_array_equal(ours.positives, drawn[0][2])
+    np.testing.assert_array_equal(ours.scores, drawn[0][2])
+    high, low = repeated(ours, 300)
+    assert {clip for pair in drawn for clip in pair[0]} <= set(np.nonzero(ours.positives)[0])
+    assert set(high.flatten().tolist()) <= set(np.nonzero(ours.positives)[0])
+    assert {clip for pair in drawn for clip in pair[1]} <= set(np.nonzero(ours.negatives)[0])
+    assert set(low.flatten().tolist()) <= set(np.nonzero(ours.negatives)[0])
+    lone = ours.positives.sum() == 1
+    assert (high[:, 0] == high[:, 1]).all() if lone else (high[:, 0] != high[:, 1]).all()
+    assert (low[:, 0] != low[:, 1]).all()
+
+
+def repeated(labels, times):
+    weights = (torch.from_numpy(each).expand(times, -1) for each in (labels.positives, labels.negatives))
+    torch.manual_seed(0)
+    return draw_pairs(*weights, torch.full((times,), labels.hard_positive), torch.full((times,), labels.hard_negative))
+
+
+def test_without_a_free_clip_the_hard_pair_is_taken_twice():
+    record = Record("q", "v", "s", ((0.0, 6.0),), 6.0, saliency=((0, (1, 1, 1)), (1, (4, 4, 4)), (2, (2, 2, 2))))
+    high, low = repeated(make_labels(record, 3, 2.0), 4)
+    assert high.tolist() == [[1, 1]] * 4
+    assert low.tolist() == [[0, 0]] * 4
+
+
+def test_scored_clips_beyond_the_features_count_as_the_last():
+    record = Record("q", "v", "s", ((0.0, 8.0),), 8.0, saliency=((2, (1, 1, 1)), (3, (4, 4, 4))))
+    labels = make_labels(record, 3, 2.0)
+    assert (labels.hard_positive, labels.hard_negative) == (2, 2)
+    assert labels.positives.tolist() == [0, 0, 2]
+    assert labels.relevant.tolist() == [0, 0, 1]
+    assert labels.scores.tolist() == [0, 0, 3]
+
+
+def test_of_many_moments_five_are_drawn_and_few_stay_in_order():
+    spans = torch.arange(32.0).view(2, 8, 2)
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(60):
+        drawn, windows = draw_windows(spans, torch.tensor([8, 2]))
+        assert windows.tolist() == [5, 2]
+        assert torch.equal(drawn[1, :2], spans[1, :2])
+        assert len(set(drawn[0, :, 0].tolist())) == 5
+        seen.update(drawn[0, :, 0].tolist())
+    assert seen == set(spans[0, :, 0].tolist())
+    same, _ = draw_windows(spans[:, :5], torch.tensor([5, 2]))
+    assert same.data_ptr() == spans.data_ptr()
+
+
+def test_spans_are_shares_of_the_video():
+    np.testing.assert_allclose(span_labels([(10.0, 20.0)], 40.0), [[0.375, 0.25]])
+    assert span_labels([], 40.0).shape == (0, 2)
+
+
+@pytest.fixture
+def folders(tmp_path, val):
+    """Made-up features of a few videos, two folders of different lengths, and of their queries."""
+    numbers = np.random.default_rng(0)
+    chosen = [record for record in val[1] if record.duration > 100][:6]
+    for name, width, more in (("slowfast", 5, 2), ("clip", 3, 0)):
+        (tmp_path / name).mkdir()
+        for record in chosen:
+            features = numbers.normal(size=(int(record.duration // 2) + more, width)).astype(np.float32)
+            np.savez(tmp_path / name / f"{record.video_id}.npz", features=features)
+    (tmp_path / "text").mkdir()
+    for words, record in zip((4, 9, 40, 1, 32, 33), chosen, strict=True):
+        hidden = numbers.normal(size=(words, 7)).astype(np.float16)
+        np.savez(tmp_path / "text" / f"qid{record.query_id}.npz", last_hidden_state=hidden, pooler_output=hidden[0])
+    lines = {record.query_id: index for index, record in enumerate(val[1])}
+    return tmp_path, chosen, [lines[record.query_id] for record in chosen]
+
+
+def test_a_batch_holds_what_upstream_feeds_its_models(val, folders):
+    root, records, lines = folders
+    folders = [str(root / "slowfast"), str(root / "clip")]
+    theirs = published("TR-DETR", "tr_detr", val[0], folders, str(root / "text"))
+    module = dataset_module("TR-DETR", "tr_detr")
+    _, batched = module.start_end_collate([theirs[line] for line in lines])
+    inputs, targets = module.prepare_batch_inputs(batched, torch.device("cpu"))
+
+    store = open_features([root / "slowfast", root / "clip"], max_clips=75, pooling="cut", normalize=True)
+    bank = FeatureBank(store, [record.video_id for record in records])
+    queries = QueryFiles(root / "text", records, max_words=32, normalize=True, storage="auto", gigabytes=1.0)
+    batch = DetrCollate(bank, queries)(make_detr_examples(records, bank, CLIP_LENGTH))
+    for name, expected in inputs.items():
+        torch.testing.assert_close(batch[name], expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(batch["scores"], targets["saliency_all_labels"], rtol=0, atol=0)
+    torch.testing.assert_close(batch["relevant"], targets["src_pos_mask"], rtol=0, atol=0)
+    for spans, count, expected in zip(batch["spans"], batch["windows"], targets["span_labels"], strict=True):
+        assert torch.equal(spans[:count], expected["spans"])
+
+
+def test_a_clips_endpoints_are_shares_of_its_own_video():
+    mask = np.array([[1, 1, 0, 0], [1, 1, 1, 1]], bool)
+    ends = endpoints(mask.sum(1), mask)
+    np.testing.assert_allclose(ends[0], [[0, 0.5], [0.5, 1], [0, 0], [0, 0]])
+    np.testing.assert_allclose(ends[1, :, 0], [0, 0.25, 0.5, 0.75])
