@@ -25,9 +25,9 @@ def clip_scores(clips: Sequence[int], scores: ArrayLike, duration: float) -> np.
         ValueError: other than three scores a clip, or a clip that the video does not have.
     """
     table = np.zeros((int(duration / CLIP_LENGTH), ANNOTATORS))
-    values = np.asarray(scores, dtype=np.float64).reshape(len(clips), -1)
-    if len(clips) and values.shape[1] != ANNOTATORS:
-        raise ValueError(f"scores must be (C, {ANNOTATORS})=({len(clips)}, {ANNOTATORS}), got {np.shape(scores)}")
+    values = np.asarray(scores, dtype=np.float64)
+    if len(clips) and values.shape != (len(clips), ANNOTATORS):
+        raise ValueError(f"scores must be (C, {ANNOTATORS})=({len(clips)}, {ANNOTATORS}), got {values.shape}")
     outside = [clip for clip in clips if not 0 <= clip < len(table)]
     if outside:
         raise ValueError(f"clips must be 0 to {len(table) - 1} in a video of {duration:g} s, got {outside}")

@@ -25,7 +25,7 @@ def qvhighlights_scores(
     >>> line = {"qid": 1, "pred_relevant_windows": [[0, 9, 0.8], [4, 10, 0.7]]}
     >>> scores = qvhighlights_scores([line], [{"qid": 1, "relevant_windows": [[4, 10]]}])
     >>> scores["brief"]["MR-full-mAP"], scores["brief"]["MR-full-R1@0.5"]
-    (55.0, 50.0)
+    (55.0, 100.0)
 
     Raises:
         ValueError: no queries, other queries than annotated, or a query twice; and what the parts raise.

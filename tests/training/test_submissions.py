@@ -1,0 +1,294 @@
+"""Submissions: what is written, what is read back, and everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from hero_plugin.integrations import cli
+from hero_plugin.integrations.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.problems import DataError
+from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.submission_checks import read_submission
+from hero_plugin.integrations.submissions import official_scores, submission_line, write_submission
+
+SALIENCY = tuple((clip, (4.0, 3.0, 2.0)) for clip in range(3))
+
+
+def record(number: int, **changes: object) -> Record:
+    moments = ((0.0, 8.0), (10.0, 40.0), (20.0, 60.0))
+    return Record(str(number), f"v{number}", f"query {number}", moments, 60.0, saliency=SALIENCY).replace(**changes)
+
+
+RECORDS = [record(number) for number in range(1, 4)]
+
+
+def line(number: int | str, **changes: object) -> dict[str, object]:
+    windows, saliency = [[0, 8, 0.9], [20.5, 60, 0.5]], [0.5] * 30
+    return {"qid": number, "pred_relevant_windows": windows, "pred_saliency_scores": saliency, **changes}
+
+
+def without(number: int, *keys: str) -> dict[str, object]:
+    return {key: value for key, value in line(number).items() if key not in keys}
+
+
+GOOD = [line(1), line(2), line(3)]
+
+
+@pytest.fixture
+def submitted(tmp_path):
+    def write(*lines: object):
+        path = tmp_path / "sub.jsonl"
+        path.write_text("".join((each if isinstance(each, str) else json.dumps(each)) + "\n" for each in lines))
+        return path
+
+    return write
+
+
+def test_a_line_is_sorted_rounded_and_has_the_id_of_its_file():
+    windows, scores = np.array([[0, 5.00004], [1, 2.123456], [3, 4]]), [0.2, 0.55555, 0.2]
+    made = submission_line(record(7), windows, scores, np.array([-0.00001, 0.123456], np.float32))
+    assert made == {
+        "qid": 7,
+        "query": "query 7",
+        "vid": "v7",
+        "pred_relevant_windows": [[1.0, 2.1235, 0.5556], [0.0, 5.0, 0.2], [3.0, 4.0, 0.2]],
+        "pred_saliency_scores": [0.0, 0.1235],
+    }
+    assert math.copysign(1, made["pred_saliency_scores"][0]) == 1
+    assert submission_line(record(7, extra={"qid": "7"}), windows, scores)["qid"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("windows", "scores", "saliency", "said"),
+    [
+        ([0, 1], [1], None, r"windows must be \(K, 2\)"),
+        (np.zeros((0, 2)), [], None, "at least one window"),
+        ([[0, 1]], [1, 2], None, r"scores must be \(K,\)=\(1,\), one a window, got \(2,\)"),
+        ([[0, math.nan]], [1], None, "windows and scores must be finite"),
+        ([[0, 1]], [1], [math.inf, 1], "saliency must be finite, got 1 that are not"),
+        ([[0, 1]], [1], [[1]], r"saliency must be \(T,\)"),
+    ],
+)
+def test_a_line_of_other_shapes_is_refused(windows, scores, saliency, said):
+    with pytest.raises(ValueError, match=said):
+        submission_line(record(1), windows, scores, saliency)
+
+
+def test_what_is_written_is_read_back_and_scores_alike(tmp_path):
+    draw = np.random.default_rng(0)
+    lines = [
+        submission_line(each, draw.random((12, 2)).cumsum(axis=1) * 30, draw.random(12), draw.random(30))
+        for each in RECORDS
+    ]
+    assert write_submission(tmp_path / "sub.jsonl", iter(lines)) == 3
+    read = read_submission(tmp_path / "sub.jsonl", RECORDS)
+    assert [each["pred_relevant_windows"] for each in read.lines] == [each["pred_relevant_windows"] for each in lines]
+    assert official_scores(read.lines, RECORDS) == official_scores(lines, RECORDS[::-1])
+    assert read.notes == ("3 queries with more than 10 windows: the first 10 count",)
+
+
+def test_a_failure_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "sub.jsonl"
+    write_submission(path, GOOD)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_submission(path, [line(1), {"qid": math.nan}])
+    assert len(path.read_text().splitlines()) == 3
+    assert [each.name for each in tmp_path.iterdir()] == ["sub.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([line(1), line(2)], "1 of the 3 qids of the annotations missing: 3"),
+        ([*GOOD, line(9)], "1 qid unknown to the annotations: 9"),
+        ([*GOOD, line(2)], r"1 qid more than once: 2 \(lines 2, 4\)"),
+        ([line(1), line(2), line("3")], "1 qid of another type than in the annotations: '3' for 3"),
+        ([*GOOD, "{no"], r"sub.jsonl:4: not JSON \(.* at column 2\)"),
+        ([*GOOD, "[1]"], "sub.jsonl:4: expected an object with a qid, a number or text, got a list"),
+        ([*GOOD, line(True)], "a number or text, got True"),
+        ([*GOOD, {"vid": "v"}], "a number or text, got None"),
+        ([*GOOD, line([1])], r"a number or text, got \[1\]"),
+        ([], "no lines in this file"),
+        ([line(1), line(2), line(3, pred_relevant_windows=[])], r"sub.jsonl:3: qid 3: .* one or more .*, got \[\]"),
+        ([line(1), line(2), line(3, pred_relevant_windows=[[1, 2]])], r"window 1 must be .*, got \[1, 2\]"),
+        ([line(1), line(2), line(3, pred_relevant_windows=[[1, 2, 3], [1, "2", 3]])], "window 2 must be"),
+        ([line(1), line(2), line(3, pred_relevant_windows=[[1, 2, True]])], "window 1 must be"),
+        ([line(1), line(2), line(3, pred_relevant_windows=[[0, 1, math.nan]])], r"finite numbers, got \[0, 1, nan\]"),
+        ([line(1), line(2), line(3, pred_relevant_windows=[[0, 10**400, 1]])], "finite numbers"),
+        ([line(1), line(2), line(3, pred_saliency_scores=[1, -math.inf] * 15)], "finite, got -inf for clip 1"),
+        ([line(1), line(2), line(3, pred_saliency_scores=[None] * 30)], "must be a list of numbers, got"),
+        ([line(1), line(2), line(3, pred_saliency_scores=[])], r"must be a list of numbers, got \[\]"),
+        ([line(1), line(2), line(3, pred_saliency_scores=[0.1] * 27)], "27 .* video of 30 clips"),
+        ([line(1), line(2), line(3, pred_saliency_scores=[0.1] * 33)], "33 .* video of 30 clips"),
+        (
+            [line(1), line(2), without(3, "pred_saliency_scores")],
+            "2 lines have pred_saliency_scores, 1 have not: lines 3",
+        ),
+        (
+            [without(1, "pred_relevant_windows"), line(2), line(3)],
+            "2 lines have pred_relevant_windows, 1 have not: lines 1",
+        ),
+        ([{"qid": number} for number in (1, 2, 3)], "no line has pred_relevant_windows or pred_saliency_scores"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(submitted, lines, said):
+    with pytest.raises(DataError, match=said) as raised:
+        read_submission(submitted(*lines), RECORDS)
+    assert len(raised.value.problems) == 1
+
+
+def test_everything_wrong_comes_at_once(submitted):
+    wrong = [line(1, pred_relevant_windows=[]), "no", line(2), line(2), line("3"), line(9), line(10)]
+    records = [record(number) for number in range(1, 5)]
+    with pytest.raises(DataError) as raised:
+        read_submission(submitted(*wrong), records)
+    said = [re.sub(r"^.*sub\.jsonl", "", str(problem)).split(" -> ")[0] for problem in raised.value.problems]
+    assert said == [
+        ": 1 qid more than once: 2 (lines 3, 4)",
+        ": 1 qid of another type than in the annotations: '3' for 3",
+        ": 1 of the 4 qids of the annotations missing: 4",
+        ": 2 qids unknown to the annotations: 9, 10",
+        ":2: not JSON (Expecting value at column 1)",
+        ":1: qid 1: pred_relevant_windows must be one or more [start, end, score], got []",
+    ]
+
+
+def test_a_long_list_is_cut_and_counted(submitted):
+    records = [record(number) for number in range(100)]
+    bad = [line(number, pred_relevant_windows=None) for number in range(60)]
+    with pytest.raises(DataError) as raised:
+        read_submission(submitted(*bad), records)
+    message = str(raised.value)
+    assert "missing: 60, 61, 62, 63, 64, 65, 66, 67, 68, 69 and 30 more" in message
+    assert "61 problems" in message and "... and 41 more" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"pred_saliency_scores": [0.5] * 28}, "1 query whose saliency is up to 2 clips too short"),
+        ({"pred_relevant_windows": [[0, 8, 0.1], [1, 2, 0.5]]}, "1 query whose first window has not the highest score"),
+        ({"pred_relevant_windows": [[8, 0, 0.1]]}, "1 query with a window that ends before it starts"),
+    ],
+)
+def test_what_is_odd_but_scored_is_noted(submitted, changes, said):
+    (note,) = read_submission(submitted(line(1, **changes), *GOOD[1:]), RECORDS).notes
+    assert note.startswith(said)
+
+
+def test_partial_scores_what_is_shared(submitted):
+    read = read_submission(submitted(line(2), line(9)), RECORDS, partial=True)
+    assert [each["qid"] for each in read.lines] == [each["qid"] for each in read.annotations] == [2]
+    assert read.notes == (
+        "partial: 1 query scored, 2 of 3 annotated ones not submitted, 1 submitted ones not annotated",
+    )
+    assert read_submission(submitted(*GOOD), RECORDS, partial=True).notes == ()
+    with pytest.raises(DataError, match="no qid of its 1 lines is in the annotations: 9"):
+        read_submission(submitted(line(9)), RECORDS, partial=True)
+    with pytest.raises(DataError, match="of another type"):
+        read_submission(submitted(line("1"), line(2)), RECORDS, partial=True)
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([record(1), record(2, saliency=())], "1 query without relevant_clip_ids and saliency_scores: 2"),
+        ([record(1), record(2, moments=())], "1 query without relevant_windows: 2"),
+        ([record(number, moments=(), saliency=()) for number in (1, 2)], "holds no labels of what the submission"),
+        ([record(1), record(2, saliency=((30, (1.0,) * 3),))], r"query 2: clips must be 0 to 29 .*, got \[30\]"),
+        ([record(1), record(2, saliency=((1, (1.0,)),))], r"query 2: scores must be"),
+    ],
+)
+def test_annotations_that_cannot_score_are_named(submitted, records, said):
+    with pytest.raises(DataError, match=said):
+        read_submission(submitted(line(1), line(2)), records)
+
+
+@pytest.fixture
+def files(tmp_path, submitted):
+    """Annotations of every length range, one video of 300 s among them, and a submission."""
+    rows = []
+    for number, duration in ((1, 150), (2, 300)):
+        row = {"qid": number, "query": "q", "duration": duration, "vid": f"v{number}"}
+        windows = [[0, 8], [20, 60], [40, 60], [0, duration]]
+        saliency = {"relevant_clip_ids": [0, duration // 2 - 1], "saliency_scores": [[4, 3, 2], [1, 2, 4]]}
+        rows.append({**row, "relevant_windows": windows, **saliency})
+    (tmp_path / "truth.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = {"pred_relevant_windows": [[0, 8, 0.9], [20, 58, 0.8]]}
+    sub = submitted(*(line(n, **scores, pred_saliency_scores=[2, *[1] * (c - 1)]) for n, c in ((1, 75), (2, 150))))
+    return tmp_path, ["eval", "--submission", str(sub), "--annotations", str(tmp_path / "truth.jsonl")]
+
+
+def run(capsys, *argv: str) -> tuple[int, str, str]:
+    try:
+        status = cli.main(argv)
+    except SystemExit as leaving:
+        status = leaving.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_the_command_prints_a_table_and_writes_json_and_a_figure(capsys, files, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    folder, argv = files
+    status, out, err = run(capsys, *argv, "--json", str(folder / "o.json"), "--figure", str(folder / "o.png"))
+    assert status == 0, err
+    written = json.loads((folder / "o.json").read_text())
+    assert written["brief"]["MR-short-mAP"] == 100.0
+    for name in ("short", "middle", "long", "full"):
+        row = next(row for row in out.splitlines() if f"│ {name} " in row)
+        assert f"{written['brief'][f'MR-{name}-mAP']:.2f}" in row
+    for name in ("Fair", "Good", "VeryGood"):
+        row = next(row for row in out.splitlines() if f"│ {name} (" in row)
+        figures = written[f"HL-min-{name}"]
+        assert f"{figures['HL-mAP']:.2f}" in row and f"{figures['HL-Hit1']:.2f}" in row
+    assert (folder / "o.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("form", ["charades-sta", "qvhighlights"])
+def test_annotations_without_saliency_give_moments_alone(capsys, tmp_path, form):
+    (tmp_path / "durations.json").write_text('{"v1": 51.0}')
+    (tmp_path / "truth").write_text("v1 0.0 12.0##a person sits down\nv1 3.0 50.5##a person eats\n")
+    durations = tmp_path / "durations.json"
+    records = read_annotations(tmp_path / "truth", durations=durations)
+    write_submission(tmp_path / "sub", [submission_line(each, [[1, 11]], [0.9], [0.5] * 25) for each in records])
+    if form == "qvhighlights":
+        write_annotations(records, tmp_path / "truth", format=form)
+    flags = ["--annotations", str(tmp_path / "truth"), "--durations", str(durations)]
+    status, out, err = run(capsys, "eval", "--submission", str(tmp_path / "sub"), *flags, "--json", str(tmp_path / "o"))
+    assert status == 0, err
+    assert "pred_saliency_scores is not scored" in " ".join(out.split())
+    written = json.loads((tmp_path / "o").read_text())
+    assert not any(key.startswith("HL") for key in written)
+    assert written["brief"]["MR-middle-mAP"] == 70.0  # 10 of 12 s reach 7 of the 10 overlaps
+    assert written["brief"]["MR-short-mAP"] is None  # no query there, and JSON has no nan
+    assert "│      - │" in out
+
+
+def test_a_bad_submission_ends_with_one_message_and_status_2(capsys, files):
+    folder, argv = files
+    (folder / "sub.jsonl").write_text(json.dumps(line("1")) + "\n")
+    status, out, err = run(capsys, *argv)
+    assert (status, out) == (2, "")
+    assert "2 problems" in err and "'1' for 1" in err and "missing: 2" in err and "--partial" in err
+
+
+def test_help_shows_both_commands_and_neither_is_an_error(capsys):
+    status, out, _ = run(capsys, "eval", "--help")
+    assert status == 0
+    assert all(flag in out for flag in ("--run", "--checkpoint", "--submission", "--partial", "--figure"))
+    status, _, err = run(capsys, "eval")
+    assert status == 2
+    assert "--run FOLDER" in err and "--submission FILE" in err
+
+
+def test_a_submission_that_is_not_there_is_said(capsys, files):
+    folder, argv = files
+    (folder / "sub.jsonl").unlink()
+    status, _, err = run(capsys, *argv)
+    assert status == 2 and "no submission" in err
