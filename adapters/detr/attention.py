@@ -48,7 +48,7 @@ class ProjectedAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
-        """query: (B, heads, T, e), key: (B, heads, S, e), value: (B, heads, S, d), keep: as in `attend` -> (B, T, D)."""
+        """query, key: (B, heads, T or S, e), value: (B, heads, S, d), keep: as in `attend` -> (B, T, value_dim)."""
         return self.out_proj(attend(query, key, value, keep, self.dropout))
 
 

@@ -59,8 +59,8 @@ class DETR(nn.Module):
 
         Returns:
             pred_logits (B, queries, 2); pred_spans (B, queries, 2) of (center, width), in [0, 1], or logits
-            (B, queries, 2·max_v_l) where span_loss_type is "ce"; with `contrastive_align_loss` proj_queries, proj_txt_mem
-            and proj_vid_mem, of unit length; with `aux_loss` aux_outputs, these for each of the earlier layers.
+            (B, queries, 2·max_v_l) where span_loss_type is "ce"; with `contrastive_align_loss` proj_queries,
+            proj_txt_mem and proj_vid_mem, of unit length; with `aux_loss` aux_outputs, these for each earlier layer.
         """
         logits, spans = self.class_embed(states), self.span_embed(states)
         if references is not None:

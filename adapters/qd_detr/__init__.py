@@ -1,7 +1,8 @@
-"""QD-DETR."""
+"""QD-DETR: a reference implementation that loads upstream checkpoints."""
 
 from __future__ import annotations
 
 from hero_plugin.adapters.detr.config import QDDETRConfig
+from hero_plugin.adapters.qd_detr.model import QDDETR
 
-__all__ = ["QDDETRConfig"]
+__all__ = ["QDDETR", "QDDETRConfig"]

@@ -1,7 +1,8 @@
-"""TR-DETR."""
+"""TR-DETR: a reference implementation that loads upstream checkpoints."""
 
 from __future__ import annotations
 
 from hero_plugin.adapters.detr.config import TRDETRConfig
+from hero_plugin.adapters.tr_detr.model import TRDETR
 
-__all__ = ["TRDETRConfig"]
+__all__ = ["TRDETR", "TRDETRConfig"]

@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from hero_plugin.adapters.detr.config import DETRConfig, MomentDETRConfig, QDDETRConfig, TRDETRConfig
 from hero_plugin.adapters.moment_detr.model import MomentDETR
+from hero_plugin.adapters.qd_detr.model import QDDETR
+from hero_plugin.adapters.tr_detr.model import TRDETR
 
 MODELS: dict[str, tuple[type[nn.Module], type[DETRConfig]]] = {
     "moment_detr": (MomentDETR, MomentDETRConfig),
+    "qd_detr": (QDDETR, QDDETRConfig),
+    "tr_detr": (TRDETR, TRDETRConfig),
 }
 TEXT_DIM, VIDEO_DIM = 12, 18
 SMALL = {"text_dim": TEXT_DIM, "video_dim": VIDEO_DIM, "dim_feedforward": 64}

@@ -7,10 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hero_plugin.adapters.detr.spans import span_cxw_to_xx
 from tests.adapters import upstream_detr
-from tests.adapters.detr_cases import MODELS, WITHOUT_DROPOUT, Case, build, flat, total
+from tests.adapters.detr_cases import MODELS, VIDEO_DIM, WITHOUT_DROPOUT, Case, build, flat, total
 
 TOLERANCE = 1e-5
+AUDIO = ("a_feat_dir", "a_feat_dim", "v_feat_dim")
+"""Upstream's options where there is audio; ours knows the sum of widths."""
 
 USUAL = (4, 20, 6)
 CASES = {
@@ -33,56 +36,80 @@ ONE_MODELS_CASES = {
         "pre-norm": (USUAL, {"pre_norm": True}),
         "narrow": (USUAL, {"hidden_dim": 32}),
     },
+    "qd_detr": {},
+    "tr_detr": {"long clips": (USUAL, {"clip_length": 3})},
 }
 ALL = [(name, case) for name in MODELS for case in [*CASES, *ONE_MODELS_CASES[name]]]
+BACKWARD = ["usual", "positions of words", "alignment", "three projections", "other depths"]
+ALL_BACKWARD = [(name, case) for name in MODELS for case in [*BACKWARD, *ONE_MODELS_CASES[name]]]
 
 
 def pair(name, fields, dtype=torch.float32):
-    """Upstream's model and the reference with its weights."""
+    """Upstream's model, with random vectors where it starts from zeros and ones, and the reference with its weights."""
     torch.manual_seed(0)
     theirs, _ = upstream_detr.build(name, **{**WITHOUT_DROPOUT, **fields})
-    # A constant in upstream's code, no option of it.
+    for parameter in theirs.parameters():
+        if parameter.dim() == 1:
+            torch.nn.init.normal_(parameter, parameter.detach().mean().item(), 0.1)
     for module in theirs.modules():
         if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    ours = build(name, **fields)
+            module.p = 0.0  # TR-DETR's fusion has one that is no option
+    ours = build(name, **{ours: value for ours, value in fields.items() if ours not in AUDIO})
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return theirs.to(dtype), ours.to(dtype)
 
 
 def largest(first, second):
-    """Name and size of the largest difference."""
+    """Size and name of the largest difference."""
     assert set(first) == set(second)
     worst = {n: (first[n].double() - second[n].double()).abs().max().item() if first[n].numel() else 0.0 for n in first}
     name = max(worst, key=worst.get)
     return worst[name], name
 
 
-def assert_equal_models(name, size, fields, train=True, seed=0):
-    theirs, ours = pair(name, fields)
-    inputs = Case.random(*size, seed=seed).inputs()
-    wanted, got = flat(theirs.train(train)(*inputs)), flat(ours.train(train)(*inputs))
+def undecided(outputs, clips):
+    """Samples whose best moment hangs on rounding, as where a video of one clip leaves all queries alike: (B,)."""
+    first, second = outputs["pred_logits"].softmax(-1)[..., 0].topk(2).values.unbind(-1)
+    bounds = span_cxw_to_xx(outputs["pred_spans"]) * clips
+    return (first - second < 1e-5) | ((bounds - bounds.round()).abs() < 1e-5).flatten(1).any(1)
+
+
+def assert_equal_models(models, inputs, train):
+    theirs, ours = (model.train(train)(*inputs) for model in models)
+    if "src_vid_ed" in theirs:
+        unclear = undecided(theirs, inputs[2].shape[1])
+        for outputs in (theirs, ours):
+            outputs["saliency_scores"] = outputs["saliency_scores"].masked_fill(unclear.unsqueeze(1), 0)
+    wanted, got = flat(theirs), flat(ours)
     assert {k: (v.shape, v.dtype) for k, v in got.items()} == {k: (v.shape, v.dtype) for k, v in wanted.items()}
     difference, where = largest(got, wanted)
-    print(f"difference of outputs {difference:.1e}")  # pytest -s
+    print(f"difference of outputs {difference:.1e}, at {where}")  # pytest -s
     assert difference < TOLERANCE, where
 
 
-@pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize(("name", "case"), ALL)
-def test_outputs_are_upstreams(name, case, train):
+def test_outputs_are_upstreams(name, case):
     size, fields = {**CASES, **ONE_MODELS_CASES[name]}[case]
-    assert_equal_models(name, size, fields, train)
+    models = pair(name, fields)
+    for train in (False, True):
+        assert_equal_models(models, Case.random(*size).inputs(), train)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(batch=st.integers(1, 6), clips=st.integers(1, 75), words=st.integers(1, 32), seed=st.integers(0, 10**6))
 def test_outputs_are_upstreams_at_any_size(name, batch, clips, words, seed):
-    assert_equal_models(name, (batch, clips, words), {}, seed=seed)
+    assert_equal_models(pair(name, {}), Case.random(batch, clips, words, seed).inputs(), train=True)
 
 
-@pytest.mark.parametrize(("name", "case"), ALL)
+@pytest.mark.parametrize("name", ["qd_detr", "tr_detr"])
+def test_audio_joins_the_video_as_upstream(name):
+    models = pair(name, {"a_feat_dir": "given", "a_feat_dim": 5, "v_feat_dim": VIDEO_DIM - 5})
+    text, text_mask, video, video_mask = Case.random(*USUAL).inputs()
+    assert_equal_models(models, (text, text_mask, video[..., :-5], video_mask, video[..., -5:], video_mask), train=True)
+
+
+@pytest.mark.parametrize(("name", "case"), ALL_BACKWARD)
 def test_gradients_are_upstreams(name, case):
     size, fields = {**CASES, **ONE_MODELS_CASES[name]}[case]
     gradients = []
@@ -91,9 +118,8 @@ def test_gradients_are_upstreams(name, case):
         total(model.train()(*inputs)).backward()
         of_weights = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
         # Upstream runs parts whose outputs it drops: a gradient of exact zeros is none.
-        gradients.append(
-            {n: g for n, g in of_weights.items() if g.any()} | {"text": inputs[0].grad, "video": inputs[2].grad}
-        )
+        of_inputs = {"text": inputs[0].grad, "video": inputs[2].grad}
+        gradients.append({n: g for n, g in of_weights.items() if g.any()} | of_inputs)
     wanted, got = gradients
     difference, where = largest(got, wanted)
     print(f"difference of gradients in float64 {difference:.1e}, at {where}")
@@ -104,10 +130,11 @@ def test_gradients_are_upstreams(name, case):
 def test_initial_weights_are_distributed_as_upstreams(name):
     torch.manual_seed(0)
     theirs, _ = upstream_detr.build(name)
-    spread = {n: p.detach().std(correction=0).item() for n, p in theirs.named_parameters()}
-    ours = build(name)
-    for parameter_name, parameter in ours.named_parameters():
-        tolerance = 3 * spread[parameter_name] / parameter.numel() ** 0.5 + 1e-6
-        assert parameter.std(correction=0).item() == pytest.approx(spread[parameter_name], abs=tolerance), (
-            parameter_name
-        )
+    wanted = dict(theirs.named_parameters())
+    for n, parameter in build(name).named_parameters():
+        if parameter.numel() == 1 and "activation" not in n:
+            continue  # one draw tells nothing of a bias
+        spread = wanted[n].std(correction=0).item()
+        by_chance = 5 * spread / parameter.numel() ** 0.5 + 1e-6
+        assert parameter.std(correction=0).item() == pytest.approx(spread, abs=by_chance), n
+        assert parameter.mean().item() == pytest.approx(wanted[n].mean().item(), abs=2 * by_chance), n

@@ -1,0 +1,17 @@
+"""Audio features beside a clip's video features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def with_audio(video: Tensor, audio: Tensor | None) -> Tensor:
+    """(B, T, Dv) and (B, T, Da), or None where there is no audio -> (B, T, Dv + Da)."""
+    if audio is None:
+        return video
+    if audio.dim() != 3 or audio.shape[:2] != video.shape[:2]:
+        raise ValueError(
+            f"src_aud must be {(*video.shape[:2], 'Da')}, as many clips as src_vid, got {tuple(audio.shape)}"
+        )
+    return torch.cat([video, audio], dim=2)

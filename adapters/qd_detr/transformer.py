@@ -1,0 +1,47 @@
+"""QD-DETR's transformer: clips read the words first, then one another and a token that stands for the whole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin.adapters.detr.attention import attendable
+from hero_plugin.adapters.detr.config import DETRConfig
+from hero_plugin.adapters.detr.decoder import SpanDecoder, decode
+from hero_plugin.adapters.detr.encoder import Encoder, TextToVideoEncoder
+from hero_plugin.adapters.detr.layers import xavier_
+
+
+class Transformer(nn.Module):
+    """Two encoders and a decoder, called as upstream's."""
+
+    def __init__(self, config: DETRConfig) -> None:
+        super().__init__()
+        self.d_model, self.nhead = config.hidden_dim, config.nheads
+        self.t2v_encoder = TextToVideoEncoder(config, nn.PReLU)
+        self.encoder = Encoder(config, nn.PReLU)
+        self.decoder = SpanDecoder(config)
+        xavier_(self)
+
+    def forward(
+        self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor, video_length: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), and `encode`'s two.
+
+        query_embed: (queries, 2), logits of moments; the rest as in `encode`.
+        """
+        memory, memory_global = self.encode(src, mask, pos_embed, video_length)
+        clips = slice(1, video_length + 1)
+        states, references = decode(self.decoder, memory, mask[:, clips], pos_embed[:, clips], query_embed)
+        return states, references, memory, memory_global
+
+    def encode(self, src: Tensor, mask: Tensor, pos_embed: Tensor, video_length: int) -> tuple[Tensor, Tensor]:
+        """Memory of the clips (B, T, D) and of the global token (B, D).
+
+        src, pos_embed: (B, 1 + T + L, D), the global token, the clips, the words; mask: (B, 1 + T + L), True where
+        padding; video_length: T.
+        """
+        video = self.t2v_encoder(src[:, 1:], mask[:, 1:], pos_embed[:, 1:], video_length)
+        keep = attendable(mask[:, : video_length + 1])[:, None, None]
+        memory = self.encoder(torch.cat([src[:, :1], video], dim=1), keep, pos_embed[:, : video_length + 1])
+        return memory[:, 1:], memory[:, 0]

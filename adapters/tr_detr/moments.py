@@ -1,0 +1,34 @@
+"""The clips of the moment a model thinks likeliest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hero_plugin.adapters.detr.spans import span_cxw_to_xx
+
+
+def best_moment(pred_logits: Tensor, pred_spans: Tensor, clips: int, clip_length: float) -> tuple[Tensor, Tensor]:
+    """First and last clip, (B,) long each, of the query likeliest to be a moment; they may lie outside the video.
+
+    pred_logits: (B, queries, 2), foreground first; pred_spans: (B, queries, 2) of (center, width), in [0, 1].
+    """
+    best = pred_logits.softmax(-1)[..., 0].argmax(-1)
+    spans = span_cxw_to_xx(pred_spans[torch.arange(len(best), device=best.device), best])
+    # There and back by way of seconds, as upstream: it can round a border into the clip before.
+    bounds = (spans * (clips * clip_length) / clip_length).floor().long()
+    return bounds[:, 0], bounds[:, 1]
+
+
+def sliced(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """`features[b, first[b] : last[b] + 1]` for each sample b, moved to the front and padded with zeros.
+
+    As in Python, a bound below zero counts from the end, so that a moment said to start before its video starts with
+    the video's last clips (or holds none).
+    features: (B, T, D); first, last: (B,) long -> (B, T, D).
+    """
+    length = features.shape[1]
+    start, stop = (torch.where(at < 0, at + length, at).clamp(0, length) for at in (first, last + 1))
+    place = start.unsqueeze(1) + torch.arange(length, device=features.device)
+    chosen = features.gather(1, place.clamp(max=length - 1).unsqueeze(-1).expand_as(features))
+    return chosen.masked_fill((place >= stop.unsqueeze(1)).unsqueeze(-1), 0)
