@@ -1,0 +1,154 @@
+"""Which predicted span answers which annotated window: the assignment of least cost, as in DETR."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from hero_plugin.adapters.detr.spans import generalized_temporal_iou, span_cxw_to_xx
+
+
+class Pairs(NamedTuple):
+    """Matched predictions and windows of every layer, by index: pair p of layer k is
+    ``predictions[k, sample[k, p], prediction[k, p]]`` and ``windows[sample[k, p], window[k, p]]``."""
+
+    sample: Tensor
+    """(K, P) long; P is the same in every layer: the smaller of predictions and windows, summed over the batch."""
+    prediction: Tensor
+    """(K, P) long."""
+    window: Tensor
+    """(K, P) long."""
+
+
+class HungarianMatcher(nn.Module):
+    """One prediction for each window, so that the sum of costs is least (Carion et al., 2020).
+
+    Called like upstream's, it matches one layer. :meth:`match` does all layers of a decoder at once and asks the device
+    once: the solver runs on the CPU, and every transfer to it waits for the device.
+
+    Args:
+        cost_class: weight of -p(foreground).
+        cost_span: weight of the L1 distance (``"l1"``), or of -p(first clip) - p(last clip) (``"ce"``).
+        cost_giou: weight of -gIoU; ``"ce"`` has none.
+        span_loss_type: ``"l1"``: spans are (center, width) in [0, 1]; ``"ce"``: logits over the clips.
+        max_v_l: how many clips ``"ce"`` tells apart.
+    """
+
+    def __init__(
+        self,
+        cost_class: float = 1.0,
+        cost_span: float = 1.0,
+        cost_giou: float = 1.0,
+        span_loss_type: str = "l1",
+        max_v_l: int = 75,
+    ) -> None:
+        super().__init__()
+        if cost_class == cost_span == cost_giou == 0:
+            raise ValueError("cost_class, cost_span and cost_giou are all 0: every assignment would cost the same")
+        self.cost_class = cost_class
+        self.cost_span = cost_span
+        self.cost_giou = cost_giou
+        self.span_loss_type = span_loss_type
+        self.max_v_l = max_v_l
+
+    @torch.no_grad()
+    def forward(self, outputs: dict[str, Any], targets: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+        """One layer's assignment.
+
+        Args:
+            outputs: ``pred_logits`` (B, Q, 2), foreground first, and ``pred_spans`` (B, Q, 2), or (B, Q, 2 * max_v_l).
+            targets: ``span_labels``, B times ``{"spans": (windows, 2)}``.
+
+        Returns:
+            For each sample, the indices of matched predictions and of their windows, long, on the CPU.
+        """
+        windows = target_windows(targets, len(outputs["pred_logits"]))
+        costs = self.costs(outputs["pred_logits"], outputs["pred_spans"], pad_windows(windows))
+        solved = solve(costs.cpu(), [len(sample) for sample in windows])
+        return [(torch.from_numpy(prediction), torch.from_numpy(window)) for prediction, window in solved]
+
+    @torch.no_grad()
+    def match(self, pred_logits: Tensor, pred_spans: Tensor, windows: list[Tensor]) -> Pairs:
+        """Every layer's assignment, with one transfer to the CPU and one back.
+
+        Args:
+            pred_logits: (K, B, Q, 2), foreground first.
+            pred_spans: (K, B, Q, 2), or (K, B, Q, 2 * max_v_l) of ``"ce"``.
+            windows: B times (windows, 2).
+        """
+        costs = self.costs(pred_logits, pred_spans, pad_windows(windows))
+        pairs = flat_pairs(costs.cpu(), [len(sample) for sample in windows])
+        return Pairs(*pairs.to(pred_logits.device, non_blocking=True))
+
+    def costs(self, pred_logits: Tensor, pred_spans: Tensor, windows: Tensor) -> Tensor:
+        """(..., B, Q, 2), (..., B, Q, S) and padded (B, W, 2) -> (..., B, Q, W), in float32 at least."""
+        with torch.autocast(pred_logits.device.type, enabled=False):
+            pred_logits, pred_spans = at_least_float32(pred_logits), at_least_float32(pred_spans)
+            cost_class = -pred_logits.softmax(-1)[..., :1]
+            if self.span_loss_type == "ce":
+                # (..., B, Q, 2, max_v_l) at the first and last clip of every window: (..., B, Q, 2, W)
+                likely = pred_spans.unflatten(-1, (2, self.max_v_l)).softmax(-1)
+                bounds = windows.long().transpose(-1, -2).unsqueeze(-3)
+                first, last = likely.gather(-1, bounds.expand(*likely.shape[:-1], -1)).unbind(-2)
+                return self.cost_span * (-first - last) + self.cost_class * cost_class
+            windows = windows.to(pred_spans.dtype)
+            cost_span = (pred_spans.unsqueeze(-2) - windows.unsqueeze(-3)).abs().sum(-1)
+            cost_giou = -generalized_temporal_iou(span_cxw_to_xx(pred_spans), span_cxw_to_xx(windows))
+            return self.cost_span * cost_span + self.cost_giou * cost_giou + self.cost_class * cost_class
+
+
+def solve(costs: Tensor, windows: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The least sum of costs of every sample: (B, Q, W) on the CPU, of which ``windows[b]`` columns are real.
+
+    Returns:
+        For each sample, the matched rows, ascending, and their columns.
+    """
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise ImportError('matching needs scipy: pip install "hero-plugin[train]"') from error
+    solved = []
+    for sample, real in zip(costs.numpy(), windows, strict=True):
+        sample = sample[:, :real]
+        if not np.isfinite(sample).all():
+            raise ValueError(
+                "matching costs are not finite: predicted spans or logits, or target spans, hold NaN or infinity "
+                "(a smaller learning rate or gradient clipping helps where training diverged)"
+            )
+        rows, columns = linear_sum_assignment(sample)
+        solved.append((rows.astype(np.int64), columns.astype(np.int64)))
+    return solved
+
+
+def flat_pairs(costs: Tensor, windows: list[int]) -> Tensor:
+    """(K, B, Q, W) on the CPU -> (3, K, P) long: sample, prediction and window of every pair."""
+    layers = []
+    for layer in costs:
+        solved = solve(layer, windows)
+        sample = np.repeat(np.arange(len(solved)), [len(rows) for rows, _ in solved])
+        layers.append(np.stack([sample, *(np.concatenate(indices) for indices in zip(*solved, strict=True))]))
+    return torch.from_numpy(np.stack(layers, axis=1))
+
+
+def target_windows(targets: dict[str, Any], batch: int) -> list[Tensor]:
+    """The windows of each of ``batch`` samples: (windows, 2); none is (0, 2)."""
+    if "span_labels" not in targets:
+        raise KeyError("targets have no span_labels; a criterion for highlights alone has use_matcher=False")
+    windows = [target["spans"].reshape(-1, 2) for target in targets["span_labels"]]
+    if len(windows) != batch:
+        raise ValueError(f"span_labels must hold one entry for each of {batch} samples, got {len(windows)}")
+    return windows
+
+
+def pad_windows(windows: list[Tensor]) -> Tensor:
+    """B times (windows, 2) -> (B, W, 2), zeros where a sample has fewer."""
+    return pad_sequence(windows, batch_first=True)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precisions become float32; the others stay."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
