@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hero_plugin import HeroConfig
+from hero_plugin.adapters.detr.config import MomentDETRConfig, QDDETRConfig, TRDETRConfig
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.detr_base import DetrBase
@@ -63,9 +64,9 @@ class Base(Protocol):
 
 BASES: Mapping[str, Base] = {
     "emb": EmbBase(),
-    "moment_detr": DetrBase(MomentDETRTrainConfig, "MomentDETRConfig", "build_moment_detr"),
-    "qd_detr": DetrBase(QDDETRTrainConfig, "QDDETRConfig", "build_qd_detr"),
-    "tr_detr": DetrBase(TRDETRTrainConfig, "TRDETRConfig", "build_tr_detr"),
+    "moment_detr": DetrBase(MomentDETRTrainConfig, MomentDETRConfig),
+    "qd_detr": DetrBase(QDDETRTrainConfig, QDDETRConfig),
+    "tr_detr": DetrBase(TRDETRTrainConfig, TRDETRConfig),
 }
 
 

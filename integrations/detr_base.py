@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import wrap_criterion, wrap_model
+from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.detr_batches import DetrCollate, DetrExample, make_detr_examples
 from hero_plugin.integrations.detr_config import DetrTrainConfig
@@ -30,12 +31,11 @@ ENDPOINTS = 2
 class DetrBase:
     """A DETR: it takes words as vectors, so that its vocabulary only serves to tell new words from trained ones.
 
-    config_name, build_name: of the adapter's package, what describes a model, and what makes it with its criterion.
+    described: what describes a model of it. Its ``build_BASE`` makes the model, and the criterion.
     """
 
     config: type[DetrTrainConfig]
-    config_name: str
-    build_name: str
+    described: type[DETRConfig]
     data = DetrData
 
     def read(self, config: DetrTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None) -> DetrData:
@@ -60,20 +60,19 @@ class DetrBase:
 
     def build(self, config: DetrTrainConfig, text_dim: int, video_dim: int) -> tuple[nn.Module, nn.Module]:
         """Model and criterion with fresh weights."""
-        package = importlib.import_module(f"hero_plugin.adapters.{config.base}")
-        described = getattr(package, self.config_name)
         given = {each.name for each in fields(config)}
-        same = {each.name: getattr(config, each.name) for each in fields(described) if each.name in given}
+        same = {each.name: getattr(config, each.name) for each in fields(self.described) if each.name in given}
         same.update(max_v_l=config.max_clips, max_q_l=config.max_words)
         if config.seconds_per_clip:
             same["clip_length"] = config.seconds_per_clip
         else:
             same.pop("clip_length", None)
         try:
-            settings = described(text_dim=text_dim, video_dim=video_dim, **same)
+            settings = self.described(text_dim=text_dim, video_dim=video_dim, **same)
         except ValueError as error:
             raise ConfigError(f"{config.title}: {error}") from error
-        return getattr(package, self.build_name)(settings)
+        module = importlib.import_module(f"hero_plugin.adapters.{config.base}.build")
+        return getattr(module, f"build_{config.base}")(settings)
 
     def examples(
         self, config: DetrTrainConfig, data: DetrData, name: str, bank: FeatureBank, vocabulary: Vocabulary

@@ -101,6 +101,7 @@ def draw_targets(batch: Batch) -> dict[str, Any]:
         "saliency_neg_labels": low,
         "saliency_all_labels": batch["scores"],
         "src_pos_mask": batch["relevant"],
+        "src_txt_mask": batch["src_txt_mask"],
     }
 
 
