@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hero_plugin.structure import map_tensors
 
-Kind = Literal["logits", "probability", "shared"]
+Kind = Literal["logits", "probability", "direction", "shared", "whole"]
 
 # Bases write -1e30, -1e9, half precision's lowest or -inf at padded clips; no real logit comes near.
 _MASKED = -1e4
@@ -27,8 +28,10 @@ class WeightedAggregation(nn.Module):
 
     Each output tensor has a kind: ``"logits"`` are summed as they are (values that mark padding, -1e30 or -inf, are
     kept); ``"probability"`` (scores and normalized spans in [0, 1]) stay in [0, 1], as a convex sum when the weights
-    are normalized, else as a sum of their logits; ``"shared"`` is the same at every level (masks, proposals) and is
-    taken from level 0. Floating tensors are logits and all others shared, unless ``kinds`` says otherwise.
+    are normalized, else as a sum of their logits; ``"direction"`` (vectors of unit length along the last axis) are
+    summed and brought back to unit length; ``"shared"`` is the same at every level (masks, proposals) and is taken
+    from level 0; ``"whole"`` has no levels at all (a parameter of the base) and is left as it is. Floating tensors are
+    logits and all others shared, unless ``kinds`` says otherwise.
 
     Example:
         >>> aggregate = WeightedAggregation(levels=4)
@@ -66,12 +69,16 @@ class WeightedAggregation(nn.Module):
 
         def combine(tensor: Tensor, key: str) -> Tensor:
             kind = kinds.get(key, "logits" if tensor.is_floating_point() else "shared")
+            if kind == "whole":
+                return tensor
             if kind == "shared" or tensor.shape == (1,):  # a scalar has no levels
                 return tensor[0]
             if tensor.shape[:1] != weights.shape:
                 raise ValueError(
                     f"output {key or 'tensor'} must have {self.levels} levels first, got {tuple(tensor.shape)}"
                 )
+            if kind == "direction":
+                return F.normalize(_wide(_weighted_sum(weights, tensor)), dim=-1).to(tensor.dtype)
             return _sum_logits(weights, tensor) if kind == "logits" else self._sum_probabilities(weights, tensor)
 
         return map_tensors(combine, outputs)

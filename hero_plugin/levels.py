@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from einops import rearrange, repeat
 from torch import Tensor
 
-from hero_plugin.structure import map_tensors
+from hero_plugin.structure import map_items, map_tensors
 
 
 def fold(levels: Tensor) -> Tensor:
@@ -15,21 +16,27 @@ def fold(levels: Tensor) -> Tensor:
     return rearrange(levels, "n b ... -> (n b) ...")
 
 
-def unfold(folded: Any, levels: int) -> Any:
-    """(N*B, ...) -> (N, B, ...) for every tensor of ``folded``; a scalar gets a level axis of one."""
+def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None) -> Any:
+    """(N*B, ...) -> (N, B, ...) for every tensor of ``folded`` but those that ``kinds`` calls whole.
+
+    A scalar gets a level axis of one.
+    """
 
     def split(tensor: Tensor, key: str) -> Tensor:
+        if kinds and kinds.get(key) == "whole":
+            return tensor
         return rearrange(tensor, "(n b) ... -> n b ...", n=levels) if tensor.ndim else tensor.unsqueeze(0)
 
     return map_tensors(split, folded)
 
 
 def repeat_levels(shared: Any, levels: int, batch: int) -> Any:
-    """Repeat what all levels share, level-major: tensors (B, ...) -> (N*B, ...); others stay as they are."""
+    """Repeat what all levels share, level-major, in tuples and mappings nested at will.
 
-    def copy(tensor: Tensor, key: str) -> Tensor:
-        if tensor.ndim == 0 or tensor.shape[0] != batch:
-            return tensor
-        return repeat(tensor, "b ... -> (n b) ...", n=levels)
-
-    return map_tensors(copy, shared)
+    Tensors (B, ...) -> (N*B, ...), and so a list of B items, one a sample, whatever they are; others stay as they are.
+    """
+    if isinstance(shared, list) and len(shared) == batch:
+        return shared * levels
+    if isinstance(shared, Tensor):
+        return repeat(shared, "b ... -> (n b) ...", n=levels) if shared.shape[:1] == (batch,) else shared
+    return map_items(lambda item: repeat_levels(item, levels, batch), shared)

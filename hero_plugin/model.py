@@ -75,7 +75,7 @@ class Hero(nn.Module):
     def combine(self, outputs: Any, kinds: Mapping[str, Any]) -> Any:
         """Outputs with a leading N -> outputs of the base's shape."""
         if self.aggregation is None:
-            return map_tensors(lambda tensor, key: tensor[0], outputs)
+            return map_tensors(lambda tensor, key: tensor if kinds.get(key) == "whole" else tensor[0], outputs)
         return self.aggregation(outputs, kinds)
 
 
@@ -83,8 +83,8 @@ class HeroModel(nn.Module):
     """``base`` with HERO: the same forward, the same outputs. Made by :func:`~hero_plugin.wrap_model`.
 
     Parameters of the plug-in are under ``hero.``, the base's under ``base.``; attributes that are not here come from
-    the base. While training, a base that returns a dict gets one more key, ``"hero"``, which
-    :func:`~hero_plugin.wrap_criterion` reads.
+    the base. While training, the dict that a base returns (or the first one in its tuple) gets one more key,
+    ``"hero"``, which :func:`~hero_plugin.wrap_criterion` reads.
 
     Attributes:
         base: the base itself, not a copy.
@@ -120,7 +120,8 @@ class HeroModel(nn.Module):
         words = self.hero.words(pair.query, pair.query_mask)
         clips = self.hero.clips(pair.video, words, pair.query_mask)
         grounding = self._run(grounder.ground, pair.at_levels(clips, words))
-        outputs = self.hero.combine(unfold(grounding.outputs, self.config.levels), grounder.kinds)
+        kinds = grounder.kinds
+        outputs = self.hero.combine(unfold(grounding.outputs, self.config.levels, kinds), kinds)
         self._video_mask = pair.video_mask
         self._relevance = self._relate(pair, clips, words, lambda: _clip_score(grounding, self.base))
         if self.training and self.hero.cmtr is not None:
@@ -128,8 +129,11 @@ class HeroModel(nn.Module):
             clips = self.hero.clips(pair.video, words, pair.query_mask)
             masked = lambda: self._run(grounder.relate, pair.at_levels(clips, words))  # noqa: E731
             self._masked_relevance = self._relate(pair, clips, words, masked)
-        if self.training and isinstance(outputs, dict):
-            outputs["hero"] = self._for_criterion()
+        if self.training:
+            for part in outputs if isinstance(outputs, tuple) else (outputs,):
+                if isinstance(part, dict):
+                    part["hero"] = self._for_criterion()
+                    break
         return outputs
 
     @property

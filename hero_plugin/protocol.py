@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from hero_plugin.aggregation import Kind
@@ -16,8 +17,8 @@ from hero_plugin.levels import fold, repeat_levels
 class Pair:
     """A video and a query after the base's input projections.
 
-    ``extra`` carries whatever else the base's forward needs; its tensors with a leading batch axis are repeated
-    for every level.
+    ``extra`` carries whatever else the base's forward needs; its tensors with a leading batch axis, and its lists with
+    one item a sample, are repeated for every level.
     """
 
     video: Tensor
@@ -29,10 +30,16 @@ class Pair:
     query_mask: Tensor
     """(B, L), 1/True at real words, in the dtype that the base takes."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    levels: int = 1
+    """N, how many levels the batch holds, level-major; the sizes above are then N*B for B."""
 
     def at_levels(self, video: Tensor, query: Tensor) -> Pair:
-        """The same pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...)."""
+        """The same pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...).
+
+        Padded words stay as they are in this pair: a level has none, but some bases read them.
+        """
         levels, batch = video.shape[:2]
+        query = torch.where(self.query_mask.bool().unsqueeze(-1), query, self.query.to(query.dtype))
         video_mask, query_mask, extra = repeat_levels(
             (self.video_mask, self.query_mask, dict(self.extra)), levels, batch
         )
@@ -43,6 +50,7 @@ class Pair:
             video_mask=video_mask,
             query_mask=query_mask,
             extra=extra,
+            levels=levels,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -18,25 +19,22 @@ class Seam:
 
     Args:
         base: the base.
-        **replacements: what stands in for the submodules of these names.
+        **replacements: what stands in for the parts of these names: a module for a submodule, any other callable for
+            a method. A part of a part has a dotted name: ``Seam(base, **{"transformer.decoder": First()})``.
     """
 
-    def __init__(self, base: nn.Module, **replacements: nn.Module) -> None:
+    def __init__(self, base: nn.Module, **replacements: Any) -> None:
         self.base = base
         self.replacements = replacements
-        self.view = base.__class__.__new__(base.__class__)
-        self._share()
+        self.view = _blank(base)
+        _share(self.base, self.view, self.replacements)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The base's forward on projected features."""
         if not is_compiling():
-            self._share()  # attributes may have been set on the base since
+            _share(self.base, self.view, self.replacements)  # attributes may have been set on the base since
         self.view.training = self.base.training
         return self.view.forward(*args, **kwargs)
-
-    def _share(self) -> None:
-        shared = {name: value for name, value in self.base.__dict__.items() if name != "_modules"}
-        self.view.__dict__.update(shared, _modules={**self.base._modules, **self.replacements})
 
 
 class First(nn.Module):
@@ -45,3 +43,27 @@ class First(nn.Module):
     def forward(self, value: Any, *rest: Any, **options: Any) -> Any:
         """value, ... -> value."""
         return value
+
+
+def _blank(module: nn.Module) -> nn.Module:
+    return module.__class__.__new__(module.__class__)
+
+
+def _share(module: nn.Module, view: nn.Module, replacements: Mapping[str, Any]) -> nn.Module:
+    """Make ``view`` all that ``module`` is, but for the replacements."""
+    parts: dict[str, Any] = {}
+    deeper: dict[str, dict[str, Any]] = {}
+    for path, part in replacements.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            deeper.setdefault(name, {})[rest] = part
+        else:
+            parts[name] = part
+    for name, inner in deeper.items():
+        owner = getattr(module, name)
+        parts[name] = _share(owner, _blank(owner), inner)
+    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    methods = {name: part for name, part in parts.items() if name not in modules}
+    shared = {name: value for name, value in module.__dict__.items() if name != "_modules"}
+    view.__dict__.update(shared, _modules={**module._modules, **modules}, **methods)
+    return view

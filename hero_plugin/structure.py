@@ -19,9 +19,23 @@ def map_tensors(function: Callable[[Tensor, str], Any], outputs: Any, key: str =
     if isinstance(outputs, Mapping):
         return _same_mapping(outputs, {name: map_tensors(function, item, str(name)) for name, item in outputs.items()})
     if isinstance(outputs, (tuple, list)):
-        items = [map_tensors(function, item, key or str(place)) for place, item in enumerate(outputs)]
-        return type(outputs)(*items) if hasattr(outputs, "_fields") else type(outputs)(items)
+        return _same_sequence(
+            outputs, [map_tensors(function, item, key or str(place)) for place, item in enumerate(outputs)]
+        )
     return outputs
+
+
+def map_items(function: Callable[[Any], Any], outputs: Any) -> Any:
+    """Apply ``function`` to what a tuple, list or mapping holds directly, keeping its type; else pass it through."""
+    if isinstance(outputs, Mapping):
+        return _same_mapping(outputs, {name: function(item) for name, item in outputs.items()})
+    if isinstance(outputs, (tuple, list)):
+        return _same_sequence(outputs, [function(item) for item in outputs])
+    return outputs
+
+
+def _same_sequence(outputs: Any, items: list[Any]) -> Any:
+    return type(outputs)(*items) if hasattr(outputs, "_fields") else type(outputs)(items)
 
 
 def _same_mapping(outputs: Mapping[Any, Any], items: dict[Any, Any]) -> Any:

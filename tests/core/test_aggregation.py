@@ -171,3 +171,20 @@ def test_half_precision_outputs_keep_their_type_and_stay_finite(dtype, normalize
 def test_says_what_is_missing_a_level():
     with pytest.raises(ValueError, match=r"output scores must have 4 levels first, got \(3, 2\)"):
         WeightedAggregation(4)({"scores": torch.randn(3, 2)})
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_directions_keep_their_length(normalize):
+    aggregate = shake(WeightedAggregation(4, normalize=normalize))
+    directions = torch.nn.functional.normalize(torch.randn(4, 3, 5, 8), dim=-1)
+    combined = aggregate({"proj": directions}, {"proj": "direction"})["proj"]
+    torch.testing.assert_close(combined.norm(dim=-1), torch.ones(3, 5))
+    mixed = torch.tensordot(aggregate.weights(), directions, dims=1)
+    torch.testing.assert_close(combined, mixed / mixed.norm(dim=-1, keepdim=True))
+    assert aggregate({"proj": directions[:, :, :0]}, {"proj": "direction"})["proj"].shape == (3, 0, 8)
+
+
+def test_what_is_whole_is_left_as_it_is():
+    token = torch.nn.Parameter(torch.randn(7, 2))
+    combined = WeightedAggregation(4)({"token": token, "list": [token]}, {"token": "whole", "list": "whole"})
+    assert combined["token"] is token and combined["list"][0] is token

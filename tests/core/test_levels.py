@@ -62,6 +62,33 @@ def test_folding_is_level_major_and_undone():
     assert repeated["other"].shape == (7,) and repeated["text"] == "x"
 
 
+def test_a_list_with_one_item_a_sample_is_repeated_too():
+    names, spans = ["a", "b", "c"], [torch.zeros(k, 2) for k in (3, 1, 3)]
+    targets = {"spans": spans, "clips": torch.arange(3), "pair": (torch.arange(3), None)}
+    repeated = repeat_levels({"vid": names, "targets": targets, "sizes": [1, 2], "epoch": 3}, 2, 3)
+    assert repeated["vid"] == names * 2 and repeated["sizes"] == [1, 2] and repeated["epoch"] == 3
+    assert [len(span) for span in repeated["targets"]["spans"]] == [3, 1, 3, 3, 1, 3]
+    assert repeated["targets"]["clips"].tolist() == repeated["targets"]["pair"][0].tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_padded_words_stay_as_the_base_has_them():
+    """The levels have zeros there; a base that reads them (a mean over all positions) must find its own."""
+    model, arguments = wrap_model(tuple_base()), inputs()
+    pair = model.grounder.embed(*arguments)
+    words = model.hero.words(pair.query, pair.query_mask)
+    padding = pair.query_mask == 0
+    levels = unfold(pair.at_levels(pair.video.expand(4, -1, -1, -1), words).query, 4)
+    assert (words[1:, padding] == 0).all() and padding.any()
+    assert torch.equal(levels[:, padding], pair.query[padding].expand(4, -1, -1))
+    assert torch.equal(levels[:, ~padding], words[:, ~padding])
+
+
+def test_what_is_whole_is_not_unfolded():
+    token, score = torch.randn(3, 2), torch.randn(8, 5)
+    unfolded = unfold({"token": token, "score": score}, 4, {"token": "whole"})
+    assert unfolded["token"] is token and unfolded["score"].shape == (4, 2, 5)
+
+
 def test_neighbours_in_the_folded_batch_are_different_samples():
     """A base that pairs each sample with its neighbour must not pair it with itself at another level."""
     sample = fold(torch.arange(3).view(1, 3, 1).expand(4, 3, 1)).flatten()

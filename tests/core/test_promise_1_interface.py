@@ -75,6 +75,28 @@ def test_other_mappings_keep_their_type():
     assert list(outputs) == list(base(*inputs()))
 
 
+class PairPredictor(DictPredictor):
+    """Returns its dict in a tuple, with a parameter of its own, as TaskWeave does."""
+
+    def __init__(self, dim):
+        super().__init__(dim)
+        self.variance = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, fused, video_mask):
+        return super().forward(fused, video_mask), [self.variance]
+
+
+def test_a_dict_in_a_tuple_serves_the_criterion_and_a_parameter_passes_through():
+    predictor = PairPredictor(DIM)
+    base = two_stage(predictor, predictor.saliency, 0.0, {"pred_spans": "probability", "1": "whole"})
+    for config in (HeroConfig(), HeroConfig(levels=1)):
+        model = wrap_model(base.train(), config=config)
+        outputs, (variance,) = model(*inputs())
+        assert variance is predictor.variance
+        assert outputs["hero"]["relevance"] is model.relevance and outputs["saliency_scores"].shape == (3, 7)
+    assert "hero" not in model.eval()(*inputs())[0]
+
+
 def test_train_and_eval_reach_the_base_and_the_plugin():
     model = wrap_model(dict_base())
     for mode in (False, True):
