@@ -171,7 +171,8 @@ def _check_windows(where: str, rows: Iterable[Numbered], problems: Problems, not
         windows = row[WINDOWS]
         wrong = _wrong_windows(windows)
         if wrong:
-            problems.add(f"{where}:{number}", f"qid {row['qid']!r}: {wrong}")
+            fix = "write start and end in seconds and a score, for one window or more"
+            problems.add(f"{where}:{number}", f"qid {row['qid']!r}: {wrong}", fix)
             continue
         many += len(windows) > RANKED
         unsorted += windows[0][2] < max(window[2] for window in windows[:RANKED])
@@ -219,7 +220,8 @@ def _check_saliency(
             continue
         wrong = _wrong_saliency(row[SALIENCY], clips)
         if wrong:
-            of_lines.add(f"{where}:{number}", f"qid {row['qid']!r}: {wrong}")
+            fix = f"score each clip of {CLIP_LENGTH:g} s, or leave {SALIENCY} out on all lines"
+            of_lines.add(f"{where}:{number}", f"qid {row['qid']!r}: {wrong}", fix)
         else:
             off += len(row[SALIENCY]) != clips
     if off:
@@ -237,7 +239,7 @@ def _wrong_saliency(scores: Any, clips: int) -> str:
     if not clips:
         return f"the video is shorter than a clip of {CLIP_LENGTH:g} s"
     if abs(len(scores) - clips) > CLIPS_OFF:
-        return f"{len(scores)} {SALIENCY} for a video of {clips} clips of {CLIP_LENGTH:g} s"
+        return f"{len(scores)} {SALIENCY} for a video of {clips} clips"
     return ""
 
 

@@ -64,6 +64,11 @@ def test_union_of_nothing_is_full_overlap_for_precision_alone():
     assert full([[7, 7, 1.0]], [[3, 3]], "0.95") == (100.0, 0.0)
 
 
+def test_precision_divides_by_the_union_and_recall_by_the_hull():
+    """Equal on paper, but 41.9 / 83.8 s is half in one rounding and just below it in the other."""
+    assert full([[72.9, 145.7, 1.0]], [[61.9, 114.8]]) == (0.0, 100.0)
+
+
 def test_a_range_keeps_the_annotated_windows_of_its_lengths():
     scores = retrieval_scores([[[20, 40, 1.0]], [[0, 200, 1.0]]], [TRUTH, [[0, 200]]])
     assert queries_by_length([TRUTH, [[0, 200]]]) == {"short": 1, "middle": 1, "long": 0, "full": 2}
