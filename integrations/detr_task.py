@@ -70,7 +70,8 @@ class DetrTask:
         records = [item.record for item in items]
         if records and all(record.moments and any(each for _, each in record.saliency) for record in records):
             official = qvhighlights_scores(self.submission(items, grounded), list(map(annotation_row, records)))
-            scores.update(official["brief"])
+            # A range of lengths that no window is in has no score.
+            scores.update({name: value for name, value in official["brief"].items() if value == value})
         return scores
 
     def merit(self, scores: Scores) -> float:

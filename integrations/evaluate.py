@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class EvalConfig:
     json: Path | None = None
     """Write the scores here."""
     predictions: Path | None = None
-    """Write each query's moment here, one JSON line a query; of a DETR, a submission in QVHighlights' form."""
+    """Write each query's moment here, one JSON line a query. Of a DETR, a submission in QVHighlights' form; of several
+    sets, one each, with the set's name in the file's."""
     batch_size: int = 64
     """Queries at once."""
     device: str = "auto"
@@ -85,13 +87,13 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     data = BASES[settings.base].read(asked, dict(asked.test_sets()), screen)
     loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=choose_device(config.device))
     scores, rows = {}, []
-    predicted: list[dict[str, Any]] = []
+    predicted: dict[str, list[dict[str, Any]]] = {}
     for name, items in loaded.sets.items():
         grounded = ground_with_bar(loaded, name, items, config.batch_size, screen)
         scores[name] = loaded.task.scores(items, grounded)
         unseen = loaded.vocabulary.unseen(word for words in data.sentences(name) for word in words)
         rows.append((name, str(len(items)), str(len(unseen)), *score_cells(scores[name])))
-        predicted.extend(prediction_lines(loaded.task, name, items, grounded))
+        predicted[name] = prediction_lines(loaded.task, name, items, grounded)
     title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
     screen.show(scores_table(rows, ("set", "queries", "untrained words"), title))
     show_official(scores, screen)
@@ -100,7 +102,8 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
         with atomic_write(config.json) as stream:
             stream.write(json.dumps({**result, "scores": scores}, indent=2) + "\n")
     if config.predictions is not None:
-        write_submission(config.predictions, predicted)
+        for path, lines in prediction_files(loaded.task, config.predictions, predicted).items():
+            write_submission(path, lines)
     return scores
 
 
@@ -161,6 +164,15 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
 
         wanted = loaded.task.scores_relevance
         return ground(loaded.task, items, batch_size, amp=loaded.config.amp, relevance=wanted, after_batch=after_batch)
+
+
+def prediction_files(
+    task: Task, path: Path, predicted: Mapping[str, list[dict[str, Any]]]
+) -> dict[Path, list[dict[str, Any]]]:
+    """What goes into which file: EMB's sets into one, submissions of several sets into one each."""
+    if isinstance(task, DetrTask) and len(predicted) > 1:
+        return {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in predicted.items()}
+    return {path: list(chain.from_iterable(predicted.values()))}
 
 
 def prediction_lines(task: Task, name: str, items: Sequence[Any], grounded: Grounded) -> list[dict[str, Any]]:

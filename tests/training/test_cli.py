@@ -118,6 +118,15 @@ def test_all_that_is_wrong_with_the_flags_comes_at_once(capsys, tmp_path):
         assert line in err
 
 
+@pytest.mark.parametrize("base", ["moment_detr", "moment-detr", "qd-detr", "tr_detr"])
+def test_each_base_has_its_command_with_hyphens_or_without(capsys, base):
+    status, out, _ = run(capsys, "train", base, "--help")
+    assert status == 0
+    assert all(flag in out for flag in ("--query-features", "--hero.levels", "--num-queries"))
+    assert ("--vtc-loss-coef" in out) == base.startswith("tr")
+    assert "--drop-rate" not in out
+
+
 def test_every_field_of_hero_is_a_flag(capsys):
     status, out, _ = run(capsys, "train", "emb", "--help")
     assert status == 0
