@@ -11,7 +11,6 @@ def with_audio(video: Tensor, audio: Tensor | None) -> Tensor:
     if audio is None:
         return video
     if audio.dim() != 3 or audio.shape[:2] != video.shape[:2]:
-        raise ValueError(
-            f"src_aud must be {(*video.shape[:2], 'Da')}, as many clips as src_vid, got {tuple(audio.shape)}"
-        )
+        wanted = f"({video.shape[0]}, {video.shape[1]}, Da), with the clips of src_vid"
+        raise ValueError(f"src_aud must be {wanted}, got {tuple(audio.shape)}")
     return torch.cat([video, audio], dim=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hero_plugin.adapters.detr.config import MomentDETRConfig
+from hero_plugin.adapters.moment_detr.build import build_moment_detr
 from hero_plugin.adapters.moment_detr.model import MomentDETR
 
-__all__ = ["MomentDETR", "MomentDETRConfig"]
+__all__ = ["MomentDETR", "MomentDETRConfig", "build_moment_detr"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -93,6 +95,6 @@ class GRUFeatureExtractor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, D); padding is read like clips."""
-        # Autocast leaves its weights as they are on CPU, where input and weights must agree.
-        with torch.autocast(x.device.type, enabled=False):
+        # On CPU, autocast does not cast a recurrence as a whole: it stays in its weights' precision.
+        with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext():
             return self.gru(x.to(self.gru.weight_ih_l0.dtype))[1][-1]
