@@ -118,7 +118,7 @@ def describe(
     what = config.model_name if config.base_only else f"{config.model_name}, {config.hero.levels} levels"
     learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return (
-        f"{what}: {learned / 1e6:.2f} M parameters on {device}; {items} training moments, "
+        f"{what}: {learned / 1e6:.2f} M parameters on {device}; {items} training examples, "
         f"{len(bank.videos)} videos ({bank.storage} features), {len(vocabulary)} words"
     )
 
