@@ -70,7 +70,7 @@ def highlight_scores(
     by_rank = np.take_along_axis(truth, ranking.order[..., None], axis=1).transpose(0, 2, 1)
     return {
         f"HL-min-{name}": {
-            "HL-mAP": percent(ranking.average_precision(by_rank >= level, clips).mean()),
+            "HL-mAP": percent(ranking.average_precision(by_rank >= level).mean()),
             "HL-Hit1": percent(np.mean(there >= level)),
         }
         for name, level in LEVELS.items()
@@ -105,13 +105,12 @@ class _Ranking:
         first = np.maximum.accumulate(np.where(begins, np.arange(scores.shape[1]), 0), axis=1)
         return cls(order, first, last)
 
-    def average_precision(self, labels: np.ndarray, clips: np.ndarray) -> np.ndarray:
-        """labels: (Q, annotators, T) in ranked order, of which `clips` (Q,) are real -> (Q, annotators)."""
+    def average_precision(self, labels: np.ndarray) -> np.ndarray:
+        """labels: (Q, annotators, T) in ranked order, false after the video's end -> (Q, annotators)."""
         true = labels.cumsum(axis=-1)
         earlier = np.take_along_axis(true - labels, self.first[:, None], axis=-1)
         gains = (self.last[:, None] & (true != earlier))[..., ::-1]
         precision = np.where(self.last[:, None], true / np.arange(1, labels.shape[-1] + 1), 0.0)
         best = np.maximum.accumulate(precision[..., ::-1], axis=-1)  # the clips after the end cannot raise it
         rows = best.reshape(-1, best.shape[-1]), gains.reshape(-1, best.shape[-1])
-        means = sum_kept(*rows).reshape(labels.shape[:2]) / np.maximum(gains.sum(axis=-1), 1)
-        return np.where(true[..., -1] == clips[:, None], 1.0, means)
+        return sum_kept(*rows).reshape(labels.shape[:2]) / np.maximum(gains.sum(axis=-1), 1)

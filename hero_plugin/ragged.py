@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 
-def padded(rows: Sequence[Sequence[Any]], fill: float, width: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+def padded(
+    rows: Sequence[Sequence[Any]] | Sequence[np.ndarray], fill: float, width: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows, filled up to the longest: (R, longest, *width) float64, and their lengths (R,).
 
     rows: R sequences of numbers, or of sequences of `width` numbers.
@@ -38,6 +40,6 @@ def sum_kept(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return sums
 
 
-def percent(fraction: float) -> float:
+def percent(fraction: float | np.floating[Any]) -> float:
     """A percentage with two decimals, rounded as it would be printed."""
     return float(f"{100 * fraction:.2f}")

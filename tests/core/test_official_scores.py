@@ -94,7 +94,7 @@ NONE, ALL = [0, 1, 1, 0], [2, 3, 4, 2]
         ([1, 1, 1, 1], ([4, 0, 0, 0],) * 3, (25.0, 100.0)),  # one rank for all; the first is the hit
         ([4, 3, 2, 1], (NONE, ALL, ALL), (66.67, 100.0)),  # none: 0; all: 1
         ([1, 3, 2], ([0, 4, 0, 4],) * 3, (75.0, 100.0)),  # the missing fourth is 0: 1 and 2/4
-        ([1, 3, 2, 0, 9], ([0, 4, 0, 0],) * 3, (100.0, 0.0)),  # the fifth is cut off, but is the hit
+        ([1, 3, 2, 0, 9], ([0, 4, 0, 4],) * 3, (75.0, 0.0)),  # the fifth is cut off, but is the hit
         ([3, 4, 2, 1], ([4, 0, 4, 0],) * 3, (66.67, 0.0)),  # 1/2 at the first is raised to 2/3
     ],
 )
