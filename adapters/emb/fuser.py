@@ -48,7 +48,7 @@ class WeightedPool(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x: (B, L, D), mask: (B, L) -> (B, D)."""
-        weights = mask_logits(x @ self.weight, mask.unsqueeze(2)).softmax(dim=1)
+        weights = mask_logits(x @ self.weight, mask.unsqueeze(2)).softmax(dim=1).to(x.dtype)
         return (x * weights).sum(dim=1)
 
 
