@@ -111,6 +111,15 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         cli.main(["train", "emb"])
 
 
+def test_a_pager_that_closes_early_gets_no_traceback():
+    command = [sys.executable, "-m", "hero_plugin.integrations.cli", "eval", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
 def test_all_that_is_wrong_with_the_flags_comes_at_once(capsys, tmp_path):
     status, _, err = run(capsys, "train", "emb", "--lr", "0", "--words", str(tmp_path / "none.npz"))
     assert status == 2
