@@ -15,6 +15,7 @@ from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.emb_config import EmbTrainConfig
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.settings import ConfigError, read_settings
 
 
@@ -167,6 +168,15 @@ def test_resuming_starts_from_the_settings_of_the_run(runs):
     config = flags("--output", str(runs.hero.path), "--resume")
     assert config.checked().to_json() == {k: v for k, v in runs.hero.config().items() if k != "versions"}
     assert config.resume
+
+
+def test_a_run_from_before_some_settings_existed_is_resumed(runs, tmp_path):
+    old = {key: value for key, value in runs.hero.config().items() if key not in ("base", "schedule", "lr_drop")}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config = flags("--output", str(tmp_path), "--resume").checked()
+    RunFolder.open(tmp_path).check_same(config.to_json())
+    with pytest.raises(RunFolderError, match="schedule: was 'linear', now 'step'"):
+        RunFolder.open(tmp_path).check_same({**config.to_json(), "schedule": "step"})
 
 
 def test_resume_needs_to_know_what(capsys):
