@@ -32,14 +32,15 @@ class Pair:
     extra: Mapping[str, Any] = field(default_factory=dict)
     levels: int = 1
     """N, how many levels the batch holds, level-major; the sizes above are then N*B for B."""
+    reads_padding: bool = False
+    """Whether the base reads padded words (an average over all places, say). They are then the same at every level;
+    else a level's are zeros, but for those of level 0, which is the query itself."""
 
     def at_levels(self, video: Tensor, query: Tensor) -> Pair:
-        """The same pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...).
-
-        Padded words stay as they are in this pair: a level has none, but some bases read them.
-        """
+        """The same pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...)."""
         levels, batch = video.shape[:2]
-        query = torch.where(self.query_mask.bool().unsqueeze(-1), query, self.query.to(query.dtype))
+        if self.reads_padding:
+            query = torch.where(self.query_mask.bool().unsqueeze(-1), query, self.query.to(query.dtype))
         video_mask, query_mask, extra = repeat_levels(
             (self.video_mask, self.query_mask, dict(self.extra)), levels, batch
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -71,16 +73,18 @@ def test_a_list_with_one_item_a_sample_is_repeated_too():
     assert repeated["targets"]["clips"].tolist() == repeated["targets"]["pair"][0].tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_padded_words_stay_as_the_base_has_them():
-    """The levels have zeros there; a base that reads them (a mean over all positions) must find its own."""
+def test_padded_words_stay_as_the_base_has_them_where_it_reads_them():
+    """The levels have zeros there; a base with a mean over all positions must find its own."""
     model, arguments = wrap_model(tuple_base()), inputs()
-    pair = model.grounder.embed(*arguments)
+    pair = replace(model.grounder.embed(*arguments), reads_padding=True)
     words = model.hero.words(pair.query, pair.query_mask)
     padding = pair.query_mask == 0
     levels = unfold(pair.at_levels(pair.video.expand(4, -1, -1, -1), words).query, 4)
     assert (words[1:, padding] == 0).all() and padding.any()
     assert torch.equal(levels[:, padding], pair.query[padding].expand(4, -1, -1))
     assert torch.equal(levels[:, ~padding], words[:, ~padding])
+    zeros = replace(pair, reads_padding=False).at_levels(pair.video.expand(4, -1, -1, -1), words)
+    assert torch.equal(unfold(zeros.query, 4), words)
 
 
 def test_what_is_whole_is_not_unfolded():
