@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ class DetrTask:
     clip_length: seconds, moments found are rounded to whole clips of it; 0 leaves them as they are.
     """
 
-    scores_relevance = True
+    scores_clips = True
 
     def __init__(
         self, model: nn.Module, criterion: nn.Module, collate: DetrCollate, *, clip_length: float = 0.0
@@ -59,7 +58,8 @@ class DetrTask:
         if self.clip_length:
             moments = torch.round(moments / self.clip_length) * self.clip_length
         moments = moments.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
-        return Prediction(moments, scores, outputs["saliency_scores"].float().sigmoid() * batch["src_vid_mask"])
+        saliency = outputs["saliency_scores"].float()
+        return Prediction(moments, scores, saliency.sigmoid() * batch["src_vid_mask"], saliency)
 
     def truth(self, item: DetrExample) -> Sequence[tuple[float, float]]:
         return item.record.moments
@@ -87,7 +87,7 @@ class DetrTask:
     def submission(self, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
         """A line a query in QVHighlights' form, with the model's own saliency scores."""
         return [
-            submission_line(item.record, grounded.moments[row], grounded.scores[row], logits(grounded.relevance[row]))
+            submission_line(item.record, grounded.moments[row], grounded.scores[row], grounded.saliency[row])
             for row, item in enumerate(items)
         ]
 
@@ -104,12 +104,6 @@ def draw_targets(batch: Batch) -> dict[str, Any]:
         "src_pos_mask": batch["relevant"],
         "src_txt_mask": batch["src_txt_mask"],
     }
-
-
-def logits(probabilities: np.ndarray) -> np.ndarray:
-    """The scores that a sigmoid made these probabilities of, as far as float32 kept them apart."""
-    wide = np.clip(probabilities.astype(np.float64), 1e-30, 1.0 - 2.0**-25)
-    return np.log(wide) - np.log1p(-wide)
 
 
 def _wide(tensor: Tensor, key: str) -> Tensor:

@@ -20,7 +20,7 @@ class EmbTask:
     epochs: how many there will be; the labels grow elastic along them.
     """
 
-    scores_relevance = False
+    scores_clips = False
 
     def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs

@@ -178,7 +178,7 @@ class Trainer:
                 recipe.eval_batch_size,
                 amp=recipe.amp,
                 workers=recipe.workers,
-                relevance=self.task.scores_relevance,
+                clips=self.task.scores_clips,
                 after_batch=after_batch,
             )
             scored[name] = Scored(self.task.scores(items, grounded), overlaps(self.task, items, grounded))

@@ -162,8 +162,8 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
             done += 1
             progress(done, total)
 
-        wanted = loaded.task.scores_relevance
-        return ground(loaded.task, items, batch_size, amp=loaded.config.amp, relevance=wanted, after_batch=after_batch)
+        wanted = loaded.task.scores_clips
+        return ground(loaded.task, items, batch_size, amp=loaded.config.amp, clips=wanted, after_batch=after_batch)
 
 
 def prediction_files(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ class Grounded:
     """(Q, K)."""
     relevance: list[np.ndarray]
     """One curve a query, (its clips,) in [0, 1]; empty unless asked for."""
+    saliency: list[np.ndarray] = field(default_factory=list)
+    """The same in the base's own scores, where it has any."""
 
 
 @torch.no_grad()
@@ -36,34 +38,43 @@ def ground(
     *,
     amp: Amp = "none",
     workers: int = 0,
-    relevance: bool = False,
+    clips: bool = False,
     after_batch: Callable[[], None] = lambda: None,
 ) -> Grounded:
     """Predict every item, in batches of like length. The model is left in eval mode.
 
+    clips: keep what is said of single clips, too.
     after_batch: called after each batch; what it raises ends the evaluation.
     """
     model = task.model.eval()
     device = next(model.parameters()).device
     lengths = [task.collate.clips(item) for item in items]
     indices = length_sorted(lengths, batch_size)
-    moments, scores, curves = [], [], []
+    moments, scores, relevance, saliency = [], [], [], []
     for batch in batches(task.collate, items, indices, device, workers):
         with autocast(amp, device):
             prediction = task.predict(model, batch)
         moments.append(prediction.moments)
         scores.append(prediction.scores)
-        if relevance:
-            curves.extend(prediction.relevance.float().cpu().numpy())
+        if clips:
+            relevance.extend(prediction.relevance.float().cpu().numpy())
+        if clips and prediction.saliency is not None:
+            saliency.extend(prediction.saliency.float().cpu().numpy())
         after_batch()
     if not items:
         return Grounded(np.zeros((0, 1, 2)), np.zeros((0, 1)), [])
     order = [index for chunk in indices for index in chunk]
     back = np.argsort(np.asarray(order))
-    curves = [curves[position][: lengths[index]] for index, position in enumerate(back)] if relevance else []
+    relevance, saliency = (
+        [curves[position][: lengths[index]] for index, position in enumerate(back)] if curves else []
+        for curves in (relevance, saliency)
+    )
     # Read once, at the end: until here nothing waited for the device.
     return Grounded(
-        torch.cat(moments).cpu().double().numpy()[back], torch.cat(scores).cpu().double().numpy()[back], curves
+        torch.cat(moments).cpu().double().numpy()[back],
+        torch.cat(scores).cpu().double().numpy()[back],
+        relevance,
+        saliency,
     )
 
 

@@ -25,6 +25,8 @@ class Prediction:
     """(B, K), descending."""
     relevance: Tensor
     """(B, T) in [0, 1], how much each clip belongs to the query; 0 on padding."""
+    saliency: Tensor | None = None
+    """(B, T), the same before it was squeezed into [0, 1], where the base has such scores: to be submitted."""
 
 
 class Collate(Protocol):
@@ -42,8 +44,8 @@ class Task(Protocol):
 
     model: nn.Module
     collate: Collate
-    scores_relevance: bool
-    """Whether ``scores`` reads the relevance of the clips, which evaluation otherwise leaves on the device."""
+    scores_clips: bool
+    """Whether ``scores`` reads what is said of single clips, which evaluation otherwise leaves on the device."""
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Scalars by name; ``loss`` is the total that trains, the others are only reported."""

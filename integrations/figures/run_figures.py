@@ -56,7 +56,7 @@ def draw_run(
         items = _chosen(sets, config.figure_queries)
         if items:
             task.model.load_state_dict(load_checkpoint(run.best)["model"])
-            views = [(names[0], HERO, ground(task, items, relevance=True))]
+            views = [(names[0], HERO, ground(task, items, clips=True))]
             if compared is not None:
                 try:
                     views.insert(0, (names[1], BASE, _ground_compared(compared, items, task, data, screen)))
@@ -114,7 +114,7 @@ def _ground_compared(
         bank=task.collate.bank,
         device=next(task.model.parameters()).device,
     )
-    return ground(theirs.task, theirs.sets["figures"], relevance=True)
+    return ground(theirs.task, theirs.sets["figures"], clips=True)
 
 
 def _note(unseen: Sequence[str]) -> str:

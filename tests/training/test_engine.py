@@ -212,8 +212,8 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
 def test_predictions_keep_the_order_of_the_items_whatever_the_batches():
     task, queries = ToyTask(), items(11)
-    alone = [ground(task, [query], relevance=True) for query in queries]
-    together = ground(task, queries, batch_size=4, relevance=True)
+    alone = [ground(task, [query], clips=True) for query in queries]
+    together = ground(task, queries, batch_size=4, clips=True)
     for index in range(len(queries)):
         assert len(together.relevance[index]) == len(queries[index].clips)
     lengths = [len(query.clips) for query in queries]

@@ -41,7 +41,7 @@ class ToyTask:
     """Predicts a moment from the mean clip, through dropout, so that it depends on the random state."""
 
     collate = ToyCollate()
-    scores_relevance = False
+    scores_clips = False
 
     def __init__(self) -> None:
         self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
