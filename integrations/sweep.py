@@ -41,6 +41,9 @@ from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.settings import read_settings
 from hero_plugin.integrations.train_config import TrainConfig
 
+METRICS = dict.fromkeys((*COLUMNS, "MR-full-mAP", "HL-min-VeryGood-mAP")).keys()
+"""What the table has a column for, in this order: the last two on QVHighlights only."""
+
 
 @dataclass
 class SweepConfig:
@@ -199,11 +202,12 @@ def collect(jobs: Sequence[Job], checkpoint: str) -> dict[str, Any]:
         for name, scores in job.run.results()[checkpoint].items():
             row = table.setdefault(name, {}).setdefault(job.variant, {"seeds": []})
             row["seeds"].append(job.seed)
-            for metric in COLUMNS:
-                row.setdefault(metric, {"values": []})["values"].append(scores[metric])
+            for metric in METRICS:
+                if metric in scores:
+                    row.setdefault(metric, {"values": []})["values"].append(scores[metric])
     for rows in table.values():
         for row in rows.values():
-            for metric in COLUMNS:
+            for metric in METRICS & row.keys():
                 values = row[metric]["values"]
                 row[metric]["mean"] = statistics.fmean(values)
                 row[metric]["std"] = statistics.stdev(values) if len(values) > 1 else None
@@ -214,9 +218,10 @@ def markdown(results: Mapping[str, Any]) -> str:
     """A table for each set: mean and sample standard deviation over the seeds, in percent."""
     parts = []
     for name, rows in results["sets"].items():
-        lines = [f"**{name}**", "", f"| | {' | '.join(COLUMNS)} | seeds |", "|---|" + "---:|" * (len(COLUMNS) + 1)]
+        columns = [metric for metric in METRICS if any(metric in row for row in rows.values())]
+        lines = [f"**{name}**", "", f"| | {' | '.join(columns)} | seeds |", "|---|" + "---:|" * (len(columns) + 1)]
         for variant, row in rows.items():
-            cells = [_cell(row[metric]) for metric in COLUMNS]
+            cells = [_cell(row[metric]) if metric in row else "-" for metric in columns]
             lines.append(f"| {variant} | {' | '.join(cells)} | {len(row['seeds'])} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts or ["No run is finished yet."]) + "\n"

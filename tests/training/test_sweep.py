@@ -87,6 +87,15 @@ def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
     assert results["sets"]["ood"]["EMB"]["R1@0.5"]["std"] == pytest.approx(8**0.5)
     assert "| EMB | 12.00 ± 2.83 | 12.00 ± 2.83 |" in markdown(results)
     assert "| HERO without CMTR | 20.00 ± 0.00 |" in markdown(results)
+    assert "| | R1@0.3 | R1@0.5 | R1@0.7 | mIoU | seeds |" in markdown(results)
+
+
+def test_official_figures_have_a_column_where_there_are_any():
+    usual = {name: {"mean": 1.0, "std": None} for name in ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")}
+    rows = {"EMB": {**usual, "seeds": [0]}, "QD": {**usual, "MR-full-mAP": {"mean": 40.0, "std": 0.5}, "seeds": [0, 1]}}
+    text = markdown({"sets": {"val": rows}})
+    assert "| mIoU | MR-full-mAP | seeds |" in text
+    assert "| 1.00 | - | 1 |" in text and "| 1.00 | 40.00 ± 0.50 | 2 |" in text
 
 
 @pytest.mark.parametrize(
