@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hero_plugin.adapters.detr.attention import attendable
-from hero_plugin.adapters.detr.config import DETRConfig
-from hero_plugin.adapters.detr.decoder import SpanDecoder, decode
-from hero_plugin.adapters.detr.encoder import Encoder, TextToVideoEncoder
-from hero_plugin.adapters.detr.layers import xavier_
+from hero_plugin.adapters.detr.decoder import decode
+from hero_plugin.adapters.detr.transformer import TextToVideoTransformer
 
 
-class Transformer(nn.Module):
+class Transformer(TextToVideoTransformer):
     """Two encoders and a decoder, called as upstream's."""
-
-    def __init__(self, config: DETRConfig) -> None:
-        super().__init__()
-        self.d_model, self.nhead = config.hidden_dim, config.nheads
-        self.t2v_encoder = TextToVideoEncoder(config, nn.PReLU)
-        self.encoder = Encoder(config, nn.PReLU)
-        self.decoder = SpanDecoder(config)
-        xavier_(self)
 
     def forward(
         self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor, video_length: int

@@ -7,22 +7,13 @@ import math
 from torch import Tensor, nn
 
 from hero_plugin.adapters.detr.attention import attendable
-from hero_plugin.adapters.detr.config import DETRConfig
-from hero_plugin.adapters.detr.decoder import SpanDecoder, decode
-from hero_plugin.adapters.detr.encoder import Encoder, TextToVideoEncoder
-from hero_plugin.adapters.detr.layers import summed_projection, xavier_
+from hero_plugin.adapters.detr.decoder import decode
+from hero_plugin.adapters.detr.layers import summed_projection
+from hero_plugin.adapters.detr.transformer import TextToVideoTransformer
 
 
-class Transformer(nn.Module):
+class Transformer(TextToVideoTransformer):
     """Two encoders and a decoder, called as upstream's."""
-
-    def __init__(self, config: DETRConfig) -> None:
-        super().__init__()
-        self.d_model, self.nhead = config.hidden_dim, config.nheads
-        self.t2v_encoder = TextToVideoEncoder(config, nn.PReLU)
-        self.encoder = Encoder(config, nn.PReLU)
-        self.decoder = SpanDecoder(config)
-        xavier_(self)
 
     def forward(
         self,

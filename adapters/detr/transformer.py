@@ -1,0 +1,25 @@
+"""The parts that QD-DETR's and TR-DETR's transformers are made of."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from hero_plugin.adapters.detr.config import DETRConfig
+from hero_plugin.adapters.detr.decoder import SpanDecoder
+from hero_plugin.adapters.detr.encoder import Encoder, TextToVideoEncoder
+from hero_plugin.adapters.detr.layers import xavier_
+
+
+class TextToVideoTransformer(nn.Module):
+    """An encoder in which clips read words, one in which clips read clips, and a decoder of moments.
+
+    A model's own transformer says in `forward` how they follow one another.
+    """
+
+    def __init__(self, config: DETRConfig) -> None:
+        super().__init__()
+        self.d_model, self.nhead = config.hidden_dim, config.nheads
+        self.t2v_encoder = TextToVideoEncoder(config, nn.PReLU)
+        self.encoder = Encoder(config, nn.PReLU)
+        self.decoder = SpanDecoder(config)
+        xavier_(self)
