@@ -20,7 +20,8 @@ assert sys.argv[1] in hero_plugin.__file__, hero_plugin.__file__
 for package in (hero_plugin, hero_plugin.adapters, hero_plugin.integrations):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
-assert [adapter.__name__ for adapter in hero_plugin.known_adapters()] == ["EMBAdapter"]
+names = ["CGDETR", "EaTR", "EMB", "FlashVTG", "MomentDETR", "QDDETR", "TaskWeave", "TRDETR", "UVCOM"]
+assert [adapter.__name__ for adapter in hero_plugin.known_adapters()] == [f"{name}Adapter" for name in names]
 """
 
 

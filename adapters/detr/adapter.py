@@ -1,0 +1,128 @@
+"""The DETR family as grounders: reference implementations, upstream's own classes, and their copies elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import Adapter, First, Grounding, Pair, Seam
+from hero_plugin.adapters.detr.stand_ins import skip_layers
+from hero_plugin.aggregation import Kind
+
+INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
+KINDS: dict[str, Kind] = {
+    "pred_logits": "logits",
+    "saliency_scores": "logits",
+    "saliency_scores_neg": "logits",
+    "video_mask": "shared",
+    "proj_queries": "direction",
+    "proj_txt_mem": "direction",
+    "proj_vid_mem": "direction",
+}
+
+
+class DETRAdapter(Adapter):
+    """A base that projects its inputs in ``input_vid_proj`` and ``input_txt_proj``: the seam.
+
+    Everything behind the projections is the base's own forward, in one call for all levels. What else that forward
+    takes (``vid``, ``targets``, an epoch) is passed on, once a level. Relevance is ``saliency_scores``.
+
+    Served by itself, as ``wrap_model(base, adapter=DETRAdapter)``, for any base of this shape; a subclass says what
+    ``relate`` may leave out of the forward.
+    """
+
+    requires = ("input_vid_proj", "input_txt_proj", "transformer.d_model")
+    transformer: ClassVar[str] = "transformer"
+    """Where the base keeps encoder and decoder."""
+    skips_decoder: ClassVar[bool] = False
+    """Whether the saliency scores never read the decoder."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        self.signature = forward_signature(base)
+        self.seam = self.entered()
+        self.glance = self.entered(**self.skipped())
+
+    @classmethod
+    def check(cls, base: nn.Module) -> None:
+        """Raise ``TypeError`` naming the first attribute, or argument of the forward, that is missing."""
+        super().check(base)
+        for name in INPUTS:
+            if name not in forward_signature(base).parameters:
+                raise TypeError(
+                    f"{type(base).__name__} was recognised by {cls.__name__}, but its forward takes no argument "
+                    f"{name!r}. A fork that renamed it needs its own adapter: subclass {cls.__name__}, see "
+                    "docs/adapters.md"
+                )
+
+    @property
+    def dim(self) -> int:
+        """The transformer's width."""
+        return getattr(self.base, self.transformer).d_model
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
+        """Spans are (center, width) in [0, 1], or logits over the clips where the base classifies them."""
+        classified = getattr(self.base, "span_loss_type", "l1") == "ce"
+        return {**KINDS, "pred_spans": "logits" if classified else "probability"}
+
+    def embed(self, *args: Any, **kwargs: Any) -> Pair:
+        """The base's forward: src_txt (B, L, Dt), src_vid (B, T, Dv), their masks, and whatever else it takes.
+
+        Audio, ``src_aud`` (B, T, Da), becomes part of the clips here; the base's forward does not get it again.
+        """
+        given: dict[str, Any] = dict(self.signature.bind(*args, **kwargs).arguments)
+        for parameter in self.signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given.update(given.pop(parameter.name, {}))
+        query, query_mask, video, video_mask = (given.pop(name) for name in INPUTS)
+        if given.get("src_aud") is None:
+            video = self.base.input_vid_proj(video)
+        else:
+            video, given["src_aud"] = self.project_with_audio(video, given["src_aud"]), None
+        # TR-DETR, for one, averages the words with their padding.
+        return Pair(video, self.base.input_txt_proj(query), video_mask, query_mask, given, reads_padding=True)
+
+    def project_with_audio(self, video: Tensor, audio: Tensor) -> Tensor:
+        """(B, T, Dv), (B, T, Da) -> (B, T, D), as the base would."""
+        return self.base.input_vid_proj(torch.cat([video, audio], dim=2))
+
+    def ground(self, pair: Pair) -> Grounding:
+        """The base's own forward from the projected pair on; outputs as the base returns them."""
+        outputs = self.run(self.seam, pair)
+        return Grounding(outputs, saliency(outputs))
+
+    def relate(self, pair: Pair) -> Tensor:
+        """The base's own forward without what the saliency scores never read: relevance logits (B, T)."""
+        return saliency(self.run(self.glance, pair))
+
+    def run(self, seam: Seam, pair: Pair, **changes: Any) -> Any:
+        """The seam's outputs for a pair; ``changes`` go over the other arguments that the pair carries."""
+        own = dict(zip(INPUTS, (pair.query, pair.query_mask, pair.video, pair.video_mask), strict=True))
+        return seam(**own, **{**pair.extra, **changes})
+
+    def entered(self, **replacements: Any) -> Seam:
+        """The base's forward behind its projections, with further parts replaced."""
+        return Seam(self.base, input_vid_proj=First(), input_txt_proj=First(), **replacements)
+
+    def skipped(self) -> dict[str, Any]:
+        """What stands in for parts that the saliency scores never read, by path; nothing by default."""
+        return skip_layers(self.base, f"{self.transformer}.decoder.layers") if self.skips_decoder else {}
+
+
+def forward_signature(base: nn.Module) -> inspect.Signature:
+    """Of the base's forward, without ``self``; of an ancestor's where a subclass only passes its arguments on."""
+    found = [inspect.signature(vars(a)["forward"]) for a in type(base).__mro__ if "forward" in vars(a)]
+    named = [signature for signature in found if set(INPUTS) <= set(signature.parameters)]
+    signature = (named or found)[0]
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def saliency(outputs: Any) -> Any:
+    """(B, T) scores of the clips in a base's outputs, whose first part they are in if there are several."""
+    outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+    return outputs.get("saliency_scores")
