@@ -9,10 +9,15 @@ import torch
 
 from hero_plugin import HeroConfig, wrap_model
 from hero_plugin.levels import fold, repeat_levels, unfold
-from tests.core import emb
+from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, tuple_base
 
-CASES = {"tuple": (tuple_base, inputs), "dict": (dict_base, inputs), "emb": (emb.emb, emb.batch)}
+CASES = {
+    "tuple": (tuple_base, inputs),
+    "dict": (dict_base, inputs),
+    "emb": (emb.emb, emb.batch),
+    "moment_detr": (detr.moment_detr, detr.batch),
+}
 
 
 def by_hand(model, arguments):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, wrap_model
-from tests.core import emb
+from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, task_loss, tensors, tuple_base
 
 CASES = {
@@ -18,6 +18,11 @@ CASES = {
         lambda: emb.emb(drop_rate=0.3),
         emb.batch,
         lambda model, outputs, batch: emb.loss(model, outputs, batch.v_mask),
+    ),
+    "qd_detr": (
+        lambda: detr.qd_detr(dropout=0.3),
+        detr.batch,
+        lambda model, outputs, batch: task_loss(outputs),
     ),
 }
 

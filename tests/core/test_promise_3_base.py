@@ -7,10 +7,15 @@ import torch
 from torch import nn
 
 from hero_plugin import unwrap_model, wrap_model
-from tests.core import emb
+from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, tensors, tuple_base
 
-CASES = {"tuple": (tuple_base, inputs), "dict": (dict_base, inputs), "emb": (emb.emb, emb.batch)}
+CASES = {
+    "tuple": (tuple_base, inputs),
+    "dict": (dict_base, inputs),
+    "emb": (emb.emb, emb.batch),
+    "qd_detr": (detr.qd_detr, detr.batch),
+}
 
 
 def portrait(base):

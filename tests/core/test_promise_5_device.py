@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, wrap_model
-from tests.core import emb
+from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, total_loss, tuple_base
 
-CASES = {"tuple": (tuple_base, inputs), "dict": (dict_base, inputs), "emb": (emb.emb, emb.batch)}
+CASES = {
+    "tuple": (tuple_base, inputs),
+    "dict": (dict_base, inputs),
+    "emb": (emb.emb, emb.batch),
+    "qd_detr": (detr.qd_detr, detr.batch),
+}
 CONFIGS = [HeroConfig(), HeroConfig.paper(relevance="pair", projections=True)]
 
 

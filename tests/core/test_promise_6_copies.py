@@ -9,12 +9,16 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, wrap_model
-from tests.core import emb
+from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, total_loss, tuple_base
 
 
 def toy_loss(model, outputs, batch):
     return total_loss(model, outputs, batch.video_mask)
+
+
+def detr_loss(model, outputs, batch):
+    return total_loss(model, outputs, batch.src_vid_mask)
 
 
 def emb_loss(model, outputs, batch):
@@ -25,6 +29,8 @@ CASES = {
     "tuple": (tuple_base, inputs, toy_loss),
     "dict": (dict_base, inputs, toy_loss),
     "emb": (emb.emb, emb.batch, emb_loss),
+    "qd_detr": (detr.qd_detr, detr.batch, detr_loss),
+    "tr_detr": (detr.tr_detr, detr.batch, detr_loss),
 }
 
 

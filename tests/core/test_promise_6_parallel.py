@@ -9,7 +9,7 @@ from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from hero_plugin import HeroConfig, hero_state_dict, unwrap_model, wrap_model
-from tests.core import emb
+from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, total_loss
 
 CASES = {
@@ -17,6 +17,9 @@ CASES = {
     "recomputed": (emb.emb, HeroConfig(stride=1, checkpoint=True)),
     "paper": (dict_base, HeroConfig.paper(projections=True)),
     "pair": (dict_base, HeroConfig(relevance="pair")),
+    "moment_detr": (detr.moment_detr, HeroConfig(stride=1)),
+    "qd_detr": (detr.qd_detr, HeroConfig(stride=1, checkpoint=True)),
+    "tr_detr": (detr.tr_detr, HeroConfig(stride=1)),
 }
 
 
@@ -31,7 +34,7 @@ def train(rank, folder):
         torch.manual_seed(10 + rank)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         before = {key: value.clone() for key, value in model.state_dict().items()}
-        for loss in emb_steps(model) if base is emb.emb else toy_steps(model):
+        for loss in STEPS.get(base, detr_steps)(model):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -54,6 +57,15 @@ def toy_steps(model):
     for _ in range(2):
         batch = inputs()
         yield total_loss(model.module, model(*batch), batch.video_mask)
+
+
+def detr_steps(model):
+    for _ in range(2):
+        batch = detr.batch()
+        yield total_loss(model.module, model(*batch), batch.src_vid_mask)
+
+
+STEPS = {emb.emb: emb_steps, dict_base: toy_steps}
 
 
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch has no gloo")
