@@ -59,7 +59,7 @@ class DetrTask:
             moments = torch.round(moments / self.clip_length) * self.clip_length
         moments = moments.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
         saliency = outputs["saliency_scores"].float()
-        return Prediction(moments, scores, saliency.sigmoid() * batch["src_vid_mask"], saliency)
+        return Prediction(moments, scores, ranked(saliency, batch["src_vid_mask"]), saliency)
 
     def truth(self, item: DetrExample) -> Sequence[tuple[float, float]]:
         return item.record.moments
@@ -104,6 +104,17 @@ def draw_targets(batch: Batch) -> dict[str, Any]:
         "src_pos_mask": batch["relevant"],
         "src_txt_mask": batch["src_txt_mask"],
     }
+
+
+def ranked(saliency: Tensor, mask: Tensor) -> Tensor:
+    """Scores from 0, a video's lowest, to 1, its highest: the DETRs train their order, and nothing says where 0 is.
+
+    saliency, mask: (B, T) -> (B, T), 0 on padding.
+    """
+    real = mask.bool()
+    low = saliency.masked_fill(~real, torch.inf).amin(1, keepdim=True)
+    high = saliency.masked_fill(~real, -torch.inf).amax(1, keepdim=True)
+    return ((saliency - low) / (high - low).clamp(min=1e-6)).masked_fill(~real, 0.0)
 
 
 def _wide(tensor: Tensor, key: str) -> Tensor:

@@ -139,7 +139,9 @@ def test_a_prediction_is_ranked_and_inside_its_video(built):
     assert (prediction.moments >= 0).all()
     assert (prediction.moments <= batch["durations"][:, None, None]).all()
     assert not prediction.relevance[batch["src_vid_mask"] == 0].any()
-    torch.testing.assert_close(prediction.saliency.sigmoid() * batch["src_vid_mask"], prediction.relevance)
+    for saliency, relevance, clips in zip(prediction.saliency, prediction.relevance, batch["clips"], strict=True):
+        assert relevance[:clips].min() == 0 and relevance[:clips].max().item() == pytest.approx(1)
+        assert torch.equal(saliency[:clips].argsort(), relevance[:clips].argsort())
     outputs = task.model(*(batch[name] for name in ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")))
     best = outputs["pred_logits"].softmax(-1)[..., 0].argmax(1)
     center, width = outputs["pred_spans"][torch.arange(6), best].unbind(-1)
