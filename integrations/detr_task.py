@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import HeroModel
 from hero_plugin.adapters.detr.spans import span_cxw_to_xx
 from hero_plugin.integrations.detr_batches import DetrCollate, DetrExample
 from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
+from hero_plugin.integrations.gauges import level_gauges
 from hero_plugin.integrations.grounding import Grounded, score
 from hero_plugin.integrations.submission_checks import annotation_row
 from hero_plugin.integrations.submissions import submission_line
@@ -29,6 +29,7 @@ class DetrTask:
     """
 
     scores_clips = True
+    file_for_each_set = True
 
     def __init__(
         self, model: nn.Module, criterion: nn.Module, collate: DetrCollate, *, clip_length: float = 0.0
@@ -79,10 +80,11 @@ class DetrTask:
         return scores["MR-full-mAP"] if "MR-full-mAP" in scores else sum(scores.values())
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
-        """The weights of the levels."""
-        if not isinstance(model, HeroModel) or not model.config.active:
-            return {}
-        return {"level_weights": model.level_weights().tolist()}
+        return level_gauges(model)
+
+    def prediction_lines(self, name: str, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
+        """A submission in QVHighlights' form, which has no place for the set's name."""
+        return self.submission(items, grounded)
 
     def submission(self, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
         """A line a query in QVHighlights' form, with the model's own saliency scores."""

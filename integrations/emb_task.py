@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from hero_plugin import HeroModel
 from hero_plugin.adapters.emb import EMBConfig, elastic_threshold
 from hero_plugin.integrations.batches import EmbCollate, Example
+from hero_plugin.integrations.gauges import level_gauges
 from hero_plugin.integrations.grounding import Grounded, score
 from hero_plugin.integrations.task import Batch, Prediction, Scores
 
@@ -21,6 +23,7 @@ class EmbTask:
     """
 
     scores_clips = False
+    file_for_each_set = False
 
     def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs
@@ -90,11 +93,22 @@ class EmbTask:
         """The sum of the four."""
         return sum(scores.values())
 
+    def prediction_lines(self, name: str, items: Sequence[Example], grounded: Grounded) -> list[dict[str, Any]]:
+        """Ids, the moment in seconds, and the probability of its boundaries."""
+        return [
+            {
+                "set": name,
+                "query_id": item.record.query_id,
+                "video_id": item.record.video_id,
+                "sentence": item.record.sentence,
+                "moment": [round(float(time), 3) for time in grounded.moments[index, 0]],
+                "score": round(float(grounded.scores[index, 0]), 6),
+            }
+            for index, item in enumerate(items)
+        ]
+
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
-        """The weights of the levels."""
-        if not isinstance(model, HeroModel) or not model.config.active:
-            return {}
-        return {"level_weights": model.level_weights().tolist()}
+        return level_gauges(model)
 
 
 def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:

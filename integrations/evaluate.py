@@ -16,7 +16,6 @@ from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen, score_cells, scores_table
 from hero_plugin.integrations.data import GroundingData
-from hero_plugin.integrations.detr_task import DetrTask
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.files import atomic_write
@@ -93,7 +92,7 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
         scores[name] = loaded.task.scores(items, grounded)
         unseen = loaded.vocabulary.unseen(word for words in data.sentences(name) for word in words)
         rows.append((name, str(len(items)), str(len(unseen)), *score_cells(scores[name])))
-        predicted[name] = prediction_lines(loaded.task, name, items, grounded)
+        predicted[name] = loaded.task.prediction_lines(name, items, grounded)
     title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
     screen.show(scores_table(rows, ("set", "queries", "untrained words"), title))
     show_official(scores, screen)
@@ -169,26 +168,7 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
 def prediction_files(
     task: Task, path: Path, predicted: Mapping[str, list[dict[str, Any]]]
 ) -> dict[Path, list[dict[str, Any]]]:
-    """What goes into which file: EMB's sets into one, submissions of several sets into one each."""
-    if isinstance(task, DetrTask) and len(predicted) > 1:
+    """What goes into which file: all sets into one, or one each where the lines do not say which set they are of."""
+    if task.file_for_each_set and len(predicted) > 1:
         return {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in predicted.items()}
     return {path: list(chain.from_iterable(predicted.values()))}
-
-
-def prediction_lines(task: Task, name: str, items: Sequence[Any], grounded: Grounded) -> list[dict[str, Any]]:
-    """One dict a query. Of a DETR, a line of a submission in QVHighlights' form; of EMB, ids, the moment in seconds,
-    and the probability of its boundaries.
-    """
-    if isinstance(task, DetrTask):
-        return task.submission(items, grounded)
-    return [
-        {
-            "set": name,
-            "query_id": item.record.query_id,
-            "video_id": item.record.video_id,
-            "sentence": item.record.sentence,
-            "moment": [round(float(time), 3) for time in grounded.moments[index, 0]],
-            "score": round(float(grounded.scores[index, 0]), 6),
-        }
-        for index, item in enumerate(items)
-    ]

@@ -46,6 +46,8 @@ class Task(Protocol):
     collate: Collate
     scores_clips: bool
     """Whether ``scores`` reads what is said of single clips, which evaluation otherwise leaves on the device."""
+    file_for_each_set: bool
+    """Whether predictions of several sets go into a file each."""
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Scalars by name; ``loss`` is the total that trains, the others are only reported."""
@@ -63,6 +65,10 @@ class Task(Protocol):
 
     def merit(self, scores: Scores) -> float:
         """How good these scores are, for choosing the best epoch."""
+        ...
+
+    def prediction_lines(self, name: str, items: Sequence[Any], grounded: Grounded) -> list[dict[str, Any]]:
+        """What a file of predictions says of the set ``name``, one JSON object a query."""
         ...
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:

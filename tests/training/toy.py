@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class ToyTask:
 
     collate = ToyCollate()
     scores_clips = False
+    file_for_each_set = False
 
     def __init__(self) -> None:
         self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
@@ -64,6 +66,9 @@ class ToyTask:
 
     def merit(self, scores: Scores) -> float:
         return sum(scores.values())
+
+    def prediction_lines(self, name: str, items: Sequence[Item], grounded: Grounded) -> list[dict[str, Any]]:
+        return [{"set": name, "moment": moment[0].tolist()} for moment in grounded.moments]
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
         return {"level_weights": model[-1].bias.tolist()}
