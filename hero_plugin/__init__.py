@@ -16,6 +16,7 @@ from hero_plugin.hem import HEM
 from hero_plugin.losses import consistency_loss, hero_losses, relevance_loss
 from hero_plugin.model import HeroModel
 from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor
+from hero_plugin.provenance import config_of
 from hero_plugin.relevance import PairRelevance
 from hero_plugin.seam import First, Seam
 from hero_plugin.sgvf import SGVF
@@ -47,6 +48,7 @@ __all__ = [
     "TwoStage",
     "WeightedAggregation",
     "clip_labels",
+    "config_of",
     "consistency_loss",
     "hero_losses",
     "hero_state_dict",

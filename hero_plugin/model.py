@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
@@ -17,6 +18,7 @@ from hero_plugin.hem import HEM
 from hero_plugin.levels import unfold
 from hero_plugin.losses import hero_losses
 from hero_plugin.protocol import Grounder, Grounding, Pair
+from hero_plugin.provenance import differences, note
 from hero_plugin.relevance import PairRelevance
 from hero_plugin.sgvf import SGVF
 from hero_plugin.structure import map_tensors
@@ -182,10 +184,23 @@ class HeroModel(nn.Module):
 
     def hero_state_dict(self) -> dict[str, Tensor]:
         """The plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
-        return {name: value for name, value in self.state_dict().items() if name.startswith("hero.")}
+        whole = self.state_dict()
+        plugin = OrderedDict((name, value) for name, value in whole.items() if name.startswith("hero."))
+        plugin._metadata = whole._metadata  # type: ignore[attr-defined]
+        return plugin
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a checkpoint of the whole model, of the plug-in alone (``hero.``), or of the bare base."""
+        """Load a checkpoint of the whole model, of the plug-in alone (``hero.``), or of the bare base.
+
+        Raises:
+            RuntimeError: the weights do not fit, or the model that they come from had another config.
+        """
+        changed = differences(state_dict, self.config) if strict else []
+        if changed:
+            raise RuntimeError(
+                "these weights come from another HERO than this model's: wrap the base with "
+                f"wrap_model(base, {', '.join(changed)}), or let hero_plugin.config_of(state_dict) say with what"
+            )
         prefixes = {name.split(".", 1)[0] for name in state_dict}
         part: nn.Module = self
         if prefixes <= {"hero"}:  # with HERO off, the plug-in's checkpoint is empty
@@ -198,6 +213,10 @@ class HeroModel(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.config)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        note(destination, prefix, self.config)
 
     def __getattr__(self, name: str) -> Any:
         try:

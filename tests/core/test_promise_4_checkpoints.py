@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from hero_plugin import HeroConfig, hero_state_dict, wrap_model
+from hero_plugin import HeroConfig, config_of, hero_state_dict, wrap_model
 from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, tuple_base
 
@@ -90,7 +90,7 @@ def test_wrong_checkpoints_are_refused():
         model.load_state_dict(incomplete)
     assert model.load_state_dict(incomplete, strict=False).missing_keys == ["hero.sgvf.strength"]
     with pytest.raises(RuntimeError, match="Missing key"):
-        wrap_model(emb.emb(), projections=True).load_state_dict(hero_state_dict(model))
+        wrap_model(emb.emb(), projections=True).load_state_dict(dict(hero_state_dict(model)))  # a copy has no note
     bare = model.base.state_dict()
     bare.pop("fuser1.cq_attention.w4C")
     with pytest.raises(RuntimeError, match="Missing key"):
@@ -119,3 +119,40 @@ def test_loads_as_part_of_a_larger_model():
     one, other = larger(), larger()
     other.load_state_dict(one.state_dict())
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("part", ["whole", "plug-in", "inside DataParallel", "a copy"])
+def test_weights_say_which_hero_they_belong_to(part, tmp_path):
+    config = HeroConfig.paper(levels=2, mask_ratio=0.5)
+    model = wrap_model(emb.emb(), config=config)
+    state = {
+        "whole": model.state_dict,
+        "plug-in": model.hero_state_dict,
+        "inside DataParallel": torch.nn.DataParallel(model).state_dict,
+        "a copy": lambda: copy.deepcopy(model).state_dict(),
+    }[part]()
+    assert config_of(through_a_file(state, tmp_path)) == config
+
+
+def test_weights_of_a_bare_base_say_nothing():
+    assert config_of(emb.emb().state_dict()) is None
+
+
+@pytest.mark.parametrize("part", ["state_dict", "hero_state_dict"])
+def test_weights_of_another_hero_say_what_to_wrap_with(part):
+    other = wrap_model(emb.emb(), config=HeroConfig.paper(levels=2))
+    model = wrap_model(emb.emb(), levels=2)
+    with pytest.raises(RuntimeError, match=r"wrap_model\(base, norm='post', identity_start=False"):
+        model.load_state_dict(getattr(other, part)())
+
+
+def test_what_matters_in_training_alone_may_differ():
+    other = wrap_model(emb.emb(), mask_ratio=0.5, relevance_weight=1.0, checkpoint=True)
+    wrap_model(emb.emb()).load_state_dict(other.state_dict())
+
+
+def test_weights_of_a_newer_version_are_told_apart():
+    state = wrap_model(emb.emb()).state_dict()
+    state._metadata[""]["hero"]["later"] = 1
+    with pytest.raises(ValueError, match="later, which this hero-plugin does not know"):
+        config_of(state)
