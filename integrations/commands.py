@@ -75,9 +75,16 @@ def train_defaults(argv: Sequence[str], base: str = "emb") -> TrainConfig:
 
 
 def parse(kind: type[Config], name: str, argv: Sequence[str], default: Config | None = None) -> Config:
-    """The flags as a config; ``--help`` and mistakes are tyro's business."""
+    """The flags as a config; ``--help`` and mistyped flags are tyro's business.
+
+    Raises:
+        ConfigError: values that a config refuses.
+    """
     extra = {} if default is None else {"default": default}
-    return tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
+    try:
+        return tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _value(argv: Sequence[str], flag: str) -> str | None:

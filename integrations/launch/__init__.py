@@ -1,0 +1,1 @@
+"""``hero-plugin launch``: somebody else's repository, its own script, its own command line, with HERO inside."""

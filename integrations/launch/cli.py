@@ -1,0 +1,133 @@
+"""``hero-plugin launch``."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hero_plugin import HeroConfig
+from hero_plugin.integrations.commands import parse
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.launch.describe import describe
+from hero_plugin.integrations.launch.repositories import Repository, config_in, recognise, unknown
+from hero_plugin.integrations.launch.script import Script, parse_command, run_script
+from hero_plugin.integrations.launch.shells import is_shell, run_shell
+from hero_plugin.integrations.launch.shims import Shim, present
+from hero_plugin.integrations.launch.wrapping import Wrapping
+from hero_plugin.integrations.safe_load import SUPPORTED, load_checkpoint_safely
+
+PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow"}
+"""Modules whose package has another name."""
+
+
+@dataclass
+class LaunchConfig:
+    """Run a repository's own training or evaluation, unchanged, with HERO around its model and its criterion.
+
+    The repository's command line comes after --: its script, seen from its top folder, and that script's arguments; or
+    a shell script that starts it. HERO's flags are those of HeroConfig. A checkpoint knows its own: evaluating and
+    resuming need none.
+    """
+
+    repo: Path = Path(".")
+    """The clone: EMB, Moment-DETR, QD-DETR, TR-DETR or Lighthouse."""
+    without_hero: bool = False
+    """Run the plain base by the same path."""
+    dry_run: bool = False
+    """Say what would be run, and what is changed at run time; run nothing."""
+    build: str | None = None
+    """For any other repository: MODULE:FUNCTION of what builds its model, or its model and criterion."""
+    paper: bool = False
+    """Start from the literal paper (HeroConfig.paper()) instead of the measured defaults."""
+    hero: Annotated[HeroConfig, tyro.conf.arg(name="")] = field(default_factory=HeroConfig)
+
+
+def command(argv: Sequence[str]) -> int:
+    """``hero-plugin launch [flags] -- COMMAND LINE``: the repository's exit status."""
+    flags, words = split(argv)
+    config = parse(LaunchConfig, "launch", flags)
+    folder = config.repo.expanduser().resolve()
+    repository = recognise(folder) if config.build is None else unknown(folder, config.build)
+    if is_shell(words):
+        return run_shell(folder, flags, words, config.dry_run)
+    script = parse_command(folder, words)
+    chosen, origin = choose(config, flags, repository, script)
+    wrapping = None if chosen is None else Wrapping(chosen)
+    shims = present(repository.shims)
+    if config.dry_run:
+        print(describe(repository, script, chosen, origin, repository.patches(wrapping), shims))
+        return 0
+    return run(repository, script, wrapping, shims)
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our flags, and the repository's command line after ``--``."""
+    words = list(argv)
+    if "--" in words:
+        place = words.index("--")
+        return words[:place], words[place + 1 :]
+    return words, []
+
+
+def choose(
+    config: LaunchConfig, flags: Sequence[str], repository: Repository, script: Script
+) -> tuple[HeroConfig | None, str]:
+    """What to wrap with, None for nothing, and where that comes from: flags, over a checkpoint."""
+    path = repository.checkpoint(script.arguments)
+    known = None
+    if path is not None and (script.repository / path).is_file():
+        known = read_config(script.repository / path)
+    if config.without_hero:
+        if known is not None:
+            print(f"hero-plugin: {path} has HERO's weights, which a plain base cannot load", file=sys.stderr)
+        return None, "--without-hero"
+    if known is None:
+        start = HeroConfig.paper() if config.paper else HeroConfig()
+        chosen = over(start, flags)
+        return chosen, "the defaults" if chosen == HeroConfig() else "the flags"
+    chosen = over(known, flags)
+    return chosen, str(path) if chosen == known else f"{path} and the flags"
+
+
+def over(start: HeroConfig, flags: Sequence[str]) -> HeroConfig:
+    """The flags over another start than the defaults."""
+    return parse(LaunchConfig, "launch", flags, LaunchConfig(hero=start)).hero
+
+
+def read_config(path: Path) -> HeroConfig | None:
+    """The HERO that a checkpoint was trained with; None for a plain base's, or where torch cannot read it safely."""
+    return config_in(load_checkpoint_safely(path)) if SUPPORTED else None
+
+
+def run(repository: Repository, script: Script, wrapping: Wrapping | None, shims: Sequence[Shim]) -> int:
+    """Run the script with everything in place. Its exceptions are shown as Python would show them."""
+    for shim in shims:
+        print(f"hero-plugin: shim {shim.name}: {shim.repair}", file=sys.stderr)
+        sys.modules.update(shim.stand_ins())
+    patches = [*repository.patches(wrapping), *(patch for shim in shims for patch in shim.patches)]
+    try:
+        run_script(script, patches)
+        if wrapping is not None and wrapping.model is None:
+            raise UserError(
+                f"{script.shown} built no model by {', '.join(repository.builders)}: HERO was not in this run"
+            )
+    except SystemExit as stopped:
+        if stopped.code is None or isinstance(stopped.code, int):
+            return stopped.code or 0
+        print(stopped.code, file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, UserError):
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            package = PACKAGES.get(error.name, error.name)
+            print(f"\nhero-plugin: {repository.name}'s code needs {error.name}: pip install {package}", file=sys.stderr)
+        return 1
+    return 0
