@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from hero_plugin.aggregation import WeightedAggregation
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import HeroConfig
+from hero_plugin.freezing import Frozen
 from hero_plugin.hem import HEM
 from hero_plugin.levels import unfold
 from hero_plugin.losses import hero_losses
@@ -107,6 +108,7 @@ class HeroModel(nn.Module):
         self._masked_relevance: Tensor | None = None
         self._video_mask: Tensor | None = None
         self._losses: dict[str, Tensor] = {}
+        self._frozen: Frozen | None = None
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 
@@ -135,6 +137,25 @@ class HeroModel(nn.Module):
                     part["hero"] = self._for_criterion()
                     break
         return outputs
+
+    def train(self, mode: bool = True) -> HeroModel:
+        """As every module's; a frozen base stays in eval mode."""
+        super().train(mode)
+        if self._frozen is not None:
+            self._frozen.hold(self.base, mode)
+        return self
+
+    def freeze_base(self) -> None:
+        """Train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode."""
+        if self._frozen is None:
+            self._frozen = Frozen(self.base)
+            self._frozen.hold(self.base, self.training)
+
+    def unfreeze_base(self) -> None:
+        """Undo :meth:`freeze_base`: parameters learn again that did before, and every part is in its mode of then."""
+        if self._frozen is not None:
+            self._frozen.undo(self.base)
+            self._frozen = None
 
     @property
     def grounder(self) -> Grounder:
