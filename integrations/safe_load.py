@@ -1,0 +1,122 @@
+"""Checkpoints of other people's code, read without running anything that they hold.
+
+Upstream's scripts save their command line with the weights: a pickled ``argparse.Namespace``, in lighthouse an
+``easydict.EasyDict``. Those two are let through, as the plain data they are, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hero_plugin.integrations.checkpoints import CheckpointError
+
+ALLOWED = ("argparse.Namespace", "easydict.EasyDict")
+
+
+def load_checkpoint_safely(path: str | Path, device: torch.device | str = "cpu") -> Any:
+    """What ``torch.save`` wrote: tensors, plain data, and the settings of upstream's scripts.
+
+    Settings in an ``EasyDict`` come back as one where easydict is installed, else as a dict.
+
+    Raises:
+        CheckpointError: no such file, or not a checkpoint, or it holds a class that is not allowed: then the message
+            names it, and nothing of it was executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    with allowed() as found:
+        try:
+            content = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:
+            raise CheckpointError(refusal(path, error)) from error
+    return as_easydict(content, {id(each) for each in found}) if found else content
+
+
+@contextmanager
+def allowed() -> Iterator[list[Any]]:
+    """Lets torch read what is in ``ALLOWED`` while the block runs; yields where the EasyDicts will be listed.
+
+    An ``EasyDict`` is read as an ``OrderedDict``, which torch fills in without calling any code of the class.
+    """
+    found: list[Any] = []
+
+    def new(cls: type) -> Any:
+        found.append(OrderedDict())
+        return found[-1]
+
+    easydict = type("EasyDict", (), {"__module__": "easydict", "__new__": new})
+    # torch 2.4 has no context manager yet; before it there is no list to add to.
+    if not hasattr(torch.serialization, "add_safe_globals"):
+        yield found
+        return
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([Namespace, easydict])
+    try:
+        yield found
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def refusal(path: Path, error: Exception) -> str:
+    """Why a file was not read, naming every class that it may not hold."""
+    refused = refused_classes(path, error)
+    if not refused:
+        return f"{path}: not a checkpoint that can be read ({_first_line(error)})"
+    if set(refused) <= set(ALLOWED):  # torch before 2.4
+        return (
+            f"{path}: holds {', '.join(refused)}, which this torch ({torch.__version__}) cannot let through alone. "
+            "Nothing in the file was executed. Upgrade to torch 2.4 or later: there it loads"
+        )
+    return (
+        f"{path}: holds {', '.join(refused)}, and loading it could run any code. Nothing in it was executed. "
+        f"Allowed are tensors, plain data, {' and '.join(ALLOWED)}. If you trust the file, save its weights alone "
+        "where it was made: torch.save({'state_dict': model.state_dict()}, 'weights.pt')"
+    )
+
+
+def refused_classes(path: Path, error: Exception) -> list[str]:
+    """Every class and function that the file names and may not; from the error alone where torch cannot list them."""
+    list_them = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+    if list_them is not None:
+        with suppress(Exception), allowed():
+            refused = sorted(set(list_them(path)) - set(ALLOWED))
+            if refused:
+                return refused
+    found = re.search(r"(?:GLOBAL|[Uu]nsupported class) ([\w.]+)", str(error))
+    return [found.group(1)] if found else []
+
+
+def as_easydict(value: Any, found: set[int]) -> Any:
+    """``value`` with what was read in place of an EasyDict turned into one, or into a dict without easydict."""
+    if isinstance(value, dict) and type(value) in (dict, OrderedDict):
+        items = {key: as_easydict(item, found) for key, item in value.items()}
+        if id(value) in found:
+            return easydict_class()(items)
+        return items if type(value) is dict else value  # the weights: an OrderedDict with a version in its attributes
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(as_easydict(item, found) for item in value)
+    return value
+
+
+def easydict_class() -> Any:
+    """``easydict.EasyDict`` where it is installed, else ``dict``."""
+    if importlib.util.find_spec("easydict") is None:
+        return dict
+    from easydict import EasyDict
+
+    return EasyDict
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
