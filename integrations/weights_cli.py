@@ -23,7 +23,10 @@ from hero_plugin.integrations.inferred_config import Told, infer_config, shown
 from hero_plugin.integrations.settings import read_settings
 from hero_plugin.plugin_file import check_base
 
-File = Annotated[Path, tyro.conf.Positional]
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+PluginFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PLUGIN")]
+BaseFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BASE_CHECKPOINT")]
+Output = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
 OF_THE_OPTIMIZER = ("optimizer", "scaler")
 """Entries of a checkpoint that fit its own parameters only."""
 
@@ -44,7 +47,7 @@ class ExtractConfig:
 
     file: File
     """The checkpoint."""
-    output: File
+    output: Output
     """The plug-in's; a name in .safetensors makes it one."""
     config: Path | None = None
     """HeroConfig as JSON or TOML, where the checkpoint does not hold it."""
@@ -57,11 +60,11 @@ class ExtractConfig:
 class MergeConfig:
     """Put a plug-in on another copy of the base: a checkpoint of the layout that BASE_CHECKPOINT has."""
 
-    plugin: File
+    plugin: PluginFile
     """The plug-in's checkpoint."""
-    base_checkpoint: File
+    base_checkpoint: BaseFile
     """A checkpoint of the base, plain or wrapped."""
-    output: File
+    output: Output
     """The base's weights under base., the plug-in's under hero.: what a wrapped model loads."""
     strict: bool = True
     """Refuse a base of another class; with --no-strict it is a warning."""
