@@ -15,6 +15,7 @@ from hero_plugin.criterion import HeroCriterion, clip_labels, wrap_criterion
 from hero_plugin.hem import HEM
 from hero_plugin.losses import consistency_loss, hero_losses, relevance_loss
 from hero_plugin.model import HeroModel
+from hero_plugin.plugin_file import Plugin, PluginError, load_plugin, read_plugin, save_plugin
 from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor
 from hero_plugin.provenance import config_of
 from hero_plugin.relevance import PairRelevance
@@ -43,6 +44,8 @@ __all__ = [
     "HeroModel",
     "Pair",
     "PairRelevance",
+    "Plugin",
+    "PluginError",
     "Predictor",
     "Seam",
     "TwoStage",
@@ -53,8 +56,11 @@ __all__ = [
     "hero_losses",
     "hero_state_dict",
     "known_adapters",
+    "load_plugin",
+    "read_plugin",
     "register_adapter",
     "relevance_loss",
+    "save_plugin",
     "unwrap_model",
     "wrap_criterion",
     "wrap_model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
@@ -30,6 +30,10 @@ class Adapter:
     """Names of the classes this adapter serves; subclasses of those are served too."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Attribute paths that the base must have."""
+    marks: ClassVar[tuple[str, ...]] = ()
+    """How names of parameters begin in a checkpoint of this base; all must be there for it to be taken for one."""
+    width: ClassVar[str] = ""
+    """A parameter whose last axis is D."""
     kinds: ClassVar[Mapping[str, Kind]] = {}
     """How each output combines over levels."""
     methods: ClassVar[Mapping[str, Callable[..., Any]]] = {}
@@ -103,6 +107,17 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
         "To use another base, build it as hero_plugin.TwoStage(fuser, predictor, dim), or subclass hero_plugin.Adapter "
         "and pass it as wrap_model(base, adapter=YourAdapter): docs/adapters.md shows both on a page"
     )
+
+
+def adapter_by_weights(names: Iterable[str]) -> type[Adapter] | None:
+    """The adapter whose marks are among the names of a state_dict; that with the most, if several; None if none."""
+    names = list(names)
+    fitting = [
+        adapter
+        for adapter in known_adapters()
+        if adapter.marks and all(any(name.startswith(mark) for name in names) for mark in adapter.marks)
+    ]
+    return max(fitting, key=lambda adapter: len(adapter.marks), default=None)
 
 
 def itself(base: nn.Module) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 RELEVANCE = ("base", "pair")
@@ -107,6 +108,65 @@ class HeroConfig:
     def loss_weights(self) -> dict[str, float]:
         """Weight of each HERO loss by its name."""
         return {"loss_relevance": self.relevance_weight, "loss_consistency": self.consistency_weight}
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """Why a model wrapped with this config does not start with its base's predictions; empty where it does."""
+        reasons = []
+        if self.levels > 1 and not self.identity_start:
+            reasons.append(
+                "identity_start=False: the text encoder is no identity at the start"
+                + (" (and with norm='post' cannot be)" if self.norm == "post" else "")
+            )
+        if self.levels > 1 and not self.normalize:
+            reasons.append("normalize=False: the weights of the levels do not add up to 1")
+        if self.sgvf and self.gate == "sigmoid":
+            reasons.append("gate='sigmoid': the filter starts by scaling every clip by about a half")
+        return tuple(reasons)
+
+    @property
+    def starts_as_base(self) -> bool:
+        """Whether a freshly wrapped model predicts what its base does, up to rounding; :attr:`departures` says why not.
+
+        Nothing else but ``norm``, ``identity_start``, ``normalize`` and ``gate`` plays a part.
+        """
+        return not self.departures
+
+    def architecture(self, dim: int) -> dict[str, Any]:
+        """The fields that decide what the plug-in computes from its weights, on a base of hidden size ``dim``.
+
+        Not among them: what only training reads (``dropout``, ``mask_ratio``, losses and their weights,
+        ``checkpoint``, ``identity_start``), and choices of a part that is not there.
+        """
+        names = ["levels", "sgvf", "cmtr", "relevance"] if self.active else []
+        if self.levels > 1:
+            names += ["stride", "num_heads", "feedforward", "norm", "positions", "normalize", "aggregation_dim"]
+        if self.sgvf:
+            names += ["projections", "gate"]
+        decided = {name: getattr(self, name) for name in names}
+        if "feedforward" in decided:
+            decided["feedforward"] = self.feedforward or 4 * dim
+        return decided
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> HeroConfig:
+        """What :meth:`to_dict` made, by this version or an earlier one: a field that it lacks has its default.
+
+        Raises:
+            ValueError: a field that this version does not know, or an impossible value.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in plain if name not in known]
+        if unknown:
+            raise ValueError(
+                f"HeroConfig has no {', '.join(map(repr, unknown))} here; a later version may: "
+                "pip install --upgrade hero-plugin"
+            )
+        return cls(**plain)
 
     @classmethod
     def paper(cls, **changes: Any) -> HeroConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
@@ -14,11 +13,12 @@ from torch.utils.checkpoint import checkpoint
 from hero_plugin.aggregation import WeightedAggregation
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import HeroConfig
+from hero_plugin.freezing import Frozen
 from hero_plugin.hem import HEM
 from hero_plugin.levels import unfold
 from hero_plugin.losses import hero_losses
 from hero_plugin.protocol import Grounder, Grounding, Pair
-from hero_plugin.provenance import differences, note
+from hero_plugin.provenance import differences, note, with_note
 from hero_plugin.relevance import PairRelevance
 from hero_plugin.sgvf import SGVF
 from hero_plugin.structure import map_tensors
@@ -109,6 +109,7 @@ class HeroModel(nn.Module):
         self._masked_relevance: Tensor | None = None
         self._video_mask: Tensor | None = None
         self._losses: dict[str, Tensor] = {}
+        self._frozen: Frozen | None = None
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 
@@ -137,6 +138,25 @@ class HeroModel(nn.Module):
                     part["hero"] = self._for_criterion()
                     break
         return outputs
+
+    def train(self, mode: bool = True) -> HeroModel:
+        """As every module's; a frozen base stays in eval mode."""
+        super().train(mode)
+        if self._frozen is not None:
+            self._frozen.hold(self.base, mode)
+        return self
+
+    def freeze_base(self) -> None:
+        """Train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode."""
+        if self._frozen is None:
+            self._frozen = Frozen(self.base)
+            self._frozen.hold(self.base, self.training)
+
+    def unfreeze_base(self) -> None:
+        """Undo :meth:`freeze_base`: parameters learn again that did before, and every part is in its mode of then."""
+        if self._frozen is not None:
+            self._frozen.undo(self.base)
+            self._frozen = None
 
     @property
     def grounder(self) -> Grounder:
@@ -185,9 +205,7 @@ class HeroModel(nn.Module):
     def hero_state_dict(self) -> dict[str, Tensor]:
         """The plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
         whole = self.state_dict()
-        plugin = OrderedDict((name, value) for name, value in whole.items() if name.startswith("hero."))
-        plugin._metadata = whole._metadata  # type: ignore[attr-defined]
-        return plugin
+        return with_note({name: value for name, value in whole.items() if name.startswith("hero.")}, self.config)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint of the whole model, of the plug-in alone (``hero.``), or of the bare base.
@@ -195,7 +213,7 @@ class HeroModel(nn.Module):
         Raises:
             RuntimeError: the weights do not fit, or the model that they come from had another config.
         """
-        changed = differences(state_dict, self.config) if strict else []
+        changed = differences(state_dict, self.config, self.grounder.dim) if strict else []
         if changed:
             raise RuntimeError(
                 "these weights come from another HERO than this model's: wrap the base with "

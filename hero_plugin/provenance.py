@@ -6,8 +6,8 @@ it, in any training loop, and it loads with ``weights_only=True``. A copy made e
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from typing import Any
 
 from torch import Tensor
@@ -15,21 +15,21 @@ from torch import Tensor
 from hero_plugin.config import HeroConfig
 
 NOTE = "hero"
-TRAINING_ONLY = ("cmtr", "dropout", "mask_ratio", "consistency", "relevance_weight", "consistency_weight", "checkpoint")
-"""Fields that may differ between the model that wrote a checkpoint and the one that reads it, without harm."""
 
 
 def note(state_dict: Mapping[str, Tensor], prefix: str, config: HeroConfig) -> None:
     """Write the config into ``state_dict``; prefix: of the wrapped model's entries, with its dot."""
     metadata = getattr(state_dict, "_metadata", None)
     if metadata is not None:
-        metadata.setdefault(prefix[:-1], {})[NOTE] = asdict(config)
+        metadata.setdefault(prefix[:-1], {})[NOTE] = config.to_dict()
 
 
-def noted(state_dict: Any) -> dict[str, Any] | None:
-    """The fields of the config that the model of ``state_dict`` had; None where nothing is noted."""
-    metadata = getattr(state_dict, "_metadata", None) or {}
-    return next((dict(each[NOTE]) for each in metadata.values() if isinstance(each, Mapping) and NOTE in each), None)
+def with_note(weights: Mapping[str, Tensor], config: HeroConfig) -> dict[str, Tensor]:
+    """A ``state_dict`` of these weights, of a wrapped model or a plug-in, that says its config."""
+    state_dict: Any = OrderedDict(weights)
+    state_dict._metadata = OrderedDict()
+    note(state_dict, "", config)
+    return state_dict
 
 
 def config_of(state_dict: Any) -> HeroConfig | None:
@@ -38,23 +38,20 @@ def config_of(state_dict: Any) -> HeroConfig | None:
     Raises:
         ValueError: the note has a field that this version does not know.
     """
-    found = noted(state_dict)
-    if found is None:
-        return None
-    unknown = sorted(set(found) - {field.name for field in fields(HeroConfig)})
-    if unknown:
-        raise ValueError(
-            f"these weights were made with HeroConfig's {', '.join(unknown)}, which this hero-plugin does not know: "
-            "a newer version wrote them, install that"
-        )
-    return HeroConfig(**found)
+    metadata = getattr(state_dict, "_metadata", None) or {}
+    found = next((each[NOTE] for each in metadata.values() if isinstance(each, Mapping) and NOTE in each), None)
+    return None if found is None else HeroConfig.from_dict(found)
 
 
-def differences(state_dict: Any, config: HeroConfig) -> list[str]:
+def differences(state_dict: Any, config: HeroConfig, dim: int) -> list[str]:
     """What would make the weights mean something else in a model with ``config``: ``levels=2`` and the like.
 
-    Fields that matter in training alone are left out, and so is a ``state_dict`` without a note.
+    dim: the base's hidden size. Empty where only training tells the two apart, or ``state_dict`` does not say.
     """
-    here = asdict(config)
-    found = noted(state_dict) or {}
-    return [f"{name}={value!r}" for name, value in found.items() if name not in TRAINING_ONLY and here[name] != value]
+    there = config_of(state_dict)
+    if there is None:
+        return []
+    here = config.architecture(dim)
+    return [
+        f"{name}={getattr(there, name)!r}" for name, value in there.architecture(dim).items() if here.get(name) != value
+    ]

@@ -21,6 +21,8 @@ def wrap_model(
     *,
     config: HeroConfig | None = None,
     adapter: Callable[[nn.Module], Grounder] | None = None,
+    freeze_base: bool = False,
+    start_as_base: bool = False,
     **choices: Any,
 ) -> HeroModel:
     """Put HERO around a temporal sentence grounding model.
@@ -31,6 +33,10 @@ def wrap_model(
         levels: N, how many levels of meaning (1, 2, 4, 8); None is the config's, 4 by default.
         config: every choice at once; None is ``HeroConfig()``, the recommended one.
         adapter: makes a grounder of the base; None asks the known adapters.
+        freeze_base: train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode
+            (without dropout), until :func:`unwrap_model`.
+        start_as_base: insist that the wrapped model's predictions are the base's at the start, up to rounding; the
+            default config's are (:attr:`HeroConfig.starts_as_base`), that of the paper cannot.
         **choices: single fields of :class:`~hero_plugin.HeroConfig`, over ``config``.
 
     Returns:
@@ -38,7 +44,8 @@ def wrap_model(
 
     Raises:
         TypeError: the base is unknown, or lacks an attribute that its adapter uses, or a choice does not exist.
-        ValueError: a choice has an impossible value.
+        ValueError: a choice has an impossible value; ``start_as_base`` with a config that does not; ``freeze_base``
+            where nothing else would learn.
 
     Example:
         >>> model = wrap_model(model, levels=4)
@@ -52,23 +59,35 @@ def wrap_model(
         raise TypeError(f"wrap the model itself, then {type(base).__name__}: {type(base).__name__}(wrap_model(base))")
     if levels is not None:
         choices["levels"] = levels
-    return HeroModel(base, _chosen(config or HeroConfig(), choices), adapter or adapter_for(base))
+    chosen = _chosen(config or HeroConfig(), choices)
+    if start_as_base and not chosen.starts_as_base:
+        raise ValueError(f"this config does not start with the base's predictions: {'; '.join(chosen.departures)}")
+    if freeze_base and not chosen.active:
+        raise ValueError("freeze_base=True with HERO off leaves nothing to train: switch a part of HERO on")
+    model = HeroModel(base, chosen, adapter or adapter_for(base))
+    if freeze_base:
+        model.freeze_base()
+    return model
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The base of a wrapped model: the very object that went in, unchanged but for what training did to its weights.
 
+    A base that was frozen learns again where it did before. To look at the base and go on, read ``model.base``.
     Looks through ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``.
     """
-    return _hero_model(model).base
+    inner = hero_model(model)
+    inner.unfreeze_base()
+    return inner.base
 
 
 def hero_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The plug-in's weights alone (``hero.``), to be put on any copy of the base with ``load_state_dict``."""
-    return _hero_model(model).hero_state_dict()
+    return hero_model(model).hero_state_dict()
 
 
-def _hero_model(model: nn.Module) -> HeroModel:
+def hero_model(model: nn.Module) -> HeroModel:
+    """The wrapped model inside what torch puts around it. Raises ``TypeError`` where there is none."""
     inner: Any = model
     while not isinstance(inner, HeroModel):
         inner = _inner(inner)

@@ -29,6 +29,8 @@ class Base(Protocol):
 
     config: type[TrainConfig]
     data: type[GroundingData]
+    own_parameters: tuple[str, ...]
+    """Parameters of the model that the data decides, by the base's names: a trained base does not bring them."""
 
     def read(self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None) -> Any:
         """The data of sets of annotations, checked."""

@@ -37,6 +37,7 @@ class DetrBase:
     config: type[DetrTrainConfig]
     described: type[DETRConfig]
     data = DetrData
+    own_parameters = ()
 
     def read(self, config: DetrTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None) -> DetrData:
         return read_detr_data(paths, config, screen)
@@ -53,7 +54,7 @@ class DetrBase:
     ) -> DetrTask:
         model, criterion = self.build(config, data.queries.dim, bank.dim + ENDPOINTS)
         if not config.base_only:
-            model = wrap_model(model, config=config.hero)
+            model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
             criterion = wrap_criterion(criterion, model.config)
         collate = DetrCollate(bank, data.queries)
         return DetrTask(model.to(device), criterion.to(device), collate, clip_length=config.seconds_per_clip)

@@ -28,6 +28,7 @@ class EmbBase:
 
     config = EmbTrainConfig
     data = EmbData
+    own_parameters = (WORD_TABLE, "embedding_net.char_emb.char_emb.weight")
 
     def read(self, config: EmbTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None) -> EmbData:
         return read_data(paths, config, screen)
@@ -73,7 +74,7 @@ def build_task(config: EmbTrainConfig, bank: FeatureBank, table: np.ndarray, dev
     settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
     model: nn.Module = EMB(settings, table)
     if not config.base_only:
-        model = wrap_model(model, config=config.hero)
+        model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
     return EmbTask(model.to(device), EmbCollate(bank), settings, config.epochs)
 
 

@@ -29,7 +29,7 @@ FREE_TO_CHANGE = frozenset({"device", "workers", "checkpoint_steps", "checkpoint
 """Settings that a resumed run may change, because its weights do not depend on them."""
 
 
-EARLIER = {"base": "emb", "schedule": "linear", "lr_drop": 400}
+EARLIER = {"base": "emb", "schedule": "linear", "lr_drop": 400, "init_base": None, "freeze_base": False}
 """What settings were in runs that were made before they existed."""
 
 

@@ -1,60 +1,134 @@
-"""Reading checkpoints that hold their settings as a pickled object, without running what else a file may hold."""
+"""Checkpoints of other people's code, read without running anything that they hold.
+
+Upstream's scripts save their command line with the weights: a pickled ``argparse.Namespace``, in lighthouse an
+``easydict.EasyDict``. Those two are let through, as the plain data they are, and nothing else is.
+"""
 
 from __future__ import annotations
 
-import argparse
-import pickle
+import importlib.util
 import re
+from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from packaging.version import Version
 
-from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.checkpoints import CheckpointError
 
-SUPPORTED = Version(torch.__version__) >= Version("2.6")
-"""Whether this torch can let single classes through; older ones load settings by unpickling, or not at all."""
-
-SETTINGS: list[Any] = [argparse.Namespace, (OrderedDict, "easydict.EasyDict")]
-"""What the known repositories keep settings in. Weights-only loading fills no subclass of dict: EasyDict comes as its
-base."""
+ALLOWED = ("argparse.Namespace", "easydict.EasyDict")
 
 
-def settings_allowed() -> AbstractContextManager[Any]:
-    """Inside, ``torch.load(..., weights_only=True)`` takes settings as well; on older torch, nothing changes."""
-    return torch.serialization.safe_globals(SETTINGS) if SUPPORTED else nullcontext()
+def supported() -> bool:
+    """Whether this torch, 2.4 or later, can let single classes through."""
+    return hasattr(torch.serialization, "add_safe_globals")
+
+
+def load_checkpoint_safely(path: str | Path, device: torch.device | str = "cpu") -> Any:
+    """What ``torch.save`` wrote: tensors, plain data, and the settings of upstream's scripts.
+
+    Settings in an ``EasyDict`` come back as one where easydict is installed, else as a dict.
+
+    Raises:
+        CheckpointError: no such file, or not a checkpoint, or it holds a class that is not allowed: then the message
+            names it, and nothing of it was executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    return load_safely(torch.load, path, map_location=device)
 
 
 def load_safely(load: Callable[..., Any], file: Any, **options: Any) -> Any:
-    """``torch.load``, handed over as ``load``, of weights, plain data and settings; everything else is refused.
-
-    Raises:
-        UserError: the file holds another object, which is named and was not made; or it is no checkpoint.
-    """
-    with settings_allowed():
+    """``torch.load``, handed over as ``load``, with its other options: as :func:`load_checkpoint_safely`."""
+    with allowed() as found:
         try:
-            return load(file, **{**options, "weights_only": True})
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-            refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-            if refused is None:
-                raise UserError(f"{file}: not a checkpoint that can be read ({error})") from error
-            settings = refused.group(1) in ("argparse.Namespace", "easydict.EasyDict")
-            remedy = "torch 2.6 or later reads those" if settings else "nothing of the file was loaded or run"
-            raise UserError(
-                f"{file}: beside weights and settings this checkpoint holds {refused.group(1)}; {remedy}"
-            ) from error
+            content = load(file, **{**options, "weights_only": True})
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise CheckpointError(refusal(file, error)) from error
+    return as_easydict(content, {id(each) for each in found}) if found else content
 
 
-def load_checkpoint_safely(path: Path) -> Any:
-    """A checkpoint of ours or of a known repository's, on the CPU.
+@contextmanager
+def allowed() -> Iterator[list[Any]]:
+    """Lets torch read what is in ``ALLOWED`` while the block runs; yields where the EasyDicts will be listed.
 
-    Raises:
-        UserError: no such file, not a checkpoint, or one that holds more than weights, plain data and settings.
+    An ``EasyDict`` is read as an ``OrderedDict``, which torch fills in without calling any code of the class.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    return load_safely(torch.load, path, map_location="cpu")
+    found: list[Any] = []
+
+    def new(cls: type) -> Any:
+        found.append(OrderedDict())
+        return found[-1]
+
+    easydict = type("EasyDict", (), {"__module__": "easydict", "__new__": new})
+    if not supported():
+        yield found
+        return
+    # torch 2.4 has no context manager for this yet.
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([Namespace, easydict])
+    try:
+        yield found
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def refusal(path: Any, error: Exception) -> str:
+    """Why a file was not read, naming every class that it may not hold."""
+    refused = refused_classes(path, error)
+    if not refused:
+        return f"{path}: not a checkpoint that can be read ({_first_line(error)})"
+    if set(refused) <= set(ALLOWED):  # torch before 2.4
+        return (
+            f"{path}: holds {', '.join(refused)}, which this torch ({torch.__version__}) cannot let through alone. "
+            "Nothing in the file was executed. Upgrade to torch 2.4 or later: there it loads"
+        )
+    return (
+        f"{path}: holds {', '.join(refused)}, and loading it could run any code. Nothing in it was executed. "
+        f"Allowed are tensors, plain data, {' and '.join(ALLOWED)}. If you trust the file, save its weights alone "
+        "where it was made: torch.save({'state_dict': model.state_dict()}, 'weights.pt')"
+    )
+
+
+def refused_classes(path: Any, error: Exception) -> list[str]:
+    """Every class and function that the file names and may not; from the error alone where torch cannot list them."""
+    list_them = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+    if list_them is not None:
+        with suppress(Exception), allowed():
+            refused = sorted(set(list_them(path)) - set(ALLOWED))
+            if refused:
+                return refused
+    found = re.search(r"(?:GLOBAL|[Uu]nsupported class) ([\w.]+)", str(error))
+    return [found.group(1)] if found else []
+
+
+def as_easydict(value: Any, found: set[int]) -> Any:
+    """``value`` with what was read in place of an EasyDict turned into one, or into a dict without easydict."""
+    if isinstance(value, dict) and type(value) in (dict, OrderedDict):
+        items = {key: as_easydict(item, found) for key, item in value.items()}
+        if id(value) in found:
+            return easydict_class()(items)
+        return items if type(value) is dict else value  # the weights: an OrderedDict with a version in its attributes
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(as_easydict(item, found) for item in value)
+    return value
+
+
+def easydict_class() -> Any:
+    """``easydict.EasyDict`` where it is installed, else ``dict``."""
+    if importlib.util.find_spec("easydict") is None:
+        return dict
+    from easydict import EasyDict
+
+    return EasyDict
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

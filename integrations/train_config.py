@@ -44,6 +44,11 @@ class TrainConfig:
     words: Path | None = None
     """Word vectors: GloVe text, or .npz with the arrays words and vectors."""
 
+    init_base: Path | None = None
+    """Start from this base: best.pt of a run with --base-only, or a checkpoint of the authors' own code."""
+    freeze_base: bool = False
+    """Train the plug-in alone on it: the base learns nothing and drops nothing out."""
+
     base_only: bool = False
     """Train the plain base, without HERO."""
     paper: bool = False
@@ -148,6 +153,10 @@ class TrainConfig:
                 wrong.append(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
             wrong.append(f"--warmup must be in [0, 1), got {self.warmup}")
+        if self.freeze_base and self.init_base is None:
+            wrong.append("--freeze-base needs --init-base: a base that was never trained would stay so")
+        if self.freeze_base and (self.base_only or not self.hero.active):
+            wrong.append("--freeze-base leaves nothing to train without HERO")
         if self.seed < 0:
             wrong.append(f"--seed must not be negative, got {self.seed}")
         names = [name for name, _ in self.test_sets()]

@@ -15,6 +15,7 @@ from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, score
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.initial_weights import start_from
 from hero_plugin.integrations.precision import choose_device, loss_scaler
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
@@ -51,6 +52,8 @@ def train(config: TrainConfig, data: GroundingData, run: RunFolder, screen: Scre
     vocabulary = run_vocabulary(config, data, run)
     seed_everything(config.seed)
     task = base.task(config, data, bank, vocabulary, device)
+    if config.init_base is not None:
+        screen.say(start_from(task.model, config.init_base, base.own_parameters))
     sets = {name: base.examples(config, data, name, bank, vocabulary) for name in data.sets}
     items = sets.pop("train")
     screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
@@ -116,6 +119,8 @@ def describe(
     device: torch.device,
 ) -> str:
     what = config.model_name if config.base_only else f"{config.model_name}, {config.hero.levels} levels"
+    if config.freeze_base:
+        what += ", base frozen"
     learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return (
         f"{what}: {learned / 1e6:.2f} M parameters on {device}; {items} training examples, "

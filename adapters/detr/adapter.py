@@ -36,6 +36,7 @@ class DETRAdapter(Adapter):
     """
 
     requires = ("input_vid_proj", "input_txt_proj", "transformer.d_model")
+    width = "class_embed.weight"
     transformer: ClassVar[str] = "transformer"
     """Where the base keeps encoder and decoder."""
     skips_decoder: ClassVar[bool] = False

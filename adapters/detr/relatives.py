@@ -20,6 +20,7 @@ class EaTRAdapter(DETRAdapter):
     """EaTR (ICCV 2023), which guesses events from the clips before it projects them: the same at every level."""
 
     class_names = ("EaTR",)
+    marks = ("input_vid_proj.", "event_span_embed.", "saliency_proj.")
     requires = (*DETRAdapter.requires, "generate_pseudo_event")
     skips_decoder = True
 
@@ -63,6 +64,7 @@ class CGDETRAdapter(DETRAdapter):
     """CG-DETR (2023), which also takes the videos' names, to know real negatives, and while training the targets."""
 
     class_names = ("CGDETR",)
+    marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.", "dummy_rep_token")
     skips_decoder = True
 
     @property
@@ -105,6 +107,7 @@ class UVCOMAdapter(FirstPassAdapter):
     """
 
     class_names = ("UVCOM",)
+    marks = ("input_vid_proj.", "CIM.")
     requires = ("input_vid_proj", "input_txt_proj", "CIM.d_model")
     transformer = "CIM"
     skips_decoder = True
@@ -128,6 +131,7 @@ class TaskWeaveAdapter(FirstPassAdapter):
     """
 
     class_names = ("TaskWeave",)
+    marks = ("input_vid_proj.", "mr_log_var", "hd_log_var")
     requires = (*DETRAdapter.requires, "mr2hd")
 
     @property

@@ -52,6 +52,8 @@ class EMBAdapter(Adapter):
         "compute_loss",
         "configs.dim",
     )
+    marks = ("embedding_net.", "video_affine.", "highlight_layer.")
+    width = "video_affine.linear.conv1d.bias"
     kinds: ClassVar[Mapping[str, Kind]] = {
         "0": "probability",  # h_score
         "1": "logits",  # start_logits

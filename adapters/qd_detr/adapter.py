@@ -21,6 +21,7 @@ class QDDETRAdapter(DETRAdapter):
     """
 
     class_names = ("QDDETR",)
+    marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.")
     skips_decoder = True
     encoders = ("t2v_encoder", "encoder")
 

@@ -13,3 +13,4 @@ class TRDETRAdapter(DETRAdapter):
     """
 
     class_names = ("TRDETR",)
+    marks = ("input_vid_proj.", "gru_extractor.", "saliency_proj1.")

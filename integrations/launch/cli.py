@@ -20,7 +20,7 @@ from hero_plugin.integrations.launch.script import Script, parse_command, run_sc
 from hero_plugin.integrations.launch.shells import is_shell, run_shell
 from hero_plugin.integrations.launch.shims import Shim, present
 from hero_plugin.integrations.launch.wrapping import Wrapping
-from hero_plugin.integrations.safe_load import SUPPORTED, load_checkpoint_safely
+from hero_plugin.integrations.safe_load import load_checkpoint_safely, supported
 
 PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow"}
 """Modules whose package has another name."""
@@ -45,6 +45,8 @@ class LaunchConfig:
     """For any other repository: MODULE:FUNCTION of what builds its model, or its model and criterion."""
     paper: bool = False
     """Start from the literal paper (HeroConfig.paper()) instead of the measured defaults."""
+    freeze_base: bool = False
+    """Train the plug-in alone, on a base that a checkpoint brings: the base takes no gradient and no dropout."""
     hero: Annotated[HeroConfig, tyro.conf.arg(name="")] = field(default_factory=HeroConfig)
 
 
@@ -58,7 +60,7 @@ def command(argv: Sequence[str]) -> int:
         return run_shell(folder, flags, words, config.dry_run)
     script = parse_command(folder, words)
     chosen, origin = choose(config, flags, repository, script)
-    wrapping = None if chosen is None else Wrapping(chosen)
+    wrapping = None if chosen is None else Wrapping(chosen, freeze_base=config.freeze_base)
     shims = present(repository.shims)
     if config.dry_run:
         print(describe(repository, script, chosen, origin, repository.patches(wrapping), shims))
@@ -102,7 +104,7 @@ def over(start: HeroConfig, flags: Sequence[str]) -> HeroConfig:
 
 def read_config(path: Path) -> HeroConfig | None:
     """The HERO that a checkpoint was trained with; None for a plain base's, or where torch cannot read it safely."""
-    return config_in(load_checkpoint_safely(path)) if SUPPORTED else None
+    return config_in(load_checkpoint_safely(path)) if supported() else None
 
 
 def run(repository: Repository, script: Script, wrapping: Wrapping | None, shims: Sequence[Shim]) -> int:

@@ -142,7 +142,7 @@ def test_weights_of_a_bare_base_say_nothing():
 def test_weights_of_another_hero_say_what_to_wrap_with(part):
     other = wrap_model(emb.emb(), config=HeroConfig.paper(levels=2))
     model = wrap_model(emb.emb(), levels=2)
-    with pytest.raises(RuntimeError, match=r"wrap_model\(base, norm='post', identity_start=False"):
+    with pytest.raises(RuntimeError, match=r"wrap_model\(base, norm='post', positions=False"):
         model.load_state_dict(getattr(other, part)())
 
 
@@ -154,5 +154,5 @@ def test_what_matters_in_training_alone_may_differ():
 def test_weights_of_a_newer_version_are_told_apart():
     state = wrap_model(emb.emb()).state_dict()
     state._metadata[""]["hero"]["later"] = 1
-    with pytest.raises(ValueError, match="later, which this hero-plugin does not know"):
+    with pytest.raises(ValueError, match="HeroConfig has no 'later' here; a later version may"):
         config_of(state)

@@ -20,6 +20,8 @@ CASES = {
     "moment_detr": (detr.moment_detr, HeroConfig(stride=1)),
     "qd_detr": (detr.qd_detr, HeroConfig(stride=1, checkpoint=True)),
     "tr_detr": (detr.tr_detr, HeroConfig(stride=1)),
+    "frozen emb": (emb.emb, HeroConfig(stride=1), {"freeze_base": True}),
+    "frozen qd_detr": (detr.qd_detr, HeroConfig(stride=1), {"freeze_base": True}),
 }
 
 
@@ -28,21 +30,23 @@ def train(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     ends = {}
-    for name, (base, config) in CASES.items():
+    for name, (base, config, *options) in CASES.items():
         torch.manual_seed(0)
-        model = DistributedDataParallel(wrap_model(base(), config=config).train())
+        model = DistributedDataParallel(wrap_model(base(), config=config, **dict(*options)).train())
         torch.manual_seed(10 + rank)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         for loss in STEPS.get(base, detr_steps)(model):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        assert unwrap_model(model) is model.module.base
         assert hero_state_dict(model).keys() == model.module.hero_state_dict().keys()
         after = model.state_dict()
         moved = sum(not torch.equal(before[key], after[key]) for key in after if ".hero." in key)
         ends[name] = ({key: value.clone() for key, value in after.items()}, moved)
+        still = all(torch.equal(before[key], after[key]) for key in after if ".base." in key)
+        assert still is name.startswith("frozen"), name
+        assert unwrap_model(model) is model.module.base
     torch.save(ends, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

@@ -27,6 +27,6 @@ def test_the_code_runs(tmp_path, monkeypatch):
 
 def test_what_it_saves_is_the_plugin_alone(tmp_path, monkeypatch):
     test_the_code_runs(tmp_path, monkeypatch)
-    weights = torch.load(tmp_path / "plugin.pt", weights_only=True)
+    weights = torch.load(tmp_path / "plugin.pt", weights_only=True)["hero"]
     assert weights
     assert all(name.startswith("hero.") for name in weights)

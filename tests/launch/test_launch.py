@@ -11,7 +11,7 @@ import torch
 
 from hero_plugin import HeroConfig, config_of
 from hero_plugin.integrations.cli import main
-from hero_plugin.integrations.safe_load import SUPPORTED, load_checkpoint_safely
+from hero_plugin.integrations.safe_load import load_checkpoint_safely, supported
 from tests.launch.layouts import environment, files, launch, launch_words
 
 MODEL = """
@@ -78,7 +78,7 @@ if __name__ == "__main__":
     with torch.no_grad():
         print("score", float(model.eval()(**batch()[0])["pred_logits"].sum()))
 """
-needs_torch_2_6 = pytest.mark.skipif(not SUPPORTED, reason="torch before 2.6 cannot read settings safely")
+needs_torch_2_4 = pytest.mark.skipif(not supported(), reason="torch before 2.4 cannot read settings safely")
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def here(repository, *flags, command):
             del sys.modules[name]
 
 
-@needs_torch_2_6
+@needs_torch_2_4
 def test_train_then_evaluate_then_resume(repository, capfd):
     before = files(repository)
     assert here(repository, "--levels", "2", "--num-heads", "4", command=["moment_detr/train.py", "--seed", "1"]) == 0
@@ -126,7 +126,7 @@ def test_train_then_evaluate_then_resume(repository, capfd):
     assert "resumed with 1" in capfd.readouterr().out
 
 
-@needs_torch_2_6
+@needs_torch_2_4
 def test_flags_that_contradict_the_checkpoint_are_named(repository, capfd):
     assert here(repository, "--levels", "2", "--num-heads", "4", command=["moment_detr/train.py"]) == 0
     assert (
@@ -162,7 +162,7 @@ def test_dry_run_lists_every_change_and_runs_nothing(repository, capsys):
     assert "runs        python moment_detr/train.py --seed 3" in said
     assert "levels=4, norm=post" in said and "from the flags" in said
     assert "moment_detr.model.build_model: what it builds gets HERO around it" in said
-    assert ("changes torch.load" in said) == SUPPORTED
+    assert ("changes torch.load" in said) == supported()
     assert files(repository) == before
     assert here(repository, "--without-hero", "--dry-run", command=["moment_detr/train.py"]) == 0
     assert "build_model" not in capsys.readouterr().out
@@ -175,6 +175,18 @@ def test_a_shell_script_of_the_repositorys(repository):
     dry = launch(repository, "--dry-run", command=["train.sh"])
     assert "runs        python moment_detr/train.py --seed 7" in dry.stdout
     assert launch(repository, command=["bash", "trian.sh"]).returncode == 2
+
+
+@needs_torch_2_4
+def test_a_frozen_base_keeps_the_weights_that_its_checkpoint_brought(repository, capfd):
+    assert here(repository, "--without-hero", command=["moment_detr/train.py"]) == 0
+    base = load_checkpoint_safely(repository / "results/model.ckpt")["model"]
+    command = ["moment_detr/train.py", "--resume", "results/model.ckpt"]
+    assert here(repository, "--freeze-base", "--num-heads", "4", command=command) == 0
+    assert "loss_relevance" in capfd.readouterr().out
+    wrapped = load_checkpoint_safely(repository / "results/model.ckpt")["model"]
+    assert all(torch.equal(wrapped[f"base.{name}"], value) for name, value in base.items())
+    assert not torch.equal(wrapped["hero.sgvf.strength"], torch.zeros_like(wrapped["hero.sgvf.strength"]))
 
 
 def test_any_repository_whose_builder_is_named(repository, capfd):
@@ -227,6 +239,6 @@ def test_ctrl_c_stops_it_and_its_checkpoint_resumes(repository):
         process.kill()
     assert process.returncode == 130
     assert err.splitlines()[-1] == "stopped"
-    if SUPPORTED:
+    if supported():
         saved = load_checkpoint_safely(repository / "results/model.ckpt")
         assert all(torch.isfinite(value).all() for value in saved["model"].values())

@@ -1,0 +1,238 @@
+"""A plug-in as a file: HERO's weights, the choices they were made with, and the base that they belong on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin.adapter import adapter_for
+from hero_plugin.config import HeroConfig
+from hero_plugin.fingerprint import Fingerprint
+from hero_plugin.model import HeroModel
+from hero_plugin.protocol import Grounder
+from hero_plugin.wrap import hero_model, wrap_model
+
+SAFETENSORS = ".safetensors"
+PARTS = ("hero", "config", "base", "version")
+
+
+class PluginError(ValueError):
+    """A plug-in's checkpoint that cannot be used, or not here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What is in a plug-in's checkpoint."""
+
+    hero: Mapping[str, Tensor]
+    """The weights, under ``hero.``."""
+    config: HeroConfig
+    base: Fingerprint
+    """Of the base that it was trained on."""
+    version: str
+    """Of the hero_plugin that wrote it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors, strings, numbers and containers of them: loads with ``weights_only=True``."""
+        return {"hero": dict(self.hero), **self.record()}
+
+    def record(self) -> dict[str, Any]:
+        """All but the weights: what a checkpoint of the whole model holds beside them, as its entry ``"hero"``."""
+        return {"config": self.config.to_dict(), "base": self.base.to_dict(), "version": self.version}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            if path.suffix == SAFETENSORS:
+                _safetensors(path).save_file(
+                    {name: value.contiguous() for name, value in self.hero.items()},
+                    unfinished,
+                    {name: json.dumps(value) for name, value in self.record().items()},
+                )
+            else:
+                torch.save(self.to_dict(), unfinished)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def plugin_of(model: nn.Module) -> Plugin:
+    """The plug-in of a wrapped model, as it stands."""
+    inner = hero_model(model)
+    weights = {name: value.detach().cpu().clone() for name, value in inner.hero_state_dict().items()}
+    return Plugin(weights, inner.config, _fingerprint(inner.base, inner.adapter), _version())
+
+
+def save_plugin(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the plug-in of a wrapped model: its weights alone, with its config and its base's fingerprint.
+
+    The file is small, and loads with ``torch.load(path, weights_only=True)`` as a dict of ``hero`` (weights under
+    ``hero.``), ``config``, ``base`` and ``version``. A name that ends in ``.safetensors`` makes it one, with the rest
+    as JSON in its metadata.
+
+    Args:
+        model: made by :func:`~hero_plugin.wrap_model`, also inside ``DistributedDataParallel`` or ``torch.compile``.
+        path: of the file; its folder is made where absent.
+    """
+    plugin_of(model).save(path)
+
+
+def load_plugin(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    adapter: Callable[[nn.Module], Grounder] | None = None,
+    strict: bool = True,
+) -> HeroModel:
+    """Put a plug-in on a base.
+
+    Args:
+        model: a base, which gets HERO around it with the checkpoint's config; or a wrapped model, whose own config
+            must say the same of everything that decides what HERO computes.
+        path: what :func:`save_plugin` wrote.
+        adapter: as in :func:`~hero_plugin.wrap_model`, for a bare base.
+        strict: False takes a base of another class with a warning, a fork under another name, say.
+
+    Returns:
+        The wrapped model: ``model`` itself if it was wrapped already. A base that differs in what the plug-in does not
+        depend on (its vocabulary, the width of its input features) is a warning that says what.
+
+    Raises:
+        PluginError: the file is not a plug-in's checkpoint, or was written for another base or another config; the
+            message says what differs and what to do.
+    """
+    plugin = read_plugin(path)
+    wrapped = _already_wrapped(model)
+    if wrapped is None:
+        here = _fingerprint(model, adapter or adapter_for(model))
+        check_base(here, plugin.base, str(path), strict=strict)
+        wrapped = wrap_model(model, config=plugin.config, adapter=adapter)
+    else:
+        check_base(_fingerprint(wrapped.base, wrapped.adapter), plugin.base, str(path), strict=strict)
+        _check_config(wrapped, plugin.config, path)
+    wrapped.load_state_dict(plugin.hero)
+    return wrapped
+
+
+def read_plugin(path: str | os.PathLike[str]) -> Plugin:
+    """What a plug-in's checkpoint holds; nothing is unpickled but plain data and tensors.
+
+    Example:
+        >>> config = read_plugin("plugin.pt").config
+        >>> model = wrap_model(model, config=config, freeze_base=True)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PluginError(f"{path}: no such file; save_plugin(model, path) writes one")
+    try:
+        if path.suffix == SAFETENSORS:
+            with _safetensors(path).safe_open(path, "pt") as file:
+                plain = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+                plain["hero"] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        else:
+            plain = torch.load(path, map_location="cpu", weights_only=True)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{path}: not a plug-in's checkpoint that can be read safely ({error}). "
+            "If it is a checkpoint of a whole model, take the plug-in out with `hero-plugin weights extract`"
+        ) from error
+    return plugin_from(plain, str(path))
+
+
+def plugin_from(plain: Any, source: str) -> Plugin:
+    """A plug-in of what its checkpoint holds. Raises ``PluginError`` where it is something else.
+
+    source: what messages call it.
+    """
+    missing = [name for name in PARTS if not isinstance(plain, Mapping) or name not in plain]
+    if missing:
+        raise PluginError(
+            f"{source}: a plug-in's checkpoint has {', '.join(PARTS)}; here {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing. `hero-plugin weights show` says what a file is, and "
+            "`hero-plugin weights extract` takes the plug-in out of a checkpoint of a whole model"
+        )
+    try:
+        config = HeroConfig.from_dict(plain["config"])
+        base = Fingerprint.from_dict(plain["base"])
+    except (ValueError, TypeError) as error:
+        versions = f"written by hero-plugin {plain['version']}, this is {_version()}"
+        raise PluginError(f"{source}: {versions}: {error}") from error
+    return Plugin(plain["hero"], config, base, str(plain["version"]))
+
+
+def check_base(here: Fingerprint, there: Fingerprint, source: str, *, strict: bool = True) -> None:
+    """Raise ``PluginError`` where a plug-in of ``there`` has no place on ``here``; warn of what else differs."""
+    obstacles, differences = here.obstacles(there), here.differences(there)
+    impossible = None not in (here.dim, there.dim) and here.dim != there.dim
+    told = "\n".join(f"  {line}" for line in [*obstacles, *differences])
+    if impossible or (obstacles and strict):
+        way = "" if impossible else "; or, if this is the same base under another name, pass strict=False"
+        raise PluginError(
+            f"{source}: this plug-in was trained on another base:\n{told}\n"
+            f"Put it on a copy of the base that it was trained on{way}"
+        )
+    if told:
+        warnings.warn(
+            f"{source}: the base is not quite the one that this plug-in was trained on:\n{told}\n"
+            "The plug-in fits, and is loaded.",
+            stacklevel=3,
+        )
+
+
+def _already_wrapped(model: nn.Module) -> HeroModel | None:
+    try:
+        return hero_model(model)
+    except TypeError:
+        return None
+
+
+def _check_config(model: HeroModel, config: HeroConfig, path: str | os.PathLike[str]) -> None:
+    dim = model.grounder.dim
+    here, there = model.config.architecture(dim), config.architecture(dim)
+    lines = [
+        f"  {name} is {here.get(name, 'absent')!r} here, {there.get(name, 'absent')!r} in the checkpoint"
+        for name in {**here, **there}
+        if here.get(name) != there.get(name)
+    ]
+    if lines:
+        raise PluginError(
+            f"{path}: this plug-in was made with another config:\n" + "\n".join(lines) + "\nGive load_plugin the base "
+            "alone, load_plugin(unwrap_model(model), path), and it is wrapped with the checkpoint's config"
+        )
+
+
+def _fingerprint(base: nn.Module, adapter: Callable[[nn.Module], Grounder]) -> Fingerprint:
+    known = getattr(adapter, "class_names", ())
+    ancestors = [ancestor.__name__ for ancestor in type(base).__mro__]
+    name = next((name for name in ancestors if name in known), ancestors[0])
+    return Fingerprint.of(base, name, adapter(base).dim)
+
+
+def _safetensors(path: Path) -> Any:
+    if importlib.util.find_spec("safetensors") is None:
+        raise PluginError(f'{path}: needs safetensors: pip install safetensors; or give the file a name in ".pt"')
+    import safetensors.torch
+
+    return safetensors.torch
+
+
+def _version() -> str:
+    try:
+        return metadata.version("hero-plugin")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"
