@@ -19,6 +19,7 @@ COMMANDS = {
     "sweep": ("commands:sweep", "train variants over several seeds, tabulate mean and deviation"),
     "demo": ("commands:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
     "data": ("data_cli:command", "convert annotations, check and render features"),
+    "vocab": ("vocab.cli:command", "words that training never had: measure them, build and review queries with them"),
     "bench emb": ("bench_emb:main", "speed of the reference EMB beside upstream's"),
     "bench eval": ("bench_eval:main", "speed of QVHighlights' evaluation beside the official script's"),
     "version": ("cli:version", "versions of hero-plugin and of what it runs on"),
