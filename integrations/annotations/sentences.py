@@ -24,7 +24,7 @@ _SECOND = 1.0
 
 
 class _WordsOnly(Checks):
-    """Asks for a sentence alone: three queries of Charades-CD test-ood begin after their video, yet papers count them."""
+    """Asks for a sentence alone: three queries of Charades-CD test-ood begin after their video; papers count them."""
 
     def duration(self, where: str, raw: Any) -> float | None:
         return _SECOND

@@ -11,11 +11,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.annotations.sentences import read_sentences
 from hero_plugin.integrations.data_cli import bar
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.vocab import build as building
+from hero_plugin.integrations.vocab.build import ApplyConfig, BuildConfig
 from hero_plugin.integrations.vocab.tokenizers import TOKENIZERS, open_tokenizer
 
 __all__ = ["COMMANDS", "command"]
@@ -76,8 +79,59 @@ def stats(
         print(save_figure(drift_figure(sets, len(vocabulary)), figure))
 
 
+def build(config: Annotated[BuildConfig, tyro.conf.arg(name="")]) -> None:
+    """Make open-vocabulary rewordings of an annotation file.
+
+    Each says a word that training never had, means the same as its original and keeps the original's moments.
+    OUTPUT.manifest.json says how they came about. Ctrl-C stops; the same command with --resume goes on.
+    """
+    building.build(config)
+
+
+def apply(config: Annotated[ApplyConfig, tyro.conf.arg(name="")]) -> None:
+    """Apply a reviewer's decisions to a built file: accepted stay, rejected go, edited are checked anew."""
+    building.apply(config)
+
+
+def sample(*, input: Path, output: Path, number: int = 200, seed: int = 0) -> None:
+    """Draw rewordings to read and label, so that `vocab rate` can say how often the builder errs.
+
+    Args:
+        input: A file that `vocab build` made.
+        output: The table to write, tab-separated, its first column empty for the label.
+        number: So many.
+        seed: Another seed, another sample.
+    """
+    from hero_plugin.integrations.vocab.sampling import LABELS, draw_sample, write_sample
+
+    drawn = draw_sample(read_annotations(input, on_outside="keep"), number, seed)
+    write_sample(drawn, output)
+    print(f"{output}: {len(drawn)} rewordings; label each with one of {', '.join(LABELS)}")
+
+
+def rate(files: tyro.conf.Positional[Files], /) -> None:
+    """Say how often the builder errs, by the labels of samples.
+
+    Args:
+        files: Tables of `vocab sample`, labelled.
+    """
+    from hero_plugin.integrations.vocab.sampling import ERRORS, LABELS, read_labels, wilson_interval
+
+    for file in files:
+        counts = read_labels(file)
+        number, errors = counts.total(), sum(counts[label] for label in ERRORS)
+        low, high = wilson_interval(errors, number)
+        print(f"{file.name}: " + ", ".join(f"{counts[label]} {label}" for label in LABELS))
+        share, between = f"{100 * errors / number:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"
+        print(f"  {errors} errors in {number}: {share}, 95 % interval {between}")
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "stats": stats,
+    "build": build,
+    "apply": apply,
+    "sample": sample,
+    "rate": rate,
 }
 
 
