@@ -36,7 +36,7 @@ class Limits:
 
     per_query: int = 1
     """Rewordings of one query."""
-    per_word: int = 300
+    per_word: int = 200
     """Rewordings that one new word may serve; 0 for any number. Every Charades query has a person in it."""
     max_changes: int = 1
     """Words changed in one rewording, where words are swapped."""

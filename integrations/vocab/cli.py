@@ -93,18 +93,19 @@ def apply(config: Annotated[ApplyConfig, tyro.conf.arg(name="")]) -> None:
     building.apply(config)
 
 
-def sample(*, input: Path, output: Path, number: int = 200, seed: int = 0) -> None:
+def sample(*, input: Files, output: Path, number: int = 200, seed: int = 0) -> None:
     """Draw rewordings to read and label, so that `vocab rate` can say how often the builder errs.
 
     Args:
-        input: A file that `vocab build` made.
+        input: Files that `vocab build` made; the sample is of all of them together.
         output: The table to write, tab-separated, its first column empty for the label.
         number: So many.
         seed: Another seed, another sample.
     """
     from hero_plugin.integrations.vocab.sampling import LABELS, draw_sample, write_sample
 
-    drawn = draw_sample(read_annotations(input, on_outside="keep"), number, seed)
+    built = [record for file in input for record in read_annotations(file, on_outside="keep")]
+    drawn = draw_sample(built, number, seed)
     write_sample(drawn, output)
     print(f"{output}: {len(drawn)} rewordings; label each with one of {', '.join(LABELS)}")
 

@@ -91,6 +91,9 @@ class Protected:
             return "a word of too many meanings"
         if _made_from(rewording.base, rewording.new_base):
             return "made from the old word"
+        others = [each for each in query.words if each != word and len(each) > 3]
+        if any(each.startswith(rewording.new_base) or rewording.new_base.startswith(each) for each in others):
+            return "says a word twice"
         if place and query.sentence[query.spans[place][0]].isupper():
             return "a name"
         if rewording.pos == "v" and (particle := self._particle(query, place, rewording.base)):
@@ -200,8 +203,10 @@ class Agreement:
             and not ({"DT", "PRP$"} & set(query.tags[max(0, place - 3) : place]))
         ):
             return f"{new} needs an article"
-        if after and query.tags[place + 1] in ("NN", "NNS", "?") and not _sentence_break(query, place):
-            return "part of a compound"
+        if after and not _sentence_break(query, place):
+            bare = swap.tag == "NN" and query.tags[place + 1] in ("VB", "VBP") and "NN" in forms(after)
+            if bare or query.tags[place + 1] in ("NN", "NNS", "?"):  # "car wash": no verb, or it would be "washes"
+                return "part of a compound"
         if place and query.tags[place - 1] in ("NN", "NNS") and not _sentence_break(query, place - 1):
             return "part of a compound"
         return None
@@ -252,12 +257,16 @@ def _forms_differ(query: Query, rewording: Rewording) -> str | None:
     return None
 
 
+_VAGUER = 0.1
+"""So much surer must the sense of a verb be than that of a noun."""
+
+
 class Sense:
     """The new word means what the old one means here: both have the shared sense, and it is the likely one of both."""
 
     name = "sense"
 
-    def __init__(self, judge: SenseJudge | None, chance: float = 0.5, own: float = 0.4, ranks: int = 1) -> None:
+    def __init__(self, judge: SenseJudge | None, chance: float = 0.5, own: float = 0.45, ranks: int = 1) -> None:
         self._judge, self._chance, self._own, self._ranks = judge, chance, own, ranks
 
     def reason(self, query: Query, rewording: Rewording) -> str | None:
@@ -266,7 +275,7 @@ class Sense:
         if self._judge is None:
             return None if rewording.rank < self._ranks else "not the commonest sense"
         chance, own = self.chances(query, rewording)
-        if chance < self._chance:
+        if chance < self._chance + (_VAGUER if rewording.pos == "v" else 0.0):
             return f"{rewording.base} hardly means {rewording.new_base} here"
         return None if own >= self._own else f"{rewording.new_base} mostly means something else"
 
@@ -289,7 +298,7 @@ class Sense:
     def describe(self) -> dict[str, Any]:
         if self._judge is None:
             return {"commonest_senses": self._ranks}
-        return {"chance_in_context": self._chance, "share_of_new_word": self._own}
+        return {"chance_in_context": self._chance, "more_for_verbs": _VAGUER, "share_of_new_word": self._own}
 
 
 class Similarity:
@@ -302,7 +311,7 @@ class Similarity:
         meaning: Meaning,
         context: Callable[[Query, str], Any],
         *,
-        word: float = 0.62,
+        word: float = 0.61,
         rarer: float = 0.07,
         hypernym: float = 0.65,
         fit: float = 0.2,
