@@ -178,7 +178,7 @@ class Agreement:
         if not article and before[:2] in ("DT", "PR", "JJ", "CD", "NN"):
             return "a pronoun after a determiner or an adjective"
         after = query.tags[swap.place + 1] if swap.place + 1 < len(query.tags) else ""
-        return "a pronoun before a noun" if after.startswith("NN") else None
+        return "a pronoun before a noun or a pronoun" if after[:2] in ("NN", "PR") else None
 
     @staticmethod
     def _noun(query: Query, swap: Swap, new: str) -> str | None:

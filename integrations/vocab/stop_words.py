@@ -7,7 +7,7 @@ __all__ = ["FIXED_VERBS", "NEVER_SWAPPED", "PARTICLES"]
 _VERBS = """be have do go get take make put give hold keep let set turn run come bring see look show hand pass play draw
 cast break cut change fall bear call carry catch drop hit lay lie lead leave lift pull push raise rise roll send
 shake sit stand stick strike throw work want need try seem appear happen become live feel say tell know think
-find mean stay fit tie dress drive ride fly jump race score serve shoot spot spring strip sweep swing continue
+find mean stay fit fix tie dress drive ride fly jump race score serve shoot spot spring strip sweep swing continue
 demonstrate describe introduce perform proceed prepare"""
 FIXED_VERBS = frozenset(_VERBS.split())
 """Light verbs, and verbs of a dozen senses."""

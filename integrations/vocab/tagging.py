@@ -76,6 +76,8 @@ class RuleTagger:
             return _CLOSED[word]
         options = forms(word) or _guess(word)
         nouns = [tag for tag in _NOUNS if tag in options]
+        if word.endswith("s"):
+            nouns.reverse()  # "clothes" can be either, and is spoken of as many
         verbs = [tag for tag in ("VBZ", "VBD", "VBP", "VB", "VBG", "VBN") if tag in options]
         if (
             word.endswith("ing")
