@@ -14,9 +14,10 @@ from rich.console import Console
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.annotations.sentences import read_sentences
 from hero_plugin.integrations.data_cli import bar
+from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.problems import DataError, Problem
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.records import REWORDED, Record
 from hero_plugin.integrations.vocab import build as building
 from hero_plugin.integrations.vocab.build import ApplyConfig, BuildConfig
 from hero_plugin.integrations.vocab.tokenizers import TOKENIZERS, open_tokenizer
@@ -88,6 +89,27 @@ def build(config: Annotated[BuildConfig, tyro.conf.arg(name="")]) -> None:
     building.build(config)
 
 
+def review(*, input: Path, output: Path) -> None:
+    """Make a page to review rewordings in a browser: accept, reject or edit each by a key, then export the decisions.
+
+    The page is one file, asks for nothing else and sends nothing; the browser keeps what was decided. The exported
+    decisions go into `vocab apply`, or into `vocab build --decisions`.
+
+    Args:
+        input: A file that `vocab build` made.
+        output: The HTML file to write.
+    """
+    from hero_plugin.integrations.vocab.building import checksum
+    from hero_plugin.integrations.vocab.review import review_page
+
+    records = read_annotations(input, on_outside="keep")
+    number = sum(REWORDED in record.extra for record in records)
+    if not number:
+        raise UserError(f"{input} has no links to original queries: expected a file of `hero-plugin vocab build`")
+    write_text(output, review_page(records, input.name, checksum(input)))
+    print(f"{output}: {number} rewordings; open it in a browser")
+
+
 def apply(config: Annotated[ApplyConfig, tyro.conf.arg(name="")]) -> None:
     """Apply a reviewer's decisions to a built file: accepted stay, rejected go, edited are checked anew."""
     building.apply(config)
@@ -130,6 +152,7 @@ def rate(files: tyro.conf.Positional[Files], /) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "stats": stats,
     "build": build,
+    "review": review,
     "apply": apply,
     "sample": sample,
     "rate": rate,

@@ -13,7 +13,7 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import REWORDED, Record
 from hero_plugin.integrations.vocab.filters import Filter, Unseen, first_reason
 from hero_plugin.integrations.vocab.query import make_query
-from hero_plugin.integrations.vocab.rewording import reworded_record, rewording_of
+from hero_plugin.integrations.vocab.rewording import reworded_record
 from hero_plugin.integrations.vocab.sources import paraphrase
 from hero_plugin.integrations.vocab.tagging import Tagger
 
@@ -110,21 +110,3 @@ def _original(record: Record) -> Record:
         return record
     extra = {key: value for key, value in record.extra.items() if key != REWORDED}
     return record.replace(query_id=link["query"], sentence=link["sentence"], extra=extra)
-
-
-def shown(record: Record) -> dict[str, object]:
-    """What the review page shows of a rewording."""
-    rewording = rewording_of(record)
-    assert rewording is not None
-    link = record.extra[REWORDED]
-    return {
-        "id": link["id"],
-        "video": record.video_id,
-        "moment": [list(moment) for moment in record.moments],
-        "original": link["sentence"],
-        "reworded": record.sentence,
-        "kind": link["kind"],
-        "unseen": link["unseen"],
-        "changes": link["changes"],
-        "source": link["source"],
-    }
