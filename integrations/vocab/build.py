@@ -32,6 +32,9 @@ from hero_plugin.integrations.vocab.wordnet import open_wordnet
 
 __all__ = ["ApplyConfig", "BuildConfig", "apply", "build", "manifest_path"]
 
+_KEEPS_LINKS = {"charades-sta": "captions"}
+"""Charades-STA text has no place for the link to the original query."""
+
 SourceName = Literal["lexicon", "wordnet", "chat", "paraphrases"]
 Relation = Literal["synonym", "hypernym"]
 
@@ -59,7 +62,8 @@ class BuildConfig:
     seed: int = 0
     """Another seed, another choice among what passes."""
     to: str = ""
-    """Format of the output; the input's unless given. All but charades-sta keep the link to the original query."""
+    """Format of the output: the input's, or captions where that is charades-sta, which has no place for the link to the
+    original query."""
     durations: Files = ()
     """Video lengths where the input has none (Charades-STA text)."""
     on_broken: OnBroken = "drop"
@@ -94,7 +98,7 @@ def build(config: BuildConfig) -> None:
         )
     checks = make_checks(config.check)
     source = _source(config, checks)
-    target = format_name(config.to) if config.to else report.format
+    target = format_name(config.to) if config.to else _KEEPS_LINKS.get(report.format, report.format)
     facts = {
         "input": {"file": config.input.name, "sha256": checksum(config.input), "format": report.format},
         "source": source.describe(),

@@ -17,7 +17,8 @@ from typing import Any
 
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.filters import Collision, Filter, Similarity, Unseen, first_reason
+from hero_plugin.integrations.vocab.filters import Filter, Unseen, first_reason
+from hero_plugin.integrations.vocab.nearness import Collision, Similarity
 from hero_plugin.integrations.vocab.query import Query, make_query
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.vocab.sources import Source

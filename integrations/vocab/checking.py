@@ -11,19 +11,14 @@ import tyro
 
 from hero_plugin.integrations.annotations.sentences import read_sentences
 from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.vocab.agreement import Agreement
 from hero_plugin.integrations.vocab.building import checksum
 from hero_plugin.integrations.vocab.english import need_english, versions
-from hero_plugin.integrations.vocab.filters import (
-    Agreement,
-    Collision,
-    Filter,
-    KnownWords,
-    Protected,
-    Sense,
-    Similarity,
-    Unseen,
-)
+from hero_plugin.integrations.vocab.filters import Filter, KnownWords, Unseen
 from hero_plugin.integrations.vocab.meaning import Meaning, SenseJudge
+from hero_plugin.integrations.vocab.nearness import Collision, Similarity
+from hero_plugin.integrations.vocab.protection import Protected
+from hero_plugin.integrations.vocab.sense import Sense
 from hero_plugin.integrations.vocab.tagging import Tagger, find_tagger
 from hero_plugin.integrations.vocab.tokenizers import open_tokenizer
 from hero_plugin.integrations.vocab.wordnet import WordNet, find_wordnet
