@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
-from hero_plugin.integrations.vocab.english import forms, is_mass
+from hero_plugin.integrations.vocab.english import article, forms, is_mass
 from hero_plugin.integrations.vocab.query import Query
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.vocab.swaps import SOMEBODY, Swap
@@ -47,8 +48,8 @@ class Agreement:
         if swap.tag != "NN" or query.words[swap.place] != swap.base:
             return "a pronoun for a plural"
         before = query.tags[swap.place - 1] if swap.place else ""
-        article = swap.place and query.words[swap.place - 1] in ("a", "an")
-        if not article and before[:2] in ("DT", "PR", "JJ", "CD", "NN"):
+        counted = swap.place and query.words[swap.place - 1] in ("a", "an")
+        if not counted and before[:2] in ("DT", "PR", "JJ", "CD", "NN"):
             return "a pronoun after a determiner or an adjective"
         after = query.tags[swap.place + 1] if swap.place + 1 < len(query.tags) else ""
         return "a pronoun before a noun or a pronoun" if after[:2] in ("NN", "PR") else None
@@ -122,9 +123,8 @@ def _forms_differ(query: Query, rewording: Rewording) -> str | None:
             tag = query.tags[query.words.index(old[0])]
             if tag in ("NNS", "VBZ", "VBG", "VBD", "VBN") and (known := forms(new[0])) and tag not in known:
                 return f"{new[0]} is no {tag} form, as {old[0]} is"
-    for article, following in zip(words := tokenize(rewording.sentence), words[1:], strict=False):
-        if article in ("a", "an") and "VBZ" in forms(following) and not forms(following) & {"NN", "JJ", "VBN", "VBG"}:
-            return f"{article} {following}"
-        if article in ("a", "an") and (article == "an") != (following[0] in "aeiou") and following[0] not in "uhoe8x1":
-            return f"{article} {following}"
+    before = set(pairwise(query.words))
+    for first, following in pairwise(tokenize(rewording.sentence)):
+        if first in ("a", "an") and (first, following) not in before and first != article(following):
+            return f"{first} {following}"
     return None

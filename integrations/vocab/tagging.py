@@ -87,6 +87,8 @@ class RuleTagger:
             if before in (*_FINITE, "IN") and nouns and _noun_like(after) and after:
                 return UNCLEAR  # "has running water": or is it running?
             return "VBG"
+        if nouns and before in _OPENS_NOUN and not finite and _verb_ahead(words, place):
+            return nouns[0]  # "a human grabs the crate": human is a noun
         if "JJ" in options and before in (*_OPENS_NOUN, "IN", *_FINITE, "VBG") and after and _noun_like(after):
             return "JJ"
         if before in _OPENS_NOUN:
@@ -134,6 +136,13 @@ def _closed(word: str) -> bool:
 
 def _noun_like(word: str) -> bool:
     return word not in _CLOSED and bool(forms(word) & {"NN", "NNS"})
+
+
+def _verb_ahead(words: Sequence[str], place: int) -> bool:
+    """Whether the next word can be a finite verb and what follows it is no noun's neighbour: a determiner, a pronoun."""
+    if place + 2 >= len(words):
+        return False
+    return bool(forms(words[place + 1]) & {"VBZ", "VBD"}) and _CLOSED.get(words[place + 2]) in ("DT", "PRP$", "PRP")
 
 
 def _motion(tags: Sequence[str], words: Sequence[str]) -> bool:
