@@ -139,7 +139,7 @@ def _noun_like(word: str) -> bool:
 
 
 def _verb_ahead(words: Sequence[str], place: int) -> bool:
-    """Whether the next word can be a finite verb and what follows it is no noun's neighbour: a determiner, a pronoun."""
+    """Whether the next word can be a finite verb, as a determiner or a pronoun follows it."""
     if place + 2 >= len(words):
         return False
     return bool(forms(words[place + 1]) & {"VBZ", "VBD"}) and _CLOSED.get(words[place + 2]) in ("DT", "PRP$", "PRP")
