@@ -38,6 +38,7 @@ from hero_plugin.integrations.words import load_word_vectors, tokenize
 
 __all__ = [
     "COMMANDS",
+    "bar",
     "check",
     "command",
     "convert",
@@ -117,7 +118,7 @@ def convert(
         raise UserError(f"--clip-length and --annotators must be positive, got {clip_length} and {annotators}")
     lengths = _durations(durations, durations_from_features, clips_per_second)
     report = ReadReport()
-    with _bar(f"reading {input.name}") as progress:
+    with bar(f"reading {input.name}") as progress:
         records = read_annotations(
             input,
             format=from_,
@@ -161,7 +162,7 @@ def info(files: tyro.conf.Positional[Files], /, *, durations: Files = (), on_bro
     )
     for file in files:
         report = ReadReport()
-        with _bar(f"reading {file.name}") as progress:
+        with bar(f"reading {file.name}") as progress:
             records = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
         moments = [end - start for record in records for start, end in record.moments]
         video = {record.video_id: record.duration for record in records}
@@ -207,7 +208,7 @@ def check(
     for file in annotations:
         report = ReadReport()
         try:
-            with _bar(f"reading {file.name}") as progress:
+            with bar(f"reading {file.name}") as progress:
                 part = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
         except DataError as error:
             found += error.problems
@@ -257,13 +258,13 @@ def timelines(
     lengths = {video: timeline.duration for video, timeline in known.items()}
     records = _read_all(annotations, lengths, on_broken)
     wanted = {r.video_id for r in _read_all(videos_of, lengths, "drop")} if videos_of else None
-    with _bar(f"reading {words.name}") as progress:
+    with bar(f"reading {words.name}") as progress:
         table = load_word_vectors(words, _vocabulary(records), progress=progress)
     prototypes = build_prototypes(records, known, table, config, seed=seed)
     bare = int((prototypes.queries == 0).sum())
     sources = {"timelines": timelines.name, "annotations": [a.name for a in annotations], "words": words.name}
     try:
-        with _bar("rendering") as progress:
+        with bar("rendering") as progress:
             done = render_folder(
                 output,
                 known,
@@ -352,7 +353,7 @@ def timelines_oracle(
     prototypes = build_prototypes(records, known, load_word_vectors(words, _vocabulary(records)), config, seed=seed)
     names = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
     table = Table("noise", "queries", *names)
-    with _bar("rendering and grounding") as progress:
+    with bar("rendering and grounding") as progress:
         for done, level in enumerate(noise):
             progress(done, len(noise))
             louder = replace(config, noise=level)
@@ -415,7 +416,7 @@ def _read_all(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBro
     problems: list[Problem] = []
     for file in files:
         try:
-            with _bar(f"reading {file.name}") as progress, warnings.catch_warnings():
+            with bar(f"reading {file.name}") as progress, warnings.catch_warnings():
                 warnings.simplefilter("ignore" if on_broken == "drop" else "default")
                 records += read_annotations(file, durations=lengths, on_broken=on_broken, progress=progress)
         except DataError as error:
@@ -437,7 +438,7 @@ def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips:
     problems: list[Problem] = []
     durations = {record.video_id: record.duration for record in records}
     rates = []
-    with _bar("reading features") as progress:
+    with bar("reading features") as progress:
         for done, (video, duration) in enumerate(durations.items(), 1):
             try:
                 rates.append(len(store[video]) / duration)
@@ -453,7 +454,7 @@ def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips:
 
 def _check_words(path: Path, records: Sequence[Record]) -> None:
     counts = Counter(word for record in records for word in tokenize(record.sentence))
-    with _bar(f"reading {path.name}") as progress:
+    with bar(f"reading {path.name}") as progress:
         table = load_word_vectors(path, set(counts), progress=progress)
     lost = {word: count for word, count in counts.items() if word not in table}
     share = 1 - sum(lost.values()) / max(sum(counts.values()), 1)
@@ -473,7 +474,7 @@ def _print_report(report: ReadReport) -> None:
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], Any]]:
+def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
     """A progress bar on the terminal's error stream; none where that is a file."""
     console = Console(stderr=True)
     with Progress(

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["Record", "clean_sentence"]
+__all__ = ["REWORDED", "Record", "clean_sentence"]
+
+REWORDED = "reworded"
+"""Key of `Record.extra` under which a reworded query keeps its link to the original: every format carries it along."""
 
 
 @dataclass(frozen=True, slots=True)

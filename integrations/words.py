@@ -18,7 +18,7 @@ import numpy as np
 from hero_plugin.integrations.lines import Progress, numbered_bytes
 from hero_plugin.integrations.problems import DataError, Problem, Problems
 
-__all__ = ["WordVectors", "load_word_vectors", "tokenize"]
+__all__ = ["WordVectors", "load_word_vectors", "tokenize", "word_spans"]
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _TREEBANK = re.compile(r"[^\W_]+(?:[-/][^\W_]+)*n't\b|'(?:s|re|ve|ll|d|m)\b|[^\W_]+(?:[-/][^\W_]+)*|[^\w\s]|_")
@@ -50,6 +50,16 @@ def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> li
         else:
             tokens.append(token)
     return tokens
+
+
+def word_spans(sentence: str) -> list[tuple[int, int]]:
+    """Where the words of `tokenize(sentence)` begin and end, as indices into the sentence.
+
+    >>> word_spans("A door, opened.")
+    [(0, 1), (2, 6), (8, 14)]
+    """
+    text = sentence.translate(_APOSTROPHES)
+    return [match.span() for match in _WORD.finditer(text)]
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from hero_plugin.integrations.moments import Rounding, moment_to_clips, saliency_from_moments
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.records import REWORDED, Record
 
 __all__ = ["Period", "QueryIds", "SaliencyChoice", "Snap", "Windows", "convert_records", "snap_moment"]
 
@@ -79,7 +79,9 @@ def convert_records(
             elif query_ids == "video":
                 query = f"{record.video_id}_{counts[record.video_id]}"
                 counts[record.video_id] += 1
-            extra = record.extra if keep_extra else {}
+            extra = record.extra
+            if not keep_extra:  # the link of a reworded query to its original is everybody's
+                extra = {key: value for key, value in extra.items() if key == REWORDED}
             if query != record.query_id and "qid" in extra:
                 extra = {key: value for key, value in extra.items() if key != "qid"}
             sentence = _with_period(record.sentence, period)

@@ -1,0 +1,125 @@
+"""How far test queries drift from the words of the training queries.
+
+A query's category set is the set of its words, C(q) = {w : w a word of q}. A query is open-vocabulary when at least
+one of them is not in the training vocabulary, the union of the training queries' category sets.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+__all__ = [
+    "Drift",
+    "UnseenWord",
+    "category_set",
+    "is_open_vocabulary",
+    "measure_drift",
+    "training_vocabulary",
+    "unseen_words",
+]
+
+
+def category_set(words: Iterable[str]) -> frozenset[str]:
+    """C(q) of a query given as its words.
+
+    >>> sorted(category_set(["the", "person", "opens", "the", "door"]))
+    ['door', 'opens', 'person', 'the']
+    """
+    return frozenset(words)
+
+
+def training_vocabulary(queries: Iterable[Iterable[str]]) -> frozenset[str]:
+    """The union of the category sets of training queries, each given as its words."""
+    return frozenset(word for query in queries for word in query)
+
+
+def unseen_words(words: Iterable[str], vocabulary: Collection[str]) -> tuple[str, ...]:
+    """The words of a query that are not in ``vocabulary``, each once, in the query's order.
+
+    vocabulary: a set, or anything else whose ``in`` is fast.
+
+    >>> unseen_words(["human", "opens", "crate"], {"person", "opens", "box"})
+    ('human', 'crate')
+    """
+    return tuple(word for word in dict.fromkeys(words) if word not in vocabulary)
+
+
+def is_open_vocabulary(words: Iterable[str], vocabulary: Collection[str]) -> bool:
+    """Whether at least one word of the query was in no training query.
+
+    >>> is_open_vocabulary(["person", "opens", "crate"], {"person", "opens", "box"})
+    True
+    """
+    return any(word not in vocabulary for word in words)
+
+
+@dataclass(frozen=True)
+class UnseenWord:
+    """A word of the test queries that training never had."""
+
+    word: str
+    count: int
+    """How often it is said."""
+    queries: int
+    """How many queries say it."""
+    examples: tuple[int, ...]
+    """Indices of the first of these queries."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How test queries relate to a training vocabulary."""
+
+    queries: int
+    words: int
+    """Distinct words of the test queries."""
+    tokens: int
+    """Words said in all test queries."""
+    unseen: tuple[tuple[str, ...], ...] = field(repr=False)
+    """Per query: its unseen words."""
+    ranking: tuple[UnseenWord, ...] = field(repr=False)
+    """The unseen words, the most frequent first."""
+
+    @property
+    def seen_only(self) -> int:
+        """How many queries are made of seen words alone."""
+        return sum(not words for words in self.unseen)
+
+    @property
+    def seen_share(self) -> float:
+        """The share of queries made of seen words alone, in percent."""
+        return 100 * self.seen_only / self.queries
+
+    @property
+    def unseen_tokens(self) -> int:
+        """How often unseen words are said."""
+        return sum(word.count for word in self.ranking)
+
+    def by_number(self) -> dict[int, int]:
+        """{number of unseen words: queries that have so many}, ascending."""
+        counts = Counter(len(words) for words in self.unseen)
+        return {number: counts[number] for number in sorted(counts)}
+
+
+def measure_drift(queries: Iterable[Sequence[str]], vocabulary: Collection[str], examples: int = 3) -> Drift:
+    """Compare test queries, each given as its words, with a training vocabulary.
+
+    examples: how many queries to remember for each unseen word.
+
+    Raises ValueError where there are no queries.
+    """
+    said: Counter[str] = Counter()
+    places: dict[str, list[int]] = {}
+    unseen: list[tuple[str, ...]] = []
+    for index, words in enumerate(queries):
+        said.update(words)
+        unseen.append(unseen_words(words, vocabulary))
+        for word in unseen[-1]:
+            places.setdefault(word, []).append(index)
+    if not unseen:
+        raise ValueError("no test queries to compare with the vocabulary")
+    ranking = [UnseenWord(word, said[word], len(at), tuple(at[:examples])) for word, at in places.items()]
+    ranking.sort(key=lambda word: (-word.queries, -word.count, word.word))
+    return Drift(len(unseen), len(said), said.total(), tuple(unseen), tuple(ranking))

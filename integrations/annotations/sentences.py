@@ -1,0 +1,59 @@
+"""Every query of an annotation file for its words alone, whatever is wrong with its moment or its video's length."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hero_plugin.integrations.annotations import captions, charades_cd, charades_sta, qvhighlights
+from hero_plugin.integrations.annotations.checks import Checks, Progress
+from hero_plugin.integrations.annotations.detect import detect_format
+from hero_plugin.integrations.records import Record
+
+__all__ = ["read_sentences"]
+
+_READERS = {
+    "charades-sta": charades_sta.read,
+    "charades-cd": charades_cd.read,
+    "captions": captions.read,
+    "qvhighlights": qvhighlights.read,
+}
+_SECOND = 1.0
+
+
+class _WordsOnly(Checks):
+    """Asks for a sentence alone: three queries of Charades-CD test-ood begin after their video; papers count them."""
+
+    def duration(self, where: str, raw: Any) -> float | None:
+        return _SECOND
+
+    def moment(self, where: str, raw: Any, duration: float) -> tuple[float, float] | None:
+        return 0.0, _SECOND
+
+
+class _AnyVideo(Mapping[str, float]):
+    """Lengths of videos nobody asks about, for Charades-STA text."""
+
+    def __getitem__(self, video: str) -> float:
+        return _SECOND
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 1
+
+
+def read_sentences(path: str | os.PathLike[str], progress: Progress | None = None) -> list[Record]:
+    """The queries of a file in any format, in its order. Moments and durations of these records mean nothing.
+
+    Raises FileNotFoundError, or DataError for malformed lines and empty queries.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation file at {path}")
+    checks = _WordsOnly(path)
+    _READERS[detect_format(path)](path, checks, _AnyVideo(), progress)
+    return checks.finish()

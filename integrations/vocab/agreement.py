@@ -1,0 +1,130 @@
+"""Grammar around a word that was swapped: number, verb form, article, and what a verb takes after it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from hero_plugin.integrations.vocab.english import article, forms, is_mass
+from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.rewording import Rewording
+from hero_plugin.integrations.vocab.swaps import SOMEBODY, Swap
+from hero_plugin.integrations.vocab.wordnet import WordNet
+from hero_plugin.integrations.words import tokenize
+
+__all__ = ["Agreement"]
+
+_TO_VERB, _ING = frozenset({26, 28, 29, 32, 35}), frozenset({33})
+_NO_OBJECT = frozenset({1, 2, 3, 4, 6, 7, 12, 13, 22, 23, 27})
+_OBJECT = frozenset({8, 9, 10, 11, 14, 15, 16, 17, 18, 19, 20, 21, 30, 31})
+_COUNTED = frozenset(("these", "those", "many", "several", "few", "both", "two", "three", "four", "five", "six"))
+_ONE = frozenset(("a", "an", "one", "another", "each", "every"))
+_PLURAL_NEXT = frozenset(("are", "were", "have", "do", "that", "which", "who", "themselves"))
+
+
+class Agreement:
+    """Number, verb form, article, and what a verb takes after it."""
+
+    name = "agreement"
+
+    def __init__(self, wordnet: WordNet | None) -> None:
+        self._wordnet = wordnet
+
+    def reason(self, query: Query, rewording: Rewording) -> str | None:
+        if not isinstance(rewording, Swap):
+            return _forms_differ(query, rewording)
+        new = rewording.changes[0].new
+        if new in SOMEBODY:
+            return self._pronoun(query, rewording)
+        tag = "VB" if rewording.tag == "VBP" else rewording.tag
+        if not _is_form(new, "NN" if new == rewording.new_base and tag == "NNS" and is_mass(new) else tag):
+            return f"{new} is no {rewording.tag} form"
+        if rewording.pos == "n":
+            return self._noun(query, rewording, new)
+        return self._verb(query, rewording) if rewording.pos == "v" else None
+
+    @staticmethod
+    def _pronoun(query: Query, swap: Swap) -> str | None:
+        if swap.tag != "NN" or query.words[swap.place] != swap.base:
+            return "a pronoun for a plural"
+        before = query.tags[swap.place - 1] if swap.place else ""
+        counted = swap.place and query.words[swap.place - 1] in ("a", "an")
+        if not counted and before[:2] in ("DT", "PR", "JJ", "CD", "NN"):
+            return "a pronoun after a determiner or an adjective"
+        after = query.tags[swap.place + 1] if swap.place + 1 < len(query.tags) else ""
+        return "a pronoun before a noun or a pronoun" if after[:2] in ("NN", "PR") else None
+
+    @staticmethod
+    def _noun(query: Query, swap: Swap, new: str) -> str | None:
+        place, head = swap.place, new.split()[-1]
+        phrase = []  # from the determiner to the noun
+        for back in range(place - 1, max(-1, place - 4), -1):
+            phrase.append(query.words[back])
+            if query.tags[back] not in ("JJ", "NN", "CD", "VBN", "VBG"):
+                break
+        after = query.words[place + 1] if place + 1 < len(query.words) else ""
+        was_mass = swap.tag == "NN" and is_mass(swap.base)
+        if swap.tag == "NNS" and new == swap.new_base:  # a plural became a word that is not counted
+            later = set(query.words[place + 1 :])
+            if after in _PLURAL_NEXT or _COUNTED & set(phrase) or {"they", "them"} & later:
+                return f"{new} is not a plural"
+        elif swap.tag == "NN" and is_mass(head) and not was_mass and _ONE & set(phrase):
+            return f"{new} takes no article"
+        elif (
+            swap.tag == "NN"
+            and not is_mass(head)
+            and was_mass
+            and not ({"DT", "PRP$"} & set(query.tags[max(0, place - 3) : place]))
+        ):
+            return f"{new} needs an article"
+        if after and not _sentence_break(query, place):
+            bare = swap.tag == "NN" and query.tags[place + 1] in ("VB", "VBP") and "NN" in forms(after)
+            if bare or query.tags[place + 1] in ("NN", "NNS", "?"):  # "car wash": no verb, or it would be "washes"
+                return "part of a compound"
+        if place and query.tags[place - 1] in ("NN", "NNS") and not _sentence_break(query, place - 1):
+            return "part of a compound"
+        return None
+
+    def _verb(self, query: Query, swap: Swap) -> str | None:
+        if self._wordnet is None:
+            return None
+        senses = self._wordnet.senses(swap.new_base, "v")
+        frames = frozenset().union(*(self._wordnet.frames(sense, swap.new_base) for sense in senses[:2]))
+        after = query.tags[swap.place + 1] if swap.place + 1 < len(query.tags) else ""
+        passive = swap.tag == "VBN" and swap.place and query.tags[swap.place - 1] == "AUX"
+        if after == "TO" and query.tags[min(swap.place + 2, len(query.tags) - 1)] in ("VB", "VBP", "?"):
+            needed = _TO_VERB
+        elif after == "VBG":
+            needed = _ING | _TO_VERB | _OBJECT
+        elif after in ("DT", "PRP$", "PRP", "NN", "NNS", "JJ", "CD") or passive:
+            needed = _OBJECT
+        else:
+            needed = _NO_OBJECT
+        return None if frames & needed else f"{swap.new_base} is not used with what follows"
+
+    def describe(self) -> dict[str, Any]:
+        return {"verb_frames": self._wordnet is not None}
+
+
+def _is_form(word: str, tag: str) -> bool:
+    known = forms(word.split()[-1])
+    return tag in known or (tag == "JJ" and bool(known & {"JJ", "JJR"}))
+
+
+def _sentence_break(query: Query, place: int) -> bool:
+    return any(mark in query.sentence[query.spans[place][1] : query.spans[place + 1][0]] for mark in ".,;:!?")
+
+
+def _forms_differ(query: Query, rewording: Rewording) -> str | None:
+    """For free rewordings: a word put in the place of one word must be able to be of the same form."""
+    for change in rewording.changes:
+        old, new = tokenize(change.old), tokenize(change.new)
+        if len(old) == len(new) == 1 and old[0] in query.words:
+            tag = query.tags[query.words.index(old[0])]
+            if tag in ("NNS", "VBZ", "VBG", "VBD", "VBN") and (known := forms(new[0])) and tag not in known:
+                return f"{new[0]} is no {tag} form, as {old[0]} is"
+    before = set(pairwise(query.words))
+    for first, following in pairwise(tokenize(rewording.sentence)):
+        if first in ("a", "an") and (first, following) not in before and first != article(following):
+            return f"{first} {following}"
+    return None

@@ -1,0 +1,164 @@
+"""A language model as a source, through anything that speaks OpenAI's chat format: an HTTP endpoint or a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.rewording import Rewording
+from hero_plugin.integrations.vocab.sources import paraphrase
+
+__all__ = ["Chat", "ChatConfig", "command_transport", "http_transport"]
+
+Transport = Callable[[dict[str, Any]], dict[str, Any]]
+"""A chat request to its response."""
+
+_PROMPT = """You reword a sentence that describes a moment of a video, to test how models cope with words new to them.
+- Keep the meaning exactly: the same people, objects, actions and their order. Add nothing, leave nothing out.
+- Change at least one content word to a real, correctly spelled English word that is less usual.
+- Keep the grammar right: number, tense, articles.
+Answer with a JSON list of {number} different rewordings and nothing else.
+
+Sentence: {sentence}"""
+_ATTEMPTS = 4
+
+
+@dataclass(frozen=True)
+class ChatConfig:
+    """How a model is asked."""
+
+    url: str = ""
+    """Of the endpoint: http://HOST/v1, or all of it up to /chat/completions."""
+    command: str = ""
+    """Or a command that reads a chat request (JSON) on its standard input and writes the response."""
+    model: str = "default"
+    rewordings: int = 3
+    """Asked for per query."""
+    temperature: float = 0.7
+    timeout: float = 60.0
+    """Seconds that one answer may take."""
+    jobs: int = 1
+    """Questions asked at once."""
+    key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the endpoint's key, where it wants one. The key is never written anywhere."""
+    prompt: str = _PROMPT
+    """With {sentence} and {number} in it."""
+
+
+class Chat:
+    """Asks for several rewordings of a query in one request."""
+
+    name = "chat"
+
+    def __init__(self, config: ChatConfig, seed: int, transport: Transport | None = None) -> None:
+        if transport is None and bool(config.url) == bool(config.command):
+            raise UserError("a chat source needs --chat.url (an endpoint) or --chat.command, one of the two")
+        if "{sentence}" not in config.prompt:
+            raise UserError("--chat.prompt must have {sentence} in it, where the query goes")
+        self.config, self._seed = config, seed
+        self.jobs = max(1, config.jobs)
+        self._ask = transport or (http_transport(config) if config.url else command_transport(config))
+
+    def propose(self, query: Query) -> Iterator[Rewording]:
+        config = self.config
+        prompt = config.prompt.replace("{sentence}", query.sentence).replace("{number}", str(config.rewordings))
+        request = {
+            "model": config.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": config.temperature,
+            "seed": self._seed,
+        }
+        for sentence in dict.fromkeys(_sentences(_content(self._ask(request)))):
+            if (found := paraphrase(query, sentence)) is not None:
+                yield found
+
+    def describe(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "kind": "chat",
+            "through": "http" if config.url else "command",
+            "model": config.model,
+            "temperature": config.temperature,
+            "rewordings": config.rewordings,
+            "prompt": config.prompt,
+        }
+
+
+def http_transport(config: ChatConfig) -> Transport:
+    """POST to the endpoint; a busy or failing server is asked again a few times, ever later."""
+    url = config.url.rstrip("/")
+    url = url if url.endswith("/chat/completions") else f"{url}/chat/completions"
+    headers = {"Content-Type": "application/json"}
+    if key := os.environ.get(config.key_variable):
+        headers["Authorization"] = f"Bearer {key}"
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps(request).encode()
+        for attempt in range(_ATTEMPTS):
+            try:
+                question = urllib.request.Request(url, data=body, headers=headers)
+                with urllib.request.urlopen(question, timeout=config.timeout) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                detail = f"{error.code} {error.reason}: {error.read(300).decode(errors='replace')}"
+                if error.code != 429 and error.code < 500:
+                    raise UserError(f"{url} says {detail}; check --chat.url, --chat.model and the key") from error
+            except ValueError as error:
+                raise UserError(f"{url} does not answer with JSON ({error}); is it a chat endpoint?") from error
+            except OSError as error:
+                detail = str(getattr(error, "reason", error))
+            if attempt + 1 < _ATTEMPTS:
+                time.sleep(2.0**attempt / 2)
+        raise UserError(f"{url} cannot be asked ({detail}); what is done is kept, --resume goes on")
+
+    return ask
+
+
+def command_transport(config: ChatConfig) -> Transport:
+    """Run the command once a question."""
+    words = shlex.split(config.command)
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            done = subprocess.run(
+                words, input=json.dumps(request), capture_output=True, text=True, timeout=config.timeout, check=True
+            )
+            return json.loads(done.stdout)
+        except subprocess.CalledProcessError as error:
+            message = f"ended with {error.returncode}: {error.stderr[-300:]}"
+        except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+            message = str(error)
+        raise UserError(f"--chat.command {config.command!r}: {message}; it must write a chat response as JSON")
+
+    return ask
+
+
+def _content(response: dict[str, Any]) -> str:
+    try:
+        return str(response["choices"][0]["message"]["content"])
+    except (LookupError, TypeError) as error:
+        shape = '{"choices": [{"message": {"content": ...}}]}'
+        raise UserError(f"not a chat response: expected {shape}, got {str(response)[:200]}") from error
+
+
+def _sentences(text: str) -> list[str]:
+    """The sentences of an answer: a JSON list, be it inside a code fence; or one a line, numbered or not."""
+    if match := re.search(r"\[.*\]", text, flags=re.DOTALL):
+        try:
+            found = json.loads(match.group())
+            return [item for item in found if isinstance(item, str)]
+        except ValueError:
+            pass
+    lines = (re.sub(r"^\s*(?:\d+[.)]|[-*•])\s*", "", line).strip().strip('"') for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("```")]

@@ -1,0 +1,112 @@
+"""The manual step: what a person decided about rewordings, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.records import REWORDED, Record
+from hero_plugin.integrations.vocab.filters import Filter, Unseen, first_reason
+from hero_plugin.integrations.vocab.query import make_query
+from hero_plugin.integrations.vocab.rewording import reworded_record
+from hero_plugin.integrations.vocab.sources import paraphrase
+from hero_plugin.integrations.vocab.tagging import Tagger
+
+__all__ = ["Decision", "Undecided", "apply_decisions", "load_decisions"]
+
+Undecided = Literal["keep", "drop"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """verdict: "accept", "reject" or "edit"; sentence: what the reviewer made of it."""
+
+    verdict: str
+    sentence: str = ""
+
+
+def load_decisions(path: Path) -> dict[str, Decision]:
+    """What the review page exports: {"decisions": {id: {"verdict", "sentence"}}}. UserError for anything else."""
+    shape = 'expected {"decisions": {ID: {"verdict": "accept", "reject" or "edit", "sentence": TEXT}}}'
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))["decisions"]
+        found = {key: Decision(value["verdict"], value.get("sentence", "")) for key, value in raw.items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} holds no decisions ({error}); {shape}, as the review page exports") from error
+    for key, decision in found.items():
+        if decision.verdict not in ("accept", "reject", "edit") or (
+            decision.verdict == "edit" and not decision.sentence
+        ):
+            raise UserError(f"{path}: {key}: {decision}; {shape}")
+    return found
+
+
+def apply_decisions(
+    built: Sequence[Record],
+    decisions: Mapping[str, Decision],
+    filters: Sequence[Filter],
+    unseen: Unseen,
+    tagger: Tagger,
+    undecided: Undecided = "keep",
+    originals: Sequence[Record] = (),
+) -> tuple[list[Record], Counter[str], list[str]]:
+    """The records that stay, counts of what happened, and each edit that a filter turned down, with the reason.
+
+    originals: all queries of the file that was reworded, where at hand; an edit must not say what another one says.
+
+    Edited sentences must pass the filters like any paraphrase. Records without a link to an original stay as they are.
+    """
+    kept: list[Record] = []
+    counts: Counter[str] = Counter(accepted=0, edited=0, rejected=0, undecided=0, edits_turned_down=0)
+    complaints: list[str] = []
+    by_video: dict[str, list[Record]] = {}
+    for record in originals or map(_original, built):
+        by_video.setdefault(record.video_id, []).append(record)
+    for record in built:
+        if REWORDED not in record.extra:
+            kept.append(record)
+            continue
+        link = record.extra[REWORDED]
+        decision = decisions.get(link["id"])
+        if decision is None:
+            counts["undecided"] += 1
+            if undecided == "keep":
+                kept.append(record)
+        elif decision.verdict == "reject":
+            counts["rejected"] += 1
+        elif decision.verdict == "accept":
+            counts["accepted"] += 1
+            kept.append(record)
+        else:
+            original = _original(record)
+            query = make_query(original, by_video[record.video_id], tagger)
+            edited = paraphrase(query, decision.sentence)
+            why = first_reason(filters, query, edited) if edited else ("edit", "it is the original sentence")
+            if edited is None or why is not None:
+                counts["edits_turned_down"] += 1
+                complaints.append(f"{link['id']}: {decision.sentence!r}: {why[0]}: {why[1]}" if why else link["id"])
+                continue
+            counts["edited"] += 1
+            finished = type(edited)(edited.sentence, edited.changes, unseen.words(edited.sentence))
+            number = int(link["id"].rpartition("~")[2])
+            again = reworded_record(original, finished, number, f"{link['source']}, edited")
+            kept.append(again.replace(query_id=record.query_id))
+    unknown = set(decisions) - {record.extra[REWORDED]["id"] for record in built if REWORDED in record.extra}
+    if unknown:
+        first = ", ".join(sorted(unknown)[:3])
+        raise UserError(f"{len(unknown)} decisions are about rewordings that are not in this file, such as {first}")
+    return kept, counts, complaints
+
+
+def _original(record: Record) -> Record:
+    """The record of the query that a reworded one comes from."""
+    link = record.extra.get(REWORDED)
+    if link is None:
+        return record
+    extra = {key: value for key, value in record.extra.items() if key != REWORDED}
+    return record.replace(query_id=link["query"], sentence=link["sentence"], extra=extra)

@@ -1,0 +1,37 @@
+"""The review page: one HTML file with the rewordings in it, which asks for no other file and sends nothing anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+
+from hero_plugin.integrations.records import REWORDED, Record
+
+__all__ = ["review_page"]
+
+
+def review_page(records: Sequence[Record], file: str, checksum: str) -> str:
+    """The page for reworded records.
+
+    file, checksum: name and SHA-256 of their file; the browser keeps decisions under the checksum.
+    """
+    items = [_shown(record) for record in records if REWORDED in record.extra]
+    data = json.dumps({"file": file, "sha256": checksum, "items": items}, ensure_ascii=False, separators=(",", ":"))
+    template = (resources.files(__package__) / "review.html").read_text(encoding="utf-8")
+    return template.replace("__DATA__", data.replace("<", "\\u003c"), 1)  # "</script>" in a query must end nothing
+
+
+def _shown(record: Record) -> dict[str, object]:
+    link = record.extra[REWORDED]
+    return {
+        "id": link["id"],
+        "video": record.video_id,
+        "moment": [list(moment) for moment in record.moments],
+        "original": link["sentence"],
+        "reworded": record.sentence,
+        "kind": link["kind"],
+        "unseen": link["unseen"],
+        "changes": [{"old": change["old"], "new": change["new"]} for change in link["changes"]],
+        "source": link["source"],
+    }

@@ -1,0 +1,80 @@
+"""A reworded query, what was changed in it, and how it travels in annotation files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from hero_plugin.integrations.records import REWORDED, Record
+
+__all__ = ["Change", "Rewording", "is_reworded", "original_query", "reworded_record", "rewording_of"]
+
+_OF_ANOTHER_SENTENCE = ("encoded_sentences", "framestamps", "novels", "raw_sentence")
+"""Extras that describe the original's words, or are made anew by the writers."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One stretch of words that became another."""
+
+    old: str
+    new: str
+    kind: str
+    """"synonym", "hypernym", "spelling" or "paraphrase"."""
+    pos: str = ""
+    """noun, verb or adjective, where one word was swapped for another."""
+    similarity: float | None = None
+    """Cosine of the two words' vectors, or of the two sentences' for a paraphrase."""
+
+
+@dataclass(frozen=True)
+class Rewording:
+    """Another wording of a query."""
+
+    sentence: str
+    changes: tuple[Change, ...]
+    unseen: tuple[str, ...] = ()
+    """Its words that the training vocabulary lacks."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of its changes; "mixed" where they differ."""
+        kinds = {change.kind for change in self.changes}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+    def to_json(self) -> dict[str, Any]:
+        changes = [{key: value for key, value in asdict(c).items() if value not in ("", None)} for c in self.changes]
+        return {"sentence": self.sentence, "kind": self.kind, "unseen": list(self.unseen), "changes": changes}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Rewording:
+        return cls(value["sentence"], tuple(Change(**c) for c in value["changes"]), tuple(value["unseen"]))
+
+
+def reworded_record(original: Record, rewording: Rewording, number: int, source: str) -> Record:
+    """The original's record with the new sentence: same video, same moments, and a link back in `extra`.
+
+    number: tells several rewordings of one query apart; the id is the original's with "~number" after it.
+    """
+    facts = rewording.to_json()
+    del facts["sentence"]
+    identity = f"{original.query_id}~{number}"
+    link = {"id": identity, "query": original.query_id, "sentence": original.sentence, "source": source, **facts}
+    extra = {key: value for key, value in original.extra.items() if key not in (*_OF_ANOTHER_SENTENCE, "qid")}
+    return replace(original, query_id=identity, sentence=rewording.sentence, extra={**extra, REWORDED: link})
+
+
+def is_reworded(record: Record) -> bool:
+    """Whether the record carries a link to the query that it rewords."""
+    return isinstance(record.extra.get(REWORDED), dict)
+
+
+def original_query(record: Record) -> str | None:
+    """The id, in its own file, of the query that this one rewords."""
+    return record.extra[REWORDED]["query"] if is_reworded(record) else None
+
+
+def rewording_of(record: Record) -> Rewording | None:
+    """What was changed, as the builder recorded it."""
+    return Rewording.from_json({"sentence": record.sentence, **record.extra[REWORDED]}) if is_reworded(record) else None

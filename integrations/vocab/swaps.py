@@ -1,0 +1,109 @@
+"""Rewordings by swapping one word of a query for one of similar meaning, in the right form."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from hero_plugin.integrations.vocab.english import article, inflected, is_mass, lemma
+from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.rewording import Change, Rewording
+from hero_plugin.integrations.vocab.thesaurus import Thesaurus
+
+__all__ = ["SOMEBODY", "Swap", "WordSwaps", "combine"]
+
+_POS = {"N": "n", "V": "v", "J": "a"}
+_NAMES = {"n": "noun", "v": "verb", "a": "adjective"}
+_TAGS = ("NN", "NNS", "VB", "VBP", "VBZ", "VBG", "VBD", "VBN", "JJ")
+SOMEBODY = frozenset({"somebody", "someone", "anybody", "everybody", "nobody", "anyone"})
+"""Pronouns that WordNet lists among the synonyms of "person"; they stand without an article."""
+
+
+@dataclass(frozen=True)
+class Swap(Rewording):
+    """One word for another, with what filters ask about it."""
+
+    place: int = 0
+    tag: str = ""
+    pos: str = ""
+    base: str = ""
+    new_base: str = ""
+    relation: str = ""
+    rank: int = 0
+    edits: tuple[tuple[int, str], ...] = ()
+    """(place of a word, what stands there now): the word itself, and its article."""
+
+
+class WordSwaps:
+    """A source: every swap that a thesaurus offers for the words of a query. Filters judge them."""
+
+    def __init__(self, thesaurus: Thesaurus, relations: Collection[str] = ("synonym",)) -> None:
+        self.thesaurus, self.relations = thesaurus, tuple(relations)
+        self.name = f"swaps from {thesaurus.name}"
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says of this source."""
+        return {**self.thesaurus.describe(), "relations": list(self.relations)}
+
+    def propose(self, query: Query) -> Iterator[Swap]:
+        """Swaps of single words, in the query's order."""
+        for place, (word, tag) in enumerate(zip(query.words, query.tags, strict=True)):
+            pos = _POS.get(tag[:1]) if tag in _TAGS else None
+            base = lemma(word, pos) if pos else None
+            if pos is None or base is None:
+                continue
+            for entry in self.thesaurus.lookup(word, base, pos):
+                if entry.relation in self.relations:
+                    for new in _in_form(entry.lemma, pos, tag, word == base):
+                        yield _swap(query, place, tag, pos, base, entry.lemma, new, entry.relation, entry.rank)
+
+
+def _in_form(new: str, pos: str, tag: str, is_base: bool) -> Sequence[str]:
+    """The forms of a new lemma that a tag asks for; a noun said only in the plural may become one never counted."""
+    if new in SOMEBODY or tag == "JJ":
+        return (new,)
+    *before, head = new.split()
+    form = [" ".join((*before, each)) for each in inflected(head, tag)]
+    if tag == "NNS" and is_base and is_mass(head):
+        return (new,)  # clothes -> apparel
+    return form[:1]
+
+
+def _swap(
+    query: Query, place: int, tag: str, pos: str, base: str, new_base: str, new: str, relation: str, rank: int
+) -> Swap:
+    edits = [(place, new)]
+    before = query.words[place - 1] if place else ""
+    if before in ("a", "an"):
+        edits.insert(0, (place - 1, "" if new in SOMEBODY else article(new)))
+    kind = "spelling" if relation == "synonym" and _is_spelling(base, new_base) else relation
+    change = Change(query.words[place], new, kind, _NAMES[pos])
+    sentence = query.with_words(dict(edits))
+    return Swap(sentence, (change,), (), place, tag, pos, base, new_base, relation, rank, tuple(edits))
+
+
+def _is_spelling(one: str, other: str) -> bool:
+    """grey and gray, pajamas and pyjamas, utilize and utilise: the same word, written otherwise."""
+    if one[0] != other[0] or abs(len(one) - len(other)) > 2 or min(len(one), len(other)) < 4:
+        return False
+    return _skeleton(one) == _skeleton(other)
+
+
+def _skeleton(word: str) -> str:
+    consonants = [
+        letter for letter in word.replace("z", "s").replace("-", "").replace(" ", "") if letter not in "aeiouyw"
+    ]
+    return "".join(letter for place, letter in enumerate(consonants) if not place or letter != consonants[place - 1])
+
+
+def combine(query: Query, swaps: Sequence[Swap], size: int) -> Iterator[Rewording]:
+    """Rewordings that make several accepted swaps at once, at most one a word."""
+    best: dict[int, Swap] = {}
+    for swap in swaps:
+        best.setdefault(swap.place, swap)
+    for number in range(2, size + 1):
+        for group in combinations(best.values(), number):
+            edits = dict(edit for swap in group for edit in swap.edits)
+            yield Rewording(query.with_words(edits), tuple(change for swap in group for change in swap.changes))

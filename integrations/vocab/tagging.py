@@ -1,0 +1,197 @@
+"""The part of speech of each word of a query.
+
+nltk's tagger where its data is at hand; else rules over the dictionary of forms, which say "?" rather than guess.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from hero_plugin.integrations.vocab.english import forms
+
+__all__ = ["UNCLEAR", "LexiconTagger", "NltkTagger", "RuleTagger", "Tagger", "coarse", "find_tagger"]
+
+UNCLEAR = "?"
+_BE = "be am is are was were been being 's 're"
+_CLOSED_LISTS = {
+    "DT": "a an the this that these those some any no every each another both all either neither",
+    "PRP$": "his her their its my your our whose one's person's",
+    "PRP": "he she it they him them himself herself itself themselves i we you me us someone somebody anyone who which",
+    "IN": """in on at of from with into onto by for about under behind over through across against around near inside
+    outside between towards toward during before after while as if off up down out away than because until along above
+    below beside besides upon within without past underneath beneath like""",
+    "TO": "to",
+    "CC": "and or but then nor & so",
+    "MD": "can could will would shall should may might must 'll",
+    "CD": "one two three four five six seven eight nine ten eleven twelve several many few",
+    "AUX": f"{_BE} has have had having do does did doing 've 'd",
+    "RB": """not n't very again now there here still just together too also slowly quickly suddenly finally
+    once twice back forward apart when where how why often never always""",
+}
+_CLOSED = {word: tag for tag, words in _CLOSED_LISTS.items() for word in words.split()}
+_NOUNS, _FINITE = ("NN", "NNS"), ("VBZ", "VBP", "VBD", "VB")
+_OPENS_NOUN = ("DT", "PRP$", "JJ", "CD")
+_COARSE = {"N": "noun", "V": "verb", "J": "adjective", "R": "adverb"}
+
+
+class Tagger(Protocol):
+    """Penn Treebank tags for the words of one query, UNCLEAR where it cannot tell."""
+
+    name: str
+
+    def tag(self, words: Sequence[str]) -> list[str]: ...
+
+
+def coarse(tag: str) -> str:
+    """ "noun", "verb", "adjective", "adverb" or "other"."""
+    return "other" if tag in ("RP", "MD") else _COARSE.get(tag[:1], "other")
+
+
+class RuleTagger:
+    """Closed word classes, the dictionary's forms of every other word, and what stands around it."""
+
+    name = "rules over lemminflect's dictionary"
+
+    def tag(self, words: Sequence[str]) -> list[str]:
+        tags: list[str] = []
+        finite = ""  # the tag of the clause's verb so far
+        for place, word in enumerate(words):
+            tag = self._tag(words, place, tags, finite)
+            if tag in _FINITE or tag == "AUX":
+                finite = tag
+            elif tag == "CC" or word in ("who", "that", "which", "while", "as"):
+                finite = finite if tag == "CC" else ""
+            tags.append(tag)
+        return tags
+
+    def _tag(self, words: Sequence[str], place: int, tags: Sequence[str], finite: str) -> str:
+        word = words[place]
+        before = tags[-1] if tags else ""
+        after = words[place + 1] if place + 1 < len(words) else ""
+        if word in _CLOSED and not (word in ("like", "back") and before in _OPENS_NOUN):
+            return _CLOSED[word]
+        options = forms(word) or _guess(word)
+        nouns = [tag for tag in _NOUNS if tag in options]
+        if word.endswith("s"):
+            nouns.reverse()  # "clothes" can be either, and is spoken of as many
+        verbs = [tag for tag in ("VBZ", "VBD", "VBP", "VB", "VBG", "VBN") if tag in options]
+        if (
+            word.endswith("ing")
+            and before in ("", *_NOUNS, "PRP", "AUX", "CC", "RB", "IN", *_FINITE)
+            and "VBG" in options
+        ):
+            if before in (*_FINITE, "IN") and nouns and _noun_like(after) and after:
+                return UNCLEAR  # "has running water": or is it running?
+            return "VBG"
+        if nouns and before in _OPENS_NOUN and not finite and _verb_ahead(words, place):
+            return nouns[0]  # "a human grabs the crate": human is a noun
+        if "JJ" in options and before in (*_OPENS_NOUN, "IN", *_FINITE, "VBG") and after and _noun_like(after):
+            return "JJ"
+        if before in _OPENS_NOUN:
+            return nouns[0] if nouns else ("JJ" if "JJ" in options else _only(options))
+        if before in ("TO", "MD"):
+            return "VB" if "VB" in options and (before == "MD" or not _motion(tags, words)) else _only(options)
+        if before in (*_NOUNS, "PRP", "RB", UNCLEAR) and not finite and verbs:
+            if nouns and after and not _closed(after) and before in _NOUNS and not word.endswith("s"):
+                return UNCLEAR  # "person light switch"
+            return verbs[0]
+        if before == "AUX":
+            if "JJ" in options and not {"VBG", "VBN"} & options:
+                return "JJ"
+            return next((tag for tag in ("VBG", "VBN") if tag in options), _only(options))
+        if before == "CC":
+            if finite in options and (not nouns or _closed(after)):
+                return finite
+            return nouns[0] if nouns and not verbs else (_only(options) if not (nouns and verbs) else UNCLEAR)
+        if before in ("IN", *_FINITE, "VBG", "VBN", *_NOUNS) and nouns:
+            return nouns[0]
+        if before == "" and nouns:
+            return nouns[0]
+        return _only(options)
+
+
+def _only(options: frozenset[str]) -> str:
+    """The one option, or the most usual of one part of speech; else unclear."""
+    kinds = {tag[0] for tag in options}
+    if len(kinds) != 1:
+        return UNCLEAR
+    return min(options, key=lambda tag: (len(tag), tag))
+
+
+def _guess(word: str) -> frozenset[str]:
+    """For a word of no dictionary, by its end."""
+    for end, tags in (("ing", ("VBG", "NN")), ("ly", ("RB",)), ("ed", ("VBD", "VBN")), ("s", ("NNS",))):
+        if word.endswith(end):
+            return frozenset(tags)
+    return frozenset({"NN"})
+
+
+def _closed(word: str) -> bool:
+    return not word or word in _CLOSED
+
+
+def _noun_like(word: str) -> bool:
+    return word not in _CLOSED and bool(forms(word) & {"NN", "NNS"})
+
+
+def _verb_ahead(words: Sequence[str], place: int) -> bool:
+    """Whether the next word can be a finite verb, as a determiner or a pronoun follows it."""
+    if place + 2 >= len(words):
+        return False
+    return bool(forms(words[place + 1]) & {"VBZ", "VBD"}) and _CLOSED.get(words[place + 2]) in ("DT", "PRP$", "PRP")
+
+
+def _motion(tags: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether "to" follows a verb of going, so that what comes may be a place: "walks to work"."""
+    return (
+        len(words) > 1 and len(tags) >= 2 and words[len(tags) - 2].rstrip("s") in ("walk", "go", "goe", "run", "come")
+    )
+
+
+class NltkTagger:
+    """nltk's averaged perceptron."""
+
+    name = "nltk's averaged perceptron"
+
+    def tag(self, words: Sequence[str]) -> list[str]:
+        import nltk
+
+        return [tag for _, tag in nltk.pos_tag(list(words))]
+
+
+_LEXICON_TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
+
+
+class LexiconTagger:
+    """The parts of speech that a lexicon's entries name; context plays no part."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"the entries of {path.name}, whatever the context"
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        self._known = {word: [entry["pos"] for entry in found] for word, found in entries.items()}
+
+    def tag(self, words: Sequence[str]) -> list[str]:
+        return [_LEXICON_TAGS.get((self._known.get(word) or [UNCLEAR])[0], UNCLEAR) for word in words]
+
+
+def find_tagger(lexicon: Path | None = None) -> Tagger | None:
+    """The best tagger at hand: nltk's, rules over lemminflect, a lexicon's; None where there is none of them."""
+    if importlib.util.find_spec("nltk") is not None and _has_nltk_data():
+        return NltkTagger()
+    if importlib.util.find_spec("lemminflect") is not None:
+        return RuleTagger()
+    return None if lexicon is None else LexiconTagger(lexicon)
+
+
+def _has_nltk_data() -> bool:
+    import nltk
+
+    try:
+        nltk.data.find("taggers/averaged_perceptron_tagger_eng")
+    except LookupError:
+        return False
+    return True
