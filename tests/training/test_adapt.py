@@ -86,7 +86,7 @@ def test_before_and_after_are_what_eval_says_of_the_two_runs(start, adapted, run
     table = json.loads((adapted.path / "adaptation.json").read_text())
     change = results["best"]["new"]["mIoU"] - results["before"]["new"]["mIoU"]
     assert table["gain"]["mIoU"] == pytest.approx(change, abs=1e-3)
-    assert f"| new | new | change | " in (adapted.path / "adaptation.md").read_text()
+    assert "| new | new | change | " in (adapted.path / "adaptation.md").read_text()
     assert (adapted.figures / "adaptation.png").read_bytes().startswith(b"\x89PNG")
 
 
