@@ -8,6 +8,8 @@ best.pt          the weights to use
 results.json     the scores, once the run is finished
 tensorboard/     the log as TensorBoard events
 figures/         the log as pictures
+
+An adapted run has more of them, and stages inside it: docs/adaptation.md.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Of several vocabularies, the last one's stage is the output folder itself; those
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,9 +62,9 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
     start = RunFolder.open(config.run)
     settings = starting_settings(start, config)
     stages = plan(config, settings, start.config().get("adapted", {}).get("past", []))
-    # The outer folder first: whether it may be written must be clear before anything is read.
+    new = {stage.name: _new_queries(stage, config, settings) for stage in stages}
     last = _claim(stages[-1], config, config.resume, config.overwrite)
-    sources = _write_queries(config, settings, stages)
+    _write_queries(config, settings, stages, new)
     torch.set_num_threads(stages[0].settings.threads or torch.get_num_threads())
     run = start
     for number, stage in enumerate(stages, 1):
@@ -74,7 +75,7 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
             screen.say(f"learning {stage.name}" + (f" ({number} of {len(stages)})" if len(stages) > 1 else ""))
             learn(stage, config, run, folder, screen, first=run is start)
         run = folder
-    report(config, [RunFolder(stage.folder) for stage in stages], [stage.name for stage in stages], sources, screen)
+    report([name for name, _ in settings.test_sets()], stages, screen)
     return last
 
 
@@ -208,8 +209,12 @@ def score_sets(loaded: LoadedRun, screen: Screen) -> dict[str, Scores]:
     }
 
 
-def report(config: AdaptConfig, runs: list[RunFolder], names: list[str], old: list[str], screen: Screen) -> None:
-    """Gain and loss over all stages: a table on the screen, in Markdown and JSON, and a figure."""
+def report(old: list[str], stages: list[Stage], screen: Screen) -> None:
+    """Gain and loss over all stages: a table on the screen, in Markdown and JSON, and a figure.
+
+    old: the sets of old words.
+    """
+    runs, names = [RunFolder(stage.folder) for stage in stages], [stage.name for stage in stages]
     results = [run.results() for run in runs]
     matrix = Matrix(old, names, [results[0]["before"], *(each["best"] for each in results)])
     run = runs[-1]
@@ -227,32 +232,35 @@ def _claim(stage: Stage, config: AdaptConfig, resume: bool, overwrite: bool = Fa
     return RunFolder.create(stage.folder, settings, resume=resume, overwrite=overwrite)
 
 
-def _write_queries(config: AdaptConfig, settings: TrainConfig, stages: list[Stage]) -> list[str]:
-    """Draw the queries of every stage into files. Returns the names of the sets of old words.
+def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:
+    """The queries of a file with new words. Raises ``UserError`` where too few are left to learn or to measure with."""
+    records = labelled(stage.source, settings)
+    tested = stage.name in dict(named(config.annotations_test))
+    if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
+        raise UserError(
+            f"{stage.source}: of {len(records)} queries, --shots {config.shots} leaves none to measure on; "
+            f"draw fewer, or give --annotations-test {stage.name}=FILE"
+        )
+    return records
 
-    The draws are functions of the seed: a resumed adaptation writes the same files again.
-    """
-    tests = dict(named(config.annotations_test))
+
+def _write_queries(
+    config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
+) -> None:
+    """Draw the queries of every stage into files. A resumed adaptation writes the same again."""
+    tested = dict(named(config.annotations_test))
     replayed = config.steps * config.batch_size
     past: dict[Path, list[Record]] = {}
     for stage in stages:
-        records = labelled(stage.source, settings)
-        if config.shots > len(records) or (config.shots in (0, len(records)) and stage.name not in tests):
-            raise UserError(
-                f"{stage.source}: {len(records)} queries; "
-                f"--shots {config.shots} leaves none to measure on. Draw fewer, or give "
-                f"--annotations-test {stage.name}=FILE"
-            )
-        learned, held_out = draw(records, config.shots, config.seed)
+        learned, held_out = draw(new[stage.name], config.shots, config.seed)
         write_like(stage.source, learned, stage.settings.annotations_train)
-        if stage.name not in tests:
+        if stage.name not in tested:
             write_like(stage.source, held_out, dict(stage.settings.test_sets())[stage.name])
         for source, path in zip(stage.past, stage.rehearsal, strict=False):
             if source not in past:
                 past[source] = labelled(source, settings)
             some, _ = draw(past[source], min(replayed, len(past[source])), config.seed)
             write_like(source, some, path)
-    return [name for name, _ in settings.test_sets()]
 
 
 def _scores_before(
@@ -264,4 +272,4 @@ def _scores_before(
     kept = run.path / "before.json"
     if not kept.is_file():
         run.write_json(kept, score_sets(loaded, screen))
-    return run._read_json(kept)
+    return json.loads(kept.read_text("utf-8"))

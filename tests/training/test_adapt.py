@@ -292,7 +292,7 @@ def test_wrong_flags_are_told(start, runs, tmp_path, changes, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"shots": 99}, r"--shots 99 leaves none .* --annotations-test new=FILE"),
+        ({"shots": 99}, r"of 12 queries, --shots 99 leaves none .* --annotations-test new=FILE"),
         ({"shots": 0}, "--shots 0 leaves none"),
         ({"annotations": "seen"}, "a test set named seen already"),
     ],
@@ -302,6 +302,7 @@ def test_what_cannot_be_adapted_is_told(start, runs, tmp_path, changes, said):
         changes = {"annotations": (f"seen={runs.files.root / 'unseen.json'}",)}
     with pytest.raises(UserError, match=said):
         main(adapt_config(start, runs, tmp_path / "run", **changes), QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_plain_base_has_no_plug_in(runs, tmp_path):
