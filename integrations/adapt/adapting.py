@@ -174,7 +174,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     weights = {name: value.clone() for name, value in task.model.state_dict().items()}
     items = mixed(new, old, config.steps * settings.batch_size, config.rehearsal, config.seed)
     seed_everything(settings.seed)
-    adapted = AdaptTask(task, settings.epochs - 1, distillation=config.distillation, l2_sp=config.l2_sp)
+    adapted = AdaptTask(task, settings.epochs - 1, config.distillation)
     # One epoch over a list that is as long as all steps: a short list would be cut into epochs of a step or two.
     trainer = Trainer(adapted, replace(settings.recipe(), epochs=1), items, run, screen)
     trainer.restore()

@@ -45,12 +45,10 @@ class AdaptConfig:
     seed: int = 0
     """Decides which queries are drawn, and their order, dropout and word masks."""
 
-    rehearsal: float = 0.5
-    """Experience replay: this share of the queries seen are training queries of the run."""
-    distillation: float = 0.0
-    """Learning without forgetting: weight of the divergence from what the model said before."""
-    l2_sp: float = 0.0
-    """L2-SP: weight of the squared distance to the weights at the start."""
+    distillation: float = 10.0
+    """Learning without forgetting: weight of the divergence from what the model said before; 0: none."""
+    rehearsal: float = 0.0
+    """Experience replay: this share of the queries seen are old: the run's own, and those of earlier vocabularies."""
     interpolation: float = 1.0
     """WiSE-FT: how far from the weights at the start (0) to the learned ones (1) the result lies."""
 
@@ -110,9 +108,8 @@ class AdaptConfig:
             wrong.append(f"--lr must be positive, got {self.lr}")
         if not 0 <= self.rehearsal < 1:
             wrong.append(f"--rehearsal is a share in [0, 1): some of the queries must be new; got {self.rehearsal}")
-        for name in ("distillation", "l2_sp"):
-            if not getattr(self, name) >= 0:
-                wrong.append(f"--{name.replace('_', '-')} is a weight of at least 0, got {getattr(self, name)}")
+        if not self.distillation >= 0:
+            wrong.append(f"--distillation is a weight of at least 0, got {self.distillation}")
         if not 0 < self.interpolation <= 1:
             wrong.append(f"--interpolation lies in (0, 1]: at 0 nothing was learned; got {self.interpolation}")
         names = [name for name, _ in self.vocabularies()]

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from hero_plugin.integrations.adapt.distillation import Distillation
-from hero_plugin.integrations.adapt.l2_sp import L2SP
 from hero_plugin.integrations.task import Batch, Task
 
 
@@ -15,21 +14,18 @@ class AdaptTask:
     """The base's own task; the engine trains it as any other.
 
     epoch: of the run's training, whose labels the new queries get: the last, where EMB's are elastic.
+    distillation: weight of its loss; 0 does without.
     """
 
-    def __init__(self, task: Task, epoch: int, *, distillation: float, l2_sp: float) -> None:
-        self.task, self.epoch = task, epoch
-        self.penalties: list[tuple[str, float, Distillation | L2SP]] = []
-        if distillation:
-            self.penalties.append(("loss_distillation", distillation, Distillation(task)))
-        if l2_sp:
-            self.penalties.append(("loss_l2_sp", l2_sp, L2SP(task.model)))
+    def __init__(self, task: Task, epoch: int, distillation: float) -> None:
+        self.task, self.epoch, self.weight = task, epoch, distillation
+        self.distillation = Distillation(task) if distillation else None
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         losses = self.task.losses(model, batch, self.epoch)
-        for name, weight, penalty in self.penalties:
-            losses[name] = penalty(model, batch)
-            losses["loss"] = losses["loss"] + weight * losses[name]
+        if self.distillation is not None:
+            losses["loss_distillation"] = self.distillation(model, batch)
+            losses["loss"] = losses["loss"] + self.weight * losses["loss_distillation"]
         return losses
 
     def __getattr__(self, name: str) -> Any:
