@@ -79,7 +79,7 @@ def config_from(settings: Mapping[str, Any], source: str, start: TrainConfig | N
         ConfigError: a base or a field that does not exist (with the nearest that does), another base than that of
             ``start``, or a value of the wrong kind.
     """
-    values = {name: value for name, value in settings.items() if name not in ("versions", "base")}
+    values = {name: value for name, value in settings.items() if name not in ("versions", "base", "adapted")}
     named = settings.get("base", "emb" if start is None else start.base)
     if named not in BASES:
         raise ConfigError(f"{source}: base must be one of {', '.join(BASES)}, got {named!r}")

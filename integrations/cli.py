@@ -16,6 +16,7 @@ COMMANDS = {
     "train qd_detr": ("commands:train", "the same with QD-DETR"),
     "train tr_detr": ("commands:train", "the same with TR-DETR"),
     "eval": ("eval_cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures"),
+    "adapt": ("commands:adapt", "teach a HERO run new words with a few labelled queries, the plug-in alone learning"),
     "launch": ("launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"),
     "sweep": ("commands:sweep", "train variants over several seeds, tabulate mean and deviation"),
     "demo": ("commands:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),

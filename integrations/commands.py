@@ -14,7 +14,7 @@ from hero_plugin import HeroConfig
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.settings import ConfigError, read_settings
+from hero_plugin.integrations.settings import ConfigError, filled, read_settings
 from hero_plugin.integrations.train_config import TrainConfig
 
 Config = TypeVar("Config")
@@ -37,6 +37,27 @@ def evaluate(argv: Sequence[str]) -> None:
     from hero_plugin.integrations.evaluate import EvalConfig, main
 
     main(parse(EvalConfig, "eval", argv))
+
+
+def adapt(argv: Sequence[str]) -> None:
+    """``hero-plugin adapt``."""
+    from hero_plugin.integrations.adapt.config import AdaptConfig
+
+    start = AdaptConfig()
+    output = _value(argv, "--output")
+    if "--resume" in argv and output is not None and (Path(output) / "config.json").is_file():
+        record = dict(RunFolder.open(Path(output)).config().get("adapted", {}))
+        for name in ("stage", "past"):  # what the settings led to
+            record.pop(name, None)
+        start = filled(start, record, f"{output}/config.json")
+    config = parse(AdaptConfig, "adapt", argv, default=start)
+    from hero_plugin.integrations.adapt.adapting import main
+
+    try:
+        main(config)
+    except (Interrupted, KeyboardInterrupt):
+        again = f"hero-plugin adapt --output {shlex.quote(str(config.output))} --resume"
+        raise Interrupted(f"stopped; everything is saved. Resume with: {again}") from None
 
 
 def sweep(argv: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 
@@ -93,7 +93,8 @@ class DetrBase:
         check_widths(weights, data, bank)
         task = self.task(config, data, bank, known, device)
         task.model.load_state_dict(weights)
-        return task, known
+        words = dict.fromkeys((*known.words, *chain.from_iterable(data.sentences())))
+        return task, replace(known, words=tuple(words))
 
 
 def check_widths(weights: Mapping[str, Tensor], data: DetrData, bank: FeatureBank) -> None:

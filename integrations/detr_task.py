@@ -62,6 +62,11 @@ class DetrTask:
         saliency = outputs["saliency_scores"].float()
         return Prediction(moments, scores, ranked(saliency, batch["src_vid_mask"]), saliency)
 
+    def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
+        """The saliency."""
+        outputs = model(*(batch[name] for name in INPUTS)) if outputs is None else outputs
+        return [outputs["saliency_scores"].float()], batch["src_vid_mask"]
+
     def truth(self, item: DetrExample) -> Sequence[tuple[float, float]]:
         return item.record.moments
 

@@ -30,7 +30,7 @@ class EmbTask:
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """EMB's three losses; the wrapped model's ``compute_loss`` adds HERO's two."""
-        outputs = model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
+        outputs = run(model, batch)
         # The forward may run in half precision; cross-entropies on probabilities must not.
         with torch.autocast(batch["video"].device.type, enabled=False):
             return self._losses(model, tuple(map(_wide, outputs)), batch, epoch)
@@ -73,7 +73,7 @@ class EmbTask:
 
     def predict(self, model: nn.Module, batch: Batch) -> Prediction:
         """The most probable boundaries, as EMB reports by default (not its elastic ones)."""
-        outputs = model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
+        outputs = run(model, batch)
         h_score, start_logits, end_logits = map(_wide, outputs[:3])
         first, last = model.predictor.extract_index(start_logits, end_logits)
         seconds = (batch["durations"] / batch["clips"])[:, None]
@@ -82,6 +82,12 @@ class EmbTask:
         relevance = getattr(model, "relevance", None)
         relevance = h_score if relevance is None else _wide(relevance).sigmoid()
         return Prediction(moments.unsqueeze(1), score.unsqueeze(1), relevance * batch["v_mask"])
+
+    def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
+        """Where the moment starts, where it ends, and which clips belong to it."""
+        _, start_logits, end_logits, *_ = run(model, batch) if outputs is None else outputs
+        relevance = [model.relevance] if isinstance(model, HeroModel) and model.relevance is not None else []
+        return [*map(_wide, (start_logits, end_logits, *relevance))], batch["v_mask"]
 
     def truth(self, item: Example) -> Sequence[tuple[float, float]]:
         return item.record.moments
@@ -109,6 +115,10 @@ class EmbTask:
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
         return level_gauges(model)
+
+
+def run(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    return model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
 
 
 def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:

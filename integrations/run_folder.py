@@ -8,6 +8,8 @@ best.pt          the weights to use
 results.json     the scores, once the run is finished
 tensorboard/     the log as TensorBoard events
 figures/         the log as pictures
+
+An adapted run has more of them, and stages inside it: docs/adaptation.md.
 """
 
 from __future__ import annotations
@@ -117,6 +119,10 @@ class RunFolder:
     def check_same(self, settings: Mapping[str, Any]) -> None:
         """Raise ``RunFolderError`` with every setting that differs from the run's, bar those free to change."""
         before = {**EARLIER, **self.config()}
+        if "adapted" in before and "adapted" not in settings:
+            raise RunFolderError(
+                f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"
+            )
         changed = [
             f"  {name}: was {before.get(name)!r}, now {value!r}"
             for name, value in settings.items()

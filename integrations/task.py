@@ -55,6 +55,13 @@ class Task(Protocol):
 
     def predict(self, model: nn.Module, batch: Batch) -> Prediction: ...
 
+    def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
+        """All that the model says of a video's clips, each as logits (B, T) of a distribution over them, and the mask.
+
+        outputs: of the model's forward on the batch, where it has just been run.
+        """
+        ...
+
     def truth(self, item: Any) -> Sequence[tuple[float, float]]:
         """The annotated moments in seconds; none where the query is not annotated."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ class Vocabulary:
     """What the vectors were multiplied by to make the table."""
     trained: int = 0
     """So many of the words, the first ones, are in training sentences; the others were never trained on."""
+    adapted: tuple[str, ...] = ()
+    """Others of the words that were trained on later, by adaptations."""
     _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,15 +72,26 @@ class Vocabulary:
     def extended(self, sentences: Iterable[Sequence[str]], vectors: WordVectors) -> Vocabulary:
         """This vocabulary, then the new words of the sentences that have vectors. Old ids keep their meaning."""
         new = dict.fromkeys(word for sentence in sentences for word in sentence if word in vectors and word not in self)
-        return Vocabulary((*self.words, *new), self.scale, self.trained)
+        return replace(self, words=(*self.words, *new))
+
+    def adapted_to(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
+        """This vocabulary, its words in the sentences counted as trained on."""
+        new = self.unseen(word for sentence in sentences for word in sentence if word in self)
+        return replace(self, adapted=(*self.adapted, *new))
 
     def unseen(self, tokens: Iterable[str]) -> list[str]:
         """Those of the words that no training sentence had, each once."""
-        return [word for word in dict.fromkeys(tokens) if self._rows.get(word, self.trained) >= self.trained]
+        later = set(self.adapted)
+        return [
+            word
+            for word in dict.fromkeys(tokens)
+            if self._rows.get(word, self.trained) >= self.trained and word not in later
+        ]
 
     def to_json(self) -> dict[str, Any]:
-        return {"scale": self.scale, "trained": self.trained, "words": list(self.words)}
+        adapted = {"adapted": list(self.adapted)} if self.adapted else {}
+        return {"scale": self.scale, "trained": self.trained, **adapted, "words": list(self.words)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Vocabulary:
-        return cls(tuple(value["words"]), float(value["scale"]), int(value["trained"]))
+        return cls(tuple(value["words"]), float(value["scale"]), int(value["trained"]), tuple(value.get("adapted", ())))

@@ -37,6 +37,15 @@ def test_no_page_is_forgotten():
     assert with_code <= tested | TESTED_ELSEWHERE
 
 
+def test_adaptation(tmp_path, monkeypatch, capsys):
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    (tmp_path / "shared" / "data" / "charades_cd").symlink_to(shared("charades_cd", "charades_train.json").parent)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run("adaptation.md")
+    assert "train things 787" in capsys.readouterr().out
+
+
 def test_detr():
     assert run("detr.md")["model"].base is not None
 

@@ -1,0 +1,1 @@
+"""Few-shot adaptation of a trained run to new words, one vocabulary after the other."""

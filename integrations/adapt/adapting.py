@@ -1,0 +1,275 @@
+"""From a finished run and new words to an adapted run: one stage a vocabulary, each a run folder of its own.
+
+Of several vocabularies, the last one's stage is the output folder itself; those before it lie inside, as ``1-NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+
+from hero_plugin.integrations.adapt.config import AdaptConfig, named
+from hero_plugin.integrations.adapt.drawing import draw, labelled, mixed, write_like
+from hero_plugin.integrations.adapt.figure import adaptation_figure
+from hero_plugin.integrations.adapt.interpolation import interpolated
+from hero_plugin.integrations.adapt.measures import Matrix, markdown, show
+from hero_plugin.integrations.adapt.task import AdaptTask
+from hero_plugin.integrations.bases import BASES, config_from
+from hero_plugin.integrations.checkpoints import load_checkpoint, save_checkpoint
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.engine import Trainer
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.evaluate import LoadedRun, ground_with_bar
+from hero_plugin.integrations.figures.curves import losses_figure
+from hero_plugin.integrations.figures.style import SETTINGS, save_figure
+from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.precision import choose_device
+from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.seeding import seed_everything
+from hero_plugin.integrations.task import Scores
+from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One vocabulary to be learned."""
+
+    name: str
+    source: Path
+    """The file that its queries are drawn from."""
+    folder: Path
+    settings: TrainConfig
+    """The run's, on the drawn queries, with the plug-in alone learning."""
+    past: tuple[Path, ...]
+    """What the model learned from before: the run's training queries, then those of each vocabulary since."""
+    rehearsal: tuple[Path, ...]
+    """Where those of them lie that are replayed, a file each."""
+
+
+def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
+    """Adapt, measure, tabulate, draw. Returns the adapted run."""
+    config = config.checked()
+    screen = screen or Screen()
+    start = RunFolder.open(config.run)
+    settings = starting_settings(start, config)
+    stages = plan(config, settings, start.config().get("adapted", {}).get("past", []))
+    new = {stage.name: _new_queries(stage, config, settings) for stage in stages}
+    last = _claim(stages[-1], config, config.resume, config.overwrite)
+    _write_queries(config, settings, stages, new)
+    torch.set_num_threads(stages[0].settings.threads or torch.get_num_threads())
+    run = start
+    for number, stage in enumerate(stages, 1):
+        folder = last if stage is stages[-1] else _claim(stage, config, resume=True)
+        if folder.finished:
+            screen.say(f"finished already: {stage.name}")
+        else:
+            screen.say(f"learning {stage.name}" + (f" ({number} of {len(stages)})" if len(stages) > 1 else ""))
+            learn(stage, config, run, folder, screen, first=run is start)
+        run = folder
+    report([name for name, _ in settings.test_sets()], stages, screen)
+    return last
+
+
+def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
+    """The settings of the run to start from, with whatever else the adaptation is told to read.
+
+    Raises:
+        UserError: the run has no plug-in, or nothing says what the old words are to be measured on.
+    """
+    settings = config_from(start.config(), str(start.config_file))
+    if settings.base_only or not settings.hero.active:
+        raise UserError(
+            f"{start.path}: a run of the plain {settings.title}, which has no plug-in to adapt; "
+            "give --run the folder of a run with HERO"
+        )
+    if not hasattr(settings, "query_features") and config.query_features:
+        raise UserError(f"--query-features is for the DETRs, {start.path} is a run of {settings.title}")
+    if getattr(settings, "query_features", None) and config.words:
+        raise UserError(f"{start.path} was trained on queries' features; give --query-features, not --words")
+    given = {name: getattr(config, name) for name in ("features", "words", "query_features", "durations", "on_broken")}
+    changes = {name: value for name, value in given.items() if value}
+    settings = replace(settings, **changes, annotations_test=config.annotations_old or settings.annotations_test)
+    if not settings.annotations_test:
+        raise UserError(f"{start.path}: the run has no test sets; name some of old words with --annotations-old")
+    return settings
+
+
+def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ()) -> list[Stage]:
+    """The stages, each with the settings that its run folder gets.
+
+    before: files that the run had learned from before the one in its settings.
+    """
+    vocabularies = config.vocabularies()
+    old = [name for name, _ in settings.test_sets()]
+    again = [name for name, _ in vocabularies if name in old]
+    if again:
+        raise UserError(
+            f"--annotations: the run has a test set named {', '.join(again)} already; give another name, as NAME=PATH"
+        )
+    queries = config.output / "queries"
+    tests = dict(named(config.annotations_test))
+    for name, path in vocabularies:
+        tests.setdefault(name, queries / f"{name}-test{path.suffix}")
+    past = (*map(Path, before), settings.annotations_train)
+    stages = []
+    for number, (name, path) in enumerate(vocabularies, 1):
+        folder = config.output if number == len(vocabularies) else config.output / f"{number}-{name}"
+        changed = replace(
+            settings,
+            output=folder,
+            annotations_train=queries / f"{name}-train{path.suffix}",
+            annotations_val=None,
+            annotations_test=(*settings.annotations_test, *(f"{key}={tests[key]}" for key, _ in vocabularies)),
+            init_base=None,
+            freeze_base=True,
+            lr=config.lr,
+            batch_size=config.batch_size,
+            schedule="linear",
+            warmup=0.0,
+            seed=config.seed,
+            device=config.device,
+            threads=config.threads or settings.threads,
+            checkpoint_steps=config.checkpoint_steps,
+            checkpoint_seconds=config.checkpoint_seconds,
+            compare=None,
+        )
+        rehearsal = tuple(queries / f"{name}-rehearsal-{place}{source.suffix}" for place, source in enumerate(past, 1))
+        stages.append(Stage(name, path, folder, changed, past, rehearsal if config.rehearsal else ()))
+        past = (*past, changed.annotations_train)
+    return stages
+
+
+def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, screen: Screen, *, first: bool) -> None:
+    """One vocabulary: train, interpolate, score.
+
+    before: the run whose best checkpoint it starts from. first: ``before`` is no stage, so its scores are not known.
+    """
+    started = time.monotonic()
+    settings, base = stage.settings, BASES[stage.settings.base]
+    device = choose_device(settings.device)
+    paths = {"train": settings.annotations_train}
+    paths.update({f"rehearsal {place}": path for place, path in enumerate(stage.rehearsal, 1)})
+    data = base.read(settings, {**paths, **dict(settings.test_sets())}, screen)
+    bank = data.bank(settings.storage, settings.memory, screen)
+    known, state = Vocabulary.from_json(before.vocabulary()), load_checkpoint(before.best)
+    try:
+        task, vocabulary = base.trained(settings, data, bank, known, state["model"], device)
+    except UserError as error:
+        raise UserError(f"{before.path}: {error}") from error
+    run.write_json(run.vocabulary_file, vocabulary.adapted_to(data.sentences("train")).to_json())
+    sets = {name: base.examples(settings, data, name, bank, vocabulary) for name in data.sets}
+    new, old = sets.pop("train"), [sets.pop(name) for name in paths if name != "train"]
+    loaded = LoadedRun(task, settings, vocabulary, sets, 1)
+
+    previous = _scores_before(loaded, before, run, first, screen)
+    weights = {name: value.clone() for name, value in task.model.state_dict().items()}
+    items = mixed(new, old, config.steps * settings.batch_size, config.rehearsal, config.seed)
+    seed_everything(settings.seed)
+    adapted = AdaptTask(task, settings.epochs - 1, config.distillation)
+    # One epoch over a list that is as long as all steps: a short list would be cut into epochs of a step or two.
+    trainer = Trainer(adapted, replace(settings.recipe(), epochs=1), items, run, screen)
+    trainer.restore()
+    trainer.fit({}, select=None)
+    # From last.pt each time, so that a second attempt after an interruption does not interpolate twice.
+    final = interpolated(weights, load_checkpoint(run.last, device)["model"], config.interpolation)
+    task.model.load_state_dict(final)
+    metrics = score_sets(loaded, screen)
+    save_checkpoint({"model": task.model.state_dict(), "epoch": 1, "metrics": metrics}, run.best)
+    with mpl.rc_context(SETTINGS):
+        save_figure(losses_figure(run.history()), run.figures / "losses.png")
+    results = {
+        "selected_on": None,
+        "best_epoch": 1,
+        "best": metrics,
+        "last": metrics,
+        "before": previous,
+        "queries": {"learned": len(new), **{name: len(items) for name, items in sets.items()}},
+        "parameters": sum(each.numel() for each in task.model.parameters() if each.requires_grad),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    run.write_json(run.results_file, results)
+
+
+def score_sets(loaded: LoadedRun, screen: Screen) -> dict[str, Scores]:
+    """The scores of every set."""
+    loaded.task.model.eval()
+    size = loaded.config.eval_batch_size
+    return {
+        name: loaded.task.scores(items, ground_with_bar(loaded, name, items, size, screen))
+        for name, items in loaded.sets.items()
+    }
+
+
+def report(old: list[str], stages: list[Stage], screen: Screen) -> None:
+    """Gain and loss over all stages: a table on the screen, in Markdown and JSON, and a figure.
+
+    old: the sets of old words.
+    """
+    runs, names = [RunFolder(stage.folder) for stage in stages], [stage.name for stage in stages]
+    results = [run.results() for run in runs]
+    matrix = Matrix(old, names, [results[0]["before"], *(each["best"] for each in results)])
+    run = runs[-1]
+    run.write_json(run.path / "adaptation.json", {**matrix.to_json(), "queries": results[-1]["queries"]})
+    write_text(run.path / "adaptation.md", markdown(matrix))
+    with mpl.rc_context(SETTINGS):
+        figure = save_figure(adaptation_figure(matrix), run.figures / "adaptation.png")
+    show(matrix, screen)
+    screen.say(f"run folder: {run.path}\ntable: {run.path / 'adaptation.md'}, figure: {figure}")
+
+
+def _claim(stage: Stage, config: AdaptConfig, resume: bool, overwrite: bool = False) -> RunFolder:
+    past = [str(path) for path in stage.past]
+    settings = {**stage.settings.to_json(), "adapted": {**config.record(), "stage": stage.name, "past": past}}
+    return RunFolder.create(stage.folder, settings, resume=resume, overwrite=overwrite)
+
+
+def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:
+    """The queries of a file with new words. Raises ``UserError`` where too few are left to learn or to measure with."""
+    records = labelled(stage.source, settings)
+    tested = stage.name in dict(named(config.annotations_test))
+    if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
+        raise UserError(
+            f"{stage.source}: of {len(records)} queries, --shots {config.shots} leaves none to measure on; "
+            f"draw fewer, or give --annotations-test {stage.name}=FILE"
+        )
+    return records
+
+
+def _write_queries(
+    config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
+) -> None:
+    """Draw the queries of every stage into files. A resumed adaptation writes the same again."""
+    tested = dict(named(config.annotations_test))
+    replayed = config.steps * config.batch_size
+    past: dict[Path, list[Record]] = {}
+    for stage in stages:
+        learned, held_out = draw(new[stage.name], config.shots, config.seed)
+        write_like(stage.source, learned, stage.settings.annotations_train)
+        if stage.name not in tested:
+            write_like(stage.source, held_out, dict(stage.settings.test_sets())[stage.name])
+        for source, path in zip(stage.past, stage.rehearsal, strict=False):
+            if source not in past:
+                past[source] = labelled(source, settings)
+            some, _ = draw(past[source], min(replayed, len(past[source])), config.seed)
+            write_like(source, some, path)
+
+
+def _scores_before(
+    loaded: LoadedRun, before: RunFolder, run: RunFolder, first: bool, screen: Screen
+) -> Mapping[str, Any]:
+    """The scores that this stage starts from; those of an earlier stage are in its results."""
+    if not first:
+        return before.results()["best"]
+    kept = run.path / "before.json"
+    if not kept.is_file():
+        run.write_json(kept, score_sets(loaded, screen))
+    return json.loads(kept.read_text("utf-8"))

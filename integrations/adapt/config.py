@@ -1,0 +1,152 @@
+"""The flags of ``hero-plugin adapt``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hero_plugin.integrations.annotations.checks import OnBroken
+from hero_plugin.integrations.settings import ConfigError
+
+HOW_TO_START = ("output", "resume", "overwrite", "device", "threads", "checkpoint_steps", "checkpoint_seconds")
+"""Flags that are no settings of the adaptation itself."""
+RESERVED = ("train", "val", "rehearsal")
+"""Names that sets of queries have already."""
+
+
+@dataclass
+class AdaptConfig:
+    """Adapt a finished HERO run to new words with a few labelled queries: the plug-in alone learns."""
+
+    run: Path | None = None
+    """Folder of the run to start from: its best checkpoint, its settings, its words."""
+    annotations: tuple[str, ...] = ()
+    """Queries with new words, as PATH or NAME=PATH; several are learned one after the other."""
+    output: Path | None = None
+    """The adapted run's folder, for eval, weights, and adapt again."""
+    shots: int = 32
+    """So many queries of each are drawn, by seed, to learn from; 0: all."""
+    annotations_test: tuple[str, ...] = ()
+    """What the gain on new words is measured on, as NAME=PATH with the names of --annotations; those without: the
+    queries that were not drawn."""
+    annotations_old: tuple[str, ...] = ()
+    """What the loss on old words is measured on, as PATH or NAME=PATH; none: the run's own test sets."""
+
+    steps: int = 100
+    """Batches for each vocabulary."""
+    batch_size: int = 16
+    """Queries a step, rehearsed ones included."""
+    lr: float = 1e-4
+    """Learning rate at the start; it falls straight to 0."""
+    seed: int = 0
+    """Decides which queries are drawn, and their order, dropout and word masks."""
+
+    distillation: float = 10.0
+    """Learning without forgetting: weight of the divergence from what the model said before; 0: none."""
+    rehearsal: float = 0.0
+    """Experience replay: this share of the queries seen are old: the run's own, and those of earlier vocabularies."""
+    interpolation: float = 1.0
+    """WiSE-FT: how far from the weights at the start (0) to the learned ones (1) the result lies."""
+
+    features: tuple[Path, ...] = ()
+    """Other features than the run's."""
+    words: Path | None = None
+    """Another copy of the word table than the run's (of the same vectors)."""
+    query_features: Path | None = None
+    """Another folder of queries' features than the run's (DETRs)."""
+    durations: Path | None = None
+    """Lengths of the videos, for annotations that do not hold them."""
+    on_broken: OnBroken | None = None
+    """Queries that cannot be used: error or drop; as in the run unless given."""
+
+    device: str = "auto"
+    """auto takes CUDA where there is one."""
+    threads: int = 0
+    """CPU threads; 0: as many as the run had. Bits depend on it."""
+    checkpoint_steps: int = 0
+    """Also save every so many steps; 0: do not."""
+    checkpoint_seconds: float = 60.0
+    """Also save every so many seconds; 0: do not."""
+    resume: bool = False
+    """Continue the adaptation in --output, with its settings."""
+    overwrite: bool = False
+    """Delete the run in --output and start again."""
+
+    def checked(self) -> AdaptConfig:
+        """This config with absolute paths, once nothing is missing or impossible.
+
+        Raises:
+            ConfigError: all that is wrong, by flag.
+        """
+        wrong = self.mistakes()
+        given = [*self.features, self.words, self.query_features, self.durations]
+        sets = (self.annotations, self.annotations_test, self.annotations_old)
+        given += [path for each in sets for _, path in named(each)]
+        wrong += [f"{path}: no such file or folder" for path in given if path is not None and not path.exists()]
+        if wrong:
+            raise ConfigError("\n".join(wrong))
+        alone = {
+            name: _absolute(getattr(self, name)) for name in ("run", "output", "words", "query_features", "durations")
+        }
+        lists = ("annotations", "annotations_test", "annotations_old")
+        several = {
+            name: tuple(f"{key}={_absolute(path)}" for key, path in named(getattr(self, name))) for name in lists
+        }
+        return replace(self, features=tuple(map(_absolute, self.features)), **alone, **several)
+
+    def mistakes(self) -> list[str]:
+        """What is missing or impossible, a line each."""
+        wrong = [f"--{name} is missing" for name in ("run", "annotations", "output") if not getattr(self, name)]
+        for name, least in (("shots", 0), ("steps", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                wrong.append(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
+        if not self.lr > 0:
+            wrong.append(f"--lr must be positive, got {self.lr}")
+        if not 0 <= self.rehearsal < 1:
+            wrong.append(f"--rehearsal is a share in [0, 1): some of the queries must be new; got {self.rehearsal}")
+        if not self.distillation >= 0:
+            wrong.append(f"--distillation is a weight of at least 0, got {self.distillation}")
+        if not 0 < self.interpolation <= 1:
+            wrong.append(f"--interpolation lies in (0, 1]: at 0 nothing was learned; got {self.interpolation}")
+        names = [name for name, _ in self.vocabularies()]
+        taken = [*names, *(name for name, _ in named(self.annotations_old))]
+        if len(set(taken)) < len(taken) or not set(taken).isdisjoint(RESERVED):
+            wrong.append(
+                "--annotations and --annotations-old need different names, none of them "
+                f"{', '.join(RESERVED)}: got {', '.join(taken)}; give them as NAME=PATH"
+            )
+        strange = [name for name, _ in named(self.annotations_test) if name not in names]
+        if strange:
+            wrong.append(f"--annotations-test: {', '.join(strange)} is not among --annotations: {', '.join(names)}")
+        odd = [name for name in names if not name.replace("-", "").replace("_", "").replace(".", "").isalnum()]
+        if odd:
+            wrong.append(
+                f"--annotations: name folders, so letters, digits, '-', '_' and '.' alone; got {', '.join(odd)}"
+            )
+        return wrong
+
+    def vocabularies(self) -> list[tuple[str, Path]]:
+        """(name, path) of each file with new words, in the order of learning."""
+        return named(self.annotations)
+
+    def record(self) -> dict[str, Any]:
+        """What an adapted run's config.json says of how it was adapted."""
+        settings = json.loads(json.dumps(asdict(self), default=os.fspath))
+        return {name: value for name, value in settings.items() if name not in HOW_TO_START}
+
+
+def named(sets: Iterable[str]) -> list[tuple[str, Path]]:
+    """(name, path) of sets given as NAME=PATH, or as PATH with the file's name."""
+    pairs = []
+    for text in sets:
+        name, equals, path = text.partition("=")
+        pairs.append((name, Path(path)) if equals else (Path(text).stem, Path(text)))
+    return pairs
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else Path(os.path.abspath(path.expanduser()))

@@ -1,0 +1,97 @@
+"""Gain on new words against loss on old ones, and the usual figures of learning one task after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, scores_table
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Scores of every set before, and after each vocabulary that was learned.
+
+    The old words count as one task, the mean over their sets, and as the first; each vocabulary is one more.
+    """
+
+    old: Sequence[str]
+    """Sets of old words."""
+    new: Sequence[str]
+    """The vocabularies, in the order of learning; also the names of their sets."""
+    rows: Sequence[Mapping[str, Mapping[str, float]]]
+    """(1 + vocabularies): scores by set."""
+
+    def task(self, number: int, after: int, metric: str) -> float:
+        """a_{k,j}: of task ``number`` (0: old words), after so many vocabularies."""
+        names = self.old if number == 0 else [self.new[number - 1]]
+        return fmean(self.rows[after][name][metric] for name in names)
+
+    def average(self, metric: str) -> float:
+        """A_k: the mean over all tasks at the end."""
+        return fmean(self.task(number, -1, metric) for number in range(len(self.new) + 1))
+
+    def forgetting(self, metric: str) -> float:
+        """F_k (Chaudhry et al., ECCV 2018): over the tasks before the last, the best that each ever scored since it
+        was learned, minus what it scores at the end; below zero where learning on has helped."""
+        last = len(self.new)
+        return fmean(
+            max(self.task(number, after, metric) for after in range(number, last)) - self.task(number, last, metric)
+            for number in range(last)
+        )
+
+    def change(self, name: str, metric: str) -> float:
+        """The end minus the start."""
+        return self.rows[-1][name][metric] - self.rows[0][name][metric]
+
+    def gain(self, metric: str) -> float:
+        """On new words: the mean over the vocabularies."""
+        return fmean(self.change(name, metric) for name in self.new)
+
+    def loss(self, metric: str) -> float:
+        """On old words: the mean over their sets; below zero where they have gained as well."""
+        return -fmean(self.change(name, metric) for name in self.old)
+
+    def to_json(self) -> dict[str, Any]:
+        figures = ("gain", "loss", "average", "forgetting")
+        return {
+            "old": list(self.old),
+            "new": list(self.new),
+            "after": ["start", *self.new],
+            "scores": [dict(row) for row in self.rows],
+            **{name: {metric: round(getattr(self, name)(metric), 4) for metric in COLUMNS} for name in figures},
+        }
+
+
+def show(matrix: Matrix, screen: Screen) -> None:
+    """The table on the terminal."""
+    rows = [(*labels, *cells) for labels, cells in _rows(matrix)]
+    screen.show(scores_table(rows, ("set", "words", "after"), "gain on new words against loss on old ones"))
+    for metric in COLUMNS:
+        screen.say(_sum(matrix, metric))
+
+
+def markdown(matrix: Matrix) -> str:
+    """The same in Markdown."""
+    lines = [f"| set | words | after | {' | '.join(COLUMNS)} |", "|---|---|---|" + "---:|" * len(COLUMNS)]
+    lines += [f"| {' | '.join((*labels, *cells))} |" for labels, cells in _rows(matrix)]
+    return "\n".join([*lines, "", *(f"* {_sum(matrix, metric)}" for metric in COLUMNS), ""])
+
+
+def _rows(matrix: Matrix) -> list[tuple[tuple[str, str, str], tuple[str, ...]]]:
+    rows = []
+    for name in (*matrix.old, *matrix.new):
+        kind = "old" if name in matrix.old else "new"
+        for after, row in zip(("start", *matrix.new), matrix.rows, strict=True):
+            rows.append(((name, kind, after), score_cells(row[name])))
+        rows.append(((name, kind, "change"), tuple(f"{matrix.change(name, metric):+.2f}" for metric in COLUMNS)))
+    return rows
+
+
+def _sum(matrix: Matrix, metric: str) -> str:
+    text = f"{metric}: new words {matrix.gain(metric):+.2f}, old words {-matrix.loss(metric):+.2f}"
+    if len(matrix.new) > 1:
+        text += f"; average {matrix.average(metric):.2f}, forgetting {matrix.forgetting(metric):.2f}"
+    return text
