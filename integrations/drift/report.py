@@ -88,7 +88,8 @@ def _check_same(name: str, models: Sequence[Model]) -> list[str]:
             if answers.keys != first.keys:
                 raise UserError(
                     f"{name}: {source} answered {len(answers.keys)} queries, {models[0].sources[0]} "
-                    f"{len(first.keys)}, not the same ones; read them alike (--on-broken drop) to compare"
+                    f"{len(first.keys)}, and not the same ones; only answers to the same queries can be compared "
+                    "(runs may have been told differently what to leave out: give --on-broken)"
                 )
             other = sum(len(a) != len(b) for a, b in zip(answers.unseen, first.unseen, strict=True))
             if other:
