@@ -20,10 +20,8 @@ def files(tmp_path):
     write_annotations(records, tmp_path / "truth.jsonl", format="qvhighlights")
     (tmp_path / "train.txt").write_text("A 0 5##person opens a door.\nA 6 9##person opens a box.\n")
     for name in ("right", "seen"):
-        lines = [
-            {"qid": number, "pred_relevant_windows": [[10, 20, 1.0] if name == "right" or number % 4 in (0, 3) else [40, 50, 1.0]]}
-            for number in range(24)
-        ]  # fmt: skip
+        found = [[10, 20, 1.0] if name == "right" or number % 4 in (0, 3) else [40, 50, 1.0] for number in range(24)]
+        lines = [{"qid": number, "pred_relevant_windows": [window]} for number, window in enumerate(found)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return tmp_path
 
