@@ -55,20 +55,23 @@ class Bootstrap:
 
     videos: (Q,) the video of each query, by any name.
     number: draws; seed: the same seed, the same draws.
+    trainings: draw trainings as well; else all count alike in every draw, and intervals are about these trainings.
 
     >>> bootstrap = Bootstrap(["a", "a", "b", "c", "d", "e"], number=100)
     >>> bootstrap.mean(np.ones((1, 6))).value
     array(1.)
     """
 
-    def __init__(self, videos: Sequence[Hashable], *, number: int = 2000, seed: int = 0) -> None:
+    def __init__(
+        self, videos: Sequence[Hashable], *, number: int = 2000, seed: int = 0, trainings: bool = True
+    ) -> None:
         if number < 1:
             raise ValueError(f"number must be at least 1, got {number}")
         if not len(videos):
             raise ValueError("no queries to draw from")
         rows = {video: row for row, video in enumerate(dict.fromkeys(videos))}
         self.rows = np.array([rows[video] for video in videos])
-        self.number, self.seed = number, seed
+        self.number, self.seed, self.trainings = number, seed, trainings
         count = len(rows)
         draw = np.random.default_rng([seed, 0])
         self._counts = np.empty((number, count), np.uint16)
@@ -123,6 +126,8 @@ class Bootstrap:
         names = range(runs) if seeds is None else seeds
         if len(names) != runs:
             raise ValueError(f"seeds must name the {runs} trainings, got {len(names)}")
+        if not self.trainings:
+            return np.full((self.number, runs), 1 / runs)
         draw = np.random.default_rng([self.seed, 1, *names])
         size = max(runs - 1, 1)
         drawn = draw.integers(runs, size=(self.number, size))

@@ -69,6 +69,9 @@ class EvalConfig:
     """Of reworded queries, answer the originals, too, and compare; their sentences are in the file."""
     pool: bool = True
     """Runs that differ in their seed alone are one model."""
+    draw_seeds: bool = True
+    """Draw trainings for the intervals of such a model, too, so that they speak of training anew; else they speak of
+    these trainings."""
     resamples: int = 2000
     """Draws behind the intervals; 0: no figures by drift."""
     seed: int = 0
@@ -95,7 +98,7 @@ class LoadedRun:
 def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str, float]]:
     """Score, print and write. Returns the scores by set; of several runs, by run and set, as "RUN: SET"."""
     screen = screen or Screen()
-    draws = Draws(config.resamples, config.seed) if config.resamples else None
+    draws = Draws(config.resamples, config.seed, config.draw_seeds) if config.resamples else None
     if config.figures is not None and draws is None:
         raise UserError("--figures shows intervals, which --resamples 0 leaves out")
     runs = find_runs(config.run, screen)
@@ -107,6 +110,8 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     reader = Reader(config, screen)
     evaluated = []
     for number, run in enumerate(runs, 1):
+        if not run.finished:
+            screen.say(f"note: {run.path} is not finished")
         evaluated.append(evaluate_run(run, config, reader, screen))
         if len(runs) > 1:
             screen.say(f"{number}/{len(runs)}  {run_line(run, evaluated[-1])}")

@@ -17,6 +17,9 @@ from hero_plugin.metrics import SCORES, temporal_iou
 
 __all__ = ["groups_figure", "pairs_figure"]
 
+FEW = 30
+"""Groups of fewer videos are drawn pale, and their intervals do not decide how far the axis of differences reaches."""
+
 
 def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
     """A set's scores by group, one panel a figure; below them the differences between models, where there are any."""
@@ -35,6 +38,7 @@ def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
             top.set_ylim(bottom=0)
             if rows == 2:
                 _points(axes[1][column], parts, colors, "differences", score)
+                axes[1][column].set_ylim(*_limits(parts, score))
                 axes[1][column].axhline(0, color=INK, linewidth=0.9)
             labels = [group_name(part).replace(" ", "\n") + f"\n{part['queries']:,}" for part in parts]
             axes[-1][column].set_xticks(range(len(parts)), labels, fontsize=8)
@@ -44,7 +48,10 @@ def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
             axes[1][0].set_ylabel("minus " + (against.pop() if len(against) == 1 else "its base") + ", points")
         _legend(figure, axes[0][0], report)
         figure.suptitle(f"{name}: scores by unseen words", x=0.01, ha="left", fontsize=12, fontweight="bold")
-        figure.supxlabel(f"group and its queries; {caption(report)}", fontsize=8, color=MUTED, x=0.01, ha="left")
+        note = f"group and its queries; {caption(report)}"
+        if any(part["videos"] < FEW for part in parts):
+            note += f"; pale: fewer than {FEW} videos"
+        figure.supxlabel(note, fontsize=8, color=MUTED, x=0.01, ha="left")
         return figure
 
 
@@ -94,20 +101,42 @@ def _points(
         else:
             figures = [part[what][name][score] for part in parts]
         at = np.arange(len(figures)) + (place - (len(names) - 1) / 2) * min(0.24, 0.7 / len(names))
-        _errorbar(axis, at, figures, colors[name], name)
+        pale = None if score is None else np.array([part["videos"] < FEW for part in parts])
+        _errorbar(axis, at, figures, colors[name], name, pale)
     axis.grid(axis="x", visible=False)
     axis.set_xlim(-0.6, len(figures) - 0.4)
 
 
-def _errorbar(axis: Any, at: np.ndarray, figures: Sequence[Mapping[str, Any]], color: str, label: str = "") -> Any:
-    """Points with their intervals, where they have one; returns the points."""
+def _limits(parts: Sequence[Mapping[str, Any]], score: str) -> tuple[float, float]:
+    """An axis that holds 0, every difference, and the intervals of the groups that are not tiny."""
+    held = [0.0]
+    for part in parts:
+        for figures in part["differences"].values():
+            keys = ("value", "low", "high") if part["videos"] >= FEW else ("value",)
+            held += [figures[score][key] for key in keys if figures[score][key] is not None]
+    margin = 0.08 * (max(held) - min(held)) or 1.0
+    return min(held) - margin, max(held) + margin
+
+
+def _errorbar(
+    axis: Any,
+    at: np.ndarray,
+    figures: Sequence[Mapping[str, Any]],
+    color: str,
+    label: str = "",
+    pale: np.ndarray | None = None,
+) -> Any:
+    """Points with their intervals, where they have one, some of them pale; returns the points that are not."""
     values, low, high = (
         np.array([np.nan if each[key] is None else each[key] for each in figures]) for key in ("value", "low", "high")
     )
     # A figure may lie outside an interval of percentiles, by a little, where a group is tiny.
     spread = np.maximum(np.stack([values - low, high - values]), 0.0)
-    style = {"fmt": "o", "markersize": 4.5, "elinewidth": 1.5, "capsize": 2.5}
-    return axis.errorbar(at, values, spread, color=color, label=label, **style)[0]
+    style = {"fmt": "o", "color": color, "markersize": 4.5, "elinewidth": 1.5, "capsize": 2.5}
+    if pale is not None and pale.any():
+        axis.errorbar(at[pale], values[pale], spread[:, pale], alpha=0.4, **style)
+        at, values, spread = at[~pale], values[~pale], spread[:, ~pale]
+    return axis.errorbar(at, values, spread, label=label, **style)[0]
 
 
 def _wordings(axis: Any, whole: Mapping[str, Any], colors: Mapping[str, str]) -> None:
@@ -140,4 +169,4 @@ def _legend(figure: Figure, axis: Any, report: Mapping[str, Any]) -> None:
     handles, labels = axis.get_legend_handles_labels()
     several = {name: len(about["seeds"]) for name, about in report["models"].items()}
     named = [f"{label} ({several[label]} seeds)" if several[label] > 1 else label for label in labels]
-    figure.legend(handles, named, loc="outside upper right", ncols=min(4, len(named)))
+    figure.legend(handles, named, loc="outside lower right", ncols=2)

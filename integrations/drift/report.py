@@ -32,10 +32,15 @@ class Draws:
 
     number: int = 2000
     seed: int = 0
+    trainings: bool = True
+    """Draw trainings, too, where a model has several."""
 
     def __post_init__(self) -> None:
         if self.number < 100:
             raise UserError(f"--resamples must be at least 100 to say anything of a 95 % interval, got {self.number}")
+
+    def of(self, videos: Sequence[str]) -> Bootstrap:
+        return Bootstrap(videos, number=self.number, seed=self.seed, trainings=self.trainings)
 
 
 def drift_report(models: Sequence[Model], draws: Draws) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def drift_report(models: Sequence[Model], draws: Draws) -> dict[str, Any]:
     for name in models[0].answers:
         notes += _check_same(name, models)
         sets[name] = {"groups": _groups(name, models, against, draws), "pairs": _pairs(name, models, against, draws)}
-    several = any(len(model.seeds) > 1 for model in models)
+    several = draws.trainings and any(len(model.seeds) > 1 for model in models)
     return {
         "interval": {
             "level": LEVEL,
@@ -104,7 +109,7 @@ def _groups(name: str, models: Sequence[Model], against: Mapping[str, str], draw
     first = models[0].answers[name][0]
     if not first.records:
         return []
-    bootstrap = Bootstrap(first.videos, number=draws.number, seed=draws.seed)
+    bootstrap = draws.of(first.videos)
     scores = {model.name: query_scores(np.stack([each.ious for each in model.answers[name]])) for model in models}
     parts = []
     for by, group, where in _masks(first, np.arange(len(first.records))):
@@ -120,7 +125,7 @@ def _pairs(name: str, models: Sequence[Model], against: Mapping[str, str], draws
     if first.originals is None:
         return []
     rows = first.originals.rows
-    bootstrap = Bootstrap([first.videos[row] for row in rows], number=draws.number, seed=draws.seed)
+    bootstrap = draws.of([first.videos[row] for row in rows])
     parts = []
     for by, group, where in _masks(first, rows):
         measured: dict[str, Measured] = {}

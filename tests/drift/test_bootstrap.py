@@ -123,6 +123,12 @@ def test_models_of_the_same_seeds_are_paired():
     assert high - low > 0.3
 
 
+def test_trainings_can_be_left_as_they_are():
+    values = np.arange(3)[:, None] * np.ones((1, 10))
+    low, high = Bootstrap(range(10), number=50, trainings=False).mean(values).interval()
+    assert [low, high] == pytest.approx([1, 1])
+
+
 def test_the_same_seed_gives_the_same_draws():
     values = np.random.default_rng(0).normal(size=(1, 20))
     one, two, three = (Bootstrap(range(20), number=50, seed=seed).mean(values).draws for seed in (1, 1, 2))
