@@ -2,9 +2,9 @@
 
 Queries of one video share its clips, its length and its moments, and a model that misreads a video misreads several of
 them: they are not independent, and drawing single queries would make intervals too narrow. So videos are drawn, with
-all their queries. Where a model was trained several times, its trainings are drawn as well. Everything that comes from
-one `Bootstrap` comes from the same draws, so that differences are paired: query by query, and training by training
-where two models were trained with the same seeds.
+all their queries. Where a model was trained several times, the mean over its trainings is drawn as well. Everything
+that comes from one `Bootstrap` comes from the same draws, so that differences are paired: query by query, and training
+by training where two models were trained with the same seeds.
 """
 
 from __future__ import annotations
@@ -50,12 +50,13 @@ class Estimate:
 class Bootstrap:
     """Draws for one set of queries.
 
-    Each draw takes one video fewer than there are, and one training fewer (but one at least), with replacement: with
-    that many the variance of a mean comes out unbiased, which matters for two or three trainings.
+    Each draw takes one video fewer than there are, with replacement: with that many the variance of a mean comes out
+    unbiased. Two or three trainings are too few to draw from; instead, each draw weighs them so that their mean spreads
+    as Student's t says of a mean of so many: for one query the interval is that of the t-test.
 
     videos: (Q,) the video of each query, by any name.
     number: draws; seed: the same seed, the same draws.
-    trainings: draw trainings as well; else all count alike in every draw, and intervals are about these trainings.
+    trainings: spread over trainings as well; else all count alike in every draw, and intervals are about these.
 
     >>> bootstrap = Bootstrap(["a", "a", "b", "c", "d", "e"], number=100)
     >>> bootstrap.mean(np.ones((1, 6))).value
@@ -109,29 +110,30 @@ class Bootstrap:
         sums = np.add.reduceat(parts[:, self._order], self._starts, axis=1)  # (S, videos, 2 K)
         value = _ratio(sums.sum(axis=1)).mean(axis=0)
         draws = np.empty((self.number, number))
-        chosen = self._trainings(runs, seeds)
+        shifted = self._trainings(runs, seeds)
         flat = np.moveaxis(sums, 1, 0).reshape(sums.shape[1], -1)
         for start in range(0, self.number, _CHUNK):
             part = slice(start, start + _CHUNK)
             drawn = (self._counts[part].astype(np.float64) @ flat).reshape(-1, runs, 2 * number)
-            # A training that was not drawn must not bring its nan in.
-            ratios = np.where(chosen[part, :, None] > 0, _ratio(drawn), 0.0)
-            draws[part] = np.einsum("bs,bsk->bk", chosen[part], ratios)
-        with_weight = (sums[..., number:] > 0).any(axis=0).sum(axis=0)  # (K,) videos
+            draws[part] = np.einsum("bs,bsk->bk", shifted[part], _ratio(drawn))
+        with_weight = (sums[..., number:] > 0).sum(axis=1).min(axis=0)  # (K,) videos, of the training with the fewest
         draws[:, with_weight < FEWEST_VIDEOS] = np.nan
         return Estimate(value, draws) if values.ndim == 3 else Estimate(value[0], draws[:, 0])
 
     def _trainings(self, runs: int, seeds: Sequence[int] | None) -> np.ndarray:
-        """How much each training counts in each draw. -> (draws, S), rows that sum to 1."""
+        """How much each training counts in each draw. -> (draws, S), rows that sum to 1, of either sign."""
         names = range(runs) if seeds is None else seeds
         if len(names) != runs:
             raise ValueError(f"seeds must name the {runs} trainings, got {len(names)}")
-        if not self.trainings:
-            return np.full((self.number, runs), 1 / runs)
+        even = np.full((self.number, runs), 1 / runs)
+        if runs == 1 or not self.trainings:
+            return even
         draw = np.random.default_rng([self.seed, 1, *names])
-        size = max(runs - 1, 1)
-        drawn = draw.integers(runs, size=(self.number, size))
-        return np.stack([(drawn == run).sum(axis=1) for run in range(runs)], axis=1) / size
+        # Weights of a centred normal vector give a mean of S values a deviation of N(0, 1) times their own, with S - 1
+        # degrees of freedom; divided by the root of a chi-square, of t.
+        normal = draw.normal(size=(self.number, runs))
+        spread = np.sqrt(draw.chisquare(runs - 1, size=(self.number, 1)) * runs)
+        return even + (normal - normal.mean(axis=1, keepdims=True)) / spread
 
 
 def _weights(weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:

@@ -187,15 +187,17 @@ def _part(
         "queries": int(where.sum()),
         "videos": bootstrap.videos(where),
         "models": {name: _plain(figures) for name, figures in measured.items()},
-        "differences": {name: _plain(figures) for name, figures in differences.items()},
+        "differences": {name: _plain(figures, signed=True) for name, figures in differences.items()},
     }
 
 
-def _plain(measured: Measured) -> dict[str, Any]:
-    """As JSON has it; what has no name of its own stands alone."""
+def _plain(measured: Measured, signed: bool = False) -> dict[str, Any]:
+    """As JSON has it; what has no name of its own stands alone. Intervals of what is no difference end at 0 and 100."""
     plain = {}
     for what, (names, estimate) in measured.items():
         low, high = estimate.interval(LEVEL)
+        if not signed and what != "change":
+            low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
         plain[what] = {
             name: {"value": _number(estimate.value[k]), "low": _number(low[k]), "high": _number(high[k])}
             for k, name in enumerate(names)
