@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hero_plugin.consistency import CONSISTENCY
 from hero_plugin.integrations.drift.models import Model
-from hero_plugin.integrations.drift.tables import caption, group_name
+from hero_plugin.integrations.drift.tables import caption, group_name, worth_a_row
 from hero_plugin.integrations.figures.style import BASE, CYCLE, HERO, INK, MUTED, SETTINGS, TRUTH, new_figure
 from hero_plugin.metrics import SCORES, temporal_iou
 
@@ -24,7 +24,7 @@ FEW = 30
 def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
     """A set's scores by group, one panel a figure; below them the differences between models, where there are any."""
     with mpl.rc_context(SETTINGS):
-        parts = [part for part in report["sets"][name]["groups"] if part["queries"]]
+        parts = worth_a_row(report["sets"][name]["groups"])
         colors = model_colors(report)
         rows = 2 if any(part["differences"] for part in parts) else 1
         figure, axes = new_figure(

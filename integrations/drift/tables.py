@@ -10,7 +10,7 @@ from rich.table import Table
 from hero_plugin.consistency import CONSISTENCY
 from hero_plugin.metrics import SCORES
 
-__all__ = ["caption", "drift_tables", "group_name"]
+__all__ = ["caption", "drift_tables", "group_name", "worth_a_row"]
 
 Figure = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ def group_name(part: Mapping[str, Any]) -> str:
 
 def _scores_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(title, ("group", "queries", "videos", *_model_column(report)), SCORES)
-    for part in _worth_a_row(parts):
+    for part in worth_a_row(parts):
         counts = (group_name(part), f"{part['queries']:,}", f"{part['videos']:,}")
         _add_models(table, counts, report, part, SCORES, lambda figures: figures)
     return table
@@ -50,7 +50,7 @@ def _scores_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping
 def _wordings_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
     """Both wordings of all pairs; of the groups, what the rewording changes."""
     table = _table(title, ("group", "pairs", "wording", *_model_column(report)), SCORES)
-    for part in _worth_a_row(parts):
+    for part in worth_a_row(parts):
         counts = (group_name(part), f"{part['queries']:,}")
         for what in ("original", "reworded", "change") if part["by"] == "all" else ("change",):
             start, signed = (*counts, what), what == "change"
@@ -61,13 +61,13 @@ def _wordings_table(title: str, report: Mapping[str, Any], parts: Sequence[Mappi
 
 def _consistency_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
     table = _table(title, ("group", "pairs", *_model_column(report)), CONSISTENCY)
-    for part in _worth_a_row(parts):
+    for part in worth_a_row(parts):
         counts = (group_name(part), f"{part['queries']:,}")
         _add_models(table, counts, report, part, CONSISTENCY, lambda figures: figures["consistency"])
     return table
 
 
-def _worth_a_row(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def worth_a_row(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The groups that have queries, less those kinds of change that are all there is."""
     every = parts[0]["queries"]
     return [part for part in parts if part["queries"] and not (part["by"] == "change" and part["queries"] == every)]
