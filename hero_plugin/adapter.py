@@ -36,6 +36,8 @@ class Adapter:
     """A parameter whose last axis is D."""
     kinds: ClassVar[Mapping[str, Kind]] = {}
     """How each output combines over levels."""
+    relevance_ranks: ClassVar[bool] = False
+    """Whether the base's clip score is trained to rank clips alone, so that its zero means nothing."""
     methods: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     """Methods of the base that HERO extends, as functions of the wrapped model: a base that computes its losses."""
 

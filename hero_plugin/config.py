@@ -17,7 +17,7 @@ class HeroConfig:
     """What to add to a base, and how. Frozen: derive a variant with ``dataclasses.replace``.
 
     The paper's hyper-parameters are the defaults. Where a default departs from the paper's *formula*
-    because a measurement says so (``norm``, ``identity_start``, ``positions``, ``gate``, ``normalize``),
+    because a measurement says so (``norm``, ``identity_start``, ``positions``, ``gate``, ``normalize``, ``calibrate``),
     :meth:`paper` has the literal reading and ``docs/results.md`` the measurement.
     Each row of the paper's ablation table is one field: HEM is ``levels`` (1 removes it, 2/4/8 vary it),
     SGVF is ``sgvf``, CMTR is ``cmtr``.
@@ -55,6 +55,9 @@ class HeroConfig:
 
     relevance: Literal["base", "pair"] = "base"
     """Clip relevance from the base's own clip score, or from a light head on the pair {Q_i, V_i}."""
+    calibrate: bool = True
+    """With relevance "base", where that score only ranks clips (a DETR's saliency): centre it on its video, with a
+    learned scale and offset. Off, the score is the logit as it is."""
     consistency: Literal["clips", "bernoulli"] = "clips"
     """KL between distributions over the clips, or between per-clip probabilities."""
     relevance_weight: float = 0.1
@@ -171,7 +174,9 @@ class HeroConfig:
     @classmethod
     def paper(cls, **changes: Any) -> HeroConfig:
         """The literal paper: a vanilla post-norm encoder, V * sigmoid(.), unnormalised weights."""
-        literal = cls(norm="post", identity_start=False, positions=False, gate="sigmoid", normalize=False)
+        literal = cls(
+            norm="post", identity_start=False, positions=False, gate="sigmoid", normalize=False, calibrate=False
+        )
         return replace(literal, **changes)
 
     @classmethod

@@ -19,7 +19,7 @@ from hero_plugin.levels import unfold
 from hero_plugin.losses import hero_losses
 from hero_plugin.protocol import Grounder, Grounding, Pair
 from hero_plugin.provenance import differences, note, with_note
-from hero_plugin.relevance import PairRelevance
+from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
 from hero_plugin.structure import map_tensors
 
@@ -34,7 +34,8 @@ _FORGOTTEN: dict[str, Any] = {
 class Hero(nn.Module):
     """The plug-in's own modules: what ``hero.`` holds in a checkpoint. Only the parts that the config uses exist."""
 
-    def __init__(self, dim: int, config: HeroConfig) -> None:
+    def __init__(self, dim: int, config: HeroConfig, ranks: bool = False) -> None:
+        """ranks: whether the base's clip score only ranks clips."""
         super().__init__()
         levels = config.levels
         self.hem: HEM | None = None
@@ -42,6 +43,7 @@ class Hero(nn.Module):
         self.cmtr: CMTR | None = None
         self.aggregation: WeightedAggregation | None = None
         self.relevance: PairRelevance | None = None
+        self.ranked: RankedRelevance | None = None
         if not config.active:
             return
         if levels > 1:
@@ -63,6 +65,8 @@ class Hero(nn.Module):
             self.cmtr = CMTR(dim, levels, config.mask_ratio)
         if config.relevance == "pair":
             self.relevance = PairRelevance(dim)
+        elif ranks and config.calibrate:
+            self.ranked = RankedRelevance()
 
     def words(self, query: Tensor, query_mask: Tensor) -> Tensor:
         """(B, L, D) -> every level of the query, (N, B, L, D)."""
@@ -101,7 +105,8 @@ class HeroModel(nn.Module):
         self.base = base
         # In a tuple, or torch would register a base that is its own grounder a second time.
         self._grounder = (base, adapter(base))
-        self.hero = Hero(self._grounder[1].dim, config)
+        grounder = self._grounder[1]
+        self.hero = Hero(grounder.dim, config, getattr(grounder, "relevance_ranks", False))
         like = next((p for p in base.parameters() if p.is_floating_point()), None)
         if like is not None:
             self.hero.to(like.device, like.dtype)
@@ -259,7 +264,8 @@ class HeroModel(nn.Module):
             relevance = self.hero.relevance(clips, words, pair.query_mask)
         else:
             relevance = unfold(base_score(), self.config.levels)
-        return self.hero.combine(relevance, {})
+        combined = self.hero.combine(relevance, {})
+        return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
     def _run(self, stage: Callable[[Pair], Any], pair: Pair) -> Any:
         if self.config.checkpoint and self.training and torch.is_grad_enabled():

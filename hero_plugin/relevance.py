@@ -1,4 +1,4 @@
-"""A light relevance head on the pair {Q_i, V_i}: no pass through the base."""
+"""Clip relevance as logits: of a base whose score only ranks clips, and of a light head on the pair {Q_i, V_i}."""
 
 from __future__ import annotations
 
@@ -35,3 +35,24 @@ class PairRelevance(nn.Module):
         sentence = levels.masked_fill(~real, 0.0).sum(-2) / count
         compared, alone = torch.chunk(self.clip(video), 2, dim=-1)
         return self.score(F.relu(compared * self.word(sentence).unsqueeze(-2) + alone)).squeeze(-1)
+
+
+class RankedRelevance(nn.Module):
+    """The clip score of a base that only ranks clips, as logits: ``RS = exp(a) (s - mean of s over the video) + b``.
+
+    A saliency score is trained by comparing clips: its zero and its scale mean nothing, and negative pairs can push all
+    of a video's scores far from zero, where a binary cross-entropy sees the offset alone. ``a`` and ``b`` are learned
+    and start at zero. The consistency loss, a softmax over the clips, does not see the offset.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self, score: Tensor, video_mask: Tensor) -> Tensor:
+        """score, video_mask: (B, T), 1/True at real clips -> logits (B, T); padded clips hold the offset."""
+        real = video_mask.bool()
+        count = real.sum(-1, keepdim=True).clamp(min=1)
+        centred = score - score.masked_fill(~real, 0.0).sum(-1, keepdim=True) / count
+        return self.log_scale.exp() * centred.masked_fill(~real, 0.0) + self.offset

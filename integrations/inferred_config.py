@@ -70,6 +70,7 @@ def shown(hero: Mapping[str, Tensor]) -> dict[str, Any]:
         hidden, dim = hero["hero.hem.layers.0.expand.weight"].shape
         fields["feedforward"] = None if hidden == 4 * dim else hidden
     fields["projections"] = "hero.sgvf.projections" in hero
+    fields["calibrate"] = "hero.ranked.offset" in hero  # of no consequence where the base's score is a logit
     fields["relevance"] = "pair" if any(name.startswith("hero.relevance.") for name in hero) else "base"
     return fields
 

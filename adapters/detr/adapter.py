@@ -39,6 +39,7 @@ class DETRAdapter(Adapter):
     width = "class_embed.weight"
     transformer: ClassVar[str] = "transformer"
     """Where the base keeps encoder and decoder."""
+    relevance_ranks = True
     skips_decoder: ClassVar[bool] = False
     """Whether the saliency scores never read the decoder."""
 

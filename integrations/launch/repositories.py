@@ -19,6 +19,7 @@ from hero_plugin.integrations.launch.shims.configured_device import CONFIGURED_D
 from hero_plugin.integrations.launch.shims.cuda_on_cpu import CUDA_ON_CPU
 from hero_plugin.integrations.launch.shims.float_lengths import FLOAT_LENGTHS
 from hero_plugin.integrations.launch.shims.focal_loss import FOCAL_LOSS
+from hero_plugin.integrations.launch.shims.fork import FORK
 from hero_plugin.integrations.launch.shims.punkt import PUNKT
 from hero_plugin.integrations.launch.shims.torch_load import TORCH_LOAD
 from hero_plugin.integrations.launch.shims.transformers_adamw import TRANSFORMERS_ADAMW
@@ -85,7 +86,7 @@ def unknown(folder: Path, builder: str) -> Repository:
         builders=(builder,),
         scripts=(),
         checkpoint=named("--resume"),
-        shims=(TORCH_LOAD, CUDA_ON_CPU),
+        shims=(TORCH_LOAD, CUDA_ON_CPU, FORK),
     )
 
 
@@ -147,7 +148,7 @@ def detr(name: str, package: str, *shims: Shim) -> Repository:
         builders=(f"{package}.model:build_model",),
         scripts=(f"{package}/train.py", f"{package}/inference.py"),
         checkpoint=named("--resume"),
-        shims=(TORCH_LOAD, *shims),
+        shims=(TORCH_LOAD, *shims, FORK),
     )
 
 
@@ -160,7 +161,7 @@ REPOSITORIES = (
         builders=("__main__:EMB",),  # where it is defined, its own super(EMB, self) has to find the class
         scripts=("main.py",),
         checkpoint=emb_checkpoint,
-        shims=(TRANSFORMERS_ADAMW, FLOAT_LENGTHS, PUNKT, TORCH_LOAD),
+        shims=(TRANSFORMERS_ADAMW, FLOAT_LENGTHS, PUNKT, TORCH_LOAD, FORK),
         extras=emb_extras,
     ),
     detr("Moment-DETR", "moment_detr"),
@@ -172,7 +173,7 @@ REPOSITORIES = (
         builders=tuple(f"lighthouse.common.{model}:build_model" for model in LIGHTHOUSE_MODELS),
         scripts=("training/train.py", "training/evaluate.py"),
         checkpoint=named("--model_path", "--resume", "-r"),
-        shims=(TORCH_LOAD, CONFIGURED_DEVICE, CUDA_ON_CPU, FOCAL_LOSS),
+        shims=(TORCH_LOAD, CONFIGURED_DEVICE, CUDA_ON_CPU, FOCAL_LOSS, FORK),
         extras=lighthouse_extras,
     ),
 )

@@ -25,6 +25,7 @@ from hero_plugin.adapters.detr.saliency import negative_pair_loss, rank_contrast
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
 from tests.adapters.upstream_detr import sigmoid_focal_loss as published_focal_loss
 from tests.core.quick import few, quick
+from tests.old_torch import fake_tensors
 
 KINDS = {
     "moment_detr": {},
@@ -117,6 +118,7 @@ def test_no_assignment_costs_less(windows, predictions, seed):
         assert all(costs[rows, columns].sum() <= other + 1e-4 for other in sums)
 
 
+@fake_tensors
 @pytest.mark.parametrize("span_loss_type", ["l1", "ce"])
 @pytest.mark.parametrize("name", KINDS)
 def test_the_device_is_asked_once(name, span_loss_type, monkeypatch):

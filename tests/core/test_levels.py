@@ -39,12 +39,15 @@ def test_folded_equals_looped(name, levels):
     arguments = batch()
     outputs, relevance = model(*arguments), model.relevance
     runs, weights = by_hand(model, arguments)
+    video_mask = model.grounder.embed(*arguments).video_mask
     for place, got in enumerate(tensors(outputs)):
         each = torch.stack([tensors(run.outputs)[place].float() for run in runs])
         mixed = (weights.view(-1, *[1] * got.ndim) * each).sum(0)
         expected = torch.where(each[0] <= -1e20, each[0], mixed)
         torch.testing.assert_close(got.float(), expected, rtol=1e-5, atol=1e-5)
     mixed = sum(weight * run.relevance for weight, run in zip(weights, runs, strict=True))
+    if model.hero.ranked is not None:
+        mixed = model.hero.ranked(mixed, video_mask)
     torch.testing.assert_close(relevance, mixed, rtol=1e-5, atol=1e-5)
 
 

@@ -1,13 +1,17 @@
-"""PairRelevance against its formula, clip by clip."""
+"""Clip relevance against its formulas, clip by clip."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin import PairRelevance
+from hero_plugin import PairRelevance, wrap_model
+from hero_plugin.relevance import RankedRelevance
+from tests.core import detr, emb
 from tests.core.bases import lengths_mask, shake
 from tests.core.quick import quick
 
@@ -51,3 +55,43 @@ def test_says_which_shape_is_wrong():
         head(torch.randn(2, 2, 7, DIM), torch.randn(2, 2, 5, DIM), torch.ones(2, 6))
     with pytest.raises(ValueError, match=r"video must be \(N, B, T, D\)=\(2, 2, T, 4\), got \(1, 2, 7, 4\)"):
         head(torch.randn(1, 2, 7, DIM), torch.randn(2, 2, 6, DIM), torch.ones(2, 6))
+
+
+def ranked(score, mask, log_scale=0.0, offset=0.0):
+    module = RankedRelevance().double()
+    with torch.no_grad():
+        module.log_scale.fill_(log_scale)
+        module.offset.fill_(offset)
+    return module(score, mask)
+
+
+def test_a_ranking_score_becomes_logits_video_by_video():
+    torch.manual_seed(0)
+    score, mask = torch.randn(3, 6).double(), torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [1] + [0] * 5])
+    logits = ranked(score, mask, math.log(2.0), -0.5)
+    for row, real, found in zip(score, mask.bool(), logits, strict=True):
+        assert torch.allclose(found[real], 2.0 * (row[real] - row[real].mean()) - 0.5)
+        assert torch.isfinite(found).all()
+
+
+def test_where_a_video_s_scores_lie_does_not_matter():
+    torch.manual_seed(0)
+    score, mask = torch.randn(3, 6).double(), torch.tensor([[1] * 6, [1] * 4 + [0] * 2, [0] * 6])
+    assert torch.allclose(ranked(score - 10.0, mask), ranked(score, mask))
+    padded = score.masked_fill(mask == 0, -math.inf).requires_grad_()
+    logits = ranked(padded, mask)
+    assert torch.allclose(logits, ranked(score, mask))
+    logits.sum().backward()
+    assert torch.isfinite(padded.grad).all()
+
+
+def test_only_a_score_that_ranks_is_calibrated():
+    base = detr.qd_detr()
+    assert wrap_model(base).hero.ranked is not None
+    for choice in ({"calibrate": False}, {"relevance": "pair"}):
+        assert wrap_model(base, **choice).hero.ranked is None
+    assert wrap_model(emb.emb()).hero.ranked is None
+    model = wrap_model(base)
+    model(*detr.batch())
+    means = (model.relevance * detr.batch()[3]).sum(1) / detr.batch()[3].sum(1)
+    assert torch.allclose(means, torch.zeros_like(means), atol=1e-5)

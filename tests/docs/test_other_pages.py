@@ -14,7 +14,12 @@ from tests.resources import REPOSITORY, shared
 from tests.training.dataset import write_files
 from tests.training.test_submissions import RECORDS
 
-TESTED_ELSEWHERE = {"adapters.md", "checkpoints.md", *(path.name for path in test_repository_pages.PAGES.iterdir())}
+TESTED_ELSEWHERE = {
+    "adapters.md",
+    "checkpoints.md",
+    "vocabulary.md",
+    *(path.name for path in test_repository_pages.PAGES.iterdir()),
+}
 
 
 def run(page: str, **names: object) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import pickle
 import sys
@@ -22,6 +23,7 @@ from hero_plugin.integrations.launch.shims.configured_device import CONFIGURED_D
 from hero_plugin.integrations.launch.shims.cuda_on_cpu import CUDA_ON_CPU
 from hero_plugin.integrations.launch.shims.float_lengths import FLOAT_LENGTHS
 from hero_plugin.integrations.launch.shims.focal_loss import FOCAL_LOSS
+from hero_plugin.integrations.launch.shims.fork import FORK
 from hero_plugin.integrations.launch.shims.punkt import PUNKT
 from hero_plugin.integrations.launch.shims.torch_load import TORCH_LOAD
 from hero_plugin.integrations.launch.shims.transformers_adamw import TRANSFORMERS_ADAMW
@@ -118,6 +120,18 @@ def test_focal_loss_is_that_of_the_reference_criterion():
     torch.testing.assert_close(loss(logits, targets, alpha=0.25, gamma=2.0), of_tr_detr(logits, foreground))
     plain = F.binary_cross_entropy_with_logits(logits, targets)
     torch.testing.assert_close(loss(logits, targets, alpha=-1, gamma=0, reduction="mean"), plain)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+def test_workers_are_forked():
+    before = multiprocessing.get_start_method(allow_none=True)
+    try:
+        multiprocessing.set_start_method("spawn", force=True)
+        with patched(FORK.patches):
+            assert multiprocessing.get_start_method() == "fork"
+        assert multiprocessing.get_start_method() == "spawn"
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def test_punkt_splits_words_as_nltk_does(monkeypatch):
