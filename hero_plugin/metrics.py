@@ -59,6 +59,19 @@ def scores_of(ious: Array) -> dict[str, float]:
     return {**scores, "mIoU": mean_iou(ious)}
 
 
+SCORES = (*(f"R1@{threshold}" for threshold in THRESHOLDS), "mIoU")
+"""Names of the figures of `scores_of` and `query_scores`, in their order."""
+
+
+def query_scores(ious: np.ndarray) -> np.ndarray:
+    """What each query adds to the figures of `SCORES`, whose means over queries are those of `scores_of`.
+
+    ious: (...) -> (..., 4) in percent.
+    """
+    values = _float64(ious)
+    return np.stack([*(values >= threshold for threshold in THRESHOLDS), values], axis=-1) * 100.0
+
+
 def grounding_scores(pred: Array, truth: Array) -> dict[str, float]:
     """Score one predicted moment a query against its annotated one.
 

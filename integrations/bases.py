@@ -32,8 +32,10 @@ class Base(Protocol):
     own_parameters: tuple[str, ...]
     """Parameters of the model that the data decides, by the base's names: a trained base does not bring them."""
 
-    def read(self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None) -> Any:
-        """The data of sets of annotations, checked."""
+    def read(
+        self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
+    ) -> Any:
+        """The data of sets of annotations, checked; `originals`: with the queries that reworded ones reword."""
         ...
 
     def vocabulary(self, config: Any, data: Any) -> Vocabulary:

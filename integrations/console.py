@@ -31,7 +31,7 @@ class Screen:
     """
 
     def __init__(self, console: Console | None = None, *, label: str = "", quiet: bool = False) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or _console()
         self.label, self.quiet = label, quiet
         self.epochs = self.steps = 0
         self._bars: Progress | None = None
@@ -120,6 +120,12 @@ class Screen:
     def show(self, table: Table) -> None:
         if not self.quiet:
             self.console.print(table)
+
+
+def _console() -> Console:
+    """The terminal; wide enough for tables where output goes elsewhere."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 150))
 
 
 def scores_table(rows: Sequence[tuple[str, ...]], names: Sequence[str], title: str | None = None) -> Table:

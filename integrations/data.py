@@ -13,6 +13,7 @@ from hero_plugin.integrations.features import FeatureStore
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.vocab.rewording import original_records
 
 
 class GroundingData:
@@ -36,14 +37,22 @@ class GroundingData:
             return FeatureBank(self.store, self.videos(), storage=storage, gigabytes=gigabytes, progress=progress)
 
 
+def originals_of(name: str) -> str:
+    """The name of the set of queries that those of the set `name` reword."""
+    return f"{name} (originals)"
+
+
 def read_sets(
     paths: Mapping[str, Path],
     config: TrainConfig,
     store: FeatureStore,
     tokenize: Callable[[str], list[str]],
     screen: Screen | None = None,
+    originals: bool = False,
 ) -> dict[str, list[Record]]:
     """Read and check the annotations of every set.
+
+    originals: beside each set that has reworded queries, a set of what they reword, under `originals_of` its name.
 
     Raises:
         DataError: whatever is wrong with them, all of it at once.
@@ -58,6 +67,8 @@ def read_sets(
             if screen is not None and report.dropped:
                 screen.say(f"{path}: left out {len(report.dropped)} queries that cannot be used (--on-broken drop)")
             check_records(sets[name], store, tokenize, str(path), ", ".join(map(str, config.features)))
+            if originals and (found := original_records(sets[name])):
+                sets[originals_of(name)] = found
         except DataError as error:
             problems.extend(error.problems)
     if problems:

@@ -39,8 +39,14 @@ class DetrBase:
     data = DetrData
     own_parameters = ()
 
-    def read(self, config: DetrTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None) -> DetrData:
-        return read_detr_data(paths, config, screen)
+    def read(
+        self,
+        config: DetrTrainConfig,
+        paths: Mapping[str, Path],
+        screen: Screen | None = None,
+        originals: bool = False,
+    ) -> DetrData:
+        return read_detr_data(paths, config, screen, originals)
 
     def vocabulary(self, config: DetrTrainConfig, data: DetrData) -> Vocabulary:
         """Every word of the data, those of training sentences first."""

@@ -28,8 +28,10 @@ class DetrData(GroundingData):
     tokenize: Callable[[str], list[str]]
 
 
-def read_detr_data(paths: Mapping[str, Path], config: DetrTrainConfig, screen: Screen | None = None) -> DetrData:
-    """Read and check everything that does not need the features themselves.
+def read_detr_data(
+    paths: Mapping[str, Path], config: DetrTrainConfig, screen: Screen | None = None, originals: bool = False
+) -> DetrData:
+    """Read and check everything that does not need the features themselves; `originals` as in `read_sets`.
 
     Raises:
         DataError: whatever is wrong with the annotations, all of it at once; queries without their file.
@@ -43,7 +45,7 @@ def read_detr_data(paths: Mapping[str, Path], config: DetrTrainConfig, screen: S
         normalize=config.normalize_features,
     )
     split = partial(tokenize, style=config.tokenizer)
-    sets = read_sets(paths, config, store, split, screen)
+    sets = read_sets(paths, config, store, split, screen, originals)
     if "train" in sets:
         check_annotated(sets["train"], str(paths["train"]))
     records = [record for each in sets.values() for record in each]

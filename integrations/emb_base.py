@@ -30,8 +30,14 @@ class EmbBase:
     data = EmbData
     own_parameters = (WORD_TABLE, "embedding_net.char_emb.char_emb.weight")
 
-    def read(self, config: EmbTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None) -> EmbData:
-        return read_data(paths, config, screen)
+    def read(
+        self,
+        config: EmbTrainConfig,
+        paths: Mapping[str, Path],
+        screen: Screen | None = None,
+        originals: bool = False,
+    ) -> EmbData:
+        return read_data(paths, config, screen, originals)
 
     def vocabulary(self, config: EmbTrainConfig, data: EmbData) -> Vocabulary:
         """The words of the data that have vectors."""

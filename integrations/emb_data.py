@@ -39,8 +39,10 @@ class EmbData(GroundingData):
         )
 
 
-def read_data(paths: Mapping[str, Path], config: EmbTrainConfig, screen: Screen | None = None) -> EmbData:
-    """Read and check everything that does not need the features themselves.
+def read_data(
+    paths: Mapping[str, Path], config: EmbTrainConfig, screen: Screen | None = None, originals: bool = False
+) -> EmbData:
+    """Read and check everything that does not need the features themselves; `originals` as in `read_sets`.
 
     Raises:
         DataError: whatever is wrong with the annotations, all of it at once.
@@ -48,6 +50,6 @@ def read_data(paths: Mapping[str, Path], config: EmbTrainConfig, screen: Screen 
     """
     store = open_features(list(config.features), max_clips=config.max_clips, pooling=config.pooling)
     split = partial(tokenize, style=config.tokenizer)
-    sets = read_sets(paths, config, store, split, screen)
+    sets = read_sets(paths, config, store, split, screen, originals)
     wanted = {word for records in sets.values() for record in records for word in split(record.sentence)}
     return EmbData(sets, store, load_word_vectors(config.words, wanted), split)

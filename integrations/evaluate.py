@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -14,13 +14,18 @@ import torch
 from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.console import Screen, score_cells, scores_table
-from hero_plugin.integrations.data import GroundingData
+from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, scores_table
+from hero_plugin.integrations.data import GroundingData, originals_of
+from hero_plugin.integrations.drift.answers import Answers, answers_of, with_originals
+from hero_plugin.integrations.drift.models import find_runs, models_of
+from hero_plugin.integrations.drift.report import Draws
+from hero_plugin.integrations.drift.show import show_drift
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import FeatureBank
-from hero_plugin.integrations.files import atomic_write
+from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.grounding import Grounded, ground
 from hero_plugin.integrations.precision import choose_device
+from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.submissions import write_submission
 from hero_plugin.integrations.task import Task
@@ -31,10 +36,14 @@ from hero_plugin.integrations.vocabulary import Vocabulary
 
 @dataclass
 class EvalConfig:
-    """Score a run, base or HERO. Words outside its vocabulary get their vectors from the word table."""
+    """Score runs, base or HERO, by how far queries drift from their words, with confidence intervals.
 
-    run: Path
-    """Folder of the run."""
+    Words outside a run's vocabulary get their vectors from the word table.
+    """
+
+    run: tuple[Path, ...]
+    """Folder of the run. Several are compared; runs that differ in their seed alone count as one model, and a sweep's
+    folder stands for all finished runs in it."""
     annotations: tuple[str, ...] = ()
     """Annotations to score, as PATH or NAME=PATH; none: the run's own test sets."""
     checkpoint: str = "best"
@@ -50,10 +59,23 @@ class EvalConfig:
     on_broken: OnBroken | None = None
     """Queries that cannot be used: error or drop; as in the run unless given."""
     json: Path | None = None
-    """Write the scores here."""
+    """Write the scores here, with everything by drift."""
+    figures: Path | None = None
+    """Draw the scores by drift, and the pairs of originals and rewordings, as PNGs into this folder."""
     predictions: Path | None = None
     """Write each query's moment here, one JSON line a query. Of a DETR, a submission in QVHighlights' form; of several
     sets, one each, with the set's name in the file's."""
+    pairs: bool = True
+    """Of reworded queries, answer the originals, too, and compare; their sentences are in the file."""
+    pool: bool = True
+    """Runs that differ in their seed alone are one model."""
+    draw_seeds: bool = True
+    """Draw trainings for the intervals of such a model, too, so that they speak of training anew; else they speak of
+    these trainings."""
+    resamples: int = 2000
+    """Draws behind the intervals; 0: no figures by drift."""
+    seed: int = 0
+    """Of the draws."""
     batch_size: int = 64
     """Queries at once."""
     device: str = "auto"
@@ -74,48 +96,152 @@ class LoadedRun:
 
 
 def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str, float]]:
-    """Score, print and write. Returns the scores by set."""
+    """Score, print and write. Returns the scores by set; of several runs, by run and set, as "RUN: SET"."""
     screen = screen or Screen()
-    run = RunFolder.open(config.run)
-    settings = config_from(run.config(), str(run.config_file))
+    draws = Draws(config.resamples, config.seed, config.draw_seeds) if config.resamples else None
+    if config.figures is not None and draws is None:
+        raise UserError("--figures shows intervals, which --resamples 0 leaves out")
+    runs = find_runs(config.run, screen)
+    if len(runs) > 1 and config.predictions is not None:
+        raise UserError(f"--predictions writes those of one run, got {len(runs)}")
+    models = models_of(runs, pool=config.pool)
     if config.threads:
         torch.set_num_threads(config.threads)
-    asked = with_inputs(settings, config)
-    if not asked.test_sets():
-        raise UserError(f"{config.run}: the run has no test sets; name some with --annotations")
-    data = BASES[settings.base].read(asked, dict(asked.test_sets()), screen)
-    loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=choose_device(config.device))
-    scores, rows = {}, []
-    predicted: dict[str, list[dict[str, Any]]] = {}
-    for name, items in loaded.sets.items():
-        grounded = ground_with_bar(loaded, name, items, config.batch_size, screen)
-        scores[name] = loaded.task.scores(items, grounded)
-        unseen = loaded.vocabulary.unseen(word for words in data.sentences(name) for word in words)
-        rows.append((name, str(len(items)), str(len(unseen)), *score_cells(scores[name])))
-        predicted[name] = loaded.task.prediction_lines(name, items, grounded)
-    title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
-    screen.show(scores_table(rows, ("set", "queries", "untrained words"), title))
-    show_official(scores, screen)
+    reader = Reader(config, screen)
+    evaluated = []
+    for number, run in enumerate(runs, 1):
+        if not run.finished:
+            screen.say(f"note: {run.path} is not finished")
+        evaluated.append(evaluate_run(run, config, reader, screen))
+        if len(runs) > 1:
+            screen.say(f"{number}/{len(runs)}  {run_line(run, evaluated[-1])}")
+    if len(runs) == 1:
+        show_run(evaluated[0], config, screen)
+    results = {str(run.path): each for run, each in zip(runs, evaluated, strict=True)}
+    report = None
+    if draws is not None:
+        for model in (filled := [model for model, _ in models]):
+            for name in evaluated[0].scores:
+                model.answers[name] = [results[source].answers[name] for source in model.sources]
+        report = show_drift(filled, draws, screen, config.figures)
     if config.json is not None:
-        result = {"run": str(config.run), "checkpoint": config.checkpoint, "epoch": loaded.epoch}
-        with atomic_write(config.json) as stream:
-            stream.write(json.dumps({**result, "scores": scores}, indent=2) + "\n")
+        every = [each.to_json(path, config.checkpoint) for path, each in results.items()]
+        whole = {**(every[0] if len(every) == 1 else {"runs": every}), **({"drift": report} if report else {})}
+        write_text(config.json, json.dumps(whole, indent=2) + "\n")
     if config.predictions is not None:
-        for path, lines in prediction_files(loaded.task, config.predictions, predicted).items():
+        for path, lines in prediction_files(evaluated[0], config.predictions).items():
             write_submission(path, lines)
-    return scores
+    if len(runs) == 1:
+        return evaluated[0].scores
+    return {f"{path}: {name}": scores for path, each in results.items() for name, scores in each.scores.items()}
 
 
-def with_inputs(settings: TrainConfig, config: EvalConfig) -> TrainConfig:
+@dataclass
+class Evaluated:
+    """What one run says of each set."""
+
+    title: str
+    epoch: int
+    file_for_each_set: bool
+    scores: dict[str, dict[str, float]]
+    queries: dict[str, int]
+    untrained: dict[str, int]
+    """Distinct words that no training sentence had, by set."""
+    answers: dict[str, Answers]
+    lines: dict[str, list[dict[str, Any]]]
+    """What a file of predictions says; empty unless one is written."""
+
+    def to_json(self, run: str, checkpoint: str) -> dict[str, Any]:
+        return {"run": run, "checkpoint": checkpoint, "epoch": self.epoch, "scores": self.scores}
+
+
+class Reader:
+    """Reads what runs are scored on, and keeps it for the next run that reads the same."""
+
+    def __init__(self, config: EvalConfig, screen: Screen) -> None:
+        self.config, self.screen = config, screen
+        self._settings: TrainConfig | None = None
+        self._data: Any = None
+        self._bank: Any = None
+
+    def read(self, settings: TrainConfig, run: RunFolder) -> tuple[GroundingData, FeatureBank]:
+        """Raises ``UserError`` where there is nothing to score on."""
+        asked = with_inputs(settings, self.config, run)
+        if not asked.test_sets():
+            raise UserError(f"{run.path}: the run has no test sets; name some with --annotations")
+        asked = replace(asked, **{name: getattr(BASES[asked.base].config(), name) for name in NOT_READ_BY})
+        if self._settings != asked:
+            wanted = self.config.pairs and self.config.resamples > 0
+            self._data = self._bank = None  # first, so that there is never room for two
+            self._data = BASES[asked.base].read(asked, dict(asked.test_sets()), self.screen, originals=wanted)
+            self._bank = self._data.bank(asked.storage, asked.memory, self.screen)
+            self._settings = asked
+        return self._data, self._bank
+
+
+NOT_READ_BY = (
+    *("seed", "hero", "base_only", "paper", "init_base", "freeze_base"),
+    *("compare", "output", "epochs", "threads"),
+)
+"""Settings in which runs may differ and still read the same data."""
+
+
+def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Screen) -> Evaluated:
+    """Ground every set by the model of a run."""
+    settings = config_from(run.config(), str(run.config_file))
+    data, bank = reader.read(settings, run)
+    device = choose_device(config.device)
+    loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=device, bank=bank)
+    title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
+    found = Evaluated(title, loaded.epoch, loaded.task.file_for_each_set, {}, {}, {}, {}, {})
+    grounded = {
+        name: ground_with_bar(loaded, name, items, config.batch_size, screen) for name, items in loaded.sets.items()
+    }
+
+    def unseen(record: Record) -> list[str]:
+        return loaded.vocabulary.unseen(data.tokenize(record.sentence))
+
+    for name in (name for name, _ in with_inputs(settings, config, run).test_sets()):
+        items = loaded.sets[name]
+        found.scores[name] = loaded.task.scores(items, grounded[name])
+        found.queries[name] = len(items)
+        words = (word for sentence in data.sentences(name) for word in sentence)
+        found.untrained[name] = len(loaded.vocabulary.unseen(words))
+        answers = answers_of([item.record for item in items], grounded[name].moments[:, 0], unseen)
+        if (originals := originals_of(name)) in grounded:
+            answers = with_originals(answers, data.sets[originals], grounded[originals].moments[:, 0])
+        found.answers[name] = answers
+        if config.predictions is not None:
+            found.lines[name] = loaded.task.prediction_lines(name, items, grounded[name])
+    return found
+
+
+def show_run(found: Evaluated, config: EvalConfig, screen: Screen) -> None:
+    """The scores of one run."""
+    rows = [
+        (name, str(found.queries[name]), str(found.untrained[name]), *score_cells(scores))
+        for name, scores in found.scores.items()
+    ]
+    screen.show(scores_table(rows, ("set", "queries", "untrained words"), found.title))
+    show_official(found.scores, screen)
+
+
+def run_line(run: RunFolder, found: Evaluated) -> str:
+    """One line for one of several runs."""
+    scores = (f"{name} " + "/".join(f"{each[column]:.1f}" for column in COLUMNS) for name, each in found.scores.items())
+    return "  ".join([f"{run.path.name} ({found.title})", *scores])
+
+
+def with_inputs(settings: TrainConfig, config: EvalConfig, run: RunFolder) -> TrainConfig:
     """The run's settings, with whatever else the evaluation is told to read."""
     given = {name: getattr(config, name) for name in ("features", "words", "query_features", "durations", "on_broken")}
     changes = {name: value for name, value in given.items() if value}
     if config.annotations:
         changes["annotations_test"] = config.annotations
     if not hasattr(settings, "query_features") and config.query_features:
-        raise UserError(f"--query-features is for the DETRs, {config.run} is a run of {settings.title}")
+        raise UserError(f"--query-features is for the DETRs, {run.path} is a run of {settings.title}")
     if getattr(settings, "query_features", None) and config.words:
-        raise UserError(f"{config.run} was trained on queries' features; give --query-features, not --words")
+        raise UserError(f"{run.path} was trained on queries' features; give --query-features, not --words")
     return replace(settings, **changes)
 
 
@@ -165,10 +291,8 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
         return ground(loaded.task, items, batch_size, amp=loaded.config.amp, clips=wanted, after_batch=after_batch)
 
 
-def prediction_files(
-    task: Task, path: Path, predicted: Mapping[str, list[dict[str, Any]]]
-) -> dict[Path, list[dict[str, Any]]]:
+def prediction_files(found: Evaluated, path: Path) -> dict[Path, list[dict[str, Any]]]:
     """What goes into which file: all sets into one, or one each where the lines do not say which set they are of."""
-    if task.file_for_each_set and len(predicted) > 1:
-        return {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in predicted.items()}
-    return {path: list(chain.from_iterable(predicted.values()))}
+    if found.file_for_each_set and len(found.lines) > 1:
+        return {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in found.lines.items()}
+    return {path: list(chain.from_iterable(found.lines.values()))}

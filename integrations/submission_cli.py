@@ -15,6 +15,10 @@ from rich.table import Table
 from hero_plugin.highlights import LEVELS
 from hero_plugin.integrations.annotations import load_durations, read_annotations
 from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.drift.report import Draws
+from hero_plugin.integrations.drift.show import show_drift
+from hero_plugin.integrations.drift.submitted import submitted_models
+from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.submission_checks import Submission, read_submission
 from hero_plugin.integrations.submissions import SALIENCY, WINDOWS
@@ -33,10 +37,10 @@ RETRIEVAL = (
 
 @dataclass
 class SubmissionConfig:
-    """Score what any model predicted, by the official evaluation of QVHighlights."""
+    """Score what any model predicted, by the official evaluation of QVHighlights and by drift."""
 
-    submission: Path
-    """Predictions in QVHighlights' form, a JSON object a line."""
+    submission: tuple[Path, ...]
+    """Predictions in QVHighlights' form, a JSON object a line. With --train, several are compared with the first."""
     annotations: Path
     """QVHighlights' JSONL, or any format that `hero-plugin data` reads. Without saliency, moments alone count."""
     partial: bool = False
@@ -47,6 +51,16 @@ class SubmissionConfig:
     """Write all figures here, in the official script's layout."""
     figure: Path | None = None
     """Draw the figures here, as a PNG."""
+    train: tuple[Path, ...] = ()
+    """Training annotations, any format: also give the scores by words that these never had, with intervals."""
+    tokenizer: str = "words"
+    """What a word is, as in `hero-plugin vocab stats`."""
+    figures: Path | None = None
+    """Draw the scores by drift as PNGs into this folder."""
+    resamples: int = 2000
+    """Draws behind the intervals."""
+    seed: int = 0
+    """Of the draws."""
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -54,26 +68,49 @@ def evaluate(argv: Sequence[str]) -> None:
     main(tyro.cli(SubmissionConfig, prog="hero-plugin eval", args=list(argv)))
 
 
-def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, dict[str, Any]]:
-    """Score, print and write. Returns the figures, in the official layout."""
+def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, Any]:
+    """Score, print and write.
+
+    Returns the figures, in the official layout; of several submissions, by file under "submissions". Either way with
+    "drift" beside them where there are training annotations.
+    """
     screen = screen or Screen()
+    _check(config)
     durations = None if config.durations is None else load_durations(config.durations)
     records = read_annotations(config.annotations, durations=durations, on_outside="keep")
-    truth = str(config.annotations)
-    submission = read_submission(config.submission, records, partial=config.partial, truth=truth)
-    scores = qvhighlights_scores(submission.lines, submission.annotations)
-    for table in tables(scores, submission):
-        screen.show(table)
-    for note in submission.notes:
-        screen.say(f"note: {note}")
+    found, scored = {}, {}
+    for path in config.submission:
+        found[path] = read_submission(path, records, partial=config.partial, truth=str(config.annotations))
+        scored[path] = qvhighlights_scores(found[path].lines, found[path].annotations)
+        if len(config.submission) > 1:
+            screen.say(f"\n{path}")
+        for table in tables(scored[path], found[path]):
+            screen.show(table)
+        for note in found[path].notes:
+            screen.say(f"note: {note}")
+    several = {"submissions": {str(path): scores for path, scores in scored.items()}}
+    result: dict[str, Any] = several if len(scored) > 1 else dict(*scored.values())
+    if config.train:
+        models = submitted_models(found, records, config.train, config.tokenizer)
+        result["drift"] = show_drift(models, Draws(config.resamples, config.seed), screen, config.figures)
     if config.json is not None:
-        write_text(config.json, json.dumps(without_nan(scores), indent=4) + "\n")
+        write_text(config.json, json.dumps(without_nan(result), indent=4) + "\n")
         screen.say(f"figures: {config.json}")
     if config.figure is not None:
         from hero_plugin.integrations.figures.official import draw_official
 
-        screen.say(f"drawn: {draw_official(scores, config.figure)}")
-    return scores
+        screen.say(f"drawn: {draw_official(scored[config.submission[0]], config.figure)}")
+    return result
+
+
+def _check(config: SubmissionConfig) -> None:
+    """Raise ``UserError`` where flags do not go together."""
+    if len(config.submission) > 1 and not config.train:
+        raise UserError("several submissions are compared by drift: add --train, the annotations they were trained on")
+    if len(config.submission) > 1 and config.figure is not None:
+        raise UserError(f"--figure draws one submission, got {len(config.submission)}; --figures compares them")
+    if config.figures is not None and not config.train:
+        raise UserError("--figures draws the scores by drift: add --train, the annotations the model was trained on")
 
 
 def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> list[Table]:
@@ -97,7 +134,7 @@ def without_nan(scores: Any) -> Any:
     """Figures of no query as null, which JSON has, for nan, which it has not."""
     if isinstance(scores, Mapping):
         return {key: without_nan(value) for key, value in scores.items()}
-    return None if math.isnan(scores) else scores
+    return None if isinstance(scores, float) and math.isnan(scores) else scores
 
 
 def _figures(part: Mapping[str, Any], columns: Sequence[tuple[str, ...]]) -> list[str]:

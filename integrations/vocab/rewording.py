@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hero_plugin.integrations.records import REWORDED, Record
 
-__all__ = ["Change", "Rewording", "is_reworded", "original_query", "reworded_record", "rewording_of"]
+__all__ = [
+    "Change",
+    "Rewording",
+    "is_reworded",
+    "original_key",
+    "original_query",
+    "original_records",
+    "reworded_record",
+    "rewording_of",
+]
 
 _OF_ANOTHER_SENTENCE = ("encoded_sentences", "framestamps", "novels", "raw_sentence")
 """Extras that describe the original's words, or are made anew by the writers."""
@@ -73,6 +82,23 @@ def is_reworded(record: Record) -> bool:
 def original_query(record: Record) -> str | None:
     """The id, in its own file, of the query that this one rewords."""
     return record.extra[REWORDED]["query"] if is_reworded(record) else None
+
+
+def original_key(record: Record) -> tuple[str, str, str]:
+    """What tells the original of a reworded query apart: its video, id and sentence. Files may repeat ids."""
+    link = record.extra[REWORDED]
+    return record.video_id, link["query"], link["sentence"]
+
+
+def original_records(records: Iterable[Record]) -> list[Record]:
+    """The queries that these reword, each once, as their links have them: same video, same moments."""
+    found: dict[tuple[str, str, str], Record] = {}
+    for record in records:
+        if is_reworded(record) and original_key(record) not in found:
+            _, query, sentence = key = original_key(record)
+            extra = {name: value for name, value in record.extra.items() if name != REWORDED}
+            found[key] = replace(record, query_id=query, sentence=sentence, extra=extra)
+    return list(found.values())
 
 
 def rewording_of(record: Record) -> Rewording | None:

@@ -57,6 +57,11 @@ def test_evaluation(tmp_path, monkeypatch):
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == len(RECORDS)
 
 
+def test_drift(capsys):
+    assert run("drift.md")["difference"].draws.shape == (2000, 4)
+    assert capsys.readouterr().out.split()[0] == "0"
+
+
 def test_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(write_files(tmp_path).root)
     text = (REPOSITORY / "docs" / "training.md").read_text("utf-8")

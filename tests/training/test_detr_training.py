@@ -164,17 +164,17 @@ def test_a_run_folder_holds_what_embs_does(trained, runs):
 
 def test_scores_are_those_of_the_training_and_predictions_a_submission(trained, runs, tmp_path):
     expected = {name: scores for name, scores in trained.results()["best"].items() if name != "val"}
-    assert evaluate(EvalConfig(run=trained.path, device="cpu"), QUIET) == expected
+    assert evaluate(EvalConfig(run=(trained.path,), device="cpu"), QUIET) == expected
     path = runs.files.root / "seen.json"
     flags = {"annotations": (str(path),), "predictions": tmp_path / "out.jsonl", "device": "cpu"}
-    evaluate(EvalConfig(run=trained.path, **flags), QUIET)
+    evaluate(EvalConfig(run=(trained.path,), **flags), QUIET)
     submission = read_submission(tmp_path / "out.jsonl", read_annotations(path))
     assert len(submission.lines) == len(read_annotations(path))
     assert all(len(line["pred_relevant_windows"]) == 6 for line in submission.lines)
 
 
 def test_a_submission_is_of_one_set(trained, tmp_path):
-    evaluate(EvalConfig(run=trained.path, predictions=tmp_path / "out.jsonl", device="cpu"), QUIET)
+    evaluate(EvalConfig(run=(trained.path,), predictions=tmp_path / "out.jsonl", device="cpu"), QUIET)
     assert {path.name for path in tmp_path.iterdir()} == {"out-seen.jsonl", "out-unseen.jsonl"}
 
 
@@ -210,7 +210,7 @@ def test_published_features_are_scored_officially_and_chosen_on_it(published, tm
     merits = [each["MR-full-mAP"] for each in scores]
     assert run.results()["best_epoch"] == 1 + merits.index(max(merits))
     flags = {"predictions": tmp_path / "out.jsonl", "device": "cpu"}
-    again = evaluate(EvalConfig(run=run.path, **flags), QUIET)
+    again = evaluate(EvalConfig(run=(run.path,), **flags), QUIET)
     assert again["test"] == run.results()["best"]["test"]
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert all(time % 2 == 0 for line in lines for window in line["pred_relevant_windows"] for time in window[:2])
@@ -286,9 +286,9 @@ def test_a_run_of_another_kind_is_told(trained, runs, tmp_path):
     for path in (runs.files.root / "features").iterdir():
         np.save(tmp_path / path.name, np.zeros((5, 3), np.float32))
     with pytest.raises(UserError, match="trained on features of width 10, these have 3"):
-        evaluate(EvalConfig(run=trained.path, features=(tmp_path,)), QUIET)
+        evaluate(EvalConfig(run=(trained.path,), features=(tmp_path,)), QUIET)
     with pytest.raises(UserError, match="--query-features is for the DETRs"):
-        evaluate(EvalConfig(run=runs.base.path, query_features=tmp_path), QUIET)
+        evaluate(EvalConfig(run=(runs.base.path,), query_features=tmp_path), QUIET)
 
 
 def test_words_are_looked_up_and_unknown_ones_are_zeros():

@@ -27,7 +27,7 @@ QUIET = Screen(quiet=True)
 
 
 def evaluate(run: RunFolder, **flags: object) -> dict[str, dict[str, float]]:
-    return main(EvalConfig(run=run.path, device="cpu", **flags), QUIET)
+    return main(EvalConfig(run=(run.path,), device="cpu", **flags), QUIET)
 
 
 @pytest.mark.parametrize("kind", ["base", "hero"])
@@ -96,7 +96,7 @@ def _load(run: RunFolder, annotations: Path, words: Path):
 
 def test_what_is_no_run_is_said(tmp_path):
     with pytest.raises(RunFolderError, match="not the folder of a run"):
-        main(EvalConfig(run=tmp_path), QUIET)
+        main(EvalConfig(run=(tmp_path,)), QUIET)
 
 
 def test_an_unknown_checkpoint_is_said(runs):

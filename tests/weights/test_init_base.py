@@ -56,7 +56,7 @@ def test_a_frozen_base_is_the_trained_one_to_the_bit(frozen, runs):
 
 def test_such_a_run_evaluates_and_resumes(frozen, runs):
     run, _ = frozen
-    scores = evaluate(EvalConfig(run=run.path), QUIET)
+    scores = evaluate(EvalConfig(run=(run.path,)), QUIET)
     assert scores["seen"] == pytest.approx(run.results()["best"]["seen"])
     again = config_from(run.config(), "test")
     again.output, again.resume = run.path, True
@@ -69,7 +69,7 @@ def test_such_a_run_evaluates_and_resumes(frozen, runs):
 def test_the_first_scores_are_the_bases(runs, tmp_path):
     config = runs.config(output=str(tmp_path / "run"), init_base=str(runs.base.best), epochs=1, lr=1e-12)
     run = main(config, QUIET)
-    base = evaluate(EvalConfig(run=runs.base.path), QUIET)
+    base = evaluate(EvalConfig(run=(runs.base.path,)), QUIET)
     assert run.results()["last"]["seen"] == pytest.approx(base["seen"], abs=1e-3)
 
 

@@ -1,0 +1,153 @@
+"""Confidence intervals of means over queries, by drawing whole videos and whole trainings anew.
+
+Queries of one video share its clips, its length and its moments, and a model that misreads a video misreads several of
+them: they are not independent, and drawing single queries would make intervals too narrow. So videos are drawn, with
+all their queries. Where a model was trained several times, the mean over its trainings is drawn as well. Everything
+that comes from one `Bootstrap` comes from the same draws, so that differences are paired: query by query, and training
+by training where two models were trained with the same seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["FEWEST_VIDEOS", "Bootstrap", "Estimate"]
+
+FEWEST_VIDEOS = 5
+"""Figures over fewer videos get no interval: there is nothing to draw from."""
+
+_CHUNK = 256  # draws multiplied at once: what bounds the memory
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, or several, and what it was in each draw."""
+
+    value: np.ndarray
+    """(...)."""
+    draws: np.ndarray = field(repr=False)
+    """(draws, ...); nan in draws that had none of its queries."""
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The paired difference: both are to come from one `Bootstrap`."""
+        return Estimate(self.value - other.value, self.draws - other.draws)
+
+    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds that a share `level` of the draws lies within, as much left out on either side. -> (...), (...)
+
+        nan where there are no draws.
+        """
+        tail = (1 - level) / 2
+        known = np.isfinite(self.draws).any(axis=0)
+        draws = np.where(known, self.draws, 0.0)
+        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
+        return np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
+class Bootstrap:
+    """Draws for one set of queries.
+
+    Each draw takes one video fewer than there are, with replacement: with that many the variance of a mean comes out
+    unbiased. Two or three trainings are too few to draw from; instead, each draw weighs them so that their mean spreads
+    as Student's t says of a mean of so many: for one query the interval is that of the t-test.
+
+    videos: (Q,) the video of each query, by any name.
+    number: draws; seed: the same seed, the same draws.
+    trainings: spread over trainings as well; else all count alike in every draw, and intervals are about these.
+
+    >>> bootstrap = Bootstrap(["a", "a", "b", "c", "d", "e"], number=100)
+    >>> bootstrap.mean(np.ones((1, 6))).value
+    array(1.)
+    """
+
+    def __init__(
+        self, videos: Sequence[Hashable], *, number: int = 2000, seed: int = 0, trainings: bool = True
+    ) -> None:
+        if number < 1:
+            raise ValueError(f"number must be at least 1, got {number}")
+        if not len(videos):
+            raise ValueError("no queries to draw from")
+        rows = {video: row for row, video in enumerate(dict.fromkeys(videos))}
+        self.rows = np.array([rows[video] for video in videos])
+        self.number, self.seed, self.trainings = number, seed, trainings
+        count = len(rows)
+        draw = np.random.default_rng([seed, 0])
+        self._counts = np.empty((number, count), np.uint16)
+        for row in self._counts:
+            row[:] = np.bincount(draw.integers(count, size=max(count - 1, 1)), minlength=count)
+        self._order = np.argsort(self.rows, kind="stable")
+        self._starts = np.searchsorted(self.rows[self._order], np.arange(count))
+
+    def videos(self, where: np.ndarray | None = None) -> int:
+        """How many videos the queries are of; those of the mask `where` (Q,) where one is given."""
+        return len(np.unique(self.rows if where is None else self.rows[where]))
+
+    def mean(
+        self, values: np.ndarray, weights: np.ndarray | None = None, *, seeds: Sequence[int] | None = None
+    ) -> Estimate:
+        """The weighted mean over queries, then the mean over trainings.
+
+        values:  (S, Q) or (S, Q, K), K figures of each query by each of S trainings.
+        weights: (Q,), (S, Q) or (S, Q, K), non-negative: a mask takes the mean over a group. None counts every query
+                 once.
+        seeds:   (S,) names of the trainings, whole numbers. Models with the same names have the same draws of them.
+
+        -> value () or (K,); nan without any weight in one of the trainings.
+
+        Raises ValueError for shapes that do not fit.
+        """
+        values = np.asarray(values, dtype=np.float64)
+        if values.ndim not in (2, 3) or values.shape[1] != len(self.rows) or not len(values):
+            raise ValueError(f"values must be (S, {len(self.rows)}) or (S, {len(self.rows)}, K), got {values.shape}")
+        figures = values if values.ndim == 3 else values[..., None]
+        runs, _, number = figures.shape
+        shares = _weights(weights, figures.shape)
+        # What has no weight must not reach the sums: it may be nan.
+        parts = np.concatenate([np.where(shares > 0, figures, 0.0) * shares, shares], axis=2)
+        sums = np.add.reduceat(parts[:, self._order], self._starts, axis=1)  # (S, videos, 2 K)
+        value = _ratio(sums.sum(axis=1)).mean(axis=0)
+        draws = np.empty((self.number, number))
+        shifted = self._trainings(runs, seeds)
+        flat = np.moveaxis(sums, 1, 0).reshape(sums.shape[1], -1)
+        for start in range(0, self.number, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            drawn = (self._counts[part].astype(np.float64) @ flat).reshape(-1, runs, 2 * number)
+            draws[part] = np.einsum("bs,bsk->bk", shifted[part], _ratio(drawn))
+        with_weight = (sums[..., number:] > 0).sum(axis=1).min(axis=0)  # (K,) videos, of the training with the fewest
+        draws[:, with_weight < FEWEST_VIDEOS] = np.nan
+        return Estimate(value, draws) if values.ndim == 3 else Estimate(value[0], draws[:, 0])
+
+    def _trainings(self, runs: int, seeds: Sequence[int] | None) -> np.ndarray:
+        """How much each training counts in each draw. -> (draws, S), rows that sum to 1, of either sign."""
+        names = range(runs) if seeds is None else seeds
+        if len(names) != runs:
+            raise ValueError(f"seeds must name the {runs} trainings, got {len(names)}")
+        even = np.full((self.number, runs), 1 / runs)
+        if runs == 1 or not self.trainings:
+            return even
+        draw = np.random.default_rng([self.seed, 1, *names])
+        # Weights of a centred normal vector give a mean of S values a deviation of N(0, 1) times their own, with S - 1
+        # degrees of freedom; divided by the root of a chi-square, of t.
+        normal = draw.normal(size=(self.number, runs))
+        spread = np.sqrt(draw.chisquare(runs - 1, size=(self.number, 1)) * runs)
+        return even + (normal - normal.mean(axis=1, keepdims=True)) / spread
+
+
+def _weights(weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Weights of any of the shapes that `Bootstrap.mean` takes, as (S, Q, K)."""
+    if weights is None:
+        return np.ones(shape)
+    given = np.asarray(weights, dtype=np.float64)
+    if given.shape not in (shape[1:2], shape[:2], shape):
+        raise ValueError(f"weights must be {shape[1:2]}, {shape[:2]} or {shape}, got {given.shape}")
+    given = given if given.ndim == 3 else given[..., None]
+    return np.broadcast_to(given, shape)
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """(..., 2 K) sums of K values, then of their weights -> (..., K) means; nan where there is no weight."""
+    values, weights = np.split(sums, 2, axis=-1)
+    return np.where(weights > 0, values / np.where(weights > 0, weights, 1.0), np.nan)

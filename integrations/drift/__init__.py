@@ -1,0 +1,1 @@
+"""How models hold up as queries drift from the words of training."""
