@@ -1,4 +1,4 @@
-"""``hero-plugin eval``: a run on annotations, or a submission of any model by QVHighlights' official figures."""
+"""``hero-plugin eval``: runs on annotations, or a submission of any model by QVHighlights' official figures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hero_plugin.integrations.errors import UserError
 USAGE = """hero-plugin eval scores one of two things:
 
   hero-plugin eval --run FOLDER
-      a run of this package, on any annotations
+      runs of this package, on any annotations, side by side where there are several
   hero-plugin eval --submission FILE --annotations FILE
-      what any model predicted, by QVHighlights' official evaluation
+      what any model predicted, by QVHighlights' official evaluation; with --train by unseen words, too
 """
 
 
