@@ -131,7 +131,7 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
             annotations_test=(*settings.annotations_test, *(f"{key}={tests[key]}" for key, _ in vocabularies)),
             init_base=None,
             freeze_base=True,
-            lr=config.lr,
+            lr=config.lr or settings.lr,
             batch_size=config.batch_size,
             schedule="linear",
             warmup=0.0,
@@ -257,6 +257,10 @@ def _write_queries(
         if stage.name not in tested:
             write_like(stage.source, held_out, dict(stage.settings.test_sets())[stage.name])
         for source, path in zip(stage.past, stage.rehearsal, strict=False):
+            if not source.is_file():
+                raise UserError(
+                    f"{source}: what the run learned from is not there to rehearse; --rehearsal 0 does without"
+                )
             if source not in past:
                 past[source] = labelled(source, settings)
             some, _ = draw(past[source], min(replayed, len(past[source])), config.seed)

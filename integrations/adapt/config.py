@@ -40,14 +40,14 @@ class AdaptConfig:
     """Batches for each vocabulary."""
     batch_size: int = 16
     """Queries a step, rehearsed ones included."""
-    lr: float = 1e-4
-    """Learning rate at the start; it falls straight to 0."""
+    lr: float | None = None
+    """Learning rate at the start, the run's own unless given; it falls straight to 0."""
     seed: int = 0
     """Decides which queries are drawn, and their order, dropout and word masks."""
 
     distillation: float = 10.0
     """Learning without forgetting: weight of the divergence from what the model said before; 0: none."""
-    rehearsal: float = 0.0
+    rehearsal: float = 0.5
     """Experience replay: this share of the queries seen are old: the run's own, and those of earlier vocabularies."""
     interpolation: float = 1.0
     """WiSE-FT: how far from the weights at the start (0) to the learned ones (1) the result lies."""
@@ -104,7 +104,7 @@ class AdaptConfig:
         for name, least in (("shots", 0), ("steps", 1), ("batch_size", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 wrong.append(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
-        if not self.lr > 0:
+        if self.lr is not None and not self.lr > 0:
             wrong.append(f"--lr must be positive, got {self.lr}")
         if not 0 <= self.rehearsal < 1:
             wrong.append(f"--rehearsal is a share in [0, 1): some of the queries must be new; got {self.rehearsal}")
