@@ -78,10 +78,10 @@ def test_before_and_after_are_what_eval_says_of_the_two_runs(start, adapted, run
     assert set(results["best"]) == set(results["before"]) == {"seen", "new"}
     held_out = adapted.path / "queries" / "new-test.json"
     sets = (f"seen={runs.files.root / 'seen.json'}", f"new={held_out}")
-    assert evaluate(EvalConfig(run=start.path, annotations=sets, device="cpu"), QUIET) == {
+    assert evaluate(EvalConfig(run=(start.path,), annotations=sets, device="cpu"), QUIET) == {
         name: pytest.approx(scores) for name, scores in results["before"].items()
     }
-    again = evaluate(EvalConfig(run=adapted.path, device="cpu"), QUIET)
+    again = evaluate(EvalConfig(run=(adapted.path,), device="cpu"), QUIET)
     assert again == {name: pytest.approx(scores) for name, scores in results["best"].items()}
     table = json.loads((adapted.path / "adaptation.json").read_text())
     change = results["best"]["new"]["mIoU"] - results["before"]["new"]["mIoU"]
@@ -184,7 +184,7 @@ def test_a_detr_is_adapted(runs, tmp_path, base):
     assert run.history()[0]["losses"]["loss_distillation"] >= 0
     vocabulary = Vocabulary.from_json(run.vocabulary())
     assert vocabulary.adapted and set(vocabulary.adapted) <= set(vocabulary.words[vocabulary.trained :])
-    assert evaluate(EvalConfig(run=run.path, device="cpu"), QUIET).keys() == {"seen", "new"}
+    assert evaluate(EvalConfig(run=(run.path,), device="cpu"), QUIET).keys() == {"seen", "new"}
 
 
 def test_interpolation_and_distillation_stay_nearer_to_the_start(start, runs, tmp_path):
