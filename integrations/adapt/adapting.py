@@ -258,9 +258,7 @@ def _write_queries(
             write_like(stage.source, held_out, dict(stage.settings.test_sets())[stage.name])
         for source, path in zip(stage.past, stage.rehearsal, strict=False):
             if not source.is_file():
-                raise UserError(
-                    f"{source}: what the run learned from is not there to rehearse; --rehearsal 0 does without"
-                )
+                raise UserError(f"{source}: no such file to rehearse from; --rehearsal 0 does without")
             if source not in past:
                 past[source] = labelled(source, settings)
             some, _ = draw(past[source], min(replayed, len(past[source])), config.seed)
