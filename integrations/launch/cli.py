@@ -58,7 +58,7 @@ def command(argv: Sequence[str]) -> int:
     repository = recognise(folder) if config.build is None else unknown(folder, config.build)
     if is_shell(words):
         return run_shell(folder, flags, words, config.dry_run)
-    script = parse_command(folder, words)
+    script = parse_command(folder, words, repository.scripts)
     chosen, origin = choose(config, flags, repository, script)
     wrapping = None if chosen is None else Wrapping(chosen, freeze_base=config.freeze_base)
     shims = present(repository.shims)

@@ -37,8 +37,10 @@ class Script:
         return os.path.relpath(self.path, self.repository)
 
 
-def parse_command(repository: Path, words: Sequence[str]) -> Script:
+def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] = ()) -> Script:
     """The repository's own command line: ``[python] SCRIPT ARGUMENTS...`` or ``[python] -m MODULE ARGUMENTS...``.
+
+    known: the repository's entry points, for the message.
 
     Raises:
         UserError: nothing to run, or no such script in the repository.
@@ -49,13 +51,15 @@ def parse_command(repository: Path, words: Sequence[str]) -> Script:
         while words[:1] == ["-u"]:
             words = words[1:]
     if not words:
-        raise UserError("nothing to run: put the repository's own command line after --")
+        example = f", such as: -- python {known[0]} ..." if known else ""
+        raise UserError(f"nothing to run: put the repository's own command line after --{example}")
     if words[0] == "-m" and len(words) > 1:
         path, as_module, rest = repository.joinpath(*words[1].split(".")).with_suffix(".py"), True, words[2:]
     else:
         path, as_module, rest = repository / words[0], False, words[1:]
     if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"{repository} has no Python script {words[0] if not as_module else words[1]!r}")
+        there_are = f"; there are {', '.join(known)}" if known else ""
+        raise UserError(f"{repository} has no Python script {words[as_module]!r}{there_are}")
     return Script(repository, path.resolve(), tuple(rest), as_module)
 
 

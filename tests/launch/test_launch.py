@@ -204,8 +204,12 @@ def test_any_repository_whose_builder_is_named(repository, capfd):
 @pytest.mark.parametrize(
     ("flags", "command", "message"),
     [
-        ([], [], "put the repository's own command line after --"),
-        ([], ["moment_detr/trian.py"], "no Python script 'moment_detr/trian.py'"),
+        ([], [], "command line after --, such as: -- python moment_detr/train.py"),
+        (
+            [],
+            ["moment_detr/trian.py"],
+            "no Python script 'moment_detr/trian.py'; there are moment_detr/train.py, moment",
+        ),
         (["--norm", "post"], ["moment_detr/train.py"], "identity_start needs norm='pre'"),
         (["--num-heads", "3"], ["moment_detr/train.py"], "around this MomentDETR: dim must be a multiple of num_heads"),
     ],
