@@ -60,7 +60,8 @@ if __name__ == "__main__":
         optimizer.step()
         print(step, " ".join(f"{name} {float(value):.4f}" for name, value in losses.items()), flush=True)
         os.makedirs("results", exist_ok=True)
-        torch.save({"model": model.state_dict(), "opt": opt}, "results/model.ckpt")
+        torch.save({"model": model.state_dict(), "opt": opt}, "results/unfinished")
+        os.replace("results/unfinished", "results/model.ckpt")
         if opt.steps > 1000:
             time.sleep(0.05)
 """
