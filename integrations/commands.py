@@ -86,8 +86,7 @@ def train_defaults(argv: Sequence[str], base: str = "emb") -> TrainConfig:
         if output is None:
             raise ConfigError("--resume needs --output: the folder of the run to continue")
         if (Path(output) / "config.json").is_file():
-            settings = {"base": "emb", **RunFolder.open(Path(output)).config()}  # early runs do not name theirs
-            start = config_from(settings, f"{output}/config.json", start)
+            start = config_from(RunFolder.open(Path(output)).config(), f"{output}/config.json", start)
     if file is not None:
         start = config_from(read_settings(Path(file)), file, start)
     if "--paper" in argv and not start.paper:

@@ -87,7 +87,14 @@ class RunFolder:
         return self.results_file.is_file()
 
     def config(self) -> dict[str, Any]:
-        return self._read_json(self.config_file)
+        """The settings of the run; those that did not exist when it was made are what they were then."""
+        settings = {**EARLIER, **self._read_json(self.config_file)}
+        if "hero" in settings:
+            # The scores of a DETR were taken as they are; elsewhere the choice has no part, and is the default's.
+            without_part = settings["base"] == "emb" or settings.get("base_only", False)
+            default = without_part and not settings.get("paper", False)
+            settings["hero"] = {"calibrate": default, **settings["hero"]}
+        return settings
 
     def vocabulary(self) -> dict[str, Any]:
         return self._read_json(self.vocabulary_file)
@@ -118,7 +125,7 @@ class RunFolder:
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
         """Raise ``RunFolderError`` with every setting that differs from the run's, bar those free to change."""
-        before = {**EARLIER, **self.config()}
+        before = self.config()
         if "adapted" in before and "adapted" not in settings:
             raise RunFolderError(
                 f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"

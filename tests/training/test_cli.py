@@ -179,6 +179,28 @@ def test_a_run_from_before_some_settings_existed_is_resumed(runs, tmp_path):
         RunFolder.open(tmp_path).check_same({**config.to_json(), "schedule": "step"})
 
 
+@pytest.mark.parametrize(
+    ("changes", "calibrate"),
+    [
+        ({"base": "emb"}, True),
+        ({"base": "emb", "paper": True}, False),
+        ({"base": "qd_detr"}, False),
+        ({"base": "qd_detr", "base_only": True}, True),
+    ],
+)
+def test_runs_from_before_scores_were_calibrated_are_what_they_were(changes, calibrate, tmp_path):
+    made = config_from(changes, "test").to_json()
+    del made["hero"]["calibrate"]
+    (tmp_path / "config.json").write_text(json.dumps(made))
+    run = RunFolder.open(tmp_path)
+    assert config_from(run.config(), "test").hero.calibrate is calibrate
+    if calibrate or changes.get("paper"):  # the same command finds its run: nothing has changed
+        run.check_same(config_from(changes, "test").to_json())
+    else:
+        with pytest.raises(RunFolderError, match="cannot resume with other settings"):
+            run.check_same(config_from(changes, "test").to_json())
+
+
 def test_resume_needs_to_know_what(capsys):
     status, _, err = run(capsys, "train", "emb", "--resume")
     assert status == 2
