@@ -234,15 +234,24 @@ def run_line(run: RunFolder, found: Evaluated) -> str:
 
 def with_inputs(settings: TrainConfig, config: EvalConfig, run: RunFolder) -> TrainConfig:
     """The run's settings, with whatever else the evaluation is told to read."""
+    return with_sources(settings, config, config.annotations, run)
+
+
+def with_sources(settings: TrainConfig, config: Any, annotations: tuple[str, ...], run: RunFolder) -> TrainConfig:
+    """The run's settings on other test sets, if any are given, and on the features and words that flags name.
+
+    config: has ``features``, ``words``, ``query_features``, ``durations`` and ``on_broken``, empty where not given.
+
+    Raises:
+        UserError: queries come to this run in another way.
+    """
     given = {name: getattr(config, name) for name in ("features", "words", "query_features", "durations", "on_broken")}
     changes = {name: value for name, value in given.items() if value}
-    if config.annotations:
-        changes["annotations_test"] = config.annotations
     if not hasattr(settings, "query_features") and config.query_features:
         raise UserError(f"--query-features is for the DETRs, {run.path} is a run of {settings.title}")
     if getattr(settings, "query_features", None) and config.words:
         raise UserError(f"{run.path} was trained on queries' features; give --query-features, not --words")
-    return replace(settings, **changes)
+    return replace(settings, **changes, annotations_test=annotations or settings.annotations_test)
 
 
 def load_run(

@@ -26,7 +26,7 @@ from hero_plugin.integrations.checkpoints import load_checkpoint, save_checkpoin
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.evaluate import LoadedRun, ground_with_bar
+from hero_plugin.integrations.evaluate import LoadedRun, ground_with_bar, with_sources
 from hero_plugin.integrations.figures.curves import losses_figure
 from hero_plugin.integrations.figures.style import SETTINGS, save_figure
 from hero_plugin.integrations.files import write_text
@@ -91,13 +91,7 @@ def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
             f"{start.path}: a run of the plain {settings.title}, which has no plug-in to adapt; "
             "give --run the folder of a run with HERO"
         )
-    if not hasattr(settings, "query_features") and config.query_features:
-        raise UserError(f"--query-features is for the DETRs, {start.path} is a run of {settings.title}")
-    if getattr(settings, "query_features", None) and config.words:
-        raise UserError(f"{start.path} was trained on queries' features; give --query-features, not --words")
-    given = {name: getattr(config, name) for name in ("features", "words", "query_features", "durations", "on_broken")}
-    changes = {name: value for name, value in given.items() if value}
-    settings = replace(settings, **changes, annotations_test=config.annotations_old or settings.annotations_test)
+    settings = with_sources(settings, config, config.annotations_old, start)
     if not settings.annotations_test:
         raise UserError(f"{start.path}: the run has no test sets; name some of old words with --annotations-old")
     return settings

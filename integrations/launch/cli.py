@@ -89,12 +89,11 @@ def choose(
         if known is not None:
             print(f"hero-plugin: {path} has HERO's weights, which a plain base cannot load", file=sys.stderr)
         return None, "--without-hero"
-    if known is None:
-        start = HeroConfig.paper() if config.paper else HeroConfig()
-        chosen = over(start, flags)
-        return chosen, "the defaults" if chosen == HeroConfig() else "the flags"
-    chosen = over(known, flags)
-    return chosen, str(path) if chosen == known else f"{path} and the flags"
+    if known is not None:
+        chosen = over(known, flags)
+        return chosen, str(path) if chosen == known else f"{path} and the flags"
+    chosen = over(HeroConfig.paper(), flags) if config.paper else config.hero
+    return chosen, "the defaults" if chosen == HeroConfig() else "the flags"
 
 
 def over(start: HeroConfig, flags: Sequence[str]) -> HeroConfig:
