@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -39,6 +40,16 @@ def temporal_iou(pred: Array, truth: Array) -> Array:
     inside = np.minimum(pred[..., 1], truth[..., 1]) - np.maximum(pred[..., 0], truth[..., 0])
     hull = np.maximum(pred[..., 1], truth[..., 1]) - np.minimum(pred[..., 0], truth[..., 0])
     return np.where(hull > 0, np.maximum(inside, 0.0) / np.where(hull > 0, hull, 1.0), 0.0)
+
+
+def nearest_iou(moments: np.ndarray, truths: Sequence[Sequence[tuple[float, float]]]) -> np.ndarray:
+    """Overlap of each moment with the annotated one nearest to it. moments: (Q, 2); truths: Q of one or more -> (Q,).
+
+    >>> nearest_iou(np.array([[0.0, 10.0]]), [[(20.0, 30.0), (5.0, 10.0)]])
+    array([0.5])
+    """
+    pairs = zip(moments, truths, strict=True)
+    return np.asarray([temporal_iou(moment, np.asarray(truth)).max() for moment, truth in pairs], dtype=np.float64)
 
 
 def recall_at(ious: Array, threshold: float) -> float:

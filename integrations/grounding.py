@@ -13,7 +13,7 @@ from hero_plugin.integrations.loading import batches
 from hero_plugin.integrations.precision import Amp, autocast
 from hero_plugin.integrations.sampler import length_sorted
 from hero_plugin.integrations.task import Scores, Task
-from hero_plugin.metrics import recall_at, scores_of, temporal_iou
+from hero_plugin.metrics import nearest_iou, recall_at, scores_of
 
 
 @dataclass
@@ -83,12 +83,9 @@ def overlaps(task: Task, items: Sequence[Any], grounded: Grounded) -> np.ndarray
 
     Queries without annotation are left out. -> (annotated queries,)
     """
-    best = [
-        temporal_iou(grounded.moments[index, 0], np.asarray(truth)).max()
-        for index, truth in enumerate(map(task.truth, items))
-        if len(truth)
-    ]
-    return np.asarray(best, dtype=np.float64)
+    truths = [task.truth(item) for item in items]
+    annotated = [index for index, truth in enumerate(truths) if len(truth)]
+    return nearest_iou(grounded.moments[annotated, 0], [truths[index] for index in annotated])
 
 
 CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))

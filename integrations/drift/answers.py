@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab.rewording import is_reworded, original_key, rewording_of
-from hero_plugin.metrics import temporal_iou
+from hero_plugin.metrics import nearest_iou
 
-__all__ = ["Answers", "Originals", "answers_of", "overlap_with", "with_originals"]
+__all__ = ["Answers", "Originals", "answers_of", "with_originals"]
 
 Unseen = Callable[[Record], Sequence[str]]
 """The words of a query that training never had."""
@@ -65,7 +65,9 @@ def answers_of(records: Sequence[Record], moments: np.ndarray, unseen: Unseen) -
     rows = [row for row, record in enumerate(records) if record.moments]
     kept = [records[row] for row in rows]
     found = np.asarray(moments, dtype=np.float64).reshape(-1, 2)[rows]
-    return Answers(kept, [tuple(unseen(record)) for record in kept], found, overlap_with(kept, found))
+    return Answers(
+        kept, [tuple(unseen(record)) for record in kept], found, nearest_iou(found, [record.moments for record in kept])
+    )
 
 
 def with_originals(answers: Answers, originals: Sequence[Record], moments: np.ndarray) -> Answers:
@@ -79,13 +81,5 @@ def with_originals(answers: Answers, originals: Sequence[Record], moments: np.nd
         return answers
     reworded = [answers.records[row] for row in rows]
     found = np.asarray(moments, dtype=np.float64)[[known[original_key(record)] for record in reworded]]
-    pairs = Originals(np.asarray(rows), found, overlap_with(reworded, found))
+    pairs = Originals(np.asarray(rows), found, nearest_iou(found, [record.moments for record in reworded]))
     return Answers(answers.records, answers.unseen, answers.moments, answers.ious, pairs)
-
-
-def overlap_with(records: Iterable[Record], moments: np.ndarray) -> np.ndarray:
-    """(Q, 2) moments -> (Q,) their overlap with the nearest annotated moment."""
-    best = [
-        temporal_iou(moment, np.asarray(record.moments)).max() for record, moment in zip(records, moments, strict=True)
-    ]
-    return np.asarray(best, dtype=np.float64)
