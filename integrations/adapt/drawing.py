@@ -29,7 +29,7 @@ def draw(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list
 
 def mixed(new: Sequence[Item], old: Sequence[Sequence[Item]], total: int, share: float, seed: int) -> list[Item]:
     """A list of ``total`` items, a ``share`` of them old: as many of each list of old ones, whatever its length."""
-    replayed = round(total * share / len(old)) if old else 0
+    replayed = min(round(total * share / len(old)), total // len(old)) if old else 0
     items = _rounds(new, total - replayed * len(old), seed)
     for each in old:
         items += _rounds(each, replayed, seed)

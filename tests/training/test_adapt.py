@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hero_plugin.integrations import commands
@@ -242,6 +242,7 @@ def test_a_draw_parts_the_items_and_depends_on_the_seed_alone(size, count, seed)
 
 
 @given(st.integers(1, 9), st.lists(st.integers(1, 9), max_size=3), st.integers(1, 60), st.floats(0, 0.9))
+@example(1, [1, 1, 1], 2, 0.875)  # a step has no room for one of each
 def test_old_queries_have_their_share_and_every_query_comes_round(new, old, total, share):
     lists = [[f"old {place}"] * size for place, size in enumerate(old)]
     items = mixed([f"new {place}" for place in range(new)], lists, total, share, 0)
