@@ -27,7 +27,7 @@ def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], dry_
     script = next((word for word in words[1:] if not word.startswith("-")), None)
     if script is None or not (repository / script).is_file():
         raise UserError(f"{repository} has no shell script {script!r}")
-    flags = absolute_repo(flags, repository)
+    flags = [*flags, "--repo", str(repository)]  # the last one counts; a relative one would not hold where it runs
     with tempfile.TemporaryDirectory(prefix="hero-plugin-") as folder:
         for name in INTERPRETERS:
             interpreter = Path(folder, name)
@@ -52,16 +52,3 @@ def interpreter_script(flags: Sequence[str]) -> str:
         f'  *) exec {shlex.quote(sys.executable)} "$@" ;;\n'
         "esac\n"
     )
-
-
-def absolute_repo(flags: Sequence[str], repository: Path) -> list[str]:
-    """The flags with ``--repo`` as an absolute path: the script runs in another folder than this command."""
-    kept, skip = [], False
-    for word in flags:
-        if skip:
-            skip = False
-        elif word == "--repo":
-            skip = True
-        elif not word.startswith("--repo="):
-            kept.append(word)
-    return ["--repo", str(repository), *kept]

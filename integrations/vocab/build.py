@@ -24,13 +24,13 @@ from hero_plugin.integrations.vocab.building import Builder, Journal, Limits, ch
 from hero_plugin.integrations.vocab.chat import Chat, ChatConfig
 from hero_plugin.integrations.vocab.checking import CheckConfig, Checks, Files, make_checks
 from hero_plugin.integrations.vocab.decisions import Undecided, apply_decisions, load_decisions
-from hero_plugin.integrations.vocab.rewording import reworded_record
+from hero_plugin.integrations.vocab.rewording import is_reworded, reworded_record
 from hero_plugin.integrations.vocab.sources import Paraphrases, Source
 from hero_plugin.integrations.vocab.swaps import WordSwaps
 from hero_plugin.integrations.vocab.thesaurus import LexiconThesaurus, WordNetThesaurus
 from hero_plugin.integrations.vocab.wordnet import open_wordnet
 
-__all__ = ["ApplyConfig", "BuildConfig", "apply", "build", "manifest_path"]
+__all__ = ["ApplyConfig", "BuildConfig", "apply", "build", "manifest_path", "read_built"]
 
 _KEEPS_LINKS = {"charades-sta": "captions"}
 """Charades-STA text has no place for the link to the original query."""
@@ -84,8 +84,7 @@ def manifest_path(output: Path) -> Path:
 
 def build(config: BuildConfig) -> None:
     """Run the command. Raises Interrupted where it was stopped; the journal then holds what is done."""
-    if config.output.exists() and (not config.overwrite or config.output.resolve() == config.input.resolve()):
-        raise UserError(f"{config.output} exists already: add --overwrite, or name another file (never the input)")
+    _claim(config)
     report = ReadReport()
     with bar(f"reading {config.input.name}") as progress:
         records = read_annotations(
@@ -172,14 +171,9 @@ class ApplyConfig:
 
 def apply(config: ApplyConfig) -> None:
     """Run the command."""
-    if config.output.exists() and (not config.overwrite or config.output.resolve() == config.input.resolve()):
-        raise UserError(f"{config.output} exists already: add --overwrite, or name another file (never the input)")
+    _claim(config)
     report = ReadReport()
-    built = read_annotations(config.input, on_outside="keep", report=report)
-    if not any(REWORDED in record.extra for record in built):
-        raise UserError(
-            f"{config.input} has no links to original queries: expected a file of `hero-plugin vocab build`"
-        )
+    built = read_built(config.input, report)
     checks = make_checks(config.check)
     kept, decided = _decide(built, config.decisions, config.undecided, checks, ())
     write_annotations(kept, config.output, format=report.format)
@@ -189,6 +183,20 @@ def apply(config: ApplyConfig) -> None:
     _finish(config.output, report.format, manifest)
     print(f"{config.output}: {len(kept)} of {len(built)} rewordings")
     _print(manifest)
+
+
+def read_built(path: Path, report: ReadReport | None = None) -> list[Record]:
+    """The queries of a file that `vocab build` made. Raises ``UserError`` where none has a link to its original."""
+    records = read_annotations(path, on_outside="keep", report=report)
+    if not any(map(is_reworded, records)):
+        raise UserError(f"{path} has no links to original queries: expected a file of `hero-plugin vocab build`")
+    return records
+
+
+def _claim(config: BuildConfig | ApplyConfig) -> None:
+    """Raise ``UserError`` where the output would take the place of a file that was not given up."""
+    if config.output.exists() and (not config.overwrite or config.output.resolve() == config.input.resolve()):
+        raise UserError(f"{config.output} exists already: add --overwrite, or name another file (never the input)")
 
 
 def _source(config: BuildConfig, checks: Checks) -> Source:

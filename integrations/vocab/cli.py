@@ -14,12 +14,12 @@ from rich.console import Console
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.annotations.sentences import read_sentences
 from hero_plugin.integrations.data_cli import bar
-from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.problems import DataError, Problem
-from hero_plugin.integrations.records import REWORDED, Record
+from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab import build as building
 from hero_plugin.integrations.vocab.build import ApplyConfig, BuildConfig
+from hero_plugin.integrations.vocab.rewording import is_reworded
 from hero_plugin.integrations.vocab.tokenizers import TOKENIZERS, open_tokenizer
 
 __all__ = ["COMMANDS", "command"]
@@ -102,10 +102,8 @@ def review(*, input: Path, output: Path) -> None:
     from hero_plugin.integrations.vocab.building import checksum
     from hero_plugin.integrations.vocab.review import review_page
 
-    records = read_annotations(input, on_outside="keep")
-    number = sum(REWORDED in record.extra for record in records)
-    if not number:
-        raise UserError(f"{input} has no links to original queries: expected a file of `hero-plugin vocab build`")
+    records = building.read_built(input)
+    number = sum(map(is_reworded, records))
     write_text(output, review_page(records, input.name, checksum(input)))
     print(f"{output}: {number} rewordings; open it in a browser")
 

@@ -13,7 +13,7 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import REWORDED, Record
 from hero_plugin.integrations.vocab.filters import Filter, Unseen, first_reason
 from hero_plugin.integrations.vocab.query import make_query
-from hero_plugin.integrations.vocab.rewording import reworded_record
+from hero_plugin.integrations.vocab.rewording import original_record, reworded_record
 from hero_plugin.integrations.vocab.sources import paraphrase
 from hero_plugin.integrations.vocab.tagging import Tagger
 
@@ -65,7 +65,7 @@ def apply_decisions(
     counts: Counter[str] = Counter(accepted=0, edited=0, rejected=0, undecided=0, edits_turned_down=0)
     complaints: list[str] = []
     by_video: dict[str, list[Record]] = {}
-    for record in originals or map(_original, built):
+    for record in originals or map(original_record, built):
         by_video.setdefault(record.video_id, []).append(record)
     for record in built:
         if REWORDED not in record.extra:
@@ -83,7 +83,7 @@ def apply_decisions(
             counts["accepted"] += 1
             kept.append(record)
         else:
-            original = _original(record)
+            original = original_record(record)
             query = make_query(original, by_video[record.video_id], tagger)
             edited = paraphrase(query, decision.sentence)
             why = first_reason(filters, query, edited) if edited else ("edit", "it is the original sentence")
@@ -101,12 +101,3 @@ def apply_decisions(
         first = ", ".join(sorted(unknown)[:3])
         raise UserError(f"{len(unknown)} decisions are about rewordings that are not in this file, such as {first}")
     return kept, counts, complaints
-
-
-def _original(record: Record) -> Record:
-    """The record of the query that a reworded one comes from."""
-    link = record.extra.get(REWORDED)
-    if link is None:
-        return record
-    extra = {key: value for key, value in record.extra.items() if key != REWORDED}
-    return record.replace(query_id=link["query"], sentence=link["sentence"], extra=extra)

@@ -14,6 +14,7 @@ __all__ = [
     "is_reworded",
     "original_key",
     "original_query",
+    "original_record",
     "original_records",
     "reworded_record",
     "rewording_of",
@@ -90,15 +91,22 @@ def original_key(record: Record) -> tuple[str, str, str]:
     return record.video_id, link["query"], link["sentence"]
 
 
+def original_record(record: Record) -> Record:
+    """The query that this one rewords, as its link has it: same video and moments; itself where it rewords none."""
+    if not is_reworded(record):
+        return record
+    _, query, sentence = original_key(record)
+    extra = {name: value for name, value in record.extra.items() if name != REWORDED}
+    return replace(record, query_id=query, sentence=sentence, extra=extra)
+
+
 def original_records(records: Iterable[Record]) -> list[Record]:
-    """The queries that these reword, each once, as their links have them: same video, same moments."""
+    """The queries that these reword, each once."""
     found: dict[tuple[str, str, str], Record] = {}
     for record in records:
-        if is_reworded(record) and original_key(record) not in found:
-            _, query, sentence = key = original_key(record)
-            extra = {name: value for name, value in record.extra.items() if name != REWORDED}
-            found[key] = replace(record, query_id=query, sentence=sentence, extra=extra)
-    return list(found.values())
+        if is_reworded(record):
+            found.setdefault(original_key(record), record)
+    return [original_record(record) for record in found.values()]
 
 
 def rewording_of(record: Record) -> Rewording | None:
