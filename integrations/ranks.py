@@ -1,0 +1,45 @@
+"""Which of how many processes this one is, as ``torchrun`` says in the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from hero_plugin.integrations.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A process among those that work together; ``Rank()`` is one alone.
+
+    Attributes:
+        index: 0 to size - 1, over all machines.
+        size: how many processes there are.
+        local: 0 and up on this machine, the number of its GPU.
+    """
+
+    index: int = 0
+    size: int = 1
+    local: int = 0
+
+    @classmethod
+    def of_this_process(cls) -> Rank:
+        """What ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK`` say; alone where they are not set.
+
+        Raises:
+            UserError: they say what cannot be.
+        """
+        said = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+        try:
+            rank = cls(*(int(value or default) for value, default in zip(said.values(), (0, 1, 0), strict=True)))
+        except ValueError:
+            rank = cls(-1)
+        if not 0 <= rank.index < rank.size:
+            shown = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
+            raise UserError(f"{shown} is no process of any group; torchrun sets these, or nothing does")
+        return rank
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what only one may write."""
+        return self.index == 0
