@@ -34,6 +34,8 @@ class Agreement:
         if not isinstance(rewording, Swap):
             return _forms_differ(query, rewording)
         new = rewording.changes[0].new
+        if rewording.curated:
+            return self._number(query, rewording, new) if rewording.pos == "n" and new not in SOMEBODY else None
         if new in SOMEBODY:
             return self._pronoun(query, rewording)
         tag = "VB" if rewording.tag == "VBP" else rewording.tag
@@ -55,25 +57,29 @@ class Agreement:
         return "a pronoun before a noun or a pronoun" if after[:2] in ("NN", "PR") else None
 
     @staticmethod
-    def _noun(query: Query, swap: Swap, new: str) -> str | None:
+    def _number(query: Query, swap: Swap, new: str) -> str | None:
+        """A word that is not counted stands for no plural that the query counts, and takes no article."""
         place, head = swap.place, new.split()[-1]
-        phrase = []  # from the determiner to the noun
-        for back in range(place - 1, max(-1, place - 4), -1):
-            phrase.append(query.words[back])
-            if query.tags[back] not in ("JJ", "NN", "CD", "VBN", "VBG"):
-                break
+        phrase = _from_determiner(query, place)
         after = query.words[place + 1] if place + 1 < len(query.words) else ""
-        was_mass = swap.tag == "NN" and is_mass(swap.base)
-        if swap.tag == "NNS" and new == swap.new_base:  # a plural became a word that is not counted
+        is_plural = "NNS" in forms(head) if swap.curated else new != swap.new_base
+        if swap.tag == "NNS" and not is_plural:  # a plural became a word that is not counted
             later = set(query.words[place + 1 :])
             if after in _PLURAL_NEXT or _COUNTED & set(phrase) or {"they", "them"} & later:
                 return f"{new} is not a plural"
-        elif swap.tag == "NN" and is_mass(head) and not was_mass and _ONE & set(phrase):
+        elif swap.tag == "NN" and is_mass(head) and not is_mass(swap.base) and _ONE & set(phrase):
             return f"{new} takes no article"
-        elif (
+        return None
+
+    def _noun(self, query: Query, swap: Swap, new: str) -> str | None:
+        if (reason := self._number(query, swap, new)) is not None:
+            return reason
+        place, head = swap.place, new.split()[-1]
+        after = query.words[place + 1] if place + 1 < len(query.words) else ""
+        if (
             swap.tag == "NN"
             and not is_mass(head)
-            and was_mass
+            and is_mass(swap.base)
             and not ({"DT", "PRP$"} & set(query.tags[max(0, place - 3) : place]))
         ):
             return f"{new} needs an article"
@@ -104,6 +110,16 @@ class Agreement:
 
     def describe(self) -> dict[str, Any]:
         return {"verb_frames": self._wordnet is not None}
+
+
+def _from_determiner(query: Query, place: int) -> list[str]:
+    """The words before a noun, back to its determiner."""
+    phrase = []
+    for back in range(place - 1, max(-1, place - 4), -1):
+        phrase.append(query.words[back])
+        if query.tags[back] not in ("JJ", "NN", "CD", "VBN", "VBG"):
+            break
+    return phrase
 
 
 def _is_form(word: str, tag: str) -> bool:

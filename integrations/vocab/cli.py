@@ -17,8 +17,10 @@ from hero_plugin.integrations.data_cli import bar
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab import build as building
-from hero_plugin.integrations.vocab.build import ApplyConfig, BuildConfig
+from hero_plugin.integrations.vocab import apply_command, build_command
+from hero_plugin.integrations.vocab.apply_command import ApplyConfig
+from hero_plugin.integrations.vocab.build_command import BuildConfig
+from hero_plugin.integrations.vocab.built_file import read_built
 from hero_plugin.integrations.vocab.rewording import is_reworded
 from hero_plugin.integrations.vocab.tokenizers import TOKENIZERS, open_tokenizer
 
@@ -86,7 +88,7 @@ def build(config: Annotated[BuildConfig, tyro.conf.arg(name="")]) -> None:
     Each says a word that training never had, means the same as its original and keeps the original's moments.
     OUTPUT.manifest.json says how they came about. Ctrl-C stops; the same command with --resume goes on.
     """
-    building.build(config)
+    build_command.build(config)
 
 
 def review(*, input: Path, output: Path) -> None:
@@ -99,10 +101,10 @@ def review(*, input: Path, output: Path) -> None:
         input: A file that `vocab build` made.
         output: The HTML file to write.
     """
-    from hero_plugin.integrations.vocab.building import checksum
+    from hero_plugin.integrations.vocab.checksum import checksum
     from hero_plugin.integrations.vocab.review import review_page
 
-    records = building.read_built(input)
+    records = read_built(input)
     number = sum(map(is_reworded, records))
     write_text(output, review_page(records, input.name, checksum(input)))
     print(f"{output}: {number} rewordings; open it in a browser")
@@ -110,7 +112,7 @@ def review(*, input: Path, output: Path) -> None:
 
 def apply(config: Annotated[ApplyConfig, tyro.conf.arg(name="")]) -> None:
     """Apply a reviewer's decisions to a built file: accepted stay, rejected go, edited are checked anew."""
-    building.apply(config)
+    apply_command.apply(config)
 
 
 def sample(*, input: Files, output: Path, number: int = 200, seed: int = 0) -> None:

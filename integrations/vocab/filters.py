@@ -61,6 +61,8 @@ class KnownWords:
         self._frequency = frequency
 
     def reason(self, query: Query, rewording: Rewording) -> str | None:
+        if isinstance(rewording, Swap) and rewording.curated:
+            return None
         old = set(query.words)
         for change in rewording.changes:
             for word in tokenize(change.new):

@@ -39,6 +39,9 @@ class Similarity:
         if not isinstance(rewording, Swap):
             near = self._meaning.sentence_similarity(content(query.words), content(tokenize(rewording.sentence)))
             return None if near is not None and near >= self._sentence else f"another sentence ({_shown(near)})"
+        if rewording.curated:
+            blind = [word for word in tokenize(rewording.changes[0].new) if not self._meaning.knows(word)]
+            return f"no vector for {', '.join(blind)}" if blind else None
         near = self.of(rewording)
         least = self._word if rewording.relation == "synonym" else self._hypernym
         if near is None or near < least + (self._rarer if rewording.rank else 0.0):

@@ -24,7 +24,7 @@ class Protected:
         self._wordnet = wordnet
 
     def reason(self, query: Query, rewording: Rewording) -> str | None:
-        if not isinstance(rewording, Swap):
+        if not isinstance(rewording, Swap) or rewording.curated:
             return None
         place, word = rewording.place, query.words[rewording.place]
         if rewording.base in NEVER_SWAPPED or (rewording.pos == "v" and rewording.base in FIXED_VERBS):

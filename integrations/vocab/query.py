@@ -39,6 +39,8 @@ class Query:
                 capital = False
             else:
                 end += len(self.sentence[end:]) - len(self.sentence[end:].lstrip())
+                if not self.sentence[end : end + 1].isalnum():  # nothing, or a full stop
+                    pieces[-1] = pieces[-1].rstrip()
             done = end
         return "".join(pieces) + self.sentence[done:]
 

@@ -31,9 +31,11 @@ class Change:
     old: str
     new: str
     kind: str
-    """"synonym", "hypernym", "spelling" or "paraphrase"."""
+    """"synonym", "hypernym" or "spelling" for one word, "phrase" for an expression of several, or "paraphrase"."""
     pos: str = ""
     """noun, verb or adjective, where one word was swapped for another."""
+    part: str = ""
+    """What the words are about: "person", "thing", "action", or "circumstance" (how, where, when); "" where unknown."""
     similarity: float | None = None
     """Cosine of the two words' vectors, or of the two sentences' for a paraphrase."""
 
@@ -46,20 +48,38 @@ class Rewording:
     changes: tuple[Change, ...]
     unseen: tuple[str, ...] = ()
     """Its words that the training vocabulary lacks."""
+    source: str = ""
+    """Where it came from, if there were several sources."""
 
     @property
     def kind(self) -> str:
         """The kind of its changes; "mixed" where they differ."""
-        kinds = {change.kind for change in self.changes}
-        return kinds.pop() if len(kinds) == 1 else "mixed"
+        return _common(change.kind for change in self.changes)
+
+    @property
+    def part(self) -> str:
+        """What its changes are about; "mixed" where they differ, "" where that is not known."""
+        return _common(change.part for change in self.changes)
 
     def to_json(self) -> dict[str, Any]:
         changes = [{key: value for key, value in asdict(c).items() if value not in ("", None)} for c in self.changes]
-        return {"sentence": self.sentence, "kind": self.kind, "unseen": list(self.unseen), "changes": changes}
+        facts = {"sentence": self.sentence, "kind": self.kind, "unseen": list(self.unseen), "changes": changes}
+        return {**facts, **({"source": self.source} if self.source else {})}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rewording:
-        return cls(value["sentence"], tuple(Change(**c) for c in value["changes"]), tuple(value["unseen"]))
+        return cls(
+            value["sentence"],
+            tuple(Change(**c) for c in value["changes"]),
+            tuple(value["unseen"]),
+            value.get("source", ""),
+        )
+
+
+def _common(labels: Iterable[str]) -> str:
+    """The one label that all have, or "mixed"."""
+    found = set(labels)
+    return found.pop() if len(found) == 1 else "mixed"
 
 
 def reworded_record(original: Record, rewording: Rewording, number: int, source: str) -> Record:
@@ -70,7 +90,7 @@ def reworded_record(original: Record, rewording: Rewording, number: int, source:
     facts = rewording.to_json()
     del facts["sentence"]
     identity = f"{original.query_id}~{number}"
-    link = {"id": identity, "query": original.query_id, "sentence": original.sentence, "source": source, **facts}
+    link = {"id": identity, "query": original.query_id, "sentence": original.sentence, **facts, "source": source}
     extra = {key: value for key, value in original.extra.items() if key not in (*_OF_ANOTHER_SENTENCE, "qid")}
     return replace(original, query_id=identity, sentence=rewording.sentence, extra={**extra, REWORDED: link})
 

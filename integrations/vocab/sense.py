@@ -24,7 +24,7 @@ class Sense:
         self._judge, self._chance, self._own, self._ranks = judge, chance, own, ranks
 
     def reason(self, query: Query, rewording: Rewording) -> str | None:
-        if not isinstance(rewording, Swap):
+        if not isinstance(rewording, Swap) or rewording.curated:
             return None
         if self._judge is None:
             return None if rewording.rank < self._ranks else "not the commonest sense"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from hero_plugin.integrations.vocab.query import Query
 from hero_plugin.integrations.vocab.rewording import Change, Rewording
 from hero_plugin.integrations.words import tokenize
 
-__all__ = ["Paraphrases", "Source", "differences", "paraphrase"]
+__all__ = ["Paraphrases", "Source", "Together", "differences", "paraphrase"]
 
 
 class Source(Protocol):
@@ -27,6 +28,23 @@ class Source(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What the manifest says of it."""
+
+
+class Together:
+    """Several sources as one; each rewording says which it came from, the first where several propose it."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self.name = ", ".join(source.name for source in sources)
+        self.jobs = max(getattr(source, "jobs", 1) for source in sources)
+
+    def propose(self, query: Query) -> Iterator[Rewording]:
+        for source in self._sources:
+            for rewording in source.propose(query):
+                yield replace(rewording, source=source.name)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "several", "sources": [source.describe() for source in self._sources]}
 
 
 def paraphrase(query: Query, sentence: str) -> Rewording | None:

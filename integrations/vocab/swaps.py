@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -17,6 +18,11 @@ __all__ = ["SOMEBODY", "Swap", "WordSwaps", "combine"]
 _POS = {"N": "n", "V": "v", "J": "a"}
 _NAMES = {"n": "noun", "v": "verb", "a": "adjective"}
 _TAGS = ("NN", "NNS", "VB", "VBP", "VBZ", "VBG", "VBD", "VBN", "JJ")
+COMBINATIONS = 24
+"""Of a query with thirty swaps there are hundreds of pairs; the choice among them needs a few."""
+_PERSONS = """person human people man woman boy girl kid child baby toddler teenager adult lady guy gentleman friend
+player athlete team crowd audience instructor coach worker dancer singer someone"""
+PERSONS = frozenset(_PERSONS.split())
 SOMEBODY = frozenset({"somebody", "someone", "anybody", "everybody", "nobody", "anyone"})
 """Pronouns that WordNet lists among the synonyms of "person"; they stand without an article."""
 
@@ -34,6 +40,13 @@ class Swap(Rewording):
     rank: int = 0
     edits: tuple[tuple[int, str], ...] = ()
     """(place of a word, what stands there now): the word itself, and its article."""
+    curated: bool = False
+    """A person wrote it down with the conditions under which it holds: no statistics need judge it."""
+
+    @property
+    def places(self) -> frozenset[int]:
+        """The words that it touches."""
+        return frozenset(place for place, _ in self.edits)
 
 
 class WordSwaps:
@@ -79,9 +92,15 @@ def _swap(
     if before in ("a", "an"):
         edits.insert(0, (place - 1, "" if new in SOMEBODY else article(new)))
     kind = "spelling" if relation == "synonym" and _is_spelling(base, new_base) else relation
-    change = Change(query.words[place], new, kind, _NAMES[pos])
+    change = Change(query.words[place], new, kind, _NAMES[pos], _part(base, pos))
     sentence = query.with_words(dict(edits))
-    return Swap(sentence, (change,), (), place, tag, pos, base, new_base, relation, rank, tuple(edits))
+    return Swap(sentence, (change,), (), "", place, tag, pos, base, new_base, relation, rank, tuple(edits))
+
+
+def _part(base: str, pos: str) -> str:
+    if pos == "n":
+        return "person" if base in PERSONS else "thing"
+    return "action" if pos == "v" else "circumstance"
 
 
 def _is_spelling(one: str, other: str) -> bool:
@@ -99,11 +118,22 @@ def _skeleton(word: str) -> str:
 
 
 def combine(query: Query, swaps: Sequence[Swap], size: int) -> Iterator[Rewording]:
-    """Rewordings that make several accepted swaps at once, at most one a word."""
-    best: dict[int, Swap] = {}
-    for swap in swaps:
-        best.setdefault(swap.place, swap)
+    """Rewordings that make several accepted swaps at once, which touch different words.
+
+    Of each number of swaps no more than COMBINATIONS, in an order that hangs on the words alone.
+    """
     for number in range(2, size + 1):
-        for group in combinations(best.values(), number):
+        groups = [
+            group
+            for group in combinations(swaps, number)
+            if sum(len(swap.places) for swap in group) == len(frozenset().union(*(swap.places for swap in group)))
+        ]
+        for group in sorted(groups, key=_lot)[:COMBINATIONS]:
             edits = dict(edit for swap in group for edit in swap.edits)
-            yield Rewording(query.with_words(edits), tuple(change for swap in group for change in swap.changes))
+            sources = ", ".join(dict.fromkeys(swap.source for swap in group if swap.source))
+            changes = tuple(change for swap in group for change in swap.changes)
+            yield Rewording(query.with_words(edits), changes, source=sources)
+
+
+def _lot(group: Sequence[Swap]) -> bytes:
+    return hashlib.sha256(" ".join(swap.sentence for swap in group).encode()).digest()

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.building import checksum
+from hero_plugin.integrations.vocab.checksum import checksum
 from hero_plugin.integrations.vocab.decisions import load_decisions
 from hero_plugin.integrations.vocab.review import review_page
 from hero_plugin.integrations.vocab.rewording import Change, Rewording, reworded_record

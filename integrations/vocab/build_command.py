@@ -1,12 +1,11 @@
-"""`hero-plugin vocab build` and `apply`: open-vocabulary rewordings of an annotation file, with their manifest."""
+"""`hero-plugin vocab build`: open-vocabulary rewordings of an annotation file, with their manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,25 +16,31 @@ from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.annotations.detect import format_name
 from hero_plugin.integrations.data_cli import bar
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
-from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.building import Builder, Journal, Limits, checksum, choose
+from hero_plugin.integrations.records import REWORDED
+from hero_plugin.integrations.vocab.apply_command import decide
+from hero_plugin.integrations.vocab.builder import Builder
+from hero_plugin.integrations.vocab.built_file import claim, finish, show, summary
 from hero_plugin.integrations.vocab.chat import Chat, ChatConfig
 from hero_plugin.integrations.vocab.checking import CheckConfig, Checks, Files, make_checks
-from hero_plugin.integrations.vocab.decisions import Undecided, apply_decisions, load_decisions
-from hero_plugin.integrations.vocab.rewording import is_reworded, reworded_record
-from hero_plugin.integrations.vocab.sources import Paraphrases, Source
+from hero_plugin.integrations.vocab.checksum import checksum
+from hero_plugin.integrations.vocab.choice import Limits, choose
+from hero_plugin.integrations.vocab.decisions import Undecided
+from hero_plugin.integrations.vocab.journal import Journal
+from hero_plugin.integrations.vocab.phrase_swaps import PhraseSwaps
+from hero_plugin.integrations.vocab.phrasebook import PHRASEBOOK, read_phrasebook
+from hero_plugin.integrations.vocab.rewording import reworded_record
+from hero_plugin.integrations.vocab.sources import Paraphrases, Source, Together
 from hero_plugin.integrations.vocab.swaps import WordSwaps
 from hero_plugin.integrations.vocab.thesaurus import LexiconThesaurus, WordNetThesaurus
 from hero_plugin.integrations.vocab.wordnet import open_wordnet
 
-__all__ = ["ApplyConfig", "BuildConfig", "apply", "build", "manifest_path", "read_built"]
+__all__ = ["BuildConfig", "build"]
 
 _KEEPS_LINKS = {"charades-sta": "captions"}
 """Charades-STA text has no place for the link to the original query."""
 
-SourceName = Literal["lexicon", "wordnet", "chat", "paraphrases"]
+SourceName = Literal["phrasebook", "lexicon", "wordnet", "chat", "paraphrases"]
 Relation = Literal["synonym", "hypernym"]
 
 
@@ -49,8 +54,11 @@ class BuildConfig:
     output: Path
     """The file to write; OUTPUT.manifest.json comes with it."""
     check: Annotated[CheckConfig, tyro.conf.arg(name="")]
-    source: SourceName = "lexicon"
-    """Where rewordings come from: a lexicon file, WordNet, a language model, or a file of ready paraphrases."""
+    source: tuple[SourceName, ...] = ("lexicon",)
+    """Where rewordings come from, one or several: the package's phrasebook, a lexicon file, WordNet, a language model,
+    a file of ready paraphrases."""
+    phrasebook: Path = PHRASEBOOK
+    """Another phrasebook, for --source phrasebook."""
     lexicon: Path | None = None
     """JSON of words and their synonyms, for --source lexicon."""
     relations: tuple[Relation, ...] = ("synonym",)
@@ -78,13 +86,9 @@ class BuildConfig:
     """Replace an existing output."""
 
 
-def manifest_path(output: Path) -> Path:
-    return output.with_name(output.name + ".manifest.json")
-
-
 def build(config: BuildConfig) -> None:
     """Run the command. Raises Interrupted where it was stopped; the journal then holds what is done."""
-    _claim(config)
+    claim(config.output, config.input, config.overwrite)
     report = ReadReport()
     with bar(f"reading {config.input.name}") as progress:
         records = read_annotations(
@@ -122,7 +126,7 @@ def build(config: BuildConfig) -> None:
     counts: Counter[str] = sum((each for _, each in rows), Counter())
     counts.update(left_out)
     built = [
-        reworded_record(record, rewording, number, source.name)
+        reworded_record(record, rewording, number, rewording.source or source.name)
         for record, rewordings in zip(records, chosen, strict=True)
         for number, rewording in enumerate(rewordings, 1)
     ]
@@ -131,133 +135,43 @@ def build(config: BuildConfig) -> None:
         raise UserError(f"no rewording passed ({most}); journal: {journal.path}; another source, or looser filters?")
     decided: dict[str, Any] | None = None
     if config.decisions is not None:
-        built, decided = _decide(built, config.decisions, config.undecided, checks, records)
+        built, decided = decide(built, config.decisions, config.undecided, checks, records)
     write_annotations(built, config.output, format=target)
     manifest = {
         **facts,
         "seed": config.seed,
-        "limits": {"per_query": config.limits.per_query, "per_word": config.limits.per_word},
-        "max_changes": config.limits.max_changes,
+        "limits": asdict(config.limits),
         "queries": len(records),
         "queries_left_out": len(report.dropped),
         "turned_down": {name: counts[name] for name in sorted(counts) if name != "proposed"},
         "proposed": counts["proposed"],
         "passed": sum(len(passed) for passed, _ in rows),
         "decisions": decided,
-        **_summary(built),
+        **summary(built),
     }
-    _finish(config.output, target, manifest)
+    finish(config.output, target, manifest)
     journal.close(remove=True)
     print(f"{config.output}: {len(built)} rewordings of {len({r.extra[REWORDED]['query'] for r in built})} queries")
-    _print(manifest)
-
-
-@dataclass(frozen=True)
-class ApplyConfig:
-    """Apply a reviewer's decisions to a built file: accepted stay, rejected go, edited are checked anew."""
-
-    input: Path
-    """A file that `vocab build` made."""
-    decisions: Path
-    """What the review page exported."""
-    output: Path
-    """The file to write, with a manifest."""
-    check: Annotated[CheckConfig, tyro.conf.arg(name="")]
-    undecided: Undecided = "keep"
-    """What becomes of rewordings without a decision."""
-    overwrite: bool = False
-    """Replace an existing output."""
-
-
-def apply(config: ApplyConfig) -> None:
-    """Run the command."""
-    _claim(config)
-    report = ReadReport()
-    built = read_built(config.input, report)
-    checks = make_checks(config.check)
-    kept, decided = _decide(built, config.decisions, config.undecided, checks, ())
-    write_annotations(kept, config.output, format=report.format)
-    before = manifest_path(config.input)
-    manifest = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else dict(checks.facts)
-    manifest |= {"decisions": decided, **_summary(kept)}
-    _finish(config.output, report.format, manifest)
-    print(f"{config.output}: {len(kept)} of {len(built)} rewordings")
-    _print(manifest)
-
-
-def read_built(path: Path, report: ReadReport | None = None) -> list[Record]:
-    """The queries of a file that `vocab build` made. Raises ``UserError`` where none has a link to its original."""
-    records = read_annotations(path, on_outside="keep", report=report)
-    if not any(map(is_reworded, records)):
-        raise UserError(f"{path} has no links to original queries: expected a file of `hero-plugin vocab build`")
-    return records
-
-
-def _claim(config: BuildConfig | ApplyConfig) -> None:
-    """Raise ``UserError`` where the output would take the place of a file that was not given up."""
-    if config.output.exists() and (not config.overwrite or config.output.resolve() == config.input.resolve()):
-        raise UserError(f"{config.output} exists already: add --overwrite, or name another file (never the input)")
+    show(manifest)
 
 
 def _source(config: BuildConfig, checks: Checks) -> Source:
-    if config.source == "lexicon":
+    found = [_one_source(name, config, checks) for name in dict.fromkeys(config.source)]
+    return found[0] if len(found) == 1 else Together(found)
+
+
+def _one_source(name: SourceName, config: BuildConfig, checks: Checks) -> Source:
+    if name == "phrasebook":
+        return PhraseSwaps(read_phrasebook(config.phrasebook), config.phrasebook.name, checksum(config.phrasebook))
+    if name == "lexicon":
         if config.lexicon is None:
             raise UserError("--source lexicon needs --lexicon FILE (JSON of words and their synonyms)")
         return WordSwaps(LexiconThesaurus(config.lexicon, checksum(config.lexicon)), config.relations)
-    if config.source == "wordnet":
+    if name == "wordnet":
         wordnet = checks.wordnet or open_wordnet(config.check.wordnet)
         return WordSwaps(WordNetThesaurus(wordnet), config.relations)
-    if config.source == "chat":
+    if name == "chat":
         return Chat(config.chat, config.seed)
     if config.paraphrases is None:
         raise UserError("--source paraphrases needs --paraphrases FILE")
     return Paraphrases(config.paraphrases, checksum(config.paraphrases))
-
-
-def _decide(
-    built: Sequence[Record], file: Path, undecided: Undecided, checks: Checks, originals: Sequence[Record]
-) -> tuple[list[Record], dict[str, Any]]:
-    decisions = load_decisions(file)
-    kept, counts, complaints = apply_decisions(
-        built, decisions, checks.filters, checks.unseen, checks.tagger, undecided, originals
-    )
-    for complaint in complaints:
-        print(f"  edit turned down: {complaint}")
-    if not kept:
-        raise UserError(f"{file} leaves no rewording")
-    return kept, {
-        "file": file.name,
-        "sha256": checksum(file),
-        "undecided_are": undecided,
-        **dict(sorted(counts.items())),
-    }
-
-
-def _summary(built: Sequence[Record]) -> dict[str, Any]:
-    links = [record.extra[REWORDED] for record in built if REWORDED in record.extra]
-    words = Counter(word for link in links for word in link["unseen"])
-    return {
-        "rewordings": len(links),
-        "reworded_queries": len({link["query"] for link in links}),
-        "by_kind": dict(sorted(Counter(link["kind"] for link in links).items())),
-        "by_unseen_words": {str(n): c for n, c in sorted(Counter(len(link["unseen"]) for link in links).items())},
-        "new_words": len(words),
-        "most_used": dict(words.most_common(20)),
-    }
-
-
-def _finish(output: Path, target: str, manifest: dict[str, Any]) -> None:
-    manifest["output"] = {"file": output.name, "format": target, "sha256": checksum(output)}
-    write_text(manifest_path(output), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-
-
-def _print(manifest: dict[str, Any]) -> None:
-    if "proposed" in manifest:
-        down = ", ".join(f"{name} {count:,}" for name, count in manifest["turned_down"].items())
-        print(f"  {manifest['proposed']:,} proposed, {manifest['passed']:,} passed; turned down: {down}")
-    kinds = ", ".join(f"{count} {kind}" for kind, count in manifest["by_kind"].items())
-    words = ", ".join(f"{word} {count}" for word, count in list(manifest["most_used"].items())[:8])
-    print(f"  {kinds}; {manifest['new_words']} new words, most often {words}")
-    if manifest.get("decisions"):
-        numbers = {key: value for key, value in manifest["decisions"].items() if isinstance(value, int)}
-        print("  decisions: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in numbers.items()))

@@ -1,0 +1,66 @@
+"""A file that `vocab build` made, and the manifest beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hero_plugin.integrations.annotations import ReadReport, read_annotations
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.records import REWORDED, Record
+from hero_plugin.integrations.vocab.checksum import checksum
+from hero_plugin.integrations.vocab.rewording import is_reworded
+
+__all__ = ["claim", "finish", "manifest_path", "read_built", "show", "summary"]
+
+
+def manifest_path(output: Path) -> Path:
+    return output.with_name(output.name + ".manifest.json")
+
+
+def read_built(path: Path, report: ReadReport | None = None) -> list[Record]:
+    """The queries of a file that `vocab build` made. Raises ``UserError`` where none has a link to its original."""
+    records = read_annotations(path, on_outside="keep", report=report)
+    if not any(map(is_reworded, records)):
+        raise UserError(f"{path} has no links to original queries: expected a file of `hero-plugin vocab build`")
+    return records
+
+
+def claim(output: Path, input: Path, overwrite: bool) -> None:
+    """Raise ``UserError`` where the output would take the place of a file that was not given up."""
+    if output.exists() and (not overwrite or output.resolve() == input.resolve()):
+        raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input)")
+
+
+def summary(built: Sequence[Record]) -> dict[str, Any]:
+    links = [record.extra[REWORDED] for record in built if REWORDED in record.extra]
+    words = Counter(word for link in links for word in link["unseen"])
+    return {
+        "rewordings": len(links),
+        "reworded_queries": len({link["query"] for link in links}),
+        "by_kind": dict(sorted(Counter(link["kind"] for link in links).items())),
+        "by_unseen_words": {str(n): c for n, c in sorted(Counter(len(link["unseen"]) for link in links).items())},
+        "new_words": len(words),
+        "most_used": dict(words.most_common(20)),
+    }
+
+
+def finish(output: Path, target: str, manifest: dict[str, Any]) -> None:
+    manifest["output"] = {"file": output.name, "format": target, "sha256": checksum(output)}
+    write_text(manifest_path(output), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def show(manifest: dict[str, Any]) -> None:
+    if "proposed" in manifest:
+        down = ", ".join(f"{name} {count:,}" for name, count in manifest["turned_down"].items())
+        print(f"  {manifest['proposed']:,} proposed, {manifest['passed']:,} passed; turned down: {down}")
+    kinds = ", ".join(f"{count} {kind}" for kind, count in manifest["by_kind"].items())
+    words = ", ".join(f"{word} {count}" for word, count in list(manifest["most_used"].items())[:8])
+    print(f"  {kinds}; {manifest['new_words']} new words, most often {words}")
+    if manifest.get("decisions"):
+        numbers = {key: value for key, value in manifest["decisions"].items() if isinstance(value, int)}
+        print("  decisions: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in numbers.items()))
