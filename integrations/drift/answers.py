@@ -56,6 +56,11 @@ class Answers:
         """Of each query: the kind of its rewording."""
         return [found.kind if (found := rewording_of(record)) else "not reworded" for record in self.records]
 
+    @property
+    def parts(self) -> list[str]:
+        """Of each query: what its rewording changed, a person, a thing, an action or a circumstance; "" if unknown."""
+        return [found.part if (found := rewording_of(record)) else "not reworded" for record in self.records]
+
 
 def answers_of(records: Sequence[Record], moments: np.ndarray, unseen: Unseen) -> Answers:
     """Answers to those of the queries that are annotated.

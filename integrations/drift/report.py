@@ -155,15 +155,15 @@ def _both(trainings: Sequence[Answers]) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _masks(answers: Answers, rows: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The groups of some of the queries: all, by number of unseen words, and, of rewordings, by kind of change."""
+    """The groups of some of the queries: all, by unseen words, and, of rewordings, by kind of change and part."""
     yield "all", "all", np.ones(len(rows), dtype=bool)
     for group, where in by_unseen_words([len(answers.unseen[row]) for row in rows]).items():
         yield "unseen words", group, where
-    every = answers.changes
-    changes = [every[row] for row in rows]
-    if set(changes) != {"not reworded"}:
-        for group, where in by_label(changes).items():
-            yield "change", group, where
+    for by, every in (("change", answers.changes), ("part", answers.parts)):
+        labels = [every[row] for row in rows]
+        if not set(labels) <= {"not reworded", ""}:
+            for group, where in by_label([label or "unknown" for label in labels]).items():
+                yield by, group, where
 
 
 def _part(

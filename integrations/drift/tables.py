@@ -36,7 +36,9 @@ def caption(report: Mapping[str, Any]) -> str:
 
 
 def group_name(part: Mapping[str, Any]) -> str:
-    return f"{part['group']} unseen" if part["by"] == "unseen words" else part["group"]
+    if part["by"] == "unseen words":
+        return f"{part['group']} unseen"
+    return f"part: {part['group']}" if part["by"] == "part" else str(part["group"])
 
 
 def _scores_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
@@ -68,9 +70,11 @@ def _consistency_table(title: str, report: Mapping[str, Any], parts: Sequence[Ma
 
 
 def worth_a_row(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The groups that have queries, less those kinds of change that are all there is."""
+    """The groups that have queries, less those kinds of change, and those parts, that are all there is."""
     every = parts[0]["queries"]
-    return [part for part in parts if part["queries"] and not (part["by"] == "change" and part["queries"] == every)]
+    return [
+        part for part in parts if part["queries"] and (part["by"] not in ("change", "part") or part["queries"] != every)
+    ]
 
 
 def _add_models(

@@ -62,7 +62,7 @@ class Agreement:
         place, head = swap.place, new.split()[-1]
         phrase = _from_determiner(query, place)
         after = query.words[place + 1] if place + 1 < len(query.words) else ""
-        is_plural = "NNS" in forms(head) if swap.curated else new != swap.new_base
+        is_plural = _looks_plural(head) if swap.curated else new != swap.new_base
         if swap.tag == "NNS" and not is_plural:  # a plural became a word that is not counted
             later = set(query.words[place + 1 :])
             if after in _PLURAL_NEXT or _COUNTED & set(phrase) or {"they", "them"} & later:
@@ -120,6 +120,11 @@ def _from_determiner(query: Query, place: int) -> list[str]:
         if query.tags[back] not in ("JJ", "NN", "CD", "VBN", "VBG"):
             break
     return phrase
+
+
+def _looks_plural(noun: str) -> bool:
+    """ "garments", "gentlemen", but neither "attire" nor "footwear", whose plurals are themselves."""
+    return noun.endswith("s") or ("NNS" in forms(noun) and "NN" not in forms(noun))
 
 
 def _is_form(word: str, tag: str) -> bool:

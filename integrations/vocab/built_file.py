@@ -43,6 +43,8 @@ def summary(built: Sequence[Record]) -> dict[str, Any]:
         "rewordings": len(links),
         "reworded_queries": len({link["query"] for link in links}),
         "by_kind": dict(sorted(Counter(link["kind"] for link in links).items())),
+        "by_part": dict(sorted(Counter(link.get("part") or "unknown" for link in links).items())),
+        "by_changes": {str(n): c for n, c in sorted(Counter(len(link["changes"]) for link in links).items())},
         "by_unseen_words": {str(n): c for n, c in sorted(Counter(len(link["unseen"]) for link in links).items())},
         "new_words": len(words),
         "most_used": dict(words.most_common(20)),
@@ -59,8 +61,9 @@ def show(manifest: dict[str, Any]) -> None:
         down = ", ".join(f"{name} {count:,}" for name, count in manifest["turned_down"].items())
         print(f"  {manifest['proposed']:,} proposed, {manifest['passed']:,} passed; turned down: {down}")
     kinds = ", ".join(f"{count} {kind}" for kind, count in manifest["by_kind"].items())
+    parts = ", ".join(f"{count} {part}" for part, count in manifest["by_part"].items())
     words = ", ".join(f"{word} {count}" for word, count in list(manifest["most_used"].items())[:8])
-    print(f"  {kinds}; {manifest['new_words']} new words, most often {words}")
+    print(f"  {kinds}; {parts}; {manifest['new_words']} new words, most often {words}")
     if manifest.get("decisions"):
         numbers = {key: value for key, value in manifest["decisions"].items() if isinstance(value, int)}
         print("  decisions: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in numbers.items()))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hero_plugin.integrations.vocab.conditions import holds_for_noun, holds_for_verb, holds_in
-from hero_plugin.integrations.vocab.english import article, forms, inflected, is_mass, lemma, lemmas
+from hero_plugin.integrations.vocab.english import article, inflected, is_mass, lemma, lemmas
 from hero_plugin.integrations.vocab.noun_phrase import NounPhrase, noun_phrase
 from hero_plugin.integrations.vocab.phrasebook import SLOT, PhraseEntry
 from hero_plugin.integrations.vocab.query import Query
@@ -66,8 +66,7 @@ def _nouns(entry: PhraseEntry, query: Query, start: int) -> Iterator[Swap]:
         if not as_it_stands and not is_mass(last):
             last = next(iter(inflected(last, "NNS")), last)
         words = (*new[:-1], last)
-        plural = "NNS" if "NNS" in forms(word) and not (as_it_stands and "NN" in forms(word)) else "NN"
-        yield _swap(entry, query, start, _in_place(start, stop, words), [*query.words[start:stop]], words, plural)
+        yield _swap(entry, query, start, _in_place(start, stop, words), [*query.words[start:stop]], words, tag)
 
 
 def _verbs(entry: PhraseEntry, query: Query, place: int) -> Iterator[Swap]:

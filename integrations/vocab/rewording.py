@@ -64,7 +64,7 @@ class Rewording:
     def to_json(self) -> dict[str, Any]:
         changes = [{key: value for key, value in asdict(c).items() if value not in ("", None)} for c in self.changes]
         facts = {"sentence": self.sentence, "kind": self.kind, "unseen": list(self.unseen), "changes": changes}
-        return {**facts, **({"source": self.source} if self.source else {})}
+        return {**facts, **{key: value for key, value in (("part", self.part), ("source", self.source)) if value}}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rewording:

@@ -50,7 +50,7 @@ def rewordings(runs, tmp_path):
     for number, record in enumerate(read_annotations(runs.files.root / "seen.json")):
         loud = record.sentence.upper()
         kind, sentence = ("spelling", loud) if number % 2 == 0 else ("synonym", f"zzz qqq {loud}")
-        change = Change(record.sentence, sentence, kind)
+        change = Change(record.sentence, sentence, kind, part="thing" if number % 2 == 0 else "action")
         made.append(reworded_record(record, Rewording(sentence, (change,)), 1, "test"))
     write_annotations(made, tmp_path / "ov.json", format="captions")
     return tmp_path / "ov.json"
@@ -101,6 +101,8 @@ def test_pairs_are_the_originals_and_their_rewordings(runs, rewordings, tmp_path
     (same,) = by_change["spelling"]["models"].values()  # the same words: the same answer
     assert values(same["change"]) == dict.fromkeys(SCORES, 0)
     assert same["consistency"]["overlap"] == {"value": 100, "low": 100, "high": 100}
+    by_part = {part["group"]: part["queries"] for part in groups if part["by"] == "part"}
+    assert by_part == {"thing": by_change["spelling"]["queries"], "action": by_change["synonym"]["queries"]}
     by_words = {part["group"]: part["queries"] for part in groups if part["by"] == "unseen words"}
     assert by_words["2+"] == sum(number >= 2 for number in unseen_numbers(runs, rewordings)) >= 6
 
