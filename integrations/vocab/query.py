@@ -40,7 +40,7 @@ class Query:
             else:
                 end += len(self.sentence[end:]) - len(self.sentence[end:].lstrip())
                 if not self.sentence[end : end + 1].isalnum():  # nothing, or a full stop
-                    pieces[-1] = pieces[-1].rstrip()
+                    pieces = ["".join(pieces).rstrip()]
             done = end
         return "".join(pieces) + self.sentence[done:]
 

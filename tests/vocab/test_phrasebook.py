@@ -59,11 +59,12 @@ def proposed(book, sentence):
         ("A person takes their shoes off.", "A person sheds their shoes."),
         ("a person takes off a pair of shoes", "a person sheds a pair of shoes"),
         ("person has taken off their jacket", "person has shed their jacket"),
+        ("person takes a picture/video", "person shoots a picture/video"),
         ("they put on their shoes", "they don their shoes"),
         ("person putting their shoes on", "person donning their shoes"),
         ("person put the box on the table", "person deposited the box on the table"),
         ("they put the box on the table", "they deposit the box on the table"),
-        ("he puts it down", "he lowers it"),
+        ("he puts it down.", "he lowers it."),
         ("a person takes a cup out of the cabinet", "a person retrieves a cup from the cabinet"),
         ("person closes the door behind them", "person swings the door shut behind them"),
         ("person washing the window", "person wiping down the window"),
@@ -102,6 +103,7 @@ def test_expressions_are_swapped_in_the_form_they_have(book, sentence, expected)
         ("person runs water into the sink", "dashes"),
         ("person opens a washing machine", "rinsing"),
         ("person closes up", "shuts"),
+        ("he hits punching bags", "sacks"),
     ],
 )
 def test_where_the_meaning_would_change_nothing_is_swapped(book, sentence, never):
