@@ -19,6 +19,7 @@ _NO_OBJECT = frozenset({1, 2, 3, 4, 6, 7, 12, 13, 22, 23, 27})
 _OBJECT = frozenset({8, 9, 10, 11, 14, 15, 16, 17, 18, 19, 20, 21, 30, 31})
 _COUNTED = frozenset(("these", "those", "many", "several", "few", "both", "two", "three", "four", "five", "six"))
 _ONE = frozenset(("a", "an", "one", "another", "each", "every"))
+_SINGULAR_NEXT = frozenset(("is", "was", "has", "does", "itself"))
 _PLURAL_NEXT = frozenset(("are", "were", "have", "do", "that", "which", "who", "themselves"))
 
 
@@ -69,6 +70,8 @@ class Agreement:
                 return f"{new} is not a plural"
         elif swap.tag == "NN" and is_mass(head) and not is_mass(swap.base) and _ONE & set(phrase):
             return f"{new} takes no article"
+        elif swap.curated and swap.tag == "NN" and _looks_plural(head) and after in _SINGULAR_NEXT:
+            return f"{new} is a plural"
         return None
 
     def _noun(self, query: Query, swap: Swap, new: str) -> str | None:

@@ -31,6 +31,9 @@ def holds_in(entry: PhraseEntry, query: Query, start: int, stop: int) -> bool:
 
 def holds_for_noun(entry: PhraseEntry, query: Query, start: int, stop: int) -> bool:
     """Of the noun at words[start:stop]: what it is in, and which nouns it stands beside."""
+    head = query.words[stop - 1]
+    if any(lemma(word, "n") == lemma(head, "n") for word in (*query.words[:start], *query.words[stop:])):
+        return False  # "the boy" here and "the lad" there would be two of them
     before = start - 1 if start and query.tags[start - 1] in _NOUNS and not breaks_off(query, start - 1) else None
     after = stop if stop < len(query.tags) and not breaks_off(query, stop - 1) else None
     if before is not None and query.words[before] not in entry.beside:
