@@ -14,6 +14,7 @@ from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.records import REWORDED, Record
 from hero_plugin.integrations.vocab.checksum import checksum
 from hero_plugin.integrations.vocab.rewording import is_reworded
+from hero_plugin.integrations.words import tokenize
 
 __all__ = ["claim", "finish", "manifest_path", "read_built", "show", "summary"]
 
@@ -38,7 +39,7 @@ def claim(output: Path, input: Path, overwrite: bool) -> None:
 
 def summary(built: Sequence[Record]) -> dict[str, Any]:
     links = [record.extra[REWORDED] for record in built if REWORDED in record.extra]
-    words = Counter(word for link in links for word in link["unseen"])
+    words = Counter(word for link in links for word in _brought(link))
     return {
         "rewordings": len(links),
         "reworded_queries": len({link["query"] for link in links}),
@@ -49,6 +50,11 @@ def summary(built: Sequence[Record]) -> dict[str, Any]:
         "new_words": len(words),
         "most_used": dict(words.most_common(20)),
     }
+
+
+def _brought(link: dict[str, Any]) -> set[str]:
+    """The unseen words that the changes brought; others stood in the original."""
+    return set(link["unseen"]) & {word for change in link["changes"] for word in tokenize(change["new"])}
 
 
 def finish(output: Path, target: str, manifest: dict[str, Any]) -> None:
