@@ -27,6 +27,7 @@ from hero_plugin.integrations.words import tokenize
 
 from .samples import build, need_packages, write_world
 
+pytest.importorskip("lemminflect", reason='lemminflect is not installed: pip install "hero-plugin[vocab]"')
 VERB_TAGS = ("VB", "VBZ", "VBG", "VBD", "VBN")
 
 
