@@ -12,7 +12,7 @@ from hero_plugin.adapters.detr.attention import ProjectedAttention, attendable, 
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.layers import MLP, inverse_sigmoid
 from hero_plugin.adapters.detr.positions import span_sines
-from hero_plugin.adapters.emb.dropout import Dropout
+from hero_plugin.adapters.dropout import Dropout
 
 
 class SpanDecoder(nn.Module):

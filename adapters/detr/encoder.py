@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hero_plugin.adapters.detr.attention import MultiheadAttention, attendable
 from hero_plugin.adapters.detr.config import DETRConfig
-from hero_plugin.adapters.emb.dropout import Dropout
+from hero_plugin.adapters.dropout import Dropout
 
 Activation = Callable[[], nn.Module]
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.adapters.emb.dropout import Dropout
+from hero_plugin.adapters.dropout import Dropout
 
 TEMPERATURE = 10000
 

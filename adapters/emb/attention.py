@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from hero_plugin.adapters.emb.dropout import Dropout
+from hero_plugin.adapters.attention import attend
+from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D, mask_bias
 
 NORM_EPSILON = 1e-6
@@ -31,19 +31,16 @@ class MultiHeadAttention(nn.Module):
         self.query = Conv1D(dim, dim)
         self.key = Conv1D(dim, dim)
         self.value = Conv1D(dim, dim)
-        self.dropout = Dropout(drop_rate)
+        self.drop_rate = drop_rate
 
     def forward(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
         """query: (B, T, D), source: (B, S, D), mask: (B, S), (B, T, S) or None -> (B, T, D)."""
-        # Scaling the queries costs T·D products, scaling the scores T·S for each head.
-        q = self._heads(self.query(query) / math.sqrt(query.shape[-1] // self.num_heads))
-        k = self._heads(self.key(source))
-        v = self._heads(self.value(source))
-        scores = q @ k.transpose(-1, -2)
+        q, k, v = self._heads(self.query(query)), self._heads(self.key(source)), self._heads(self.value(source))
+        bias = None
         if mask is not None:
             bias = mask_bias(mask)
-            scores = scores + (bias[:, None, None] if mask.dim() == 2 else bias[:, None])
-        context = self.dropout(scores.softmax(-1)).to(v.dtype) @ v
+            bias = bias[:, None, None] if mask.dim() == 2 else bias[:, None]
+        context = attend(q, k, v, bias, self.drop_rate if self.training else 0.0)
         return context.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.adapters.emb.dropout import Dropout
+from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D, mask_logits
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.emb.attention import (
     NORM_EPSILON,
     AttentionLayer,
@@ -13,7 +14,6 @@ from hero_plugin.adapters.emb.attention import (
     SelfAttentionBlock,
     pair_mask,
 )
-from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.proposals import cell_max
 
 CONTENT_KERNEL = 7

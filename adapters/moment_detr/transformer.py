@@ -9,7 +9,7 @@ from hero_plugin.adapters.detr.attention import MultiheadAttention, attendable
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.encoder import Encoder
 from hero_plugin.adapters.detr.layers import xavier_
-from hero_plugin.adapters.emb.dropout import Dropout
+from hero_plugin.adapters.dropout import Dropout
 
 
 class Transformer(nn.Module):

@@ -19,7 +19,7 @@ from hero_plugin.adapters.detr.spans import (
     span_cxw_to_xx,
     span_xx_to_cxw,
 )
-from hero_plugin.adapters.emb.dropout import Dropout
+from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.tr_detr.moments import best_moment, sliced
 from tests.adapters.detr_cases import MODELS, SMALL, Case, build, flat, total
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
-from hero_plugin.adapters.emb.dropout import Dropout
 from hero_plugin.adapters.emb.guides import surrounding_max
 from hero_plugin.adapters.emb.proposals import ProposalMap
 from hero_plugin.adapters.emb.recurrence import both_ways
