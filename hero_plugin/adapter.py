@@ -78,6 +78,14 @@ class Adapter:
         """Fuse only: relevance logits (B, T)."""
         raise TypeError(f"{type(self).__name__} must define relate")
 
+    def complete(self, outputs: Any, pair: Pair) -> Any:
+        """Last word on the combined outputs, given the pair as ``embed`` made it: before HERO, at no level.
+
+        For outputs that a base makes of a modality before it meets the other (for a loss that aligns the two, say):
+        behind HERO's filter the clips have met the query already, and such a loss has nothing left to do.
+        """
+        return outputs
+
 
 def register_adapter(adapter: type[Adapter]) -> type[Adapter]:
     """Make ``wrap_model`` know an adapter; usable as a decorator. The latest registered is asked first."""

@@ -130,6 +130,8 @@ class HeroModel(nn.Module):
         grounding = self._run(grounder.ground, pair.at_levels(clips, words))
         kinds = grounder.kinds
         outputs = self.hero.combine(unfold(grounding.outputs, self.config.levels, kinds), kinds)
+        if hasattr(grounder, "complete"):
+            outputs = grounder.complete(outputs, pair)
         self._video_mask = pair.video_mask
         self._relevance = self._relate(pair, clips, words, lambda: _clip_score(grounding, self.base))
         if self.training and self.hero.cmtr is not None:

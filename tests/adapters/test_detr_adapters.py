@@ -218,6 +218,17 @@ def variants():
             yield name, {"span_loss_type": "ce", "contrastive_align_loss": True}
 
 
+@pytest.mark.parametrize("name", [name for name in BASES if model_of(name) == "tr_detr"])
+@torch.no_grad()
+def test_contrastive_losses_compare_what_no_filter_has_marked(name):
+    base, _ = build(name)
+    inputs, model = batch(name), shake(wrap_model(base, config=SMALL), 0.05).eval()
+    outputs, expected = model(**inputs), base(**inputs)
+    for key in ("src_vid_ed", "src_txt_ed", "src_vid_cls_ed", "src_txt_cls_ed"):
+        assert torch.equal(outputs[key], expected[key]), key
+    assert not torch.allclose(outputs["saliency_scores"], expected["saliency_scores"])
+
+
 @pytest.mark.parametrize(("name", "options"), list(variants()))
 @torch.no_grad()
 def test_outputs_keep_their_keys_shapes_and_ranges(name, options):
