@@ -10,7 +10,8 @@ The file says what to run; relative paths in it start from the current folder, a
         "EMB": {"base_only": true},
         "HERO-EMB": {},
         "without SGVF": {"hero": {"sgvf": false}}
-      }
+      },
+      "compare": {"HERO-EMB": "EMB", "without SGVF": "HERO-EMB"}
     }
 
 The names inside ``settings`` and the variants are those of ``hero-plugin train BASE --config``; ``"base"`` there
@@ -37,6 +38,8 @@ from hero_plugin.integrations.console import COLUMNS, Screen
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
+from hero_plugin.integrations.paired import compare
+from hero_plugin.integrations.paired import markdown as paired_markdown
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.settings import read_settings
 from hero_plugin.integrations.train_config import TrainConfig
@@ -86,7 +89,7 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
     screen = screen or Screen()
     if config.jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {config.jobs}")
-    output, jobs = read_sweep(config.config, config.threads)
+    output, jobs, pairs = read_sweep(config.config, config.threads)
     unknown = [name for name in config.only if name not in {job.variant for job in jobs}]
     if unknown:
         known = ", ".join(dict.fromkeys(job.variant for job in jobs))
@@ -95,7 +98,7 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
     if not config.table_only:
         todo = [job for job in jobs if not config.only or job.variant in config.only]
         failed = run_jobs(todo, config.jobs, screen)
-    results = collect(jobs, config.checkpoint)
+    results = collect(jobs, config.checkpoint, pairs)
     text = markdown(results)
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / "results.json") as stream:
@@ -109,18 +112,19 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
     return 1 if failed else 0
 
 
-def read_sweep(path: Path, threads: int) -> tuple[Path, list[Job]]:
-    """The output folder, and every run in the order of the table: checked, before the first one starts.
+def read_sweep(path: Path, threads: int) -> tuple[Path, list[Job], dict[str, str]]:
+    """The output folder, every run in the order of the table, and which variant to compare with which.
+
+    All of it is checked before the first run starts.
 
     Raises:
         UserError: a field that does not exist, a value of the wrong kind, a file that is not there.
     """
     plan = read_settings(path)
-    unknown = set(plan) - {"output", "seeds", "settings", "variants"}
+    unknown = set(plan) - {"output", "seeds", "settings", "variants", "compare"}
     if unknown or not {"output", "seeds", "variants"} <= set(plan):
-        raise UserError(
-            f"{path}: a sweep has output, seeds, settings and variants, got {', '.join(sorted(plan)) or 'nothing'}"
-        )
+        got = ", ".join(sorted(plan)) or "nothing"
+        raise UserError(f"{path}: a sweep has output, seeds, settings, variants and compare, got {got}")
     seeds, variants = plan["seeds"], plan["variants"]
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise UserError(f"{path}: seeds must be a list of whole numbers, got {seeds!r}")
@@ -137,7 +141,10 @@ def read_sweep(path: Path, threads: int) -> tuple[Path, list[Job]]:
             jobs.append(Job(name, seed, job.checked()))
     if len({job.config.output for job in jobs}) < len(jobs):
         raise UserError(f"{path}: two variants would share a folder; give them names that differ in letters")
-    return output, jobs
+    pairs = plan.get("compare", {})
+    if not isinstance(pairs, Mapping) or not {*pairs.keys(), *pairs.values()} <= variants.keys():
+        raise UserError(f"{path}: compare says which variant minus which, as {{variant: variant}}, got {pairs!r}")
+    return output, jobs, dict(pairs)
 
 
 def _variant(common: Any, changes: Any, path: str, name: str) -> TrainConfig:
@@ -193,8 +200,11 @@ def run_jobs(jobs: Sequence[Job], at_once: int, screen: Screen) -> list[Job]:
     return failed
 
 
-def collect(jobs: Sequence[Job], checkpoint: str) -> dict[str, Any]:
-    """Scores of the finished runs: ``{set: {variant: {"seeds": [...], metric: {"mean", "std", "values"}}}}``."""
+def collect(jobs: Sequence[Job], checkpoint: str, pairs: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Scores of the finished runs: ``{set: {variant: {"seeds": [...], metric: {"mean", "std", "values"}}}}``.
+
+    With ``pairs``, their differences, too, by set: see :func:`~hero_plugin.integrations.paired.compare`.
+    """
     table: dict[str, dict[str, Any]] = {}
     for job in jobs:
         if not job.run.finished:
@@ -211,11 +221,12 @@ def collect(jobs: Sequence[Job], checkpoint: str) -> dict[str, Any]:
                 values = row[metric]["values"]
                 row[metric]["mean"] = statistics.fmean(values)
                 row[metric]["std"] = statistics.stdev(values) if len(values) > 1 else None
-    return {"checkpoint": checkpoint, "sets": table}
+    differences = {name: compare(rows, pairs or {}, [*METRICS]) for name, rows in table.items()}
+    return {"checkpoint": checkpoint, "sets": table, "differences": differences}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """A table for each set: mean and sample standard deviation over the seeds, in percent."""
+    """Tables for each set: mean and sample standard deviation over the seeds, in percent, and differences."""
     parts = []
     for name, rows in results["sets"].items():
         columns = [metric for metric in METRICS if any(metric in row for row in rows.values())]
@@ -223,6 +234,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         for variant, row in rows.items():
             cells = [_cell(row[metric]) if metric in row else "-" for metric in columns]
             lines.append(f"| {variant} | {' | '.join(cells)} | {len(row['seeds'])} |")
+        if differences := results.get("differences", {}).get(name):
+            lines += ["", paired_markdown(differences, columns)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts or ["No run is finished yet."]) + "\n"
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
 
 from hero_plugin.integrations.console import COLUMNS, Screen
 from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.paired import compare
+from hero_plugin.integrations.paired import markdown as differences_table
 from hero_plugin.integrations.run_folder import RunFolderError
 from hero_plugin.integrations.sweep import SweepConfig, collect, main, markdown, read_sweep
 
@@ -29,7 +32,7 @@ def plan(runs, folder, **changes):
 
 
 def test_every_variant_meets_every_seed_with_its_settings(runs, tmp_path):
-    _, jobs = read_sweep(plan(runs, tmp_path), threads=1)
+    _, jobs, _ = read_sweep(plan(runs, tmp_path), threads=1)
     assert [(job.variant, job.seed) for job in jobs] == [
         ("EMB", 0),
         ("EMB", 1),
@@ -49,8 +52,9 @@ def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
     before = (tmp_path / "runs/emb-seed0/results.json").stat().st_mtime_ns
     assert main(SweepConfig(file, only=("EMB",)), QUIET) == 0
     assert (tmp_path / "runs/emb-seed0/results.json").stat().st_mtime_ns == before
-    row = json.loads((tmp_path / "runs/results.json").read_text())["sets"]["seen"]["EMB"]
-    assert row["seeds"] == [0, 1]
+    results = json.loads((tmp_path / "runs/results.json").read_text())
+    row = results["sets"]["seen"]["EMB"]
+    assert row["seeds"] == [0, 1] and results["differences"]["seen"] == {}
     assert row["mIoU"]["mean"] == pytest.approx(sum(row["mIoU"]["values"]) / 2)
     assert "| EMB |" in (tmp_path / "runs/results.md").read_text()
     changed = plan(runs, tmp_path, variants={"EMB": {"base_only": True, "lr": 0.5}})
@@ -78,7 +82,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(runs, tmp_path, capsys):
 
 
 def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
-    _, jobs = read_sweep(plan(runs, tmp_path), threads=1)
+    _, jobs, _ = read_sweep(plan(runs, tmp_path), threads=1)
     for job, score in zip(jobs, (10.0, 14.0, 20.0, 20.0), strict=True):
         job.run.path.mkdir(parents=True)
         job.run.write_json(job.run.results_file, {"best": {"ood": dict.fromkeys(COLUMNS, score)}})
@@ -88,6 +92,25 @@ def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
     assert "| EMB | 12.00 ± 2.83 | 12.00 ± 2.83 |" in markdown(results)
     assert "| HERO without CMTR | 20.00 ± 0.00 |" in markdown(results)
     assert "| | R1@0.3 | R1@0.5 | R1@0.7 | mIoU | seeds |" in markdown(results)
+
+
+def test_differences_are_those_of_the_seeds_that_both_have():
+    rows = {
+        "EMB": {"seeds": [0, 1, 2], "mIoU": {"values": [10.0, 20.0, 30.0]}},
+        "HERO": {"seeds": [2, 0, 7], "mIoU": {"values": [33.0, 11.0, 90.0]}},
+        "one seed": {"seeds": [1], "mIoU": {"values": [20.0]}},
+    }
+    compared = compare(rows, {"HERO": "EMB", "one seed": "EMB", "absent": "EMB"}, ["mIoU"])
+    assert list(compared) == ["HERO", "one seed"]
+    difference = compared["HERO"]["mIoU"]
+    assert (compared["HERO"]["seeds"], difference["values"], difference["mean"]) == ([2, 0], [3.0, 1.0], 2.0)
+    # Two values: t = 2 / 1 with one degree of freedom, whose distribution is Cauchy's.
+    assert difference["p"] == pytest.approx(1 - 2 / math.pi * math.atan(2.0))
+    assert difference["interval"] == pytest.approx([2 - 12.7062, 2 + 12.7062], abs=1e-3)
+    assert compared["one seed"]["mIoU"] == {"values": [0.0], "mean": 0.0, "interval": None, "p": None}
+    text = differences_table(compared, ["mIoU"])
+    assert "| HERO minus EMB | +2.00 [-10.7, +14.7], p 0.30 (+3.0, +1.0) | 2 |" in text
+    assert "| one seed minus EMB | +0.00 (+0.0) | 1 |" in text
 
 
 def test_official_figures_have_a_column_where_there_are_any():
@@ -106,6 +129,7 @@ def test_official_figures_have_a_column_where_there_are_any():
         ({"variants": {}}, "variants must name at least one"),
         ({"variants": {"A": {"levels": 2}}}, "variant 'A': no setting 'levels'"),
         ({"variants": {"A b": {}, "A-b": {}}}, "share a folder"),
+        ({"compare": {"EMB": "HERO"}}, "compare says which variant minus which"),
     ],
 )
 def test_a_wrong_plan_is_told_before_anything_runs(runs, tmp_path, changes, said):
