@@ -71,7 +71,7 @@ class HeroConfig:
     """Size of the learned vectors T_i that the aggregation weights are computed from."""
 
     checkpoint: bool = False
-    """Recompute the base's passes in the backward instead of keeping their activations."""
+    """Recompute the base's passes in the backward, level by level, instead of keeping their activations."""
 
     def __post_init__(self) -> None:
         _at_least("levels", self.levels, 1)

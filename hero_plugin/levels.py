@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
@@ -28,6 +29,27 @@ def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None) -> 
         return rearrange(tensor, "(n b) ... -> n b ...", n=levels) if tensor.ndim else tensor.unsqueeze(0)
 
     return map_tensors(split, folded)
+
+
+def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None) -> Any:
+    """What every level gave by itself, each (B, ...) -> (N, B, ...), as ``unfold`` makes it of levels in one batch."""
+    tensors: list[list[Tensor]] = []
+    for result in results:
+        tensors.append([])
+        map_tensors(_keep_in(tensors[-1]), result)
+    of_all_levels = iter(zip(*tensors, strict=True))
+
+    def join(tensor: Tensor, key: str) -> Tensor:
+        levels = next(of_all_levels)
+        if kinds and kinds.get(key) == "whole":
+            return tensor
+        return torch.stack(levels) if tensor.ndim else tensor.unsqueeze(0)
+
+    return map_tensors(join, results[0])
+
+
+def _keep_in(found: list[Tensor]) -> Callable[[Tensor, str], None]:
+    return lambda tensor, key: found.append(tensor)
 
 
 def repeat_levels(shared: Any, levels: int, batch: int) -> Any:

@@ -15,7 +15,7 @@ from hero_plugin.cmtr import CMTR
 from hero_plugin.config import HeroConfig
 from hero_plugin.freezing import Frozen
 from hero_plugin.hem import HEM
-from hero_plugin.levels import unfold
+from hero_plugin.levels import stack, unfold
 from hero_plugin.losses import hero_losses
 from hero_plugin.protocol import Grounder, Grounding, Pair
 from hero_plugin.provenance import differences, note, with_note
@@ -127,17 +127,17 @@ class HeroModel(nn.Module):
         pair = grounder.embed(*args, **kwargs)
         words = self.hero.words(pair.query, pair.query_mask)
         clips = self.hero.clips(pair.video, words, pair.query_mask)
-        grounding = self._run(grounder.ground, pair.at_levels(clips, words))
+        groundings = self._run(grounder.ground, pair, clips, words)
         kinds = grounder.kinds
-        outputs = self.hero.combine(unfold(grounding.outputs, self.config.levels, kinds), kinds)
+        outputs = self.hero.combine(self._levels([one.outputs for one in groundings], kinds), kinds)
         if hasattr(grounder, "complete"):
             outputs = grounder.complete(outputs, pair)
         self._video_mask = pair.video_mask
-        self._relevance = self._relate(pair, clips, words, lambda: _clip_score(grounding, self.base))
+        self._relevance = self._relate(pair, clips, words, lambda: _clip_scores(groundings, self.base))
         if self.training and self.hero.cmtr is not None:
             words, _ = self.hero.cmtr(words, pair.query_mask)
             clips = self.hero.clips(pair.video, words, pair.query_mask)
-            masked = lambda: self._run(grounder.relate, pair.at_levels(clips, words))  # noqa: E731
+            masked = lambda: self._run(grounder.relate, pair, clips, words)  # noqa: E731
             self._masked_relevance = self._relate(pair, clips, words, masked)
         if self.training:
             for part in outputs if isinstance(outputs, tuple) else (outputs,):
@@ -261,18 +261,25 @@ class HeroModel(nn.Module):
         for name, nothing in _FORGOTTEN.items():
             setattr(self, name, nothing)
 
-    def _relate(self, pair: Pair, clips: Tensor, words: Tensor, base_score: Callable[[], Tensor]) -> Tensor:
+    def _relate(self, pair: Pair, clips: Tensor, words: Tensor, base_scores: Callable[[], list[Tensor]]) -> Tensor:
         if self.hero.relevance is not None:
             relevance = self.hero.relevance(clips, words, pair.query_mask)
         else:
-            relevance = unfold(base_score(), self.config.levels)
+            relevance = self._levels(base_scores())
         combined = self.hero.combine(relevance, {})
         return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
-    def _run(self, stage: Callable[[Pair], Any], pair: Pair) -> Any:
-        if self.config.checkpoint and self.training and torch.is_grad_enabled():
-            return checkpoint(stage, pair, use_reentrant=False)
-        return stage(pair)
+    def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:
+        """What ``stage`` gives of all levels in one batch, or, to spare memory, of each by itself."""
+        if not (self.config.checkpoint and self.training and torch.is_grad_enabled()):
+            return [stage(pair.at_levels(clips, words))]
+        # The backward then holds what it computes again of one level, not of all at once.
+        levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
+        return [checkpoint(stage, level, use_reentrant=False) for level in levels]
+
+    def _levels(self, results: list[Any], kinds: Mapping[str, str] | None = None) -> Any:
+        """(N, B, ...), of what ``_run`` gave."""
+        return unfold(results[0], self.config.levels, kinds) if len(results) == 1 else stack(results, kinds)
 
     def _for_criterion(self) -> dict[str, Tensor]:
         left = {
@@ -283,7 +290,8 @@ class HeroModel(nn.Module):
         return {name: value for name, value in left.items() if value is not None}
 
 
-def _clip_score(grounding: Grounding, base: nn.Module) -> Tensor:
-    if grounding.relevance is None:
+def _clip_scores(groundings: list[Grounding], base: nn.Module) -> list[Tensor]:
+    scores = [one.relevance for one in groundings if one.relevance is not None]
+    if len(scores) < len(groundings):
         raise ValueError(f"{type(base).__name__} has no clip score to use as relevance: wrap it with relevance='pair'")
-    return grounding.relevance
+    return scores
