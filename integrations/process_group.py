@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -52,6 +53,8 @@ class Group:
             return module
         # No buffer changes while a model trains here: nothing of them is sent round before each step either.
         left_out = [*unread, *(name for name, _ in module.named_buffers())]
+        # Of convolutions with a single output channel or tap: dimensions of one, whose strides mean nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, left_out)
         return DistributedDataParallel(module)
 
