@@ -29,7 +29,7 @@ COMMANDS = {
     "bench eval": ("bench_eval:main", "speed of QVHighlights' evaluation beside the official script's"),
     "version": ("cli:version", "versions of hero-plugin and of what it runs on"),
 }
-ALONE = ("adapt", "sweep", "demo")
+ALONE = ("eval", "adapt", "sweep", "demo")
 """Commands that write, and know nothing of other processes."""
 EXTRA = ("tyro", "rich", "matplotlib", "tensorboard", "h5py")
 

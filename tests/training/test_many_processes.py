@@ -197,7 +197,7 @@ def test_a_mistake_in_the_flags_is_told_once():
 def test_other_commands_refuse_to_run_twice(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    for name in ("sweep", "adapt", "demo"):
+    for name in ("eval", "sweep", "adapt", "demo"):
         assert command([name]) == 2
         assert "start it without torchrun" in capsys.readouterr().err
 
