@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -32,27 +34,42 @@ class CMTR(nn.Module):
         self.dim, self.levels, self.mask_ratio = dim, levels, mask_ratio
         self.mask_token = nn.Parameter(torch.zeros(levels, 1, 1, dim))
 
-    def forward(self, levels: Tensor, query_mask: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        levels: Tensor,
+        query_mask: Tensor,
+        generator: Generator | None = None,
+        part: tuple[Sequence[int], int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Mask words at every level.
 
         Args:
             levels: (N, B, L, D).
             query_mask: (B, L), 1/True at real words.
             generator: source of randomness; None is torch's own.
+            part: where several processes share a batch, the rows of it that these queries are, and how many it has:
+                they get the masks that they would get beside the others. None: the queries are the batch.
 
         Returns:
             masked (N, B, L, D) and dropped (N, B, L) bool, True where a word was masked.
         """
         batch, length = query_mask.shape
         expect_shape("levels", levels, "N B L D", (self.levels, batch, length, self.dim))
-        dropped = self.draw(query_mask, generator)
+        dropped = self.draw(query_mask, generator, part)
         return self.mask(levels, dropped), dropped
 
-    def draw(self, query_mask: Tensor, generator: Generator | None = None) -> Tensor:
+    def draw(
+        self,
+        query_mask: Tensor,
+        generator: Generator | None = None,
+        part: tuple[Sequence[int], int] | None = None,
+    ) -> Tensor:
         """Which words to mask: (B, L) -> (N, B, L) bool."""
         real = query_mask.bool()
-        shape = (self.levels, *real.shape)
-        luck = torch.rand(shape, device=real.device, generator=generator)
+        rows, total = (None, len(real)) if part is None else part
+        luck = torch.rand((self.levels, total, real.shape[1]), device=real.device, generator=generator)
+        if rows is not None and list(rows) != list(range(total)):
+            luck = luck[:, list(rows)]
         dropped = (luck < self.mask_ratio) & real
         several = real.sum(-1, keepdim=True) > 1
         unlucky = luck.masked_fill(~real, 2.0).argmin(-1, keepdim=True)

@@ -209,6 +209,16 @@ class HeroModel(nn.Module):
         """What :meth:`compute_hero_losses` last returned, detached, for logs."""
         return dict(self._losses)
 
+    def map_last_forward(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Put ``function(tensor)`` in the place of what the last forward left for the losses, each (B, T).
+
+        For a training whose processes run parts of a batch, and compute the losses of all of it.
+        """
+        for name in ("_relevance", "_masked_relevance", "_video_mask"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                setattr(self, name, function(tensor))
+
     def hero_state_dict(self) -> dict[str, Tensor]:
         """The plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
         whole = self.state_dict()

@@ -98,8 +98,9 @@ def make_examples(
 class EmbCollate:
     """Examples to a batch.
 
-    word_ids (B, L) long, 0 at padding; q_mask (B, L), v_mask (B, T) float32; video (B, T, D) float32;
-    clips (B,) long, how many are real; durations (B,) float32 seconds; first, last (B,) long, inclusive.
+    Inputs, of the rows asked for: word_ids (R, L) long, 0 at padding; q_mask (R, L), v_mask (R, T) float32;
+    video (R, T, D) float32. Of all: clips (B,) long, how many are real; durations (B,) float32 seconds;
+    first, last (B,) long, inclusive.
     """
 
     def __init__(self, bank: FeatureBank) -> None:
@@ -108,18 +109,20 @@ class EmbCollate:
     def clips(self, item: Example) -> int:
         return self.bank.clips(item.video)
 
-    def __call__(self, items: Sequence[Example]) -> Batch:
-        video, v_mask = self.bank.batch([item.video for item in items])
+    def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
+        rows = list(range(len(items)) if rows is None else rows)
+        clips = [self.clips(item) for item in items]
+        video, v_mask = self.bank.batch([items[row].video for row in rows], max(clips))
         words = np.array([len(item.word_ids) for item in items])
         q_mask = np.arange(words.max()) < words[:, None]
         word_ids = np.full(q_mask.shape, PAD, np.int64)
         word_ids[q_mask] = np.concatenate([item.word_ids for item in items])
         return {
-            "word_ids": torch.from_numpy(word_ids),
-            "q_mask": torch.from_numpy(q_mask.astype(np.float32)),
+            "word_ids": torch.from_numpy(word_ids[rows]),
+            "q_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
             "video": torch.from_numpy(video),
             "v_mask": torch.from_numpy(v_mask.astype(np.float32)),
-            "clips": torch.from_numpy(v_mask.sum(1)),
+            "clips": torch.tensor(clips),
             "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
             "first": torch.tensor([item.first for item in items]),
             "last": torch.tensor([item.last for item in items]),

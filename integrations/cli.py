@@ -29,6 +29,8 @@ COMMANDS = {
     "bench eval": ("bench_eval:main", "speed of QVHighlights' evaluation beside the official script's"),
     "version": ("cli:version", "versions of hero-plugin and of what it runs on"),
 }
+ALONE = ("eval", "adapt", "sweep", "demo")
+"""Commands that write, and know nothing of other processes."""
 EXTRA = ("tyro", "rich", "matplotlib", "tensorboard", "h5py")
 
 
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f'hero-plugin {name} needs {", ".join(missing)}: pip install "hero-plugin[train]"\n'
             "(the library itself, `from hero_plugin import wrap_model`, works without)"
         )
-    return _run(_load(name), words[len(name.split()) :])
+    return _run(name, words[len(name.split()) :])
 
 
 def usage() -> str:
@@ -100,20 +102,27 @@ def _load(name: str) -> Callable[[Sequence[str]], int | None]:
     return partial(command, base=name.split()[1]) if name.startswith("train ") else command
 
 
-def _run(command: Callable[[Sequence[str]], int | None], argv: list[str]) -> int:
+def _run(name: str, argv: list[str]) -> int:
     from hero_plugin.integrations.errors import UserError
     from hero_plugin.integrations.interrupts import Interrupted
     from hero_plugin.integrations.problems import DataError
+    from hero_plugin.integrations.ranks import Rank
 
+    rank = Rank()
     try:
-        return command(argv) or 0
+        rank = Rank.of_this_process()
+        if name in ALONE and rank.size > 1:
+            raise UserError(f"hero-plugin {name} runs as one process: start it without torchrun")
+        return _load(name)(argv) or 0
     except (UserError, DataError, FileNotFoundError) as error:
-        return _complain(str(error))
+        return _complain(rank.told(str(error)))
     except Interrupted as stopped:
-        print(f"\n{stopped}", file=sys.stderr)
+        if rank.leads:
+            print(f"\n{stopped}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
+        if rank.leads:
+            print("\nstopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `| head` has read enough; Python would complain again when it closes the stream
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +15,7 @@ import tyro
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.interrupts import Interrupted
+from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.settings import ConfigError, filled, read_settings
 from hero_plugin.integrations.train_config import TrainConfig
@@ -29,7 +32,8 @@ def train(argv: Sequence[str], base: str = "emb") -> None:
         main(config)
     except (Interrupted, KeyboardInterrupt):  # the latter while it reads or draws
         again = f"hero-plugin train {base} --output {shlex.quote(str(config.output))} --resume"
-        raise Interrupted(f"stopped; everything is saved. Resume with: {again}") from None
+        many = ", under torchrun or not" if Rank.of_this_process().size > 1 else ""
+        raise Interrupted(f"stopped; everything is saved. Resume with{many}: {again}") from None
 
 
 def evaluate(argv: Sequence[str]) -> None:
@@ -101,10 +105,15 @@ def parse(kind: type[Config], name: str, argv: Sequence[str], default: Config | 
         ConfigError: values that a config refuses.
     """
     extra = {} if default is None else {"default": default}
-    try:
-        return tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    # Under torchrun every process reads the same flags: one of them says what is wrong, or shows the help.
+    with ExitStack() as silence:
+        if not Rank.of_this_process().leads:
+            silence.enter_context(redirect_stdout(io.StringIO()))
+            silence.enter_context(redirect_stderr(io.StringIO()))
+        try:
+            return tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 def _value(argv: Sequence[str], flag: str) -> str | None:

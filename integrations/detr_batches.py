@@ -37,11 +37,11 @@ def make_detr_examples(records: Sequence[Record], bank: FeatureBank, clip_length
 class DetrCollate:
     """Examples to a batch.
 
-    src_txt (B, L, Dq), src_vid (B, T, Dv + 2) float32, the last two of a clip being where it starts and ends in
-    [0, 1]; src_txt_mask (B, L), src_vid_mask (B, T) float32; clips (B,) long, how many are real; durations (B,)
-    float32 seconds; spans (B, W, 2) float32 with zeros for padding, windows (B,) long, how many are real; and
-    what :class:`~hero_plugin.integrations.detr_labels.DetrLabels` says of each: hard_positive, hard_negative (B,)
-    long, positives, negatives, scores, relevant (B, T) float32.
+    Inputs, of the rows asked for: src_txt (R, L, Dq), src_vid (R, T, Dv + 2) float32, the last two of a clip being
+    where it starts and ends in [0, 1]; src_txt_mask (R, L), src_vid_mask (R, T) float32. Of all: clips, words (B,)
+    long, how many are real; durations (B,) float32 seconds; spans (B, W, 2) float32 with zeros for padding, windows
+    (B,) long, how many are real; and what :class:`~hero_plugin.integrations.detr_labels.DetrLabels` says of each:
+    hard_positive, hard_negative (B,) long, positives, negatives, scores, relevant (B, T) float32.
     """
 
     def __init__(self, bank: FeatureBank, queries: Queries) -> None:
@@ -50,17 +50,19 @@ class DetrCollate:
     def clips(self, item: DetrExample) -> int:
         return self.bank.clips(item.video)
 
-    def __call__(self, items: Sequence[DetrExample]) -> Batch:
-        video, v_mask = self.bank.batch([item.video for item in items])
+    def __call__(self, items: Sequence[DetrExample], rows: Sequence[int] | None = None) -> Batch:
+        rows = list(range(len(items)) if rows is None else rows)
+        clips = [self.clips(item) for item in items]
+        video, v_mask = self.bank.batch([items[row].video for row in rows], max(clips))
         words, q_mask = self.queries.batch([item.record for item in items])
         labels = [item.labels for item in items]
-        clips = v_mask.sum(1)
         return {
-            "src_txt": torch.from_numpy(words),
-            "src_txt_mask": torch.from_numpy(q_mask.astype(np.float32)),
-            "src_vid": torch.from_numpy(np.concatenate([video, endpoints(clips, v_mask)], axis=-1)),
+            "src_txt": torch.from_numpy(words[rows]),
+            "src_txt_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
+            "src_vid": torch.from_numpy(np.concatenate([video, endpoints(v_mask.sum(1), v_mask)], axis=-1)),
             "src_vid_mask": torch.from_numpy(v_mask.astype(np.float32)),
-            "clips": torch.from_numpy(clips),
+            "clips": torch.tensor(clips),
+            "words": torch.from_numpy(q_mask.sum(1)),
             "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
             "spans": _padded([each.spans for each in labels]),
             "windows": torch.tensor([len(each.spans) for each in labels]),

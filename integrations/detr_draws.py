@@ -1,6 +1,6 @@
 """What a DETR's training step draws at random: clips for the saliency loss, and moments where there are many.
 
-Upstream draws in its loading processes; here torch's generator does, whose state a checkpoint holds.
+Upstream draws in its loading processes; here the training step does, seeded anew each time: a resumed run draws alike.
 """
 
 from __future__ import annotations

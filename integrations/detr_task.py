@@ -35,6 +35,9 @@ class DetrTask:
         self, model: nn.Module, criterion: nn.Module, collate: DetrCollate, *, clip_length: float = 0.0
     ) -> None:
         self.model, self.criterion, self.collate, self.clip_length = model, criterion, collate, clip_length
+        self.neighbours = int(criterion.negative_pairs)
+        unread = ["contrastive_align_projection_vid", *([] if model.use_txt_pos else ["txt_position_embed"])]
+        self.unread = [name for name, _ in model.named_parameters() if not set(name.split(".")).isdisjoint(unread)]
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Everything that the criterion says; ``loss`` is the weighted sum of what has a weight."""
@@ -102,6 +105,7 @@ class DetrTask:
 def draw_targets(batch: Batch) -> dict[str, Any]:
     """What the criteria train towards; random where upstream's data sets are, from torch's generator."""
     spans, windows = draw_windows(batch["spans"], batch["windows"])
+    words = torch.arange(batch["src_txt"].shape[1], device=spans.device) < batch["words"].unsqueeze(1)
     high, low = draw_pairs(batch["positives"], batch["negatives"], batch["hard_positive"], batch["hard_negative"])
     return {
         "span_labels": [{"spans": row[:count]} for row, count in zip(spans, windows.tolist(), strict=True)],
@@ -109,7 +113,7 @@ def draw_targets(batch: Batch) -> dict[str, Any]:
         "saliency_neg_labels": low,
         "saliency_all_labels": batch["scores"],
         "src_pos_mask": batch["relevant"],
-        "src_txt_mask": batch["src_txt_mask"],
+        "src_txt_mask": words.to(batch["src_txt_mask"].dtype),
     }
 
 

@@ -24,6 +24,8 @@ class EmbTask:
 
     scores_clips = False
     file_for_each_set = False
+    unread = ()
+    neighbours = 0
 
     def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs
@@ -40,11 +42,12 @@ class EmbTask:
         h_score, start_logits, end_logits, proposals, p_score, p_mask = outputs
         first, last = batch["first"], batch["last"]
         clips = torch.stack([first, last], dim=-1)
+        real = torch.arange(h_score.shape[1], device=h_score.device) < batch["clips"].unsqueeze(1)
         threshold = elastic_threshold(epoch, self.epochs, settings.threshold)
         highlight = model.compute_highlight_loss(
             h_score,
             None,
-            batch["v_mask"],
+            real.to(h_score.dtype),
             clips,
             proposals,
             p_score,

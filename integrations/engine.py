@@ -1,8 +1,10 @@
 """The training loop. It knows a task by a few methods, and nothing of any base.
 
-Every random choice comes from the seed: the order of the examples from (seed, epoch), the rest from torch's
-generators, whose states travel in the checkpoint. So a run that was killed anywhere and resumed ends with
-the weights of a run that was not.
+Every random choice comes from the seed: the order of the examples from (seed, epoch), the rest from (seed, step).
+So a run that was killed anywhere and resumed ends with the weights of a run that was not.
+
+Under ``torchrun`` every process has a trainer, and all do the same steps on their shares of the same batches: each
+knows the losses of the whole batch and the scores of the whole set. The leading one writes and shows them.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.loading import batches
 from hero_plugin.integrations.optimizers import OptimizerName, build_optimizer
 from hero_plugin.integrations.precision import Amp, autocast, loss_scaler
+from hero_plugin.integrations.process_group import ALONE, Group
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.sampler import EpochOrder
 from hero_plugin.integrations.schedules import Schedule, linear_decay, set_learning_rate, step_decay
-from hero_plugin.integrations.seeding import random_state, restore_random_state
 from hero_plugin.integrations.task import Scores, Task
+from hero_plugin.integrations.training_step import TrainingStep
 
 
 class Diverged(UserError):
@@ -94,14 +97,25 @@ class Trainer:
     >>> trainer.fit({"val": val_items, "test": test_items}, select="val")
     """
 
-    def __init__(self, task: Task, recipe: Recipe, items: Sequence[Any], run: RunFolder, screen: Screen) -> None:
+    def __init__(
+        self,
+        task: Task,
+        recipe: Recipe,
+        items: Sequence[Any],
+        run: RunFolder,
+        screen: Screen,
+        group: Group = ALONE,
+    ) -> None:
         self.task, self.recipe, self.items, self.run, self.screen = task, recipe, items, run, screen
+        self.group = group
         self.device = next(task.model.parameters()).device
         self.optimizer = build_optimizer(
             task.model, recipe.optimizer, recipe.lr, recipe.weight_decay, fused=self.device.type == "cuda"
         )
         self.scaler = loss_scaler(recipe.amp, self.device)
         self.order = EpochOrder(len(items), recipe.batch_size, recipe.seed)
+        unread = [f"model.{name}" for name in task.unread]
+        self.step = group.parallel(TrainingStep(task, recipe.seed, group), unread)
         self.events = Events(run.events)
         self.progress = Progress()
         self._saved_at = time.monotonic()
@@ -112,7 +126,7 @@ class Trainer:
         select: the evaluation set whose scores choose ``best.pt``; None keeps the last epoch.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; everything so far is in the checkpoint.
+            Interrupted: SIGINT or SIGTERM came to any process; everything so far is in the checkpoint.
             Diverged: the loss became infinite or not a number.
         """
         try:
@@ -126,19 +140,22 @@ class Trainer:
 
     def train_one_epoch(self, interrupts: Interrupts) -> Scores:
         """Every batch that this epoch has left. Returns the means of its losses."""
-        task, recipe, progress = self.task, self.recipe, self.progress
+        task, recipe, progress, group = self.task, self.recipe, self.progress, self.group
         model = task.model.train()
         interval = max(1, len(self.order) // 10)
         started = time.monotonic() - progress.seconds
         left = self.order.batches(progress.epoch)[progress.step :]
         self.screen.position(progress.epoch, progress.step)
-        for batch in batches(task.collate, self.items, left, self.device, recipe.workers):
+        shares = {"rank": group.rank, "neighbours": task.neighbours}
+        loaded = batches(task.collate, self.items, left, self.device, recipe.workers, **shares)
+        for indices, batch in zip(left, loaded, strict=True):
             done = progress.epoch * len(self.order) + progress.step
             set_learning_rate(self.optimizer, recipe.lr * self._decay(done))
             with autocast(recipe.amp, self.device):
-                losses = task.losses(model, batch, progress.epoch)
+                losses = self.step(batch, len(indices), done, progress.epoch)
             self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(losses["loss"]).backward()
+            # Each process has a part of the gradient, and the mean over the processes is taken: their sum is meant.
+            self.scaler.scale(losses["loss"] * group.size).backward()
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             self.scaler.step(self.optimizer)
@@ -152,7 +169,7 @@ class Trainer:
             # Reading a loss waits for the device, so it is read ten times an epoch and not at every step.
             if progress.step % interval == 0 or progress.step == len(self.order):
                 self._read_loss(done + 1)
-            if interrupts.requested:
+            if group.any(interrupts.requested):
                 self._leave()
             if self._checkpoint_is_due():
                 self.save()
@@ -160,18 +177,18 @@ class Trainer:
 
     def evaluate(self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts) -> dict[str, Scored]:
         """Scores by set, in the epochs that are due for them: every ``eval_every``-th, and the last."""
-        recipe, number = self.recipe, self.progress.epoch + 1
+        recipe, number, group = self.recipe, self.progress.epoch + 1, self.group
         if number % recipe.eval_every and number != recipe.epochs:
             return {}
 
         def after_batch() -> None:
             self.screen.evaluated()
-            if interrupts.requested:
+            if group.any(interrupts.requested):
                 self._leave()
 
         scored = {}
         for name, items in evaluations.items():
-            self.screen.evaluating(name, -(-len(items) // recipe.eval_batch_size))
+            self.screen.evaluating(name, -(-len(items) // (recipe.eval_batch_size * group.size)))
             grounded = ground(
                 self.task,
                 items,
@@ -180,6 +197,7 @@ class Trainer:
                 workers=recipe.workers,
                 clips=self.task.scores_clips,
                 after_batch=after_batch,
+                group=group,
             )
             scored[name] = Scored(self.task.scores(items, grounded), overlaps(self.task, items, grounded))
         return scored
@@ -195,8 +213,9 @@ class Trainer:
         # With no set to choose on, the last epoch is kept, not the one that is luckiest on a test set.
         if merit > progress.best or (select is None and number == self.recipe.epochs):
             progress.best, progress.best_epoch = merit, number
-            best = {"model": self.task.model.state_dict(), "epoch": number, "metrics": metrics}
-            save_checkpoint(best, self.run.best)
+            if self.group.leads:
+                best = {"model": self.task.model.state_dict(), "epoch": number, "metrics": metrics}
+                save_checkpoint(best, self.run.best)
         line = {
             "epoch": number,
             "step": number * len(self.order),
@@ -209,38 +228,41 @@ class Trainer:
             "best_epoch": progress.best_epoch,
             "seconds": round(progress.seconds, 3),
         }
-        self.run.append(line)
-        self.events.add(line)
+        if self.group.leads:
+            self.run.append(line)
+            self.events.add(line)
         self.progress = Progress(epoch=number, best=progress.best, best_epoch=progress.best_epoch)
         self.save()
         self.screen.epoch_line(line)
 
     def save(self) -> None:
-        """Write ``last.pt``: all that the next step depends on."""
+        """Write ``last.pt``: all that the next step depends on, for any number of processes."""
+        self._saved_at = time.monotonic()
+        if not self.group.leads:
+            return
         state = {
             "model": self.task.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": random_state(),
             "progress": asdict(self.progress),
         }
         save_checkpoint(state, self.run.last)
-        self._saved_at = time.monotonic()
 
     def restore(self) -> None:
         """Continue from ``last.pt``; the log and the events forget what came after it.
 
         A run that was killed before its first checkpoint starts again, from the same seed.
         """
-        if self.run.last.is_file():
-            state = load_checkpoint(self.run.last, self.device)
+        state = self.group.from_leader(lambda: load_checkpoint(self.run.last) if self.run.last.is_file() else None)
+        if state is not None:
             self.task.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            restore_random_state(state["random"])
             self.progress = Progress(**state["progress"])
-        self.run.truncate(self.progress.epoch)
-        self.events.restart(self.run.history())
+            self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
+        if self.group.leads:
+            self.run.truncate(self.progress.epoch)
+            self.events.restart(self.run.history())
 
     def _decay(self, step: int) -> float:
         recipe = self.recipe
@@ -252,6 +274,7 @@ class Trainer:
 
     def _leave(self) -> None:
         self.save()
+        self.group.wait()  # whoever started the processes may end all of them once one has left
         raise Interrupted
 
     def _read_loss(self, step: int) -> None:

@@ -54,10 +54,13 @@ class FeatureBank:
     def clips(self, row: int) -> int:
         return self.lengths[row]
 
-    def batch(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Features (B, T, dim) float32 with zeros for padding, and mask (B, T) bool, of videos by row."""
+    def batch(self, rows: Sequence[int], clips: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Features (B, T, dim) float32 with zeros for padding, and mask (B, T) bool, of videos by row.
+
+        clips: pad to at least so many.
+        """
         lengths = np.array([self.lengths[row] for row in rows])
-        mask = np.arange(lengths.max()) < lengths[:, None]
+        mask = np.arange(max(clips, lengths.max())) < lengths[:, None]
         features = np.zeros((*mask.shape, self.dim), np.float32)
         for index, row in enumerate(rows):
             features[index, : lengths[index]] = self._one(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from hero_plugin.integrations.loading import batches
 from hero_plugin.integrations.precision import Amp, autocast
+from hero_plugin.integrations.process_group import ALONE, Group
 from hero_plugin.integrations.sampler import length_sorted
 from hero_plugin.integrations.task import Scores, Task
 from hero_plugin.metrics import nearest_iou, recall_at, scores_of
@@ -40,18 +42,24 @@ def ground(
     workers: int = 0,
     clips: bool = False,
     after_batch: Callable[[], None] = lambda: None,
+    group: Group = ALONE,
 ) -> Grounded:
     """Predict every item, in batches of like length. The model is left in eval mode.
 
     clips: keep what is said of single clips, too.
-    after_batch: called after each batch; what it raises ends the evaluation.
+    after_batch: called after each batch, as often in every process; what it raises ends the evaluation.
+    group: processes that take turns with the batches, which are those of one process; each gets all predictions.
     """
     model = task.model.eval()
     device = next(model.parameters()).device
     lengths = [task.collate.clips(item) for item in items]
+    if not items:
+        return Grounded(np.zeros((0, 1, 2)), np.zeros((0, 1)), [])
     indices = length_sorted(lengths, batch_size)
+    turns = [indices[start :: group.size] for start in range(group.size)]
+    mine = turns[group.rank.index]
     moments, scores, relevance, saliency = [], [], [], []
-    for batch in batches(task.collate, items, indices, device, workers):
+    for batch in batches(task.collate, items, mine, device, workers):
         with autocast(amp, device):
             prediction = task.predict(model, batch)
         moments.append(prediction.moments)
@@ -61,21 +69,18 @@ def ground(
         if clips and prediction.saliency is not None:
             saliency.extend(prediction.saliency.float().cpu().numpy())
         after_batch()
-    if not items:
-        return Grounded(np.zeros((0, 1, 2)), np.zeros((0, 1)), [])
-    order = [index for chunk in indices for index in chunk]
-    back = np.argsort(np.asarray(order))
+    if len(mine) < len(turns[0]):
+        after_batch()
+    # Read once, at the end: until here nothing waited for the device.
+    read = [[torch.cat(each).cpu().double().numpy()] if mine else [] for each in (moments, scores)]
+    said = [[*chain(*parts)] for parts in zip(*group.gather([*read, relevance, saliency]), strict=True)]
+    back = np.argsort([index for turn in turns for chunk in turn for index in chunk])
+    moments, scores = (np.concatenate(parts)[back] for parts in said[:2])
     relevance, saliency = (
         [curves[position][: lengths[index]] for index, position in enumerate(back)] if curves else []
-        for curves in (relevance, saliency)
+        for curves in said[2:]
     )
-    # Read once, at the end: until here nothing waited for the device.
-    return Grounded(
-        torch.cat(moments).cpu().double().numpy()[back],
-        torch.cat(scores).cpu().double().numpy()[back],
-        relevance,
-        saliency,
-    )
+    return Grounded(moments, scores, relevance, saliency)
 
 
 def overlaps(task: Task, items: Sequence[Any], grounded: Grounded) -> np.ndarray:

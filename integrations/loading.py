@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from hero_plugin.integrations.ranks import Rank
+from hero_plugin.integrations.shares import Share
 from hero_plugin.integrations.task import Batch, Collate
 
 
+@dataclass(frozen=True)
+class ShareOf:
+    """Makes one process' share of each batch."""
+
+    collate: Collate
+    rank: Rank
+    neighbours: int
+
+    def __call__(self, items: Sequence[Any]) -> Batch:
+        return self.collate(items, Share.of(len(items), self.rank, self.neighbours).rows)
+
+
 def batches(
-    collate: Collate, items: Sequence[Any], indices: list[list[int]], device: torch.device, workers: int = 0
+    collate: Collate,
+    items: Sequence[Any],
+    indices: list[list[int]],
+    device: torch.device,
+    workers: int = 0,
+    *,
+    rank: Rank | None = None,
+    neighbours: int = 0,
 ) -> Iterator[Batch]:
     """The given batches, in order, on ``device``; copied there without waiting where it is a GPU.
+
+    rank, neighbours: which of several processes loads its share of each of them; see :class:`Share`.
 
     The loader has a generator of its own: made without one, it would draw from torch's global generator,
     and a run that starts its loader once more because it was resumed would draw other dropout.
@@ -22,10 +47,17 @@ def batches(
     loader = DataLoader(
         items,  # type: ignore[arg-type]  # a sequence is all that DataLoader asks of a dataset
         batch_sampler=indices,
-        collate_fn=collate,
+        collate_fn=collate if rank is None else ShareOf(collate, rank, neighbours),
         num_workers=workers,
+        worker_init_fn=_out_of_reach,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )
     for batch in loader:
         yield {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def _out_of_reach(worker: int) -> None:
+    """Ctrl-C and ``torchrun`` signal a whole group of processes; a training that stops in order still loads."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)

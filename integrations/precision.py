@@ -8,18 +8,30 @@ from typing import Any, Literal
 import torch
 
 from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.ranks import Rank
 
 Amp = Literal["none", "bf16", "fp16"]
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto", rank: Rank | None = None) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU (bit-reproducible); any name torch knows works.
 
+    rank: which of several processes asks: of the GPUs it gets the one of its number on this machine.
+
     Raises:
-        UserError: the device is unknown, or this machine has none.
+        UserError: the device is unknown, or this machine has none for this process.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if rank is not None and rank.size > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise UserError(f"--device {name} would put all {rank.size} processes on one GPU; give --device cuda")
+        if rank.local >= torch.cuda.device_count():
+            raise UserError(
+                f"process {rank.local} of this machine would use its own GPU, and there are "
+                f"{torch.cuda.device_count()}: give torchrun --nproc-per-node {max(1, torch.cuda.device_count())}"
+            )
+        name = f"cuda:{rank.local}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

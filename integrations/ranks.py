@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 
 from hero_plugin.integrations.errors import UserError
+
+GRACE = 10.0
+"""Seconds in which a process that has failed is gone and ``torchrun`` has seen it, on a busy machine too."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,17 @@ class Rank:
             shown = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
             raise UserError(f"{shown} is no process of any group; torchrun sets these, or nothing does")
         return rank
+
+    def told(self, message: str) -> str:
+        """An error's message, with the process that it comes from where there are several.
+
+        What is wrong with flags or files is wrong in every process and shall be told once. So the others wait a
+        moment: ``torchrun`` ends them as soon as the leading one has failed.
+        """
+        if self.leads:
+            return message
+        time.sleep(GRACE)
+        return f"process {self.index} of {self.size}: {message}"
 
     @property
     def leads(self) -> bool:

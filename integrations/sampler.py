@@ -11,31 +11,26 @@ class EpochOrder:
     """Shuffled batches of example indices, the same whenever the same epoch is asked for.
 
     Nothing is remembered between epochs, so a run that resumes in the middle of one draws the batches that
-    it would have drawn. ``rank`` and ``world`` give each of several processes its own, equally long share.
+    it would have drawn. Several processes draw the same batches, and take a share of each.
 
     >>> order = EpochOrder(size=5, batch_size=2, seed=0)
     >>> order.batches(epoch=3) == EpochOrder(size=5, batch_size=2, seed=0).batches(epoch=3)
     True
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
         if size < 1 or batch_size < 1:
             raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
-        if not 0 <= rank < world:
-            raise ValueError(f"rank must be in 0..{world - 1}, got {rank}")
-        self.size, self.batch_size, self.seed, self.rank, self.world = size, batch_size, seed, rank, world
+        self.size, self.batch_size, self.seed = size, batch_size, seed
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        share = -(-self.size // self.world)
-        return -(-share // self.batch_size)
+        return -(-self.size // self.batch_size)
 
     def batches(self, epoch: int) -> list[list[int]]:
         generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
         order = torch.randperm(self.size, generator=generator).tolist()
-        order += order[: -len(order) % self.world]
-        share = order[self.rank :: self.world]
-        return [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
 
 def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -32,7 +32,12 @@ class Prediction:
 class Collate(Protocol):
     """Examples to one batch of tensors. Apart from the model, so that loading processes can hold it."""
 
-    def __call__(self, items: Sequence[Any]) -> Batch: ...
+    def __call__(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Batch:
+        """rows: those of ``items`` that the model runs here, where several processes share them; None is all.
+
+        What the model takes is of these rows alone, as wide as all of them need; what the losses read is of all.
+        """
+        ...
 
     def clips(self, item: Any) -> int:
         """How many clips an example has; batches for evaluation are sorted by it."""
@@ -48,9 +53,17 @@ class Task(Protocol):
     """Whether ``scores`` reads what is said of single clips, which evaluation otherwise leaves on the device."""
     file_for_each_set: bool
     """Whether predictions of several sets go into a file each."""
+    unread: Sequence[str]
+    """Parameters of the model that learn and that its losses never reach."""
+    neighbours: int
+    """How many rows behind it in the batch the model compares each row with while training."""
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """Scalars by name; ``loss`` is the total that trains, the others are only reported."""
+        """Scalars by name; ``loss`` is the total that trains, the others are only reported.
+
+        It runs the model once, on the batch's inputs, and draws what it draws before. Several processes each have
+        the inputs of their own rows; the outputs are of all rows by the time that they come back.
+        """
         ...
 
     def predict(self, model: nn.Module, batch: Batch) -> Prediction: ...

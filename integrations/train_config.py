@@ -59,7 +59,7 @@ class TrainConfig:
     epochs: int = 20
     """How often each training query is seen."""
     batch_size: int = 16
-    """Queries a step."""
+    """Queries a step; under torchrun, of all processes together."""
     lr: float = 5e-4
     """Learning rate at the start."""
     schedule: Schedule = "linear"
@@ -85,13 +85,13 @@ class TrainConfig:
     """treebank splits contractions and keeps punctuation, as GloVe and EMB do."""
 
     device: str = "auto"
-    """auto takes CUDA where there is one."""
+    """auto takes CUDA where there is one; under torchrun, each process its own GPU."""
     amp: Amp = "none"
     """Half precision in the forward pass; fp16 on CUDA only."""
     matmul: Literal["highest", "high"] = "highest"
     """high lets CUDA round matrix products to TF32: faster, about three digits."""
     threads: int = 0
-    """CPU threads; 0 leaves torch's choice. Bits depend on it, so a resumed run keeps it."""
+    """CPU threads of each process; 0 leaves torch's choice. Bits depend on it, so a resumed run keeps it."""
     workers: int = 0
     """Processes that make batches; worth it only where features stay on disk."""
     storage: Storage = "auto"
@@ -99,7 +99,7 @@ class TrainConfig:
     memory: float = 4.0
     """Gigabytes that auto may fill with features."""
     eval_batch_size: int = 64
-    """Queries scored at once."""
+    """Queries scored at once, by each process."""
     eval_every: int = 1
     """Score after every so many epochs, and after the last."""
     checkpoint_steps: int = 0

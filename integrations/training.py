@@ -17,6 +17,8 @@ from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.initial_weights import start_from
 from hero_plugin.integrations.precision import choose_device, loss_scaler
+from hero_plugin.integrations.process_group import ALONE, Group, joined
+from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
 from hero_plugin.integrations.train_config import TrainConfig
@@ -24,32 +26,53 @@ from hero_plugin.integrations.vocabulary import Vocabulary
 
 
 def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
-    """Read the data, train, score, draw. Returns the finished run. The base is the config's."""
-    config = config.checked()
-    screen = screen or Screen()
+    """Read the data, train, score, draw. Returns the finished run. The base is the config's.
+
+    Under ``torchrun``, one of the processes that do so; the leading one claims the folder, writes and shows.
+    """
+    config, rank = config.checked(), Rank.of_this_process()
+    screen = screen or Screen(quiet=not rank.leads)
     # The folder is claimed before any file is read: a typo in --output must not cost minutes.
-    _set_up(config)
-    run = RunFolder.create(config.output, config.to_json(), resume=config.resume, overwrite=config.overwrite)
+    with joined(rank, _set_up(config, rank)) as group:
+        run = group.from_leader(lambda: claimed(config))
+        return train(config, read(config, screen), run, screen, group=group)
+
+
+def claimed(config: TrainConfig) -> RunFolder:
+    """The run's folder, new or to be continued."""
+    return RunFolder.create(config.output, config.to_json(), resume=config.resume, overwrite=config.overwrite)
+
+
+def read(config: TrainConfig, screen: Screen) -> GroundingData:
+    """The data of every set that the config names."""
     paths: dict[str, Path] = {"train": config.annotations_train}
     if config.annotations_val is not None:
         paths["val"] = config.annotations_val
     paths.update(config.test_sets())
-    data = BASES[config.base].read(config, paths, screen)
-    return train(config, data, run, screen)
+    return BASES[config.base].read(config, paths, screen)
 
 
-def train(config: TrainConfig, data: GroundingData, run: RunFolder, screen: Screen, *, table: bool = True) -> RunFolder:
+def train(
+    config: TrainConfig,
+    data: GroundingData,
+    run: RunFolder,
+    screen: Screen,
+    *,
+    table: bool = True,
+    group: Group = ALONE,
+) -> RunFolder:
     """Train on data that is read, into a folder that is claimed; goes on where ``run`` was interrupted.
 
     table: print the scores at the end.
+    group: the processes that train together. They part when the training is done; the leading one finishes the run.
     """
     from hero_plugin.integrations.figures import draw_run
 
     base = BASES[config.base]
-    device = _set_up(config)
+    device = _set_up(config, group.rank)
     started = time.monotonic()
     bank = data.bank(config.storage, config.memory, screen)
-    vocabulary = run_vocabulary(config, data, run)
+    vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
     seed_everything(config.seed)
     task = base.task(config, data, bank, vocabulary, device)
     if config.init_base is not None:
@@ -57,10 +80,15 @@ def train(config: TrainConfig, data: GroundingData, run: RunFolder, screen: Scre
     sets = {name: base.examples(config, data, name, bank, vocabulary) for name in data.sets}
     items = sets.pop("train")
     screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
-    trainer = Trainer(task, config.recipe(), items, run, screen)
+    if group.size > 1:
+        screen.say(f"{group.size} processes share the {config.batch_size} queries of each step")
+    trainer = Trainer(task, config.recipe(), items, run, screen, group)
     if config.resume:
         trainer.restore()
     trainer.fit(sets, select="val" if "val" in sets else None)
+    group.leave()
+    if not group.leads:
+        return run
     results = summary(run, task.model, "val" if "val" in sets else None)
     run.write_json(run.results_file, {**results, "seconds": round(time.monotonic() - started, 1)})
     draw_run(run, task, sets, data, vocabulary, config, screen)
@@ -128,9 +156,11 @@ def describe(
     )
 
 
-def _set_up(config: TrainConfig) -> torch.device:
+def _set_up(config: TrainConfig, rank: Rank) -> torch.device:
     """Process-wide switches, and the device. Raises ``UserError`` where the machine cannot do what is asked."""
-    device = choose_device(config.device)
+    device = choose_device(config.device, rank)
+    if rank.size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)
     loss_scaler(config.amp, device)
     if config.threads == 0:
         config.threads = torch.get_num_threads()

@@ -102,3 +102,13 @@ def test_what_stands_in_for_a_word_starts_at_zero_and_is_learned():
 def test_says_which_shape_is_wrong():
     with pytest.raises(ValueError, match=r"levels must be \(N, B, L, D\)=\(4, 2, 6, 3\), got \(4, 2, 5, 3\)"):
         CMTR(3)(torch.randn(4, 2, 5, 3), torch.ones(2, 6))
+
+
+@given(st.integers(2, 9), st.integers(0, 8), st.integers(0, 99))
+def test_a_part_of_a_batch_gets_the_masks_of_the_whole(rows, first, seed):
+    chosen = [(first + place) % rows for place in range(max(1, rows // 2))]
+    cmtr, mask = CMTR(4, levels=3), lengths_mask([1 + row % 5 for row in range(rows)])
+    levels = torch.randn(3, rows, mask.shape[1], 4)
+    _, whole = cmtr(levels, mask, torch.Generator().manual_seed(seed))
+    _, part = cmtr(levels[:, chosen], mask[chosen], torch.Generator().manual_seed(seed), (chosen, rows))
+    assert torch.equal(part, whole[:, chosen])

@@ -1,4 +1,4 @@
-"""The order of the examples: a function of seed and epoch, complete, fair to several processes."""
+"""The order of the examples: a function of seed and epoch, complete, whatever the number of processes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.sampler import EpochOrder, length_sorted
 from hero_plugin.integrations.schedules import linear_decay
+from hero_plugin.integrations.shares import Share
 
 sizes, seeds, epochs = st.integers(1, 60), st.integers(0, 2**40), st.integers(0, 100)
 
@@ -22,13 +24,19 @@ def test_every_example_comes_once_and_batches_are_as_many_as_promised(size, batc
     assert EpochOrder(size, batch_size, seed).batches(epoch) == batches
 
 
-@given(sizes, st.integers(1, 6), seeds, epochs)
-def test_processes_share_everything_in_equal_parts(size, world, seed, epoch):
-    shares = [EpochOrder(size, 4, seed, rank=rank, world=world).batches(epoch) for rank in range(world)]
-    flat = [[index for batch in share for index in batch] for share in shares]
-    if size >= world:
-        assert {index for share in flat for index in share} == set(range(size))
-        assert len({len(share) for share in flat}) == 1
+@given(sizes, st.integers(1, 9), st.integers(0, 2))
+def test_processes_share_a_batch_each_row_once(size, world, neighbours):
+    shares = [Share.of(size, Rank(index, world), neighbours) for index in range(world)]
+    own = [share.rows[: share.count] for share in shares]
+    assert [row for rows in own for row in rows] == list(range(size))
+    assert max(map(len, own)) - min(map(len, own)) <= 1
+    for share in shares:
+        assert share.total == size
+        assert share.counts == tuple(map(len, own))
+        assert len(share.rows) >= 1
+        if world > 1 and share.count:
+            behind = [(share.rows[share.count - 1] + place) % size for place in range(1, neighbours + 1)]
+            assert list(share.rows[share.count :]) == behind
 
 
 def test_epochs_and_seeds_differ():
@@ -44,7 +52,7 @@ def test_sorted_batches_go_from_long_to_short_and_lose_nothing(lengths, batch_si
     assert [lengths[index] for index in flat] == sorted(lengths, reverse=True)
 
 
-@pytest.mark.parametrize("wrong", [{"size": 0}, {"batch_size": 0}, {"rank": 2, "world": 2}])
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"batch_size": 0}])
 def test_impossible_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         EpochOrder(**{"size": 4, "batch_size": 2, "seed": 0, **wrong})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.engine import Recipe, Trainer
 from hero_plugin.integrations.grounding import Grounded, score
+from hero_plugin.integrations.process_group import ALONE, Group
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
 from hero_plugin.integrations.task import Batch, Prediction, Scores
@@ -28,9 +29,10 @@ class Item:
 
 
 class ToyCollate:
-    def __call__(self, items: Sequence[Item]) -> Batch:
+    def __call__(self, items: Sequence[Item], rows: Sequence[int] | None = None) -> Batch:
+        clips = nn.utils.rnn.pad_sequence([item.clips for item in items], batch_first=True)
         return {
-            "clips": nn.utils.rnn.pad_sequence([item.clips for item in items], batch_first=True),
+            "clips": clips if rows is None else clips[list(rows)],
             "moments": torch.tensor([[item.start, item.end] for item in items]),
         }
 
@@ -44,9 +46,11 @@ class ToyTask:
     collate = ToyCollate()
     scores_clips = False
     file_for_each_set = False
+    unread = ()
+    neighbours = 0
 
-    def __init__(self) -> None:
-        self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
+    def __init__(self, dropout: float = 0.3) -> None:
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
         self.steps: list[int] = []
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
@@ -85,11 +89,20 @@ def items(count: int, seed: int = 0) -> list[Item]:
     return made
 
 
-def trainer(folder: Path, recipe: Recipe = RECIPE, *, resume: bool = False) -> Trainer:
+def trainer(
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    *,
+    resume: bool = False,
+    dropout: float = 0.3,
+    count: int = 18,
+    group: Group = ALONE,
+) -> Trainer:
     """A fresh process' view of the run in ``folder``: new weights from the seed, then whatever is to be resumed."""
-    run = RunFolder.create(folder, {"epochs": recipe.epochs}, resume=resume, overwrite=False)
+    settings = {"epochs": recipe.epochs}
+    run = group.from_leader(lambda: RunFolder.create(folder, settings, resume=resume, overwrite=False))
     seed_everything(recipe.seed)
-    made = Trainer(ToyTask(), recipe, items(18), run, Screen(quiet=True))
+    made = Trainer(ToyTask(dropout), recipe, items(count), run, Screen(quiet=True), group)
     if resume:
         made.restore()
     return made

@@ -1,0 +1,74 @@
+"""Losses of a whole batch whose rows several processes have run."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hero_plugin import HeroModel
+from hero_plugin.integrations.process_group import Group
+from hero_plugin.integrations.shares import Share
+from hero_plugin.structure import map_tensors
+
+
+def whole_outputs(model: Any, outputs: Any, share: Share, group: Group) -> Any:
+    """Outputs of the rows of ``share`` -> outputs of all rows of the batch, in their order.
+
+    What a wrapped model keeps of its forward for its losses is made whole as well. Only this process' own rows have a
+    graph: a loss of the whole batch then has, in each process, the part of its gradient that goes through these rows,
+    and the parts add up to the gradient that one process with the whole batch would have.
+    """
+    found: dict[int, Tensor] = {}
+
+    def find(tensor: Tensor, key: str = "") -> Tensor:
+        found[id(tensor)] = tensor
+        return tensor
+
+    def put(tensor: Tensor, key: str = "") -> Tensor:
+        return whole[id(tensor)]
+
+    map_tensors(find, outputs)
+    if isinstance(model, HeroModel):
+        model.map_last_forward(find)
+    whole = dict(zip(found, whole_tensors(list(found.values()), share, group), strict=True))
+    if isinstance(model, HeroModel):
+        model.map_last_forward(put)
+    return map_tensors(put, outputs)
+
+
+def whole_tensors(tensors: list[Tensor], share: Share, group: Group) -> list[Tensor]:
+    """Each (rows run, ...) -> (rows of the batch, ...), bit for bit, by one exchange of bytes."""
+    for tensor in tensors:
+        if tensor.shape[:1] != (len(share.rows),):
+            raise ValueError(
+                f"the model was run on {len(share.rows)} rows of a batch, and one of its outputs has the shape "
+                f"{tuple(tensor.shape)}: only outputs with a row for each input can be gathered"
+            )
+    own = [tensor[: share.count] for tensor in tensors]
+    mine = torch.cat([_bytes(tensor.detach()) for tensor in own], dim=1)
+    padded = mine.new_zeros(max(share.counts), mine.shape[1])
+    padded[: share.count] = mine
+    received = group.gather_tensor(padded)
+    made, start = [], 0
+    for tensor in own:
+        width = prod(tensor.shape[1:]) * tensor.element_size()
+        parts = [
+            tensor if index == share.index else _read(each[:count, start : start + width], tensor)
+            for index, (each, count) in enumerate(zip(received, share.counts, strict=True))
+        ]
+        made.append(torch.cat(parts))
+        start += width
+    return made
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """(B, ...) -> (B, bytes of a row)."""
+    return tensor.reshape(len(tensor), prod(tensor.shape[1:])).contiguous().view(torch.uint8)
+
+
+def _read(raw: Tensor, like: Tensor) -> Tensor:
+    """What :func:`_bytes` wrote, as the kind that ``like`` is."""
+    return raw.clone(memory_format=torch.contiguous_format).view(like.dtype).reshape(len(raw), *like.shape[1:])
