@@ -45,14 +45,26 @@ def step(model, batch, loss):
 
 @pytest.mark.parametrize("change", [{}, {"relevance": "pair"}])
 @pytest.mark.parametrize("name", CASES)
-def test_recomputing_gives_the_same_losses_and_gradients(name, change):
+def test_recomputing_gives_the_same_losses_and_gradients(name, change, monkeypatch):
+    """With the draws of dropout, too: the backward's are the forward's."""
     build, make, loss = CASES[name]
     base, batch = build(**({"drop_rate": 0.2} if name == "emb" else {"dropout": 0.2})), make()
-    kept = shake(wrap_model(base, **change), 0.1)
-    recomputed = wrap_model(copy.deepcopy(base), checkpoint=True, **change)
+    model = shake(wrap_model(base, checkpoint=True, **change), 0.1)
+    recomputed = step(model, batch, loss)
+    monkeypatch.setattr("hero_plugin.model.checkpoint", lambda stage, level, use_reentrant: stage(level))
+    for one, other in zip(step(model, batch, loss), recomputed, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "qd_detr"])  # whose negatives meet their own level
+def test_levels_recomputed_one_by_one_are_those_in_one_batch(name):
+    build, make, loss = CASES[name]
+    base, batch = build(**({"drop_rate": 0.0} if name == "emb" else {"dropout": 0.0})), make()
+    kept = shake(wrap_model(base, dropout=0.0), 0.1)
+    recomputed = wrap_model(copy.deepcopy(base), dropout=0.0, checkpoint=True)
     recomputed.load_state_dict(kept.state_dict())
     for one, other in zip(step(kept, batch, loss), step(recomputed, batch, loss), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backward", [True, False])
