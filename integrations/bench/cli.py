@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
@@ -27,24 +27,19 @@ from hero_plugin.integrations.bench.cases import (
     models_of,
 )
 from hero_plugin.integrations.bench.measure import Effort, Measurement, compare, work
+from hero_plugin.integrations.bench.page import write_page
+from hero_plugin.integrations.bench.report import Report
 from hero_plugin.integrations.bench.sizes import Sizes, sizes_of
-from hero_plugin.integrations.bench.tables import (
-    comparison,
-    markdown,
-    rich_table,
-    settings_of,
-    verdicts,
-    write_section,
-)
-from hero_plugin.integrations.bench.targets import LEVELS, Result, Target, judge, models_for
+from hero_plugin.integrations.bench.tables import comparison, rich_table, settings_of, verdicts
+from hero_plugin.integrations.bench.targets import LEVELS, judge, models_for
 from hero_plugin.integrations.bench.timing import Clock
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.run_folder import versions
 
 Device = Literal["auto", "cpu", "cuda"]
+PATHS = {"--upstream": "FOLDER_OF_CLONES", "--json": "", "--figure": "", "--markdown": ""}
 
 
 @dataclass
@@ -68,6 +63,8 @@ class BenchConfig:
     """The folder that holds clones of the bases' repositories: EMB, moment_detr, QD-DETR, TR-DETR."""
     targets: bool = False
     """Measure what the speed targets need, and nothing else, and say which are met."""
+    read: tuple[Path, ...] = ()
+    """Show what was measured before, from files of --json, and measure nothing."""
 
     batch: int | None = None
     """B; the published size unless given, as the next three."""
@@ -97,8 +94,8 @@ class BenchConfig:
     figure: Path | None = None
     """Draw step times and memory as a PNG."""
     markdown: Path | None = None
-    """Write the tables into this page, between its comments <!-- bench cpu --> and <!-- end of bench cpu -->, or cuda,
-    or targets."""
+    """Renew the tables of this page, between its comments <!-- bench cpu --> and <!-- end of bench cpu -->, those of
+    cuda, and those of targets."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("warmup", 0), ("threads", 0)):
@@ -146,18 +143,31 @@ class BenchConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     config = tyro.cli(BenchConfig, prog="hero-plugin bench", args=argv)
-    if config.threads:
-        torch.set_num_threads(config.threads)
     screen = Screen()
-    measurements = measure(config, screen)
-    results = judge(measurements, config.dtype, config.bases, lambda target: why_not(config, target))
-    show(config, screen, measurements, results)
-    write(config, measurements, results, "hero-plugin bench " + shlex.join(argv or ()))
+    if config.read:
+        reports = [Report.read(path) for path in config.read]
+    else:
+        reports = [measured(config, screen, command_of(sys.argv[2:] if argv is None else argv))]
+    measurements = [each for report in reports for each in report.measurements]
+    for report in reports:
+        for group in settings_of(report.measurements):
+            screen.show(rich_table(comparison(group)))
+        screen.say(report.conditions)
+    if config.targets:
+        screen.show(rich_table(verdicts(judge(measurements))))
+    if config.figure is not None:
+        from hero_plugin.integrations.bench.figure import draw_comparison
+
+        draw_comparison(measurements, config.figure)
+    if config.markdown is not None:
+        write_page(config.markdown, reports)
     return 0
 
 
-def measure(config: BenchConfig, screen: Screen) -> list[Measurement]:
+def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
     """Every setting in turn."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
     planned, effort, done = config.plan(), config.effort(), 0
     total = sum(work(models, effort) for _, models in planned)
     measurements: list[Measurement] = []
@@ -178,67 +188,37 @@ def measure(config: BenchConfig, screen: Screen) -> list[Measurement]:
                 clones=config.upstream,
                 after_step=after_step,
             )
-    return measurements
-
-
-def why_not(config: BenchConfig, target: Target) -> str:
-    """Why a target was not measured."""
-    if target.device not in config.devices():
-        return "no CUDA device" if target.device == "cuda" and not torch.cuda.is_available() else "not asked for"
-    if "upstream" in (target.over, target.under) and config.upstream is None:
-        return "no clone: give --upstream"
-    return "not timed" if not config.steps else "not asked for"
-
-
-def show(config: BenchConfig, screen: Screen, measurements: Sequence[Measurement], results: Sequence[Result]) -> None:
-    for group in settings_of(measurements):
-        screen.show(rich_table(comparison(group, str(config.sizes(group[0].setting.base)))))
-    if config.targets:
-        screen.show(rich_table(verdicts(results)))
-    screen.say(conditions(config))
-
-
-def write(config: BenchConfig, measurements: Sequence[Measurement], results: Sequence[Result], command: str) -> None:
+    report = Report(command, conditions(config), measurements)
     if config.json is not None:
-        write_text(config.json, json.dumps(to_json(config, measurements, results), indent=2) + "\n")
-    if config.figure is not None and measurements:
-        from hero_plugin.integrations.bench.figure import draw_comparison
-
-        draw_comparison(measurements, config.figure)
-    if config.markdown is not None:
-        note = f"`{command}`\n\n{conditions(config)}"
-        for device in dict.fromkeys(each.setting.device for each in measurements):
-            groups = settings_of([each for each in measurements if each.setting.device == device])
-            tables = [markdown(comparison(group, str(config.sizes(group[0].setting.base)))) for group in groups]
-            if not config.targets:
-                write_section(config.markdown, device, "\n".join([*tables, note]))
-        if config.targets:
-            write_section(config.markdown, "targets", markdown(verdicts(results)) + "\n" + note)
+        report.write(config.json, config=json.loads(json.dumps(asdict(config), default=str)), versions=versions())
+    return report
 
 
 def conditions(config: BenchConfig) -> str:
-    """On what, and how, it was measured."""
-    parts = [f"torch {torch.__version__}", platform.machine()]
-    if "cpu" in config.devices():
-        parts.append(f"{torch.get_num_threads()} CPU thread{'s' * (torch.get_num_threads() > 1)}")
-    if "cuda" in config.devices():
+    """On what, and how, it is measured."""
+    threads, devices = torch.get_num_threads(), config.devices()
+    parts = [f"torch {torch.__version__}"]
+    if "cpu" in devices:
+        parts.append(f"{threads} CPU thread{'s' * (threads > 1)}")
+    if "cuda" in devices:
         parts.append(torch.cuda.get_device_name())
     if config.steps:
         clock = {"wall": "by the clock on the wall", "processor": "in processor time"}[config.clock]
-        parts.append(f"{config.steps} steps of each model in turns {clock}; medians, and ratios within a turn")
+        parts.append(f"{config.steps} steps of each model in turns, {clock}; ratios are medians over the turns")
     return ", ".join(parts)
 
 
-def to_json(config: BenchConfig, measurements: Sequence[Measurement], results: Sequence[Result]) -> dict[str, Any]:
-    settings = json.loads(json.dumps(asdict(config), default=str))
-    return {
-        "config": settings,
-        "sizes": {base: asdict(config.sizes(base)) for base in config.bases},
-        "versions": versions(),
-        "conditions": conditions(config),
-        "measurements": [each.to_json() for each in measurements],
-        "targets": [result.to_json() for result in results],
-    }
+def command_of(argv: Sequence[str]) -> str:
+    """The command line that measures the same elsewhere: without what is written, and where the clones lie here."""
+    words, rest = ["hero-plugin", "bench"], list(argv)
+    while rest:
+        flag, equals, _ = rest[0].partition("=")
+        if flag in PATHS:
+            words += [flag, PATHS[flag]] if PATHS[flag] else []
+            del rest[: 1 if equals else 2]
+        else:
+            words.append(rest.pop(0))
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

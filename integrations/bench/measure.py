@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Measurement:
 
     setting: Setting
     model: Model
-    batch: int
+    sizes: Sizes
     parameters: int
     flops: int
     operators: int
@@ -56,10 +56,7 @@ class Measurement:
     @property
     def throughput(self) -> float | None:
         """Queries a second."""
-        return None if self.time is None else self.batch / self.time.median
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self.setting), **asdict(self), "setting": str(self.setting), "model": asdict(self.model)}
+        return None if self.time is None else self.sizes.batch / self.time.median
 
 
 def compare(
@@ -130,7 +127,7 @@ def count(setting: Setting, model: Model, sizes: Sizes, job: Job) -> Measurement
     return Measurement(
         setting=setting,
         model=model,
-        batch=sizes.batch,
+        sizes=sizes,
         parameters=sum(parameter.numel() for parameter in job.task.model.parameters()),
         flops=operations.flops,
         operators=operations.total,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
@@ -11,8 +10,6 @@ from rich.table import Table
 from hero_plugin.integrations.bench.cases import TITLES, Model, device_name
 from hero_plugin.integrations.bench.measure import Measurement
 from hero_plugin.integrations.bench.targets import Result, ratio_of
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.files import write_text
 
 NOTHING = "–"
 
@@ -27,14 +24,14 @@ class Grid(NamedTuple):
 
 
 def settings_of(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
-    """Those of one setting together, in order."""
+    """Those that were made in turns, in order."""
     groups: dict[object, list[Measurement]] = {}
     for each in measurements:
-        groups.setdefault(each.setting, []).append(each)
+        groups.setdefault((each.setting, each.sizes), []).append(each)
     return list(groups.values())
 
 
-def comparison(group: Sequence[Measurement], sizes: str) -> Grid:
+def comparison(group: Sequence[Measurement]) -> Grid:
     """The models of one setting: absolute figures, then ratios to the plain base and to the literal paper."""
     launches = "kernels" if any(each.kernels is not None for each in group) else "operators"
     header = (
@@ -63,7 +60,7 @@ def comparison(group: Sequence[Measurement], sizes: str) -> Grid:
                 NOTHING if literal is None else times(literal, each),
             )
         )
-    return Grid(f"{group[0].setting}, {sizes}", header, rows)
+    return Grid(f"{group[0].setting}, {group[0].sizes}", header, rows)
 
 
 def verdicts(results: Sequence[Result]) -> Grid:
@@ -123,28 +120,6 @@ def markdown(grid: Grid) -> str:
     rule = ("---" if place == 0 or name in grid.words else "---:" for place, name in enumerate(grid.header))
     lines = [f"**{grid.title}**", "", _line(grid.header), "|" + "|".join(rule) + "|", *map(_line, grid.rows)]
     return "\n".join(lines) + "\n"
-
-
-def write_section(page: Path, name: str, text: str) -> None:
-    """Put text between the page's comments ``<!-- bench NAME -->`` and ``<!-- end of bench NAME -->``.
-
-    Raises:
-        UserError: the page, or its comments, are not there.
-    """
-    start, end = marks(name)
-    try:
-        whole = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{page} cannot be read ({error}): --markdown takes a page with {start}") from error
-    before, found, rest = whole.partition(start)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise UserError(f"{page} has no part between {start} and {end} to write into; add these two lines")
-    write_text(page, f"{before}{start}\n\n{text.strip()}\n\n{end}{after}")
-
-
-def marks(name: str) -> tuple[str, str]:
-    return f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from hero_plugin.integrations.bench.cases import BASES, BaseName, Mode, Model, ModelName
+from hero_plugin.integrations.bench.cases import BASES, BaseName, Mode, Model, ModelName, device_name
 from hero_plugin.integrations.bench.measure import Measurement
 from hero_plugin.integrations.bench.timing import Spread
 
@@ -89,20 +89,6 @@ class Result:
             return "not measured"
         return "met" if self.target.met(self.ratio.median) else "not met"
 
-    def to_json(self) -> dict[str, Any]:
-        target = self.target
-        return {
-            "target": target.letter,
-            "base": target.base,
-            "device": target.device,
-            "dtype": self.dtype,
-            "statement": target.statement,
-            "limit": target.limit,
-            "ratio": None if self.ratio is None else self.ratio.median,
-            "verdict": self.verdict,
-            "reason": self.reason,
-        }
-
 
 def models_for(base: str, mode: Mode, device: str, clones: bool) -> tuple[ModelName, ...]:
     """Models of a base that its targets compare on a device."""
@@ -111,25 +97,29 @@ def models_for(base: str, mode: Mode, device: str, clones: bool) -> tuple[ModelN
     return tuple(name for name in names if clones or name != "upstream")
 
 
-def judge(
-    measurements: Sequence[Measurement], dtypes: Sequence[str], bases: Sequence[str], why_not: Callable[[Target], str]
-) -> list[Result]:
-    """Every target of these bases, in every number format.
-
-    why_not: says of a target that was not measured why.
-    """
+def judge(measurements: Sequence[Measurement]) -> list[Result]:
+    """Every target of the measured bases, in every measured number format."""
     found = {(*_place(each), each.model): each for each in measurements}
+    bases = {each.setting.base for each in measurements}
+    dtypes = dict.fromkeys(each.setting.dtype for each in measurements)
     results = []
     for target in TARGETS:
         for dtype in dtypes if target.base in bases else ():
-            pair = [
-                found.get((target.base, target.mode, target.device, dtype, model_of(name)))
-                for name in (target.over, target.under)
-            ]
-            over, under = pair
+            place = (target.base, target.mode, target.device, dtype)
+            over, under = (found.get((*place, model_of(name))) for name in (target.over, target.under))
             ratio = None if over is None or under is None else ratio_of(over, under, target.quantity)
-            results.append(Result(target, dtype, ratio, "" if ratio else why_not(target)))
+            results.append(Result(target, dtype, ratio, "" if ratio else why_not(target, measurements)))
     return results
+
+
+def why_not(target: Target, measurements: Sequence[Measurement]) -> str:
+    """Why there is no ratio to judge."""
+    there = [each for each in measurements if _place(each)[2] == target.device]
+    if not there:
+        return f"nothing was measured on a {device_name(target.device)}"
+    if "upstream" in (target.over, target.under) and not any(each.model.name == "upstream" for each in there):
+        return "no clone: give --upstream"
+    return "not asked for" if any(each.seconds for each in there) else "not timed"
 
 
 def model_of(name: ModelName) -> Model:
