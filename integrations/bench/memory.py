@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from hero_plugin.integrations.bench.timing import Step, wait
 
 def peak_memory(step: Step, held: Iterable[Tensor], device: torch.device) -> int:
     """Bytes. held: what the step has before it begins, wherever it is; other models on the device do not count."""
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         return peak_allocated(step, held, device)
-    with LiveBytes(held) as live:
+    with collected_later(), LiveBytes(held) as live:
         step()
     return live.peak
 
@@ -33,6 +34,18 @@ def peak_allocated(step: Step, held: Iterable[Tensor], device: torch.device) -> 
     step()
     wait(device)
     return own_bytes(held) + torch.cuda.max_memory_allocated(device) - before
+
+
+@contextmanager
+def collected_later() -> Iterator[None]:
+    """No garbage collection meanwhile: when it comes would decide what is alive."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class LiveBytes(TorchDispatchMode):

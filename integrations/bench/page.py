@@ -16,19 +16,15 @@ def write_page(page: Path, reports: Sequence[Report]) -> None:
     """Renew the parts of a page that these reports have something for: ``cpu``, ``cuda`` and ``targets``.
 
     Raises:
-        UserError: the page cannot be read, or has none of these parts.
+        UserError: the page has none of these parts.
     """
-    try:
-        text = page.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{page} cannot be read ({error}); --markdown takes a page that is there") from error
-    renewed = text
-    for name, part in parts(reports).items():
-        renewed = replaced(renewed, name, part)
-    if renewed == text and not any(start in text for start, _ in map(marks, parts(reports))):
-        start, end = marks(next(iter(parts(reports))))
+    text, written = page.read_text(encoding="utf-8"), parts(reports)
+    if not any(start in text and end in text for start, end in map(marks, written)):
+        start, end = marks(next(iter(written)))
         raise UserError(f"{page} has no place to write into; add the two lines {start} and {end}")
-    write_text(page, renewed)
+    for name, part in written.items():
+        text = replaced(text, name, part)
+    write_text(page, text)
 
 
 def parts(reports: Sequence[Report]) -> dict[str, str]:

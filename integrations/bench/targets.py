@@ -116,7 +116,7 @@ def why_not(target: Target, measurements: Sequence[Measurement]) -> str:
     """Why there is no ratio to judge."""
     there = [each for each in measurements if _place(each)[2] == target.device]
     if not there:
-        return f"nothing was measured on a {device_name(target.device)}"
+        return f"nothing on a {device_name(target.device)}"
     if "upstream" in (target.over, target.under) and not any(each.model.name == "upstream" for each in there):
         return "no clone: give --upstream"
     return "not asked for" if any(each.seconds for each in there) else "not timed"
