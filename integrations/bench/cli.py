@@ -27,7 +27,7 @@ from hero_plugin.integrations.bench.cases import (
     models_of,
 )
 from hero_plugin.integrations.bench.measure import Effort, Measurement, compare, work
-from hero_plugin.integrations.bench.page import write_page
+from hero_plugin.integrations.bench.page import device_parts, targets_part, write_page
 from hero_plugin.integrations.bench.report import Report
 from hero_plugin.integrations.bench.sizes import Sizes, sizes_of
 from hero_plugin.integrations.bench.tables import comparison, rich_table, settings_of, verdicts
@@ -94,8 +94,8 @@ class BenchConfig:
     figure: Path | None = None
     """Draw step times and memory as a PNG."""
     markdown: Path | None = None
-    """Renew the tables of this page, between its comments <!-- bench cpu --> and <!-- end of bench cpu -->, those of
-    cuda, and those of targets."""
+    """Renew the tables of this page between its comments <!-- bench cpu --> and <!-- end of bench cpu -->, and those of
+    cuda; with --targets, those of targets instead; with --targets and --read, all."""
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("warmup", 0), ("threads", 0)):
@@ -162,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         draw_comparison(measurements, config.figure)
     if config.markdown is not None:
-        write_page(config.markdown, reports)
+        parts = {} if config.targets and not config.read else device_parts(reports)
+        write_page(config.markdown, parts | (targets_part(reports) if config.targets else {}))
     return 0
 
 

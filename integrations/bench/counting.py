@@ -7,14 +7,18 @@ from math import prod
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch.profiler import ProfilerActivity, profile
+from torch.utils import flop_counter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from hero_plugin.integrations.bench.timing import Step, wait
+from hero_plugin.integrations.errors import UserError
 
 aten = torch.ops.aten
+OLDEST = "2.4"
+"""Before, torch called its formulas in another way."""
 
 
 class Operations(TorchDispatchMode):
@@ -22,13 +26,18 @@ class Operations(TorchDispatchMode):
 
     FLOPs are those of matrix products, convolutions, attention and recurrent layers by torch's formulas (a
     multiplication and an addition are two); elementwise work does not count.
+
+    Raises:
+        UserError: this torch is too old.
     """
 
     def __init__(self) -> None:
+        if Version(OLDEST) > Version(torch.__version__):
+            raise UserError(f"counting FLOPs needs torch {OLDEST} or later, found {torch.__version__}")
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.flops = 0
-        self._formulas = {**flop_registry, **missing_formulas()}
+        self._formulas = {**flop_counter.flop_registry, **missing_formulas()}
 
     @property
     def total(self) -> int:
@@ -47,9 +56,9 @@ class Operations(TorchDispatchMode):
 def missing_formulas() -> dict[Any, Any]:
     """FLOPs of operators that torch's own counter passes over, of those that this torch has."""
     known = {
-        "_scaled_dot_product_flash_attention_for_cpu": lambda q, k, v, *_: sdpa_flop_count(q, k, v),
-        "_scaled_dot_product_flash_attention_for_cpu_backward": lambda g, q, k, v, *_: sdpa_backward_flop_count(
-            g, q, k, v
+        "_scaled_dot_product_flash_attention_for_cpu": lambda q, k, v, *_: flop_counter.sdpa_flop_count(q, k, v),
+        "_scaled_dot_product_flash_attention_for_cpu_backward": lambda g, q, k, v, *_: (
+            flop_counter.sdpa_backward_flop_count(g, q, k, v)
         ),
         "mkldnn_rnn_layer": fused_layer,
         "mkldnn_rnn_layer_backward": lambda *shapes: 2 * fused_layer(*shapes),

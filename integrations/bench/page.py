@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hero_plugin.integrations.bench.report import Report
@@ -12,31 +12,35 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
 
 
-def write_page(page: Path, reports: Sequence[Report]) -> None:
-    """Renew the parts of a page that these reports have something for: ``cpu``, ``cuda`` and ``targets``.
+def write_page(page: Path, parts: Mapping[str, str]) -> None:
+    """Renew the parts of a page, those that it has.
 
     Raises:
-        UserError: the page has none of these parts.
+        UserError: it has none of them.
     """
-    text, written = page.read_text(encoding="utf-8"), parts(reports)
-    if not any(start in text and end in text for start, end in map(marks, written)):
-        start, end = marks(next(iter(written)))
+    text = page.read_text(encoding="utf-8")
+    if not any(start in text and end in text for start, end in map(marks, parts)):
+        start, end = marks(next(iter(parts), "cpu"))
         raise UserError(f"{page} has no place to write into; add the two lines {start} and {end}")
-    for name, part in written.items():
+    for name, part in parts.items():
         text = replaced(text, name, part)
     write_text(page, text)
 
 
-def parts(reports: Sequence[Report]) -> dict[str, str]:
-    """Text by the name of its part."""
-    written: dict[str, str] = {}
+def device_parts(reports: Sequence[Report]) -> dict[str, str]:
+    """What was measured on each device, by the part's name: ``cpu``, ``cuda``."""
+    written: dict[str, list[str]] = {}
     for report in reports:
         for device in dict.fromkeys(each.setting.device for each in report.measurements):
             groups = settings_of([each for each in report.measurements if each.setting.device == device])
-            tables = [markdown(comparison(group)) for group in groups]
-            written[device] = "\n".join([written.get(device, ""), *tables, source(report)]).strip()
+            written.setdefault(device, []).extend([*(markdown(comparison(group)) for group in groups), source(report)])
+    return {device: "\n".join(tables) for device, tables in written.items()}
+
+
+def targets_part(reports: Sequence[Report]) -> dict[str, str]:
+    """Which targets are met, as the part ``targets``."""
     results = verdicts(judge([each for report in reports for each in report.measurements]))
-    return {**written, "targets": "\n".join([markdown(results), *map(source, reports)])}
+    return {"targets": "\n".join([markdown(results), *map(source, reports)])}
 
 
 def source(report: Report) -> str:

@@ -11,6 +11,9 @@ from hero_plugin.adapters.emb.recurrence import both_ways
 from hero_plugin.integrations.bench.counting import Operations
 from hero_plugin.integrations.bench.memory import LiveBytes, own_bytes, peak_memory
 from hero_plugin.integrations.bench.timing import Spread, interleaved
+from tests.old_torch import counts_flops
+
+pytestmark = counts_flops
 
 CPU = torch.device("cpu")
 FLOAT = 4

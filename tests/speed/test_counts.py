@@ -9,11 +9,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.old_torch import TORCH, Version
+from tests.old_torch import counts_flops
 from tests.speed.counts import CASES, Cost, costs, expected
 
 pytestmark = [
-    pytest.mark.skipif(Version("2.5") > TORCH, reason="torch before 2.5 counts FLOPs otherwise"),
+    counts_flops,
     pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="without oneDNN torch takes other operators"),
 ]
 SLACK = Cost(flops=1.01, operators=1.1, memory=1.05)

@@ -15,6 +15,9 @@ from hero_plugin.integrations.bench.cases import BASES, Model
 from hero_plugin.integrations.bench.counting import Operations
 from hero_plugin.integrations.bench.inputs import random_batch
 from tests.bench.small import small
+from tests.old_torch import counts_flops
+
+pytestmark = counts_flops
 
 QUESTIONS = ("cpu", "item", "tolist", "numpy", "nonzero", "argwhere", "is_nonzero", "equal", "masked_select", "unique")
 CONVERSIONS = ("__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__")
