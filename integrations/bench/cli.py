@@ -171,9 +171,13 @@ def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
     """Every setting in turn."""
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.clock == "processor" and "cuda" in config.devices():
+        raise UserError("--clock processor does not see a GPU's time; leave it out, or give --device cpu")
     planned, effort, done = config.plan(), config.effort(), 0
     total = sum(work(models, effort) for _, models in planned)
     measurements: list[Measurement] = []
+    report = Report(command, conditions(config), measurements)
+    settings = json.loads(json.dumps(asdict(config), default=str))
     with screen.working("measuring", total) as advance:
 
         def after_step() -> None:
@@ -191,9 +195,8 @@ def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
                 clones=config.upstream,
                 after_step=after_step,
             )
-    report = Report(command, conditions(config), measurements)
-    if config.json is not None:
-        report.write(config.json, config=json.loads(json.dumps(asdict(config), default=str)), versions=versions())
+            if config.json is not None:  # after each setting: all of them can take an hour
+                report.write(config.json, config=settings, versions=versions())
     return report
 
 
@@ -207,7 +210,10 @@ def conditions(config: BenchConfig) -> str:
         parts.append(torch.cuda.get_device_name())
     if config.steps:
         clock = {"wall": "by the clock on the wall", "processor": "in processor time"}[config.clock]
-        parts.append(f"{config.steps} steps of each model in turns, {clock}; ratios are medians over the turns")
+        compiled = "compiled " * config.compile
+        parts.append(
+            f"{config.steps} steps of each {compiled}model in turns, {clock}; ratios are medians over the turns"
+        )
     return ", ".join(parts)
 
 

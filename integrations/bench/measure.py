@@ -121,7 +121,7 @@ def count(setting: Setting, model: Model, sizes: Sizes, job: Job) -> Measurement
     """What needs no clock."""
     step = job.step()
     step()  # the optimizer's state comes with the first step
-    memory = peak_memory(step, list(job.held()), job.device)
+    memory = peak_memory(step, job.held(), job.device)
     with Operations() as operations:
         step()
     return Measurement(

@@ -16,8 +16,11 @@ from torch.utils._pytree import tree_flatten
 from hero_plugin.integrations.bench.timing import Step, wait
 
 
-def peak_memory(step: Step, held: Iterable[Tensor], device: torch.device) -> int:
-    """Bytes. held: what the step has before it begins, wherever it is; other models on the device do not count."""
+def peak_memory(step: Step, held: Iterator[Tensor], device: torch.device) -> int:
+    """Bytes, without those of other models on the device.
+
+    held: what the step has before it begins, one after the other: who keeps them here keeps the step from freeing them.
+    """
     if device.type == "cuda":
         gc.collect()
         return peak_allocated(step, held, device)
@@ -26,14 +29,15 @@ def peak_memory(step: Step, held: Iterable[Tensor], device: torch.device) -> int
     return live.peak
 
 
-def peak_allocated(step: Step, held: Iterable[Tensor], device: torch.device) -> int:
+def peak_allocated(step: Step, held: Iterator[Tensor], device: torch.device) -> int:
     """On a CUDA device, as its allocator counts."""
     wait(device)
+    own = own_bytes(held)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     step()
     wait(device)
-    return own_bytes(held) + torch.cuda.max_memory_allocated(device) - before
+    return own + torch.cuda.max_memory_allocated(device) - before
 
 
 @contextmanager

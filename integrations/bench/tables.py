@@ -52,7 +52,7 @@ def comparison(group: Sequence[Measurement]) -> Grid:
                 f"{each.operators if each.kernels is None else each.kernels:,}",
                 NOTHING if time is None else milliseconds(time.median),
                 NOTHING if time is None else f"{milliseconds(time.low)} to {milliseconds(time.high)}",
-                NOTHING if each.throughput is None else f"{each.throughput:.3g}",
+                NOTHING if each.throughput is None else three_digits(each.throughput),
                 megabytes(each.memory),
                 times(each, plain),
                 NOTHING if plain is None else f"{each.flops / plain.flops:.2f}",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +14,7 @@ from torch import nn
 from hero_plugin.adapters.emb.recurrence import both_ways
 from hero_plugin.integrations.bench.counting import Operations
 from hero_plugin.integrations.bench.memory import LiveBytes, own_bytes, peak_memory
+from hero_plugin.integrations.bench.steps import Job
 from hero_plugin.integrations.bench.timing import Spread, interleaved
 from tests.old_torch import counts_flops
 
@@ -112,10 +117,22 @@ def test_what_a_step_holds_counts_and_what_it_frees_does_not():
 
     weights = torch.zeros(300)
     assert own_bytes([weights, weights[:10], *gradient]) == 1300 * FLOAT
-    held = [weights, weights[:10]]
-    assert peak_memory(step, held, CPU) == 1300 * FLOAT
-    assert peak_memory(step, (tensor for tensor in [*held, *gradient]), CPU) == 1300 * FLOAT
-    assert peak_memory(lambda: None, [], CPU) == 0
+    assert peak_memory(step, iter([weights, weights[:10]]), CPU) == 1300 * FLOAT
+    assert peak_memory(step, chain([weights], gradient), CPU) == 1300 * FLOAT
+    assert peak_memory(lambda: None, iter(()), CPU) == 0
+
+
+def test_gradients_of_the_step_before_make_room():
+    """Weights, Adam's two moments and one set of gradients: not two."""
+    layer = nn.Linear(1000, 100, bias=False)
+    x = torch.randn(2, 1000)
+    task: Any = SimpleNamespace(model=layer, losses=lambda model, batch, epoch: {"loss": model(batch["x"]).sum()})
+    job = Job(task, {"x": x}, torch.optim.Adam(layer.parameters(), foreach=False), 1.0, "none", CPU)
+    job.step()()
+    weights = 100 * 1000 * FLOAT
+    assert peak_memory(lambda: None, job.held(), CPU) == 4 * weights + x.nbytes + FLOAT
+    forward_and_backward = peak_memory(lambda: (job.optimizer.zero_grad(), layer(x).sum().backward()), job.held(), CPU)
+    assert 4 * weights < forward_and_backward < 4.1 * weights
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -124,6 +141,6 @@ def test_memory_and_kernels_on_a_gpu():
 
     device = torch.device("cuda")
     x, other = torch.zeros(1 << 20, device=device), torch.zeros(1 << 22, device=device)
-    peak = peak_memory(lambda: x * 2 + 1, [x], device)
+    peak = peak_memory(lambda: x * 2 + 1, iter([x]), device)
     assert 3 * x.nbytes <= peak < 3 * x.nbytes + other.nbytes
     assert count_kernels(lambda: x * 2 + 1, device) == 2
