@@ -25,7 +25,7 @@ COMMANDS = {
     "weights extract": ("weights_cli:extract", "take the plug-in out of a checkpoint"),
     "weights merge": ("weights_cli:merge", "put a plug-in on another copy of the base"),
     "vocab": ("vocab.cli:command", "words that training never had: measure them, build and review queries with them"),
-    "bench emb": ("bench_emb:main", "speed of the reference EMB beside upstream's"),
+    "bench": ("bench.cli:main", "what HERO costs: time, memory, FLOPs, beside the plain base and the literal paper"),
     "bench eval": ("bench_eval:main", "speed of QVHighlights' evaluation beside the official script's"),
     "version": ("cli:version", "versions of hero-plugin and of what it runs on"),
 }

@@ -1,22 +1,16 @@
-"""The DETR family's own code, imported from clones without leaving a trace in ``sys.modules``."""
+"""The DETR family's own code, from clones, on options that are quick."""
 
 from __future__ import annotations
 
-import functools
-import importlib
-import sys
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hero_plugin.integrations.upstream_detr_clone import load_upstream_detr
 from tests.resources import upstream
 
 CLONES = {
@@ -38,63 +32,12 @@ CLASSES = {"moment_detr": "MomentDETR", "qd_detr": "QDDETR", "tr_detr": "TRDETR"
 def load(name: str) -> ModuleType:
     """The module of CLONES' ``name``; skips the test where its clone is not there."""
     folder, module = CLONES[name]
-    return imported(upstream(folder), module)
+    return load_upstream_detr(upstream(folder), module)
 
 
 def build(name: str, **options: Any) -> tuple[Any, Any]:
     """Model and criterion by the codebase's own ``build_model``, on its default options but for those given."""
     return load(name).build_model(Namespace(**{**DEFAULTS, **options}))
-
-
-@functools.lru_cache
-def imported(clone: Path, module: str) -> ModuleType:
-    with isolated_imports(clone):
-        loaded = importlib.import_module(module)
-        for other in [sys.modules[name] for name in sys.modules if name.split(".")[0] == module.split(".")[0]]:
-            transformer = getattr(other, "Transformer", None)
-            if transformer is not None and not hasattr(transformer, "published"):
-                transformer.published, transformer.forward = transformer.forward, on_its_device(transformer.forward)
-        return loaded
-
-
-@contextmanager
-def isolated_imports(clone: Path) -> Iterator[None]:
-    """The clone first on the path, stand-ins for what it needs and tests do without; all undone after."""
-    path, bytecode, before = list(sys.path), sys.dont_write_bytecode, dict(sys.modules)
-    stand_ins = {
-        "torchvision": {"ops": SimpleNamespace(focal_loss=SimpleNamespace(sigmoid_focal_loss=sigmoid_focal_loss))},
-        "sklearn": {},
-        "sklearn.cluster": {"KMeans": None},
-        "sklearn.metrics": {"precision_recall_curve": None},
-    }
-    for name, attributes in stand_ins.items():
-        sys.modules[name] = ModuleType(name)
-        sys.modules[name].__dict__.update(attributes)
-    sys.path.insert(0, str(clone))
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = path, bytecode
-        for name in [name for name, module in sys.modules.items() if is_from(clone, module) or name in stand_ins]:
-            del sys.modules[name]
-        sys.modules.update({name: module for name, module in before.items() if name not in sys.modules})
-        importlib.invalidate_caches()
-
-
-def is_from(clone: Path, module: ModuleType) -> bool:
-    return str(getattr(module, "__file__", None) or "").startswith(str(clone))
-
-
-def on_its_device(forward: Any) -> Any:
-    """Upstream puts one tensor on CUDA whatever the model is on; this keeps it beside the inputs."""
-
-    @functools.wraps(forward)
-    def on_device(self: Any, src: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with mock.patch.object(Tensor, "cuda", lambda tensor: tensor.to(src)):
-            return forward(self, src, *args, **kwargs)
-
-    return on_device
 
 
 def sigmoid_focal_loss(inputs: Tensor, targets: Tensor, alpha: float, gamma: float, reduction: str = "none") -> Tensor:

@@ -21,7 +21,7 @@ from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.features import open_features
 from hero_plugin.integrations.query_features import QueryFiles
 from hero_plugin.integrations.records import Record
-from tests.adapters.upstream_detr import imported
+from hero_plugin.integrations.upstream_detr_clone import load_upstream_detr
 from tests.resources import shared, upstream
 
 CLIP_LENGTH = 2
@@ -36,7 +36,7 @@ def val():
 def dataset_module(folder: str, package: str) -> ModuleType:
     """Upstream's; it wants a progress bar and tables at hand, and uses neither here."""
     with mock.patch.dict(sys.modules, {"tqdm": SimpleNamespace(tqdm=None), "pandas": ModuleType("pandas")}):
-        return imported(upstream(folder), f"{package}.start_end_dataset")
+        return load_upstream_detr(upstream(folder), f"{package}.start_end_dataset")
 
 
 def published(folder: str, package: str, path: Path, features: list[str] | None = None, words: str = "") -> Any:

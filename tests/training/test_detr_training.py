@@ -34,8 +34,8 @@ from hero_plugin.integrations.submission_checks import read_submission
 from hero_plugin.integrations.sweep import SweepConfig, read_sweep
 from hero_plugin.integrations.sweep import main as sweep
 from hero_plugin.integrations.training import main
+from hero_plugin.integrations.upstream_detr_clone import load_upstream_detr
 from hero_plugin.integrations.words import WordVectors, tokenize
-from tests.adapters.upstream_detr import imported
 from tests.resources import upstream
 from tests.training.detr_files import detr_settings, query, write_published
 
@@ -317,7 +317,7 @@ SCRIPTS = {"tr_detr": {"seed": 2017, "vtc_loss_coef": 0.3, "ctc_loss_coef": 0.5}
 @pytest.mark.parametrize(("base", "clone"), [*zip(DETRS, ("moment_detr", "QD-DETR", "TR-DETR"), strict=True)])
 def test_the_defaults_are_the_authors_recipe(base, clone):
     with mock.patch.dict("sys.modules", {"tqdm": SimpleNamespace(tqdm=None), "pandas": ModuleType("pandas")}):
-        options = imported(upstream(clone), f"{base}.config").BaseOptions()
+        options = load_upstream_detr(upstream(clone), f"{base}.config").BaseOptions()
     options.initialize()
     parser: ArgumentParser = options.parser
     theirs = {NAMES.get(name, name.lower()): value for name, value in vars(parser.parse_args([])).items()}

@@ -1,0 +1,125 @@
+"""HERO as its paper reads, in plain loops: what the plug-in is measured against, and must equal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hero_plugin import Grounding, HeroModel, Pair
+from hero_plugin.hem import sinusoid
+from hero_plugin.structure import map_tensors
+
+
+class LiteralHero(HeroModel):
+    """The modules, parameters and losses of :class:`~hero_plugin.HeroModel` with another forward.
+
+    One pass of the whole base for every level and, in training, one more for every masked level; the text encoder runs
+    once and is tapped. Nothing is folded, left out or fused. A query without a word is not provided for.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base's."""
+        self._forget()
+        if not self.config.active:
+            return self.base(*args, **kwargs)
+        pair = self.grounder.embed(*args, **kwargs)
+        queries = self.text_levels(pair)
+        passes = [self.whole_pass(pair, level, words) for level, words in enumerate(queries)]
+        kinds = self.grounder.kinds
+        outputs = self.hero.combine(stacked([grounding.outputs for grounding, _ in passes], kinds), kinds)
+        self._video_mask = pair.video_mask
+        self._relevance = self.combined([relevance for _, relevance in passes], pair)
+        if self.training and self.hero.cmtr is not None:
+            masked = [self.masked(level, words, pair) for level, words in enumerate(queries)]
+            passes = [self.whole_pass(pair, level, words) for level, words in enumerate(masked)]
+            self._masked_relevance = self.combined([relevance for _, relevance in passes], pair)
+        if self.training and isinstance(outputs, dict):
+            outputs["hero"] = self._for_criterion()
+        return outputs
+
+    def text_levels(self, pair: Pair) -> list[Tensor]:
+        """HEM: ``Q_0 .. Q_{N-1}``, each (B, L, D)."""
+        hem, hidden = self.hero.hem, pair.query
+        if hem is None:
+            return [hidden]
+        real = pair.query_mask.bool()
+        positions = sinusoid(hidden.shape[1], hem.dim, hidden) if hem.positions else None
+        levels = [hidden]
+        for depth, layer in enumerate(hem.layers, start=1):
+            hidden = layer(hidden, real, positions)
+            if depth % hem.stride == 0:
+                levels.append(hidden * real.unsqueeze(-1))
+        return levels
+
+    def whole_pass(self, pair: Pair, level: int, words: Tensor) -> tuple[Grounding, Tensor]:
+        """The base on ``(V_i, Q_i)``: what it returns, and the clips' relevance (B, T)."""
+        clips = self.filtered(pair.video, words, pair.query_mask, level)
+        grounding = self.grounder.ground(pair.at_levels(clips.unsqueeze(0), words.unsqueeze(0)))
+        if self.hero.relevance is None:
+            assert grounding.relevance is not None
+            return grounding, grounding.relevance
+        head = self.hero.relevance
+        return grounding, head(clips.unsqueeze(0), words.unsqueeze(0), pair.query_mask).squeeze(0)
+
+    def filtered(self, video: Tensor, words: Tensor, query_mask: Tensor, level: int) -> Tensor:
+        """SGVF: ``V * sigmoid(softmax(V Q_i^T / sqrt(d)) Q_i)``, or with the residual gate. (B, T, D)."""
+        sgvf = self.hero.sgvf
+        if sgvf is None:
+            return video
+        query, key, value = video, words, words
+        if sgvf.projections is not None:
+            query, key, value = (x @ w[level] for x, w in zip((query, key, value), sgvf.projections, strict=True))
+        scores = query @ key.transpose(1, 2) / math.sqrt(video.shape[-1])
+        scores = scores.masked_fill(~query_mask.bool().unsqueeze(1), -1e9)
+        gate = torch.sigmoid(scores.softmax(dim=-1) @ value)
+        if sgvf.strength is None:
+            return video * gate
+        return video * (1 + sgvf.strength[level] * (2 * gate - 1))
+
+    def masked(self, level: int, words: Tensor, pair: Pair) -> Tensor:
+        """CMTR: ``Q_i^m``, a level's words of which some are replaced by its mask token. (B, L, D)."""
+        cmtr = self.hero.cmtr
+        assert cmtr is not None
+        dropped = drawn(pair.query_mask.bool(), cmtr.mask_ratio)
+        return torch.where(dropped.unsqueeze(-1), cmtr.mask_token[level].to(words.dtype), words)
+
+    def combined(self, relevance: list[Tensor], pair: Pair) -> Tensor:
+        """Relevance over all levels: (B, T)."""
+        combined = self.hero.combine(torch.stack(relevance), {})
+        return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
+
+
+def drawn(real: Tensor, ratio: float) -> Tensor:
+    """Which words to mask: each with probability ``ratio``, but of two or more at least one, and not all.
+
+    real: (B, L) bool -> (B, L) bool.
+    """
+    luck = torch.rand(real.shape, device=real.device)
+    dropped = (luck < ratio) & real
+    several = real.sum(dim=-1, keepdim=True) > 1
+    place = torch.arange(real.shape[-1], device=real.device)
+    first = luck.masked_fill(~real, 2.0).argmin(dim=-1, keepdim=True)
+    last = luck.masked_fill(~real, -1.0).argmax(dim=-1, keepdim=True)
+    return (dropped | (several & (place == first))) & ~(several & (place == last))
+
+
+def stacked(outputs: Sequence[Any], kinds: Any) -> Any:
+    """Outputs of every level -> one structure of tensors (N, ...); what has no levels is the first level's."""
+    by_level: list[list[Tensor]] = []
+    for one in outputs:
+        leaves: list[Tensor] = []
+        map_tensors(lambda tensor, key, leaves=leaves: leaves.append(tensor), one)
+        by_level.append(leaves)
+    tensors = zip(*by_level, strict=True)
+
+    def stack(first: Tensor, key: str) -> Tensor:
+        each = next(tensors)
+        if kinds.get(key) == "whole":
+            return first
+        return torch.stack(each) if first.ndim else first.unsqueeze(0)
+
+    return map_tensors(stack, outputs[0])
