@@ -44,7 +44,7 @@ def emb_batch(sizes: Sizes, draw: Generator) -> Batch:
 def detr_batch(sizes: Sizes, draw: Generator) -> Batch:
     """Keys and shapes of :class:`~hero_plugin.integrations.detr_batches.DetrCollate`; one or two moments a query."""
     clips, v_mask = random_lengths(sizes.batch, sizes.clips, draw)
-    _, q_mask = random_lengths(sizes.batch, sizes.words, draw)
+    words, q_mask = random_lengths(sizes.batch, sizes.words, draw)
     width = 0.05 + 0.25 * torch.rand(sizes.batch, MOST_MOMENTS, generator=draw)
     start = torch.rand(sizes.batch, MOST_MOMENTS, generator=draw) * (1 - width)
     windows = torch.randint(1, MOST_MOMENTS + 1, (sizes.batch,), generator=draw)
@@ -57,6 +57,7 @@ def detr_batch(sizes: Sizes, draw: Generator) -> Batch:
         "src_vid": torch.randn(*v_mask.shape, sizes.video_dim, generator=draw) * v_mask.unsqueeze(-1),
         "src_vid_mask": v_mask,
         "clips": clips,
+        "words": words,
         "durations": clips * SECONDS_A_CLIP,
         "spans": spans,
         "windows": windows,
