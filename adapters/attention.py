@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from hero_plugin.adapters.dropout import draw_kept, drop
 from hero_plugin.versions import is_compiling
 
-BLOCK, MANY = 1 << 17, 1 << 21
-"""Attention weights worked on at a time, half a MiB of float32, where there are so many that the cache is too small."""
+BLOCK, MANY = 1 << 19, 1 << 21
+"""Attention weights worked on at a time, 2 MiB of float32, where there are so many that the cache is too small."""
 
 LOWEST = -1e30
 """The bias that shuts a key out: finite, so that a query with nothing to attend to averages everything."""

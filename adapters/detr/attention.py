@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hero_plugin.adapters.attention import LOWEST
+from hero_plugin.adapters.attention import attend as attend_with_bias
 from hero_plugin.adapters.dropout import Dropout
 
 
@@ -72,11 +72,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, dropo
     """
     p = dropout.p if dropout.training else 0.0
     if p and query.device.type == "cpu":
-        # PyTorch has no fused attention with dropout here, and its dropout alone takes longer than the attention.
-        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-        if keep is not None:
-            scores = scores.masked_fill(~keep, -math.inf)
-        context = dropout(scores.softmax(-1)).to(value.dtype) @ value
+        bias = None if keep is None else torch.zeros_like(keep, dtype=query.dtype).masked_fill_(~keep, LOWEST)
+        context = attend_with_bias(query, key, value, bias, p)
     else:
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=keep, dropout_p=p)
     return context.transpose(1, 2).flatten(2)

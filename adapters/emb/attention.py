@@ -31,7 +31,7 @@ class MultiHeadAttention(nn.Module):
         self.query = Conv1D(dim, dim)
         self.key = Conv1D(dim, dim)
         self.value = Conv1D(dim, dim)
-        self.drop_rate = drop_rate
+        self.dropout = Dropout(drop_rate)
 
     def forward(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
         """query: (B, T, D), source: (B, S, D), mask: (B, S), (B, T, S) or None -> (B, T, D)."""
@@ -40,7 +40,7 @@ class MultiHeadAttention(nn.Module):
         if mask is not None:
             bias = mask_bias(mask)
             bias = bias[:, None, None] if mask.dim() == 2 else bias[:, None]
-        context = attend(q, k, v, bias, self.drop_rate if self.training else 0.0)
+        context = attend(q, k, v, bias, self.dropout.p if self.dropout.training else 0.0)
         return context.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:

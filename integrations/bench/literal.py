@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from hero_plugin import Grounding, HeroModel, Pair
 from hero_plugin.hem import sinusoid
-from hero_plugin.structure import map_tensors
+from hero_plugin.levels import stack
 
 
 class LiteralHero(HeroModel):
@@ -30,7 +29,9 @@ class LiteralHero(HeroModel):
         queries = self.text_levels(pair)
         passes = [self.whole_pass(pair, level, words) for level, words in enumerate(queries)]
         kinds = self.grounder.kinds
-        outputs = self.hero.combine(stacked([grounding.outputs for grounding, _ in passes], kinds), kinds)
+        outputs = self.hero.combine(stack([grounding.outputs for grounding, _ in passes], kinds), kinds)
+        if hasattr(self.grounder, "complete"):
+            outputs = self.grounder.complete(outputs, pair)
         self._video_mask = pair.video_mask
         self._relevance = self.combined([relevance for _, relevance in passes], pair)
         if self.training and self.hero.cmtr is not None:
@@ -105,21 +106,3 @@ def drawn(real: Tensor, ratio: float) -> Tensor:
     first = luck.masked_fill(~real, 2.0).argmin(dim=-1, keepdim=True)
     last = luck.masked_fill(~real, -1.0).argmax(dim=-1, keepdim=True)
     return (dropped | (several & (place == first))) & ~(several & (place == last))
-
-
-def stacked(outputs: Sequence[Any], kinds: Any) -> Any:
-    """Outputs of every level -> one structure of tensors (N, ...); what has no levels is the first level's."""
-    by_level: list[list[Tensor]] = []
-    for one in outputs:
-        leaves: list[Tensor] = []
-        map_tensors(lambda tensor, key, leaves=leaves: leaves.append(tensor), one)
-        by_level.append(leaves)
-    tensors = zip(*by_level, strict=True)
-
-    def stack(first: Tensor, key: str) -> Tensor:
-        each = next(tensors)
-        if kinds.get(key) == "whole":
-            return first
-        return torch.stack(each) if first.ndim else first.unsqueeze(0)
-
-    return map_tensors(stack, outputs[0])
