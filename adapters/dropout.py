@@ -44,13 +44,13 @@ class _Dropped(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, p: float) -> Tensor:
         keep, ctx.scale = draw_kept(input.shape, p)
         ctx.save_for_backward(keep)
-        return (input * keep).mul_(ctx.scale)
+        return (input * ctx.scale).mul_(keep)  # in this order: the mask in place is many times faster
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors
-        return (grad * keep).mul_(ctx.scale), None
+        return (grad * ctx.scale).mul_(keep), None
 
 
 def draw_kept(shape: torch.Size, p: float) -> tuple[Tensor, float]:
