@@ -80,6 +80,7 @@ def answer_all(pieces: Iterable[Piece], answerer: Answerer, part: Part, meter: M
     """
     answers: list[tuple[Piece, Prediction]] = []
     waiting = computing = 0.0
+    processor = time.process_time()
     for piece, waited in _timed(pieces):
         waiting += waited
         if interrupts.requested:
@@ -93,13 +94,15 @@ def answer_all(pieces: Iterable[Piece], answerer: Answerer, part: Part, meter: M
         # The first of these reads waits until the device has done the window.
         lines = answerer.lines(window, answers)
         computing += time.perf_counter() - start
-        part.add(window.number, lines, **_about(window, waiting=waiting, computing=computing))
+        before, processor = processor, time.process_time()
+        times = {"waiting": waiting, "computing": computing, "processor": processor - before}
+        part.add(window.number, lines, **_about(window), **times)
         meter.add(window.asked)
         answers, waiting, computing = [], 0.0, 0.0
     return True
 
 
-def _about(window: Window, *, waiting: float, computing: float) -> dict[str, Any]:
+def _about(window: Window) -> dict[str, Any]:
     """What the journal says of a window, beside its answers."""
     return {
         "asked": window.asked,
@@ -112,8 +115,6 @@ def _about(window: Window, *, waiting: float, computing: float) -> dict[str, Any
         "hours": window.hours,
         "searched": sum(record.duration for record in window.records) / 3600,
         "reading": window.seconds,
-        "waiting": waiting,
-        "computing": computing,
     }
 
 

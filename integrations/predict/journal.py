@@ -40,19 +40,23 @@ class Paths:
         return cls(folder / f"{name}.jsonl", folder / f"{name}.journal")
 
 
-def read_journal(path: Path, manifest: str, first: int) -> list[dict[str, Any]]:
-    """The entries of a journal up to the first that is torn or out of order; none where there is no journal.
+def read_journal(paths: Paths, manifest: str, first: int) -> list[dict[str, Any]]:
+    """What the journal says of each window that is done; nothing where there is no journal.
 
     manifest: digest of the manifest that it must be of; first: number of the shard's first window.
     """
-    return [entry for entry, _ in _scan(path, manifest, first)][1:]
+    return [entry for entry, _ in _good(paths, manifest, first)[1:]]
 
 
-def _scan(path: Path, manifest: str, first: int) -> list[tuple[dict[str, Any], int]]:
-    """The journal's first line and its good entries, each with where it ends in the file."""
+def _good(paths: Paths, manifest: str, first: int) -> list[tuple[dict[str, Any], int]]:
+    """The journal's first line and its entries, each with where it ends in the journal.
+
+    They stop before the first that is torn, out of order, or of answers that the part no longer has.
+    """
+    size = paths.part.stat().st_size if paths.part.is_file() else 0
     found: list[tuple[dict[str, Any], int]] = []
     end = 0
-    for line in _whole_lines(path):
+    for line in _whole_lines(paths.journal):
         try:
             entry = json.loads(line)
         except ValueError:  # broken JSON, or bytes that are no text
@@ -60,9 +64,23 @@ def _scan(path: Path, manifest: str, first: int) -> list[tuple[dict[str, Any], i
         expected = {"manifest": manifest} if not found else {"window": first + len(found) - 1}
         if not isinstance(entry, dict) or any(entry.get(name) != value for name, value in expected.items()):
             break
+        if entry.get("end", 0) > size:
+            break
         end += len(line)
         found.append((entry, end))
     return found
+
+
+def _intact(part: Path, entries: Sequence[dict[str, Any]]) -> int:
+    """How many windows, from the first on, have the bytes that the journal says."""
+    if entries:
+        start = 0
+        with open(part, "rb") as stream:
+            for number, entry in enumerate(entries):
+                if zlib.crc32(stream.read(entry["end"] - start)) != entry["crc"]:
+                    return number
+                start = entry["end"]
+    return len(entries)
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
@@ -90,8 +108,8 @@ class Part:
         if not try_lock(self._journal):
             self._journal.close()
             raise UserError(f"{paths.part}: another process is at work on this shard")
-        size = paths.part.stat().st_size if paths.part.is_file() else 0
-        known = [(entry, end) for entry, end in _scan(paths.journal, manifest, first) if entry.get("end", 0) <= size]
+        known = _good(paths, manifest, first)
+        known = known[: 1 + _intact(paths.part, [entry for entry, _ in known[1:]])]
         self.entries = [entry for entry, _ in known[1:]]
         self._end = self.entries[-1]["end"] if self.entries else 0
         self._part = open(paths.part, "ab")  # noqa: SIM115

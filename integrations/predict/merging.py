@@ -26,9 +26,9 @@ def shares_of(manifest: Manifest) -> list[Share]:
 
 
 def entries_of(manifest: Manifest, share: Share) -> list[dict[str, Any]]:
-    """What the journal of a shard says of the windows that are done."""
-    wanted = share.windows(manifest.facts["windows"])
-    return read_journal(Paths.of(manifest.folder, share).journal, manifest.digest, wanted.start)
+    """What the journal of a shard says of the windows that are done, and still in its part."""
+    wanted, paths = share.windows(manifest.facts["windows"]), Paths.of(manifest.folder, share)
+    return read_journal(paths, manifest.digest, wanted.start)
 
 
 def unfinished(manifest: Manifest) -> list[tuple[Share, int, int]]:
@@ -122,7 +122,7 @@ def _windows(manifest: Manifest) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 
 def _damaged(part: Path, what: str) -> DataError:
-    return DataError([Problem(str(part), what, "delete this file and run its shard again")])
+    return DataError([Problem(str(part), what, "run its shard again: what is damaged is answered anew")])
 
 
 def _delete_parts(manifest: Manifest) -> None:

@@ -27,6 +27,10 @@ from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
 from hero_plugin.integrations.words import load_word_vectors, tokenize
 
+READ_PADDING = frozenset({"qd_detr", "tr_detr"})
+"""Bases whose answers, as their authors wrote them, move with how far a video is padded (by thousandths of a score, and
+seconds at times). A batch of theirs holds videos of one length, so that no answer depends on its neighbours."""
+
 Tokenize = Callable[[str], list[str]]
 
 
@@ -76,6 +80,11 @@ class Predictor:
     settings: TrainConfig
     data: GroundingData
     vocabulary: Vocabulary
+
+    @property
+    def pads(self) -> bool:
+        """Whether videos of different lengths may share a batch."""
+        return self.settings.base not in READ_PADDING
 
     def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
         """Examples of records whose videos are in ``bank``, in the same order."""

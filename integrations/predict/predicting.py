@@ -274,7 +274,7 @@ def own_device(name: str, rank: Rank) -> torch.device:
 
 def merge_if_done(manifest: Manifest, screen: Screen, keep_parts: bool = False) -> dict[str, Any] | None:
     """Merge once every shard is done; until then, say which are not."""
-    left = unfinished(manifest)
+    left = [] if finished_report(manifest) is not None else unfinished(manifest)
     if left:
         shown = ", ".join(f"{share} ({done} of {wanted} windows)" for share, done, wanted in left[:8])
         more = f" and {len(left) - 8} more" if len(left) > 8 else ""

@@ -162,7 +162,15 @@ class WindowReader:
         """Like lengths together, longest first; among these a video's queries together."""
         rows = [bank.rows[record.video_id] for record in window.records]
         order = sorted(range(len(rows)), key=lambda index: (-window.lengths[index], rows[index], index))
-        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        batches: list[list[int]] = []
+        for index in order:
+            last = batches[-1] if batches else []
+            fits = self.predictor.pads or not last or window.lengths[last[0]] == window.lengths[index]
+            if last and len(last) < self.batch_size and fits:
+                last.append(index)
+            else:
+                batches.append([index])
+        return batches
 
     def _read(self, window: Window, videos: dict[str, None]) -> dict[str, tuple[np.ndarray, int]]:
         """The features of these videos, and how many clips each has on the disk."""

@@ -29,13 +29,15 @@ class Totals:
     """Hours of video that queries were looked for in: a video counts for each of its queries."""
     reading: float = 0.0
     """Seconds in the reading thread, beside the computing."""
+    processor: float = 0.0
+    """Seconds of processor time, all threads together: what others on the machine do changes these least."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
     dropped: int = 0
     first_dropped: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """A window, as its journal has it."""
-        for name in ("asked", "answered", "videos", "clips", "hours", "searched", "reading"):
+        for name in ("asked", "answered", "videos", "clips", "hours", "searched", "reading", "processor"):
             setattr(self, name, getattr(self, name) + entry[name])
         for name in STEPS:
             self.seconds[name] += entry[name]
@@ -62,6 +64,8 @@ class Totals:
             "shards": manifest.facts["shards"],
             "shard_seconds": round(self.busy, 3),
             "queries_per_second_and_shard": round(self.answered / busy, 2),
+            "processor_seconds": round(self.processor, 3),
+            "queries_per_processor_second": round(self.answered / max(self.processor, 1e-9), 2),
             "hours_read_per_second_and_shard": round(self.hours / busy, 4),
             "hours_searched_per_second_and_shard": round(self.searched / busy, 4),
             "share": {name: round(self.seconds[name] / busy, 4) for name in STEPS},
@@ -80,7 +84,8 @@ def text(report: Mapping[str, Any]) -> str:
         f"{report['answered']} of {report['queries']} queries answered, {report['videos_read']} videos read "
         f"({report['hours_read']:.1f} h; with each query's own, {report['hours_searched']:.1f} h searched)",
         f"{shards}{report['shard_seconds']:.1f} s in all: {report['queries_per_second_and_shard']:.1f} queries and "
-        f"{report['hours_searched_per_second_and_shard']:.2f} h of video searched per second{a_shard}",
+        f"{report['hours_searched_per_second_and_shard']:.2f} h of video searched per second{a_shard}; "
+        f"{report['queries_per_processor_second']:.1f} queries per second of processor time",
         f"computing {share['computing']:.0%}, waiting for features {share['waiting']:.0%}, writing "
         f"{share['writing']:.0%}; the reading thread was busy {report['reading_thread_share']:.0%} of the time",
     ]
