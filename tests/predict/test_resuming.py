@@ -47,7 +47,7 @@ WRITTEN = "".join(line + "\n" for window in WINDOWS for line in window).encode()
 
 def write_rest(paths: Paths) -> list[int]:
     """Add the windows that are not there; returns which these were."""
-    with Part(paths, "digest", 5, sync_seconds=0) as part:
+    with Part(paths, "digest", 5) as part:
         left = range(len(part.entries), len(WINDOWS))
         for window in left:
             part.add(5 + window, WINDOWS[window])
