@@ -16,6 +16,8 @@ COMMANDS = {
     "train qd_detr": ("commands:train", "the same with QD-DETR"),
     "train tr_detr": ("commands:train", "the same with TR-DETR"),
     "eval": ("eval_cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures"),
+    "predict": ("predict.cli:predict", "answer a large file of queries by a run, in shards that resume"),
+    "predict merge": ("predict.cli:merge", "join the parts of such a prediction"),
     "adapt": ("commands:adapt", "teach a HERO run new words with a few labelled queries, the plug-in alone learning"),
     "launch": ("launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"),
     "sweep": ("commands:sweep", "train variants over several seeds, tabulate mean and deviation"),

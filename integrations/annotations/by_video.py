@@ -18,14 +18,14 @@ from hero_plugin.integrations.annotations.writing import single_moment
 from hero_plugin.integrations.problems import DataError, Problem, Problems
 from hero_plugin.integrations.records import Record
 
-__all__ = ["frames_of", "group_by_video", "listed_extras", "read"]
+__all__ = ["frames_of", "group_by_video", "listed_extras", "load_by_video", "read"]
 
 _KNOWN = ("sentences", "timestamps", "duration", "video_duration")
 
 
 def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None) -> None:
     """Add the records of a file to `checks`. `durations` serves videos whose entry has none."""
-    data = _load(path, checks)
+    data = load_by_video(path, checks)
     if data and not any(_is_entry(entry) for entry in data.values()):
         what = f"none of its {len(data)} entries has lists `sentences` and `timestamps`"
         checks.failure("", what, "is this an annotation file, and the right format?")
@@ -79,7 +79,7 @@ def _extras(entry: dict[str, Any], count: int) -> tuple[dict[str, list[Any]], di
     return listed, {key: value for key, value in others.items() if key not in listed}
 
 
-def _load(path: Path, checks: Checks) -> dict[str, Any]:
+def load_by_video(path: Path, checks: Checks) -> dict[str, Any]:
     twice: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:

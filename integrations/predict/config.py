@@ -1,0 +1,82 @@
+"""The flags of ``hero-plugin predict``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hero_plugin.integrations.annotations.checks import OnBroken
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.precision import Amp
+
+
+@dataclass
+class PredictConfig:
+    """Answer every query of a file by a trained run, in shards, resuming where it was stopped.
+
+    The same command goes on after Ctrl-C, a kill or a power cut. Shards: start it under torchrun, or give --shard.
+    """
+
+    run: Path
+    """Folder of the run."""
+    queries: Path
+    """Queries: any annotation file (moments are not read), or JSON lines of {"vid", "query"}, with "qid" and "duration"
+    where there are any. With --every-video also plain text, a sentence a line."""
+    output: Path
+    """FILE.jsonl, or a folder that predictions.jsonl comes into."""
+    every_video: bool = False
+    """Ask every query of every video that has features, and rank the videos."""
+    top_videos: int = 20
+    """How many videos a ranking names."""
+    shard: str | None = None
+    """I/N: answer the Ith (from 0) of N parts. Under torchrun each process takes one by itself."""
+    checkpoint: str = "best"
+    """best or last."""
+    features: tuple[Path, ...] = ()
+    """Other features than the run's."""
+    words: Path | None = None
+    """Another copy of the word table than the run's (of the same vectors)."""
+    query_features: Path | None = None
+    """Another folder of queries' features than the run's (DETRs)."""
+    durations: Path | None = None
+    """Lengths of the videos, for queries that do not say them."""
+    clip_seconds: float | None = None
+    """Seconds a clip lasts: a video without a known length is as long as its clips."""
+    on_broken: OnBroken = "error"
+    """Queries that cannot be answered: list them and stop, or leave them out and list them in the report."""
+    top_k: int = 0
+    """Keep so many windows a query; 0: all that the base predicts."""
+    saliency: bool = True
+    """Write the scores of a video's clips, where the base has them."""
+    batch_size: int = 64
+    """Queries at once."""
+    window: int = 512
+    """Queries that are read, sorted and written together; memory holds the features of about three windows."""
+    readers: int = 4
+    """Threads that read features."""
+    sync_seconds: float = 5.0
+    """Seconds between two flushes to the disk: at most so much work is done again after a kill."""
+    device: str = "auto"
+    """auto takes CUDA where there is one, each process of torchrun its own."""
+    amp: Amp | None = None
+    """Half precision in the forward pass; as in the run unless given."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""
+
+    def check(self) -> None:
+        """Raise ``UserError`` with all values that cannot be."""
+        wrong = [
+            f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}"
+            for name, least in (
+                *(("batch_size", 1), ("window", 1), ("readers", 1), ("top_videos", 1)),
+                *(("top_k", 0), ("sync_seconds", 0), ("threads", 0)),
+            )
+            if getattr(self, name) < least
+        ]
+        if self.clip_seconds is not None and not self.clip_seconds > 0:
+            wrong.append(f"--clip-seconds must be positive, got {self.clip_seconds}")
+        if self.checkpoint not in ("best", "last"):
+            wrong.append(f"--checkpoint must be best or last, got {self.checkpoint!r}")
+        wrong += [f"{path}: no such file" for path in (self.queries, self.durations) if path and not path.is_file()]
+        if wrong:
+            raise UserError("\n".join(wrong))

@@ -1,0 +1,187 @@
+"""The answers of one shard on the disk, and the journal that says how far they are whole.
+
+``part-I-of-N.jsonl`` holds a line an answered query. ``part-I-of-N.journal`` holds a line a window, written once the
+window's answers are on the disk: where they end, their checksum, what was left out. Whatever comes after the last
+window that both files agree on was torn by a kill; it is cut off, and that window is answered again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.predict.shares import Share
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a shard's two files are."""
+
+    part: Path
+    journal: Path
+
+    @classmethod
+    def of(cls, folder: Path, share: Share) -> Paths:
+        name = f"part-{share.index:05}-of-{share.count:05}"
+        return cls(folder / f"{name}.jsonl", folder / f"{name}.journal")
+
+
+def read_journal(paths: Paths, manifest: str, first: int) -> list[dict[str, Any]]:
+    """What the journal says of each window that is done; nothing where there is no journal.
+
+    manifest: digest of the manifest that it must be of; first: number of the shard's first window.
+    """
+    return [entry for entry, _ in _good(paths, manifest, first)[1:]]
+
+
+def _good(paths: Paths, manifest: str, first: int) -> list[tuple[dict[str, Any], int]]:
+    """The journal's first line and its entries, each with where it ends in the journal.
+
+    They stop before the first that is torn, out of order, or of answers that the part no longer has.
+    """
+    size = paths.part.stat().st_size if paths.part.is_file() else 0
+    found: list[tuple[dict[str, Any], int]] = []
+    end = 0
+    for line in _whole_lines(paths.journal):
+        try:
+            entry = json.loads(line)
+        except ValueError:  # broken JSON, or bytes that are no text
+            break
+        expected = {"manifest": manifest} if not found else {"window": first + len(found) - 1}
+        if not isinstance(entry, dict) or any(entry.get(name) != value for name, value in expected.items()):
+            break
+        if entry.get("end", 0) > size:
+            break
+        end += len(line)
+        found.append((entry, end))
+    return found
+
+
+def _intact(part: Path, entries: Sequence[dict[str, Any]]) -> int:
+    """How many windows, from the first on, have the bytes that the journal says."""
+    if entries:
+        start = 0
+        with open(part, "rb") as stream:
+            for number, entry in enumerate(entries):
+                if zlib.crc32(stream.read(entry["end"] - start)) != entry["crc"]:
+                    return number
+                start = entry["end"]
+    return len(entries)
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    if path.is_file():
+        with open(path, "rb") as stream:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                yield line
+
+
+class Part:
+    """The two files of a shard, open for adding windows; one process at a time.
+
+    Attributes:
+        entries: what the journal says of each window that is done.
+
+    Raises:
+        UserError: another process has them open.
+    """
+
+    def __init__(self, paths: Paths, manifest: str, first: int, sync_seconds: float = 5.0) -> None:
+        self.paths, self.sync_seconds = paths, sync_seconds
+        self._journal = open(paths.journal, "ab")  # noqa: SIM115
+        if not try_lock(self._journal):
+            self._journal.close()
+            raise UserError(f"{paths.part}: another process is at work on this shard")
+        known = _good(paths, manifest, first)
+        known = known[: 1 + _intact(paths.part, [entry for entry, _ in known[1:]])]
+        self.entries = [entry for entry, _ in known[1:]]
+        self._end = self.entries[-1]["end"] if self.entries else 0
+        self._part = open(paths.part, "ab")  # noqa: SIM115
+        self._journal.truncate(known[-1][1] if known else 0)
+        self._part.truncate(self._end)
+        if not known:
+            self._journal.write(_line({"manifest": manifest}))
+        self._waiting: list[dict[str, Any]] = []
+        self._synced = time.monotonic()
+        self._writing = 0.0
+        _flush(self._part)
+        _flush(self._journal)
+
+    def add(self, window: int, lines: Sequence[str], **about: Any) -> None:
+        """The answers of the next window, and what the journal shall say of it."""
+        start = time.perf_counter()
+        data = "".join(line + "\n" for line in lines).encode()
+        self._part.write(data)
+        self._end += len(data)
+        entry = {"window": window, "end": self._end, "answered": len(lines), "crc": zlib.crc32(data), **about}
+        entry["writing"] = self._writing  # that of the window before: this one's is not over
+        self._waiting.append(entry)
+        self.entries.append(entry)
+        if time.monotonic() - self._synced >= self.sync_seconds:
+            self.sync()
+        self._writing = time.perf_counter() - start
+
+    def sync(self) -> None:
+        """Everything added is on the disk when this returns."""
+        _flush(self._part)
+        self._journal.write(b"".join(map(_line, self._waiting)))
+        _flush(self._journal)
+        self._waiting.clear()
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync, and let another process have the files."""
+        self.sync()
+        self._part.close()
+        self._journal.close()
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[bool]:
+    """Whether this process is the one that holds the file ``path``; it is held until the block ends, or the process."""
+    with open(path, "ab") as stream:
+        yield try_lock(stream)
+
+
+def try_lock(stream: IO[Any]) -> bool:
+    """Lock an open file for this process, unless another has it. A killed process lets go of it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+
+
+def _flush(stream: IO[bytes]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())

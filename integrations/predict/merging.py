@@ -1,0 +1,130 @@
+"""From parts to one file of predictions, once all are there: checked window by window, and byte for byte."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hero_plugin.integrations.files import atomic_write, remove_leftovers, write_text
+from hero_plugin.integrations.predict.journal import Paths, only_one, read_journal
+from hero_plugin.integrations.predict.manifest import Manifest
+from hero_plugin.integrations.predict.ranking import Ranking
+from hero_plugin.integrations.predict.report import Totals
+from hero_plugin.integrations.predict.shares import Share
+from hero_plugin.integrations.problems import DataError, Problem
+
+REPORT, DROPPED, RANKING = "report.json", "dropped.jsonl", "ranking.jsonl"
+
+Progress = Callable[[int, int], None]
+
+
+def shares_of(manifest: Manifest) -> list[Share]:
+    return [Share(index, manifest.facts["shards"]) for index in range(manifest.facts["shards"])]
+
+
+def entries_of(manifest: Manifest, share: Share) -> list[dict[str, Any]]:
+    """What the journal of a shard says of the windows that are done, and still in its part."""
+    wanted, paths = share.windows(manifest.facts["windows"]), Paths.of(manifest.folder, share)
+    return read_journal(paths, manifest.digest, wanted.start)
+
+
+def unfinished(manifest: Manifest) -> list[tuple[Share, int, int]]:
+    """Shards that are not done, with how many of their windows are, and how many there are."""
+    found = []
+    for share in shares_of(manifest):
+        done, wanted = len(entries_of(manifest, share)), len(share.windows(manifest.facts["windows"]))
+        if done < wanted:
+            found.append((share, done, wanted))
+    return found
+
+
+def finished_report(manifest: Manifest) -> dict[str, Any] | None:
+    """The report of a prediction that is merged, else None."""
+    path = manifest.folder / REPORT
+    return json.loads(path.read_text("utf-8")) if path.is_file() and manifest.predictions.is_file() else None
+
+
+def merge(
+    manifest: Manifest, *, keep_parts: bool = False, progress: Progress = lambda done, total: None
+) -> dict[str, Any] | None:
+    """Join the finished parts in the order of the queries, and delete them; returns the report.
+
+    Every window must be there once, with the bytes and lines that its journal says. None where another process is
+    at it. The report is written last: where it is, all is done.
+
+    Raises:
+        DataError: a part is not whole, or not what its journal says.
+    """
+    with only_one(manifest.folder / ".merging") as mine:
+        if not mine:
+            return None
+        if (known := finished_report(manifest)) is not None:
+            if not keep_parts:
+                _delete_parts(manifest)
+            return known
+        _check_all_there(manifest)
+        remove_leftovers(manifest.predictions.parent)
+        totals, windows = Totals(), manifest.facts["windows"]
+        ranking = Ranking(manifest.facts["top_videos"]) if manifest.facts["every_video"] else None
+        with (
+            atomic_write(manifest.folder / DROPPED) as dropped,
+            atomic_write(manifest.predictions, "wb") as answers,
+        ):
+            for entry, data in _windows(manifest):
+                answers.write(data)
+                dropped.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in entry["dropped"])
+                totals.add(entry)
+                if ranking is not None:
+                    ranking.add(data)
+                progress(entry["window"] + 1, windows)
+        if not totals.dropped:
+            (manifest.folder / DROPPED).unlink()
+        if ranking is not None:
+            ranking.write(manifest.folder / RANKING)
+        report = totals.report(manifest)
+        write_text(manifest.folder / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        if not keep_parts:
+            _delete_parts(manifest)
+    return report
+
+
+def _check_all_there(manifest: Manifest) -> None:
+    left = unfinished(manifest)
+    if left:
+        raise DataError(
+            Problem(str(manifest.folder), f"{share}: {done} of {wanted} windows are done", "run this shard again")
+            for share, done, wanted in left
+        )
+
+
+def _windows(manifest: Manifest) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every window's journal entry and its answers, checked."""
+    for share in shares_of(manifest):
+        entries = entries_of(manifest, share)
+        if not entries:
+            continue
+        part, start = Paths.of(manifest.folder, share).part, 0
+        with open(part, "rb") as stream:
+            for entry in entries:
+                data = stream.read(entry["end"] - start)
+                start = entry["end"]
+                whole = len(data) == 0 or data.endswith(b"\n")
+                if zlib.crc32(data) != entry["crc"] or data.count(b"\n") != entry["answered"] or not whole:
+                    raise _damaged(part, f"window {entry['window']} is not what its journal says")
+                if entry["answered"] + len(entry["dropped"]) != entry["asked"]:
+                    raise _damaged(part, f"window {entry['window']} does not account for all of its queries")
+                yield entry, data
+            if stream.read(1):
+                raise _damaged(part, "something comes after its last window")
+
+
+def _damaged(part: Path, what: str) -> DataError:
+    return DataError([Problem(str(part), what, "run its shard again: what is damaged is answered anew")])
+
+
+def _delete_parts(manifest: Manifest) -> None:
+    for share in shares_of(manifest):
+        Paths.of(manifest.folder, share).part.unlink(missing_ok=True)

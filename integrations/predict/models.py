@@ -1,0 +1,153 @@
+"""A trained run, ready for windows of queries that are not read yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from hero_plugin.integrations.bases import BASES
+from hero_plugin.integrations.checkpoints import load_checkpoint
+from hero_plugin.integrations.data import GroundingData
+from hero_plugin.integrations.detr_config import DetrTrainConfig
+from hero_plugin.integrations.detr_data import DetrData
+from hero_plugin.integrations.emb_data import EmbData
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.features import FeatureStore, open_features
+from hero_plugin.integrations.query_features import ARRAY, Queries, WordQueries
+from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.task import Task
+from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.vocabulary import Vocabulary
+from hero_plugin.integrations.words import load_word_vectors, tokenize
+
+READ_PADDING = frozenset({"qd_detr", "tr_detr"})
+"""Bases whose answers, as their authors wrote them, move with how far a video is padded (by thousandths of a score, and
+seconds at times). A batch of theirs holds videos of one length, so that no answer depends on its neighbours."""
+
+Tokenize = Callable[[str], list[str]]
+
+
+class WindowBank(FeatureBank):
+    """The features of a window's videos, (clips, dim) each, as the batches of every base take them."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], dim: int) -> None:
+        self.videos, self.dim = list(arrays), dim
+        self.arrays = list(arrays.values())
+        self.lengths = [len(array) for array in self.arrays]
+        self.rows = {video: row for row, video in enumerate(self.videos)}
+
+    def _one(self, row: int) -> np.ndarray:
+        return self.arrays[row]
+
+
+class StreamedQueries:
+    """Each query's vectors from its own file, read when its batch is made."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store, self.dim = store, store.dim
+
+    @classmethod
+    def open(cls, config: DetrTrainConfig) -> StreamedQueries:
+        folder, longest = config.query_features, config.max_words
+        assert folder is not None
+        return cls(
+            open_features(folder, max_clips=longest, pooling="cut", normalize=config.normalize_words, array=ARRAY)
+        )
+
+    def name(self, query_id: str, video_id: str) -> str | None:
+        """The name of a query's file, without its ending; all pairs of a query and a video share the query's."""
+        query = query_id.removesuffix(f"@{video_id}")
+        return next((name for name in (f"qid{query}", query) if name in self.store), None)
+
+    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        names = [self.name(record.query_id, record.video_id) or record.query_id for record in records]
+        bank = WindowBank({name: self.store[name] for name in dict.fromkeys(names)}, self.dim)
+        return bank.batch([bank.rows[name] for name in names])
+
+
+@dataclass
+class Predictor:
+    """The model of a run for the words of its queries, and how examples of records are made."""
+
+    task: Task
+    settings: TrainConfig
+    data: GroundingData
+    vocabulary: Vocabulary
+
+    @property
+    def pads(self) -> bool:
+        """Whether videos of different lengths may share a batch."""
+        return self.settings.base not in READ_PADDING
+
+    def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
+        """Examples of records whose videos are in ``bank``, in the same order."""
+        window = replace(self.data, sets={"window": records})  # type: ignore[type-var]
+        return BASES[self.settings.base].examples(self.settings, window, "window", bank, self.vocabulary)
+
+
+def split_of(settings: TrainConfig) -> Tokenize:
+    """How the run cuts sentences into words."""
+    return partial(tokenize, style=settings.tokenizer)
+
+
+def written_queries(settings: TrainConfig) -> StreamedQueries | None:
+    """The queries' own features, for a run that was trained on such."""
+    if isinstance(settings, DetrTrainConfig) and settings.query_features is not None:
+        return StreamedQueries.open(settings)
+    return None
+
+
+def load_predictor(
+    run: RunFolder,
+    settings: TrainConfig,
+    store: FeatureStore,
+    words: Iterable[str],
+    *,
+    checkpoint: str,
+    device: torch.device,
+    written: StreamedQueries | None = None,
+) -> Predictor:
+    """The model of ``run`` for sentences of these words.
+
+    Raises:
+        UserError: features or word vectors are not of the run's kind, or no word has a vector.
+    """
+    base, split, wanted = BASES[settings.base], split_of(settings), list(words)
+    data: GroundingData
+    if base.data is EmbData:
+        data = _WordsOnly({}, store, load_word_vectors(settings.words, set(wanted)), split)  # type: ignore[arg-type]
+        data.words = wanted
+    else:
+        data = DetrData({}, store, written or _word_queries(settings, wanted, split), split)
+    state = load_checkpoint(run.best if checkpoint == "best" else run.last)
+    known = Vocabulary.from_json(run.vocabulary())
+    try:
+        task, vocabulary = base.trained(settings, data, WindowBank({}, store.dim), known, state["model"], device)
+    except UserError as error:
+        raise UserError(f"{run.path}: {error}") from error
+    task.model.eval()
+    return Predictor(task, settings, data, vocabulary)
+
+
+@dataclass
+class _WordsOnly(EmbData):
+    """Stands for queries of which only the words are known."""
+
+    words: Sequence[str] = ()
+
+    def sentences(self, *sets: str) -> Iterable[list[str]]:
+        return [list(self.words)]
+
+
+def _word_queries(settings: Any, words: list[str], split: Tokenize) -> Queries:
+    vectors = load_word_vectors(settings.words, set(words))
+    if not len(vectors):
+        raise UserError("no word of the queries has a vector in the word table; check --words and --queries")
+    return WordQueries(vectors, split, settings.max_words, settings.normalize_words)

@@ -1,0 +1,301 @@
+"""``hero-plugin predict``, from flags to a merged file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hero_plugin.integrations.annotations.durations import load_durations
+from hero_plugin.integrations.bases import config_from
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.detr_config import DetrTrainConfig
+from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.evaluate import with_sources
+from hero_plugin.integrations.features import FeatureStore, open_features, sample_clips
+from hero_plugin.integrations.interrupts import Interrupted, Interrupts
+from hero_plugin.integrations.precision import Amp, choose_device
+from hero_plugin.integrations.predict.answerable import Answerable
+from hero_plugin.integrations.predict.answering import Answerer, Choices, answer_all
+from hero_plugin.integrations.predict.config import PredictConfig
+from hero_plugin.integrations.predict.journal import Part, Paths
+from hero_plugin.integrations.predict.manifest import Manifest, file_digest
+from hero_plugin.integrations.predict.merging import finished_report, merge, unfinished
+from hero_plugin.integrations.predict.meter import Meter
+from hero_plugin.integrations.predict.models import StreamedQueries, load_predictor, split_of, written_queries
+from hero_plugin.integrations.predict.query_file import Asked, EveryVideo, QueryFile, open_queries
+from hero_plugin.integrations.predict.reading import WindowReader
+from hero_plugin.integrations.predict.report import Totals, text
+from hero_plugin.integrations.predict.shares import Share
+from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.ranks import Rank
+from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.train_config import TrainConfig
+
+_KEPT = 1000
+"""Broken queries that one message holds; a file may have millions."""
+
+
+@dataclass
+class Inputs:
+    """What the flags name, opened."""
+
+    run: RunFolder
+    settings: TrainConfig
+    store: FeatureStore
+    """Whole videos: what the run shortens is shortened once the clips are counted."""
+    shorten: Callable[[np.ndarray], np.ndarray]
+    written: StreamedQueries | None
+    answerable: Answerable
+    queries: QueryFile
+
+
+def main(config: PredictConfig, screen: Screen | None = None, command: str = "") -> dict[str, Any] | None:
+    """Answer this process' share; whoever finishes last merges.
+
+    command: what to type to go on, for the message of an interruption.
+
+    Returns:
+        the report; None where other shards are not done yet.
+
+    Raises:
+        UserError, DataError: something cannot be read, or is not what the prediction was begun with.
+        Interrupted: stopped on request; everything answered is saved.
+    """
+    screen = screen or Screen()
+    config.check()
+    rank = Rank.of_this_process()
+    share = Share.of(config.shard, rank)
+    inputs = open_inputs(config, screen)
+    manifest = Manifest.agree(config.output, facts(config, inputs, share))
+    if (report := finished_report(manifest)) is not None:
+        if rank.leads:
+            screen.say(f"complete already\n{text(report)}")
+        return report
+    wanted = share.windows(manifest.facts["windows"])
+    with Part(Paths.of(manifest.folder, share), manifest.digest, wanted.start, config.sync_seconds) as part:
+        left = range(wanted.start + len(part.entries), wanted.stop)
+        if part.entries and left:
+            screen.say(f"{share}: {len(part.entries)} of {len(wanted)} windows were answered before")
+        if left:
+            answer(config, inputs, share, left, part, screen, rank, command)
+        totals = Totals()
+        for entry in part.entries:
+            totals.add(entry)
+    if share.count > 1:
+        screen.say(f"{share}: done, {totals.answered} queries answered, {totals.dropped} left out")
+    return merge_if_done(manifest, screen)
+
+
+def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
+    """Open everything; of what may be large, only the query file is read through, for its checksum."""
+    run = RunFolder.open(config.run)
+    settings = with_sources(config_from(run.config(), str(run.config_file)), config, (), run)
+    grid = settings.seconds_per_clip if isinstance(settings, DetrTrainConfig) else 0.0
+    store = open_features(list(settings.features), normalize=bool(getattr(settings, "normalize_features", False)))
+    pooling = "cut" if grid else settings.pooling
+    written = written_queries(settings)
+    durations = None if settings.durations is None else load_durations(settings.durations)
+    answerable = Answerable(
+        store,
+        split_of(settings),
+        durations=durations,
+        clip_seconds=config.clip_seconds or grid or None,
+        written=lambda query, video: written is None or written.name(query, video) is not None,
+        features=", ".join(map(str, settings.features)),
+    )
+    with screen.working("reading queries", 1) as progress:
+        queries = open_queries(config.queries, config.window, sentences=config.every_video, progress=progress)
+        if config.every_video:
+            queries = every_video(queries, answerable, store, config, screen)
+    shorten = partial(sample_clips, max_clips=settings.max_clips, pooling=pooling)
+    return Inputs(run, settings, store, shorten, written, answerable, queries)
+
+
+def every_video(
+    queries: QueryFile, answerable: Answerable, store: FeatureStore, config: PredictConfig, screen: Screen
+) -> EveryVideo:
+    """The queries, each of every video; those that are broken in themselves are told of here, once."""
+    every = range(-(-queries.size // config.window))
+    found = [asked for _, window in queries.windows(every) for asked in window]
+    problems = [problem for asked in found if (problem := answerable.sentence(asked)) is not None]
+    names = [asked.query_id for asked in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        problems.append(Problem(str(config.queries), f"the query id {twice!r} occurs twice", "give each its own"))
+    if problems and config.on_broken == "error":
+        raise DataError(problems)
+    good: dict[str, Asked] = {}
+    for asked in found:
+        if answerable.sentence(asked) is None:
+            good.setdefault(asked.query_id, asked)
+    if not good:
+        raise DataError(problems or [Problem(str(config.queries), "no queries in this file")])
+    for problem in problems:
+        screen.say(f"left out: {problem}")
+    return EveryVideo(list(good.values()), store.keys(), config.window, queries.digest)
+
+
+def facts(config: PredictConfig, inputs: Inputs, share: Share) -> dict[str, Any]:
+    """What the answers depend on, and how they are cut: the same for every shard and every start."""
+    run, settings = inputs.run, inputs.settings
+    weights = run.best if config.checkpoint == "best" else run.last
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such checkpoint; is this the folder of a run that has trained?")
+    words = settings.words
+    return {
+        "weights": file_digest(weights),
+        "checkpoint": config.checkpoint,
+        "vocabulary": file_digest(run.vocabulary_file),
+        "model": settings.model_name,
+        "queries": config.queries.name,
+        "queries_sha256": inputs.queries.digest,
+        "entries": inputs.queries.size,
+        "every_video": config.every_video,
+        "top_videos": config.top_videos,
+        "features": [str(Path(path).resolve()) for path in settings.features],
+        "words": None if words is None else [words.name, words.stat().st_size],
+        "query_features": _resolved(getattr(settings, "query_features", None)),
+        "durations": None if settings.durations is None else file_digest(settings.durations),
+        "clip_seconds": inputs.answerable.clip_seconds,
+        "amp": config.amp or settings.amp,
+        "top_k": config.top_k,
+        "saliency": config.saliency,
+        "batch_size": config.batch_size,
+        "window": config.window,
+        "windows": -(-inputs.queries.size // config.window),
+        "shards": share.count,
+    }
+
+
+def answer(
+    config: PredictConfig,
+    inputs: Inputs,
+    share: Share,
+    left: range,
+    part: Part,
+    screen: Screen,
+    rank: Rank,
+    command: str,
+) -> None:
+    """Answer the windows that are left.
+
+    Raises:
+        Interrupted: on Ctrl-C or SIGTERM.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    words = survey(config, inputs, left, screen)
+    device = own_device(config.device, rank)
+    predictor = load_predictor(
+        inputs.run,
+        inputs.settings,
+        inputs.store,
+        words,
+        checkpoint=config.checkpoint,
+        device=device,
+        written=inputs.written,
+    )
+    amp: Amp = config.amp or inputs.settings.amp
+    answerer = Answerer(predictor, device, amp, Choices(config.top_k, config.saliency, score=config.every_video))
+    reader = WindowReader(
+        inputs.queries,
+        left,
+        inputs.answerable,
+        inputs.store,
+        inputs.shorten,
+        predictor,
+        batch_size=config.batch_size,
+        readers=config.readers,
+        drop=config.on_broken == "drop",
+        pin=device.type == "cuda",
+    )
+    size, step = inputs.queries.size, config.window
+    total = entries_in(share.windows(-(-size // step)), size, step)
+    label = str(share) if share.count > 1 else "answering"
+    meter = Meter(screen, label, total, total - entries_in(left, size, step))
+    with Interrupts() as interrupts, meter.showing(), reader as pieces:
+        finished = answer_all(pieces, answerer, part, meter, interrupts)
+    if not finished:
+        part.sync()
+        again = f"; go on with: {command}" if command else "; the same command goes on"
+        raise Interrupted(f"{share} stopped at {meter.done} of {total} queries; they are saved{again}")
+
+
+def survey(config: PredictConfig, inputs: Inputs, left: range, screen: Screen) -> list[str]:
+    """The distinct words of the queries that are left, once all of them have been looked at.
+
+    Raises:
+        DataError: queries that cannot be answered, and may not be left out; or not one that can.
+    """
+    words: dict[str, None] = {}
+    problems: list[Problem] = []
+    broken = usable = 0
+    split = inputs.answerable.tokenize
+    with screen.working("looking through the queries", len(left)) as progress:
+        for number, window in inputs.queries.windows(left):
+            for asked in window:
+                found = inputs.answerable(asked)
+                if isinstance(found, Record):
+                    usable += 1
+                    words.update(dict.fromkeys(split(found.sentence)))
+                    continue
+                broken += 1
+                if len(problems) < _KEPT:
+                    problems.append(found)
+            progress(number - left.start + 1, len(left))
+    if problems and (config.on_broken == "error" or not usable):
+        if broken > len(problems):
+            more = f"{broken - len(problems)} more queries like these"
+            problems.append(Problem(str(config.queries), more, problems[-1].fix))
+        if config.on_broken == "error":
+            drop = "correct or remove them, or leave them out with --on-broken drop"
+            problems = [
+                Problem(each.where, each.what, f"{each.fix}; {drop}" if broken == 1 else drop) for each in problems
+            ]
+        raise DataError(problems)
+    return list(words)
+
+
+def own_device(name: str, rank: Rank) -> torch.device:
+    """The device of this process: on a machine with several GPUs, that of its local rank."""
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None and rank.size > 1:
+        return torch.device("cuda", rank.local % torch.cuda.device_count())
+    return device
+
+
+def merge_if_done(manifest: Manifest, screen: Screen, keep_parts: bool = False) -> dict[str, Any] | None:
+    """Merge once every shard is done; until then, say which are not."""
+    left = [] if finished_report(manifest) is not None else unfinished(manifest)
+    if left:
+        shown = ", ".join(f"{share} ({done} of {wanted} windows)" for share, done, wanted in left[:8])
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        screen.say(f"not done yet: {shown}{more}; the last to finish merges")
+        return None
+    with screen.working("merging", manifest.facts["windows"]) as progress:
+        report = merge(manifest, keep_parts=keep_parts, progress=progress)
+    if report is not None:
+        screen.say(text(report))
+    return report
+
+
+def command_line(argv: list[str]) -> str:
+    """What to type to start this again."""
+    return "hero-plugin predict " + shlex.join(argv)
+
+
+def _resolved(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
+
+
+def entries_in(windows: range, size: int, step: int) -> int:
+    """How many of ``size`` entries these windows of ``step`` hold."""
+    return max(0, min(windows.stop * step, size) - windows.start * step)

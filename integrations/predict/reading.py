@@ -1,0 +1,200 @@
+"""Windows of queries, with their videos' features and as batches, made while the model is at work on earlier ones."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hero_plugin.integrations.features import FeatureStore
+from hero_plugin.integrations.predict.answerable import Answerable
+from hero_plugin.integrations.predict.models import Predictor, WindowBank
+from hero_plugin.integrations.predict.project_once import Compact
+from hero_plugin.integrations.predict.query_file import Asked, QueryFile
+from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.records import Record
+
+_AHEAD = 4
+"""Batches that wait for the model; the window that they are of is in memory beside the one being read."""
+
+
+@dataclass
+class Window:
+    """Queries that are read, answered and written together."""
+
+    number: int
+    asked: int = 0
+    records: list[Record] = field(default_factory=list)
+    """Those that can be answered, in the file's order."""
+    dropped: list[tuple[Asked, Problem]] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    """Clips of each record's video, as the model gets them."""
+    videos: int = 0
+    """Read for this window; those of the window before are still there."""
+    clips: int = 0
+    """Of these videos, as they lie on the disk."""
+    hours: float = 0.0
+    """Length of these videos."""
+    seconds: float = 0.0
+    """That reading and preparing took."""
+
+
+@dataclass
+class Piece:
+    """One batch of a window. A window ends with a piece without a batch."""
+
+    window: Window
+    batch: Compact | None = None
+    order: list[int] = field(default_factory=list)
+    """Which of the window's records the rows of the batch are."""
+
+
+class WindowReader:
+    """Reads windows in a thread.
+
+    >>> with WindowReader(...) as pieces:
+    ...     for piece in pieces: ...
+
+    shorten: what becomes of (clips, dim) before the model gets it. drop: leave out what cannot be answered; else
+    it ends the reading with ``DataError``, all of a window at once.
+    """
+
+    def __init__(
+        self,
+        queries: QueryFile,
+        wanted: range,
+        answerable: Answerable,
+        store: FeatureStore,
+        shorten: Any,
+        predictor: Predictor,
+        *,
+        batch_size: int,
+        readers: int,
+        drop: bool,
+        pin: bool = False,
+    ) -> None:
+        self.queries, self.wanted, self.answerable, self.store = queries, wanted, answerable, store
+        self.shorten, self.predictor, self.batch_size = shorten, predictor, batch_size
+        self.drop, self.pin = drop, pin
+        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="features")
+        self._ready: queue.Queue[Any] = queue.Queue(_AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="windows", daemon=True)
+        self._arrays: dict[str, tuple[np.ndarray, int] | DataError] = {}
+
+    def __enter__(self) -> Iterator[Piece]:
+        self._thread.start()
+        return self._pieces()
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._pool.shutdown()
+
+    def _pieces(self) -> Iterator[Piece]:
+        while True:
+            piece = self._ready.get()
+            if piece is None:
+                return
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+
+    def _run(self) -> None:
+        try:
+            for number, asked in self.queries.windows(self.wanted):
+                for piece in self._window(number, asked):
+                    self._put(piece)
+                if self._stop.is_set():
+                    return
+            self._put(None)
+        except BaseException as error:  # whatever it is, the thread that waits must hear of it
+            self._put(error)
+
+    def _put(self, piece: Any) -> None:
+        while not self._stop.is_set():
+            try:
+                self._ready.put(piece, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def _window(self, number: int, asked: list[Asked]) -> Iterator[Piece]:
+        start = time.perf_counter()
+        window = Window(number, len(asked))
+        checked = [(query, self.answerable(query)) for query in asked]
+        arrays = self._read(window, dict.fromkeys(r.video_id for _, r in checked if isinstance(r, Record)))
+        hours: dict[str, float] = {}
+        for query, found in checked:
+            if isinstance(found, Record):
+                found = self._with_clips(query, found, hours)
+            if isinstance(found, Problem):
+                window.dropped.append((query, found))
+            else:
+                window.records.append(found)
+        if window.dropped and not self.drop:
+            raise DataError(problem for _, problem in window.dropped)
+        bank = WindowBank({video: entry[0] for video, entry in arrays.items()}, self.store.dim)
+        window.hours = sum(hours.get(video, 0.0) for video in self._fresh)
+        items = self.predictor.examples(window.records, bank) if window.records else []
+        window.lengths = [bank.clips(bank.rows[record.video_id]) for record in window.records]
+        collate: Any = self.predictor.task.collate
+        collate.bank = bank
+        window.seconds = time.perf_counter() - start
+        for order in self._batches(window, bank):
+            start = time.perf_counter()
+            chosen = [items[index] for index in order]
+            batch = Compact.of(collate(chosen), [item.video for item in chosen])
+            if self.pin:
+                batch = batch.pinned()
+            window.seconds += time.perf_counter() - start
+            yield Piece(window, batch, order)
+        yield Piece(window)
+
+    def _batches(self, window: Window, bank: WindowBank) -> list[list[int]]:
+        """Like lengths together, longest first; among these a video's queries together."""
+        rows = [bank.rows[record.video_id] for record in window.records]
+        order = sorted(range(len(rows)), key=lambda index: (-window.lengths[index], rows[index], index))
+        batches: list[list[int]] = []
+        for index in order:
+            last = batches[-1] if batches else []
+            fits = self.predictor.pads or not last or window.lengths[last[0]] == window.lengths[index]
+            if last and len(last) < self.batch_size and fits:
+                last.append(index)
+            else:
+                batches.append([index])
+        return batches
+
+    def _read(self, window: Window, videos: dict[str, None]) -> dict[str, tuple[np.ndarray, int]]:
+        """The features of these videos, and how many clips each has on the disk."""
+        self._fresh = [video for video in videos if video not in self._arrays]
+        read = dict(zip(self._fresh, self._pool.map(self._one, self._fresh), strict=True))
+        self._arrays = {video: read.get(video) or self._arrays[video] for video in videos}
+        whole = {video: entry for video, entry in self._arrays.items() if not isinstance(entry, DataError)}
+        self._fresh = [video for video in self._fresh if video in whole]
+        window.videos, window.clips = len(self._fresh), sum(whole[video][1] for video in self._fresh)
+        return whole
+
+    def _one(self, video: str) -> tuple[np.ndarray, int] | DataError:
+        try:
+            array = self.store[video]
+        except DataError as error:
+            return error
+        return self.shorten(array), len(array)
+
+    def _with_clips(self, query: Asked, record: Record, hours: dict[str, float]) -> Record | Problem:
+        entry = self._arrays[record.video_id]
+        if isinstance(entry, DataError):
+            problem = entry.problems[0]
+            return Problem(query.where, f"{problem.where}: {problem.what}", problem.fix)
+        if math.isnan(record.duration):
+            record = record.replace(duration=entry[1] * (self.answerable.clip_seconds or 0.0))
+        hours[record.video_id] = record.duration / 3600
+        return record
