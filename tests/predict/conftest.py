@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.bases import config_from
@@ -17,19 +16,11 @@ from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.predict.config import PredictConfig
 from hero_plugin.integrations.predict.predicting import main
 from hero_plugin.integrations.training import main as train
+from tests.training.conftest import one_thread  # noqa: F401 (a fixture)
 from tests.training.dataset import Files, write_files
 from tests.training.detr_files import detr_settings
 
 QUIET = Screen(quiet=True)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """Tiny tensors: a second thread would only wait for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
