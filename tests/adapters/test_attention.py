@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hero_plugin.adapters import attention
 from hero_plugin.adapters.attention import LOWEST, attend
 from hero_plugin.adapters.dropout import drop
+from tests.old_torch import HALF_TYPES
 
 
 def formula(query, key, value, bias, dropout):
@@ -79,7 +80,7 @@ def test_without_gradients_the_fused_kernel_agrees():
         torch.testing.assert_close(attend(*inputs, bias), formula(*inputs, bias, 0.0), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALF_TYPES)
 def test_half_precision_shuts_keys_out_and_stays_finite(dtype):
     inputs = tuple(torch.randn(2, 2, 5, 4).to(dtype) for _ in range(3))
     bias = torch.tensor([[0.0, 0.0, LOWEST, LOWEST, LOWEST], [LOWEST] * 5])[:, None, None]
