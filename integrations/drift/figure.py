@@ -19,6 +19,8 @@ __all__ = ["groups_figure", "pairs_figure"]
 
 FEW = 30
 """Groups of fewer videos are drawn pale, and their intervals do not decide how far the axis of differences reaches."""
+MANY = 7
+"""More groups than these have slanting names, which would else run into one another."""
 
 
 def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
@@ -40,8 +42,13 @@ def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
                 _points(axes[1][column], parts, colors, "differences", score)
                 axes[1][column].set_ylim(*_limits(parts, score))
                 axes[1][column].axhline(0, color=INK, linewidth=0.9)
-            labels = [group_name(part).replace(" ", "\n") + f"\n{part['queries']:,}" for part in parts]
-            axes[-1][column].set_xticks(range(len(parts)), labels, fontsize=8)
+            if len(parts) <= MANY:
+                labels = [group_name(part).replace(" ", "\n") + f"\n{part['queries']:,}" for part in parts]
+                slant = {}
+            else:
+                labels = [f"{group_name(part)}  {part['queries']:,}" for part in parts]
+                slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+            axes[-1][column].set_xticks(range(len(parts)), labels, fontsize=8, **slant)
         axes[0][0].set_ylabel("percent")
         if rows == 2:
             against = {about["compared_with"] for about in report["models"].values()} - {None}
