@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hero_plugin.adapters.attention import LOWEST
 from hero_plugin.adapters.dropout import Dropout
-
-MASKED = -1e30
 
 
 def mask_bias(mask: Tensor) -> Tensor:
@@ -16,7 +15,7 @@ def mask_bias(mask: Tensor) -> Tensor:
     float32 at least, so that half-precision logits are promoted rather than overflown. Finite, so that a
     row with nothing to attend to becomes the plain average, with gradients, as in upstream.
     """
-    return (1.0 - mask.float()) * MASKED
+    return (1.0 - mask.float()) * LOWEST
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:

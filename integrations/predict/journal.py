@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.predict.shares import Share
+from hero_plugin.integrations.predict.shards import Shard
 
 try:
     import fcntl
@@ -35,8 +35,8 @@ class Paths:
     journal: Path
 
     @classmethod
-    def of(cls, folder: Path, share: Share) -> Paths:
-        name = f"part-{share.index:05}-of-{share.count:05}"
+    def of(cls, folder: Path, shard: Shard) -> Paths:
+        name = f"part-{shard.index:05}-of-{shard.count:05}"
         return cls(folder / f"{name}.jsonl", folder / f"{name}.journal")
 
 

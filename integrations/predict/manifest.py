@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
 
@@ -93,12 +94,8 @@ class Manifest:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 16 digits of it."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    """16 digits of a file's checksum."""
+    return checksum(path)[:16]
 
 
 def _strangers(folder: Path) -> bool:

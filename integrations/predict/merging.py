@@ -13,7 +13,7 @@ from hero_plugin.integrations.predict.journal import Paths, only_one, read_journ
 from hero_plugin.integrations.predict.manifest import Manifest
 from hero_plugin.integrations.predict.ranking import Ranking
 from hero_plugin.integrations.predict.report import Totals
-from hero_plugin.integrations.predict.shares import Share
+from hero_plugin.integrations.predict.shards import Shard
 from hero_plugin.integrations.problems import DataError, Problem
 
 REPORT, DROPPED, RANKING = "report.json", "dropped.jsonl", "ranking.jsonl"
@@ -21,23 +21,23 @@ REPORT, DROPPED, RANKING = "report.json", "dropped.jsonl", "ranking.jsonl"
 Progress = Callable[[int, int], None]
 
 
-def shares_of(manifest: Manifest) -> list[Share]:
-    return [Share(index, manifest.facts["shards"]) for index in range(manifest.facts["shards"])]
+def shards_of(manifest: Manifest) -> list[Shard]:
+    return [Shard(index, manifest.facts["shards"]) for index in range(manifest.facts["shards"])]
 
 
-def entries_of(manifest: Manifest, share: Share) -> list[dict[str, Any]]:
+def entries_of(manifest: Manifest, shard: Shard) -> list[dict[str, Any]]:
     """What the journal of a shard says of the windows that are done, and still in its part."""
-    wanted, paths = share.windows(manifest.facts["windows"]), Paths.of(manifest.folder, share)
+    wanted, paths = shard.windows(manifest.facts["windows"]), Paths.of(manifest.folder, shard)
     return read_journal(paths, manifest.digest, wanted.start)
 
 
-def unfinished(manifest: Manifest) -> list[tuple[Share, int, int]]:
+def unfinished(manifest: Manifest) -> list[tuple[Shard, int, int]]:
     """Shards that are not done, with how many of their windows are, and how many there are."""
     found = []
-    for share in shares_of(manifest):
-        done, wanted = len(entries_of(manifest, share)), len(share.windows(manifest.facts["windows"]))
+    for shard in shards_of(manifest):
+        done, wanted = len(entries_of(manifest, shard)), len(shard.windows(manifest.facts["windows"]))
         if done < wanted:
-            found.append((share, done, wanted))
+            found.append((shard, done, wanted))
     return found
 
 
@@ -95,18 +95,18 @@ def _check_all_there(manifest: Manifest) -> None:
     left = unfinished(manifest)
     if left:
         raise DataError(
-            Problem(str(manifest.folder), f"{share}: {done} of {wanted} windows are done", "run this shard again")
-            for share, done, wanted in left
+            Problem(str(manifest.folder), f"{shard}: {done} of {wanted} windows are done", "run this shard again")
+            for shard, done, wanted in left
         )
 
 
 def _windows(manifest: Manifest) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Every window's journal entry and its answers, checked."""
-    for share in shares_of(manifest):
-        entries = entries_of(manifest, share)
+    for shard in shards_of(manifest):
+        entries = entries_of(manifest, shard)
         if not entries:
             continue
-        part, start = Paths.of(manifest.folder, share).part, 0
+        part, start = Paths.of(manifest.folder, shard).part, 0
         with open(part, "rb") as stream:
             for entry in entries:
                 data = stream.read(entry["end"] - start)
@@ -126,5 +126,5 @@ def _damaged(part: Path, what: str) -> DataError:
 
 
 def _delete_parts(manifest: Manifest) -> None:
-    for share in shares_of(manifest):
-        Paths.of(manifest.folder, share).part.unlink(missing_ok=True)
+    for shard in shards_of(manifest):
+        Paths.of(manifest.folder, shard).part.unlink(missing_ok=True)

@@ -32,7 +32,7 @@ from hero_plugin.integrations.predict.models import StreamedQueries, load_predic
 from hero_plugin.integrations.predict.query_file import Asked, EveryVideo, QueryFile, open_queries
 from hero_plugin.integrations.predict.reading import WindowReader
 from hero_plugin.integrations.predict.report import Totals, text
-from hero_plugin.integrations.predict.shares import Share
+from hero_plugin.integrations.predict.shards import Shard
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.records import Record
@@ -58,7 +58,7 @@ class Inputs:
 
 
 def main(config: PredictConfig, screen: Screen | None = None, command: str = "") -> dict[str, Any] | None:
-    """Answer this process' share; whoever finishes last merges.
+    """Answer this process' shard; whoever finishes last merges.
 
     command: what to type to go on, for the message of an interruption.
 
@@ -72,25 +72,25 @@ def main(config: PredictConfig, screen: Screen | None = None, command: str = "")
     screen = screen or Screen()
     config.check()
     rank = Rank.of_this_process()
-    share = Share.of(config.shard, rank)
+    shard = Shard.of(config.shard, rank)
     inputs = open_inputs(config, screen)
-    manifest = Manifest.agree(config.output, facts(config, inputs, share))
+    manifest = Manifest.agree(config.output, facts(config, inputs, shard))
     if (report := finished_report(manifest)) is not None:
         if rank.leads:
             screen.say(f"complete already\n{text(report)}")
         return report
-    wanted = share.windows(manifest.facts["windows"])
-    with Part(Paths.of(manifest.folder, share), manifest.digest, wanted.start, config.sync_seconds) as part:
+    wanted = shard.windows(manifest.facts["windows"])
+    with Part(Paths.of(manifest.folder, shard), manifest.digest, wanted.start, config.sync_seconds) as part:
         left = range(wanted.start + len(part.entries), wanted.stop)
         if part.entries and left:
-            screen.say(f"{share}: {len(part.entries)} of {len(wanted)} windows were answered before")
+            screen.say(f"{shard}: {len(part.entries)} of {len(wanted)} windows were answered before")
         if left:
-            answer(config, inputs, share, left, part, screen, rank, command)
+            answer(config, inputs, shard, left, part, screen, rank, command)
         totals = Totals()
         for entry in part.entries:
             totals.add(entry)
-    if share.count > 1:
-        screen.say(f"{share}: done, {totals.answered} queries answered, {totals.dropped} left out")
+    if shard.count > 1:
+        screen.say(f"{shard}: done, {totals.answered} queries answered, {totals.dropped} left out")
     return merge_if_done(manifest, screen)
 
 
@@ -143,7 +143,7 @@ def every_video(
     return EveryVideo(list(good.values()), store.keys(), config.window, queries.digest)
 
 
-def facts(config: PredictConfig, inputs: Inputs, share: Share) -> dict[str, Any]:
+def facts(config: PredictConfig, inputs: Inputs, shard: Shard) -> dict[str, Any]:
     """What the answers depend on, and how they are cut: the same for every shard and every start."""
     run, settings = inputs.run, inputs.settings
     weights = run.best if config.checkpoint == "best" else run.last
@@ -171,14 +171,14 @@ def facts(config: PredictConfig, inputs: Inputs, share: Share) -> dict[str, Any]
         "batch_size": config.batch_size,
         "window": config.window,
         "windows": -(-inputs.queries.size // config.window),
-        "shards": share.count,
+        "shards": shard.count,
     }
 
 
 def answer(
     config: PredictConfig,
     inputs: Inputs,
-    share: Share,
+    shard: Shard,
     left: range,
     part: Part,
     screen: Screen,
@@ -218,15 +218,15 @@ def answer(
         pin=device.type == "cuda",
     )
     size, step = inputs.queries.size, config.window
-    total = entries_in(share.windows(-(-size // step)), size, step)
-    label = str(share) if share.count > 1 else "answering"
+    total = entries_in(shard.windows(-(-size // step)), size, step)
+    label = str(shard) if shard.count > 1 else "answering"
     meter = Meter(screen, label, total, total - entries_in(left, size, step))
     with Interrupts() as interrupts, meter.showing(), reader as pieces:
         finished = answer_all(pieces, answerer, part, meter, interrupts)
     if not finished:
         part.sync()
         again = f"; go on with: {command}" if command else "; the same command goes on"
-        raise Interrupted(f"{share} stopped at {meter.done} of {total} queries; they are saved{again}")
+        raise Interrupted(f"{shard} stopped at {meter.done} of {total} queries; they are saved{again}")
 
 
 def survey(config: PredictConfig, inputs: Inputs, left: range, screen: Screen) -> list[str]:
@@ -276,7 +276,7 @@ def merge_if_done(manifest: Manifest, screen: Screen, keep_parts: bool = False) 
     """Merge once every shard is done; until then, say which are not."""
     left = [] if finished_report(manifest) is not None else unfinished(manifest)
     if left:
-        shown = ", ".join(f"{share} ({done} of {wanted} windows)" for share, done, wanted in left[:8])
+        shown = ", ".join(f"{shard} ({done} of {wanted} windows)" for shard, done, wanted in left[:8])
         more = f" and {len(left) - 8} more" if len(left) > 8 else ""
         screen.say(f"not done yet: {shown}{more}; the last to finish merges")
         return None

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import tyro
 
 from hero_plugin.integrations.annotations import ReadReport, write_annotations
+from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab.built_file import claim, finish, manifest_path, read_built, show, summary
 from hero_plugin.integrations.vocab.checking import CheckConfig, Checks, make_checks
-from hero_plugin.integrations.vocab.checksum import checksum
 from hero_plugin.integrations.vocab.decisions import Undecided, apply_decisions, load_decisions
 
 __all__ = ["ApplyConfig", "apply", "decide"]

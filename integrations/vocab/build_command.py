@@ -14,6 +14,7 @@ import tyro
 from hero_plugin.integrations.annotations import ReadReport, load_durations, read_annotations, write_annotations
 from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.annotations.detect import format_name
+from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.data_cli import bar
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
@@ -23,7 +24,6 @@ from hero_plugin.integrations.vocab.builder import Builder
 from hero_plugin.integrations.vocab.built_file import claim, finish, show, summary
 from hero_plugin.integrations.vocab.chat import Chat, ChatConfig
 from hero_plugin.integrations.vocab.checking import CheckConfig, Checks, Files, make_checks
-from hero_plugin.integrations.vocab.checksum import checksum
 from hero_plugin.integrations.vocab.choice import Limits, choose
 from hero_plugin.integrations.vocab.decisions import Undecided
 from hero_plugin.integrations.vocab.journal import Journal

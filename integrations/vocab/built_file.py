@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.annotations import ReadReport, read_annotations
+from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.checksum import checksum
 from hero_plugin.integrations.vocab.rewording import is_reworded
 from hero_plugin.integrations.words import tokenize
 

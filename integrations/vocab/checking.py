@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from hero_plugin.integrations.annotations.sentences import read_sentences
+from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.vocab.agreement import Agreement
-from hero_plugin.integrations.vocab.checksum import checksum
 from hero_plugin.integrations.vocab.english import need_english, versions
 from hero_plugin.integrations.vocab.filters import Filter, KnownWords, Unseen
 from hero_plugin.integrations.vocab.meaning import Meaning, SenseJudge

@@ -101,7 +101,7 @@ def review(*, input: Path, output: Path) -> None:
         input: A file that `vocab build` made.
         output: The HTML file to write.
     """
-    from hero_plugin.integrations.vocab.checksum import checksum
+    from hero_plugin.integrations.checksum import checksum
     from hero_plugin.integrations.vocab.review import review_page
 
     records = read_built(input)

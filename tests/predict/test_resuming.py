@@ -20,7 +20,7 @@ from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.predict import answering, merging
 from hero_plugin.integrations.predict.journal import Part, Paths, read_journal
 from hero_plugin.integrations.predict.predicting import entries_in
-from hero_plugin.integrations.predict.shares import Share
+from hero_plugin.integrations.predict.shards import Shard
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.ranks import Rank
 from tests.predict.conftest import rows
@@ -61,7 +61,7 @@ TORN = st.sampled_from([b"", b"\0\0\0", b'{"qid": 1', b"\n", b"[]\n"])
 @settings(max_examples=40, deadline=None)
 @given(part=st.tuples(SHARE, TORN), journal=st.tuples(SHARE, TORN))
 def test_files_cut_anywhere_are_completed_to_the_same_bytes(tmp_path_factory, part, journal):
-    paths = Paths.of(tmp_path_factory.mktemp("cut"), Share())
+    paths = Paths.of(tmp_path_factory.mktemp("cut"), Shard())
     assert write_rest(paths) == list(range(len(WINDOWS)))
     ends = [entry["end"] for entry in read_journal(paths, "digest", 5)]
     whole = {}
@@ -75,7 +75,7 @@ def test_files_cut_anywhere_are_completed_to_the_same_bytes(tmp_path_factory, pa
 
 
 def test_a_journal_of_something_else_is_begun_anew(tmp_path):
-    paths = Paths.of(tmp_path, Share())
+    paths = Paths.of(tmp_path, Shard())
     write_rest(paths)
     assert read_journal(paths, "another digest", 5) == [] == read_journal(paths, "digest", 4)
     Part(paths, "another digest", 5).close()
@@ -86,7 +86,7 @@ def test_a_journal_of_something_else_is_begun_anew(tmp_path):
 def test_a_cut_part_is_answered_to_the_same_bytes(kept, trained, whole, parts, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(parts, output)
-    part = Paths.of(output, Share(1, 2)).part
+    part = Paths.of(output, Shard(1, 2)).part
     os.truncate(part, int(kept * part.stat().st_size))
     assert trained.predict(output, shard="0/2") is None
     report = trained.predict(output, shard="1/2")
@@ -106,7 +106,7 @@ def test_shards_in_any_order_make_the_file_of_one(shards, trained, whole, tmp_pa
 
 @given(st.integers(1, 40), st.integers(0, 300), st.integers(1, 20))
 def test_shares_are_every_entry_once(shards, size, step):
-    ranges = [Share(index, shards).windows(-(-size // step)) for index in range(shards)]
+    ranges = [Shard(index, shards).windows(-(-size // step)) for index in range(shards)]
     assert [number for each in ranges for number in each] == list(range(-(-size // step)))
     assert sum(entries_in(each, size, step) for each in ranges) == size
 
@@ -127,7 +127,7 @@ def test_torchrun_says_which_shard(trained, whole, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "1", "a/b", "0/0"])
 def test_what_is_no_shard_is_said(text):
     with pytest.raises(UserError, match="I/N"):
-        Share.of(text, Rank())
+        Shard.of(text, Rank())
 
 
 def test_a_stop_is_saved_and_the_same_command_goes_on(trained, whole, tmp_path, monkeypatch):
@@ -151,7 +151,7 @@ def test_a_stop_is_saved_and_the_same_command_goes_on(trained, whole, tmp_path, 
 
 def test_one_process_a_shard(trained, tmp_path):
     trained.predict(tmp_path / "out", shard="0/2")
-    with Part(Paths.of(tmp_path / "out", Share(1, 2)), "", 0), pytest.raises(UserError, match="another process"):
+    with Part(Paths.of(tmp_path / "out", Shard(1, 2)), "", 0), pytest.raises(UserError, match="another process"):
         trained.predict(tmp_path / "out", shard="1/2")
 
 
@@ -185,7 +185,7 @@ def test_what_has_changed_between_two_starts_is_said(what, trained, tmp_path):
 def test_a_part_that_somebody_changed_is_not_merged(trained, whole, parts, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(parts, output)
-    part = Paths.of(output, Share(1, 2)).part
+    part = Paths.of(output, Shard(1, 2)).part
     part.write_bytes(part.read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(DataError, match="is not what its journal says"):
         trained.predict(output, shard="0/2")
@@ -214,7 +214,7 @@ def test_a_killed_command_goes_on(trained, tmp_path):
     words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "hero_plugin.integrations.cli", "predict", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    part, deadline = Paths.of(tmp_path / "killed.jsonl.parts", Share()).part, time.monotonic() + 120
+    part, deadline = Paths.of(tmp_path / "killed.jsonl.parts", Shard()).part, time.monotonic() + 120
     while process.poll() is None and not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.05))

@@ -14,9 +14,9 @@ import pytest
 
 from hero_plugin.integrations import data_cli
 from hero_plugin.integrations.annotations import read_annotations
+from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.checksum import checksum
 from hero_plugin.integrations.vocab.choice import Limits, choose
 from hero_plugin.integrations.vocab.journal import Journal
 from hero_plugin.integrations.vocab.rewording import Change, Rewording, is_reworded, original_query, rewording_of

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.checksum import checksum
 from hero_plugin.integrations.vocab.decisions import load_decisions
 from hero_plugin.integrations.vocab.review import review_page
 from hero_plugin.integrations.vocab.rewording import Change, Rewording, reworded_record

@@ -9,7 +9,7 @@ from hero_plugin.integrations.ranks import Rank
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """One of ``count`` parts, by its number from 0.
 
     A part is a run of whole windows, and windows are the same however many parts there are: so are the batches, and
@@ -20,7 +20,7 @@ class Share:
     count: int = 1
 
     @classmethod
-    def of(cls, text: str | None, rank: Rank) -> Share:
+    def of(cls, text: str | None, rank: Rank) -> Shard:
         """What ``--shard`` says, else this process' rank.
 
         Raises:
