@@ -16,7 +16,6 @@ from hero_plugin.integrations.precision import Amp, autocast
 from hero_plugin.integrations.predict.journal import Part
 from hero_plugin.integrations.predict.meter import Meter
 from hero_plugin.integrations.predict.models import Predictor
-from hero_plugin.integrations.predict.project_once import ProjectOnce
 from hero_plugin.integrations.predict.reading import Piece, Window
 from hero_plugin.integrations.submissions import submission_line
 from hero_plugin.integrations.task import Prediction
@@ -40,13 +39,12 @@ class Answerer:
 
     def __init__(self, predictor: Predictor, device: torch.device, amp: Amp, choices: Choices) -> None:
         self.predictor, self.device, self.amp, self.choices = predictor, device, amp, choices
-        self._once = ProjectOnce(predictor.task.model)
 
     @torch.inference_mode()
     def predict(self, piece: Piece) -> Prediction:
         """A batch's answers, still on the device."""
         assert piece.batch is not None
-        batch = self._once.expand(piece.batch.to(self.device))
+        batch = {name: value.to(self.device, non_blocking=True) for name, value in piece.batch.items()}
         with autocast(self.amp, self.device):
             return self.predictor.task.predict(self.predictor.task.model, batch)
 

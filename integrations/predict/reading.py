@@ -16,10 +16,10 @@ import numpy as np
 from hero_plugin.integrations.features import FeatureStore
 from hero_plugin.integrations.predict.answerable import Answerable
 from hero_plugin.integrations.predict.models import Predictor, WindowBank
-from hero_plugin.integrations.predict.project_once import Compact
 from hero_plugin.integrations.predict.query_file import Asked, QueryFile
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.task import Batch
 
 _AHEAD = 4
 """Batches that wait for the model; the window that they are of is in memory beside the one being read."""
@@ -51,7 +51,7 @@ class Piece:
     """One batch of a window. A window ends with a piece without a batch."""
 
     window: Window
-    batch: Compact | None = None
+    batch: Batch | None = None
     order: list[int] = field(default_factory=list)
     """Which of the window's records the rows of the batch are."""
 
@@ -151,9 +151,9 @@ class WindowReader:
         for order in self._batches(window, bank):
             start = time.perf_counter()
             chosen = [items[index] for index in order]
-            batch = Compact.of(collate(chosen), [item.video for item in chosen])
+            batch = collate(chosen)
             if self.pin:
-                batch = batch.pinned()
+                batch = {name: value.pin_memory() for name, value in batch.items()}
             window.seconds += time.perf_counter() - start
             yield Piece(window, batch, order)
         yield Piece(window)
