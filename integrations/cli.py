@@ -105,7 +105,7 @@ def _load(name: str) -> Callable[[Sequence[str]], int | None]:
 
 
 def _run(name: str, argv: list[str]) -> int:
-    from hero_plugin.integrations.errors import UserError
+    from hero_plugin.integrations.errors import UserError, end_at_once
     from hero_plugin.integrations.interrupts import Interrupted
     from hero_plugin.integrations.problems import DataError
     from hero_plugin.integrations.ranks import Rank
@@ -117,7 +117,10 @@ def _run(name: str, argv: list[str]) -> int:
             raise UserError(f"hero-plugin {name} runs as one process: start it without torchrun")
         return _load(name)(argv) or 0
     except (UserError, DataError, FileNotFoundError) as error:
-        return _complain(rank.told(str(error)))
+        status = _complain(rank.told(str(error)))
+        if isinstance(error, UserError) and error.hard:
+            end_at_once(status)
+        return status
     except Interrupted as stopped:
         if rank.leads:
             print(f"\n{stopped}", file=sys.stderr)

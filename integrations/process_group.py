@@ -25,6 +25,8 @@ PATIENCE = timedelta(minutes=30)
 class PeerLost(UserError):
     """Another process of the training has ended, or does not answer."""
 
+    hard = True
+
 
 class Group:
     """The processes that train one model; ``Group()`` is one alone, which has nobody to talk to.

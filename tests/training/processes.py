@@ -18,6 +18,7 @@ from torch import Tensor, multiprocessing, nn
 
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.errors import end_at_once
 from hero_plugin.integrations.grounding import ground
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.process_group import Group, PeerLost, joined
@@ -174,6 +175,7 @@ def everything(rank: Rank, folder: Path, cases: dict[str, dict[str, object]], po
             group.wait()
     except PeerLost as error:
         (folder / f"hangs{rank.index}.txt").write_text(str(error), "utf-8")
+        end_at_once(0)
 
 
 def seeded_toy() -> ToyTask:
@@ -214,4 +216,4 @@ def one_fails(rank: Rank, folder: Path) -> None:
             fit(made)
     except PeerLost as error:
         (folder / f"{rank.index}.txt").write_text(str(error), "utf-8")
-        raise
+        end_at_once(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -15,6 +16,7 @@ from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.emb_config import EmbTrainConfig
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.process_group import PeerLost
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.settings import ConfigError, read_settings
 
@@ -101,6 +103,18 @@ def test_what_goes_wrong_is_one_message_and_a_status(capsys, monkeypatch, error,
     assert got == status
     assert err.strip() == said
     assert not out
+
+
+def test_a_process_that_lost_its_peers_ends_at_once(capsys, monkeypatch):
+    def fails(argv, base):
+        raise PeerLost("another process has ended")
+
+    ended = []
+    monkeypatch.setattr(commands, "train", fails)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    _, _, err = run(capsys, "train", "emb")
+    assert ended == [2]
+    assert err.strip() == "another process has ended"
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

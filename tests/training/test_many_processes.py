@@ -149,9 +149,9 @@ def test_when_one_process_fails_the_others_say_so_and_stop(tmp_path):
     running = start(one_fails, tmp_path)
     for process in running.processes:
         process.join(60)
-    with pytest.raises(Exception, match=r"ZeroDivisionError|another process"):
-        running.join()
-    assert all(process.exitcode not in (0, None) for process in running.processes)
+    told_peer, failed = (process.exitcode for process in running.processes)
+    assert told_peer == 2
+    assert failed not in (0, None)
     told = (tmp_path / "0.txt").read_text("utf-8")
     assert "another process of this training has ended, or did not answer" in told
 
