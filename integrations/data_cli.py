@@ -33,7 +33,16 @@ from hero_plugin.integrations.files import atomic_path, write_text
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.timelines import TimelineConfig, build_prototypes, load_timelines, render_folder
+from hero_plugin.integrations.timelines import (
+    TimelineConfig,
+    build_prototypes,
+    described_timelines,
+    load_timelines,
+    reach,
+    render_folder,
+    sentence_meanings,
+    two_writers,
+)
 from hero_plugin.integrations.words import load_word_vectors, tokenize
 
 __all__ = [
@@ -42,6 +51,7 @@ __all__ = [
     "check",
     "command",
     "convert",
+    "descriptions",
     "info",
     "main",
     "timelines",
@@ -263,29 +273,107 @@ def timelines(
     prototypes = build_prototypes(records, known, table, config, seed=seed)
     bare = int((prototypes.queries == 0).sum())
     sources = {"timelines": timelines.name, "annotations": [a.name for a in annotations], "words": words.name}
-    try:
-        with bar("rendering") as progress:
-            done = render_folder(
-                output,
-                known,
-                prototypes,
-                config,
-                seed=seed,
-                videos=wanted,
-                dtype=dtype,
-                resume=resume,
-                sources=sources,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; nothing is half written. The same command with --resume goes on in {output}"
-        ) from None
+    with going_on_with(output), bar("rendering") as progress:
+        done = render_folder(
+            output,
+            known,
+            prototypes,
+            config,
+            seed=seed,
+            videos=wanted,
+            dtype=dtype,
+            resume=resume,
+            sources=sources,
+            progress=progress,
+        )
     print(
         f"{output}: {done.written} videos rendered, {done.skipped} were there; "
         f"{done.clips} clips of {config.dim} numbers"
         + (f"; {bare} actions that no query describes are random" if bare else "")
     )
+
+
+def descriptions(
+    *,
+    annotations: Path,
+    timelines: Path,
+    train: Files,
+    words: Path,
+    output: Path,
+    queries: Path,
+    seed: int = 0,
+    config: Annotated[TimelineConfig, tyro.conf.arg(name="")] = TimelineConfig(),  # noqa: B008 (frozen)
+    dtype: Literal["float16", "float32"] = "float16",
+    on_broken: OnBroken = "error",
+    resume: bool = False,
+) -> None:
+    """Render clip features of ActivityNet's videos from what one person wrote about them; the other's queries ask.
+
+    For testing, on other videos and in another vocabulary, what was trained on timeline features: --timelines,
+    --train, --words, --seed and the strengths must be those of the training features.
+
+    Args:
+        annotations: ActivityNet Captions or a split of ActivityNet-CD; its videos that two people described are taken.
+        timelines: Charades' action timelines.
+        train: The training annotations that the training features were rendered with.
+        words: Word vectors, GloVe text or .npz.
+        output: Folder to write the features into.
+        queries: Annotation file to write: the other person's queries.
+        seed: As rendered.
+        config: As rendered.
+        dtype: Of the files.
+        on_broken: Queries that cannot be used: stop (error), or leave them out (drop).
+        resume: Go on with a folder that was begun with the same settings.
+    """
+    if queries.exists() and not resume:
+        raise UserError(f"{queries} exists already: name another file, or add --resume to write the same one again")
+    known = load_timelines(timelines)
+    lengths = {video: timeline.duration for video, timeline in known.items()}
+    records = _read_all(train, lengths, on_broken)
+    seen, asked = two_writers(_read_all([annotations], {}, on_broken))
+    if not seen:
+        raise UserError(
+            f"{annotations} has no video that two people described: ActivityNet-CD's val, test_iid and test_ood have"
+        )
+    with bar(f"reading {words.name}") as progress:
+        table = load_word_vectors(words, _vocabulary([*records, *seen, *asked]), progress=progress)
+    prototypes = build_prototypes(records, known, table, config, seed=seed)
+    described, looks = described_timelines(seen, prototypes, table, config, seed=seed)
+    files = {"annotations": annotations.name, "timelines": timelines.name, "train": [file.name for file in train]}
+    with going_on_with(output), bar("rendering") as progress:
+        done = render_folder(
+            output,
+            described,
+            looks,
+            config,
+            seed=seed,
+            dtype=dtype,
+            resume=resume,
+            what="simulated clip features rendered from what one person wrote about a video",
+            sources={**files, "words": words.name},
+            progress=progress,
+        )
+    write_annotations(asked, queries, format="activitynet-cd")
+    print(f"{output}: {done.written} videos rendered from {len(seen)} sentences, {done.skipped} were there")
+    print(f"{queries}: {len(asked)} queries of other people about them")
+    meanings = [sentence_meanings(part, prototypes, table) for part in (asked, seen)]
+    scores = reach(asked, meanings[0], described, meanings[1], records)
+    names = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
+    lines = Table("who answers", *names)
+    for who, each in scores.items():
+        lines.add_row(who, *(f"{each[name]:.1f}" for name in names))
+    Console().print(lines)
+
+
+@contextmanager
+def going_on_with(output: Path) -> Iterator[None]:
+    """Ctrl-C while a folder is rendered says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; nothing is half written. The same command with --resume goes on in {output}"
+        ) from None
 
 
 def timelines_figure(
@@ -369,6 +457,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "info": info,
     "timelines": timelines,
+    "descriptions": descriptions,
     "timelines-figure": timelines_figure,
     "timelines-oracle": timelines_oracle,
 }

@@ -43,13 +43,14 @@ def render_folder(
     videos: Iterable[str] | None = None,
     dtype: Literal["float16", "float32"] = "float16",
     resume: bool = False,
+    what: str = "simulated clip features rendered from human action timelines",
     sources: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Rendered:
     """Write `VIDEO.npy` (clips, dim) of some or all videos, and `manifest.json`, into the folder `output`.
 
     It may be stopped at any moment and never leaves a partial file; `resume=True` then goes on with what is
-    missing, provided that the settings are the same. `sources` is noted in the manifest.
+    missing, provided that the settings are the same. `what` and `sources` are noted in the manifest.
     progress: called as progress(videos done, videos in all).
 
     Raises DataError where the folder holds something else.
@@ -64,7 +65,7 @@ def render_folder(
         fix = "give annotations of the same videos as the timelines"
         raise DataError(Problem(f"video {name}", "has no timeline", fix) for name in unknown)
     settings = {
-        "what": "simulated clip features rendered from human action timelines",
+        "what": what,
         "layout": _LAYOUT,
         "seed": seed,
         "dtype": dtype,

@@ -16,7 +16,7 @@ from hero_plugin.integrations.timelines.seeds import generator
 from hero_plugin.integrations.timelines.timeline import CLASSES, Timeline
 from hero_plugin.integrations.words import WordVectors, tokenize
 
-__all__ = ["Prototypes", "build_prototypes"]
+__all__ = ["Prototypes", "build_prototypes", "content_words", "look"]
 
 # Words that say nothing about the action. Particles (on, off, up, down, out) stay: they are half of many verbs.
 _EMPTY_TEXT = """
@@ -33,12 +33,14 @@ class Prototypes:
     """Directions of the actions.
 
     vectors: float32 (157, dim), length 1; queries: (157,) how many training queries describe each action;
-    labels: the most telling words of each action's queries ("" where there are none), for figures.
+    labels: the most telling words of each action's queries ("" where there are none), for figures;
+    center: the mean word vector over actions, which meanings are measured from.
     """
 
     vectors: np.ndarray
     queries: np.ndarray
     labels: tuple[str, ...]
+    center: np.ndarray
 
     @property
     def dim(self) -> int:
@@ -79,7 +81,7 @@ def build_prototypes(
                 problems.add(f"video {record.video_id}", "has queries and no timeline", fix)
             missing.add(record.video_id)
             continue
-        content = [word for word in tokenize(record.sentence) if word not in _EMPTY and word in words]
+        content = content_words(record.sentence, words)
         if not content or not record.moments or not len(timeline.classes):
             continue
         overlaps = timeline.overlaps(*record.moments[0])
@@ -96,14 +98,28 @@ def build_prototypes(
         problems.add("timeline prototypes", "no training query has a content word with a vector", "check --words")
         raise DataError(problems)
     known = weights > 0
-    semantic = np.zeros((CLASSES, config.dim))
-    means = sums[known] / weights[known, None]
-    project = generator(seed, "projection").standard_normal((words.dim, config.dim))
-    semantic[known] = (means - means.mean(axis=0)) @ project
+    means = sums / np.maximum(weights, 1e-12)[:, None]
+    center = means[known].mean(axis=0)
     random = generator(seed, "prototypes").standard_normal((CLASSES, config.dim))
+    vectors = look(means - center, known, random, config, seed)
+    return Prototypes(vectors, weights.round(2), _labels(counts), center)
+
+
+def content_words(sentence: str, words: WordVectors) -> list[str]:
+    """The words of a sentence that say something about the action and have a vector."""
+    return [word for word in tokenize(sentence) if word not in _EMPTY and word in words]
+
+
+def look(meanings: np.ndarray, known: np.ndarray, random: np.ndarray, config: TimelineConfig, seed: int) -> np.ndarray:
+    """What things look like: float32 (things, dim), length 1; in part as their meaning says, in part by chance.
+
+    meanings: (things, words' dim) minus the center; known: (things,) whether there is one; random: (things, dim).
+    """
+    project = generator(seed, "projection").standard_normal((meanings.shape[1], config.dim))
+    semantic = np.where(known[:, None], meanings @ project, 0.0)
     share = np.where(known, config.semantic_share, 0.0)[:, None]
     vectors = np.sqrt(share) * _unit(semantic) + np.sqrt(1 - share) * _unit(random)
-    return Prototypes(_unit(vectors).astype(np.float32), weights.round(2), _labels(counts))
+    return _unit(vectors).astype(np.float32)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

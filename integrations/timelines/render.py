@@ -10,7 +10,7 @@ from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.timelines.config import TimelineConfig
 from hero_plugin.integrations.timelines.prototypes import Prototypes
 from hero_plugin.integrations.timelines.seeds import generator
-from hero_plugin.integrations.timelines.timeline import CLASSES, Timeline
+from hero_plugin.integrations.timelines.timeline import Timeline
 
 __all__ = ["render_video", "timeline_features"]
 
@@ -35,7 +35,9 @@ def render_video(
         raise ValueError(f"the prototypes are {prototypes.dim} wide, config.dim is {config.dim}: build them anew")
     video = timeline.video_id if video_id is None else video_id
     clips, dim, noise = config.clips(timeline.duration), config.dim, config.noise
-    classes, starts, ends, strength = _seen(timeline, config, generator(seed, video, "actions"))
+    classes, starts, ends, strength = _seen(
+        timeline, config, len(prototypes.vectors), generator(seed, video, "actions")
+    )
     looks = prototypes.vectors[classes]
     if len(classes):
         own = generator(seed, video, "looks").standard_normal((len(classes), dim), dtype=np.float32)
@@ -68,9 +70,9 @@ def timeline_features(
 
 
 def _seen(
-    timeline: Timeline, config: TimelineConfig, rng: np.random.Generator
+    timeline: Timeline, config: TimelineConfig, kinds: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Classes, starts, ends and strengths of the actions that are seen, true and false."""
+    """Classes, starts, ends and strengths of the actions that are seen, true and false (any of ``kinds``)."""
     count, duration, noise = len(timeline.classes), timeline.duration, config.noise
     chance, errors, levels = rng.random(count), rng.standard_normal((2, count)), rng.standard_normal(count)
     kept = chance >= 1 - (1 - config.miss_rate) ** noise
@@ -82,7 +84,7 @@ def _seen(
     # False actions: a Poisson number of them, drawn by comparing fixed draws with the rate.
     gaps = np.cumsum(rng.standard_exponential(16))
     false = int((gaps < noise * config.false_rate).sum())
-    false_classes = rng.integers(0, CLASSES, 16)[:false]
+    false_classes = rng.integers(0, kinds, 16)[:false]
     begins, lengths = rng.random(16)[:false] * duration, (0.1 + 0.4 * rng.random(16)[:false]) * duration
     false_starts = np.maximum(begins - lengths / 2, 0)
     strengths = np.exp(noise * config.strength_spread * np.concatenate([levels[kept], rng.standard_normal(16)[:false]]))
