@@ -31,6 +31,7 @@ def _shown(record: Record) -> dict[str, object]:
         "original": link["sentence"],
         "reworded": record.sentence,
         "kind": link["kind"],
+        "part": link.get("part", ""),
         "unseen": link["unseen"],
         "changes": [{"old": change["old"], "new": change["new"]} for change in link["changes"]],
         "source": link["source"],

@@ -18,10 +18,10 @@ from hero_plugin.integrations.vocab.rewording import Change, Rewording, reworded
 from .samples import build, need_packages, vocab, write_world
 
 SENTENCES = (
-    ("person takes a phone", "person takes a telephone", "synonym"),
-    ("person opens a box</script><b>", "person opens a crate</script><b>", "synonym"),
-    ("a man drives a car", "a man drives a vehicle", "hypernym"),
-    ("she eats", "she dines", "synonym"),
+    ("person takes a phone", "person takes a telephone", "synonym", "thing"),
+    ("person opens a box</script><b>", "person opens a crate</script><b>", "synonym", "thing"),
+    ("a man drives a car", "a man drives a vehicle", "hypernym", "thing"),
+    ("she eats", "she dines", "synonym", "action"),
 )
 
 
@@ -29,11 +29,11 @@ def records():
     return [
         reworded_record(
             Record(f"V_{place}", "V", old, ((1.0, 2.5),), 9.0),
-            Rewording(new, (Change(old, new, kind),), (new.split()[-1],)),
+            Rewording(new, (Change(old, new, kind, part=part),), (new.split()[-1],)),
             1,
             "test",
         )
-        for place, (old, new, kind) in enumerate(SENTENCES)
+        for place, (old, new, kind, part) in enumerate(SENTENCES)
     ]
 
 
@@ -42,7 +42,7 @@ def test_the_page_needs_nothing_else():
     assert not re.search(r"""(?:src|href)\s*=\s*["']|@import|url\(|https?://|fetch\(|XMLHttpRequest""", page)
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
     items = json.loads(data)["items"]
-    assert [item["reworded"] for item in items] == [new for _, new, _ in SENTENCES]
+    assert [item["reworded"] for item in items] == [new for _, new, *_ in SENTENCES]
     assert items[0]["moment"] == [[1.0, 2.5]] and items[2]["kind"] == "hypernym"
 
 
@@ -120,8 +120,13 @@ def test_in_a_browser(browser, tmp_path):
     editor.send_keys("a man drives an  automobile\n")
     assert decisions(browser)["V_2~1"] == {"verdict": "edit", "sentence": "a man drives an automobile"}
     assert chips(browser) == {"all": 4, "": 1, "accept": 1, "edit": 1, "reject": 1}
-    browser.refresh()  # the browser kept it all
-    assert len(decisions(browser)) == 3 and "3 of 4 decided" in browser.page_source
+
+    def kept():  # a busy browser takes a moment to have written
+        browser.refresh()
+        return len(decisions(browser)) == 3
+
+    assert wait_for(kept)
+    assert "3 of 4 decided" in browser.page_source
     press(browser, "kx")  # back to the edited one, and take that back
     assert "V_2~1" not in decisions(browser)
     press(browser, "z")
@@ -130,6 +135,12 @@ def test_in_a_browser(browser, tmp_path):
     assert "she eats" in browser.find_element("id", "card").text
     browser.find_element("css selector", '.chip[data-show="reject"]').click()
     assert [row.text.split("\n")[-1] for row in browser.find_elements("css selector", ".row")] == [SENTENCES[1][1]]
+    browser.find_element("css selector", '.chip[data-show="all"]').click()
+    menu = browser.find_element("id", "kind")
+    groups = {group.get_attribute("label"): group.text.split() for group in menu.find_elements("tag name", "optgroup")}
+    assert groups == {"kind": ["hypernym", "synonym"], "part": ["action", "thing"]}
+    menu.find_element("css selector", 'option[value="part:action"]').click()
+    assert [row.text.split("\n")[-1] for row in browser.find_elements("css selector", ".row")] == [SENTENCES[3][1]]
     press(browser, "s")
     file = tmp_path / "ov.decisions.json"
     assert wait_for(file.exists)
