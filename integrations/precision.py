@@ -13,17 +13,20 @@ from hero_plugin.integrations.ranks import Rank
 Amp = Literal["none", "bf16", "fp16"]
 
 
-def choose_device(name: str = "auto", rank: Rank | None = None) -> torch.device:
+def choose_device(name: str = "auto", rank: Rank | None = None, *, shared: bool = False) -> torch.device:
     """``auto`` is CUDA where there is one, else the CPU (bit-reproducible); any name torch knows works.
 
     rank: which of several processes asks: of the GPUs it gets the one of its number on this machine.
+    shared: processes may share a GPU, in turns where there are more of them, or the named one.
 
     Raises:
         UserError: the device is unknown, or this machine has none for this process.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if rank is not None and rank.size > 1 and name.startswith("cuda"):
+    if rank is not None and rank.size > 1 and shared and name == "cuda" and torch.cuda.is_available():
+        name = f"cuda:{rank.local % torch.cuda.device_count()}"
+    elif rank is not None and rank.size > 1 and not shared and name.startswith("cuda"):
         if name != "cuda":
             raise UserError(f"--device {name} would put all {rank.size} processes on one GPU; give --device cuda")
         if rank.local >= torch.cuda.device_count():

@@ -193,7 +193,7 @@ def answer(
     if config.threads:
         torch.set_num_threads(config.threads)
     words = survey(config, inputs, left, screen)
-    device = own_device(config.device, rank)
+    device = choose_device(config.device, rank, shared=True)
     predictor = load_predictor(
         inputs.run,
         inputs.settings,
@@ -262,14 +262,6 @@ def survey(config: PredictConfig, inputs: Inputs, left: range, screen: Screen) -
             ]
         raise DataError(problems)
     return list(words)
-
-
-def own_device(name: str, rank: Rank) -> torch.device:
-    """The device of this process: on a machine with several GPUs, that of its local rank."""
-    device = choose_device(name)
-    if device.type == "cuda" and device.index is None and rank.size > 1:
-        return torch.device("cuda", rank.local % torch.cuda.device_count())
-    return device
 
 
 def merge_if_done(manifest: Manifest, screen: Screen, keep_parts: bool = False) -> dict[str, Any] | None:

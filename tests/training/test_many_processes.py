@@ -215,3 +215,8 @@ def test_each_process_has_its_own_gpu(monkeypatch):
         choose_device("auto", Rank(2, 3, 2))
     with pytest.raises(UserError, match="give --device cuda"):
         choose_device("cuda:0", Rank(1, 2, 1))
+    opened = []
+    monkeypatch.setattr(torch, "empty", lambda size, device: opened.append(device))
+    assert choose_device("auto", Rank(2, 3, 2), shared=True) == torch.device("cuda:0")
+    assert choose_device("cuda:1", Rank(2, 3, 2), shared=True) == torch.device("cuda:1")
+    assert len(opened) == 2
