@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-PACKAGES = ("model", "util")
+from hero_plugin.integrations.clone_imports import clone_imports
+
+STAND_INS: dict[str, dict[str, Any]] = {
+    "transformers": {"AdamW": torch.optim.AdamW, "get_linear_schedule_with_warmup": None},
+    "matplotlib": {"pyplot": None},
+    "matplotlib.pyplot": {},
+    "tqdm": {"tqdm": iter},
+}
 WIDEST_CHARACTER_KERNEL = 4
 
 
@@ -40,7 +44,7 @@ def load_upstream_emb(clone: str | Path) -> UpstreamEMB:
     clone = Path(clone)
     if not (clone / "model" / "emb.py").is_file():
         raise FileNotFoundError(f"{clone} is no clone of EMB: model/emb.py is not there")
-    with isolated_imports(clone):
+    with clone_imports(clone, STAND_INS):
         layers, predictor = importlib.import_module("model.layers"), importlib.import_module("model.predictor")
         repair(layers.Embedding, predictor.GeneralRNNBlock)
         return UpstreamEMB(
@@ -48,39 +52,6 @@ def load_upstream_emb(clone: str | Path) -> UpstreamEMB:
             threshold=importlib.import_module("model.threshold"),
             runner_utils=importlib.import_module("util.runner_utils"),
         )
-
-
-@contextmanager
-def isolated_imports(clone: Path) -> Iterator[None]:
-    """The clone first on the path, stand-ins for what it needs and this machine may lack; all undone after."""
-    saved_path, saved_bytecode = list(sys.path), sys.dont_write_bytecode
-    stand_ins = {
-        "transformers": {"AdamW": torch.optim.AdamW, "get_linear_schedule_with_warmup": None},
-        "matplotlib": {"pyplot": None},
-        "matplotlib.pyplot": {},
-        "tqdm": {"tqdm": iter},
-    }
-    hidden = {name: module for name, module in sys.modules.items() if belongs(name, (*PACKAGES, *stand_ins))}
-    for name in hidden:
-        del sys.modules[name]
-    for name, attributes in stand_ins.items():
-        sys.modules[name] = ModuleType(name)
-        for attribute, value in attributes.items():
-            setattr(sys.modules[name], attribute, value)
-    sys.path.insert(0, str(clone))
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = saved_path, saved_bytecode
-        for name in [name for name in sys.modules if belongs(name, (*PACKAGES, *stand_ins))]:
-            del sys.modules[name]
-        sys.modules.update(hidden)
-        importlib.invalidate_caches()
-
-
-def belongs(name: str, packages: tuple[str, ...]) -> bool:
-    return name.split(".")[0] in packages
 
 
 def repair(embedding: type[nn.Module], rnn: type[nn.Module]) -> None:
