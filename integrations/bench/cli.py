@@ -185,7 +185,7 @@ def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
             done += 1
             advance(done, total)
 
-        for setting, models in planned:
+        for number, (setting, models) in enumerate(planned, 1):
             measurements += compare(
                 setting,
                 models,
@@ -197,6 +197,8 @@ def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
             )
             if config.json is not None:  # after each setting: all of them can take an hour
                 report.write(config.json, config=settings, versions=versions())
+            if len(planned) > 1:
+                screen.say(f"measured {number} of {len(planned)}: {setting}")
     return report
 
 
