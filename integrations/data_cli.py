@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hero_plugin.integrations.annotations import (
@@ -29,35 +25,15 @@ from hero_plugin.integrations.annotations.conversion import Period, QueryIds, Sa
 from hero_plugin.integrations.annotations.detect import format_name
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import FeatureStore, open_features
-from hero_plugin.integrations.files import atomic_path, write_text
+from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.progress_bar import bar
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.timelines import (
-    TimelineConfig,
-    build_prototypes,
-    described_timelines,
-    load_timelines,
-    reach,
-    render_folder,
-    sentence_meanings,
-    two_writers,
-)
+from hero_plugin.integrations.timelines.cli import descriptions, timelines, timelines_figure, timelines_oracle
 from hero_plugin.integrations.words import load_word_vectors, tokenize
 
-__all__ = [
-    "COMMANDS",
-    "bar",
-    "check",
-    "command",
-    "convert",
-    "descriptions",
-    "info",
-    "main",
-    "timelines",
-    "timelines_figure",
-    "timelines_oracle",
-]
+__all__ = ["COMMANDS", "check", "command", "convert", "info", "main"]
 
 Format = Literal[
     "charades-sta",
@@ -237,221 +213,6 @@ def check(
     print("no problems found")
 
 
-def timelines(
-    *,
-    timelines: Path,
-    annotations: Files,
-    words: Path,
-    output: Path,
-    seed: int = 0,
-    config: Annotated[TimelineConfig, tyro.conf.arg(name="")] = TimelineConfig(),  # noqa: B008 (frozen)
-    dtype: Literal["float16", "float32"] = "float16",
-    videos_of: Files = (),
-    on_broken: OnBroken = "error",
-    resume: bool = False,
-) -> None:
-    """Render clip features from human action timelines: a folder of VIDEO.npy, as real features come in.
-
-    Args:
-        timelines: Charades' action timelines, {VIDEO: {duration, actions: [[class, start, end], ...]}}.
-        annotations: TRAINING annotations, whose queries give the actions their semantic half. Never test files.
-        words: Word vectors, GloVe text or .npz.
-        output: Folder to write.
-        seed: Another seed, other prototypes and other noise.
-        config: Strengths; --noise multiplies all errors.
-        dtype: Of the files.
-        videos_of: Render only the videos of these annotation files.
-        on_broken: Training queries that cannot be used: stop (error), or leave them out (drop).
-        resume: Go on with a folder that was begun with the same settings.
-    """
-    known = load_timelines(timelines)
-    lengths = {video: timeline.duration for video, timeline in known.items()}
-    records = _read_all(annotations, lengths, on_broken)
-    wanted = {r.video_id for r in _read_all(videos_of, lengths, "drop")} if videos_of else None
-    with bar(f"reading {words.name}") as progress:
-        table = load_word_vectors(words, _vocabulary(records), progress=progress)
-    prototypes = build_prototypes(records, known, table, config, seed=seed)
-    bare = int((prototypes.queries == 0).sum())
-    sources = {"timelines": timelines.name, "annotations": [a.name for a in annotations], "words": words.name}
-    with going_on_with(output), bar("rendering") as progress:
-        done = render_folder(
-            output,
-            known,
-            prototypes,
-            config,
-            seed=seed,
-            videos=wanted,
-            dtype=dtype,
-            resume=resume,
-            sources=sources,
-            progress=progress,
-        )
-    print(
-        f"{output}: {done.written} videos rendered, {done.skipped} were there; "
-        f"{done.clips} clips of {config.dim} numbers"
-        + (f"; {bare} actions that no query describes are random" if bare else "")
-    )
-
-
-def descriptions(
-    *,
-    annotations: Path,
-    timelines: Path,
-    train: Files,
-    words: Path,
-    output: Path,
-    queries: Path,
-    seed: int = 0,
-    config: Annotated[TimelineConfig, tyro.conf.arg(name="")] = TimelineConfig(),  # noqa: B008 (frozen)
-    dtype: Literal["float16", "float32"] = "float16",
-    on_broken: OnBroken = "error",
-    resume: bool = False,
-) -> None:
-    """Render clip features of ActivityNet's videos from what one person wrote about them; the other's queries ask.
-
-    For testing, on other videos and in another vocabulary, what was trained on timeline features: --timelines,
-    --train, --words, --seed and the strengths must be those of the training features.
-
-    Args:
-        annotations: ActivityNet Captions or a split of ActivityNet-CD; its videos that two people described are taken.
-        timelines: Charades' action timelines.
-        train: The training annotations that the training features were rendered with.
-        words: Word vectors, GloVe text or .npz.
-        output: Folder to write the features into.
-        queries: Annotation file to write: the other person's queries.
-        seed: As rendered.
-        config: As rendered.
-        dtype: Of the files.
-        on_broken: Queries that cannot be used: stop (error), or leave them out (drop).
-        resume: Go on with a folder that was begun with the same settings.
-    """
-    if queries.exists() and not resume:
-        raise UserError(f"{queries} exists already: name another file, or add --resume to write the same one again")
-    known = load_timelines(timelines)
-    lengths = {video: timeline.duration for video, timeline in known.items()}
-    records = _read_all(train, lengths, on_broken)
-    seen, asked = two_writers(_read_all([annotations], {}, on_broken))
-    if not seen:
-        raise UserError(
-            f"{annotations} has no video that two people described: ActivityNet-CD's val, test_iid and test_ood have"
-        )
-    with bar(f"reading {words.name}") as progress:
-        table = load_word_vectors(words, _vocabulary([*records, *seen, *asked]), progress=progress)
-    prototypes = build_prototypes(records, known, table, config, seed=seed)
-    described, looks = described_timelines(seen, prototypes, table, config, seed=seed)
-    files = {"annotations": annotations.name, "timelines": timelines.name, "train": [file.name for file in train]}
-    with going_on_with(output), bar("rendering") as progress:
-        done = render_folder(
-            output,
-            described,
-            looks,
-            config,
-            seed=seed,
-            dtype=dtype,
-            resume=resume,
-            what="simulated clip features rendered from what one person wrote about a video",
-            sources={**files, "words": words.name},
-            progress=progress,
-        )
-    write_annotations(asked, queries, format="activitynet-cd")
-    print(f"{output}: {done.written} videos rendered from {len(seen)} sentences, {done.skipped} were there")
-    print(f"{queries}: {len(asked)} queries of other people about them")
-    meanings = [sentence_meanings(part, prototypes, table) for part in (asked, seen)]
-    scores = reach(asked, meanings[0], described, meanings[1], records)
-    names = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
-    lines = Table("who answers", *names)
-    for who, each in scores.items():
-        lines.add_row(who, *(f"{each[name]:.1f}" for name in names))
-    Console().print(lines)
-
-
-@contextmanager
-def going_on_with(output: Path) -> Iterator[None]:
-    """Ctrl-C while a folder is rendered says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped; nothing is half written. The same command with --resume goes on in {output}"
-        ) from None
-
-
-def timelines_figure(
-    *,
-    timelines: Path,
-    annotations: Files,
-    words: Path,
-    video: str,
-    output: Path,
-    seed: int = 0,
-    config: Annotated[TimelineConfig, tyro.conf.arg(name="")] = TimelineConfig(),  # noqa: B008 (frozen)
-) -> None:
-    """Draw one video: its annotated actions over what its rendered clips show.
-
-    Args:
-        timelines: Charades' action timelines.
-        annotations: The training annotations that the features were rendered with.
-        words: The word vectors that they were rendered with.
-        video: Name of the video.
-        output: Picture to write, .png, .pdf or .svg.
-        seed: As rendered.
-        config: As rendered.
-    """
-    from hero_plugin.integrations.timelines.figure import timeline_figure
-    from hero_plugin.integrations.timelines.render import render_video
-
-    known = load_timelines(timelines)
-    if video not in known:
-        raise UserError(f"{timelines} has no video {video!r}; its names look like {', '.join(list(known)[:3])}")
-    records = _read_all(annotations, {v: t.duration for v, t in known.items()}, "drop")
-    prototypes = build_prototypes(records, known, load_word_vectors(words, _vocabulary(records)), config, seed=seed)
-    figure = timeline_figure(known[video], prototypes, render_video(known[video], prototypes, config, seed))
-    with atomic_path(output) as temporary:
-        figure.savefig(temporary, format=output.suffix.lstrip(".") or "png", dpi=150)
-    print(output)
-
-
-def timelines_oracle(
-    *,
-    timelines: Path,
-    annotations: Files,
-    test: Files,
-    words: Path,
-    noise: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0),
-    seed: int = 0,
-    config: Annotated[TimelineConfig, tyro.conf.arg(name="config")] = TimelineConfig(),  # noqa: B008 (frozen)
-) -> None:
-    """Show how clear timeline features are, by noise: how well someone grounds who knows each query's action.
-
-    Args:
-        timelines: Charades' action timelines.
-        annotations: Training annotations.
-        test: Annotations to score.
-        words: Word vectors.
-        noise: Noise levels, one line of the table each.
-        seed: Of the features.
-        config: The other strengths.
-    """
-    from hero_plugin.integrations.timelines.oracle import fit_oracle, oracle_scores
-
-    known = load_timelines(timelines)
-    lengths = {video: timeline.duration for video, timeline in known.items()}
-    records = _read_all(annotations, lengths, "drop")
-    tests = {file.stem: _read_all([file], lengths, "drop") for file in test}
-    prototypes = build_prototypes(records, known, load_word_vectors(words, _vocabulary(records)), config, seed=seed)
-    names = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
-    table = Table("noise", "queries", *names)
-    with bar("rendering and grounding") as progress:
-        for done, level in enumerate(noise):
-            progress(done, len(noise))
-            louder = replace(config, noise=level)
-            oracle = fit_oracle(records, known, prototypes, louder, seed=seed)
-            for name, part in tests.items():
-                scores = oracle_scores(oracle, part, known, prototypes, louder, seed=seed)
-                table.add_row(f"{level:g}", name, *(f"{scores[metric]:.1f}" for metric in names))
-    Console().print(table)
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "convert": convert,
     "check": check,
@@ -500,25 +261,6 @@ def _durations(files: Sequence[Path], features: Path | None, clips_per_second: f
     return {video: len(store[video]) / clips_per_second for video in store.keys()}  # noqa: SIM118 (no iterator)
 
 
-def _read_all(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBroken) -> list[Record]:
-    records: list[Record] = []
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            with bar(f"reading {file.name}") as progress, warnings.catch_warnings():
-                warnings.simplefilter("ignore" if on_broken == "drop" else "default")
-                records += read_annotations(file, durations=lengths, on_broken=on_broken, progress=progress)
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
-    return records
-
-
-def _vocabulary(records: Sequence[Record]) -> set[str]:
-    return {word for record in records for word in tokenize(record.sentence)}
-
-
 def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips: int | None) -> list[Problem]:
     try:
         store: FeatureStore = open_features(list(paths), max_clips=max_clips)
@@ -560,23 +302,6 @@ def _print_report(report: ReadReport) -> None:
         print(f"  left out {len(report.dropped)} broken queries (--on-broken):")
         for problem in report.dropped[:20]:
             print(f"    {problem.where}: {problem.what}")
-
-
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
-    """A progress bar on the terminal's error stream; none where that is a file."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from hero_plugin.integrations.annotations import ReadReport, load_durations, rea
 from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.annotations.detect import format_name
 from hero_plugin.integrations.checksum import checksum
-from hero_plugin.integrations.data_cli import bar
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
+from hero_plugin.integrations.progress_bar import bar
 from hero_plugin.integrations.records import REWORDED
 from hero_plugin.integrations.vocab.apply_command import decide
 from hero_plugin.integrations.vocab.builder import Builder

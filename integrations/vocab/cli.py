@@ -13,9 +13,9 @@ from rich.console import Console
 
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.annotations.sentences import read_sentences
-from hero_plugin.integrations.data_cli import bar
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.progress_bar import bar
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab import apply_command, build_command
 from hero_plugin.integrations.vocab.apply_command import ApplyConfig

@@ -1,0 +1,40 @@
+"""Several annotation files as one list of queries."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from hero_plugin.integrations.annotations import read_annotations
+from hero_plugin.integrations.annotations.checks import OnBroken
+from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.progress_bar import bar
+from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.words import tokenize
+
+
+def read_all(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBroken) -> list[Record]:
+    """The queries of all files.
+
+    lengths: of the videos, for files that do not hold them.
+
+    Raises:
+        DataError: what is wrong with any of them.
+    """
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            with bar(f"reading {file.name}") as progress, warnings.catch_warnings():
+                warnings.simplefilter("ignore" if on_broken == "drop" else "default")
+                records += read_annotations(file, durations=lengths, on_broken=on_broken, progress=progress)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return records
+
+
+def words_of(records: Sequence[Record]) -> set[str]:
+    return {word for record in records for word in tokenize(record.sentence)}
