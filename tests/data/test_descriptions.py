@@ -51,6 +51,13 @@ def test_only_videos_that_certainly_have_two_writers_count(annotations):
     assert [query.query_id for query in asked] == ["v_twice_2", "v_twice_3"]
 
 
+def test_another_data_set_has_no_two_writers():
+    pairs = [
+        Record(f"{video}_{place}", video, "opens", ((1.0 - place, 3.0),), 9.0) for video in "AB" for place in (0, 1)
+    ]
+    assert two_writers(pairs) == ([], [])
+
+
 def test_a_sentence_looks_like_an_action_that_is_described_alike(annotations):
     prototypes = build_prototypes(RECORDS, TIMELINES, WORDS, CLEAN)
     seen, _ = two_writers(read_annotations(annotations))
