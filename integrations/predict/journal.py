@@ -12,19 +12,14 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.locks import try_lock
 from hero_plugin.integrations.predict.shards import Shard
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -156,26 +151,6 @@ class Part:
 
     def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.close()
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[bool]:
-    """Whether this process is the one that holds the file ``path``; it is held until the block ends, or the process."""
-    with open(path, "ab") as stream:
-        yield try_lock(stream)
-
-
-def try_lock(stream: IO[Any]) -> bool:
-    """Lock an open file for this process, unless another has it. A killed process lets go of it."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.files import atomic_write, remove_leftovers, write_text
-from hero_plugin.integrations.predict.journal import Paths, only_one, read_journal
+from hero_plugin.integrations.locks import only_one
+from hero_plugin.integrations.predict.journal import Paths, read_journal
 from hero_plugin.integrations.predict.manifest import Manifest
 from hero_plugin.integrations.predict.ranking import Ranking
 from hero_plugin.integrations.predict.report import Totals

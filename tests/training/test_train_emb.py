@@ -21,6 +21,7 @@ from hero_plugin.integrations.emb_task import in_seconds
 from hero_plugin.integrations.engine import Recipe, Trainer
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import MemoryFeatures
+from hero_plugin.integrations.locks import only_one_in
 from hero_plugin.integrations.precision import autocast
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
@@ -233,3 +234,16 @@ def test_collate_survives_a_loading_process(runs, built):
     copy = pickle.loads(pickle.dumps(task.collate))
     ours, theirs = task.collate(examples[:3]), copy(examples[:3])
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_two_trainings_do_not_share_a_folder(runs, tmp_path, how):
+    pytest.importorskip("fcntl", reason="nothing is locked without fcntl")
+    config = replace(runs.config(output=str(tmp_path / "run"), epochs=1), **{how: True})
+    (tmp_path / "run").mkdir()
+    with only_one_in(tmp_path / "run") as alone:
+        assert alone
+        with pytest.raises(RunFolderError, match="another training is at work in it"):
+            main(config, Screen(quiet=True))
+        assert not any((tmp_path / "run").iterdir())
+    assert main(config, Screen(quiet=True)).finished
