@@ -44,19 +44,29 @@ class _Dropped(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, p: float) -> Tensor:
         keep, ctx.scale = draw_kept(input.shape, p)
         ctx.save_for_backward(keep)
-        return (input * ctx.scale).mul_(keep)  # in this order: the mask in place is many times faster
+        return _kept(input, keep, ctx.scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors
-        return (grad * ctx.scale).mul_(keep), None
+        return _kept(grad, keep, ctx.scale), None
+
+
+def _kept(x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    """`x * keep * scale`, in this order: converting first and going on in place is the fastest."""
+    return keep.to(x.dtype).mul_(x).mul_(scale)
 
 
 def draw_kept(shape: torch.Size, p: float) -> tuple[Tensor, float]:
-    """On CPU, which elements stay when each is dropped with probability `p`, and what makes up for the rest."""
+    """On CPU, which elements stay when each is dropped with probability `p`, and what makes up for the rest.
+
+    Zeros and ones as bytes, which convert to floats several times faster than booleans do.
+    """
     kept = max(1, STEPS - round(p * STEPS))
-    return random_words(shape, torch.device("cpu")) <= kept - STEPS // 2 - 1, STEPS / kept
+    keep = torch.empty(shape, dtype=torch.uint8)
+    torch.le(random_words(shape, keep.device), kept - STEPS // 2 - 1, out=keep)
+    return keep, STEPS / kept
 
 
 def random_words(shape: torch.Size, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from hero_plugin.adapters.emb.attention import (
     pair_mask,
 )
 from hero_plugin.adapters.emb.proposals import cell_max
+from hero_plugin.adapters.emb.running import max_after, max_before
 
 CONTENT_KERNEL = 7
 BOUND_SCALE = 8
@@ -27,10 +28,8 @@ def surrounding_max(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     maximum each way: B·T·D values where a maximum over pairs of positions needs B·T·T·D.
     """
     real = mask.bool().unsqueeze(-1)
-    lowest = torch.finfo(x.dtype).min
-    values = x.masked_fill(~real, lowest)
-    before = F.pad(values, (0, 0, 1, 0), value=lowest)[:, :-1].cummax(dim=1).values
-    after = F.pad(values.flip(1), (0, 0, 1, 0), value=lowest)[:, :-1].cummax(dim=1).values.flip(1)
+    values = x.masked_fill(~real, torch.finfo(x.dtype).min)
+    before, after = max_before(values), max_after(values)
     count = real.long().cumsum(dim=1)
     has_before, has_after = count > 1, count < count[:, -1:]
     return before.masked_fill(~(real & has_before), 0.0), after.masked_fill(~(real & has_after), 0.0)

@@ -54,8 +54,9 @@ class Operations(TorchDispatchMode):
 
 
 def missing_formulas() -> dict[Any, Any]:
-    """FLOPs of operators that torch's own counter passes over, of those that this torch has."""
+    """FLOPs of operators that torch's own counter passes over or counts wrongly, of those that this torch has."""
     known = {
+        "convolution_backward": convolution_gradients,
         "_scaled_dot_product_flash_attention_for_cpu": lambda q, k, v, *_: flop_counter.sdpa_flop_count(q, k, v),
         "_scaled_dot_product_flash_attention_for_cpu_backward": lambda g, q, k, v, *_: (
             flop_counter.sdpa_backward_flop_count(g, q, k, v)
@@ -75,6 +76,12 @@ def of_shapes(formula: Any) -> Any:
         return formula(*tree_map(lambda each: each.shape if isinstance(each, torch.Tensor) else each, args))
 
     return of_tensors
+
+
+def convolution_gradients(grad: Any, inputs: Any, weight: Any, *settings: Any) -> int:
+    """The gradients of inputs and weights cost a forward each; torch's formula forgets the groups of the weights'."""
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = settings
+    return sum(wanted[:2]) * flop_counter.conv_flop_count(inputs, weight, grad, transposed)
 
 
 def fused_layer(inputs: Any, from_input: Any, from_state: Any, *_: Any) -> int:

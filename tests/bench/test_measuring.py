@@ -51,6 +51,18 @@ def test_flops_of_a_linear_layer():
     assert flops(lambda: layer(x).sum().backward()) == 3 * forward
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("layer", [nn.Conv1d, nn.ConvTranspose1d])
+def test_flops_of_a_convolution_in_groups(layer, groups):
+    """Each gradient, of the input and of the weights, costs a forward."""
+    convolution, x = layer(4, 8, 3, groups=groups), torch.randn(2, 4, 9, requires_grad=True)
+    forward = flops(lambda: convolution(x))
+    outer = 7 if layer is nn.Conv1d else 9
+    assert forward == 2 * 2 * outer * 3 * 4 * 8 // groups
+    assert flops(lambda: convolution(x).sum().backward()) == 3 * forward
+    assert flops(lambda: convolution(x.detach()).sum().backward()) == 2 * forward
+
+
 def test_fused_attention_counts_like_its_products():
     q, k, v = (torch.randn(2, 4, length, 8, requires_grad=True) for length in (6, 9, 9))
     fused = flops(lambda: F.scaled_dot_product_attention(q, k, v))
