@@ -12,39 +12,40 @@ CONFIDENCE = 95
 
 
 def compare(
-    rows: Mapping[str, Mapping[str, Any]], pairs: Mapping[str, str], metrics: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Each variant of ``pairs`` minus the one that it names, on one set.
+    rows: Mapping[str, Mapping[str, Any]], pairs: Sequence[tuple[str, str]], metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The first variant of each pair minus the second, on one set.
 
     rows: ``{variant: {"seeds": [...], metric: {"values": [...]}}}``, as ``results.json`` has them.
 
     Returns:
-        ``{variant: {"minus", "seeds", metric: {"values", "mean", "interval", "p"}}}``; the interval and the p are those
-        of a paired t-test over the seeds that both have, None where fewer than two do or no two differences differ.
+        For each pair of which there is anything, ``{"variant", "minus", "seeds", metric: {"values", "mean", "interval",
+        "p"}}``; the interval and the p are those of a paired t-test over the seeds that both have, None where fewer
+        than two do or no two differences differ.
     """
-    compared: dict[str, dict[str, Any]] = {}
-    for variant, other in pairs.items():
+    compared = []
+    for variant, other in pairs:
         if variant not in rows or other not in rows:
             continue
         one, two = rows[variant], rows[other]
         seeds = [seed for seed in one["seeds"] if seed in two["seeds"]]
         if not seeds:
             continue
-        row: dict[str, Any] = {"minus": other, "seeds": seeds}
+        row: dict[str, Any] = {"variant": variant, "minus": other, "seeds": seeds}
         for metric in metrics:
             if metric in one and metric in two:
                 row[metric] = _difference([_at(one, metric, s) - _at(two, metric, s) for s in seeds])
-        compared[variant] = row
+        compared.append(row)
     return compared
 
 
-def markdown(compared: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> str:
+def markdown(compared: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     """A table of the differences: mean, its interval, and every seed's."""
-    columns = [metric for metric in metrics if any(metric in row for row in compared.values())]
+    columns = [metric for metric in metrics if any(metric in row for row in compared)]
     lines = [f"| difference | {' | '.join(columns)} | seeds |", "|---|" + "---:|" * (len(columns) + 1)]
-    for variant, row in compared.items():
+    for row in compared:
         cells = [_cell(row[metric]) if metric in row else "-" for metric in columns]
-        lines.append(f"| {variant} minus {row['minus']} | {' | '.join(cells)} | {len(row['seeds'])} |")
+        lines.append(f"| {row['variant']} minus {row['minus']} | {' | '.join(cells)} | {len(row['seeds'])} |")
     caption = f"Mean over the seeds, its {CONFIDENCE} % interval and p by a paired t-test, and each seed's difference."
     return "\n".join([*lines, "", caption])
 

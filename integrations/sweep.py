@@ -112,7 +112,7 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
     return 1 if failed else 0
 
 
-def read_sweep(path: Path, threads: int) -> tuple[Path, list[Job], dict[str, str]]:
+def read_sweep(path: Path, threads: int) -> tuple[Path, list[Job], list[tuple[str, str]]]:
     """The output folder, every run in the order of the table, and which variant to compare with which.
 
     All of it is checked before the first run starts.
@@ -141,10 +141,17 @@ def read_sweep(path: Path, threads: int) -> tuple[Path, list[Job], dict[str, str
             jobs.append(Job(name, seed, job.checked()))
     if len({job.config.output for job in jobs}) < len(jobs):
         raise UserError(f"{path}: two variants would share a folder; give them names that differ in letters")
-    pairs = plan.get("compare", {})
-    if not isinstance(pairs, Mapping) or not {*pairs.keys(), *pairs.values()} <= variants.keys():
-        raise UserError(f"{path}: compare says which variant minus which, as {{variant: variant}}, got {pairs!r}")
-    return output, jobs, dict(pairs)
+    return output, jobs, _pairs(plan.get("compare", {}), variants, path)
+
+
+def _pairs(compare: Any, variants: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    """``{variant: variant}``, or several of them: ``{variant: [variant, variant]}``."""
+    pairs = []
+    for variant, others in compare.items() if isinstance(compare, Mapping) else [(None, compare)]:
+        pairs += [(variant, other) for other in (others if isinstance(others, list) else [others])]
+    if not all(isinstance(name, str) and name in variants for pair in pairs for name in pair):
+        raise UserError(f"{path}: compare says which variant minus which, as {{variant: variant}}, got {compare!r}")
+    return pairs
 
 
 def _variant(common: Any, changes: Any, path: str, name: str) -> TrainConfig:
@@ -200,7 +207,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, screen: Screen) -> list[Job]:
     return failed
 
 
-def collect(jobs: Sequence[Job], checkpoint: str, pairs: Mapping[str, str] | None = None) -> dict[str, Any]:
+def collect(jobs: Sequence[Job], checkpoint: str, pairs: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
     """Scores of the finished runs: ``{set: {variant: {"seeds": [...], metric: {"mean", "std", "values"}}}}``.
 
     With ``pairs``, their differences, too, by set: see :func:`~hero_plugin.integrations.paired.compare`.
@@ -221,7 +228,7 @@ def collect(jobs: Sequence[Job], checkpoint: str, pairs: Mapping[str, str] | Non
                 values = row[metric]["values"]
                 row[metric]["mean"] = statistics.fmean(values)
                 row[metric]["std"] = statistics.stdev(values) if len(values) > 1 else None
-    differences = {name: compare(rows, pairs or {}, [*METRICS]) for name, rows in table.items()}
+    differences = {name: compare(rows, pairs, [*METRICS]) for name, rows in table.items()}
     return {"checkpoint": checkpoint, "sets": table, "differences": differences}
 
 

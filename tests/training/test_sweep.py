@@ -14,6 +14,7 @@ from hero_plugin.integrations.paired import compare
 from hero_plugin.integrations.paired import markdown as differences_table
 from hero_plugin.integrations.run_folder import RunFolderError
 from hero_plugin.integrations.sweep import SweepConfig, collect, main, markdown, read_sweep
+from tests.resources import REPOSITORY, shared
 
 QUIET = Screen(quiet=True)
 
@@ -29,6 +30,26 @@ def plan(runs, folder, **changes):
     }
     file.write_text(json.dumps(made))
     return file
+
+
+@pytest.mark.parametrize(
+    "experiment", sorted((REPOSITORY / "docs" / "experiments").glob("*.json")), ids=lambda p: p.stem
+)
+def test_the_experiments_of_the_docs_can_start(experiment, tmp_path, monkeypatch):
+    annotations = shared("charades_cd", "charades_train.json")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "data").symlink_to(annotations.parent.parent)
+    (tmp_path / "here" / "features" / "timelines").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    _, jobs, pairs = read_sweep(experiment, threads=1)
+    assert jobs and all(one != other for one, other in pairs)
+
+
+def test_a_variant_can_be_compared_with_several(runs, tmp_path):
+    variants = {"EMB": {"base_only": True}, "HERO": {}, "without CMTR": {"hero": {"cmtr": False}}}
+    compared = {"HERO": ["EMB", "without CMTR"], "without CMTR": "EMB"}
+    _, _, pairs = read_sweep(plan(runs, tmp_path, variants=variants, compare=compared), threads=1)
+    assert pairs == [("HERO", "EMB"), ("HERO", "without CMTR"), ("without CMTR", "EMB")]
 
 
 def test_every_variant_meets_every_seed_with_its_settings(runs, tmp_path):
@@ -54,7 +75,7 @@ def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
     assert (tmp_path / "runs/emb-seed0/results.json").stat().st_mtime_ns == before
     results = json.loads((tmp_path / "runs/results.json").read_text())
     row = results["sets"]["seen"]["EMB"]
-    assert row["seeds"] == [0, 1] and results["differences"]["seen"] == {}
+    assert row["seeds"] == [0, 1] and results["differences"]["seen"] == []
     assert row["mIoU"]["mean"] == pytest.approx(sum(row["mIoU"]["values"]) / 2)
     assert "| EMB |" in (tmp_path / "runs/results.md").read_text()
     changed = plan(runs, tmp_path, variants={"EMB": {"base_only": True, "lr": 0.5}})
@@ -100,14 +121,14 @@ def test_differences_are_those_of_the_seeds_that_both_have():
         "HERO": {"seeds": [2, 0, 7], "mIoU": {"values": [33.0, 11.0, 90.0]}},
         "one seed": {"seeds": [1], "mIoU": {"values": [20.0]}},
     }
-    compared = compare(rows, {"HERO": "EMB", "one seed": "EMB", "absent": "EMB"}, ["mIoU"])
-    assert list(compared) == ["HERO", "one seed"]
-    difference = compared["HERO"]["mIoU"]
-    assert (compared["HERO"]["seeds"], difference["values"], difference["mean"]) == ([2, 0], [3.0, 1.0], 2.0)
+    compared = compare(rows, [("HERO", "EMB"), ("absent", "EMB"), ("one seed", "EMB")], ["mIoU"])
+    several, single = compared
+    difference = several["mIoU"]
+    assert (several["seeds"], difference["values"], difference["mean"]) == ([2, 0], [3.0, 1.0], 2.0)
     # Two values: t = 2 / 1 with one degree of freedom, whose distribution is Cauchy's.
     assert difference["p"] == pytest.approx(1 - 2 / math.pi * math.atan(2.0))
     assert difference["interval"] == pytest.approx([2 - 12.7062, 2 + 12.7062], abs=1e-3)
-    assert compared["one seed"]["mIoU"] == {"values": [0.0], "mean": 0.0, "interval": None, "p": None}
+    assert single["mIoU"] == {"values": [0.0], "mean": 0.0, "interval": None, "p": None}
     text = differences_table(compared, ["mIoU"])
     assert "| HERO minus EMB | +2.00 [-10.7, +14.7], p 0.30 (+3.0, +1.0) | 2 |" in text
     assert "| one seed minus EMB | +0.00 (+0.0) | 1 |" in text
@@ -130,6 +151,8 @@ def test_official_figures_have_a_column_where_there_are_any():
         ({"variants": {"A": {"levels": 2}}}, "variant 'A': no setting 'levels'"),
         ({"variants": {"A b": {}, "A-b": {}}}, "share a folder"),
         ({"compare": {"EMB": "HERO"}}, "compare says which variant minus which"),
+        ({"compare": {"EMB": [["EMB"]]}}, "compare says which variant minus which"),
+        ({"compare": ["EMB"]}, "compare says which variant minus which"),
     ],
 )
 def test_a_wrong_plan_is_told_before_anything_runs(runs, tmp_path, changes, said):
