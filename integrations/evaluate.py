@@ -23,6 +23,7 @@ from hero_plugin.integrations.drift.show import show_drift
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.grounding import Grounded, ground
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.records import Record
@@ -191,6 +192,7 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
     settings = config_from(run.config(), str(run.config_file))
     data, bank = reader.read(settings, run)
     device = choose_device(config.device)
+    keep_freed_memory(device)
     loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=device, bank=bank)
     title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
     found = Evaluated(title, loaded.epoch, loaded.task.file_for_each_set, {}, {}, {}, {}, {})

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.ranks import Rank
 
 Amp = Literal["none", "bf16", "fp16"]
@@ -42,8 +41,6 @@ def choose_device(name: str = "auto", rank: Rank | None = None, *, shared: bool 
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here ({reason}); try --device auto") from error
-    if device.type == "cpu":
-        keep_freed_memory()
     return device
 
 

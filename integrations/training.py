@@ -16,6 +16,7 @@ from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, score
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.initial_weights import start_from
 from hero_plugin.integrations.locks import only_one_in
 from hero_plugin.integrations.precision import choose_device, loss_scaler
@@ -174,6 +175,7 @@ def describe(
 def _set_up(config: TrainConfig, rank: Rank) -> torch.device:
     """Process-wide switches, and the device. Raises ``UserError`` where the machine cannot do what is asked."""
     device = choose_device(config.device, rank)
+    keep_freed_memory(device)
     if rank.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)
     loss_scaler(config.amp, device)

@@ -30,6 +30,7 @@ from hero_plugin.integrations.evaluate import LoadedRun, ground_with_bar, with_s
 from hero_plugin.integrations.figures.curves import losses_figure
 from hero_plugin.integrations.figures.style import SETTINGS, save_figure
 from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.run_folder import RunFolder
@@ -150,6 +151,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     started = time.monotonic()
     settings, base = stage.settings, BASES[stage.settings.base]
     device = choose_device(settings.device)
+    keep_freed_memory(device)
     paths = {"train": settings.annotations_train}
     paths.update({f"rehearsal {place}": path for place, path in enumerate(stage.rehearsal, 1)})
     data = base.read(settings, {**paths, **dict(settings.test_sets())}, screen)

@@ -19,6 +19,7 @@ from hero_plugin.integrations.detr_config import DetrTrainConfig
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import with_sources
 from hero_plugin.integrations.features import FeatureStore, open_features, sample_clips
+from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.precision import Amp, choose_device
 from hero_plugin.integrations.predict.answerable import Answerable
@@ -194,6 +195,7 @@ def answer(
         torch.set_num_threads(config.threads)
     words = survey(config, inputs, left, screen)
     device = choose_device(config.device, rank, shared=True)
+    keep_freed_memory(device)
     predictor = load_predictor(
         inputs.run,
         inputs.settings,
