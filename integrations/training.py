@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from hero_plugin.integrations.bases import BASES
+from hero_plugin.integrations.claims import claimed
 from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, scores_table
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.initial_weights import start_from
-from hero_plugin.integrations.locks import only_one_in
 from hero_plugin.integrations.precision import choose_device, loss_scaler
 from hero_plugin.integrations.process_group import ALONE, Group, joined
 from hero_plugin.integrations.ranks import Rank
-from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
 from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
@@ -37,26 +37,9 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
     screen = screen or Screen(quiet=not rank.leads)
     # The folder is claimed before any file is read: a typo in --output must not cost minutes.
     with ExitStack() as held, joined(rank, _set_up(config, rank)) as group:
-        run = group.from_leader(lambda: claimed(config, held))
+        how = {"resume": config.resume, "overwrite": config.overwrite}
+        run = group.from_leader(lambda: claimed(config.output, config.to_json(), held, **how))
         return train(config, read(config, screen), run, screen, group=group)
-
-
-def claimed(config: TrainConfig, held: ExitStack) -> RunFolder:
-    """The run's folder, new or to be continued, for this process alone until ``held`` is closed.
-
-    Raises:
-        RunFolderError: another process trains in it, or what ``RunFolder.create`` says.
-    """
-    with ExitStack() as before:  # the folder that is there may be deleted, and then is not the one that was locked
-        _alone_in(config.output, before)
-        run = RunFolder.create(config.output, config.to_json(), resume=config.resume, overwrite=config.overwrite)
-    _alone_in(run.path, held)
-    return run
-
-
-def _alone_in(folder: Path, held: ExitStack) -> None:
-    if not held.enter_context(only_one_in(folder)):
-        raise RunFolderError(f"{folder}: another training is at work in it; wait for it, or name another folder")
 
 
 def read(config: TrainConfig, screen: Screen) -> GroundingData:

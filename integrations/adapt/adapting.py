@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hero_plugin.integrations.adapt.measures import Matrix, markdown, show
 from hero_plugin.integrations.adapt.task import AdaptTask
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint, save_checkpoint
+from hero_plugin.integrations.claims import claimed
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
@@ -64,18 +66,22 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
     settings = starting_settings(start, config)
     stages = plan(config, settings, start.config().get("adapted", {}).get("past", []))
     new = {stage.name: _new_queries(stage, config, settings) for stage in stages}
-    last = _claim(stages[-1], config, config.resume, config.overwrite)
-    _write_queries(config, settings, stages, new)
-    torch.set_num_threads(stages[0].settings.threads or torch.get_num_threads())
-    run = start
-    for number, stage in enumerate(stages, 1):
-        folder = last if stage is stages[-1] else _claim(stage, config, resume=True)
-        if folder.finished:
-            screen.say(f"finished already: {stage.name}")
-        else:
-            screen.say(f"learning {stage.name}" + (f" ({number} of {len(stages)})" if len(stages) > 1 else ""))
-            learn(stage, config, run, folder, screen, first=run is start)
-        run = folder
+    how = {"resume": config.resume, "overwrite": config.overwrite}
+    with ExitStack() as held:  # the last stage's folder holds the others'
+        last = claimed(stages[-1].folder, _record(stages[-1], config), held, **how)
+        _write_queries(config, settings, stages, new)
+        torch.set_num_threads(stages[0].settings.threads or torch.get_num_threads())
+        run = start
+        for number, stage in enumerate(stages, 1):
+            folder = last
+            if stage is not stages[-1]:
+                folder = RunFolder.create(stage.folder, _record(stage, config), resume=True, overwrite=False)
+            if folder.finished:
+                screen.say(f"finished already: {stage.name}")
+            else:
+                screen.say(f"learning {stage.name}" + (f" ({number} of {len(stages)})" if len(stages) > 1 else ""))
+                learn(stage, config, run, folder, screen, first=run is start)
+            run = folder
     report([name for name, _ in settings.test_sets()], stages, screen)
     return last
 
@@ -222,10 +228,10 @@ def report(old: list[str], stages: list[Stage], screen: Screen) -> None:
     screen.say(f"run folder: {run.path}\ntable: {run.path / 'adaptation.md'}, figure: {figure}")
 
 
-def _claim(stage: Stage, config: AdaptConfig, resume: bool, overwrite: bool = False) -> RunFolder:
+def _record(stage: Stage, config: AdaptConfig) -> dict[str, Any]:
+    """What the stage's run folder says of how it came about."""
     past = [str(path) for path in stage.past]
-    settings = {**stage.settings.to_json(), "adapted": {**config.record(), "stage": stage.name, "past": past}}
-    return RunFolder.create(stage.folder, settings, resume=resume, overwrite=overwrite)
+    return {**stage.settings.to_json(), "adapted": {**config.record(), "stage": stage.name, "past": past}}
 
 
 def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:

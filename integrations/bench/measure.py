@@ -18,6 +18,7 @@ from hero_plugin.integrations.bench.memory import peak_memory
 from hero_plugin.integrations.bench.sizes import Sizes
 from hero_plugin.integrations.bench.steps import Job
 from hero_plugin.integrations.bench.timing import Clock, Spread, interleaved
+from hero_plugin.integrations.freed_memory import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def compare(
     after_step: called ``work(models, effort)`` times.
     """
     device = torch.device(setting.device)
+    keep_freed_memory(device)  # as the training scripts do
     jobs = jobs_of(setting, models, sizes, effort.seed, hero or HeroConfig(), clones, device)
     measured = {}
     for model, job in jobs.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import EvalConfig
 from hero_plugin.integrations.evaluate import main as evaluate
 from hero_plugin.integrations.interrupts import Interrupted
+from hero_plugin.integrations.locks import only_one_in
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.settings import ConfigError
 from hero_plugin.integrations.training import main as train
@@ -61,6 +63,14 @@ def adapted(start, runs, tmp_path_factory) -> RunFolder:
 
 def model(run: RunFolder) -> dict[str, torch.Tensor]:
     return load_checkpoint(run.best)["model"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+def test_two_adaptations_never_share_a_folder(adapted, start, runs):
+    with only_one_in(adapted.path) as ours:
+        assert ours
+        with pytest.raises(RunFolderError, match="another training is at work in it"):
+            main(adapt_config(start, runs, adapted.path, lr=1e-2, resume=True), QUIET)
 
 
 def test_the_plug_in_alone_learns(start, adapted):
