@@ -35,15 +35,15 @@ def draw_windows(spans: Tensor, windows: Tensor, most: int = MAX_WINDOWS) -> tup
     """At most so many moments a query, any of them as likely as another.
 
     Args:
-        spans: (B, W, 2), padded; windows: (B,) long, how many are real.
+        spans: (B, W, 2), padded; windows: (B,) long on the CPU, how many are real.
 
     Returns:
-        Spans (B, W', 2), in their order, and (B,).
+        Spans (B, W', 2), in their order, and (B,) on the CPU.
     """
     if spans.shape[1] <= most:
         return spans, windows
     keys = torch.rand(spans.shape[:2], device=spans.device)
-    real = torch.arange(spans.shape[1], device=spans.device) < windows.unsqueeze(1)
+    real = (torch.arange(spans.shape[1]) < windows.unsqueeze(1)).to(spans.device, non_blocking=True)
     chosen = keys.masked_fill(~real, -1.0).topk(most, dim=1).indices.sort(dim=1).values
     return spans.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 2)), windows.clamp(max=most)
 

@@ -14,6 +14,9 @@ from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.shares import Share
 from hero_plugin.integrations.task import Batch, Collate
 
+READ_ONE_BY_ONE = frozenset({"windows"})
+"""What of a batch stays on the CPU: how many moments each query has, by which a DETR's targets are cut."""
+
 
 @dataclass(frozen=True)
 class ShareOf:
@@ -54,7 +57,14 @@ def batches(
         generator=torch.Generator(),
     )
     for batch in loader:
-        yield {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        yield to_device(batch, device)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch where the model is, but for what is read number by number: a GPU asked for it would be waited for."""
+    return {
+        name: each if name in READ_ONE_BY_ONE else each.to(device, non_blocking=True) for name, each in batch.items()
+    }
 
 
 def _out_of_reach(worker: int) -> None:

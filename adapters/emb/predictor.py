@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin.adapters.emb.layers import Conv1D, mask_logits
-from hero_plugin.adapters.emb.recurrence import both_ways
+from hero_plugin.adapters.emb.recurrence import both_ways, lengths_of
 
 
 class LSTMBlock(nn.Module):
@@ -19,9 +19,9 @@ class LSTMBlock(nn.Module):
         self.rnn = nn.LSTM(dim, dim, batch_first=True, bidirectional=True)
         self.dense_output = Conv1D(2 * dim, dim)
 
-    def forward(self, target: Tensor, tmask: Tensor) -> Tensor:
-        """target: (B, T, D), tmask: (B, T), real positions first -> (B, T, D)."""
-        return self.dense_output(both_ways(self.rnn, target, tmask.sum(dim=-1).long()))
+    def forward(self, target: Tensor, lengths: Tensor) -> Tensor:
+        """target: (B, T, D), real positions first; lengths: of :func:`lengths_of`, (B,) -> (B, T, D)."""
+        return self.dense_output(both_ways(self.rnn, target, lengths))
 
 
 def boundary_block(dim: int) -> nn.Sequential:
@@ -40,8 +40,9 @@ class ConditionedPredictor(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """x: (B, T, D), mask: (B, T) -> start and end logits, (B, T) each, about -1e30 at padding."""
-        start_features = self.start_encoder(x, mask)
-        end_features = self.end_encoder(start_features, mask)
+        lengths = lengths_of(mask)
+        start_features = self.start_encoder(x, lengths)
+        end_features = self.end_encoder(start_features, lengths)
         start = self.start_block(torch.cat([start_features, x], dim=2)).squeeze(2)
         end = self.end_block(torch.cat([end_features, x], dim=2)).squeeze(2)
         return mask_logits(start, mask), mask_logits(end, mask)

@@ -7,18 +7,22 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
+def lengths_of(mask: Tensor) -> Tensor:
+    """(B, T) -> (B,) long on the CPU, where packing wants them. On a GPU this waits: ask once for several LSTMs."""
+    return mask.sum(dim=-1).long().cpu()
+
+
 @torch.compiler.disable
 def both_ways(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
-    """x: (B, T, D), lengths: (B,) long -> (B, T, 2·H): forward states beside backward ones.
+    """x: (B, T, D), lengths: (B,) long on the CPU -> (B, T, 2·H): forward states beside backward ones.
 
     What comes out past a sequence's length means nothing. A length of zero counts as one.
 
     On CPU nothing is packed: PyTorch's fused kernels refuse packed input. Each direction runs alone, the
     backward one over clips turned round within their length, so that padding comes last for both.
-    Elsewhere packing is fast, and costs one transfer of the lengths to the host.
     """
     if x.device.type != "cpu":
-        packed = pack_padded_sequence(x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(x, lengths.clamp(min=1), batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(rnn(packed)[0], batch_first=True, total_length=x.shape[1])[0]
     steps, ends = torch.arange(x.shape[1]), lengths.unsqueeze(1)
     turned = torch.where(steps < ends, ends - 1 - steps, steps)

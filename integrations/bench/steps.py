@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hero_plugin.integrations.bench.cases import Format, Mode
 from hero_plugin.integrations.bench.timing import Step
+from hero_plugin.integrations.loading import to_device
 from hero_plugin.integrations.optimizers import build_optimizer
 from hero_plugin.integrations.precision import Amp, autocast
 from hero_plugin.integrations.task import Batch, Task
@@ -40,7 +41,7 @@ class Job:
         if mode == "train":
             fused = device.type == "cuda"
             optimizer = build_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay, fused=fused)
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        batch = to_device(batch, device)
         return cls(task, batch, optimizer, recipe.clip_norm, AMP[dtype], device)
 
     def step(self, model: nn.Module | None = None) -> Step:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from hero_plugin.integrations.interrupts import Interrupts
+from hero_plugin.integrations.loading import to_device
 from hero_plugin.integrations.precision import Amp, autocast
 from hero_plugin.integrations.predict.journal import Part
 from hero_plugin.integrations.predict.meter import Meter
@@ -44,7 +45,7 @@ class Answerer:
     def predict(self, piece: Piece) -> Prediction:
         """A batch's answers, still on the device."""
         assert piece.batch is not None
-        batch = {name: value.to(self.device, non_blocking=True) for name, value in piece.batch.items()}
+        batch = to_device(piece.batch, self.device)
         with autocast(self.amp, self.device):
             return self.predictor.task.predict(self.predictor.task.model, batch)
 

@@ -14,6 +14,8 @@ from hero_plugin.integrations.bench.building import build_bare, recipe_of
 from hero_plugin.integrations.bench.cases import BASES, Model
 from hero_plugin.integrations.bench.counting import Operations
 from hero_plugin.integrations.bench.inputs import random_batch
+from hero_plugin.integrations.detr_task import draw_targets
+from hero_plugin.integrations.loading import to_device
 from tests.bench.small import small
 from tests.old_torch import counts_flops
 
@@ -23,8 +25,10 @@ QUESTIONS = ("cpu", "item", "tolist", "numpy", "nonzero", "argwhere", "is_nonzer
 CONVERSIONS = ("__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__")
 READING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique", "equal.default", "repeat_interleave.Tensor")
 MATCHING = {"tolist": 1, "cpu": 1, "numpy": 2}
-"""What a DETR's own step asks: how many moments each query has, and for the costs, which are solved on the CPU (numpy
-once a decoder layer)."""
+"""What a DETR's own step asks: for the costs, which are solved on the CPU (numpy once a decoder layer), and how many
+moments each query has, of what stays there."""
+PACKING = {"cpu": 1}
+"""What EMB's own step asks: the videos' lengths, by which its LSTMs pack on a GPU."""
 
 
 class Reading(TorchFunctionMode):
@@ -64,9 +68,11 @@ def questions(base: str, model: Model, **choices: Any) -> tuple[dict[str, int], 
 @pytest.mark.parametrize("base", BASES)
 def test_hero_asks_nothing_that_its_base_does_not(base):
     plain = questions(base, Model("plain"))
-    assert plain == ({} if base == "emb" else MATCHING, {})
-    for name in ("hero", "pair", "checkpoint"):
+    assert plain == (PACKING if base == "emb" else MATCHING, {})
+    for name in ("hero", "pair"):
         assert questions(base, Model(name, 2)) == plain
+    # With checkpointing EMB's predictor runs for each level alone (and again in the backward, which is not seen here).
+    assert questions(base, Model("checkpoint", 2)) == (({"cpu": 2}, {}) if base == "emb" else plain)
     assert questions(base, Model("hero", 2), projections=True, consistency="bernoulli", gate="sigmoid") == plain
 
 
@@ -81,12 +87,13 @@ def test_questions_are_seen():
 
 @pytest.mark.parametrize("base", ["moment_detr", "qd_detr", "tr_detr"])
 def test_a_step_runs_where_nothing_can_be_read(base):
-    """On the meta device, which has shapes and no values: forward, HERO's losses and backward."""
+    """On the meta device, which has shapes and no values: targets, forward, HERO's losses and backward."""
     sizes = small(base)
     model: Any = (
         build_bare(base, sizes, seed=0).task(Model("hero", 4), HeroConfig(), recipe_of(base, sizes), sizes).model
     )
-    batch = {name: tensor.to("meta") for name, tensor in random_batch(base, sizes, seed=0).items()}
+    batch = to_device(random_batch(base, sizes, seed=0), torch.device("meta"))
+    assert len(draw_targets(batch)["span_labels"]) == sizes.batch
     outputs = model.to("meta").train()(
         *(batch[name] for name in ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask"))
     )
