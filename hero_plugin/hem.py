@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hero_plugin.attention import attend
+from hero_plugin.attention import Keys, attend
 from hero_plugin.checks import expect_shape
 
 
@@ -73,9 +73,10 @@ class HEM(nn.Module):
         expect_shape("query_mask", query_mask, "B L", (batch, length))
         real = query_mask.bool()
         positions = sinusoid(length, self.dim, query) if self.positions else None
+        keys = Keys.of(real.unsqueeze(1))
         levels, hidden = [query], query
         for depth, layer in enumerate(self.layers, start=1):
-            hidden = layer(hidden, real, positions)
+            hidden = layer(hidden, keys, positions)
             if depth % self.stride == 0:
                 levels.append(hidden.masked_fill(~real.unsqueeze(-1), 0.0))
         return torch.stack([level.to(hidden.dtype) for level in levels])
@@ -107,19 +108,19 @@ class EncoderLayer(nn.Module):
                 nn.init.zeros_(linear.weight)
                 nn.init.zeros_(linear.bias)
 
-    def forward(self, words: Tensor, real: Tensor, positions: Tensor | None = None) -> Tensor:
-        """words: (B, L, D); real: (B, L) bool; positions: (L, D) or None -> (B, L, D)."""
+    def forward(self, words: Tensor, keys: Keys, positions: Tensor | None = None) -> Tensor:
+        """words: (B, L, D); keys: of a mask (B, 1, L); positions: (L, D) or None -> (B, L, D)."""
         if self.pre_norm:
-            words = words + self._attention(self.attention_norm(words), real, positions)
+            words = words + self._attention(self.attention_norm(words), keys, positions)
             return words + self._feedforward(self.feedforward_norm(words))
-        words = self.attention_norm(words + self._attention(words, real, positions))
+        words = self.attention_norm(words + self._attention(words, keys, positions))
         return self.feedforward_norm(words + self._feedforward(words))
 
-    def _attention(self, words: Tensor, real: Tensor, positions: Tensor | None) -> Tensor:
+    def _attention(self, words: Tensor, keys: Keys, positions: Tensor | None) -> Tensor:
         placed = words if positions is None else words + positions
         query, key = rearrange(self.compare(placed), "b l (two h d) -> two b h l d", two=2, h=self.num_heads)
         value = rearrange(self.value(words), "b l (h d) -> b h l d", h=self.num_heads)
-        context = attend(query, key, value, real.unsqueeze(1), self.dropout if self.training else 0.0)
+        context = attend(query, key, value, keys, self.dropout if self.training else 0.0)
         return self._drop(self.output(rearrange(context, "b h l d -> b l (h d)")))
 
     def _feedforward(self, words: Tensor) -> Tensor:

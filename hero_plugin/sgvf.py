@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.attention import attend
+from hero_plugin.attention import Keys, attend
 from hero_plugin.checks import expect_shape
 
 
@@ -56,7 +56,7 @@ class SGVF(nn.Module):
         query, key, value = clips, levels, levels
         if self.projections is not None:
             query, key, value = (x @ w for x, w in zip((query, key, value), self.projections, strict=True))
-        context = attend(query, key, value, query_mask.bool().expand(self.levels, -1, -1))
+        context = attend(query, key, value, Keys.of(query_mask.bool().unsqueeze(0)))
         if self.strength is None:
             return clips * torch.sigmoid(context)
         return clips * (1.0 + self.strength * torch.tanh(0.5 * context))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hero_plugin import Grounding, HeroModel, Pair
+from hero_plugin.attention import Keys
 from hero_plugin.hem import sinusoid
 from hero_plugin.levels import stack
 
@@ -48,10 +49,11 @@ class LiteralHero(HeroModel):
         if hem is None:
             return [hidden]
         real = pair.query_mask.bool()
+        keys = Keys.of(real.unsqueeze(1))
         positions = sinusoid(hidden.shape[1], hem.dim, hidden) if hem.positions else None
         levels = [hidden]
         for depth, layer in enumerate(hem.layers, start=1):
-            hidden = layer(hidden, real, positions)
+            hidden = layer(hidden, keys, positions)
             if depth % hem.stride == 0:
                 levels.append(hidden * real.unsqueeze(-1))
         return levels
