@@ -12,8 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.resources import REPOSITORY, upstream
+
+DEVICE = "0" if torch.cuda.is_available() else "-1"
+"""As the DETRs' scripts number it: where there is a GPU, ``.cuda()`` in their models leaves no other choice."""
 
 CLONES = {
     "emb": "EMB",
@@ -156,7 +160,7 @@ def detr_command(package: str, *more: str) -> list[str]:
     words = [f"{package}/train.py", "--dset_name", "hl", "--ctx_mode", "video_tef", "--exp_id", "tiny"]
     words += ["--train_path", "tiny/train.jsonl", "--eval_path", "tiny/val.jsonl", "--eval_split_name", "val"]
     words += ["--v_feat_dirs", "tiny/slowfast", "tiny/clip", "--v_feat_dim", "10", "--t_feat_dir", "tiny/text"]
-    words += ["--t_feat_dim", "8", "--bsz", "4", "--results_root", "results", "--device", "-1", "--num_workers", "0"]
+    words += ["--t_feat_dim", "8", "--bsz", "4", "--results_root", "results", "--device", DEVICE, "--num_workers", "0"]
     words += ["--hidden_dim", HIDDEN, "--nheads", "4", "--dim_feedforward", "32", "--n_epoch", "5", "--lr", "0.0005"]
     return [*words, *more]
 
