@@ -5,6 +5,7 @@ Every array that leaves a store is float32 `(clips, dim)`, finite, with at least
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -191,6 +192,14 @@ class _Folder:
         return _width(self._load(self._files[video_id]), str(self._files[video_id]))
 
     def _load(self, file: Path) -> np.ndarray:
+        # Threads that read headers of .npy files at once now and then meet a race in CPython's parser (gh-106905, in
+        # Python 3.11 and 3.12 until 2024), which raises SystemError. The file is fine: it is read again.
+        for _ in range(8):
+            with contextlib.suppress(SystemError):
+                return self._load_once(file)
+        return self._load_once(file)
+
+    def _load_once(self, file: Path) -> np.ndarray:
         again = "the file may be truncated or damaged: extract or copy it again"
         try:
             if file.suffix == ".npy":

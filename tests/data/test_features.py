@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import h5py
@@ -216,6 +219,38 @@ def test_places_without_features(tmp_path):
             open_features(both, **arguments)
     with pytest.raises(ValueError, match="at least one path"):
         open_features([])
+
+
+def test_threads_read_at_once(tmp_path):
+    """CPython's parser, which reads .npy headers, has had a race (gh-106905): made frequent here, where it is."""
+    np.save(tmp_path / "v.npy", np.ones((3, 2), np.float32))
+    store, threshold, interval = open_features(tmp_path), gc.get_threshold(), sys.getswitchinterval()
+
+    def collected(phase, info):
+        """Python code in the midst of the parser's: where a thread gives way to another."""
+
+    try:
+        gc.callbacks.append(collected)
+        gc.set_threshold(5)
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(4) as pool:
+            assert all(array.shape == (3, 2) for array in pool.map(store.__getitem__, ["v"] * 1000))
+    finally:
+        gc.callbacks.remove(collected)
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+
+
+def test_a_system_error_that_stays_is_not_hidden(tmp_path, monkeypatch):
+    np.save(tmp_path / "v.npy", np.ones((3, 2), np.float32))
+    store = open_features(tmp_path)
+
+    def broken(*args, **how):
+        raise SystemError("odd")
+
+    monkeypatch.setattr(np, "load", broken)
+    with pytest.raises(SystemError, match="odd"):
+        store["v"]
 
 
 def test_features_in_memory():
