@@ -12,6 +12,7 @@ from hero_plugin.adapters.detr.attention import ProjectedAttention, attendable, 
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.layers import MLP, inverse_sigmoid
 from hero_plugin.adapters.detr.positions import span_sines
+from hero_plugin.adapters.detr.prelu import PReLU
 from hero_plugin.adapters.dropout import Dropout
 
 
@@ -83,7 +84,7 @@ class SpanDecoderLayer(nn.Module):
         self.cross_attn = ProjectedAttention(dim, config.nheads, config.dropout)
 
         self.linear1 = nn.Linear(dim, config.dim_feedforward)
-        self.activation = nn.PReLU()
+        self.activation = PReLU()
         self.dropout = Dropout(config.dropout)
         self.linear2 = nn.Linear(config.dim_feedforward, dim)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))

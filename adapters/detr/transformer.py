@@ -8,6 +8,7 @@ from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.decoder import SpanDecoder
 from hero_plugin.adapters.detr.encoder import Encoder, TextToVideoEncoder
 from hero_plugin.adapters.detr.layers import xavier_
+from hero_plugin.adapters.detr.prelu import PReLU
 
 
 class TextToVideoTransformer(nn.Module):
@@ -19,7 +20,7 @@ class TextToVideoTransformer(nn.Module):
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
         self.d_model, self.nhead = config.hidden_dim, config.nheads
-        self.t2v_encoder = TextToVideoEncoder(config, nn.PReLU)
-        self.encoder = Encoder(config, nn.PReLU)
+        self.t2v_encoder = TextToVideoEncoder(config, PReLU)
+        self.encoder = Encoder(config, PReLU)
         self.decoder = SpanDecoder(config)
         xavier_(self)
