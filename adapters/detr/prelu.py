@@ -12,7 +12,7 @@ from hero_plugin.versions import is_compiling
 
 
 class PReLU(nn.PReLU):
-    """`nn.PReLU` of one slope: the same numbers, its gradient several times faster on CPU.
+    """`nn.PReLU` of one slope: the same numbers, its gradient up to twice as fast on CPU.
 
     There PyTorch computes that gradient one number at a time; here a few passes do it in vectors. PyTorch's own
     serves other devices, compiled models and mixed precision.
