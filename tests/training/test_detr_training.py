@@ -31,8 +31,9 @@ from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.schedules import step_decay
 from hero_plugin.integrations.settings import ConfigError
 from hero_plugin.integrations.submission_checks import read_submission
-from hero_plugin.integrations.sweep import SweepConfig, read_sweep
+from hero_plugin.integrations.sweep import SweepConfig
 from hero_plugin.integrations.sweep import main as sweep
+from hero_plugin.integrations.sweep.plan import read_plan
 from hero_plugin.integrations.training import main
 from hero_plugin.integrations.upstream_detr_clone import load_upstream_detr
 from hero_plugin.integrations.words import WordVectors, tokenize
@@ -249,10 +250,10 @@ def test_one_sweep_covers_several_bases(runs, tmp_path, monkeypatch):
         assert (config.base, config.base_only) == (command[4], True)
     file.write_text(json.dumps({**plan, "variants": {"QD": {"base": "qd_detr", "drop_rate": 0.1}}}))
     with pytest.raises(UserError, match=r"variant 'QD': no setting 'drop_rate'"):
-        read_sweep(file, threads=1)
+        read_plan(file, threads=1)
     file.write_text(json.dumps({**plan, "variants": {"QD": {"base": "qd-detr"}}}))
     with pytest.raises(UserError, match="base must be one of emb, moment_detr"):
-        read_sweep(file, threads=1)
+        read_plan(file, threads=1)
 
 
 def test_a_run_is_resumed_as_what_it_is(trained):

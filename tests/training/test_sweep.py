@@ -10,10 +10,12 @@ import pytest
 
 from hero_plugin.integrations.console import COLUMNS, Screen
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.paired import compare
-from hero_plugin.integrations.paired import markdown as differences_table
 from hero_plugin.integrations.run_folder import RunFolderError
-from hero_plugin.integrations.sweep import SweepConfig, collect, main, markdown, read_sweep
+from hero_plugin.integrations.sweep import SweepConfig, main
+from hero_plugin.integrations.sweep.paired import compare
+from hero_plugin.integrations.sweep.paired import markdown as differences_table
+from hero_plugin.integrations.sweep.plan import read_plan
+from hero_plugin.integrations.sweep.table import collect, markdown
 from tests.resources import REPOSITORY, shared
 
 QUIET = Screen(quiet=True)
@@ -41,19 +43,19 @@ def test_the_experiments_of_the_docs_can_start(experiment, tmp_path, monkeypatch
     (tmp_path / "shared" / "data").symlink_to(annotations.parent.parent)
     (tmp_path / "here" / "features" / "timelines").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    _, jobs, pairs = read_sweep(experiment, threads=1)
-    assert jobs and all(one != other for one, other in pairs)
+    plan = read_plan(experiment, threads=1)
+    assert plan.jobs and all(one != other for one, other in plan.pairs)
 
 
 def test_a_variant_can_be_compared_with_several(runs, tmp_path):
     variants = {"EMB": {"base_only": True}, "HERO": {}, "without CMTR": {"hero": {"cmtr": False}}}
     compared = {"HERO": ["EMB", "without CMTR"], "without CMTR": "EMB"}
-    _, _, pairs = read_sweep(plan(runs, tmp_path, variants=variants, compare=compared), threads=1)
-    assert pairs == [("HERO", "EMB"), ("HERO", "without CMTR"), ("without CMTR", "EMB")]
+    read = read_plan(plan(runs, tmp_path, variants=variants, compare=compared), threads=1)
+    assert read.pairs == [("HERO", "EMB"), ("HERO", "without CMTR"), ("without CMTR", "EMB")]
 
 
 def test_every_variant_meets_every_seed_with_its_settings(runs, tmp_path):
-    _, jobs, _ = read_sweep(plan(runs, tmp_path), threads=1)
+    jobs = read_plan(plan(runs, tmp_path), threads=1).jobs
     assert [(job.variant, job.seed) for job in jobs] == [
         ("EMB", 0),
         ("EMB", 1),
@@ -68,7 +70,7 @@ def test_every_variant_meets_every_seed_with_its_settings(runs, tmp_path):
 def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
     file = plan(runs, tmp_path)
     assert main(SweepConfig(file, jobs=2, only=("EMB",)), QUIET) == 0
-    done = {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()}
+    done = {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()} - {"figures"}
     assert done == {"emb-seed0", "emb-seed1"}
     before = (tmp_path / "runs/emb-seed0/results.json").stat().st_mtime_ns
     assert main(SweepConfig(file, only=("EMB",)), QUIET) == 0
@@ -103,11 +105,11 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(runs, tmp_path, capsys):
 
 
 def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
-    _, jobs, _ = read_sweep(plan(runs, tmp_path), threads=1)
-    for job, score in zip(jobs, (10.0, 14.0, 20.0, 20.0), strict=True):
+    read = read_plan(plan(runs, tmp_path), threads=1)
+    for job, score in zip(read.jobs, (10.0, 14.0, 20.0, 20.0), strict=True):
         job.run.path.mkdir(parents=True)
         job.run.write_json(job.run.results_file, {"best": {"ood": dict.fromkeys(COLUMNS, score)}})
-    results = collect(jobs, "best")
+    results = collect(read, "best")
     assert results["sets"]["ood"]["EMB"]["R1@0.5"]["mean"] == 12.0
     assert results["sets"]["ood"]["EMB"]["R1@0.5"]["std"] == pytest.approx(8**0.5)
     assert "| EMB | 12.00 ± 2.83 | 12.00 ± 2.83 |" in markdown(results)
