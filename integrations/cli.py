@@ -20,7 +20,7 @@ COMMANDS = {
     "predict merge": ("predict.cli:merge", "join the parts of such a prediction"),
     "adapt": ("commands:adapt", "teach a HERO run new words with a few labelled queries, the plug-in alone learning"),
     "launch": ("launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"),
-    "sweep": ("commands:sweep", "train variants over several seeds, tabulate mean and deviation"),
+    "sweep": ("commands:sweep", "train variants over several seeds, score them on further sets, tabulate and draw"),
     "demo": ("commands:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
     "data": ("data_cli:command", "convert annotations, check and render features"),
     "weights show": ("weights_cli:show", "what a checkpoint holds: base, levels, config, version, sizes"),

@@ -50,6 +50,7 @@ def score_further(
                 try:
                     found = evaluate_run(job.run, replace(config, device=job.config.device), reader, Screen(quiet=True))
                     _keep(job, each, checkpoint, found.scores[each.name])
+                    screen.say(f"scored on {each.name}: {job.name}")
                 except (UserError, DataError, FileNotFoundError) as error:
                     failed.setdefault((each.name, str(error)), []).append(job.name)
                 done += 1
