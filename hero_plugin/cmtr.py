@@ -53,6 +53,7 @@ class CMTR(nn.Module):
         Returns:
             masked (N, B, L, D) and dropped (N, B, L) bool, True where a word was masked.
         """
+        expect_shape("query_mask", query_mask, "B L", (None, None))
         batch, length = query_mask.shape
         expect_shape("levels", levels, "N B L D", (self.levels, batch, length, self.dim))
         dropped = self.draw(query_mask, generator, part)

@@ -131,12 +131,15 @@ class HeroConfig:
     def starts_as_base(self) -> bool:
         """Whether a freshly wrapped model predicts what its base does, up to rounding; :attr:`departures` says why not.
 
-        Nothing else but ``norm``, ``identity_start``, ``normalize`` and ``gate`` plays a part.
+        Nothing else but ``norm``, ``identity_start``, ``normalize`` and ``gate`` plays a part, unless the base reads
+        padded words and its pair does not say so (``Pair.reads_padding``).
         """
         return not self.departures
 
-    def architecture(self, dim: int) -> dict[str, Any]:
+    def architecture(self, dim: int, ranks: bool = False) -> dict[str, Any]:
         """The fields that decide what the plug-in computes from its weights, on a base of hidden size ``dim``.
+
+        ranks: whether the base's clip score only ranks clips, as the DETRs': elsewhere ``calibrate`` has no part.
 
         Not among them: what only training reads (``dropout``, ``mask_ratio``, losses and their weights,
         ``checkpoint``, ``identity_start``), and choices of a part that is not there.
@@ -146,6 +149,8 @@ class HeroConfig:
             names += ["stride", "num_heads", "feedforward", "norm", "positions", "normalize", "aggregation_dim"]
         if self.sgvf:
             names += ["projections", "gate"]
+        if self.active and ranks and self.relevance == "base":
+            names.append("calibrate")
         decided = {name: getattr(self, name) for name in names}
         if "feedforward" in decided:
             decided["feedforward"] = self.feedforward or 4 * dim

@@ -68,8 +68,8 @@ class HEM(nn.Module):
         Returns:
             (N, B, L, D). Level 0 is ``query`` itself; from level 1 on, padded positions are zeros.
         """
-        batch, length, _ = query.shape
         expect_shape("query", query, "B L D", (None, None, self.dim))
+        batch, length, _ = query.shape
         expect_shape("query_mask", query_mask, "B L", (batch, length))
         real = query_mask.bool()
         positions = sinusoid(length, self.dim, query) if self.positions else None

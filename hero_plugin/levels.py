@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import torch
@@ -17,21 +18,38 @@ def fold(levels: Tensor) -> Tensor:
     return rearrange(levels, "n b ... -> (n b) ...")
 
 
-def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None) -> Any:
+def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
     """(N*B, ...) -> (N, B, ...) for every tensor of ``folded`` but those that ``kinds`` calls whole.
 
-    A scalar gets a level axis of one.
+    A scalar gets a level axis of one. A list of N*B items, one a sample, becomes one of B, each item's tensors
+    (...) -> (N, ...) and all else as level 0 has it.
+
+    batch: B, without which no list is taken for one of samples.
+
+    Raises:
+        ValueError: a tensor whose first axis has no levels in it.
+        TypeError: what may hold numbers of the batch and is no tensor.
     """
 
     def split(tensor: Tensor, key: str) -> Tensor:
         if kinds and kinds.get(key) == "whole":
             return tensor
+        if tensor.ndim and tensor.shape[0] % levels:
+            raise ValueError(
+                f"output {key or 'tensor'} {tuple(tensor.shape)} must have the batch first, that of {levels} levels in "
+                "one; if it has none at all, its kind is 'whole'"
+            )
         return rearrange(tensor, "(n b) ... -> n b ...", n=levels) if tensor.ndim else tensor.unsqueeze(0)
 
-    return map_tensors(split, folded)
+    def by_sample(items: list[Any], key: str) -> list[Any] | None:
+        if batch is None or len(items) != levels * batch or _all_batched(items, levels * batch):
+            return None
+        return [stack(items[sample::batch], kinds, key) for sample in range(batch)]
+
+    return map_tensors(split, folded, lists=by_sample, others=_plain if levels > 1 else None)
 
 
-def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None) -> Any:
+def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: str = "") -> Any:
     """What every level gave by itself, each (B, ...) -> (N, B, ...), as ``unfold`` makes it of levels in one batch."""
     tensors: list[list[Tensor]] = []
     for result in results:
@@ -39,13 +57,31 @@ def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None) -> Any
         map_tensors(_keep_in(tensors[-1]), result)
     of_all_levels = iter(zip(*tensors, strict=True))
 
-    def join(tensor: Tensor, key: str) -> Tensor:
+    def join(tensor: Tensor, name: str) -> Tensor:
         levels = next(of_all_levels)
-        if kinds and kinds.get(key) == "whole":
+        if kinds and kinds.get(name) == "whole":
             return tensor
         return torch.stack(levels) if tensor.ndim else tensor.unsqueeze(0)
 
-    return map_tensors(join, results[0])
+    return map_tensors(join, results[0], key, others=_plain if len(results) > 1 else None)
+
+
+def _all_batched(items: list[Any], size: int) -> bool:
+    """Whether the items are themselves of the whole batch, as those of a decoder's layers are."""
+    found: list[Tensor] = []
+    map_tensors(_keep_in(found), items)
+    return bool(found) and all(tensor.shape[:1] == (size,) for tensor in found)
+
+
+def _plain(item: Any, key: str) -> Any:
+    """What every level says alike passes; an array or an object could hold a batch that nobody would combine."""
+    holds = getattr(item, "ndim", 1) > 0 if hasattr(item, "__array__") else hasattr(item, "__dict__")
+    if holds and not callable(item) and not isinstance(item, Enum):
+        raise TypeError(
+            f"output {key or 'of the base'} is a {type(item).__name__}, which cannot be combined over levels: let the "
+            "base, or its adapter's ground, give tensors in dicts, tuples, lists or dataclasses"
+        )
+    return item
 
 
 def _keep_in(found: list[Tensor]) -> Callable[[Tensor, str], None]:

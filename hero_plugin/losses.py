@@ -39,7 +39,7 @@ def consistency_loss(logits: Tensor, masked_logits: Tensor, video_mask: Tensor, 
             ``"bernoulli"`` compares each clip's probability (sigmoid), averaged over all real clips.
 
     Returns:
-        A scalar, never negative; 0 when no clip is real.
+        A scalar, never negative but for rounding; 0 when no clip is real.
     """
     _expect_same(logits, masked_logits=masked_logits, video_mask=video_mask)
     real = video_mask.bool()

@@ -32,6 +32,8 @@ def temporal_iou(pred: Array, truth: Array) -> Array:
     if isinstance(pred, Tensor):
         truth = torch.as_tensor(truth, device=pred.device)
         _expect_moments(pred, truth)
+        if not torch.promote_types(pred.dtype, truth.dtype).is_floating_point:
+            pred = pred.double()
         inside = torch.minimum(pred[..., 1], truth[..., 1]) - torch.maximum(pred[..., 0], truth[..., 0])
         hull = torch.maximum(pred[..., 1], truth[..., 1]) - torch.minimum(pred[..., 0], truth[..., 0])
         return torch.where(hull > 0, inside.clamp(min=0) / hull.clamp(min=torch.finfo(hull.dtype).tiny), 0.0)

@@ -17,7 +17,7 @@ from hero_plugin.freezing import Frozen
 from hero_plugin.hem import HEM
 from hero_plugin.levels import stack, unfold
 from hero_plugin.losses import hero_losses
-from hero_plugin.protocol import Grounder, Grounding, Pair
+from hero_plugin.protocol import Grounder, Grounding, Pair, ranks_clips
 from hero_plugin.provenance import differences, note, with_note
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
@@ -106,8 +106,10 @@ class HeroModel(nn.Module):
         # In a tuple, or torch would register a base that is its own grounder a second time.
         self._grounder = (base, adapter(base))
         grounder = self._grounder[1]
-        self.hero = Hero(grounder.dim, config, getattr(grounder, "relevance_ranks", False))
-        like = next((p for p in base.parameters() if p.is_floating_point()), None)
+        self.hero = Hero(grounder.dim, config, ranks_clips(grounder))
+        # Those that learn come first: a frozen backbone may be in another precision than what HERO meets.
+        learning_first = sorted(base.parameters(), key=lambda parameter: not parameter.requires_grad)
+        like = next((p for p in learning_first if p.is_floating_point()), None)
         if like is not None:
             self.hero.to(like.device, like.dtype)
         self._relevance: Tensor | None = None
@@ -129,7 +131,8 @@ class HeroModel(nn.Module):
         clips = self.hero.clips(pair.video, words, pair.query_mask)
         groundings = self._run(grounder.ground, pair, clips, words)
         kinds = grounder.kinds
-        outputs = self.hero.combine(self._levels([one.outputs for one in groundings], kinds), kinds)
+        levels = self._levels([one.outputs for one in groundings], kinds, pair.video.shape[0])
+        outputs = self.hero.combine(levels, kinds)
         if hasattr(grounder, "complete"):
             outputs = grounder.complete(outputs, pair)
         self._video_mask = pair.video_mask
@@ -230,7 +233,7 @@ class HeroModel(nn.Module):
         Raises:
             RuntimeError: the weights do not fit, or the model that they come from had another config.
         """
-        changed = differences(state_dict, self.config, self.grounder.dim) if strict else []
+        changed = differences(state_dict, self.config, self.grounder) if strict else []
         if changed:
             raise RuntimeError(
                 "these weights come from another HERO than this model's: wrap the base with "
@@ -260,7 +263,8 @@ class HeroModel(nn.Module):
             modules = self.__dict__.get("_modules") or {}
             if "base" not in modules:
                 raise
-            extended = getattr(self.__dict__.get("adapter"), "methods", {})
+            _, grounder = self.__dict__.get("_grounder", (None, None))
+            extended = {} if grounder is modules["base"] else getattr(grounder, "methods", {})
             return MethodType(extended[name], self) if name in extended else getattr(modules["base"], name)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -287,9 +291,9 @@ class HeroModel(nn.Module):
         levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
         return [checkpoint(stage, level, use_reentrant=False) for level in levels]
 
-    def _levels(self, results: list[Any], kinds: Mapping[str, str] | None = None) -> Any:
+    def _levels(self, results: list[Any], kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
         """(N, B, ...), of what ``_run`` gave."""
-        return unfold(results[0], self.config.levels, kinds) if len(results) == 1 else stack(results, kinds)
+        return unfold(results[0], self.config.levels, kinds, batch) if len(results) == 1 else stack(results, kinds)
 
     def _for_criterion(self) -> dict[str, Tensor]:
         left = {

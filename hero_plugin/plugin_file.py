@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.adapter import adapter_for
 from hero_plugin.config import HeroConfig
 from hero_plugin.fingerprint import Fingerprint
 from hero_plugin.model import HeroModel
-from hero_plugin.protocol import Grounder
-from hero_plugin.wrap import hero_model, wrap_model
+from hero_plugin.protocol import Grounder, ranks_clips
+from hero_plugin.wrap import checked_adapter, hero_model, wrap_model
 
 SAFETENSORS = ".safetensors"
 PARTS = ("hero", "config", "base", "version")
@@ -73,7 +72,7 @@ def plugin_of(model: nn.Module) -> Plugin:
     """The plug-in of a wrapped model, as it stands."""
     inner = hero_model(model)
     weights = {name: value.detach().cpu().clone() for name, value in inner.hero_state_dict().items()}
-    return Plugin(weights, inner.config, _fingerprint(inner.base, inner.adapter), _version())
+    return Plugin(weights, inner.config, _fingerprint(inner.base, inner.grounder), _version())
 
 
 def save_plugin(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -107,21 +106,23 @@ def load_plugin(
         strict: False takes a base of another class with a warning, a fork under another name, say.
 
     Returns:
-        The wrapped model: ``model`` itself if it was wrapped already. A base that differs in what the plug-in does not
-        depend on (its vocabulary, the width of its input features) is a warning that says what.
+        The wrapped model: ``model`` itself if it was wrapped already, without what torch may have put around it. A
+        base that differs in what the plug-in does not depend on (its vocabulary, the width of its input features) is a
+        warning that says what.
 
     Raises:
         PluginError: the file is not a plug-in's checkpoint, or was written for another base or another config; the
             message says what differs and what to do.
+        TypeError: as :func:`~hero_plugin.wrap_model`.
     """
     plugin = read_plugin(path)
     wrapped = _already_wrapped(model)
     if wrapped is None:
-        here = _fingerprint(model, adapter or adapter_for(model))
+        here = _fingerprint(model, checked_adapter(model, adapter)(model))
         check_base(here, plugin.base, str(path), strict=strict)
         wrapped = wrap_model(model, config=plugin.config, adapter=adapter)
     else:
-        check_base(_fingerprint(wrapped.base, wrapped.adapter), plugin.base, str(path), strict=strict)
+        check_base(_fingerprint(wrapped.base, wrapped.grounder), plugin.base, str(path), strict=strict)
         _check_config(wrapped, plugin.config, path)
     wrapped.load_state_dict(plugin.hero)
     return wrapped
@@ -202,8 +203,8 @@ def _already_wrapped(model: nn.Module) -> HeroModel | None:
 
 
 def _check_config(model: HeroModel, config: HeroConfig, path: str | os.PathLike[str]) -> None:
-    dim = model.grounder.dim
-    here, there = model.config.architecture(dim), config.architecture(dim)
+    grounder = model.grounder
+    here, there = (each.architecture(grounder.dim, ranks_clips(grounder)) for each in (model.config, config))
     lines = [
         f"  {name} is {here.get(name, 'absent')!r} here, {there.get(name, 'absent')!r} in the checkpoint"
         for name in {**here, **there}
@@ -216,11 +217,11 @@ def _check_config(model: HeroModel, config: HeroConfig, path: str | os.PathLike[
         )
 
 
-def _fingerprint(base: nn.Module, adapter: Callable[[nn.Module], Grounder]) -> Fingerprint:
-    known = getattr(adapter, "class_names", ())
+def _fingerprint(base: nn.Module, grounder: Grounder) -> Fingerprint:
+    known = () if grounder is base else getattr(grounder, "class_names", ())
     ancestors = [ancestor.__name__ for ancestor in type(base).__mro__]
     name = next((name for name in ancestors if name in known), ancestors[0])
-    return Fingerprint.of(base, name, adapter(base).dim)
+    return Fingerprint.of(base, name, grounder.dim)
 
 
 def _safetensors(path: Path) -> Any:

@@ -101,3 +101,8 @@ class Grounder(Protocol):
 
     def relate(self, pair: Pair) -> Tensor:
         """Fuse only: relevance logits (B, T)."""
+
+
+def ranks_clips(grounder: Grounder) -> bool:
+    """Whether the base's clip score is trained to rank clips alone: see ``Adapter.relevance_ranks``."""
+    return bool(getattr(grounder, "relevance_ranks", False))

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from hero_plugin.config import HeroConfig
+from hero_plugin.protocol import Grounder, ranks_clips
 
 NOTE = "hero"
 
@@ -43,15 +44,13 @@ def config_of(state_dict: Any) -> HeroConfig | None:
     return None if found is None else HeroConfig.from_dict(found)
 
 
-def differences(state_dict: Any, config: HeroConfig, dim: int) -> list[str]:
+def differences(state_dict: Any, config: HeroConfig, grounder: Grounder) -> list[str]:
     """What would make the weights mean something else in a model with ``config``: ``levels=2`` and the like.
 
-    dim: the base's hidden size. Empty where only training tells the two apart, or ``state_dict`` does not say.
+    grounder: the model's. Empty where only training tells the two apart, or ``state_dict`` does not say.
     """
     there = config_of(state_dict)
     if there is None:
         return []
-    here = config.architecture(dim)
-    return [
-        f"{name}={getattr(there, name)!r}" for name, value in there.architecture(dim).items() if here.get(name) != value
-    ]
+    here, there_is = (each.architecture(grounder.dim, ranks_clips(grounder)) for each in (config, there))
+    return [f"{name}={getattr(there, name)!r}" for name, value in there_is.items() if here.get(name) != value]

@@ -27,6 +27,7 @@ class PairRelevance(nn.Module):
 
     def forward(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
         """video: (N, B, T, D); levels: (N, B, L, D); query_mask: (B, L) -> logits (N, B, T)."""
+        expect_shape("query_mask", query_mask, "B L", (None, None))
         batch, length = query_mask.shape
         expect_shape("levels", levels, "N B L D", (None, batch, length, self.dim))
         expect_shape("video", video, "N B T D", (levels.shape[0], batch, None, self.dim))

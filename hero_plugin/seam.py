@@ -15,7 +15,8 @@ class Seam:
 
     ``Seam(base, input_vid_proj=First(), input_txt_proj=First())`` calls the base's forward on features that are already
     projected: exact for any base, whatever happens after its projections. It works on a view of the base that shares
-    everything but the replaced parts, so the base keeps its modules, its ``state_dict`` and its forward.
+    everything but the replaced parts, so the base keeps its modules, its ``state_dict`` and its forward. What the
+    forward sets on itself (a counter, the last attention) stays with the view.
 
     Args:
         base: the base.

@@ -49,6 +49,7 @@ class SGVF(nn.Module):
         Returns:
             (N, B, T, D) filtered clips.
         """
+        expect_shape("query_mask", query_mask, "B L", (None, None))
         batch, length = query_mask.shape
         expect_shape("levels", levels, "N B L D", (self.levels, batch, length, self.dim))
         expect_shape("video", video, "B T D", (batch, None, self.dim))

@@ -23,6 +23,8 @@ class TwoStage(nn.Module):
         relevance: fused -> (B, T) relevance logits; None if the model has no clip score, and then HERO's
             ``relevance="pair"`` provides one.
         kinds: how each output combines over levels, by its key or place: ``"logits"``, ``"probability"``, ``"shared"``.
+        reads_padding: whether the fuser reads padded words (an average over all places, say): see
+            :class:`~hero_plugin.Pair`.
 
     Example:
         >>> score = nn.Sequential(nn.Linear(128, 1), nn.Flatten(1))  # a module, so that its weights are the base's
@@ -40,8 +42,10 @@ class TwoStage(nn.Module):
         project_query: Callable[[Tensor], Tensor] | None = None,
         relevance: Callable[[Tensor], Tensor] | None = None,
         kinds: Mapping[str, Kind] | None = None,
+        reads_padding: bool = False,
     ) -> None:
         super().__init__()
+        self.reads_padding = reads_padding
         self.fuser, self.predictor, self.dim = fuser, predictor, dim
         self.project_video, self.project_query, self.relevance = project_video, project_query, relevance
         self.kinds: Mapping[str, Kind] = dict(kinds or {})
@@ -57,6 +61,7 @@ class TwoStage(nn.Module):
             query=query if self.project_query is None else self.project_query(query),
             video_mask=video_mask,
             query_mask=query_mask,
+            reads_padding=self.reads_padding,
         )
 
     def ground(self, pair: Pair) -> Grounding:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hero_plugin.adapter import adapter_for
+from hero_plugin.adapter import Adapter, adapter_for
 from hero_plugin.config import HeroConfig
 from hero_plugin.model import HeroModel
 from hero_plugin.protocol import Grounder
@@ -51,12 +51,7 @@ def wrap_model(
         >>> model = wrap_model(model, levels=4)
         >>> model = wrap_model(model, config=HeroConfig.paper(), mask_ratio=0.5)
     """
-    if not isinstance(base, nn.Module):
-        raise TypeError(f"wrap_model takes a torch.nn.Module, got {type(base).__name__}")
-    if isinstance(base, HeroModel):
-        raise TypeError("this model already has HERO around it: unwrap_model(model) gives the base back")
-    if _inner(base) is not None:
-        raise TypeError(f"wrap the model itself, then {type(base).__name__}: {type(base).__name__}(wrap_model(base))")
+    adapter = checked_adapter(base, adapter)
     if levels is not None:
         choices["levels"] = levels
     chosen = _chosen(config or HeroConfig(), choices)
@@ -64,10 +59,31 @@ def wrap_model(
         raise ValueError(f"this config does not start with the base's predictions: {'; '.join(chosen.departures)}")
     if freeze_base and not chosen.active:
         raise ValueError("freeze_base=True with HERO off leaves nothing to train: switch a part of HERO on")
-    model = HeroModel(base, chosen, adapter or adapter_for(base))
+    model = HeroModel(base, chosen, adapter)
     if freeze_base:
         model.freeze_base()
     return model
+
+
+def checked_adapter(
+    base: nn.Module, adapter: Callable[[nn.Module], Grounder] | None = None
+) -> Callable[[nn.Module], Grounder]:
+    """The adapter to wrap ``base`` with: the one given, or the known one.
+
+    Raises:
+        TypeError: nothing that HERO can go around, or not what the adapter needs.
+    """
+    if not isinstance(base, nn.Module):
+        raise TypeError(f"wrap_model takes a torch.nn.Module, got {type(base).__name__}")
+    if isinstance(base, HeroModel):
+        raise TypeError("this model already has HERO around it: unwrap_model(model) gives the base back")
+    if _inner(base) is not None:
+        raise TypeError(f"wrap the model itself, then {type(base).__name__}: {type(base).__name__}(wrap_model(base))")
+    if adapter is None:
+        return adapter_for(base)
+    if isinstance(adapter, type) and issubclass(adapter, Adapter):
+        adapter.check(base)
+    return adapter
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:

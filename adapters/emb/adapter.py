@@ -66,7 +66,7 @@ class EMBAdapter(Adapter):
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.highlight = _KeepLogits(base.highlight_layer)
+        self.highlight = _KeepLogits(base)
         self.seam = Seam(base, video_affine=First(), embedding_net=First(), highlight_layer=self.highlight)
 
     @property
@@ -114,11 +114,12 @@ class EMBAdapter(Adapter):
 class _KeepLogits(nn.Module):
     """EMB's highlight layer returns a probability; this keeps the logits that it came from."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, base: Any) -> None:
         super().__init__()
-        self.layer = layer
+        self._base = (base,)  # in a tuple, or torch would register it: its layer may be replaced later
         self.logits: Tensor | None = None
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        self.logits = self.layer.conv1d(features).squeeze(-1)
-        return self.layer(features, mask)
+        layer = self._base[0].highlight_layer
+        self.logits = layer.conv1d(features).squeeze(-1)
+        return layer(features, mask)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hero_plugin.adapters.emb.elastic import between, overlap, pseudo_moment
+from hero_plugin.adapters.emb.recurrence import count
 
 
 def elementwise_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -90,6 +91,6 @@ def highlight_labels(
     first, last = torch.minimum(moments, pseudo).unbind(dim=1)
     extension = ((last - first + 1).float() * extend).round().long()
     first = (first - extension).clamp(min=0)
-    last = torch.minimum(mask.sum(dim=-1).long() - 1, last + extension)
+    last = torch.minimum(count(mask) - 1, last + extension)
     steps = torch.arange(mask.shape[1], device=mask.device)
     return (steps >= first.unsqueeze(1)) & (steps <= last.unsqueeze(1))

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hero_plugin.adapters.emb.recurrence import count
+
 # Upstream meant -1e30. This rounds to zero beside any feature, and its checkpoints were trained with it.
 TAIL = -1e-30
 
@@ -69,7 +71,7 @@ class ProposalMap(nn.Module):
         valid = cell_max(mask.unsqueeze(-1), self.scale).squeeze(-1)[:, end]
         features = torch.cat(list(self._pooled(feats, mask)), dim=1)
         bounds = torch.stack([start * self.scale, (end + 1) * self.scale - 1], dim=-1)
-        last_clip = mask.sum(dim=-1).long().view(-1, 1, 1) - 1
+        last_clip = count(mask).view(-1, 1, 1) - 1
         bounds = torch.minimum(bounds, last_clip) * valid.unsqueeze(-1).long()
         features = features.masked_fill(~valid.bool().unsqueeze(-1), 0.0)
         return Proposals(features, bounds, valid, cells)

@@ -9,7 +9,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 def lengths_of(mask: Tensor) -> Tensor:
     """(B, T) -> (B,) long on the CPU, where packing wants them. On a GPU this waits: ask once for several LSTMs."""
-    return mask.sum(dim=-1).long().cpu()
+    return count(mask).cpu()
+
+
+def count(mask: Tensor) -> Tensor:
+    """(..., T) -> (...) long: how many places are real, exactly, also where half precision could not count so far."""
+    return mask.sum(dim=-1, dtype=torch.promote_types(mask.dtype, torch.float32)).long()
 
 
 @torch.compiler.disable

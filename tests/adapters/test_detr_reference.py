@@ -22,6 +22,7 @@ from hero_plugin.adapters.detr.spans import (
 from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.tr_detr.moments import best_moment, sliced
 from tests.adapters.detr_cases import MODELS, SMALL, Case, build, flat, total
+from tests.old_torch import HALF_TYPES
 
 NARROW = {"hidden_dim": 32}
 
@@ -103,12 +104,13 @@ def test_a_query_of_padding_alone_gives_finite_values_and_gradients(name):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("dtype", HALF_TYPES)
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_half_precision_is_close_and_trains(name, dropout):
+def test_half_precision_is_close_and_trains(name, dropout, dtype):
     model, case = build(name, **NARROW, dropout=dropout), Case.random(3, 11, 5)
     wanted = build(name, **NARROW)
     wanted.load_state_dict(model.state_dict())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         outputs = model(*case.inputs())
     total({k: v for k, v in outputs.items() if k not in ("aux_outputs", "video_mask")}).float().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
 
 from hero_plugin import HeroConfig, hero_losses, unwrap_model, wrap_model
 from hero_plugin.adapters.emb import EMB
+from hero_plugin.adapters.emb.adapter import EMBAdapter
 from tests.adapters.upstream_emb import load_upstream_emb
 from tests.core import emb
 from tests.core.bases import shake, tensors
@@ -180,3 +182,23 @@ def test_the_reference_and_upstream_train_alike_under_hero(batch):
         loss.backward()
     for (key, a), (_, b) in zip(one.hero.named_parameters(), other.hero.named_parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-2, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.parametrize(
+    "made", [lambda base: EMBAdapter(base), functools.partial(EMBAdapter)], ids=["function", "partial"]
+)
+def test_whoever_makes_the_adapter_its_losses_count(made, batch):
+    model = shake(wrap_model(emb.emb(), adapter=made), 0.05).train()
+    _, start, end, *rest = model(*fresh(batch))
+    first, last = emb.moments(batch.v_mask).unbind(1)
+    assert model.compute_loss(start, end, first, last, *rest) > model.base.compute_loss(start, end, first, last, *rest)
+    assert model.hero_losses().keys() == {"loss_relevance", "loss_consistency"}
+
+
+def test_a_highlight_layer_that_was_replaced_is_the_one_that_counts(batch):
+    model, other = wrap_model(emb.emb()).eval(), emb.emb().highlight_layer
+    with torch.no_grad():
+        model(*fresh(batch))
+        model.base.highlight_layer = shake(other)
+        expected = model.base(*fresh(batch))[0]
+        torch.testing.assert_close(model(*fresh(batch))[0], expected)

@@ -15,7 +15,7 @@ from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.guides import surrounding_max
 from hero_plugin.adapters.emb.proposals import ProposalMap
-from hero_plugin.adapters.emb.recurrence import both_ways
+from hero_plugin.adapters.emb.recurrence import both_ways, count, lengths_of
 from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
 from tests.old_torch import HALF_TYPES
@@ -290,3 +290,11 @@ def test_inputs_that_do_not_fit_are_named():
 def test_a_folder_that_is_no_clone_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no clone of EMB"):
         load_upstream_emb(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.bfloat16, torch.float16])
+def test_clips_are_counted_exactly_in_any_precision(dtype):
+    """bfloat16 has no odd numbers past 256, float16 none past 2048."""
+    lengths = torch.tensor([0, 1, 255, 257, 301, 2047, 2049, 3001])
+    mask = (torch.arange(3001) < lengths.unsqueeze(1)).to(dtype)
+    assert torch.equal(count(mask), lengths) and torch.equal(lengths_of(mask), lengths)

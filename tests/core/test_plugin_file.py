@@ -229,3 +229,22 @@ def test_fingerprints_differ_exactly_where_their_digests_do(one, other):
     assert (a.digest == b.digest) is (a.differences(b) == []) is (one == other)
     assert Fingerprint.from_dict(a.to_dict()) == a
     assert len(a.differences(b)) <= 7
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_calibrated_scores_are_told_where_scores_rank(here, tmp_path):
+    save_plugin(wrap_model(detr.qd_detr(), calibrate=not here), tmp_path / "plugin.pt")
+    with pytest.raises(PluginError, match=f"calibrate is {here} here, {not here} in the checkpoint"):
+        load_plugin(wrap_model(detr.qd_detr(), calibrate=here), tmp_path / "plugin.pt")
+    whole = wrap_model(detr.qd_detr(), calibrate=not here).state_dict()
+    with pytest.raises(RuntimeError, match=f"wrap_model\\(base, calibrate={not here}\\)"):
+        wrap_model(detr.qd_detr(), calibrate=here).load_state_dict(whole)
+    save_plugin(wrap_model(emb.emb(), calibrate=not here), tmp_path / "emb.pt")
+    load_plugin(wrap_model(emb.emb(), calibrate=here), tmp_path / "emb.pt")  # EMB's score is a logit as it is
+
+
+@pytest.mark.parametrize("around", [nn.DataParallel, lambda base: torch.compile(base, backend="eager")])
+def test_a_base_that_is_parallel_or_compiled_is_told_as_in_wrapping(around, tmp_path):
+    save_plugin(wrap_model(tuple_base()), tmp_path / "plugin.pt")
+    with pytest.raises(TypeError, match="wrap the model itself, then"):
+        load_plugin(around(tuple_base()), tmp_path / "plugin.pt")

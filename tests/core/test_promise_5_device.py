@@ -81,3 +81,24 @@ def test_training_draws_new_masks_every_time():
         model(*batch)
         drawn.append(model.compute_hero_losses(torch.zeros(3, 7))["loss_consistency"])
     assert drawn[0] > 0 and drawn[0] != drawn[1]
+
+
+class BehindABackbone(torch.nn.Module):
+    """A fuser that comes with a frozen backbone in half precision."""
+
+    def __init__(self, fuser):
+        super().__init__()
+        self.backbone = torch.nn.Linear(1, 1).half().requires_grad_(False)
+        self.fuser = fuser
+
+    def forward(self, *pair):
+        return self.fuser(*pair)
+
+
+def test_the_dtype_is_that_of_what_learns():
+    base, batch = tuple_base(), inputs()
+    base.fuser = BehindABackbone(base.fuser)
+    assert next(base.parameters()).dtype == torch.float16
+    model = wrap_model(base)
+    assert {parameter.dtype for parameter in model.hero.parameters()} == {torch.float32}
+    total_loss(model, model(*batch), batch.video_mask).backward()

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from hero_plugin import HeroConfig, TwoStage, known_adapters, wrap_model
+from hero_plugin import CMTR, HEM, SGVF, HeroConfig, TwoStage, known_adapters, wrap_model
+from hero_plugin.adapters.emb.adapter import EMBAdapter
+from hero_plugin.relevance import PairRelevance
 from tests.core import emb
 from tests.core.bases import ToyFuser, TuplePredictor, inputs, tuple_base
 
@@ -124,3 +126,24 @@ def test_a_base_without_a_clip_score_asks_for_the_pair():
     ):
         model(*inputs())
     assert wrap_model(base(), num_heads=2, relevance="pair")(*inputs())[0].shape == (3, 7)
+
+
+def test_an_adapter_that_is_named_checks_the_base_as_well():
+    base = emb.emb()
+    del base.encoder.w2f
+    with pytest.raises(TypeError, match=r"EMBAdapter, but it has no attribute 'encoder.w2f'"):
+        wrap_model(base, adapter=EMBAdapter)
+
+
+@pytest.mark.parametrize("call", ["hem", "sgvf", "sgvf's mask", "cmtr", "pair"])
+def test_too_few_or_too_many_axes_are_told_by_name(call):
+    words, levels, clips = torch.randn(2, 3, 16), torch.randn(2, 2, 3, 16), torch.randn(2, 4, 16)
+    calls = {
+        "hem": lambda: HEM(16, num_heads=2)(words[0], torch.ones(3)),
+        "sgvf": lambda: SGVF(16, 2)(clips[0], levels, torch.ones(2, 3)),
+        "sgvf's mask": lambda: SGVF(16, 2)(clips, levels, torch.ones(2, 3, 1)),
+        "cmtr": lambda: CMTR(16, 2)(levels, torch.ones(3)),
+        "pair": lambda: PairRelevance(16)(clips, levels, torch.ones(3)),
+    }
+    with pytest.raises(ValueError, match=r"must be \(.*\)=\(.*\), got \("):
+        calls[call]()

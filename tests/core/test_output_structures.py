@@ -1,0 +1,135 @@
+"""What a base may return besides dicts and tuples of tensors, and what HERO says of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import TwoStage, wrap_model
+from tests.core.bases import DIM, QUERY_DIM, VIDEO_DIM, ToyFuser, inputs, shake
+
+
+class Mood(Enum):
+    GOOD = 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    score: Tensor
+    mood: Mood
+    seconds: float
+
+
+class Returns(nn.Module):
+    """A predictor that returns whatever a function makes of a clip score (B, T) and the mask."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self.head, self.make = nn.Linear(DIM, 1), make
+
+    def forward(self, fused: Tensor, video_mask: Tensor) -> Any:
+        return self.make(self.head(fused).squeeze(-1), video_mask)
+
+
+def base(make: Any, **options: Any) -> TwoStage:
+    return TwoStage(ToyFuser(DIM), Returns(make), DIM, nn.Linear(VIDEO_DIM, DIM), nn.Linear(QUERY_DIM, DIM), **options)
+
+
+def both(make: Any, **choices: Any) -> tuple[Any, Any]:
+    """What the base returns and what it returns with HERO around, fresh: the same, up to rounding."""
+    plain, arguments = base(make).eval(), inputs()
+    return plain(*arguments), wrap_model(plain, relevance="pair", **choices)(*arguments)
+
+
+def trimmed(scores: Tensor, mask: Tensor) -> list[Tensor]:
+    """One tensor a sample, as long as its video."""
+    return [score[: int(real.sum())] for score, real in zip(scores, mask, strict=True)]
+
+
+@torch.no_grad()
+def test_a_dataclass_stays_one():
+    expected, got = both(lambda scores, mask: Answer(scores, Mood.GOOD, 2.5))
+    assert type(got) is Answer and (got.mood, got.seconds) == (Mood.GOOD, 2.5)
+    torch.testing.assert_close(got.score, expected.score)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("levels", [1, 2, 4])
+def test_a_list_of_one_item_a_sample_stays_as_long_as_the_batch(levels):
+    expected, got = both(
+        lambda scores, mask: {
+            "trimmed": trimmed(scores, mask),
+            "names": [f"sample {place % 3}" for place in range(len(scores))],
+            "found": [{"best": each.max(), "place": 7} for each in trimmed(scores, mask)],
+        },
+        levels=levels,
+    )
+    assert [len(each) for each in got["trimmed"]] == [7, 4, 5]
+    for one, other in zip(expected["trimmed"], got["trimmed"], strict=True):
+        torch.testing.assert_close(one, other)
+    assert got["names"] == ["sample 0", "sample 1", "sample 2"]
+    for one, other in zip(expected["found"], got["found"], strict=True):
+        assert one["best"].shape == other["best"].shape and other["place"] == 7
+        torch.testing.assert_close(one["best"], other["best"])
+
+
+@torch.no_grad()
+def test_lists_of_samples_combine_over_levels_as_batches_do():
+    made = base(lambda scores, mask: (scores, [score * 1.0 for score in scores]))
+    model, arguments = shake(wrap_model(made, relevance="pair")).eval(), inputs()
+    whole, listed = model(*arguments)
+    torch.testing.assert_close(torch.stack(listed), whole)
+    assert not torch.allclose(whole, made.eval()(*arguments)[0], atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_list_of_layers_is_no_list_of_samples():
+    """Twelve layers, and four levels of three samples."""
+    expected, got = both(lambda scores, mask: [{"score": scores * layer} for layer in range(12)])
+    assert len(got) == 12
+    for one, other in zip(expected, got, strict=True):
+        torch.testing.assert_close(one["score"], other["score"])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(
+    "value", [lambda scores: scores.detach().numpy(), lambda scores: torch.distributions.Normal(scores, 1.0)]
+)
+def test_what_cannot_be_combined_is_named(value, checkpoint):
+    model = wrap_model(base(lambda scores, mask: {"odd": value(scores)}), relevance="pair", checkpoint=checkpoint)
+    with pytest.raises(TypeError, match=r"output odd is a (ndarray|Normal), which cannot be combined over levels"):
+        model(*inputs())
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_with_one_level_there_is_nothing_to_combine(levels):
+    model = wrap_model(base(lambda scores, mask: {"odd": scores.detach().numpy()}), relevance="pair", levels=levels)
+    if levels == 1:
+        assert model(*inputs())["odd"].shape == (3, 7)
+
+
+def test_a_tensor_without_a_batch_is_named():
+    model = wrap_model(base(lambda scores, mask: {"score": scores, "odd": scores.sum(0)}), relevance="pair")
+    with pytest.raises(ValueError, match=r"output odd \(7,\) must have the batch first.*'whole'"):
+        model(*inputs())
+
+
+class Averaging(nn.Module):
+    """A fuser that reads padded words, too."""
+
+    def forward(self, video: Tensor, query: Tensor, video_mask: Tensor, query_mask: Tensor) -> Tensor:
+        return video + query.mean(1, keepdim=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reads_padding", [False, True])
+def test_a_base_that_reads_padded_words_starts_as_itself_once_it_says_so(reads_padding):
+    plain = base(lambda scores, mask: scores, reads_padding=reads_padding).eval()
+    plain.fuser, arguments = Averaging(), inputs()
+    got = wrap_model(plain, relevance="pair", start_as_base=True)(*arguments)
+    assert torch.allclose(got, plain(*arguments), atol=1e-5) == reads_padding
