@@ -132,6 +132,9 @@ def _run(name: str, argv: list[str]) -> int:
     except BrokenPipeError:  # `| head` has read enough; Python would complain again when it closes the stream
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a folder where a file should be, a full disk, no permission
+        where = error.filename2 or error.filename
+        return _complain(rank.told(f"{where}: {error.strerror}" if where and error.strerror else str(error)))
 
 
 def _complain(message: str) -> int:

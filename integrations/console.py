@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -141,4 +142,5 @@ def scores_table(rows: Sequence[tuple[str, ...]], names: Sequence[str], title: s
 
 
 def score_cells(scores: Scores) -> tuple[str, ...]:
-    return tuple(f"{scores[column]:.2f}" for column in COLUMNS)
+    """As text; "-" where no query is annotated."""
+    return tuple("-" if math.isnan(scores[column]) else f"{scores[column]:.2f}" for column in COLUMNS)

@@ -28,9 +28,10 @@ from hero_plugin.integrations.grounding import Grounded, ground
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.strict_json import without_nan
 from hero_plugin.integrations.submissions import write_submission
 from hero_plugin.integrations.task import Task
-from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.train_config import TrainConfig, repeated
 from hero_plugin.integrations.training import show_official
 from hero_plugin.integrations.vocabulary import Vocabulary
 
@@ -102,6 +103,13 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     draws = Draws(config.resamples, config.seed, config.draw_seeds) if config.resamples else None
     if config.figures is not None and draws is None:
         raise UserError("--figures shows intervals, which --resamples 0 leaves out")
+    if config.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {config.batch_size}")
+    for flag, path in (("--json", config.json), ("--predictions", config.predictions)):
+        if path is not None and path.is_dir():
+            raise UserError(f"{flag} {path}: is a folder; name a file")
+    if config.figures is not None and config.figures.is_file():
+        raise UserError(f"--figures {config.figures}: is a file; name a folder")
     runs = find_runs(config.run, screen)
     if len(runs) > 1 and config.predictions is not None:
         raise UserError(f"--predictions writes those of one run, got {len(runs)}")
@@ -128,7 +136,7 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     if config.json is not None:
         every = [each.to_json(path, config.checkpoint) for path, each in results.items()]
         whole = {**(every[0] if len(every) == 1 else {"runs": every}), **({"drift": report} if report else {})}
-        write_text(config.json, json.dumps(whole, indent=2) + "\n")
+        write_text(config.json, json.dumps(without_nan(whole), indent=2) + "\n")
     if config.predictions is not None:
         for path, lines in prediction_files(evaluated[0], config.predictions).items():
             write_submission(path, lines)
@@ -245,7 +253,7 @@ def with_sources(settings: TrainConfig, config: Any, annotations: tuple[str, ...
     config: has ``features``, ``words``, ``query_features``, ``durations`` and ``on_broken``, empty where not given.
 
     Raises:
-        UserError: queries come to this run in another way.
+        UserError: queries come to this run in another way, or two sets have the same name.
     """
     given = {name: getattr(config, name) for name in ("features", "words", "query_features", "durations", "on_broken")}
     changes = {name: value for name, value in given.items() if value}
@@ -253,7 +261,10 @@ def with_sources(settings: TrainConfig, config: Any, annotations: tuple[str, ...
         raise UserError(f"--query-features is for the DETRs, {run.path} is a run of {settings.title}")
     if getattr(settings, "query_features", None) and config.words:
         raise UserError(f"{run.path} was trained on queries' features; give --query-features, not --words")
-    return replace(settings, **changes, annotations_test=annotations or settings.annotations_test)
+    found = replace(settings, **changes, annotations_test=annotations or settings.annotations_test)
+    if repeated(names := [name for name, _ in found.test_sets()]):
+        raise UserError(f"sets need different names, got {', '.join(names)}; give them as NAME=PATH")
+    return found
 
 
 def load_run(

@@ -60,20 +60,46 @@ class RunFolder:
         settings: JSON values by field name; what a resumed run must not change is compared with them.
 
         Raises:
-            RunFolderError: something is there and neither ``resume`` nor ``overwrite`` says what to do with
-                it; or the run to resume was made with other settings.
+            RunFolderError: as :meth:`check`.
         """
         run = cls(path)
         if path.is_dir():
             remove_leftovers(path)
-        if run.config_file.is_file() and resume:
-            run.check_same(settings)
-            return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            run._clear(overwrite, resume)
+        cls.check(path, settings, resume=resume, overwrite=overwrite)
+        if run.config_file.is_file():
+            if resume and (run.begun or not run._changed(settings)):
+                return run
+            run._delete()
         path.mkdir(parents=True, exist_ok=True)
         run.write_json(run.config_file, {**settings, "versions": versions()})
         return run
+
+    @classmethod
+    def check(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Whether :meth:`create` could have its way; nothing is touched.
+
+        A run that has no checkpoint yet is as good as nothing, and any other may take its place.
+
+        Raises:
+            RunFolderError: something is there and neither ``resume`` nor ``overwrite`` says what to do with
+                it; or the run to resume was made with other settings.
+        """
+        run = cls(path)
+        if not path.exists() or (path.is_dir() and not any(not part.name.startswith(".") for part in path.iterdir())):
+            return
+        if not run.config_file.is_file():
+            why = "there is nothing to resume in it" if resume else "it is not the folder of a run"
+            raise RunFolderError(f"{path}: exists, and {why}; choose another --output")
+        if not run.begun:
+            return
+        if resume:
+            run.check_same(settings)
+        elif not overwrite:
+            state = "finished" if run.finished else "unfinished"
+            raise RunFolderError(
+                f"{path}: holds {state} training already; add --resume to continue it, "
+                "--overwrite to delete it and start again, or choose another --output"
+            )
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -85,6 +111,11 @@ class RunFolder:
     @property
     def finished(self) -> bool:
         return self.results_file.is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a checkpoint in it, or in a stage inside it."""
+        return self.finished or self.last.is_file() or any(self.path.glob("*/last.pt"))
 
     def config(self) -> dict[str, Any]:
         """The settings of the run; those that did not exist when it was made are what they were then."""
@@ -130,29 +161,22 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"
             )
-        changed = [
-            f"  {name}: was {before.get(name)!r}, now {value!r}"
-            for name, value in settings.items()
-            if name not in FREE_TO_CHANGE and before.get(name) != value
-        ]
-        if changed:
+        if changed := self._changed(settings):
             raise RunFolderError(
                 f"{self.path}: cannot resume with other settings:\n"
                 + "\n".join(changed)
                 + "\nLeave these flags as they were, or start another run with another --output (or --overwrite)."
             )
 
-    def _clear(self, overwrite: bool, resume: bool) -> None:
-        is_run = self.config_file.is_file()
-        if not is_run:
-            why = "there is nothing to resume in it" if resume else "it is not the folder of a run"
-            raise RunFolderError(f"{self.path}: exists, and {why}; choose another --output")
-        if not overwrite:
-            state = "finished" if self.finished else "unfinished"
-            raise RunFolderError(
-                f"{self.path}: holds {state} training already; add --resume to continue it, "
-                "--overwrite to delete it and start again, or choose another --output"
-            )
+    def _changed(self, settings: Mapping[str, Any]) -> list[str]:
+        before = self.config()
+        return [
+            f"  {name}: was {before.get(name)!r}, now {value!r}"
+            for name, value in settings.items()
+            if name not in FREE_TO_CHANGE and before.get(name) != value
+        ]
+
+    def _delete(self) -> None:
         # Renamed first: a process that dies while deleting must not leave half a run under this name.
         old = self.path.with_name(f".{self.path.name}.deleted")
         shutil.rmtree(old, ignore_errors=True)

@@ -18,10 +18,19 @@ class ConfigError(UserError):
 
 def read_settings(path: Path) -> dict[str, Any]:
     """A JSON or (from Python 3.11 on) TOML file as a dict."""
+    found = _read(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: must be a table of settings, got a {type(found).__name__}")
+    return found
+
+
+def _read(path: Path) -> Any:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
     if path.suffix != ".toml":
         try:
             return json.loads(text)

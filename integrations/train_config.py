@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -145,6 +146,8 @@ class TrainConfig:
             for name in ("output", "annotations_train", "features")
             if not getattr(self, name)
         ]
+        if wrong and self.resume and self.output and not (self.output / "config.json").is_file():
+            wrong.insert(0, f"--resume: no run in {self.output} to take the settings from")
         for name in ("epochs", "lr_drop", "batch_size", "eval_batch_size", "eval_every", "max_clips"):
             if getattr(self, name) < 1:
                 wrong.append(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
@@ -160,7 +163,7 @@ class TrainConfig:
         if self.seed < 0:
             wrong.append(f"--seed must not be negative, got {self.seed}")
         names = [name for name, _ in self.test_sets()]
-        if len(set(names)) < len(names) or "val" in names:
+        if repeated(names) or "val" in names:
             wrong.append(
                 f"--annotations-test needs different names, none of them val: got {', '.join(names)}; "
                 "give them as NAME=PATH"
@@ -197,6 +200,10 @@ class TrainConfig:
             if name != "output" and value is not None:
                 given.extend([value] if isinstance(value, Path) else value)
         return given
+
+
+def repeated(names: Sequence[str]) -> bool:
+    return len(set(names)) < len(names)
 
 
 def _absolute(value: Any) -> Any:

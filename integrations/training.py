@@ -24,6 +24,7 @@ from hero_plugin.integrations.process_group import ALONE, Group, joined
 from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
+from hero_plugin.integrations.settings import ConfigError
 from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
 
@@ -35,11 +36,15 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
     """
     config, rank = config.checked(), Rank.of_this_process()
     screen = screen or Screen(quiet=not rank.leads)
-    # The folder is claimed before any file is read: a typo in --output must not cost minutes.
     with ExitStack() as held, joined(rank, _set_up(config, rank)) as group:
-        how = {"resume": config.resume, "overwrite": config.overwrite}
-        run = group.from_leader(lambda: claimed(config.output, config.to_json(), held, **how))
-        return train(config, read(config, screen), run, screen, group=group)
+        settings, how = config.to_json(), {"resume": config.resume, "overwrite": config.overwrite}
+        # Asked before any file is read: a typo in --output must not cost minutes. And claimed after: a start that
+        # fails on its data has neither deleted a run nor begun one.
+        group.from_leader(lambda: RunFolder.check(config.output, settings, **how))
+        data = read(config, screen)
+        bank = data.bank(config.storage, config.memory, screen)
+        run = group.from_leader(lambda: claimed(config.output, settings, held, **how))
+        return train(config, data, run, screen, bank=bank, group=group)
 
 
 def read(config: TrainConfig, screen: Screen) -> GroundingData:
@@ -57,11 +62,13 @@ def train(
     run: RunFolder,
     screen: Screen,
     *,
+    bank: FeatureBank | None = None,
     table: bool = True,
     group: Group = ALONE,
 ) -> RunFolder:
     """Train on data that is read, into a folder that is claimed; goes on where ``run`` was interrupted.
 
+    bank: the videos' features, if they are read, too.
     table: print the scores at the end.
     group: the processes that train together. They part when the training is done; the leading one finishes the run.
     """
@@ -70,10 +77,13 @@ def train(
     base = BASES[config.base]
     device = _set_up(config, group.rank)
     started = time.monotonic()
-    bank = data.bank(config.storage, config.memory, screen)
+    bank = bank or data.bank(config.storage, config.memory, screen)
     vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
     seed_everything(config.seed)
-    task = base.task(config, data, bank, vocabulary, device)
+    try:
+        task = base.task(config, data, bank, vocabulary, device)
+    except ValueError as error:  # sizes that do not go together, such as a number of heads
+        raise ConfigError(f"{config.model_name}: {error}") from error
     if config.init_base is not None:
         screen.say(start_from(task.model, config.init_base, base.own_parameters))
     sets = {name: base.examples(config, data, name, bank, vocabulary) for name in data.sets}

@@ -86,7 +86,7 @@ def read_plan(path: Path, threads: int) -> Plan:
     """
     plan = read_settings(path)
     required, optional = ("output", "seeds", "variants"), ("settings", "compare", "sets")
-    if not isinstance(plan, Mapping) or set(plan) - {*required, *optional} or not {*required} <= set(plan):
+    if set(plan) - {*required, *optional} or not {*required} <= set(plan):
         got = ", ".join(sorted(plan)) or "nothing"
         raise UserError(f"{path}: a sweep has {', '.join(required)} and maybe {', '.join(optional)}, got {got}")
     seeds, variants = plan["seeds"], plan["variants"]

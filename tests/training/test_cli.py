@@ -90,6 +90,8 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(capsys, monkey
         ),
         (ConfigError("--lr must be positive"), 2, "--lr must be positive"),
         (FileNotFoundError("no file x"), 2, "no file x"),
+        (IsADirectoryError(21, "Is a directory", ".x.writing", None, "x"), 2, "x: Is a directory"),
+        (OSError(28, "No space left on device"), 2, "[Errno 28] No space left on device"),
         (Interrupted("stopped; resume with this"), 130, "stopped; resume with this"),
         (KeyboardInterrupt(), 130, "stopped"),
     ],
@@ -254,6 +256,12 @@ def test_a_settings_file_that_is_none_is_named(tmp_path):
     (tmp_path / "bad.json").write_text("{\n  no}")
     with pytest.raises(ConfigError, match=r"bad\.json:2: not JSON"):
         read_settings(tmp_path / "bad.json")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    with pytest.raises(ConfigError, match=r"list\.json: must be a table of settings, got a list"):
+        read_settings(tmp_path / "list.json")
+    (tmp_path / "latin.json").write_bytes('{"words": "é"}'.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.json: not a text file in UTF-8"):
+        read_settings(tmp_path / "latin.json")
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from hero_plugin.integrations import evaluate as evaluating
 from hero_plugin.integrations.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.checkpoints import CheckpointError
@@ -129,3 +130,36 @@ def test_a_run_without_test_sets_needs_annotations(runs, tmp_path):
     run = RunFolder.create(tmp_path / "run", EmbTrainConfig().to_json(), resume=False, overwrite=False)
     with pytest.raises(UserError, match="name some with --annotations"):
         evaluate(run)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"annotations": ("a/test.json", "b/test.json")}, "sets need different names, got test, test"),
+        ({"annotations": ("a=a.json", "a=b.json")}, "sets need different names, got a, a"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
+    ],
+)
+def test_flags_that_cannot_be_are_told(runs, flags, said):
+    with pytest.raises(UserError, match=said):
+        evaluate(runs.base, **flags)
+
+
+@pytest.mark.parametrize("flag", ["json", "predictions", "figures"])
+def test_where_it_cannot_write_is_told_before_it_scores(runs, tmp_path, flag, monkeypatch):
+    monkeypatch.setattr(evaluating, "evaluate_run", lambda *given: pytest.fail("it scored first"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"--{flag} .*: is a (folder; name a file|file; name a folder)"):
+        evaluate(runs.base, **{flag: tmp_path / "file" if flag == "figures" else tmp_path})
+
+
+def test_a_set_without_annotations_has_no_scores_and_its_json_is_json(runs, tmp_path):
+    records = [replace(record, moments=()) for record in read_annotations(runs.files.root / "seen.json")]
+    write_annotations(records, tmp_path / "asked.jsonl", format="qvhighlights")
+    evaluate(runs.base, annotations=(f"asked={tmp_path / 'asked.jsonl'}",), json=tmp_path / "scores.json")
+
+    def refused(constant: str) -> None:
+        raise AssertionError(constant)
+
+    written = json.loads((tmp_path / "scores.json").read_text(), parse_constant=refused)
+    assert set(written["scores"]["asked"].values()) == {None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from hero_plugin.integrations.locks import only_one_in
 from hero_plugin.integrations.precision import autocast
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.settings import ConfigError
 from hero_plugin.integrations.train_emb import EmbTrainConfig, main
 from hero_plugin.integrations.vocabulary import Vocabulary
 from hero_plugin.integrations.words import tokenize
@@ -206,8 +208,41 @@ def test_bad_data_is_told_file_by_file_and_leaves_no_checkpoint(runs, tmp_path):
     with pytest.raises(DataError, match=r"broken\.json: video nowhere: 2 queries, and no features"):
         main(config, Screen(quiet=True))
     assert not (tmp_path / "run" / "last.pt").exists()
-    repaired = runs.config(output=str(tmp_path / "run"), base_only=True, epochs=1)
-    main(replace(repaired, overwrite=True), Screen(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("broken", ["annotations", "features"])
+def test_a_start_that_fails_on_its_data_deletes_nothing(runs, tmp_path, broken):
+    kept = tmp_path / "run"
+    shutil.copytree(runs.base.path, kept)
+    before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    (tmp_path / "bad").mkdir()
+    changes = {"features": [str(tmp_path / "bad")]}
+    if broken == "annotations":
+        (tmp_path / "bad.json").write_text("{}")
+        changes = {"annotations_train": str(tmp_path / "bad.json")}
+    else:
+        for path in (runs.files.root / "features").iterdir():
+            np.save(tmp_path / "bad" / path.name, np.full_like(np.load(path), np.nan))
+    with pytest.raises(DataError):
+        main(replace(runs.config(output=str(kept), **changes), overwrite=True), Screen(quiet=True))
+    assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == before
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_without_a_checkpoint_gives_way(runs, tmp_path, resume):
+    """A start that failed, on sizes that do not go together, is started again with others."""
+    config = runs.config(output=str(tmp_path / "run"), hero={"num_heads": 7})
+    with pytest.raises(ConfigError, match="num_heads"):
+        main(config, Screen(quiet=True))
+    assert (tmp_path / "run" / "config.json").is_file()
+    mended = runs.config(output=str(tmp_path / "run"), epochs=1, figure_queries=0)
+    assert main(replace(mended, resume=resume), Screen(quiet=True)).finished
+
+
+def test_nothing_to_resume_is_told_before_what_is_missing(tmp_path):
+    with pytest.raises(ConfigError, match=r"--resume: no run in .*/typo to take the settings from"):
+        EmbTrainConfig(output=tmp_path / "typo", resume=True).checked()
 
 
 def test_broken_features_are_told(runs, tmp_path):
