@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +23,7 @@ from hero_plugin.integrations.annotations import (
 )
 from hero_plugin.integrations.annotations.checks import OnBroken, OnOutside
 from hero_plugin.integrations.annotations.conversion import Period, QueryIds, SaliencyChoice, Snap, Windows
-from hero_plugin.integrations.annotations.detect import format_name
+from hero_plugin.integrations.annotations.detect import Format, format_name
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import FeatureStore, open_features
 from hero_plugin.integrations.files import write_text
@@ -35,16 +36,6 @@ from hero_plugin.integrations.words import load_word_vectors, tokenize
 
 __all__ = ["COMMANDS", "check", "command", "convert", "info", "main"]
 
-Format = Literal[
-    "charades-sta",
-    "charades-cd",
-    "charades-cg",
-    "activitynet",
-    "activitynet-cd",
-    "captions",
-    "qvhighlights",
-    "lighthouse",
-]
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 _BY_VIDEO = ("captions", "charades-cd")  # formats that understand each other's extras
 
@@ -93,7 +84,7 @@ def convert(
             proportion to the overlap, or as lighthouse and QD-DETR make them for Charades-STA.
         saliency_score: Score of a clip inside a moment (QVHighlights: 0 to 4).
         annotators: How often the score is repeated a clip (QVHighlights: 3).
-        query_ids: Keep ids, number them, or VIDEO_0, VIDEO_1, ...
+        query_ids: Keep ids, number them, or VIDEO_0, VIDEO_1, ...; unless they are kept, they may occur twice.
         first_query_id: Where --query-ids number begins; give every split its own range.
         period: The full stop at the end of sentences: keep, strip or add it.
         overwrite: Replace an existing output.
@@ -111,6 +102,7 @@ def convert(
             durations=lengths,
             on_outside=on_outside,
             on_broken=on_broken,
+            unique_ids=query_ids == "keep",
             report=report,
             progress=progress,
         )
@@ -131,7 +123,7 @@ def convert(
     write_annotations(converted, output, format=target)
     videos = len({record.video_id for record in converted})
     print(f"{output}: {len(converted)} queries of {videos} videos, {report.format} -> {target}")
-    _print_report(report)
+    _print_report(report, " (--on-outside)")
 
 
 def info(files: tyro.conf.Positional[Files], /, *, durations: Files = (), on_broken: OnBroken = "drop") -> None:
@@ -188,24 +180,22 @@ def check(
         on_broken: Queries that cannot be used are problems (error), or left out (drop).
         problems: Also write all problems to this file, one a line.
     """
+    if max_clips is not None and max_clips < 1:
+        raise UserError(f"--max-clips must be at least 1, got {max_clips}")
     found: list[Problem] = []
     records: list[Record] = []
-    lengths = load_durations(durations) if durations else None
-    for file in annotations:
-        report = ReadReport()
-        try:
-            with bar(f"reading {file.name}") as progress:
-                part = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
-        except DataError as error:
-            found += error.problems
-            continue
-        print(f"{file}: {report.format}, {len(part)} queries of {len({r.video_id for r in part})} videos")
-        _print_report(report)
-        records += part
+    lengths: dict[str, float] | None = None
+    with _joining(found, "--durations"):
+        lengths = load_durations(durations) if durations else None
+    for file in () if found else annotations:  # without the lengths that were meant, each would be told of again
+        with _joining(found, "--annotations"):
+            records += _check_annotations(file, lengths, on_broken)
     if features and records:
-        found += _check_features(features, records, max_clips)
+        with _joining(found, "--features"):
+            found += _check_features(features, records, max_clips)
     if words is not None and records:
-        _check_words(words, records)
+        with _joining(found, "--words"):
+            _check_words(words, records)
     if problems is not None:
         write_text(problems, "".join(f"{problem}\n" for problem in found))
     if found:
@@ -261,11 +251,28 @@ def _durations(files: Sequence[Path], features: Path | None, clips_per_second: f
     return {video: len(store[video]) / clips_per_second for video in store.keys()}  # noqa: SIM118 (no iterator)
 
 
-def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips: int | None) -> list[Problem]:
+@contextmanager
+def _joining(found: list[Problem], flag: str) -> Iterator[None]:
+    """What ends one part of a check is found like the rest, and the other parts go on."""
     try:
-        store: FeatureStore = open_features(list(paths), max_clips=max_clips)
+        yield
     except DataError as error:
-        return error.problems
+        found += error.problems
+    except FileNotFoundError as error:
+        found.append(Problem(flag, str(error)))
+
+
+def _check_annotations(file: Path, lengths: dict[str, float] | None, on_broken: OnBroken) -> list[Record]:
+    report = ReadReport()
+    with bar(f"reading {file.name}") as progress:
+        records = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
+    print(f"{file}: {report.format}, {len(records)} queries of {len({r.video_id for r in records})} videos")
+    _print_report(report)
+    return records
+
+
+def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips: int | None) -> list[Problem]:
+    store: FeatureStore = open_features(list(paths), max_clips=max_clips)
     problems: list[Problem] = []
     durations = {record.video_id: record.duration for record in records}
     rates = []
@@ -295,9 +302,10 @@ def _check_words(path: Path, records: Sequence[Record]) -> None:
         print(f"  without: {', '.join(f'{word} ({lost[word]})' for word in most)}" + (" ..." if len(lost) > 10 else ""))
 
 
-def _print_report(report: ReadReport) -> None:
+def _print_report(report: ReadReport, flag: str = "") -> None:
+    """flag: what to choose otherwise by, where a command has it."""
     if report.clamped:
-        print(f"  {report.clamped} moments ended after their video and were cut at its end (--on-outside)")
+        print(f"  {report.clamped} moments ended after their video and were cut at its end{flag}")
     if report.dropped:
         print(f"  left out {len(report.dropped)} broken queries (--on-broken):")
         for problem in report.dropped[:20]:

@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,19 @@ class Submission:
     notes: tuple[str, ...]
 
 
-def read_submission(path: Path, records: Sequence[Record], *, partial: bool = False, truth: str = "") -> Submission:
+def read_submission(
+    path: Path,
+    records: Sequence[Record],
+    *,
+    partial: bool = False,
+    truth: str = "",
+    left_out: AbstractSet[Any] = frozenset(),
+) -> Submission:
     """Read a submission and match it with annotations.
 
     records: the annotated queries; partial: score the queries that both have instead of asking for all of
-    them; truth: name of the annotations in messages.
+    them; truth: name of the annotations in messages; left_out: qids of annotations that do not count, and whose lines
+    do not either.
 
     Raises:
         DataError: with everything that is wrong, first what concerns the queries, then line by line.
@@ -52,9 +61,12 @@ def read_submission(path: Path, records: Sequence[Record], *, partial: bool = Fa
     if not path.is_file():
         raise FileNotFoundError(f"no submission {path}")
     of_lines, of_queries = Problems(), Problems()
-    rows = _parsed(path, of_lines)
+    every = _parsed(path, of_lines)
+    rows = [numbered for numbered in every if numbered[1]["qid"] not in left_out]
     known = {qid(record): record for record in records}
     rows, notes = _matched(str(path), truth, rows, known, partial, of_queries)
+    if count := sum(row["qid"] in left_out for _, row in every):
+        notes.insert(0, f"{count} lines are about queries left out of {truth}, and do not count")
     chosen = [known[row["qid"]] for _, row in rows]
     kinds = _kinds(str(path), truth, rows, chosen, of_queries, notes)
     if WINDOWS in kinds:

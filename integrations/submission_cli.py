@@ -13,13 +13,16 @@ import tyro
 from rich.table import Table
 
 from hero_plugin.highlights import LEVELS
-from hero_plugin.integrations.annotations import load_durations, read_annotations
+from hero_plugin.integrations.annotations import ReadReport, load_durations, read_annotations
+from hero_plugin.integrations.annotations.checks import OnBroken
+from hero_plugin.integrations.annotations.qvhighlights import qid
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.drift.report import Draws
 from hero_plugin.integrations.drift.show import show_drift
 from hero_plugin.integrations.drift.submitted import submitted_models
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.strict_json import without_nan
 from hero_plugin.integrations.submission_checks import Submission, read_submission
 from hero_plugin.integrations.submissions import SALIENCY, WINDOWS
 from hero_plugin.qvhighlights import qvhighlights_scores
@@ -47,6 +50,8 @@ class SubmissionConfig:
     """Score the queries that both files have; otherwise both must have the same."""
     durations: Path | None = None
     """Lengths of the videos, for annotations that do not hold them."""
+    on_broken: OnBroken = "error"
+    """Annotations that cannot be used: list them and stop, or leave their queries out, of the submission, too."""
     json: Path | None = None
     """Write all figures here, in the official script's layout."""
     figure: Path | None = None
@@ -58,7 +63,7 @@ class SubmissionConfig:
     figures: Path | None = None
     """Draw the scores by drift as PNGs into this folder."""
     resamples: int = 2000
-    """Draws behind the intervals."""
+    """Draws behind the intervals; 0: no figures by drift."""
     seed: int = 0
     """Of the draws."""
 
@@ -76,11 +81,23 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
     """
     screen = screen or Screen()
     _check(config)
+    draws = Draws(config.resamples, config.seed) if config.train and config.resamples else None
     durations = None if config.durations is None else load_durations(config.durations)
-    records = read_annotations(config.annotations, durations=durations, on_outside="keep")
+    report = ReadReport()
+    records = read_annotations(
+        config.annotations, durations=durations, on_outside="keep", on_broken=config.on_broken, report=report
+    )
+    left_out = set(report.ids) - {qid(record) for record in records}
+    if report.dropped:
+        screen.say(
+            f"note: left out {len(report.dropped)} broken queries of {config.annotations} (--on-broken drop), "
+            f"the first: {report.dropped[0].where}: {report.dropped[0].what}"
+        )
     found, scored = {}, {}
     for path in config.submission:
-        found[path] = read_submission(path, records, partial=config.partial, truth=str(config.annotations))
+        found[path] = read_submission(
+            path, records, partial=config.partial, truth=str(config.annotations), left_out=left_out
+        )
         scored[path] = qvhighlights_scores(found[path].lines, found[path].annotations)
         if len(config.submission) > 1:
             screen.say(f"\n{path}")
@@ -90,9 +107,9 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
             screen.say(f"note: {note}")
     several = {"submissions": {str(path): scores for path, scores in scored.items()}}
     result: dict[str, Any] = several if len(scored) > 1 else dict(*scored.values())
-    if config.train:
+    if draws is not None:
         models = submitted_models(found, records, config.train, config.tokenizer)
-        result["drift"] = show_drift(models, Draws(config.resamples, config.seed), screen, config.figures)
+        result["drift"] = show_drift(models, draws, screen, config.figures)
     if config.json is not None:
         write_text(config.json, json.dumps(without_nan(result), indent=4) + "\n")
         screen.say(f"figures: {config.json}")
@@ -111,6 +128,8 @@ def _check(config: SubmissionConfig) -> None:
         raise UserError(f"--figure draws one submission, got {len(config.submission)}; --figures compares them")
     if config.figures is not None and not config.train:
         raise UserError("--figures draws the scores by drift: add --train, the annotations the model was trained on")
+    if config.figures is not None and not config.resamples:
+        raise UserError("--figures shows intervals, which --resamples 0 leaves out")
 
 
 def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> list[Table]:
@@ -128,13 +147,6 @@ def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> l
         ]
         made.append(_table("highlights", [column for column, _ in columns], rows))
     return made
-
-
-def without_nan(scores: Any) -> Any:
-    """Figures of no query as null, which JSON has, for nan, which it has not."""
-    if isinstance(scores, Mapping):
-        return {key: without_nan(value) for key, value in scores.items()}
-    return None if isinstance(scores, float) and math.isnan(scores) else scores
 
 
 def _figures(part: Mapping[str, Any], columns: Sequence[tuple[str, ...]]) -> list[str]:

@@ -46,6 +46,7 @@ def read_annotations(
     split: str = "",
     on_outside: OnOutside = "clamp",
     on_broken: OnBroken = "error",
+    unique_ids: bool = True,
     report: ReadReport | None = None,
     progress: Progress | None = None,
 ) -> list[Record]:
@@ -62,6 +63,7 @@ def read_annotations(
     on_broken: what cannot be used (a malformed line, an empty query, end <= start, a start before 0 or after
         the video's end, NaN, an id that occurs twice) is an "error", all of them in one `DataError`; or the
         query is left out ("drop"), with a warning, or noted in `report` where one is given.
+    unique_ids: whether an id that occurs twice is such a problem; not for whoever gives new ones.
     progress: called as progress(bytes read, bytes in all).
 
     Raises FileNotFoundError, ValueError for a wrong option, DataError for the file's problems.
@@ -69,7 +71,7 @@ def read_annotations(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file at {path}")
-    checks = Checks(path, on_outside, on_broken, split)
+    checks = Checks(path, on_outside, on_broken, split, unique_ids=unique_ids)
     known = detect_format(path) if format == "auto" else format_name(format)
     _READERS[known](path, checks, None if durations is None else load_durations(durations), progress)
     if report is not None:

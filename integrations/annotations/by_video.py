@@ -36,6 +36,7 @@ def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, prog
             checks.problem(where, "expected lists `sentences` and `timestamps`", "correct or remove the entry")
             continue
         sentences, timestamps = entry["sentences"], entry["timestamps"]
+        checks.ids += [f"{video}_{position}" for position in range(len(sentences))]
         if len(sentences) != len(timestamps):
             what = f"{len(sentences)} sentences but {len(timestamps)} timestamps"
             checks.problem(where, what, "correct or remove the entry")

@@ -38,6 +38,7 @@ def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, prog
         video = fields[0]
         position = count[video]
         count[video] += 1
+        checks.ids.append(f"{video}_{position}")
         sentence = checks.sentence(where, raw)
         duration = durations.get(video)
         if duration is None:

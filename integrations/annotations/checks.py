@@ -30,6 +30,8 @@ class ReadReport:
     """Moments that ended after their video and were cut at its end."""
     dropped: list[Problem] = field(default_factory=list)
     """Queries left out because of `on_broken="drop"`, and why."""
+    ids: list[str | int] = field(default_factory=list)
+    """Of all queries in the file, those left out included, as far as they can be read; numbers where it has numbers."""
 
 
 @dataclass
@@ -48,6 +50,9 @@ class Checks:
     broken: list[Problem] = field(default_factory=list)
     fatal: list[Problem] = field(default_factory=list)
     clamped: int = 0
+    unique_ids: bool = True
+    ids: list[str | int] = field(default_factory=list)
+    """A reader adds that of each query here, whatever is wrong with the query."""
     _ids: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -110,8 +115,8 @@ class Checks:
 
     def keep(self, where: str, record: Record) -> None:
         """Take a record whose parts all passed."""
-        if record.query_id in self._ids:
-            fix = "give every query its own id, or number them anew (--query-ids number)"
+        if self.unique_ids and record.query_id in self._ids:
+            fix = "give every query its own id, or number them anew (hero-plugin data convert --query-ids number)"
             self.problem(where, f"the query id {record.query_id!r} occurs twice", fix)
             return
         self._ids.add(record.query_id)
@@ -126,6 +131,7 @@ class Checks:
         if report is not None:
             report.clamped += self.clamped
             report.dropped += self.broken
+            report.ids += self.ids
         elif self.broken:
             count, first = len(self.broken), self.broken[0]
             warnings.warn(f"{self.path}: left out {count} broken queries; the first: {first}", stacklevel=3)

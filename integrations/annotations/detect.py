@@ -5,11 +5,23 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 from hero_plugin.integrations.problems import DataError, Problem
 
-__all__ = ["FORMATS", "detect_format", "format_name"]
+__all__ = ["FORMATS", "Format", "detect_format", "format_name"]
 
+Format = Literal[
+    "charades-sta",
+    "charades-cd",
+    "charades-cg",
+    "activitynet",
+    "activitynet-cd",
+    "captions",
+    "qvhighlights",
+    "lighthouse",
+]
+"""The names that commands take."""
 FORMATS = ("charades-sta", "charades-cd", "captions", "qvhighlights")
 _ALIASES = {
     "charades-cg": "captions",

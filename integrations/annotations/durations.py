@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -47,11 +48,11 @@ def load_durations(source: Durations) -> dict[str, float]:
 
 
 def _entries(path: Path) -> list[tuple[str, Any]]:
-    if path.suffix.lower() == ".csv":
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            rows: list[Mapping[str, Any]] = list(csv.DictReader(stream))
+    table = path.suffix.lower() == ".csv"
+    text = _text(path, newline="" if table else None)
+    if table:
+        rows: list[Mapping[str, Any]] = list(csv.DictReader(io.StringIO(text, newline="")))
     else:
-        text = path.read_text(encoding="utf-8-sig")
         try:
             whole = json.loads(text)
         except json.JSONDecodeError as error:
@@ -67,6 +68,15 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
         has = f"it has {list(rows[0])}" if rows else "it is empty"
         raise DataError([Problem(str(path), f"no video names and durations found; {has}", HOW_TO_GIVE_DURATIONS)])
     return [(str(row[name]), row) for row in rows]
+
+
+def _text(path: Path, newline: str | None) -> str:
+    try:
+        with open(path, newline=newline, encoding="utf-8-sig") as stream:
+            return stream.read()
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 text ({error.reason} at byte {error.start})"
+        raise DataError([Problem(str(path), what, "save it as UTF-8")]) from error
 
 
 def _json_lines(path: Path, text: str) -> list[Any]:

@@ -35,7 +35,8 @@ def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, prog
         if missing:
             checks.problem(where, f"expected an object with {' and '.join(missing)}", "correct or delete the line")
             continue
-        video = str(row["vid"])
+        video, given = str(row["vid"]), row.get("qid", number - 1)
+        checks.ids.append(given if isinstance(given, int | str) else str(given))
         raw_duration = row.get("duration", (durations or {}).get(video))
         if raw_duration is None:
             fix = "add it, or give durations=FILE (--durations)"
@@ -51,8 +52,8 @@ def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, prog
         extra = {key: value for key, value in row.items() if key not in _KNOWN or value is None}
         if sentence != row["query"]:
             extra["raw_sentence"] = row["query"]
-        query = str(row.get("qid", number - 1))
-        if isinstance(row.get("qid"), str) and _number(query) is not None:
+        query = str(given)
+        if isinstance(given, str) and _number(query) is not None:
             extra["qid"] = query  # "12" and 12 are different ids to whoever compares them later
         checks.keep(where, Record(query, video, sentence, moments, duration, checks.split, saliency, extra))
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.locks import try_lock
+from hero_plugin.integrations.locks import only_one, try_lock
 from hero_plugin.integrations.predict.shards import Shard
 
 
@@ -85,6 +85,17 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
                 if not line.endswith(b"\n"):
                     return
                 yield line
+
+
+def has_windows(journal: Path) -> bool:
+    """Whether a journal, of whatever manifest, names a window that is done."""
+    return any(number for number, _ in enumerate(_whole_lines(journal)))
+
+
+def at_work(journal: Path) -> bool:
+    """Whether a process has a shard's files open."""
+    with only_one(journal) as free:
+        return not free
 
 
 class Part:

@@ -75,13 +75,14 @@ def main(config: PredictConfig, screen: Screen | None = None, command: str = "")
     rank = Rank.of_this_process()
     shard = Shard.of(config.shard, rank)
     inputs = open_inputs(config, screen)
-    manifest = Manifest.agree(config.output, facts(config, inputs, shard))
+    manifest = Manifest.agree(config.output, facts(config, inputs, shard), leads=shard.index == 0)
     if (report := finished_report(manifest)) is not None:
         if rank.leads:
             screen.say(f"complete already\n{text(report)}")
         return report
     wanted = shard.windows(manifest.facts["windows"])
     with Part(Paths.of(manifest.folder, shard), manifest.digest, wanted.start, config.sync_seconds) as part:
+        manifest.check_agreed(config.output)
         left = range(wanted.start + len(part.entries), wanted.stop)
         if part.entries and left:
             screen.say(f"{shard}: {len(part.entries)} of {len(wanted)} windows were answered before")
@@ -258,10 +259,8 @@ def survey(config: PredictConfig, inputs: Inputs, left: range, screen: Screen) -
             more = f"{broken - len(problems)} more queries like these"
             problems.append(Problem(str(config.queries), more, problems[-1].fix))
         if config.on_broken == "error":
-            drop = "correct or remove them, or leave them out with --on-broken drop"
-            problems = [
-                Problem(each.where, each.what, f"{each.fix}; {drop}" if broken == 1 else drop) for each in problems
-            ]
+            drop = "or leave such queries out with --on-broken drop"
+            problems = [Problem(each.where, each.what, f"{each.fix}; {drop}") for each in problems]
         raise DataError(problems)
     return list(words)
 

@@ -36,6 +36,7 @@ __all__ = ["descriptions", "timelines", "timelines_figure", "timelines_oracle"]
 
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 SCORES = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
+PICTURES = ("png", "pdf", "svg")
 
 
 def timelines(
@@ -204,6 +205,9 @@ def timelines_figure(
     from hero_plugin.integrations.timelines.figure import timeline_figure
     from hero_plugin.integrations.timelines.render import render_video
 
+    kind = output.suffix.lstrip(".").lower() or PICTURES[0]
+    if kind not in PICTURES:
+        raise UserError(f"--output must end in .{', .'.join(PICTURES[:-1])} or .{PICTURES[-1]}, got {output}")
     known, lengths = timelines_of(timelines)
     if video not in known:
         raise UserError(f"{timelines} has no video {video!r}; its names look like {', '.join(list(known)[:3])}")
@@ -211,7 +215,7 @@ def timelines_figure(
     prototypes = build_prototypes(records, known, load_word_vectors(words, words_of(records)), config, seed=seed)
     figure = timeline_figure(known[video], prototypes, render_video(known[video], prototypes, config, seed))
     with atomic_path(output) as temporary:
-        figure.savefig(temporary, format=output.suffix.lstrip(".") or "png", dpi=150)
+        figure.savefig(temporary, format=kind, dpi=150)
     print(output)
 
 

@@ -13,7 +13,7 @@ import tyro
 
 from hero_plugin.integrations.annotations import ReadReport, load_durations, read_annotations, write_annotations
 from hero_plugin.integrations.annotations.checks import OnBroken
-from hero_plugin.integrations.annotations.detect import format_name
+from hero_plugin.integrations.annotations.detect import Format, format_name
 from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
@@ -69,7 +69,7 @@ class BuildConfig:
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
     seed: int = 0
     """Another seed, another choice among what passes."""
-    to: str = ""
+    to: Format | None = None
     """Format of the output: the input's, or captions where that is charades-sta, which has no place for the link to the
     original query."""
     durations: Files = ()

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.annotations.sentences import read_sentences
+from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.progress_bar import bar
@@ -20,7 +21,7 @@ from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab import apply_command, build_command
 from hero_plugin.integrations.vocab.apply_command import ApplyConfig
 from hero_plugin.integrations.vocab.build_command import BuildConfig
-from hero_plugin.integrations.vocab.built_file import read_built
+from hero_plugin.integrations.vocab.built_file import claim, read_built
 from hero_plugin.integrations.vocab.rewording import is_reworded
 from hero_plugin.integrations.vocab.tokenizers import TOKENIZERS, open_tokenizer
 
@@ -91,7 +92,7 @@ def build(config: Annotated[BuildConfig, tyro.conf.arg(name="")]) -> None:
     build_command.build(config)
 
 
-def review(*, input: Path, output: Path) -> None:
+def review(*, input: Path, output: Path, overwrite: bool = False) -> None:
     """Make a page to review rewordings in a browser: accept, reject or edit each by a key, then export the decisions.
 
     The page is one file, asks for nothing else and sends nothing; the browser keeps what was decided. The exported
@@ -100,10 +101,12 @@ def review(*, input: Path, output: Path) -> None:
     Args:
         input: A file that `vocab build` made.
         output: The HTML file to write.
+        overwrite: Replace an existing output.
     """
     from hero_plugin.integrations.checksum import checksum
     from hero_plugin.integrations.vocab.review import review_page
 
+    claim(output, input, overwrite)
     records = read_built(input)
     number = sum(map(is_reworded, records))
     write_text(output, review_page(records, input.name, checksum(input)))
@@ -115,7 +118,7 @@ def apply(config: Annotated[ApplyConfig, tyro.conf.arg(name="")]) -> None:
     apply_command.apply(config)
 
 
-def sample(*, input: Files, output: Path, number: int = 200, seed: int = 0) -> None:
+def sample(*, input: Files, output: Path, number: int = 200, seed: int = 0, overwrite: bool = False) -> None:
     """Draw rewordings to read and label, so that `vocab rate` can say how often the builder errs.
 
     Args:
@@ -123,9 +126,14 @@ def sample(*, input: Files, output: Path, number: int = 200, seed: int = 0) -> N
         output: The table to write, tab-separated, its first column empty for the label.
         number: So many.
         seed: Another seed, another sample.
+        overwrite: Replace an existing output, and the labels in it.
     """
     from hero_plugin.integrations.vocab.sampling import LABELS, draw_sample, write_sample
 
+    if number < 1:
+        raise UserError(f"--number must be at least 1, got {number}")
+    for file in input:
+        claim(output, file, overwrite)
     built = [record for file in input for record in read_annotations(file, on_outside="keep")]
     drawn = draw_sample(built, number, seed)
     write_sample(drawn, output)

@@ -43,9 +43,13 @@ def write_sample(sample: Sequence[Record], path: Path) -> None:
 
 
 def read_labels(path: Path) -> Counter[str]:
-    """The labels of a sample that somebody has read. Raises UserError for a missing or unknown one."""
+    """The labels of a sample that somebody has read. Raises UserError for a missing or unknown one, or no UTF-8."""
     counts: Counter[str] = Counter()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+    for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("#") or line == _HEAD or not line.strip():
             continue
         label = line.partition("\t")[0].strip()

@@ -228,6 +228,10 @@ def test_durations_from_every_kind_of_file(tmp_path):
     assert [p.where.rsplit(" ", 1)[1] for p in problems_of(load_durations, bad)] == ["V", "W"]
     assert problems_of(load_durations, samples.write(tmp_path, "f.csv", "a,b\n1,2\n"))
     assert problems_of(load_durations, samples.write(tmp_path, "f.json", "{"))
+    for name in ("g.csv", "g.json"):
+        (tmp_path / name).write_bytes(b"id,length\ncaf\xe9,3\n")
+        (problem,) = problems_of(load_durations, tmp_path / name)
+        assert "not UTF-8" in problem.what and problem.where == str(tmp_path / name)
 
 
 def test_what_is_broken_in_the_real_files():

@@ -117,6 +117,39 @@ def test_check(place, capsys):
     assert len((place / "problems.txt").read_text().splitlines()) == 2
 
 
+def test_check_tells_all_that_is_wrong_with_any_part(place, capsys):
+    bad = samples.write(place, "bad.txt", "3MSZA 3 1##a\n")
+    (place / "words.txt").write_text("person 1 2\nlight 1\n")
+    flags = ("--features", place / "nowhere", "--words", place / "words.txt", "--problems", place / "problems.txt")
+    files = (bad, place / "none.txt", place / "sta.txt")
+    assert run("check", "--annotations", *files, "--durations", place / "durations.json", *flags) == 2
+    told, written = capsys.readouterr().err, (place / "problems.txt").read_text().splitlines()
+    expected = ("bad.txt:1: ", "no annotation file at", "no features at", "words.txt:2: ")
+    assert len(written) == len(expected)
+    for line, part in zip(written, expected, strict=True):
+        assert part in line and part in told
+    assert run("check", "--annotations", bad, "--durations", place / "none.json", *flags) == 2
+    assert "no durations file" in (place / "problems.txt").read_text()
+
+
+def test_check_names_no_flag_that_it_has_not(place, capsys):
+    samples.write(place, "late.txt", "3MSZA 24.3 31.5##person turn a light on.\n")
+    assert run("check", "--annotations", place / "late.txt", "--durations", place / "durations.json") == 0
+    out = capsys.readouterr().out
+    assert "1 moments ended after their video and were cut at its end\n" in out
+    assert run("check", "--annotations", place / "sta.txt", "--features", place / "features", "--max-clips", "0") == 2
+    assert "--max-clips must be at least 1" in capsys.readouterr().err
+
+
+def test_ids_that_occur_twice_are_numbered_anew(place, capsys):
+    rows = [{**samples.QVHIGHLIGHTS[0], "qid": 7, "query": query} for query in ("one", "two")]
+    source = ("--input", samples.write(place, "twice.jsonl", rows), "--output", place / "o.jsonl", "--to", "lighthouse")
+    assert run("convert", *source) == 2 and "data convert --query-ids number" in capsys.readouterr().err
+    assert run("convert", *source, "--query-ids", "number") == 0
+    made = [json.loads(line) for line in (place / "o.jsonl").read_text().splitlines()]
+    assert [(row["qid"], row["query"]) for row in made] == [(0, "one"), (1, "two")]
+
+
 def timelines(place, *more):
     files = ("--timelines", place / "timelines.json", "--annotations", place / "train.txt")
     return run("timelines", *files, "--words", place / "words.npz", "--output", place / "rendered", *more)
@@ -139,12 +172,17 @@ def test_timelines_of_some_videos(place):
     assert open_features(place / "rendered").keys() == ["B"]
 
 
-def test_timelines_figure(place):
+def test_timelines_figure(place, capsys):
     files = ("--timelines", place / "timelines.json", "--annotations", place / "train.txt")
     common = ("timelines-figure", *files, "--words", place / "words.npz", "--output", place / "a.png")
     assert run(*common, "--video", "A") == 0
     assert (place / "a.png").read_bytes().startswith(b"\x89PNG")
     assert run(*common, "--video", "nobody") == 2
+    assert run(*common, "--video", "A", "--output", place / "a.PDF") == 0
+    assert (place / "a.PDF").read_bytes().startswith(b"%PDF")
+    capsys.readouterr()
+    assert run(*common, "--video", "A", "--output", place / "a.foo") == 2
+    assert "must end in .png, .pdf or .svg" in capsys.readouterr().err
 
 
 def test_timelines_oracle(place, capsys):

@@ -51,6 +51,16 @@ def test_one_submission_keeps_the_official_layout(files):
     assert {**plain, "drift": ...}.keys() == json.loads((files / "out.json").read_text()).keys()
 
 
+def test_without_resamples_there_is_nothing_by_drift(files, capsys):
+    flags = ["--submission", files / "seen.jsonl", "--train", files / "train.txt", "--json", files / "out.json"]
+    assert evaluate(files, *flags, "--resamples", 0) == 0
+    assert "drift" not in json.loads((files / "out.json").read_text())
+    assert evaluate(files, *flags, "--resamples", 0, "--figures", files / "drawn") == 2
+    capsys.readouterr()
+    assert evaluate(files, *flags, "--resamples", 10) == 2
+    assert capsys.readouterr().out == ""  # told before anything is scored
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

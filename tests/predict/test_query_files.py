@@ -112,6 +112,16 @@ def test_broken_queries_are_all_told_of_before_anything_is_answered(trained, bro
     assert not (tmp_path / "out" / "predictions.jsonl").exists()
 
 
+def test_what_would_help_is_said_however_many_queries_lack_it(trained, tmp_path):
+    """And a start that came to nothing leaves its folder free for the flag that helps."""
+    sentences = tmp_path / "ask.txt"
+    sentences.write_text("\n".join(row["query"] for row in rows(trained.queries)[:2]))
+    flags = {"queries": sentences, "every_video": True, "output": tmp_path / "out"}
+    with pytest.raises(DataError, match="give --durations FILE or --clip-seconds SECONDS; or leave such queries out"):
+        trained.predict(**flags)
+    assert trained.predict(**flags, clip_seconds=1.0)["answered"]
+
+
 def test_broken_queries_are_left_out_and_listed(trained, broken, tmp_path):
     report = trained.predict(tmp_path / "out", queries=broken, on_broken="drop")
     assert (report["queries"], report["answered"], report["dropped"]) == (11, 4, 7)

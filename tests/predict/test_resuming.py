@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.interrupts import Interrupted
-from hero_plugin.integrations.predict import answering, merging
+from hero_plugin.integrations.predict import answering, manifest, merging
 from hero_plugin.integrations.predict.journal import Part, Paths, read_journal
+from hero_plugin.integrations.predict.manifest import Manifest
 from hero_plugin.integrations.predict.predicting import entries_in
 from hero_plugin.integrations.predict.shards import Shard
 from hero_plugin.integrations.problems import DataError
@@ -180,6 +182,50 @@ def test_what_has_changed_between_two_starts_is_said(what, trained, tmp_path):
         flags["batch_size"], expected = 7, "batch_size: was 3, now 7"
     with pytest.raises(UserError, match=expected):
         trained.predict(**flags, shard="0/2")
+
+
+class TestAManifestThatNothingCameOf:
+    @pytest.fixture
+    def output(self, tmp_path):
+        self.start(tmp_path / "out", {"a": 1}).close()
+        return tmp_path / "out"
+
+    def start(self, output, facts):
+        agreed = Manifest.agree(output, facts)
+        return Part(Paths.of(agreed.folder, Shard()), agreed.digest, 0)
+
+    def test_it_gives_way_to_the_leading_process(self, output, monkeypatch):
+        monkeypatch.setattr(manifest, "PATIENCE", 0.0)
+        with pytest.raises(UserError, match="shard 0, started first, replaces it"):
+            Manifest.agree(output, {"a": 2}, leads=False)
+        assert Manifest.open(output).facts == {"a": 1}
+        assert Manifest.agree(output, {"a": 2}).facts == {"a": 2} == Manifest.open(output).facts
+
+    def test_the_others_wait_for_that(self, output):
+        with ThreadPoolExecutor() as pool:
+            other = pool.submit(Manifest.agree, output, {"a": 2}, leads=False)
+            time.sleep(0.3)
+            assert not other.done()
+            Manifest.agree(output, {"a": 2})
+            assert other.result(timeout=30).facts == {"a": 2}
+
+    def test_not_while_somebody_is_at_work(self, output):
+        with self.start(output, {"a": 1}), pytest.raises(UserError, match="a: was 1, now 2"):
+            Manifest.agree(output, {"a": 2})
+
+    @pytest.mark.parametrize("leads", [True, False])
+    def test_not_once_a_window_is_done_even_one_without_answers(self, output, leads):
+        with self.start(output, {"a": 1}) as part:
+            part.add(0, [])
+        with pytest.raises(UserError, match="a: was 1, now 2"):
+            Manifest.agree(output, {"a": 2}, leads=leads)
+
+    def test_whoever_was_replaced_before_it_held_a_part_stops(self, output):
+        agreed = Manifest.open(output)
+        agreed.check_agreed(output)
+        Manifest.agree(output, {"a": 2})
+        with pytest.raises(UserError, match="begun here at the same time"):
+            agreed.check_agreed(output)
 
 
 def test_a_part_that_somebody_changed_is_not_merged(trained, whole, parts, tmp_path):

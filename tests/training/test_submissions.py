@@ -278,6 +278,44 @@ def test_a_bad_submission_ends_with_one_message_and_status_2(capsys, files):
     assert "2 problems" in err and "'1' for 1" in err and "missing: 2" in err and "--partial" in err
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_broken_annotations_can_be_left_out(capsys, files, answered):
+    folder, argv = files
+    row = {"query": "q", "vid": "v", "duration": 150, "relevant_windows": [[8, 2]]}
+    with open(folder / "truth.jsonl", "a") as stream:
+        stream.writelines(json.dumps({**row, "qid": qid}) + "\n" for qid in (7, "8"))
+    if answered:
+        with open(folder / "sub.jsonl", "a") as stream:
+            stream.writelines(json.dumps(line(qid)) + "\n" for qid in (7, "8"))
+    status, out, err = run(capsys, *argv)
+    assert (status, out) == (2, "") and "--on-broken drop" in err
+    status, out, err = run(capsys, *argv, "--on-broken", "drop", "--json", str(folder / "o.json"))
+    assert status == 0, err
+    said = " ".join(out.split())
+    assert "left out 2 broken queries of" in said and ("2 lines are about queries left out" in said) == answered
+    assert json.loads((folder / "o.json").read_text())["brief"]["MR-short-mAP"] == 100.0
+    with open(folder / "sub.jsonl", "a") as stream:
+        stream.write(json.dumps(line(9)) + "\nno\n")
+    status, _, err = run(capsys, *argv, "--on-broken", "drop")
+    assert status == 2 and "1 qid unknown" in err
+    assert f"{folder / 'sub.jsonl'}:{6 if answered else 4}: not JSON" in err
+
+
+@pytest.mark.parametrize("form", ["charades-sta", "captions"])
+def test_ids_that_a_format_has_not_are_left_out_alike(capsys, tmp_path, form):
+    durations, moments = tmp_path / "durations.json", ((0.0, 12.0), (9.0, 3.0), (3.0, 50.5))
+    durations.write_text('{"v": 51.0}')
+    text = "".join(f"v {start} {end}##a person sits\n" for start, end in moments)
+    entry = {"duration": 51.0, "timestamps": moments, "sentences": ["a person sits"] * 3}
+    (tmp_path / "truth").write_text(text if form == "charades-sta" else json.dumps({"v": entry}))
+    lines = [{"qid": f"v_{place}", "pred_relevant_windows": [[1, 11, 0.9]]} for place in range(3)]
+    (tmp_path / "sub").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    argv = ["--submission", tmp_path / "sub", "--annotations", tmp_path / "truth", "--durations", durations]
+    status, out, err = run(capsys, "eval", *map(str, argv), "--on-broken", "drop")
+    assert status == 0, err
+    assert "1 lines are about queries left out" in " ".join(out.split())
+
+
 def test_help_shows_both_commands_and_neither_is_an_error(capsys):
     status, out, _ = run(capsys, "eval", "--help")
     assert status == 0

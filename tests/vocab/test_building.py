@@ -129,6 +129,12 @@ def test_mistakes_are_told(world, capsys):
     assert "add --overwrite" in complaint()
 
 
+def test_a_format_that_is_none_is_told_before_anything_is_read(world, capsys):
+    with pytest.raises(SystemExit) as left:
+        build(world, "--to", "foo", input="nowhere.json")
+    assert left.value.code == 2 and "foo" in capsys.readouterr().err
+
+
 def test_paraphrases(world):
     (world / "p.jsonl").write_text(
         '{"query": "V2_0", "sentence": "a person takes a telephone"}\n'

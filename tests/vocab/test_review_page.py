@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from hero_plugin.integrations.annotations import write_annotations
 from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.records import REWORDED, Record
 from hero_plugin.integrations.vocab.decisions import load_decisions
@@ -52,8 +53,20 @@ def test_the_command(tmp_path, capsys):
     assert build(world) == 0
     assert vocab("review", "--input", world / "ov.json", "--output", world / "r.html") == 0
     assert checksum(world / "ov.json") in (world / "r.html").read_text()
-    assert vocab("review", "--input", world / "test.json", "--output", world / "r.html") == 2
+    assert vocab("review", "--input", world / "test.json", "--output", world / "r.html", "--overwrite") == 2
     assert "no links" in capsys.readouterr().err
+
+
+def test_the_page_takes_no_file_s_place(tmp_path, capsys):
+    write_annotations(records(), tmp_path / "ov.json", format="captions")
+    before = (tmp_path / "ov.json").read_bytes()
+    (tmp_path / "r.html").write_text("mine")
+    for output, flags in (("ov.json", ["--overwrite"]), ("r.html", [])):
+        assert vocab("review", "--input", tmp_path / "ov.json", "--output", tmp_path / output, *flags) == 2
+        assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "ov.json").read_bytes() == before and (tmp_path / "r.html").read_text() == "mine"
+    assert vocab("review", "--input", tmp_path / "ov.json", "--output", tmp_path / "r.html", "--overwrite") == 0
+    assert "<html" in (tmp_path / "r.html").read_text()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hero_plugin.integrations.annotations import write_annotations
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab.rewording import Change, Rewording, reworded_record
@@ -34,6 +35,23 @@ def test_a_sample_is_drawn_by_its_seed():
     assert len(draw_sample(records, 80, 1)) == 50
     with pytest.raises(UserError, match="vocab build"):
         draw_sample([Record("q", "v", "a box", ((0, 1),), 2)], 10, 1)
+
+
+def test_labels_are_not_lost_to_another_sample(tmp_path, capsys):
+    write_annotations(built(4), tmp_path / "ov.jsonl", format="qvhighlights")
+    files = ("--input", tmp_path / "ov.jsonl", "--output", tmp_path / "s.tsv")
+    assert vocab("sample", *files, "--number", 0) == 2 and "--number must be at least 1" in capsys.readouterr().err
+    assert vocab("sample", *files, "--number", 2) == 0
+    (tmp_path / "s.tsv").write_text("labelled")
+    assert vocab("sample", *files) == 2 and "add --overwrite" in capsys.readouterr().err
+    assert (tmp_path / "s.tsv").read_text() == "labelled"
+    assert vocab("sample", *files, "--overwrite") == 0 and len((tmp_path / "s.tsv").read_text().splitlines()) == 6
+
+
+def test_a_table_that_is_not_utf8(tmp_path, capsys):
+    (tmp_path / "s.tsv").write_bytes(b"ok\tcaf\xe9\n")
+    assert vocab("rate", tmp_path / "s.tsv") == 2
+    assert "s.tsv: not UTF-8 text" in capsys.readouterr().err
 
 
 def test_rate(tmp_path, capsys):
