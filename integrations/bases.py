@@ -46,8 +46,10 @@ class Base(Protocol):
         """Model and losses, with fresh weights."""
         ...
 
-    def examples(self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary) -> list[Any]:
-        """The queries of a set, of the type that the task takes."""
+    def examples(
+        self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary, learned: bool = False
+    ) -> list[Any]:
+        """The queries of a set, of the type that the task takes; ``learned``: to train on, not to score."""
         ...
 
     def trained(

@@ -91,10 +91,10 @@ def train_defaults(argv: Sequence[str], base: str = "emb") -> TrainConfig:
             raise ConfigError("--resume needs --output: the folder of the run to continue")
         if (Path(output) / "config.json").is_file():
             start = config_from(RunFolder.open(Path(output)).config(), f"{output}/config.json", start)
+    if "--paper" in argv and not start.paper:  # before the file, whose single choices stand over it
+        start = replace(start, paper=True, hero=HeroConfig.paper())
     if file is not None:
         start = config_from(read_settings(Path(file)), file, start)
-    if "--paper" in argv and not start.paper:
-        start = replace(start, paper=True, hero=HeroConfig.paper())
     return start
 
 

@@ -43,6 +43,8 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     """Returns the scores by model and set."""
     screen = screen or Screen()
     started = time.monotonic()
+    if config.epochs < 1:
+        raise UserError(f"--epochs must be at least 1, got {config.epochs}")
     _claim(config.output)
     synthetic = make_synthetic(SyntheticConfig(seed=config.seed))
     data = EmbData(synthetic.sets, MemoryFeatures(synthetic.features), synthetic.vectors, tokenize)

@@ -82,9 +82,17 @@ class DetrBase:
         return getattr(module, f"build_{config.base}")(settings)
 
     def examples(
-        self, config: DetrTrainConfig, data: DetrData, name: str, bank: FeatureBank, vocabulary: Vocabulary
+        self,
+        config: DetrTrainConfig,
+        data: DetrData,
+        name: str,
+        bank: FeatureBank,
+        vocabulary: Vocabulary,
+        learned: bool = False,
     ) -> list[DetrExample]:
-        return make_detr_examples(data.sets[name], bank, config.seconds_per_clip)
+        return make_detr_examples(
+            data.sets[name], bank, config.seconds_per_clip, config.scored_clip_length, learned=learned
+        )
 
     def trained(
         self,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from hero_plugin.integrations.detr_labels import DetrLabels, make_labels
+from hero_plugin.highlights import CLIP_LENGTH
+from hero_plugin.integrations.detr_labels import DetrLabels, make_labels, seen_moments
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.query_features import Queries
 from hero_plugin.integrations.records import Record
@@ -25,12 +27,31 @@ class DetrExample:
     labels: DetrLabels
 
 
-def make_detr_examples(records: Sequence[Record], bank: FeatureBank, clip_length: float) -> list[DetrExample]:
-    """One example a query, with all its moments. clip_length: seconds, 0: a video's clips share its duration."""
+def make_detr_examples(
+    records: Sequence[Record],
+    bank: FeatureBank,
+    clip_length: float,
+    scored_length: float = CLIP_LENGTH,
+    *,
+    learned: bool = False,
+) -> list[DetrExample]:
+    """One example a query, with all its moments.
+
+    clip_length: seconds, 0: a video's clips share its duration; scored_length: seconds of the clips that annotators
+    scored; learned: to train on, so that queries about what was cut off a video are left out, with a warning.
+    """
     made = []
     for record in records:
         row = bank.rows[record.video_id]
-        made.append(DetrExample(record, row, make_labels(record, bank.clips(row), clip_length)))
+        clips = bank.clips(row)
+        if not learned or seen_moments(record, clips, clip_length):
+            made.append(DetrExample(record, row, make_labels(record, clips, clip_length, scored_length)))
+    if len(made) < len(records):
+        warnings.warn(
+            f"{len(records) - len(made)} of {len(records)} queries to train on are about what --max-clips cuts off "
+            "their video, and are left out",
+            stacklevel=2,
+        )
     return made
 
 

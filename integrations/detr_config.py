@@ -36,6 +36,8 @@ class DetrTrainConfig(TrainConfig):
     """Seconds a clip lasts where all last the same: longer videos are cut at max_clips, moments found are rounded to
     whole clips. 0: a video's clips share its duration, and longer videos are pooled. Not given: 2 with
     --query-features (the published QVHighlights features), else 0."""
+    scored_clip_length: float = 2.0
+    """Seconds of the clips that annotators' saliency scores are of (QVHighlights: 2)."""
     max_words: int = 32
     """Longer queries are cut."""
     normalize_features: bool = True
@@ -98,6 +100,8 @@ class DetrTrainConfig(TrainConfig):
             wrong.append("give one of --words (a table of word vectors) and --query-features (a file a query)")
         if self.clip_length is not None and not self.clip_length >= 0:
             wrong.append(f"--clip-length must be 0 or more seconds, got {self.clip_length}")
+        if not self.scored_clip_length > 0:
+            wrong.append(f"--scored-clip-length must be positive, got {self.scored_clip_length}")
         if self.max_words < 1:
             wrong.append(f"--max-words must be at least 1, got {self.max_words}")
         return wrong

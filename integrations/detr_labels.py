@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hero_plugin.highlights import CLIP_LENGTH
 from hero_plugin.integrations.records import Record
 
 _ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
@@ -37,16 +38,30 @@ class DetrLabels:
     """(T,) float32: 1 for the clips of the query."""
 
 
-def make_labels(record: Record, clips: int, clip_length: float) -> DetrLabels:
+def make_labels(record: Record, clips: int, clip_length: float, scored_length: float = CLIP_LENGTH) -> DetrLabels:
     """Labels as Moment-DETR's heirs make them on QVHighlights, and lighthouse on data without saliency scores.
 
-    clips: T; clip_length: seconds, 0 where the clips share the video's duration.
+    clips: T; clip_length: seconds, 0 where the clips share the video's duration; scored_length: seconds of the clips
+    that annotators' scores are of.
     """
     length = clip_length or record.duration / clips
-    spans = span_labels(record.moments, clips * clip_length or record.duration)
+    moments = seen_moments(record, clips, clip_length) or record.moments
+    spans = span_labels(moments, clips * clip_length or record.duration)
     if any(scores for _, scores in record.saliency):
-        return _from_scores(record, clips, spans)
-    return _from_moments(record.moments, clips, length, spans)
+        places = np.array([place for place, _ in record.saliency])
+        given = np.array([sum(scores) for _, scores in record.saliency])
+        if abs(length - scored_length) > _ON_EDGE:
+            places, given = _on_other_clips(places, given, scored_length, clips, length)
+        return _from_scores(places, given, clips, spans)
+    return _from_moments(moments, clips, length, spans)
+
+
+def seen_moments(record: Record, clips: int, clip_length: float) -> Sequence[tuple[float, float]]:
+    """The moments, or what is left of them where the video was cut after so many clips of ``clip_length`` seconds."""
+    covered = clips * clip_length
+    if not clip_length or record.duration - covered < clip_length:
+        return record.moments
+    return [(start, min(end, covered)) for start, end in record.moments if start < covered]
 
 
 def span_labels(moments: Sequence[tuple[float, float]], duration: float) -> np.ndarray:
@@ -55,14 +70,29 @@ def span_labels(moments: Sequence[tuple[float, float]], duration: float) -> np.n
     return np.stack([ends.sum(-1) * np.float32(0.5), ends[:, 1] - ends[:, 0]], axis=-1)
 
 
-def _from_scores(record: Record, clips: int, spans: np.ndarray) -> DetrLabels:
+def _on_other_clips(
+    places: np.ndarray, given: np.ndarray, scored_length: float, clips: int, length: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of clips of ``scored_length`` seconds as scores of ``clips`` clips of ``length`` seconds.
+
+    A clip has the score of the one that its middle is in. A scored clip without a middle in it scores the clip that
+    its own middle is in; of several, the best counts.
+    """
+    holds = np.floor((np.arange(clips) + 0.5) * length / scored_length)
+    found: dict[int, float] = {}
+    for place, score in zip(places, given, strict=True):
+        rows = np.flatnonzero(holds == place)
+        for row in rows if len(rows) else [min(int((place + 0.5) * scored_length / length), clips - 1)]:
+            found[int(row)] = max(score, found.get(int(row), -np.inf))
+    return np.array([*found]), np.array([*found.values()])
+
+
+def _from_scores(places: np.ndarray, given: np.ndarray, clips: int, spans: np.ndarray) -> DetrLabels:
     """After ``get_saliency_labels_all``. A scored clip beyond the last one counts as the last one in every draw.
 
     Upstream clamps the hard pair alone: its easy positive points past the video then, and TR-DETR's mask of
     relevant clips becomes empty.
     """
-    places = np.array([place for place, _ in record.saliency])
-    given = np.array([sum(scores) for _, scores in record.saliency])
     inside = np.minimum(places, clips - 1)
     order = np.argsort(given)  # not stable: which of equals comes first is numpy's affair, upstream as here
     worst, best = int(inside[order[0]]), int(inside[order[-1]])

@@ -13,8 +13,7 @@ from hero_plugin.integrations.detr_batches import DetrCollate, DetrExample
 from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
 from hero_plugin.integrations.gauges import level_gauges
 from hero_plugin.integrations.grounding import Grounded, score
-from hero_plugin.integrations.submission_checks import annotation_row
-from hero_plugin.integrations.submissions import submission_line
+from hero_plugin.integrations.submissions import annotation_row, has_official_labels, submission_line
 from hero_plugin.integrations.task import Batch, Prediction, Scores
 from hero_plugin.qvhighlights import qvhighlights_scores
 from hero_plugin.structure import map_tensors
@@ -57,13 +56,21 @@ class DetrTask:
         scores = outputs["pred_logits"].float().softmax(-1)[..., 0]
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         durations = batch["durations"][:, None, None]
-        moments = span_cxw_to_xx(outputs["pred_spans"].float()) * durations
+        moments = span_cxw_to_xx(outputs["pred_spans"].float()) * self._seen(batch)[:, None, None]
         moments = torch.minimum(moments.clamp(min=0), durations)
         if self.clip_length:
             moments = torch.round(moments / self.clip_length) * self.clip_length
         moments = moments.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
         saliency = outputs["saliency_scores"].float()
         return Prediction(moments, scores, ranked(saliency, batch["src_vid_mask"]), saliency)
+
+    def _seen(self, batch: Batch) -> Tensor:
+        """Seconds of each video that its spans are shares of: (B,). All of it, unless it was cut at ``max_clips``."""
+        clips, durations = batch["clips"], batch["durations"]
+        if not self.clip_length:
+            return durations
+        covered = (clips * self.clip_length).to(durations.dtype)
+        return torch.where(durations - covered >= self.clip_length, covered, durations)
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """The saliency."""
@@ -77,7 +84,7 @@ class DetrTask:
         """The usual four; QVHighlights' official figures as well where every query has its annotations."""
         scores = score(self, items, grounded)
         records = [item.record for item in items]
-        if records and all(record.moments and any(each for _, each in record.saliency) for record in records):
+        if records and all(map(has_official_labels, records)):
             official = qvhighlights_scores(self.submission(items, grounded), list(map(annotation_row, records)))
             # A range of lengths that no window is in has no score.
             scores.update({name: value for name, value in official["brief"].items() if value == value})

@@ -52,9 +52,15 @@ class EmbBase:
         return build_task(config, bank, vocabulary.table(data.vectors), device)
 
     def examples(
-        self, config: EmbTrainConfig, data: EmbData, name: str, bank: FeatureBank, vocabulary: Vocabulary
+        self,
+        config: EmbTrainConfig,
+        data: EmbData,
+        name: str,
+        bank: FeatureBank,
+        vocabulary: Vocabulary,
+        learned: bool = False,
     ) -> list[Example]:
-        return data.examples(name, bank, vocabulary, config.positions)
+        return data.examples(name, bank, vocabulary, config.positions, every_moment=learned)
 
     def trained(
         self,

@@ -27,15 +27,17 @@ class EmbData(GroundingData):
     vectors: WordVectors
     tokenize: Callable[[str], list[str]]
 
-    def examples(self, name: str, bank: FeatureBank, vocabulary: Vocabulary, max_words: int) -> list[Example]:
-        """The queries of a set; of ``train``, one for each moment of each query."""
+    def examples(
+        self, name: str, bank: FeatureBank, vocabulary: Vocabulary, max_words: int, *, every_moment: bool = False
+    ) -> list[Example]:
+        """The queries of a set; to learn from, one for each moment of each query."""
         return make_examples(
             self.sets[name],
             bank,
             vocabulary,
             self.tokenize,
             max_words=max_words,
-            every_moment=name == "train",
+            every_moment=every_moment,
         )
 
 

@@ -16,7 +16,8 @@ def build_optimizer(
     """Adam or AdamW over the parameters that learn.
 
     ``adam`` is the paper's text and takes no weight decay. ``adamw`` is EMB's code: decay on everything
-    but biases and layer norms, told by name as upstream does. ``adamw_all`` is Moment-DETR's and its heirs':
+    but biases and layer norms, told by name as upstream does, which misses norms that are called otherwise; of the
+    plug-in, on weight matrices alone. ``adamw_all`` is Moment-DETR's and its heirs':
     decay on every parameter.
     """
     named = [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
@@ -26,9 +27,14 @@ def build_optimizer(
     if name == "adamw_all":
         return torch.optim.AdamW(everything, lr=lr, weight_decay=weight_decay, fused=fused)
     if name == "adamw":
-        exempt = ("bias", "layer_norm", "LayerNorm")
-        plain = [parameter for key, parameter in named if any(part in key for part in exempt)]
-        decayed = [parameter for key, parameter in named if not any(part in key for part in exempt)]
+        plain = [parameter for key, parameter in named if _exempt(key, parameter)]
+        decayed = [parameter for key, parameter in named if not _exempt(key, parameter)]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=lr, fused=fused)
     raise ValueError(f"optimizer must be 'adam', 'adamw' or 'adamw_all', got {name!r}")
+
+
+def _exempt(name: str, parameter: nn.Parameter) -> bool:
+    if name.startswith("hero."):
+        return parameter.ndim < 2 or name.endswith((".strength", ".mask_token"))
+    return any(part in name for part in ("bias", "layer_norm", "LayerNorm"))

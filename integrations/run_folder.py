@@ -120,6 +120,8 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The settings of the run; those that did not exist when it was made are what they were then."""
         settings = {**EARLIER, **self._read_json(self.config_file)}
+        if settings["base"] != "emb":
+            settings = {"scored_clip_length": 2.0, **settings}
         if "hero" in settings:
             # The scores of a DETR were taken as they are; elsewhere the choice has no part, and is the default's.
             without_part = settings["base"] == "emb" or settings.get("base_only", False)

@@ -15,13 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hero_plugin.highlights import clip_scores
 from hero_plugin.integrations.annotations.qvhighlights import qid
 from hero_plugin.integrations.annotations.writing import raw_sentence
 from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.records import Record
 from hero_plugin.qvhighlights import qvhighlights_scores
 
-__all__ = ["SALIENCY", "WINDOWS", "annotation_row", "official_scores", "submission_line", "write_submission"]
+__all__ = [
+    "SALIENCY",
+    "WINDOWS",
+    "annotation_row",
+    "has_official_labels",
+    "official_scores",
+    "submission_line",
+    "write_submission",
+]
 
 WINDOWS, SALIENCY = "pred_relevant_windows", "pred_saliency_scores"
 DECIMALS = 4  # as Moment-DETR and its descendants write them
@@ -64,6 +73,17 @@ def annotation_row(record: Record) -> dict[str, Any]:
         "relevant_clip_ids": [clip for clip, _ in record.saliency],
         "saliency_scores": [scores for _, scores in record.saliency],
     }
+
+
+def has_official_labels(record: Record) -> bool:
+    """Whether a query can be scored as QVHighlights': moments, and three annotators' scores of clips of 2 s."""
+    if not record.moments or not any(scores for _, scores in record.saliency):
+        return False
+    row = annotation_row(record)
+    try:
+        return len(clip_scores(row["relevant_clip_ids"], row["saliency_scores"], record.duration)) > 0
+    except ValueError:
+        return False
 
 
 def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, dict[str, Any]]:

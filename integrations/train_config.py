@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -70,7 +70,7 @@ class TrainConfig:
     warmup: float = 0.0
     """Share of the training during which the learning rate first rises from 0."""
     optimizer: OptimizerName = "adam"
-    """adam: HERO's text. adamw: EMB's code, no decay on biases and norms. adamw_all: the DETRs' code."""
+    """adam: HERO's text. adamw: EMB's code, decay on weights and not on biases. adamw_all: the DETRs' code."""
     weight_decay: float = 0.01
     """For the kinds of adamw only."""
     clip_norm: float = 1.0
@@ -163,11 +163,13 @@ class TrainConfig:
         if self.seed < 0:
             wrong.append(f"--seed must not be negative, got {self.seed}")
         names = [name for name, _ in self.test_sets()]
-        if repeated(names) or "val" in names:
+        if repeated(names) or not {"train", "val"}.isdisjoint(names):
             wrong.append(
-                f"--annotations-test needs different names, none of them val: got {', '.join(names)}; "
+                f"--annotations-test needs different names, none of them train or val: got {', '.join(names)}; "
                 "give them as NAME=PATH"
             )
+        if self.overwrite and self.output:
+            wrong += would_delete(self.output, self._inputs())
         return wrong
 
     def test_sets(self) -> list[tuple[str, Path]]:
@@ -200,6 +202,12 @@ class TrainConfig:
             if name != "output" and value is not None:
                 given.extend([value] if isinstance(value, Path) else value)
         return given
+
+
+def would_delete(output: Path, inputs: Iterable[Path]) -> list[str]:
+    """What --overwrite would delete before it is read, a line each."""
+    inside = [path for path in inputs if _absolute(output) in (_absolute(path), *_absolute(path).parents)]
+    return [f"--overwrite would delete {path}, which is read: choose another --output" for path in inside]
 
 
 def repeated(names: Sequence[str]) -> bool:

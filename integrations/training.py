@@ -16,6 +16,7 @@ from hero_plugin.integrations.claims import claimed
 from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, scores_table
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.engine import Trainer
+from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.initial_weights import start_from
@@ -53,7 +54,10 @@ def read(config: TrainConfig, screen: Screen) -> GroundingData:
     if config.annotations_val is not None:
         paths["val"] = config.annotations_val
     paths.update(config.test_sets())
-    return BASES[config.base].read(config, paths, screen)
+    data = BASES[config.base].read(config, paths, screen)
+    if "val" in data.sets and not any(record.moments for record in data.sets["val"]):
+        raise UserError(f"{config.annotations_val}: no query has a moment, so no checkpoint can be chosen by them")
+    return data
 
 
 def train(
@@ -86,7 +90,7 @@ def train(
         raise ConfigError(f"{config.model_name}: {error}") from error
     if config.init_base is not None:
         screen.say(start_from(task.model, config.init_base, base.own_parameters))
-    sets = {name: base.examples(config, data, name, bank, vocabulary) for name in data.sets}
+    sets = {name: base.examples(config, data, name, bank, vocabulary, learned=name == "train") for name in data.sets}
     items = sets.pop("train")
     screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
     if group.size > 1:

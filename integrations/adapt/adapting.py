@@ -67,8 +67,12 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
     stages = plan(config, settings, start.config().get("adapted", {}).get("past", []))
     new = {stage.name: _new_queries(stage, config, settings) for stage in stages}
     how = {"resume": config.resume, "overwrite": config.overwrite}
+    record = _record(stages[-1], config)
+    RunFolder.check(stages[-1].folder, record, **how)
+    # Read before the folder is claimed: what cannot be learned from must not cost the adaptation that is there.
+    BASES[settings.base].read(settings, {stage.name: stage.source for stage in stages})
     with ExitStack() as held:  # the last stage's folder holds the others'
-        last = claimed(stages[-1].folder, _record(stages[-1], config), held, **how)
+        last = claimed(stages[-1].folder, record, held, **how)
         _write_queries(config, settings, stages, new)
         torch.set_num_threads(stages[0].settings.threads or torch.get_num_threads())
         run = start
@@ -168,7 +172,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     except UserError as error:
         raise UserError(f"{before.path}: {error}") from error
     run.write_json(run.vocabulary_file, vocabulary.adapted_to(data.sentences("train")).to_json())
-    sets = {name: base.examples(settings, data, name, bank, vocabulary) for name in data.sets}
+    sets = {name: base.examples(settings, data, name, bank, vocabulary, learned=name in paths) for name in data.sets}
     new, old = sets.pop("train"), [sets.pop(name) for name in paths if name != "train"]
     loaded = LoadedRun(task, settings, vocabulary, sets, 1)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.settings import ConfigError
+from hero_plugin.integrations.train_config import would_delete
 
 HOW_TO_START = ("output", "resume", "overwrite", "device", "threads", "checkpoint_steps", "checkpoint_seconds")
 """Flags that are no settings of the adaptation itself."""
@@ -86,7 +87,10 @@ class AdaptConfig:
         given = [*self.features, self.words, self.query_features, self.durations]
         sets = (self.annotations, self.annotations_test, self.annotations_old)
         given += [path for each in sets for _, path in named(each)]
-        wrong += [f"{path}: no such file or folder" for path in given if path is not None and not path.exists()]
+        given = [path for path in given if path is not None]
+        wrong += [f"{path}: no such file or folder" for path in given if not path.exists()]
+        if self.overwrite and self.output:
+            wrong += would_delete(self.output, [*([self.run] if self.run else []), *given])
         if wrong:
             raise ConfigError("\n".join(wrong))
         alone = {

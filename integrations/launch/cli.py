@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.launch.describe import describe
 from hero_plugin.integrations.launch.repositories import Repository, config_in, recognise, unknown
 from hero_plugin.integrations.launch.script import Script, parse_command, run_script
-from hero_plugin.integrations.launch.shells import is_shell, run_shell
+from hero_plugin.integrations.launch.shells import WRAPPED, is_shell, run_shell
 from hero_plugin.integrations.launch.shims import Shim, present
 from hero_plugin.integrations.launch.wrapping import Wrapping
 from hero_plugin.integrations.safe_load import load_checkpoint_safely, supported
@@ -40,7 +41,8 @@ class LaunchConfig:
     without_hero: bool = False
     """Run the plain base by the same path."""
     dry_run: bool = False
-    """Say what would be run, and what is changed at run time; run nothing."""
+    """Say what would be run, and what is changed at run time; run nothing. (A shell script runs, to show what it
+    starts, with its Python scripts only described.)"""
     build: str | None = None
     """For any other repository: MODULE:FUNCTION of what builds its model, or its model and criterion."""
     paper: bool = False
@@ -57,7 +59,7 @@ def command(argv: Sequence[str]) -> int:
     folder = config.repo.expanduser().resolve()
     repository = recognise(folder) if config.build is None else unknown(folder, config.build)
     if is_shell(words):
-        return run_shell(folder, flags, words, config.dry_run)
+        return run_shell(folder, flags, words, dry_run=config.dry_run, plain=config.without_hero)
     script = parse_command(folder, words, repository.scripts)
     chosen, origin = choose(config, flags, repository, script)
     wrapping = None if chosen is None else Wrapping(chosen, freeze_base=config.freeze_base)
@@ -90,10 +92,34 @@ def choose(
             print(f"hero-plugin: {path} has HERO's weights, which a plain base cannot load", file=sys.stderr)
         return None, "--without-hero"
     if known is not None:
+        if config.paper:
+            _check_paper(known, flags, str(path))
         chosen = over(known, flags)
         return chosen, str(path) if chosen == known else f"{path} and the flags"
     chosen = over(HeroConfig.paper(), flags) if config.paper else config.hero
     return chosen, "the defaults" if chosen == HeroConfig() else "the flags"
+
+
+def _check_wrapped(wrapping: Wrapping, otherwise: str) -> None:
+    """Raise ``UserError`` where no model was built; of a shell script's, another script may build it."""
+    mark = os.environ.get(WRAPPED)
+    if wrapping.model is not None:
+        if mark:
+            Path(mark).touch()
+    elif mark:
+        print(f"hero-plugin: {otherwise}", file=sys.stderr)
+    else:
+        raise UserError(f"{otherwise}: HERO was not in this run")
+
+
+def _check_paper(known: HeroConfig, flags: Sequence[str], path: str) -> None:
+    """Raise ``UserError`` where a checkpoint's HERO is not the paper's that the flags ask for."""
+    asked, there = (each.architecture(dim=0, ranks=True) for each in (over(HeroConfig.paper(), flags), known))
+    told = [
+        f"{name} is {there.get(name)!r}, not {value!r}" for name, value in asked.items() if there.get(name) != value
+    ]
+    if told:
+        raise UserError(f"--paper: {path} was trained with another HERO: {', '.join(told)}; leave --paper out")
 
 
 def over(start: HeroConfig, flags: Sequence[str]) -> HeroConfig:
@@ -114,10 +140,8 @@ def run(repository: Repository, script: Script, wrapping: Wrapping | None, shims
     patches = [*repository.patches(wrapping), *(patch for shim in shims for patch in shim.patches)]
     try:
         run_script(script, patches)
-        if wrapping is not None and wrapping.model is None:
-            raise UserError(
-                f"{script.shown} built no model by {', '.join(repository.builders)}: HERO was not in this run"
-            )
+        if wrapping is not None:
+            _check_wrapped(wrapping, f"{script.shown} built no model by {', '.join(repository.builders)}")
     except SystemExit as stopped:
         if stopped.code is None or isinstance(stopped.code, int):
             return stopped.code or 0

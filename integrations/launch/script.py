@@ -30,11 +30,13 @@ class Script:
     arguments: tuple[str, ...]
     as_module: bool = False
     """Started by ``-m``: the repository, not the script's folder, comes first on the path."""
+    folder: Path | None = None
+    """Where it runs; None: the repository's top."""
 
     @property
     def shown(self) -> str:
-        """The path as it is written from the repository's top."""
-        return os.path.relpath(self.path, self.repository)
+        """The path as it is written from where it runs."""
+        return os.path.relpath(self.path, self.folder or self.repository)
 
 
 def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] = ()) -> Script:
@@ -53,14 +55,18 @@ def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] =
     if not words:
         example = f", such as: -- python {known[0]} ..." if known else ""
         raise UserError(f"nothing to run: put the repository's own command line after --{example}")
+    folder = None
     if words[0] == "-m" and len(words) > 1:
         path, as_module, rest = repository.joinpath(*words[1].split(".")).with_suffix(".py"), True, words[2:]
     else:
         path, as_module, rest = repository / words[0], False, words[1:]
+        here = Path.cwd() / words[0]  # of a shell script that went into a folder of the repository
+        if not path.is_file() and here.is_file() and repository in here.resolve().parents:
+            path, folder = here, Path.cwd()
     if path.suffix != ".py" or not path.is_file():
         there_are = f"; there are {', '.join(known)}" if known else ""
         raise UserError(f"{repository} has no Python script {words[as_module]!r}{there_are}")
-    return Script(repository, path.resolve(), tuple(rest), as_module)
+    return Script(repository, path.resolve(), tuple(rest), as_module, folder)
 
 
 def run_script(script: Script, patches: Sequence[Patch] = ()) -> None:
@@ -81,7 +87,7 @@ def run_script(script: Script, patches: Sequence[Patch] = ()) -> None:
 def in_place(script: Script) -> Iterator[None]:
     """The process as ``python SCRIPT`` would find it, the repository importable; everything is put back after."""
     before = (os.getcwd(), sys.argv, list(sys.path), sys.dont_write_bytecode, sys.modules.get("__main__"))
-    os.chdir(script.repository)
+    os.chdir(script.folder or script.repository)
     sys.argv = [str(script.path) if script.as_module else script.shown, *script.arguments]
     first = [] if script.as_module else [str(script.path.parent)]
     # The repositories' shell scripts set PYTHONPATH to their top.

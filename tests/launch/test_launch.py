@@ -247,3 +247,34 @@ def test_ctrl_c_stops_it_and_its_checkpoint_resumes(repository):
     if supported():
         saved = load_checkpoint_safely(repository / "results/model.ckpt")
         assert all(torch.isfinite(value).all() for value in saved["model"].values())
+
+
+def shell(repository, *lines):
+    (repository / "mine.sh").write_text("\n".join(["set -e", *lines]) + "\n")
+    return launch(repository, "--num-heads", "4", command=["bash", "mine.sh"])
+
+
+def test_a_shell_script_may_prepare_first_and_run_from_a_folder(repository):
+    (repository / "prepare.py").write_text("print('prepared')\n")
+    done = shell(repository, "python prepare.py", "cd moment_detr", "python train.py --steps 1")
+    assert done.returncode == 0, done.stderr
+    assert "prepared" in done.stdout and "loss_relevance" in done.stdout
+    assert "prepare.py built no model" in done.stderr and "HERO around MomentDETR" in done.stderr
+
+
+def test_a_shell_script_in_which_hero_was_not_is_told(repository):
+    (repository / "prepare.py").write_text("print('prepared')\n")
+    done = shell(repository, "python prepare.py", "python -c 'print(1)'", "echo 2 | python -")
+    assert done.returncode == 2 and "HERO was not in this run" in done.stderr
+    assert (
+        shell(repository, "python -W ignore moment_detr/train.py --steps 1").returncode == 2
+    )  # never plain in silence
+
+
+@needs_torch_2_4
+def test_the_paper_and_a_checkpoint_of_another_hero_contradict(repository, capfd):
+    assert here(repository, "--num-heads", "4", command=["moment_detr/train.py"]) == 0
+    command = ["moment_detr/train.py", "--resume", "results/model.ckpt"]
+    assert here(repository, "--paper", "--num-heads", "4", command=command) == 2
+    said = capfd.readouterr().err
+    assert "model.ckpt was trained with another HERO" in said and "gate is 'residual'" in said

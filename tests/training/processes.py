@@ -112,7 +112,7 @@ def built(settings: dict[str, object], folder: Path) -> tuple[Any, list[Any]]:
     with torch.no_grad():  # away from the identity, or the levels and the masked words would hardly count
         for parameter in task.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
-    return task, base.examples(config, data, "train", bank, vocabulary)
+    return task, base.examples(config, data, "train", bank, vocabulary, learned=True)
 
 
 def gradients(task: Any, chosen: list[Any], step: int, group: Group) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from hero_plugin.integrations.adapt.distillation import Distillation
 from hero_plugin.integrations.adapt.drawing import draw, mixed
 from hero_plugin.integrations.adapt.interpolation import interpolated
 from hero_plugin.integrations.adapt.measures import Matrix, markdown
-from hero_plugin.integrations.annotations import read_annotations
+from hero_plugin.integrations.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import COLUMNS, Screen
@@ -31,6 +31,7 @@ from hero_plugin.integrations.evaluate import EvalConfig
 from hero_plugin.integrations.evaluate import main as evaluate
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.locks import only_one_in
+from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.settings import ConfigError
 from hero_plugin.integrations.training import main as train
@@ -162,6 +163,22 @@ def test_a_resumed_adaptation_keeps_its_settings(start, adapted, runs):
     plain = config_from(adapted.config(), "test")
     with pytest.raises(RunFolderError, match="continue it with hero-plugin adapt"):
         RunFolder.create(adapted.path, plain.to_json(), resume=True, overwrite=False)
+
+
+def test_an_adaptation_that_cannot_start_deletes_nothing(start, adapted, runs, tmp_path):
+    kept = tmp_path / "kept"
+    shutil.copytree(adapted.path, kept)
+    config = replace(adapt_config(start, runs, kept), overwrite=True)
+    with pytest.raises(ConfigError, match=r"--overwrite would delete .*, which is read"):
+        main(replace(config, run=kept), QUIET)
+    records = [
+        replace(record, video_id=f"nowhere {record.video_id}")
+        for record in read_annotations(runs.files.root / "unseen.json")
+    ]
+    write_annotations(records, tmp_path / "elsewhere.json", format="captions")
+    with pytest.raises(DataError, match="nowhere"):
+        main(replace(config, annotations=(f"new={tmp_path / 'elsewhere.json'}",)), QUIET)
+    assert RunFolder(kept).finished and RunFolder(kept).best.is_file()
 
 
 def test_several_vocabularies_one_after_the_other_and_once_more(start, runs, tmp_path):

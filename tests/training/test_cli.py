@@ -178,6 +178,8 @@ def test_paper_is_the_literal_paper_and_ablations_go_on_from_there(tmp_path):
     file = tmp_path / "settings.json"
     file.write_text('{"paper": true, "hero": {"cmtr": false}}')
     assert flags("--config", str(file)).hero == HeroConfig.paper(cmtr=False)
+    file.write_text('{"hero": {"levels": 2}}')
+    assert flags("--config", str(file), "--paper").hero == HeroConfig.paper(levels=2)
 
 
 def test_resuming_starts_from_the_settings_of_the_run(runs):

@@ -16,7 +16,7 @@ import torch
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.detr_batches import DetrCollate, endpoints, make_detr_examples
 from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
-from hero_plugin.integrations.detr_labels import make_labels, span_labels
+from hero_plugin.integrations.detr_labels import make_labels, seen_moments, span_labels
 from hero_plugin.integrations.feature_bank import FeatureBank
 from hero_plugin.integrations.features import open_features
 from hero_plugin.integrations.query_features import QueryFiles
@@ -200,3 +200,40 @@ def test_a_clips_endpoints_are_shares_of_its_own_video():
     ends = endpoints(mask.sum(1), mask)
     np.testing.assert_allclose(ends[0], [[0, 0.5], [0.5, 1], [0, 0], [0, 0]])
     np.testing.assert_allclose(ends[1, :, 0], [0, 0.25, 0.5, 0.75])
+
+
+def cut(duration=300.0, moments=((100.0, 120.0),), saliency=()):
+    return Record("q", "v", "a dog", moments, duration, saliency=saliency)
+
+
+def test_a_video_that_was_cut_is_labelled_as_far_as_it_is_seen():
+    whole = make_labels(cut(), 150, 2.0)
+    seen = make_labels(cut(), 75, 2.0)  # 150 s of 300
+    np.testing.assert_allclose(whole.spans, [[110 / 300, 20 / 300]], rtol=1e-6)
+    np.testing.assert_allclose(seen.spans, [[110 / 150, 20 / 150]], rtol=1e-6)
+    over = make_labels(cut(moments=((140.0, 160.0), (200.0, 210.0))), 75, 2.0)
+    np.testing.assert_allclose(over.spans, [[145 / 150, 10 / 150]], rtol=1e-6)
+    assert np.flatnonzero(over.relevant).tolist() == [70, 71, 72, 73, 74]
+
+
+@pytest.mark.parametrize("duration", [150.0, 151.9, 149.0])
+def test_a_video_that_ends_with_its_last_clip_is_not_cut(duration):
+    moments = ((100.0, 149.0),)
+    assert seen_moments(cut(duration, moments), 75, 2.0) == moments
+
+
+@pytest.mark.parametrize(
+    ("clips", "clip_length", "scored_length", "expected"),
+    [
+        (75, 2.0, 2.0, [50, 51, 52, 53, 54]),  # 100 to 110 s of 150
+        (150, 1.0, 2.0, [*range(100, 110)]),
+        (150, 1.0, 1.0, [50, 51, 52, 53, 54]),
+        (32, 0.0, 2.0, [21, 22, 23]),  # clips of 4.6875 s: the middles of 98.4 to 112.5
+        (75, 0.0, 2.0, [50, 51, 52, 53, 54]),
+    ],
+)
+def test_scores_are_of_seconds_and_not_of_places(clips, clip_length, scored_length, expected):
+    saliency = tuple((place, (2, 3, 4)) for place in range(50, 55))
+    made = make_labels(cut(150.0, ((100.0, 110.0),), saliency), clips, clip_length, scored_length)
+    assert np.flatnonzero(made.scores).tolist() == np.flatnonzero(made.relevant).tolist() == expected
+    assert set(made.scores[expected]) == {9.0} and made.hard_positive in expected

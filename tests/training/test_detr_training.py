@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 from argparse import ArgumentParser
+from dataclasses import replace
+from functools import partial
 from types import ModuleType, SimpleNamespace
 from unittest import mock
 
@@ -23,6 +25,7 @@ from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import EvalConfig
 from hero_plugin.integrations.evaluate import main as evaluate
+from hero_plugin.integrations.grounding import ground
 from hero_plugin.integrations.optimizers import build_optimizer
 from hero_plugin.integrations.precision import autocast
 from hero_plugin.integrations.problems import DataError
@@ -78,7 +81,7 @@ def built(runs):
         vocabulary = BASES[base].vocabulary(config, data)
         torch.manual_seed(0)
         task = BASES[base].task(config, data, bank, vocabulary, torch.device("cpu"))
-        return config, task, BASES[base].examples(config, data, "train", bank, vocabulary)
+        return config, task, BASES[base].examples(config, data, "train", bank, vocabulary, learned=True)
 
     return build
 
@@ -342,3 +345,37 @@ def test_the_step_schedule_and_the_optimizer_are_upstreams():
         optimizer.step()
         scheduler.step()
     assert [step_decay(step, 100, 4) for step in (0, 2, 4, 99)] == [0.0, 0.5, 1.0, 1.0]
+
+
+@torch.no_grad()
+def test_moments_of_a_cut_video_are_shares_of_what_was_seen(built):
+    _, task, examples = built("moment_detr", clip_length=2.0)
+    batch = task.collate(examples[:3])
+    seen = batch["clips"] * 2.0
+    predicted = {}
+    for name, durations in {"whole": seen + 1.0, "twice": seen * 2}.items():
+        predicted[name] = task.predict(task.model.eval(), {**batch, "durations": durations}).moments
+    assert (predicted["twice"] <= seen[:, None, None]).all()
+    expected = predicted["whole"] * (seen / (seen + 1.0))[:, None, None]
+    assert (predicted["twice"] - expected).abs().max() <= 2.0  # both in whole clips
+
+
+def test_saliency_that_is_not_qvhighlights_has_the_usual_figures(built):
+    _, task, examples = built("moment_detr")
+    items = examples[:4]
+    grounded = ground(task, items, clips=True)
+    usual = set(task.scores(items, grounded))
+    for saliency, official in (((0, (4, 4, 4)), True), ((10**6, (4, 4, 4)), False), ((0, (4,)), False)):
+        labelled = [replace(item, record=replace(item.record, saliency=(saliency,))) for item in items]
+        assert (set(task.scores(labelled, grounded)) > usual) is official
+
+
+def test_queries_about_what_is_cut_off_are_not_learned(runs):
+    settings = detr_settings(runs.files, "moment_detr", output="unused", clip_length=0.01)
+    config = config_from(settings, "test").checked()
+    data = BASES["moment_detr"].read(config, {"train": config.annotations_train})
+    bank, vocabulary = data.bank("auto", 1.0, QUIET), BASES["moment_detr"].vocabulary(config, data)
+    examples = partial(BASES["moment_detr"].examples, config, data, "train", bank, vocabulary)
+    assert len(examples()) == len(data.sets["train"])
+    with pytest.warns(UserWarning, match="are about what --max-clips cuts off"):
+        assert len(examples(learned=True)) < len(data.sets["train"])

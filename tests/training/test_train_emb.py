@@ -13,6 +13,8 @@ import torch
 
 from hero_plugin import HeroConfig, HeroModel
 from hero_plugin.adapters.emb import EMB, elastic_threshold
+from hero_plugin.integrations.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.bases import BASES
 from hero_plugin.integrations.batches import EmbCollate
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen
@@ -23,6 +25,7 @@ from hero_plugin.integrations.engine import Recipe, Trainer
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.locks import only_one_in
+from hero_plugin.integrations.optimizers import build_optimizer
 from hero_plugin.integrations.precision import autocast
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
@@ -43,7 +46,7 @@ def built(runs):
         torch.manual_seed(0)
         config = runs.config(output="unused", **changes)
         task = build_task(config, bank, vocabulary.table(data.vectors), torch.device("cpu"))
-        return task, data.examples("train", bank, vocabulary, 128)
+        return task, data.examples("train", bank, vocabulary, 128, every_moment=True)
 
     return build
 
@@ -282,3 +285,49 @@ def test_two_trainings_do_not_share_a_folder(runs, tmp_path, how):
             main(config, Screen(quiet=True))
         assert not any((tmp_path / "run").iterdir())
     assert main(config, Screen(quiet=True)).finished
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_test_set_takes_no_other_sets_place(runs, tmp_path, name):
+    config = runs.config(output=str(tmp_path / "run"), annotations_test=[f"{name}={runs.files.root / 'seen.json'}"])
+    with pytest.raises(ConfigError, match="none of them train or val"):
+        main(config, Screen(quiet=True))
+
+
+def test_a_val_set_that_nothing_can_be_chosen_by_is_told(runs, tmp_path):
+    records = [replace(record, moments=()) for record in read_annotations(runs.files.root / "val.json")]
+    write_annotations(records, tmp_path / "val.jsonl", format="qvhighlights")
+    config = runs.config(output=str(tmp_path / "run"), annotations_val=str(tmp_path / "val.jsonl"))
+    with pytest.raises(UserError, match=r"val\.jsonl: no query has a moment"):
+        main(config, Screen(quiet=True))
+
+
+@pytest.mark.parametrize("flag", ["init_base", "compare", "annotations_val"])
+def test_what_is_read_is_not_deleted_first(runs, tmp_path, flag):
+    kept = tmp_path / "run"
+    shutil.copytree(runs.base.path, kept)
+    shutil.copy(runs.files.root / "val.json", kept)
+    paths = {"init_base": kept / "best.pt", "compare": kept, "annotations_val": kept / "val.json"}
+    config = runs.config(output=str(kept), **{flag: str(paths[flag])})
+    with pytest.raises(ConfigError, match=r"--overwrite would delete .*, which is read: choose another --output"):
+        main(replace(config, overwrite=True), Screen(quiet=True))
+    assert (kept / "best.pt").is_file()
+
+
+def test_only_what_is_learned_has_an_example_for_each_moment(runs):
+    config = runs.config(output="unused").checked()
+    data = BASES["emb"].read(config, {"train": config.annotations_train})
+    first = data.sets["train"][0]
+    data.sets["train"] = [replace(first, moments=(first.moments[0], (0.0, first.duration)))]
+    bank, vocabulary = data.bank("auto", 1.0, Screen(quiet=True)), BASES["emb"].vocabulary(config, data)
+    asked = (config, data, "train", bank, vocabulary)
+    assert len(BASES["emb"].examples(*asked)) == 1 and len(BASES["emb"].examples(*asked, learned=True)) == 2
+
+
+def test_adamw_decays_weights_alone_in_the_plugin(built):
+    task, _ = built()
+    optimizer = build_optimizer(task.model, "adamw", 1e-3, 0.01)
+    decayed = {id(parameter) for parameter in optimizer.param_groups[0]["params"]}
+    names = {name for name, parameter in task.model.named_parameters() if id(parameter) in decayed}
+    ours = {name for name in names if name.startswith("hero.")}
+    assert ours and not any(word in name for name in ours for word in ("norm", "bias", "strength", "mask_token"))
