@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +57,15 @@ def make_labels(record: Record, clips: int, clip_length: float, scored_length: f
     return _from_moments(moments, clips, length, spans)
 
 
+def is_cut(duration: Any, clips: Any, clip_length: float) -> Any:
+    """Whether a video lasts a clip or more beyond ``clips`` clips of ``clip_length`` seconds; of numbers or tensors."""
+    return duration - clips * clip_length >= clip_length
+
+
 def seen_moments(record: Record, clips: int, clip_length: float) -> Sequence[tuple[float, float]]:
     """The moments, or what is left of them where the video was cut after so many clips of ``clip_length`` seconds."""
     covered = clips * clip_length
-    if not clip_length or record.duration - covered < clip_length:
+    if not clip_length or not is_cut(record.duration, clips, clip_length):
         return record.moments
     return [(start, min(end, covered)) for start, end in record.moments if start < covered]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hero_plugin.adapters.detr.spans import span_cxw_to_xx
 from hero_plugin.integrations.detr_batches import DetrCollate, DetrExample
 from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
+from hero_plugin.integrations.detr_labels import is_cut
 from hero_plugin.integrations.gauges import level_gauges
 from hero_plugin.integrations.grounding import Grounded, score
 from hero_plugin.integrations.submissions import annotation_row, has_official_labels, submission_line
@@ -70,7 +71,7 @@ class DetrTask:
         if not self.clip_length:
             return durations
         covered = (clips * self.clip_length).to(durations.dtype)
-        return torch.where(durations - covered >= self.clip_length, covered, durations)
+        return torch.where(is_cut(durations, clips, self.clip_length), covered, durations)
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """The saliency."""

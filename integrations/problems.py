@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["DataError", "Problem", "Problems"]
+__all__ = ["DataError", "Problem", "Problems", "not_utf8"]
 
 _SHOWN = 20  # lines of a message that a person still reads; the exception carries every problem
 
@@ -71,3 +71,8 @@ class Problems:
 
     def __iter__(self) -> Iterator[Problem]:
         return iter(self._found)
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What is wrong with a text that cannot be decoded."""
+    return f"not UTF-8 text ({error.reason} at byte {error.start})"

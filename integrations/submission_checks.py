@@ -14,7 +14,7 @@ from typing import Any
 from hero_plugin.highlights import ANNOTATORS, CLIP_LENGTH, clip_scores
 from hero_plugin.integrations.annotations.qvhighlights import qid
 from hero_plugin.integrations.lines import numbered_bytes
-from hero_plugin.integrations.problems import Problems
+from hero_plugin.integrations.problems import Problems, not_utf8
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.submissions import SALIENCY, WINDOWS, annotation_row
 from hero_plugin.retrieval import RANKED
@@ -89,7 +89,7 @@ def _parsed(path: Path, problems: Problems) -> list[Numbered]:
         try:
             row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
-            problems.add(where, f"not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8")
+            problems.add(where, not_utf8(error), "save it as UTF-8")
             continue
         except json.JSONDecodeError as error:
             problems.add(where, f"not JSON ({error.msg} at column {error.colno})", "write one JSON object a line")

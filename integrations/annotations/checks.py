@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hero_plugin.integrations.lines import Progress, numbered_bytes
-from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.problems import DataError, Problem, not_utf8
 from hero_plugin.integrations.records import Record, clean_sentence
 
 __all__ = ["Checks", "OnBroken", "OnOutside", "Progress", "ReadReport", "as_number", "numbered_lines"]
@@ -155,7 +155,7 @@ def numbered_lines(path: Path, checks: Checks, progress: Progress | None = None)
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
         except UnicodeDecodeError as error:
-            checks.problem(f":{number}", f"not UTF-8 text ({error.reason} at byte {error.start})", "save it as UTF-8")
+            checks.problem(f":{number}", not_utf8(error), "save it as UTF-8")
             continue
         if line.strip():
             yield number, line

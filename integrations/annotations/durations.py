@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.annotations.checks import as_number
-from hero_plugin.integrations.problems import DataError, Problem, Problems
+from hero_plugin.integrations.problems import DataError, Problem, Problems, not_utf8
 
 __all__ = ["HOW_TO_GIVE_DURATIONS", "Durations", "load_durations"]
 
@@ -75,7 +75,7 @@ def _text(path: Path, newline: str | None) -> str:
         with open(path, newline=newline, encoding="utf-8-sig") as stream:
             return stream.read()
     except UnicodeDecodeError as error:
-        what = f"not UTF-8 text ({error.reason} at byte {error.start})"
+        what = not_utf8(error)
         raise DataError([Problem(str(path), what, "save it as UTF-8")]) from error
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from hero_plugin.integrations.annotations.by_video import load_by_video
 from hero_plugin.integrations.annotations.checks import Checks
 from hero_plugin.integrations.lines import Progress
-from hero_plugin.integrations.problems import DataError, Problem
+from hero_plugin.integrations.problems import DataError, Problem, not_utf8
 from hero_plugin.integrations.records import Record, clean_sentence
 
 VIDEO_KEYS = ("vid", "video", "video_id")
@@ -180,7 +180,7 @@ class LineQueries:
             try:
                 text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip("\r\n")
             except UnicodeDecodeError as error:
-                what = f"not UTF-8 text ({error.reason} at byte {error.start})"
+                what = not_utf8(error)
                 found.append(Asked(where, str(line - 1), wrong=what))
                 continue
             if text.strip():

@@ -72,23 +72,25 @@ def _evaluation(each: FurtherSet, checkpoint: str) -> EvalConfig:
 
 
 def _known(job: Job, each: FurtherSet, checkpoint: str) -> dict[str, float] | None:
-    """What the run's file says, unless the checkpoint or the annotations have changed since."""
+    """What the run's file says, unless the run was trained again or the annotations have changed since."""
     kept = _read(job).get(each.name, {}).get(checkpoint)
-    return kept["scores"] if kept and kept["made_from"] == _made_from(job, each, checkpoint) else None
+    return kept["scores"] if kept and kept["made_from"] == _made_from(job, each) else None
 
 
 def _keep(job: Job, each: FurtherSet, checkpoint: str, scores: dict[str, float]) -> None:
     kept = _read(job)
-    made_from = _made_from(job, each, checkpoint)
+    made_from = _made_from(job, each)
     kept.setdefault(each.name, {})[checkpoint] = {"made_from": made_from, "scores": scores}
     write_text(_file(job), json.dumps(kept, indent=2) + "\n")
 
 
-def _made_from(job: Job, each: FurtherSet, checkpoint: str) -> dict[str, Any]:
-    """What scores hang on: weights and annotations by their contents, features and vectors, often large, by name."""
-    weights = job.run.best if checkpoint == "best" else job.run.last
+def _made_from(job: Job, each: FurtherSet) -> dict[str, Any]:
+    """What scores hang on: the training and the annotations by contents, features and vectors, often large, by name.
+
+    The training by its own results, which are small and stay where checkpoints have been deleted.
+    """
     given = {name: json.loads(json.dumps(value, default=str)) for name, value in each.sources().items() if value}
-    return {"weights": _checksum(weights), "annotations": _checksum(each.annotations), **given}
+    return {"training": _checksum(job.run.results_file), "annotations": _checksum(each.annotations), **given}
 
 
 def _checksum(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.problems import not_utf8
 from hero_plugin.integrations.records import REWORDED, Record
 
 __all__ = ["ERRORS", "LABELS", "draw_sample", "read_labels", "wilson_interval", "write_sample"]
@@ -48,7 +49,7 @@ def read_labels(path: Path) -> Counter[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
+        raise UserError(f"{path}: {not_utf8(error)}: save it as UTF-8") from error
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("#") or line == _HEAD or not line.strip():
             continue

@@ -179,3 +179,13 @@ def test_a_sweep_draws_its_table(sweep, tmp_path):
     assert main(SweepConfig(sweep({})), QUIET) == 0
     drawn = sorted(path.name for path in (tmp_path / "runs/figures").iterdir())
     assert drawn == ["R1_0.3.png", "R1_0.5.png", "R1_0.7.png", "mIoU.png"]
+
+
+def test_scores_outlive_the_checkpoints_that_they_are_of(sweep, runs, tmp_path):
+    file = sweep({"good": str(runs.files.root / "unseen.json")})
+    assert main(SweepConfig(file, figures=False), QUIET) == 0
+    before = table(file)["good"]
+    for checkpoint in (tmp_path / "runs").glob("*/*.pt"):
+        checkpoint.unlink()
+    assert main(SweepConfig(file, figures=False), QUIET) == 0
+    assert table(file)["good"] == before
