@@ -106,13 +106,18 @@ class EmbCollate:
     def __init__(self, bank: FeatureBank) -> None:
         self.bank = bank
 
+    @property
+    def elsewhere(self) -> bool:
+        return self.bank.resident is None
+
     def clips(self, item: Example) -> int:
         return self.bank.clips(item.video)
 
     def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
         rows = list(range(len(items)) if rows is None else rows)
         clips = [self.clips(item) for item in items]
-        video, v_mask = self.bank.batch([items[row].video for row in rows], max(clips))
+        videos = [items[row].video for row in rows]
+        v_mask = self.bank.mask(videos, max(clips))
         words = np.array([len(item.word_ids) for item in items])
         q_mask = np.arange(words.max()) < words[:, None]
         word_ids = np.full(q_mask.shape, PAD, np.int64)
@@ -120,7 +125,7 @@ class EmbCollate:
         return {
             "word_ids": torch.from_numpy(word_ids[rows]),
             "q_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
-            "video": torch.from_numpy(video),
+            "video": self.bank.tensor(videos, v_mask),
             "v_mask": torch.from_numpy(v_mask.astype(np.float32)),
             "clips": torch.tensor(clips),
             "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),

@@ -68,19 +68,24 @@ class DetrCollate:
     def __init__(self, bank: FeatureBank, queries: Queries) -> None:
         self.bank, self.queries = bank, queries
 
+    @property
+    def elsewhere(self) -> bool:
+        return self.bank.resident is None
+
     def clips(self, item: DetrExample) -> int:
         return self.bank.clips(item.video)
 
     def __call__(self, items: Sequence[DetrExample], rows: Sequence[int] | None = None) -> Batch:
         rows = list(range(len(items)) if rows is None else rows)
         clips = [self.clips(item) for item in items]
-        video, v_mask = self.bank.batch([items[row].video for row in rows], max(clips))
+        videos = [items[row].video for row in rows]
+        v_mask = self.bank.mask(videos, max(clips))
         words, q_mask = self.queries.batch([item.record for item in items])
         labels = [item.labels for item in items]
         return {
             "src_txt": torch.from_numpy(words[rows]),
             "src_txt_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
-            "src_vid": torch.from_numpy(np.concatenate([video, endpoints(v_mask.sum(1), v_mask)], axis=-1)),
+            "src_vid": self.bank.tensor(videos, v_mask, endpoints(v_mask.sum(1), v_mask)),
             "src_vid_mask": torch.from_numpy(v_mask.astype(np.float32)),
             "clips": torch.tensor(clips),
             "words": torch.from_numpy(q_mask.sum(1)),

@@ -190,7 +190,7 @@ class Reader:
 
 NOT_READ_BY = (
     *("seed", "hero", "base_only", "paper", "init_base", "freeze_base"),
-    *("compare", "output", "epochs", "threads"),
+    *("compare", "output", "epochs", "threads", "features_on"),
 )
 """Settings in which runs may differ and still read the same data."""
 
@@ -289,6 +289,7 @@ def load_run(
         raise UserError(f"{run.path}: a run of {settings.title} cannot read the queries of this base")
     state = load_checkpoint(run.best if checkpoint == "best" else run.last)
     bank = bank or data.bank(settings.storage, settings.memory, screen)
+    bank.settle(torch.device(device), settings.features_on)
     known = Vocabulary.from_json(run.vocabulary())
     try:
         task, vocabulary = base.trained(settings, data, bank, known, state["model"], torch.device(device))

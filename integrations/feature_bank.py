@@ -1,4 +1,4 @@
-"""All videos' features in one array, so that making a batch is a single copy."""
+"""All videos' features in one array, so that making a batch is a single copy, or a lookup on the GPU."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from hero_plugin.integrations.features import FeatureStore
+from hero_plugin.integrations.resident import Place, ResidentBatch, ResidentFeatures, fits
 
 Storage = Literal["auto", "float32", "float16", "disk"]
 
@@ -18,6 +21,9 @@ class FeatureBank:
     storage: ``auto`` keeps float32 where it fits into ``gigabytes``, else float16, else reads from disk.
         float16 halves the memory and rounds each number to about three digits.
     """
+
+    resident: ResidentFeatures | None = None
+    """The features, where :meth:`settle` has moved them to a device."""
 
     def __init__(
         self,
@@ -54,17 +60,47 @@ class FeatureBank:
     def clips(self, row: int) -> int:
         return self.lengths[row]
 
-    def batch(self, rows: Sequence[int], clips: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Features (B, T, dim) float32 with zeros for padding, and mask (B, T) bool, of videos by row.
+    def settle(self, device: torch.device, place: Place = "auto") -> None:
+        """Decide where the features wait: ``device`` is where the model is, ``host`` this machine's memory.
 
-        clips: pad to at least so many.
+        ``auto`` is the device for a GPU with plenty of room for them. What stays on disk stays there. Whatever it is,
+        batches hold the same numbers.
         """
+        if self.resident is not None:
+            self.resident = self.resident.on(device)
+        elif self._flat is not None and (place == "device" or (place == "auto" and fits(self._flat.nbytes, device))):
+            self.resident, self._flat = ResidentFeatures.of(self._flat, self.offsets[:-1], device), None
+
+    @property
+    def description(self) -> str:
+        where = "" if self.resident is None else f" on {self.resident.clips.device}"
+        return f"{self.storage} features{where}"
+
+    def mask(self, rows: Sequence[int], clips: int = 0) -> np.ndarray:
+        """(B, T) bool: which clips are real, of videos by row, T being the longest or ``clips``."""
         lengths = np.array([self.lengths[row] for row in rows])
-        mask = np.arange(max(clips, lengths.max())) < lengths[:, None]
+        return np.arange(max(clips, lengths.max())) < lengths[:, None]
+
+    def batch(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Features (B, T, dim) float32 with zeros for padding, and mask (B, T) bool, of videos by row."""
+        mask = self.mask(rows)
+        return self._array(rows, mask), mask
+
+    def tensor(self, rows: Sequence[int], mask: np.ndarray, beside: np.ndarray | None = None) -> Tensor | ResidentBatch:
+        """Features (B, T, dim) float32 of videos by row, zeros where ``mask`` is; or, on a device, what becomes them.
+
+        beside: (B, T, any width) float32, comes after each clip's features.
+        """
+        if self.resident is not None:
+            return ResidentBatch.of(self.resident, rows, mask, beside)
+        features = self._array(rows, mask)
+        return torch.from_numpy(features if beside is None else np.concatenate([features, beside], axis=-1))
+
+    def _array(self, rows: Sequence[int], mask: np.ndarray) -> np.ndarray:
         features = np.zeros((*mask.shape, self.dim), np.float32)
         for index, row in enumerate(rows):
-            features[index, : lengths[index]] = self._one(row)
-        return features, mask
+            features[index, : self.lengths[row]] = self._one(row)
+        return features
 
     def _one(self, row: int) -> np.ndarray:
         if self._flat is None:

@@ -51,7 +51,7 @@ def batches(
         items,  # type: ignore[arg-type]  # a sequence is all that DataLoader asks of a dataset
         batch_sampler=indices,
         collate_fn=collate if rank is None else ShareOf(collate, rank, neighbours),
-        num_workers=workers,
+        num_workers=workers if collate.elsewhere else 0,
         worker_init_fn=_out_of_reach,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),

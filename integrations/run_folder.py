@@ -27,7 +27,9 @@ import torch
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import atomic_write, remove_leftovers
 
-FREE_TO_CHANGE = frozenset({"device", "workers", "checkpoint_steps", "checkpoint_seconds", "compare", "figure_queries"})
+FREE_TO_CHANGE = frozenset(
+    {"device", "features_on", "workers", "checkpoint_steps", "checkpoint_seconds", "compare", "figure_queries"}
+)
 """Settings that a resumed run may change, because its weights do not depend on them."""
 
 

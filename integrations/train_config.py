@@ -15,6 +15,7 @@ from hero_plugin.integrations.engine import Recipe
 from hero_plugin.integrations.feature_bank import Storage
 from hero_plugin.integrations.optimizers import OptimizerName
 from hero_plugin.integrations.precision import Amp
+from hero_plugin.integrations.resident import Place
 from hero_plugin.integrations.schedules import Schedule
 from hero_plugin.integrations.settings import ConfigError
 
@@ -94,11 +95,13 @@ class TrainConfig:
     threads: int = 0
     """CPU threads of each process; 0 leaves torch's choice. Bits depend on it, so a resumed run keeps it."""
     workers: int = 0
-    """Processes that make batches; worth it only where features stay on disk."""
+    """Processes that make batches ahead: where features stay on disk, or off the GPU."""
     storage: Storage = "auto"
     """Features in memory as float32 or float16, or read from disk each time; auto takes what fits."""
     memory: float = 4.0
     """Gigabytes that auto may fill with features."""
+    features_on: Place = "auto"
+    """device: features wait on the GPU, host: in this machine's memory; auto: there where they are few for it."""
     eval_batch_size: int = 64
     """Queries scored at once, by each process."""
     eval_every: int = 1

@@ -37,13 +37,19 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
     """
     config, rank = config.checked(), Rank.of_this_process()
     screen = screen or Screen(quiet=not rank.leads)
-    with ExitStack() as held, joined(rank, _set_up(config, rank)) as group:
+    device = _set_up(config, rank)
+    with ExitStack() as held, joined(rank, device) as group:
         settings, how = config.to_json(), {"resume": config.resume, "overwrite": config.overwrite}
         # Asked before any file is read: a typo in --output must not cost minutes. And claimed after: a start that
         # fails on its data has neither deleted a run nor begun one.
         group.from_leader(lambda: RunFolder.check(config.output, settings, **how))
         data = read(config, screen)
         bank = data.bank(config.storage, config.memory, screen)
+        if config.features_on == "device" and bank.storage == "disk":
+            raise UserError(
+                "--features-on device: the features stay on disk; raise --memory, or give --storage float16"
+            )
+        bank.settle(device, config.features_on)
         run = group.from_leader(lambda: claimed(config.output, settings, held, **how))
         return train(config, data, run, screen, bank=bank, group=group)
 
@@ -82,6 +88,7 @@ def train(
     device = _set_up(config, group.rank)
     started = time.monotonic()
     bank = bank or data.bank(config.storage, config.memory, screen)
+    bank.settle(device, config.features_on)
     vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
     seed_everything(config.seed)
     try:
@@ -165,7 +172,7 @@ def describe(
     learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return (
         f"{what}: {learned / 1e6:.2f} M parameters on {device}; {items} training examples, "
-        f"{len(bank.videos)} videos ({bank.storage} features), {len(vocabulary)} words"
+        f"{len(bank.videos)} videos ({bank.description}), {len(vocabulary)} words"
     )
 
 

@@ -166,6 +166,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     paths.update({f"rehearsal {place}": path for place, path in enumerate(stage.rehearsal, 1)})
     data = base.read(settings, {**paths, **dict(settings.test_sets())}, screen)
     bank = data.bank(settings.storage, settings.memory, screen)
+    bank.settle(device, settings.features_on)
     known, state = Vocabulary.from_json(before.vocabulary()), load_checkpoint(before.best)
     try:
         task, vocabulary = base.trained(settings, data, bank, known, state["model"], device)

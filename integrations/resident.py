@@ -1,0 +1,80 @@
+"""Clip features that wait on the GPU: a batch's are gathered there, and none are copied to it in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Place = Literal["auto", "device", "host"]
+
+SHARE = 0.25
+"""Of the memory that a GPU has free before training: what is more than that is left to the training."""
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether so many bytes of features are few for a GPU. On a CPU they are where they belong already."""
+    return device.type == "cuda" and size <= SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+@dataclass(frozen=True)
+class ResidentFeatures:
+    """The features of several videos, one after the other in one tensor on a device."""
+
+    clips: Tensor
+    """(all clips + 1, dim) float32 or float16, the last row zeros."""
+    offsets: Tensor
+    """(videos,) long: where each begins."""
+
+    @classmethod
+    def of(cls, flat: np.ndarray, offsets: np.ndarray, device: torch.device) -> ResidentFeatures:
+        """flat: (all clips, dim)."""
+        known = torch.from_numpy(flat)
+        clips = torch.zeros(len(flat) + 1, flat.shape[1], dtype=known.dtype, device=device)
+        clips[:-1].copy_(known)
+        return cls(clips, torch.from_numpy(offsets).to(device))
+
+    def on(self, device: torch.device) -> ResidentFeatures:
+        return ResidentFeatures(self.clips.to(device), self.offsets.to(device))
+
+    def gather(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """rows (R,) long, mask (R, T) bool, both on the device -> (R, T, dim) float32, zeros at padding."""
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        places = torch.where(mask, self.offsets[rows].unsqueeze(1) + steps, len(self.clips) - 1)
+        return F.embedding(places, self.clips).float()
+
+
+@dataclass(frozen=True)
+class ResidentBatch:
+    """Stands for a batch's features until the batch is on the device. :meth:`to` makes them."""
+
+    features: ResidentFeatures
+    rows: Tensor
+    mask: Tensor
+    beside: Tensor | None = None
+    """(R, T, any width) float32: what each clip has after its features."""
+
+    @classmethod
+    def of(
+        cls, features: ResidentFeatures, rows: Sequence[int], mask: np.ndarray, beside: np.ndarray | None
+    ) -> ResidentBatch:
+        extra = None if beside is None else torch.from_numpy(beside)
+        return cls(features, torch.tensor(rows, dtype=torch.long), torch.from_numpy(mask), extra)
+
+    def pin_memory(self) -> ResidentBatch:
+        """Called by ``DataLoader``, as a tensor's would be."""
+        beside = None if self.beside is None else self.beside.pin_memory()
+        return replace(self, rows=self.rows.pin_memory(), mask=self.mask.pin_memory(), beside=beside)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Tensor:
+        """-> (R, T, dim, and what is beside) float32 on the device."""
+        rows, mask = (each.to(device, non_blocking=non_blocking) for each in (self.rows, self.mask))
+        gathered = self.features.gather(rows, mask)
+        if self.beside is None:
+            return gathered
+        return torch.cat([gathered, self.beside.to(device, non_blocking=non_blocking)], dim=-1)
