@@ -92,8 +92,9 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
 
     Returns:
         (B, T) float. Of ``"l1"``, 1 for a clip whose middle lies in a moment, its ends included, and for the clip that
-        holds a shorter moment's middle. Of ``"ce"``, 1 from the first to the last clip; where the last is before the
-        first, as upstream's datasets have it for a moment that ends in the clip it starts in, the first alone.
+        holds a shorter moment's middle; none for a moment of no width, as padding is. Of ``"ce"``, 1 from the first to
+        the last clip; where the last is before the first, as upstream's datasets have it for a moment that ends in
+        the clip it starts in, the first alone.
     """
     if len(spans) != len(video_mask):
         raise ValueError(f"spans must hold one (moments, 2) for each of {len(video_mask)} queries, got {len(spans)}")

@@ -22,8 +22,8 @@ from hero_plugin.plugin_file import PARTS, SAFETENSORS, plugin_from
 Kind = Literal["plug-in", "run", "checkpoint", "weights"]
 ENTRIES = ("model", "state_dict")
 """Where a training script keeps the weights: the DETRs, EMB."""
-PARALLEL = "module."
-"""Before every name, where ``DataParallel`` was around the model when it was saved."""
+AROUND = ("module.", "_orig_mod.")
+"""Before every name, where ``DataParallel`` or ``torch.compile`` was around the model when it was saved."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ def read_contents(path: Path) -> Contents:
 
 def split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A model's weights as the base's, by its own names, and the plug-in's, under ``hero.``."""
-    names = [name for name, value in state.items() if isinstance(value, Tensor)]
-    cut = len(PARALLEL) if all(name.startswith(PARALLEL) for name in names) else 0
-    bare = {name[cut:]: state[name] for name in names}
+    bare = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    while prefix := next((each for each in AROUND if bare and all(name.startswith(each) for name in bare)), ""):
+        bare = {name[len(prefix) :]: value for name, value in bare.items()}
     hero = {name: value for name, value in bare.items() if name.startswith("hero.")}
     if all(name.startswith(("hero.", "base.")) for name in bare):
         return {name[len("base.") :]: value for name, value in bare.items() if name not in hero}, hero

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hero_plugin.integrations.features import FeatureStore
+from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.resident import Place, ResidentBatch, ResidentFeatures, fits
 
 Storage = Literal["auto", "float32", "float16", "disk"]
@@ -20,6 +21,9 @@ class FeatureBank:
 
     storage: ``auto`` keeps float32 where it fits into ``gigabytes``, else float16, else reads from disk.
         float16 halves the memory and rounds each number to about three digits.
+
+    Raises:
+        DataError: a video cannot be read, or float16 cannot hold it.
     """
 
     resident: ResidentFeatures | None = None
@@ -45,7 +49,7 @@ class FeatureBank:
             if kind == "disk":
                 arrays.clear()
             else:
-                arrays.append(array.astype(kind, copy=False))
+                arrays.append(_stored(array, kind, video))
             progress(done, len(self.videos))
         self.storage = _storage(storage, size, gigabytes)
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
@@ -53,7 +57,8 @@ class FeatureBank:
         if self.storage != "disk":
             self._flat = np.empty((int(self.offsets[-1]), self.dim), self.storage)
             for index in range(len(arrays)):
-                self._flat[self.offsets[index] : self.offsets[index + 1]] = arrays[index]
+                array = _stored(arrays[index], self.storage, self.videos[index])
+                self._flat[self.offsets[index] : self.offsets[index + 1]] = array
                 arrays[index] = None
         self.rows = {video: row for row, video in enumerate(self.videos)}
 
@@ -106,6 +111,21 @@ class FeatureBank:
         if self._flat is None:
             return self.store[self.videos[row]]
         return self._flat[self.offsets[row] : self.offsets[row + 1]]
+
+
+def _stored(array: np.ndarray, kind: str, video: str) -> np.ndarray:
+    """Raises ``DataError`` where float16, which ends at 65,504, cannot hold a number."""
+    if array.dtype == kind:
+        return array
+    with np.errstate(over="ignore"):
+        stored = array.astype(kind)
+    if not np.isfinite(stored).all():
+        what, fix = (
+            "features beyond 65,504, which float16 cannot hold",
+            "give --storage disk, or float32, or more --memory",
+        )
+        raise DataError([Problem(f"video {video}", what, fix)])
+    return stored
 
 
 def _storage(asked: Storage, numbers: int, gigabytes: float) -> str:

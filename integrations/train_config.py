@@ -13,6 +13,7 @@ from hero_plugin import HeroConfig
 from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.engine import Recipe
 from hero_plugin.integrations.feature_bank import Storage
+from hero_plugin.integrations.named_sets import named_sets
 from hero_plugin.integrations.optimizers import OptimizerName
 from hero_plugin.integrations.precision import Amp
 from hero_plugin.integrations.resident import Place
@@ -177,11 +178,7 @@ class TrainConfig:
 
     def test_sets(self) -> list[tuple[str, Path]]:
         """(name, path) of each test set; the name is the file's where none is given."""
-        pairs = []
-        for text in self.annotations_test:
-            name, equals, path = text.partition("=")
-            pairs.append((name, Path(path)) if equals else (Path(text).stem, Path(text)))
-        return pairs
+        return named_sets(self.annotations_test)
 
     def recipe(self) -> Recipe:
         return Recipe(**{each.name: getattr(self, each.name) for each in fields(Recipe)})

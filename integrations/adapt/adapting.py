@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib as mpl
 import torch
 
-from hero_plugin.integrations.adapt.config import AdaptConfig, named
+from hero_plugin.integrations.adapt.config import AdaptConfig
 from hero_plugin.integrations.adapt.drawing import draw, labelled, mixed, write_like
 from hero_plugin.integrations.adapt.figure import adaptation_figure
 from hero_plugin.integrations.adapt.interpolation import interpolated
@@ -33,6 +33,7 @@ from hero_plugin.integrations.figures.curves import losses_figure
 from hero_plugin.integrations.figures.style import SETTINGS, save_figure
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.freed_memory import keep_freed_memory
+from hero_plugin.integrations.named_sets import named_sets
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.run_folder import RunFolder
@@ -121,7 +122,7 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
             f"--annotations: the run has a test set named {', '.join(again)} already; give another name, as NAME=PATH"
         )
     queries = config.output / "queries"
-    tests = dict(named(config.annotations_test))
+    tests = dict(named_sets(config.annotations_test))
     for name, path in vocabularies:
         tests.setdefault(name, queries / f"{name}-test{path.suffix}")
     past = (*map(Path, before), settings.annotations_train)
@@ -242,7 +243,7 @@ def _record(stage: Stage, config: AdaptConfig) -> dict[str, Any]:
 def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:
     """The queries of a file with new words. Raises ``UserError`` where too few are left to learn or to measure with."""
     records = labelled(stage.source, settings)
-    tested = stage.name in dict(named(config.annotations_test))
+    tested = stage.name in dict(named_sets(config.annotations_test))
     if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
         raise UserError(
             f"{stage.source}: of {len(records)} queries, --shots {config.shots} leaves none to measure on; "
@@ -255,7 +256,7 @@ def _write_queries(
     config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
 ) -> None:
     """Draw the queries of every stage into files. A resumed adaptation writes the same again."""
-    tested = dict(named(config.annotations_test))
+    tested = dict(named_sets(config.annotations_test))
     replayed = config.steps * config.batch_size
     past: dict[Path, list[Record]] = {}
     for stage in stages:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.annotations.checks import OnBroken
+from hero_plugin.integrations.named_sets import named_sets
 from hero_plugin.integrations.settings import ConfigError
 from hero_plugin.integrations.train_config import would_delete
 
@@ -86,7 +86,7 @@ class AdaptConfig:
         wrong = self.mistakes()
         given = [*self.features, self.words, self.query_features, self.durations]
         sets = (self.annotations, self.annotations_test, self.annotations_old)
-        given += [path for each in sets for _, path in named(each)]
+        given += [path for each in sets for _, path in named_sets(each)]
         given = [path for path in given if path is not None]
         wrong += [f"{path}: no such file or folder" for path in given if not path.exists()]
         if self.overwrite and self.output:
@@ -98,7 +98,7 @@ class AdaptConfig:
         }
         lists = ("annotations", "annotations_test", "annotations_old")
         several = {
-            name: tuple(f"{key}={_absolute(path)}" for key, path in named(getattr(self, name))) for name in lists
+            name: tuple(f"{key}={_absolute(path)}" for key, path in named_sets(getattr(self, name))) for name in lists
         }
         return replace(self, features=tuple(map(_absolute, self.features)), **alone, **several)
 
@@ -117,13 +117,13 @@ class AdaptConfig:
         if not 0 < self.interpolation <= 1:
             wrong.append(f"--interpolation lies in (0, 1]: at 0 nothing was learned; got {self.interpolation}")
         names = [name for name, _ in self.vocabularies()]
-        taken = [*names, *(name for name, _ in named(self.annotations_old))]
+        taken = [*names, *(name for name, _ in named_sets(self.annotations_old))]
         if len(set(taken)) < len(taken) or not set(taken).isdisjoint(RESERVED):
             wrong.append(
                 "--annotations and --annotations-old need different names, none of them "
                 f"{', '.join(RESERVED)}: got {', '.join(taken)}; give them as NAME=PATH"
             )
-        strange = [name for name, _ in named(self.annotations_test) if name not in names]
+        strange = [name for name, _ in named_sets(self.annotations_test) if name not in names]
         if strange:
             wrong.append(f"--annotations-test: {', '.join(strange)} is not among --annotations: {', '.join(names)}")
         odd = [name for name in names if not name.replace("-", "").replace("_", "").replace(".", "").isalnum()]
@@ -135,21 +135,12 @@ class AdaptConfig:
 
     def vocabularies(self) -> list[tuple[str, Path]]:
         """(name, path) of each file with new words, in the order of learning."""
-        return named(self.annotations)
+        return named_sets(self.annotations)
 
     def record(self) -> dict[str, Any]:
         """What an adapted run's config.json says of how it was adapted."""
         settings = json.loads(json.dumps(asdict(self), default=os.fspath))
         return {name: value for name, value in settings.items() if name not in HOW_TO_START}
-
-
-def named(sets: Iterable[str]) -> list[tuple[str, Path]]:
-    """(name, path) of sets given as NAME=PATH, or as PATH with the file's name."""
-    pairs = []
-    for text in sets:
-        name, equals, path = text.partition("=")
-        pairs.append((name, Path(path)) if equals else (Path(text).stem, Path(text)))
-    return pairs
 
 
 def _absolute(path: Path | None) -> Path | None:

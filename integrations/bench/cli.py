@@ -109,6 +109,8 @@ class BenchConfig:
         for path in (self.json, self.figure, self.markdown):
             if path is not None and not path.parent.is_dir():
                 raise UserError(f"no folder {path.parent} to write {path.name} into; create it first")
+        if self.read and self.json is not None:
+            raise UserError("--json writes what is measured, and --read measures nothing; leave one of them out")
         if self.markdown is not None and not self.markdown.is_file():
             raise UserError(f"no page {self.markdown} to renew the tables of")
 

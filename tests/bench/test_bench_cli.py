@@ -91,6 +91,7 @@ def test_mistakes_are_told_before_the_measurement(tmp_path):
         ({"models": ("upstream",)}, "needs --upstream"),
         ({"json": tmp_path / "missing" / "bench.json"}, "create it first"),
         ({"markdown": tmp_path / "page.md"}, "no page"),
+        ({"read": (tmp_path / "one.json",), "json": tmp_path / "two.json"}, "--read measures nothing"),
     ):
         with pytest.raises(UserError, match=message):
             BenchConfig(**wrong)

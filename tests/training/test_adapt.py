@@ -315,7 +315,7 @@ def test_average_and_forgetting_are_those_of_the_literature():
         ({"annotations": ("a=x.json", "a=y.json")}, "need different names"),
         ({"annotations": ("train=x.json",)}, "none of them train, val"),
         ({"annotations_test": ("b=x.json",)}, "b is not among --annotations: new"),
-        ({"annotations": ("a/b=x.json",)}, "letters, digits"),
+        ({"annotations": ("a:b=x.json",)}, "letters, digits"),
         ({"annotations": ("a=nowhere.json",)}, "nowhere.json: no such file"),
     ],
 )

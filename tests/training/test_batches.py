@@ -84,6 +84,15 @@ def test_features_are_kept_as_they_fit(asked, gigabytes, kept):
     assert mask.tolist() == [[True] * 7, [True] * 3 + [False] * 4]
 
 
+@pytest.mark.parametrize(("storage", "gigabytes"), [("float16", 1.0), ("auto", 100e-9)])
+def test_what_float16_cannot_hold_is_told(storage, gigabytes):
+    """Whether features are halved while they are read or once float32 has turned out too large."""
+    store = MemoryFeatures({"a": np.full((4, 1), 1e5, np.float32), "b": np.ones((40, 1), np.float32)})
+    with pytest.raises(DataError, match="video a: features beyond 65,504, which float16 cannot hold -> give --storage"):
+        FeatureBank(store, ["a", "b"], storage=storage, gigabytes=gigabytes)
+    assert FeatureBank(store, ["a"], storage="float32").batch([0])[0].max() == 1e5
+
+
 def test_the_table_is_scaled_and_extended_without_moving_old_words(vocabulary):
     table = vocabulary.table(VECTORS)
     assert np.linalg.norm(table, axis=1).mean() == pytest.approx(2.0, rel=1e-5)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from hero_plugin.integrations import cli, commands
 from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.emb_config import EmbTrainConfig
 from hero_plugin.integrations.interrupts import Interrupted
+from hero_plugin.integrations.named_sets import named_sets
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.process_group import PeerLost
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
@@ -280,5 +282,9 @@ def test_toml_is_read_as_well(tmp_path):
 def test_test_sets_have_names(tmp_path):
     config = EmbTrainConfig(annotations_test=("iid=a/b.json", "ood.json"))
     assert [(name, str(path)) for name, path in config.test_sets()] == [("iid", "a/b.json"), ("ood", "ood.json")]
+    # A slash is of a path, and what is read again is the same.
+    for text, named in (("runs/lr=1/a.json", "a"), ("./b=c.json", "b-c")):
+        assert EmbTrainConfig(annotations_test=(text,)).test_sets() == [(named, Path(text))]
+        assert named_sets([f"{named}={text}"]) == [(named, Path(text))]
     with pytest.raises(ConfigError, match="different names"):
         EmbTrainConfig(annotations_test=("a.json", "a.json")).checked()

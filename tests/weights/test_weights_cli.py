@@ -43,6 +43,13 @@ LAYOUTS = {
         "MomentDETR",
         "checkpoint",
     ),
+    "compiled": (detr.qd_detr, lambda model: torch.compile(model).state_dict(), "QDDETR", "weights"),
+    "compiled inside DataParallel": (
+        detr.moment_detr,
+        lambda model: torch.nn.DataParallel(torch.compile(model)).state_dict(),
+        "MomentDETR",
+        "weights",
+    ),
 }
 
 
