@@ -93,9 +93,11 @@ def test_a_training_is_the_same_and_may_go_on_in_the_other_place(base, runs, tmp
 
 
 def test_auto_takes_a_quarter_of_what_a_gpu_has_free(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
-    gpu = torch.device("cuda")
-    assert fits(int(1000 * SHARE), gpu) and not fits(int(1000 * SHARE) + 1, gpu)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ([4000, 1000][index], 9000))
+    for name, free in (("cuda", 1000), ("cuda:1", 1000), ("cuda:0", 4000)):
+        gpu = torch.device(name)
+        assert fits(int(free * SHARE), gpu) and not fits(int(free * SHARE) + 1, gpu)
     assert not fits(1, CPU)
 
 
