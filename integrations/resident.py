@@ -21,7 +21,7 @@ def fits(size: int, device: torch.device) -> bool:
     """Whether so many bytes of features are few for a GPU. On a CPU they are where they belong already."""
     if device.type != "cuda":
         return False
-    # By number: before torch 2.3 "cuda" alone was no device to ask about.
+    # By number: older torch refuses a device without one here.
     index = torch.cuda.current_device() if device.index is None else device.index
     return size <= SHARE * torch.cuda.mem_get_info(index)[0]
 
