@@ -18,7 +18,7 @@ from hero_plugin.adapters.emb.proposals import ProposalMap
 from hero_plugin.adapters.emb.recurrence import both_ways, count, lengths_of
 from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
-from tests.old_torch import HALF_TYPES
+from tests.old_torch import HALF_TYPES, needs_compiler
 
 
 def model_of(seed=0, **fields):
@@ -138,6 +138,7 @@ def test_a_copy_computes_the_same():
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@needs_compiler
 def test_compiled_computes_the_same():
     model, case = model_of(), Case.random(2, 20, 4)
     # Tracing is what can go wrong here; generating code for the processor would only take longer.
