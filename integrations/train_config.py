@@ -102,7 +102,7 @@ class TrainConfig:
     memory: float = 4.0
     """Gigabytes that auto may fill with features."""
     features_on: Place = "auto"
-    """device: features wait on the GPU, host: in this machine's memory; auto: there where they are few for it."""
+    """Where features in memory wait: device, on the GPU; host, beside it; auto, on a GPU that has room for them."""
     eval_batch_size: int = 64
     """Queries scored at once, by each process."""
     eval_every: int = 1
