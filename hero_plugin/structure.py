@@ -48,8 +48,8 @@ def map_tensors(
 
 def is_record(outputs: Any) -> bool:
     """Whether it is an instance of a dataclass."""
-    # Plain values first: some releases of torch (2.11) cannot trace the question whether None is a dataclass.
-    return not (outputs is None or isinstance(outputs, (bool, int, float, str, type))) and is_dataclass(outputs)
+    # Not None first: some releases of torch (2.11) cannot trace the question whether None is a dataclass.
+    return outputs is not None and is_dataclass(outputs) and not isinstance(outputs, type)
 
 
 def map_items(function: Callable[[Any], Any], outputs: Any) -> Any:

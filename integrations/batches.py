@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.moments import moments_to_clips
 from hero_plugin.integrations.problems import Problems
 from hero_plugin.integrations.records import Record
@@ -95,23 +95,13 @@ def make_examples(
     ]
 
 
-class EmbCollate:
+class EmbCollate(BankCollate):
     """Examples to a batch.
 
     Inputs, of the rows asked for: word_ids (R, L) long, 0 at padding; q_mask (R, L), v_mask (R, T) float32;
     video (R, T, D) float32. Of all: clips (B,) long, how many are real; durations (B,) float32 seconds;
     first, last (B,) long, inclusive.
     """
-
-    def __init__(self, bank: FeatureBank) -> None:
-        self.bank = bank
-
-    @property
-    def elsewhere(self) -> bool:
-        return self.bank.resident is None
-
-    def clips(self, item: Example) -> int:
-        return self.bank.clips(item.video)
 
     def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
         rows = list(range(len(items)) if rows is None else rows)

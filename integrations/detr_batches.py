@@ -11,7 +11,7 @@ import torch
 
 from hero_plugin.highlights import CLIP_LENGTH
 from hero_plugin.integrations.detr_labels import DetrLabels, make_labels, seen_moments
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.query_features import Queries
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.task import Batch
@@ -55,7 +55,7 @@ def make_detr_examples(
     return made
 
 
-class DetrCollate:
+class DetrCollate(BankCollate):
     """Examples to a batch.
 
     Inputs, of the rows asked for: src_txt (R, L, Dq), src_vid (R, T, Dv + 2) float32, the last two of a clip being
@@ -66,14 +66,8 @@ class DetrCollate:
     """
 
     def __init__(self, bank: FeatureBank, queries: Queries) -> None:
-        self.bank, self.queries = bank, queries
-
-    @property
-    def elsewhere(self) -> bool:
-        return self.bank.resident is None
-
-    def clips(self, item: DetrExample) -> int:
-        return self.bank.clips(item.video)
+        super().__init__(bank)
+        self.queries = queries
 
     def __call__(self, items: Sequence[DetrExample], rows: Sequence[int] | None = None) -> Batch:
         rows = list(range(len(items)) if rows is None else rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -113,6 +113,20 @@ class FeatureBank:
         return self._flat[self.offsets[row] : self.offsets[row + 1]]
 
 
+class BankCollate:
+    """What making a batch of a bank's videos is for every base; items have ``video``, their row."""
+
+    def __init__(self, bank: FeatureBank) -> None:
+        self.bank = bank
+
+    @property
+    def elsewhere(self) -> bool:
+        return self.bank.resident is None
+
+    def clips(self, item: Any) -> int:
+        return self.bank.clips(item.video)
+
+
 def _stored(array: np.ndarray, kind: str, video: str) -> np.ndarray:
     """Raises ``DataError`` where float16, which ends at 65,504, cannot hold a number."""
     if array.dtype == kind:
@@ -120,11 +134,8 @@ def _stored(array: np.ndarray, kind: str, video: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         stored = array.astype(kind)
     if not np.isfinite(stored).all():
-        what, fix = (
-            "features beyond 65,504, which float16 cannot hold",
-            "give --storage disk, or float32, or more --memory",
-        )
-        raise DataError([Problem(f"video {video}", what, fix)])
+        what = "features beyond 65,504, which float16 cannot hold"
+        raise DataError([Problem(f"video {video}", what, "give --storage disk, or float32, or more --memory")])
     return stored
 
 

@@ -78,7 +78,7 @@ def train(
 ) -> RunFolder:
     """Train on data that is read, into a folder that is claimed; goes on where ``run`` was interrupted.
 
-    bank: the videos' features, if they are read, too.
+    bank: the videos' features, if they are read, too, and where they shall wait.
     table: print the scores at the end.
     group: the processes that train together. They part when the training is done; the leading one finishes the run.
     """
@@ -87,8 +87,9 @@ def train(
     base = BASES[config.base]
     device = _set_up(config, group.rank)
     started = time.monotonic()
-    bank = bank or data.bank(config.storage, config.memory, screen)
-    bank.settle(device, config.features_on)
+    if bank is None:
+        bank = data.bank(config.storage, config.memory, screen)
+        bank.settle(device, config.features_on)
     vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
     seed_everything(config.seed)
     try:
