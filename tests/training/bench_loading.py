@@ -47,11 +47,16 @@ def main() -> None:
                 if given.device.type == "cuda":
                     to_device({key: value.pin_memory() for key, value in batch.items()}, given.device)
                 seconds[bank is waiting].append(time.process_time() - start)
-        low, copied, high = 1e3 * np.quantile(seconds[False], [0.25, 0.5, 0.75])
         print(
-            f"{name} ({width}): {copied:.2f} ms (quartiles {low:.2f} to {high:.2f}) with the features, "
-            f"{1e3 * np.median(seconds[True]):.2f} ms where they wait on the device, medians of {given.turns} batches"
+            f"{name} ({width}), ms: {spread(seconds[False])} with the features, "
+            f"{spread(seconds[True])} where they wait on the device, {given.turns} batches"
         )
+
+
+def spread(seconds: list[float]) -> str:
+    """Median and quartiles, in ms."""
+    low, median, high = 1e3 * np.quantile(seconds, [0.25, 0.5, 0.75])
+    return f"{median:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":
