@@ -7,9 +7,6 @@ import os
 import re
 import shlex
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +28,7 @@ _PROMPT = """You reword a sentence that describes a moment of a video, to test h
 Answer with a JSON list of {number} different rewordings and nothing else.
 
 Sentence: {sentence}"""
-_ATTEMPTS = 4
+_RETRIES = 3
 
 
 @dataclass(frozen=True)
@@ -96,31 +93,33 @@ class Chat:
 
 
 def http_transport(config: ChatConfig) -> Transport:
-    """POST to the endpoint; a busy or failing server is asked again a few times, ever later."""
-    url = config.url.rstrip("/")
-    url = url if url.endswith("/chat/completions") else f"{url}/chat/completions"
-    headers = {"Content-Type": "application/json"}
-    if key := os.environ.get(config.key_variable):
-        headers["Authorization"] = f"Bearer {key}"
+    """Return a transport to an endpoint; the client repeats what a busy or failing server does not answer.
+
+    Raises:
+        UserError: the ``openai`` package is not installed; while asking, the endpoint does not answer as expected.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise UserError('--chat.url needs the openai package: pip install "hero-plugin[chat]"') from error
+    url = config.url.rstrip("/").removesuffix("/chat/completions")
+    # The client insists on a key; endpoints that need none ignore it.
+    key = os.environ.get(config.key_variable) or "none"
+    client = openai.OpenAI(base_url=url, api_key=key, timeout=config.timeout, max_retries=_RETRIES)
 
     def ask(request: dict[str, Any]) -> dict[str, Any]:
-        body = json.dumps(request).encode()
-        for attempt in range(_ATTEMPTS):
-            try:
-                question = urllib.request.Request(url, data=body, headers=headers)
-                with urllib.request.urlopen(question, timeout=config.timeout) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                detail = f"{error.code} {error.reason}: {error.read(300).decode(errors='replace')}"
-                if error.code != 429 and error.code < 500:
-                    raise UserError(f"{url} says {detail}; check --chat.url, --chat.model and the key") from error
-            except ValueError as error:
-                raise UserError(f"{url} does not answer with JSON ({error}); is it a chat endpoint?") from error
-            except OSError as error:
-                detail = str(getattr(error, "reason", error))
-            if attempt + 1 < _ATTEMPTS:
-                time.sleep(2.0**attempt / 2)
-        raise UserError(f"{url} cannot be asked ({detail}); what is done is kept, --resume goes on")
+        try:
+            # The raw body: not every compatible endpoint names its content type.
+            return json.loads(client.chat.completions.with_raw_response.create(**request).text)
+        except ValueError as error:
+            raise UserError(f"{url} does not answer with JSON ({error}); is it a chat endpoint?") from error
+        except openai.OpenAIError as error:
+            code = getattr(error, "status_code", 500)
+            if code != 429 and code < 500:
+                raise UserError(f"{url} answers {error}; check --chat.url, --chat.model and the key") from error
+            raise UserError(
+                f"{url} cannot be reached ({error}); finished queries are saved, --resume goes on"
+            ) from error
 
     return ask
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,14 +61,13 @@ def read_labels(path: Path) -> Counter[str]:
     return counts
 
 
-def wilson_interval(successes: int, number: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share, at 95 % by default.
+def wilson_interval(successes: int, number: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share.
 
     >>> tuple(round(x, 3) for x in wilson_interval(10, 200))
     (0.027, 0.09)
     """
-    share = successes / number
-    middle = share + z * z / (2 * number)
-    half = z * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
-    scale = 1 + z * z / number
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, number).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

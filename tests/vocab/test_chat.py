@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,7 +13,6 @@ import pytest
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab import chat
 from hero_plugin.integrations.vocab.chat import Chat, ChatConfig
 from hero_plugin.integrations.vocab.query import Query
 
@@ -53,7 +53,7 @@ def server():
 
 
 def test_an_endpoint(server, monkeypatch):
-    monkeypatch.setattr(chat.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between two attempts
     monkeypatch.setenv("SOME_KEY", "secret")
     server.codes = [503, 429]
     source = Chat(ChatConfig(url=server.url, model="m", key_variable="SOME_KEY"), seed=5)
@@ -67,7 +67,7 @@ def test_an_endpoint(server, monkeypatch):
 
 
 def test_an_endpoint_that_says_no(server, monkeypatch):
-    monkeypatch.setattr(chat.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between two attempts
     source = Chat(ChatConfig(url=server.url), seed=0)
     server.codes = [401]
     with pytest.raises(UserError, match="401"):
@@ -75,7 +75,7 @@ def test_an_endpoint_that_says_no(server, monkeypatch):
     server.codes = [500] * 4
     with pytest.raises(UserError, match="--resume goes on"):
         list(source.propose(QUERY))
-    with pytest.raises(UserError, match="cannot be asked"):
+    with pytest.raises(UserError, match="cannot be reached"):
         list(Chat(ChatConfig(url="http://127.0.0.1:1/v1"), seed=0).propose(QUERY))
 
 
