@@ -12,8 +12,8 @@ from unittest import mock
 
 from torch import Tensor
 
+from hero_plugin.adapters.detr.classification import sigmoid_focal_loss
 from hero_plugin.integrations.clone_imports import clone_imports
-from hero_plugin.integrations.launch.shims.focal_loss import sigmoid_focal_loss
 
 STAND_INS: dict[str, dict[str, Any]] = {
     "torchvision": {"ops": SimpleNamespace(focal_loss=SimpleNamespace(sigmoid_focal_loss=sigmoid_focal_loss))},

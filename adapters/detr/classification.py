@@ -16,18 +16,31 @@ def weighted_cross_entropy(logits: Tensor, foreground: Tensor, background_weight
     return -torch.where(foreground, right, background_weight * wrong)
 
 
-def sigmoid_focal_loss(logits: Tensor, foreground: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Binary cross-entropy of each logit on its own, in which easy ones count less (Lin et al., 2017).
+def sigmoid_focal_loss(
+    inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
+) -> Tensor:
+    """Return the focal loss of each logit on its own (Lin et al., 2017), called as torchvision's.
 
-    As TR-DETR has it, ``alpha`` weighs whichever of the two classes is the right one, and 1 - alpha the other.
-    logits: (..., Q, 2), foreground: (..., Q) bool -> (..., Q, 2).
+    It is a binary cross-entropy in which easy logits count less.
+
+    Args:
+        inputs: logits of any shape.
+        targets: what the logits should say, from 0 to 1, of the same shape.
+        alpha: weight of the targets that are 1, against 1 - alpha of the others; negative for no weights.
+        gamma: how much less easy logits count.
+        reduction: "none", "mean" or "sum".
     """
-    right = torch.stack([foreground, ~foreground], dim=-1).to(logits.dtype)
-    # How much is missing to certainty: 1 - p where the class is right, p where it is not.
-    missing = torch.where(right.bool(), -logits, logits).sigmoid()
-    weight = alpha * right + (1 - alpha) * (1 - right)
-    entropy = F.binary_cross_entropy_with_logits(logits, right, reduction="none")
-    return weight * missing.pow(gamma) * entropy
+    # How much is missing to certainty: 1 - p where the target is 1, p where it is 0.
+    missing = inputs.sigmoid() * (1 - targets) + (-inputs).sigmoid() * targets
+    loss = missing.pow(gamma) * F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+    if alpha >= 0:
+        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+    return {"none": lambda: loss, "mean": loss.mean, "sum": loss.sum}[reduction]()
+
+
+def foreground_targets(logits: Tensor, foreground: Tensor) -> Tensor:
+    """Return which of the two logits is right: (..., Q, 2) and (..., Q) bool -> (..., Q, 2) of the logits' type."""
+    return torch.stack([foreground, ~foreground], dim=-1).to(logits.dtype)
 
 
 def class_error(logits: Tensor) -> Tensor:

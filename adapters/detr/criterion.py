@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin.adapters.detr.alignment import clip_text_loss, query_text_loss, video_text_loss
-from hero_plugin.adapters.detr.classification import class_error, sigmoid_focal_loss, weighted_cross_entropy
+from hero_plugin.adapters.detr.classification import (
+    class_error,
+    foreground_targets,
+    sigmoid_focal_loss,
+    weighted_cross_entropy,
+)
 from hero_plugin.adapters.detr.matcher import HungarianMatcher, at_least_float32, pad_windows, target_windows
 from hero_plugin.adapters.detr.saliency import hinge_loss, negative_pair_loss, rank_contrastive_loss
 from hero_plugin.adapters.detr.spans import paired_generalized_temporal_iou, span_cxw_to_xx
@@ -135,7 +140,7 @@ class SetCriterion(nn.Module):
     def label_losses(self, logits: Tensor, foreground: Tensor) -> Tensor:
         """(K, B, Q, 2) and (K, B, Q) -> (K,)."""
         if self.label_loss == "focal":
-            return sigmoid_focal_loss(logits, foreground).mean((1, 2, 3))
+            return sigmoid_focal_loss(logits, foreground_targets(logits, foreground)).mean((1, 2, 3))
         return weighted_cross_entropy(logits, foreground, self.eos_coef).mean((1, 2))
 
     def saliency_loss(self, outputs: dict[str, Any], targets: dict[str, Any]) -> Tensor:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hero_plugin.adapters.detr import matcher as matching
 from hero_plugin.adapters.detr.build import build_criterion
-from hero_plugin.adapters.detr.classification import sigmoid_focal_loss
+from hero_plugin.adapters.detr.classification import foreground_targets, sigmoid_focal_loss
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion
 from hero_plugin.adapters.detr.matcher import HungarianMatcher
@@ -247,7 +247,7 @@ def test_focal_loss_is_its_definition(seed, scale):
     logits = (scale * torch.randn(3, 10, 2, generator=random)).requires_grad_()
     foreground = torch.rand(3, 10, generator=random) > 0.5
     wanted = published_focal_loss(logits, torch.stack([foreground, ~foreground], -1).float(), alpha=0.25, gamma=2.0)
-    loss = sigmoid_focal_loss(logits, foreground)
+    loss = sigmoid_focal_loss(logits, foreground_targets(logits, foreground))
     torch.testing.assert_close(loss, wanted)
     assert torch.autograd.grad(loss.sum(), logits)[0].isfinite().all()
 

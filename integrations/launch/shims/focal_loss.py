@@ -5,24 +5,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-import torch.nn.functional as F
-from torch import Tensor
-
+from hero_plugin.adapters.detr.classification import sigmoid_focal_loss
 from hero_plugin.integrations.launch.shims import Shim
-
-
-def sigmoid_focal_loss(
-    inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
-) -> Tensor:
-    """Focal loss of each logit on its own (Lin et al., 2017), called as torchvision's.
-
-    inputs, targets: any one shape; alpha: weight of the targets that are 1, negative for none.
-    """
-    missed = inputs.sigmoid() * (1 - targets) + (-inputs).sigmoid() * targets
-    loss = missed.pow(gamma) * F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
-    if alpha >= 0:
-        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
-    return {"none": lambda: loss, "mean": loss.mean, "sum": loss.sum}[reduction]()
 
 
 def _needed() -> bool:
