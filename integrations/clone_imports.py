@@ -1,4 +1,4 @@
-"""Importing modules of somebody's clone, as a library, without leaving a trace."""
+"""Imports from a clone of another repository that leave no trace in ``sys.modules``."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from typing import Any
 
 
 @contextmanager
-def clone_imports(clone: Path, stand_ins: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
-    """The clone first on the path, and modules in place of what it needs and this machine may lack; all undone after.
+def clone_imports(clone: Path, stand_ins: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[None]:
+    """Put the clone first on the import path inside the block; everything is undone after it.
 
-    Modules of other clones that have the same names are out of the way meanwhile.
+    Meanwhile, modules of other clones that have the same names are out of the way.
 
-    stand_ins: attributes of each module, by its name.
+    Args:
+        clone: the folder.
+        stand_ins: attributes of each module that takes the place of one that the clone imports and this machine may
+            lack, by the module's name.
     """
+    stand_ins = stand_ins or {}
     path, bytecode = list(sys.path), sys.dont_write_bytecode
     theirs = {entry.stem for entry in clone.iterdir()} | {name.partition(".")[0] for name in stand_ins}
 

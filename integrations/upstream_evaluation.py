@@ -1,16 +1,16 @@
-"""QVHighlights' official evaluation, run from a clone of Moment-DETR, to compare with."""
+"""The official evaluation of QVHighlights, imported from a clone of Moment-DETR to compare with."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import io
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from hero_plugin.integrations.clone_imports import clone_imports
 from hero_plugin.integrations.errors import UserError
 
 __all__ = ["OFFICIAL_WORKERS", "Evaluation", "official_evaluation"]
@@ -25,7 +25,7 @@ Evaluation = Callable[[list[dict[str, Any]], list[dict[str, Any]]], dict[str, An
 
 @contextmanager
 def official_evaluation(clone: str | Path, workers: int = OFFICIAL_WORKERS) -> Iterator[Evaluation]:
-    """``eval_submission`` of a clone of jayleicn/moment_detr, silent; it works inside the block alone.
+    """Yield ``eval_submission`` of a clone of jayleicn/moment_detr, silent; it works inside the block alone.
 
     The clone's files stay as they are. The module stays importable inside the block, for the script's own
     worker processes, and is forgotten after. workers: 1 starts none.
@@ -39,11 +39,7 @@ def official_evaluation(clone: str | Path, workers: int = OFFICIAL_WORKERS) -> I
         raise FileNotFoundError(f"{clone} is no clone of Moment-DETR: {PACKAGE}/eval.py is not there")
     if importlib.util.find_spec("sklearn") is None:
         raise UserError("the official script needs scikit-learn: pip install scikit-learn")
-    path, bytecode, before = list(sys.path), sys.dont_write_bytecode, _loaded()
-    _forget(before)
-    sys.path.insert(0, str(clone.resolve()))
-    sys.dont_write_bytecode = True
-    try:
+    with clone_imports(clone.resolve()):
         module = importlib.import_module(f"{PACKAGE}.eval")
         for name in ("compute_mr_ap", "compute_hl_ap"):
             setattr(module, name, _with_workers(getattr(module, name), workers))
@@ -53,21 +49,7 @@ def official_evaluation(clone: str | Path, workers: int = OFFICIAL_WORKERS) -> I
                 return module.eval_submission(submission, annotations, verbose=False)
 
         yield evaluate
-    finally:
-        sys.path[:], sys.dont_write_bytecode = path, bytecode
-        _forget(_loaded())
-        sys.modules.update(before)
-        importlib.invalidate_caches()
 
 
 def _with_workers(function: Callable[..., Any], workers: int) -> Callable[..., Any]:
     return lambda *args, **options: function(*args, **{**options, "num_workers": workers})
-
-
-def _loaded() -> dict[str, Any]:
-    return {name: module for name, module in sys.modules.items() if name.split(".")[0] == PACKAGE}
-
-
-def _forget(modules: dict[str, Any]) -> None:
-    for name in modules:
-        del sys.modules[name]
