@@ -6,11 +6,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hero_plugin.integrations.annotations import captions, charades_cd, charades_sta, qvhighlights
+from hero_plugin.integrations.annotations.by_video import read_by_video
+from hero_plugin.integrations.annotations.captions import write_captions
+from hero_plugin.integrations.annotations.charades_cd import write_charades_cd
+from hero_plugin.integrations.annotations.charades_sta import read_charades_sta, write_charades_sta
 from hero_plugin.integrations.annotations.checks import Checks, OnBroken, OnOutside, Progress, ReadReport
 from hero_plugin.integrations.annotations.conversion import convert_records
 from hero_plugin.integrations.annotations.detect import FORMATS, detect_format, format_name
 from hero_plugin.integrations.annotations.durations import Durations, load_durations
+from hero_plugin.integrations.annotations.qvhighlights import read_qvhighlights, write_qvhighlights
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record
 
@@ -24,17 +28,17 @@ __all__ = [
     "write_annotations",
 ]
 
-_READERS: Mapping[str, Callable[..., None]] = {
-    "charades-sta": charades_sta.read,
-    "charades-cd": charades_cd.read,
-    "captions": captions.read,
-    "qvhighlights": qvhighlights.read,
+READERS: Mapping[str, Callable[..., None]] = {
+    "charades-sta": read_charades_sta,
+    "charades-cd": read_by_video,
+    "captions": read_by_video,
+    "qvhighlights": read_qvhighlights,
 }
 _WRITERS: Mapping[str, Callable[[Sequence[Record], Path], None]] = {
-    "charades-sta": charades_sta.write,
-    "charades-cd": charades_cd.write,
-    "captions": captions.write,
-    "qvhighlights": qvhighlights.write,
+    "charades-sta": write_charades_sta,
+    "charades-cd": write_charades_cd,
+    "captions": write_captions,
+    "qvhighlights": write_qvhighlights,
 }
 
 
@@ -73,7 +77,7 @@ def read_annotations(
         raise FileNotFoundError(f"no annotation file at {path}")
     checks = Checks(path, on_outside, on_broken, split, unique_ids=unique_ids)
     known = detect_format(path) if format == "auto" else format_name(format)
-    _READERS[known](path, checks, None if durations is None else load_durations(durations), progress)
+    READERS[known](path, checks, None if durations is None else load_durations(durations), progress)
     if report is not None:
         report.format = known
     return checks.finish(report)

@@ -18,12 +18,14 @@ from hero_plugin.integrations.annotations.writing import single_moment
 from hero_plugin.integrations.problems import DataError, Problem, Problems
 from hero_plugin.integrations.records import Record
 
-__all__ = ["frames_of", "group_by_video", "listed_extras", "load_by_video", "read"]
+__all__ = ["frames_of", "group_by_video", "listed_extras", "load_by_video", "read_by_video"]
 
-_KNOWN = ("sentences", "timestamps", "duration", "video_duration")
+_ENTRY_KEYS = ("sentences", "timestamps", "duration", "video_duration")
 
 
-def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None) -> None:
+def read_by_video(
+    path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None
+) -> None:
     """Add the records of a file to `checks`. `durations` serves videos whose entry has none."""
     data = load_by_video(path, checks)
     if data and not any(_is_entry(entry) for entry in data.values()):
@@ -75,9 +77,9 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _extras(entry: dict[str, Any], count: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    others = {key: value for key, value in entry.items() if key not in _KNOWN}
-    listed = {key: value for key, value in others.items() if isinstance(value, list) and len(value) == count}
-    return listed, {key: value for key, value in others.items() if key not in listed}
+    more = {key: value for key, value in entry.items() if key not in _ENTRY_KEYS}
+    listed = {key: value for key, value in more.items() if isinstance(value, list) and len(value) == count}
+    return listed, {key: value for key, value in more.items() if key not in listed}
 
 
 def load_by_video(path: Path, checks: Checks) -> dict[str, Any]:

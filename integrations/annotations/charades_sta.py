@@ -13,12 +13,14 @@ from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.problems import Problems
 from hero_plugin.integrations.records import Record, clean_sentence
 
-__all__ = ["read", "write"]
+__all__ = ["read_charades_sta", "write_charades_sta"]
 
 _SHAPE = "expected `VIDEO START END##sentence`"
 
 
-def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None) -> None:
+def read_charades_sta(
+    path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None
+) -> None:
     """Add the records of a file to `checks`. Durations must come from elsewhere."""
     if durations is None:
         checks.failure("", "Charades-STA text holds no video durations", HOW_TO_GIVE_DURATIONS)
@@ -54,7 +56,7 @@ def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, prog
         checks.keep(where, record)
 
 
-def write(records: Sequence[Record], path: Path) -> None:
+def write_charades_sta(records: Sequence[Record], path: Path) -> None:
     """Write one line a record. The format has no place for ids, durations, splits, saliency and extras."""
     problems = Problems()
     moments = [single_moment(record, path, problems) for record in records]

@@ -1,7 +1,7 @@
 """QVHighlights-style JSONL, the input of Moment-DETR, its descendants and lighthouse: one JSON object a line.
 
 `{"qid", "query", "duration", "vid", "relevant_windows": [[s, e], ...], "relevant_clip_ids": [...],
-"saliency_scores": [[a, b, c], ...]}`. Test files end after `vid`; Charades-STA and others in this form have
+"saliency_scores": [[a, b, c], ...]}`. Test files end after `vid`; Charades-STA and more in this form have
 windows and no saliency. Other keys, and keys that are null, are kept in `Record.extra`.
 """
 
@@ -17,12 +17,14 @@ from hero_plugin.integrations.annotations.writing import raw_sentence, tidy_numb
 from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.records import Record
 
-__all__ = ["qid", "read", "write"]
+__all__ = ["qid", "read_qvhighlights", "write_qvhighlights"]
 
-_KNOWN = ("qid", "query", "duration", "vid", "relevant_clip_ids", "saliency_scores", "relevant_windows")
+_LINE_KEYS = ("qid", "query", "duration", "vid", "relevant_clip_ids", "saliency_scores", "relevant_windows")
 
 
-def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None) -> None:
+def read_qvhighlights(
+    path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None
+) -> None:
     """Add the records of a file to `checks`. `durations` serves lines that have none."""
     for number, line in numbered_lines(path, checks, progress):
         where = f":{number}"
@@ -49,7 +51,7 @@ def read(path: Path, checks: Checks, durations: Mapping[str, float] | None, prog
         saliency = _saliency(where, row.get("relevant_clip_ids"), row.get("saliency_scores"), checks)
         if moments is None or saliency is None:
             continue
-        extra = {key: value for key, value in row.items() if key not in _KNOWN or value is None}
+        extra = {key: value for key, value in row.items() if key not in _LINE_KEYS or value is None}
         if sentence != row["query"]:
             extra["raw_sentence"] = row["query"]
         query = str(given)
@@ -87,7 +89,7 @@ def _saliency(where: str, clips: Any, scores: Any, checks: Checks) -> tuple[tupl
     return tuple((clip, tuple(float(x) for x in each)) for clip, each in zip(clips, scores, strict=True))
 
 
-def write(records: Sequence[Record], path: Path) -> None:
+def write_qvhighlights(records: Sequence[Record], path: Path) -> None:
     """Write one JSON object a line, keys in QVHighlights' order. Splits have no place here."""
     with atomic_write(path) as stream:
         for record in records:
@@ -113,8 +115,8 @@ def _row(record: Record) -> dict[str, Any]:
             row["saliency_scores"] = [[tidy_number(x) for x in scores] for _, scores in record.saliency]
     if record.moments:
         row["relevant_windows"] = [[tidy_number(start), tidy_number(end)] for start, end in record.moments]
-    others = {key: value for key, value in record.extra.items() if key not in ("qid", "raw_sentence", "video")}
-    return {**row, **{key: value for key, value in others.items() if key not in row}}
+    more = {key: value for key, value in record.extra.items() if key not in ("qid", "raw_sentence", "video")}
+    return {**row, **{key: value for key, value in more.items() if key not in row}}
 
 
 def _number(text: str) -> int | None:

@@ -7,19 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.annotations import captions, charades_cd, charades_sta, qvhighlights
+from hero_plugin.integrations.annotations import READERS
 from hero_plugin.integrations.annotations.checks import Checks, Progress
 from hero_plugin.integrations.annotations.detect import detect_format
 from hero_plugin.integrations.records import Record
 
 __all__ = ["read_sentences"]
 
-_READERS = {
-    "charades-sta": charades_sta.read,
-    "charades-cd": charades_cd.read,
-    "captions": captions.read,
-    "qvhighlights": qvhighlights.read,
-}
 _SECOND = 1.0
 
 
@@ -55,5 +49,5 @@ def read_sentences(path: str | os.PathLike[str], progress: Progress | None = Non
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file at {path}")
     checks = _WordsOnly(path)
-    _READERS[detect_format(path)](path, checks, _AnyVideo(), progress)
+    READERS[detect_format(path)](path, checks, _AnyVideo(), progress)
     return checks.finish()
