@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,10 +60,12 @@ class Base(Protocol):
         known: Vocabulary,
         weights: Mapping[str, Tensor],
         device: torch.device,
+        sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[Task, Vocabulary]:
         """A run's model for the queries of ``data``, and its vocabulary with their words.
 
-        known: the run's vocabulary. Raises ``UserError`` where features or word vectors are not of the run's kind.
+        known: the run's vocabulary; sentences: tokenized, in place of those of ``data``. Raises ``UserError`` where
+        features or word vectors are not of the run's kind.
         """
         ...
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from hero_plugin.integrations.annotations import ReadReport, read_annotations
 from hero_plugin.integrations.batches import check_records
 from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.feature_bank import FeatureBank, Storage
+from hero_plugin.integrations.feature_bank import Storage, StoreBank
 from hero_plugin.integrations.features import FeatureStore
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.records import Record
@@ -32,9 +32,9 @@ class GroundingData:
     def videos(self) -> list[str]:
         return list(dict.fromkeys(record.video_id for records in self.sets.values() for record in records))
 
-    def bank(self, storage: Storage, gigabytes: float, screen: Screen) -> FeatureBank:
+    def bank(self, storage: Storage, gigabytes: float, screen: Screen) -> StoreBank:
         with screen.working("reading features", len(self.videos())) as progress:
-            return FeatureBank(self.store, self.videos(), storage=storage, gigabytes=gigabytes, progress=progress)
+            return StoreBank(self.store, self.videos(), storage=storage, gigabytes=gigabytes, progress=progress)
 
 
 def originals_of(name: str) -> str:

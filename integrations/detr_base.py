@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -102,12 +102,14 @@ class DetrBase:
         known: Vocabulary,
         weights: Mapping[str, Tensor],
         device: torch.device,
+        sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[DetrTask, Vocabulary]:
         """The model of a checkpoint, for whatever queries ``data`` holds."""
         check_widths(weights, data, bank)
         task = self.task(config, data, bank, known, device)
         task.model.load_state_dict(weights)
-        words = dict.fromkeys((*known.words, *chain.from_iterable(data.sentences())))
+        sentences = data.sentences() if sentences is None else sentences
+        words = dict.fromkeys((*known.words, *chain.from_iterable(sentences)))
         return task, replace(known, words=tuple(words))
 
 

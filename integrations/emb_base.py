@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +70,10 @@ class EmbBase:
         known: Vocabulary,
         weights: Mapping[str, Tensor],
         device: torch.device,
+        sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[EmbTask, Vocabulary]:
         """Old words keep the vectors of the checkpoint; new ones get theirs from ``data.vectors``, scaled alike."""
-        vocabulary = known.extended(data.sentences(), data.vectors)
+        vocabulary = known.extended(data.sentences() if sentences is None else sentences, data.vectors)
         new = Vocabulary(vocabulary.words[len(known) :], known.scale)
         weights = with_words(weights, new, data)
         check_width(weights, bank)

@@ -21,7 +21,7 @@ from hero_plugin.integrations.drift.models import find_runs, models_of
 from hero_plugin.integrations.drift.report import Draws
 from hero_plugin.integrations.drift.show import show_drift
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.grounding import Grounded, ground
@@ -173,7 +173,7 @@ class Reader:
         self._data: Any = None
         self._bank: Any = None
 
-    def read(self, settings: TrainConfig, run: RunFolder) -> tuple[GroundingData, FeatureBank]:
+    def read(self, settings: TrainConfig, run: RunFolder) -> tuple[GroundingData, StoreBank]:
         """Raises ``UserError`` where there is nothing to score on."""
         asked = with_inputs(settings, self.config, run)
         if not asked.test_sets():
@@ -274,7 +274,7 @@ def load_run(
     *,
     checkpoint: str = "best",
     device: torch.device | str = "cpu",
-    bank: FeatureBank | None = None,
+    bank: StoreBank | None = None,
 ) -> LoadedRun:
     """A run's model for the words of ``data``, and ``data`` as its examples.
 

@@ -1,9 +1,11 @@
-"""All videos' features in one array, so that making a batch is a single copy, or a lookup on the GPU."""
+"""Banks of clip features, from which batches are made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,21 +15,107 @@ from hero_plugin.integrations.features import FeatureStore
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.resident import Place, ResidentBatch, ResidentFeatures, fits
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Storage = Literal["auto", "float32", "float16", "disk"]
 
 
-class FeatureBank:
-    """The features of some videos, in memory or, where they are too large for it, read again each time.
+class FeatureBank(ABC):
+    """The clip features of some videos, looked up by row and padded into batches.
 
-    storage: ``auto`` keeps float32 where it fits into ``gigabytes``, else float16, else reads from disk.
-        float16 halves the memory and rounds each number to about three digits.
+    Args:
+        videos: ids of the videos, each once; a video's row is its place here.
+        lengths: number of clips of each video.
+        dim: width of a clip's features.
+    """
+
+    resident: ResidentFeatures | None = None
+    """The features on a device, where they wait on one."""
+
+    def __init__(self, videos: Sequence[str], lengths: Sequence[int], dim: int) -> None:
+        self.videos, self.lengths, self.dim = list(videos), list(lengths), dim
+        self.rows = {video: row for row, video in enumerate(self.videos)}
+
+    @abstractmethod
+    def array(self, row: int) -> np.ndarray:
+        """Return the features (clips, dim) of the video in a row."""
+
+    def clips(self, row: int) -> int:
+        """Return the number of clips of the video in a row."""
+        return self.lengths[row]
+
+    def mask(self, rows: Sequence[int], clips: int = 0) -> np.ndarray:
+        """Return which clips are real, (B, T) bool, of the videos in ``rows``.
+
+        T is the longest of their lengths, or ``clips`` where that is more.
+        """
+        lengths = np.array([self.lengths[row] for row in rows])
+        return np.arange(max(clips, lengths.max())) < lengths[:, None]
+
+    def batch(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return features (B, T, dim) float32 with zeros for padding, and their mask (B, T) bool."""
+        mask = self.mask(rows)
+        return self._padded(rows, mask), mask
+
+    def tensor(
+        self, rows: Sequence[int], mask: np.ndarray, extra_features: np.ndarray | None = None
+    ) -> Tensor | ResidentBatch:
+        """Return features (B, T, dim) float32 with zeros where ``mask`` is False.
+
+        Args:
+            rows: rows of the videos.
+            mask: (B, T) bool, as ``mask`` returns it.
+            extra_features: (B, T, any width) float32, appended to each clip's features.
+
+        Returns:
+            The tensor; a ``ResidentBatch`` that becomes it on the device, where the features wait there.
+        """
+        if self.resident is not None:
+            return ResidentBatch.of(self.resident, rows, mask, extra_features)
+        features = self._padded(rows, mask)
+        if extra_features is not None:
+            features = np.concatenate([features, extra_features], axis=-1)
+        return torch.from_numpy(features)
+
+    def _padded(self, rows: Sequence[int], mask: np.ndarray) -> np.ndarray:
+        features = np.zeros((*mask.shape, self.dim), np.float32)
+        for index, row in enumerate(rows):
+            features[index, : self.lengths[row]] = self.array(row)
+        return features
+
+
+class ArrayBank(FeatureBank):
+    """A bank of arrays (clips, dim) that are in memory already.
+
+    Args:
+        arrays: features by video.
+        dim: width of a clip's features.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], dim: int) -> None:
+        super().__init__(list(arrays), [len(array) for array in arrays.values()], dim)
+        self._arrays = list(arrays.values())
+
+    def array(self, row: int) -> np.ndarray:
+        """Return the features (clips, dim) of the video in a row."""
+        return self._arrays[row]
+
+
+class StoreBank(FeatureBank):
+    """A bank of videos of a store, kept in one array so that making a batch is a single copy.
+
+    Args:
+        store: the features of all videos.
+        videos: ids of the videos to hold.
+        storage: ``auto`` keeps float32 where it fits into ``gigabytes``, else float16, else reads from disk each time.
+            float16 halves the memory and rounds each number to about three digits.
+        gigabytes: memory that ``auto`` may use.
+        progress: called with the number of videos read and their total.
 
     Raises:
         DataError: a video cannot be read, or float16 cannot hold it.
     """
-
-    resident: ResidentFeatures | None = None
-    """The features, where :meth:`settle` has moved them to a device."""
 
     def __init__(
         self,
@@ -38,11 +126,11 @@ class FeatureBank:
         gigabytes: float = 4.0,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        self.store, self.videos, self.dim = store, list(dict.fromkeys(videos)), store.dim
-        arrays, self.lengths, size = [], [], 0
-        for done, video in enumerate(self.videos, 1):
+        self.store, videos = store, list(dict.fromkeys(videos))
+        arrays, lengths, size = [], [], 0
+        for done, video in enumerate(videos, 1):
             array = store[video]
-            self.lengths.append(len(array))
+            lengths.append(len(array))
             size += array.size
             # Halved while reading once float32 is out of the question, and dropped once float16 is too.
             kind = _storage(storage, size, gigabytes)
@@ -50,26 +138,31 @@ class FeatureBank:
                 arrays.clear()
             else:
                 arrays.append(_stored(array, kind, video))
-            progress(done, len(self.videos))
+            progress(done, len(videos))
+        super().__init__(videos, lengths, store.dim)
         self.storage = _storage(storage, size, gigabytes)
-        self.offsets = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+        self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self._flat: np.ndarray | None = None
         if self.storage != "disk":
             self._flat = np.empty((int(self.offsets[-1]), self.dim), self.storage)
             for index in range(len(arrays)):
-                array = _stored(arrays[index], self.storage, self.videos[index])
+                array = _stored(arrays[index], self.storage, videos[index])
                 self._flat[self.offsets[index] : self.offsets[index + 1]] = array
                 arrays[index] = None
-        self.rows = {video: row for row, video in enumerate(self.videos)}
 
-    def clips(self, row: int) -> int:
-        return self.lengths[row]
+    def array(self, row: int) -> np.ndarray:
+        """Return the features (clips, dim) of the video in a row."""
+        if self._flat is None:
+            return self.store[self.videos[row]]
+        return self._flat[self.offsets[row] : self.offsets[row + 1]]
 
     def settle(self, device: torch.device, place: Place = "auto") -> None:
-        """Decide where the features wait: ``device`` is where the model is, ``host`` this machine's memory.
+        """Choose where the features wait; batches hold the same numbers either way.
 
-        ``auto`` is the device for a GPU with plenty of room for them. What stays on disk stays there. Whatever it is,
-        batches hold the same numbers.
+        Args:
+            device: where the model is.
+            place: ``device``, ``host`` (this machine's memory), or ``auto``: the device, for a GPU with plenty of
+                room for them. What stays on disk stays there.
         """
         if self.resident is not None:
             self.resident = self.resident.on(device)
@@ -78,57 +171,39 @@ class FeatureBank:
 
     @property
     def description(self) -> str:
+        """How and where the features are kept, for people."""
         where = "" if self.resident is None else f" on {self.resident.clips.device}"
         return f"{self.storage} features{where}"
 
-    def mask(self, rows: Sequence[int], clips: int = 0) -> np.ndarray:
-        """(B, T) bool: which clips are real, of videos by row, T being the longest or ``clips``."""
-        lengths = np.array([self.lengths[row] for row in rows])
-        return np.arange(max(clips, lengths.max())) < lengths[:, None]
 
-    def batch(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Features (B, T, dim) float32 with zeros for padding, and mask (B, T) bool, of videos by row."""
-        mask = self.mask(rows)
-        return self._array(rows, mask), mask
-
-    def tensor(self, rows: Sequence[int], mask: np.ndarray, beside: np.ndarray | None = None) -> Tensor | ResidentBatch:
-        """Features (B, T, dim) float32 of videos by row, zeros where ``mask`` is; or, on a device, what becomes them.
-
-        beside: (B, T, any width) float32, comes after each clip's features.
-        """
-        if self.resident is not None:
-            return ResidentBatch.of(self.resident, rows, mask, beside)
-        features = self._array(rows, mask)
-        return torch.from_numpy(features if beside is None else np.concatenate([features, beside], axis=-1))
-
-    def _array(self, rows: Sequence[int], mask: np.ndarray) -> np.ndarray:
-        features = np.zeros((*mask.shape, self.dim), np.float32)
-        for index, row in enumerate(rows):
-            features[index, : self.lengths[row]] = self._one(row)
-        return features
-
-    def _one(self, row: int) -> np.ndarray:
-        if self._flat is None:
-            return self.store[self.videos[row]]
-        return self._flat[self.offsets[row] : self.offsets[row + 1]]
-
-
-class BankCollate:
-    """What making a batch of a bank's videos is for every base; items have ``video``, their row."""
+class BankCollate(ABC):
+    """The base class of collate functions: examples have ``video``, a row of the bank."""
 
     def __init__(self, bank: FeatureBank) -> None:
         self.bank = bank
 
+    @abstractmethod
+    def __call__(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Return one batch of the examples."""
+
+    def with_bank(self, bank: FeatureBank) -> Self:
+        """Return the same collate function for the videos of another bank."""
+        other = copy(self)
+        other.bank = bank
+        return other
+
     @property
     def elsewhere(self) -> bool:
+        """Whether other processes can make its batches: not where these are made of what is on a GPU."""
         return self.bank.resident is None
 
     def clips(self, item: Any) -> int:
+        """Return the number of clips of an example's video."""
         return self.bank.clips(item.video)
 
 
 def _stored(array: np.ndarray, kind: str, video: str) -> np.ndarray:
-    """Raises ``DataError`` where float16, which ends at 65,504, cannot hold a number."""
+    """Convert features; raise ``DataError`` where float16, which ends at 65,504, cannot hold a number."""
     if array.dtype == kind:
         return array
     with np.errstate(over="ignore"):
@@ -139,9 +214,9 @@ def _stored(array: np.ndarray, kind: str, video: str) -> np.ndarray:
     return stored
 
 
-def _storage(asked: Storage, numbers: int, gigabytes: float) -> str:
-    if asked != "auto":
-        return asked
+def _storage(requested: Storage, numbers: int, gigabytes: float) -> str:
+    if requested != "auto":
+        return requested
     if numbers * 4 <= gigabytes * 1e9:
         return "float32"
     return "float16" if numbers * 2 <= gigabytes * 1e9 else "disk"

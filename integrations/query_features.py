@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.feature_bank import FeatureBank, Storage
+from hero_plugin.integrations.feature_bank import Storage, StoreBank
 from hero_plugin.integrations.features import open_features, unit_length
 from hero_plugin.integrations.problems import Problems
 from hero_plugin.integrations.records import Record
@@ -83,7 +83,7 @@ class QueryFiles:
                 problems.add(where, f"no qid{record.query_id}.npz in {folder}", "add it, or remove the query")
         problems.raise_if_any()
         with (screen or Screen(quiet=True)).working("reading queries", len(names)) as progress:
-            self.bank = FeatureBank(store, names.values(), storage=storage, gigabytes=gigabytes, progress=progress)
+            self.bank = StoreBank(store, names.values(), storage=storage, gigabytes=gigabytes, progress=progress)
         self.dim, self._names = store.dim, names
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:

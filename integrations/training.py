@@ -17,7 +17,7 @@ from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, score
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.initial_weights import start_from
 from hero_plugin.integrations.precision import choose_device, loss_scaler
@@ -72,7 +72,7 @@ def train(
     run: RunFolder,
     screen: Screen,
     *,
-    bank: FeatureBank | None = None,
+    bank: StoreBank | None = None,
     table: bool = True,
     group: Group = ALONE,
 ) -> RunFolder:
@@ -163,7 +163,7 @@ def describe(
     config: TrainConfig,
     model: nn.Module,
     items: int,
-    bank: FeatureBank,
+    bank: StoreBank,
     vocabulary: Vocabulary,
     device: torch.device,
 ) -> str:

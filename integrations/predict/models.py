@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from hero_plugin.integrations.detr_config import DetrTrainConfig
 from hero_plugin.integrations.detr_data import DetrData
 from hero_plugin.integrations.emb_data import EmbData
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import ArrayBank, BankCollate, FeatureBank
 from hero_plugin.integrations.features import FeatureStore, open_features
 from hero_plugin.integrations.query_features import ARRAY, Queries, WordQueries
 from hero_plugin.integrations.records import Record
@@ -32,19 +32,6 @@ READ_PADDING = frozenset({"qd_detr", "tr_detr"})
 seconds at times). A batch of theirs holds videos of one length, so that no answer depends on its neighbours."""
 
 Tokenize = Callable[[str], list[str]]
-
-
-class WindowBank(FeatureBank):
-    """The features of a window's videos, (clips, dim) each, as the batches of every base take them."""
-
-    def __init__(self, arrays: Mapping[str, np.ndarray], dim: int) -> None:
-        self.videos, self.dim = list(arrays), dim
-        self.arrays = list(arrays.values())
-        self.lengths = [len(array) for array in self.arrays]
-        self.rows = {video: row for row, video in enumerate(self.videos)}
-
-    def _one(self, row: int) -> np.ndarray:
-        return self.arrays[row]
 
 
 class StreamedQueries:
@@ -68,7 +55,7 @@ class StreamedQueries:
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         names = [self.name(record.query_id, record.video_id) or record.query_id for record in records]
-        bank = WindowBank({name: self.store[name] for name in dict.fromkeys(names)}, self.dim)
+        bank = ArrayBank({name: self.store[name] for name in dict.fromkeys(names)}, self.dim)
         return bank.batch([bank.rows[name] for name in names])
 
 
@@ -90,6 +77,12 @@ class Predictor:
         """Examples of records whose videos are in ``bank``, in the same order."""
         window = replace(self.data, sets={"window": records})  # type: ignore[type-var]
         return BASES[self.settings.base].examples(self.settings, window, "window", bank, self.vocabulary)
+
+    def collate(self, bank: FeatureBank) -> BankCollate:
+        """Return what makes batches of examples whose videos are in ``bank``."""
+        collate = self.task.collate
+        assert isinstance(collate, BankCollate)
+        return collate.with_bank(bank)
 
 
 def split_of(settings: TrainConfig) -> Tokenize:
@@ -122,28 +115,19 @@ def load_predictor(
     base, split, wanted = BASES[settings.base], split_of(settings), list(words)
     data: GroundingData
     if base.data is EmbData:
-        data = _WordsOnly({}, store, load_word_vectors(settings.words, set(wanted)), split)  # type: ignore[arg-type]
-        data.words = wanted
+        data = EmbData({}, store, load_word_vectors(settings.words, set(wanted)), split)  # type: ignore[arg-type]
     else:
         data = DetrData({}, store, written or _word_queries(settings, wanted, split), split)
     state = load_checkpoint(run.best if checkpoint == "best" else run.last)
     known = Vocabulary.from_json(run.vocabulary())
     try:
-        task, vocabulary = base.trained(settings, data, WindowBank({}, store.dim), known, state["model"], device)
+        # Only the words of the queries are known yet: their records and videos come window by window.
+        bank = ArrayBank({}, store.dim)
+        task, vocabulary = base.trained(settings, data, bank, known, state["model"], device, sentences=[wanted])
     except UserError as error:
         raise UserError(f"{run.path}: {error}") from error
     task.model.eval()
     return Predictor(task, settings, data, vocabulary)
-
-
-@dataclass
-class _WordsOnly(EmbData):
-    """Stands for queries of which only the words are known."""
-
-    words: Sequence[str] = ()
-
-    def sentences(self, *sets: str) -> Iterable[list[str]]:
-        return [list(self.words)]
 
 
 def _word_queries(settings: Any, words: list[str], split: Tokenize) -> Queries:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from hero_plugin.integrations.feature_bank import ArrayBank
 from hero_plugin.integrations.features import FeatureStore
 from hero_plugin.integrations.predict.answerable import Answerable
-from hero_plugin.integrations.predict.models import Predictor, WindowBank
+from hero_plugin.integrations.predict.models import Predictor
 from hero_plugin.integrations.predict.query_file import Asked, QueryFile
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record
@@ -141,12 +142,11 @@ class WindowReader:
                 window.records.append(found)
         if window.dropped and not self.drop:
             raise DataError(problem for _, problem in window.dropped)
-        bank = WindowBank({video: entry[0] for video, entry in arrays.items()}, self.store.dim)
+        bank = ArrayBank({video: entry[0] for video, entry in arrays.items()}, self.store.dim)
         window.hours = sum(hours.get(video, 0.0) for video in self._fresh)
         items = self.predictor.examples(window.records, bank) if window.records else []
         window.lengths = [bank.clips(bank.rows[record.video_id]) for record in window.records]
-        collate: Any = self.predictor.task.collate
-        collate.bank = bank
+        collate = self.predictor.collate(bank)
         window.seconds = time.perf_counter() - start
         for order in self._batches(window, bank):
             start = time.perf_counter()
@@ -158,7 +158,7 @@ class WindowReader:
             yield Piece(window, batch, order)
         yield Piece(window)
 
-    def _batches(self, window: Window, bank: WindowBank) -> list[list[int]]:
+    def _batches(self, window: Window, bank: ArrayBank) -> list[list[int]]:
         """Like lengths together, longest first; among these a video's queries together."""
         rows = [bank.rows[record.video_id] for record in window.records]
         order = sorted(range(len(rows)), key=lambda index: (-window.lengths[index], rows[index], index))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from hero_plugin.integrations.batches import EmbCollate, Example
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.loading import to_device
@@ -34,7 +34,7 @@ def main() -> None:
     lengths = random.integers(20, 129, VIDEOS)
     for name, width in WIDTHS.items():
         store = MemoryFeatures({str(n): random.random((length, width), np.float32) for n, length in enumerate(lengths)})
-        host, waiting = FeatureBank(store, store.keys()), FeatureBank(store, store.keys())
+        host, waiting = StoreBank(store, store.keys()), StoreBank(store, store.keys())
         waiting.settle(given.device, "device")
         record = Record("q", "0", "a person opens a door", ((1.0, 2.0),), 30.0)
         items = [Example(record, np.arange(1, 6), row, 1, 2) for row in range(VIDEOS)]

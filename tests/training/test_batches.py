@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hero_plugin.integrations.batches import EmbCollate, check_records, make_examples
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.moments import moment_to_clips
 from hero_plugin.integrations.problems import DataError
@@ -35,7 +35,7 @@ def vocabulary():
 
 
 def test_a_batch_holds_each_query_and_nothing_at_the_padding(vocabulary):
-    bank = FeatureBank(STORE, ["long", "short"])
+    bank = StoreBank(STORE, ["long", "short"])
     examples = make_examples(RECORDS, bank, vocabulary, tokenize, max_words=128)
     batch = EmbCollate(bank)(examples)
     assert batch["word_ids"].tolist() == [[2, 3, 4, PAD, PAD], [2, UNK, 5, UNK, UNK]]
@@ -50,14 +50,14 @@ def test_a_batch_holds_each_query_and_nothing_at_the_padding(vocabulary):
 
 
 def test_training_takes_every_moment_of_a_query_and_scoring_each_query_once(vocabulary):
-    bank = FeatureBank(STORE, ["long", "short"])
+    bank = StoreBank(STORE, ["long", "short"])
     assert len(make_examples(RECORDS, bank, vocabulary, tokenize, max_words=9, every_moment=True)) == 3
     assert len(make_examples(RECORDS, bank, vocabulary, tokenize, max_words=9)) == 2
     assert make_examples([], bank, vocabulary, tokenize, max_words=9) == []
 
 
 def test_long_sentences_are_cut_and_unlabelled_queries_can_be_scored(vocabulary):
-    bank = FeatureBank(STORE, ["long", "short"])
+    bank = StoreBank(STORE, ["long", "short"])
     unlabelled = Record("q2", "long", "a a a a a", (), 14.0)
     (example,) = make_examples([unlabelled], bank, vocabulary, tokenize, max_words=3)
     assert len(example.word_ids) == 3
@@ -74,7 +74,7 @@ def test_long_sentences_are_cut_and_unlabelled_queries_can_be_scored(vocabulary)
     ],
 )
 def test_features_are_kept_as_they_fit(asked, gigabytes, kept):
-    bank = FeatureBank(STORE, ["short", "long", "short"], storage=asked, gigabytes=gigabytes)
+    bank = StoreBank(STORE, ["short", "long", "short"], storage=asked, gigabytes=gigabytes)
     assert bank.storage == kept
     features, mask = bank.batch([1, 0])
     assert features.dtype == np.float32
@@ -89,8 +89,8 @@ def test_what_float16_cannot_hold_is_told(storage, gigabytes):
     """Whether features are halved while they are read or once float32 has turned out too large."""
     store = MemoryFeatures({"a": np.full((4, 1), 1e5, np.float32), "b": np.ones((40, 1), np.float32)})
     with pytest.raises(DataError, match="video a: features beyond 65,504, which float16 cannot hold -> give --storage"):
-        FeatureBank(store, ["a", "b"], storage=storage, gigabytes=gigabytes)
-    assert FeatureBank(store, ["a"], storage="float32").batch([0])[0].max() == 1e5
+        StoreBank(store, ["a", "b"], storage=storage, gigabytes=gigabytes)
+    assert StoreBank(store, ["a"], storage="float32").batch([0])[0].max() == 1e5
 
 
 def test_the_table_is_scaled_and_extended_without_moving_old_words(vocabulary):

@@ -17,7 +17,7 @@ from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.detr_batches import DetrCollate, endpoints, make_detr_examples
 from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
 from hero_plugin.integrations.detr_labels import make_labels, seen_moments, span_labels
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.features import open_features
 from hero_plugin.integrations.query_features import QueryFiles
 from hero_plugin.integrations.records import Record
@@ -184,7 +184,7 @@ def test_a_batch_holds_what_upstream_feeds_its_models(val, folders):
     inputs, targets = module.prepare_batch_inputs(batched, torch.device("cpu"))
 
     store = open_features([root / "slowfast", root / "clip"], max_clips=75, pooling="cut", normalize=True)
-    bank = FeatureBank(store, [record.video_id for record in records])
+    bank = StoreBank(store, [record.video_id for record in records])
     queries = QueryFiles(root / "text", records, max_words=32, normalize=True, storage="auto", gigabytes=1.0)
     batch = DetrCollate(bank, queries)(make_detr_examples(records, bank, CLIP_LENGTH))
     for name, expected in inputs.items():

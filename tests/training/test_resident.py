@@ -16,7 +16,7 @@ from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import EvalConfig
 from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.loading import batches, to_device
 from hero_plugin.integrations.resident import SHARE, ResidentBatch, fits
@@ -36,7 +36,7 @@ def test_a_lookup_gives_the_numbers_of_a_copy(data, storage, beside):
     lengths = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
     random = np.random.default_rng(0)
     store = MemoryFeatures({str(n): random.standard_normal((n_clips, 3)) for n, n_clips in enumerate(lengths)})
-    copied, looked_up = (FeatureBank(store, store.keys(), storage=storage) for _ in range(2))
+    copied, looked_up = (StoreBank(store, store.keys(), storage=storage) for _ in range(2))
     looked_up.settle(CPU, "device")
     rows = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1, max_size=5))
     mask = copied.mask(rows, data.draw(st.integers(0, 9)))
@@ -102,7 +102,7 @@ def test_auto_takes_a_quarter_of_what_a_gpu_has_free(monkeypatch):
 
 
 def test_features_that_stay_on_disk_are_not_promised_to_a_device(runs, tmp_path):
-    bank = FeatureBank(MemoryFeatures(runs.files.data.features), list(runs.files.data.features), storage="disk")
+    bank = StoreBank(MemoryFeatures(runs.files.data.features), list(runs.files.data.features), storage="disk")
     bank.settle(CPU, "device")
     assert bank.resident is None and bank.description == "disk features"
     output = tmp_path / "run"
@@ -117,7 +117,7 @@ def test_what_waits_can_be_pinned(monkeypatch):
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
     store = MemoryFeatures({"a": np.ones((2, 3), np.float32)})
-    bank = FeatureBank(store, ["a"])
+    bank = StoreBank(store, ["a"])
     bank.settle(CPU, "device")
     mask = bank.mask([0, 0])
     assert torch.equal(bank.tensor([0, 0], mask).pin_memory().to(CPU), torch.ones(2, 2, 3))
