@@ -1,9 +1,8 @@
-"""What a person sees: progress bars on a terminal, one line an epoch anywhere else, tables of scores."""
+"""Output for people: progress bars on a terminal, one line per epoch anywhere else, tables."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +18,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-
-from hero_plugin.integrations.task import Scores
-
-COLUMNS = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
 
 
 class Screen:
@@ -105,12 +100,11 @@ class Screen:
         if self._bars is not None:
             self._bars.advance(self._part)
 
-    def epoch_line(self, line: Mapping[str, Any]) -> None:
-        """One line for an epoch: its loss, and R1@0.3/0.5/0.7 and mIoU of every set."""
+    def epoch_line(self, line: Mapping[str, Any], scores: Iterable[str]) -> None:
+        """Print one line per epoch: its loss, then the scores of every set as text, then its seconds."""
         parts = [f"epoch {line['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
         parts.append(f"loss {line['losses']['loss']:.3f}")
-        for name, scores in line["metrics"].items():
-            parts.append(f"{name} " + "/".join(f"{scores[column]:.1f}" for column in COLUMNS))
+        parts += scores
         parts.append(f"{line['seconds']:.0f} s")
         self.say((f"{self.label}  " if self.label else "") + "  ".join(parts))
 
@@ -127,20 +121,3 @@ def _console() -> Console:
     """The terminal; wide enough for tables where output goes elsewhere."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=max(console.width, 150))
-
-
-def scores_table(rows: Sequence[tuple[str, ...]], names: Sequence[str], title: str | None = None) -> Table:
-    """Rows of text: the first columns have the given names, the four after them hold scores."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for column in COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def score_cells(scores: Scores) -> tuple[str, ...]:
-    """As text; "-" where no query is annotated."""
-    return tuple("-" if math.isnan(scores[column]) else f"{scores[column]:.2f}" for column in COLUMNS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations.console import Screen, score_cells, scores_table
+from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.emb_config import EmbTrainConfig
 from hero_plugin.integrations.emb_data import EmbData
 from hero_plugin.integrations.errors import UserError
@@ -17,7 +17,7 @@ from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.synthetic import SyntheticConfig, make_synthetic
-from hero_plugin.integrations.task import Scores
+from hero_plugin.integrations.task import Scores, score_cells, scores_table
 from hero_plugin.integrations.training import train
 from hero_plugin.integrations.words import tokenize
 

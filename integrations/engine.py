@@ -31,7 +31,7 @@ from hero_plugin.integrations.process_group import ALONE, Group
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.sampler import EpochOrder
 from hero_plugin.integrations.schedules import Schedule, linear_decay, set_learning_rate, step_decay
-from hero_plugin.integrations.task import Scores, Task
+from hero_plugin.integrations.task import Scores, Task, brief_scores
 from hero_plugin.integrations.training_step import TrainingStep
 
 
@@ -233,7 +233,7 @@ class Trainer:
             self.events.add(line)
         self.progress = Progress(epoch=number, best=progress.best, best_epoch=progress.best_epoch)
         self.save()
-        self.screen.epoch_line(line)
+        self.screen.epoch_line(line, brief_scores(metrics))
 
     def save(self) -> None:
         """Write ``last.pt``: all that the next step depends on, for any number of processes."""

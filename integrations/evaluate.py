@@ -14,7 +14,7 @@ import torch
 from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, scores_table
+from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.data import GroundingData, originals_of
 from hero_plugin.integrations.drift.answers import Answers, answers_of, with_originals
 from hero_plugin.integrations.drift.models import find_runs, models_of
@@ -30,7 +30,7 @@ from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.strict_json import without_nan
 from hero_plugin.integrations.submissions import write_submission
-from hero_plugin.integrations.task import Task
+from hero_plugin.integrations.task import Task, brief_scores, score_cells, scores_table
 from hero_plugin.integrations.train_config import TrainConfig, repeated
 from hero_plugin.integrations.training import show_official
 from hero_plugin.integrations.vocabulary import Vocabulary
@@ -175,7 +175,7 @@ class Reader:
 
     def read(self, settings: TrainConfig, run: RunFolder) -> tuple[GroundingData, StoreBank]:
         """Raises ``UserError`` where there is nothing to score on."""
-        asked = with_inputs(settings, self.config, run)
+        asked = with_sources(settings, self.config, self.config.annotations, run)
         if not asked.test_sets():
             raise UserError(f"{run.path}: the run has no test sets; name some with --annotations")
         asked = replace(asked, **{name: getattr(BASES[asked.base].config(), name) for name in NOT_READ_BY})
@@ -211,7 +211,7 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
     def unseen(record: Record) -> list[str]:
         return loaded.vocabulary.unseen(data.tokenize(record.sentence))
 
-    for name in (name for name, _ in with_inputs(settings, config, run).test_sets()):
+    for name in (name for name, _ in with_sources(settings, config, config.annotations, run).test_sets()):
         items = loaded.sets[name]
         found.scores[name] = loaded.task.scores(items, grounded[name])
         found.queries[name] = len(items)
@@ -238,13 +238,7 @@ def show_run(found: Evaluated, config: EvalConfig, screen: Screen) -> None:
 
 def run_line(run: RunFolder, found: Evaluated) -> str:
     """One line for one of several runs."""
-    scores = (f"{name} " + "/".join(f"{each[column]:.1f}" for column in COLUMNS) for name, each in found.scores.items())
-    return "  ".join([f"{run.path.name} ({found.title})", *scores])
-
-
-def with_inputs(settings: TrainConfig, config: EvalConfig, run: RunFolder) -> TrainConfig:
-    """The run's settings, with whatever else the evaluation is told to read."""
-    return with_sources(settings, config, config.annotations, run)
+    return "  ".join([f"{run.path.name} ({found.title})", *brief_scores(found.scores)])
 
 
 def with_sources(settings: TrainConfig, config: Any, annotations: tuple[str, ...], run: RunFolder) -> TrainConfig:

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rich.table import Table
 from torch import Tensor, nn
+
+from hero_plugin.metrics import SCORES
 
 if TYPE_CHECKING:
     from hero_plugin.integrations.grounding import Grounded
 
 Batch = dict[str, Tensor]
 Scores = dict[str, float]
+"""Percent by name: those of ``SCORES``, then the task's own."""
+
+
+def scores_table(rows: Sequence[tuple[str, ...]], names: Sequence[str], title: str | None = None) -> Table:
+    """Return a table of text: columns with the given names, then one column per score."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for column in SCORES:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def score_cells(scores: Scores) -> tuple[str, ...]:
+    """Return the scores as cells of ``scores_table``; "-" where no query is annotated."""
+    return tuple("-" if math.isnan(scores[column]) else f"{scores[column]:.2f}" for column in SCORES)
+
+
+def brief_scores(metrics: Mapping[str, Scores]) -> list[str]:
+    """Return "NAME R1@0.3/R1@0.5/R1@0.7/mIoU" for each set."""
+    return [f"{name} " + "/".join(f"{scores[column]:.1f}" for column in SCORES) for name, scores in metrics.items()]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import nn
 
 from hero_plugin.integrations.bases import BASES
 from hero_plugin.integrations.claims import claimed
-from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, scores_table
+from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
@@ -26,8 +26,10 @@ from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
 from hero_plugin.integrations.settings import ConfigError
+from hero_plugin.integrations.task import score_cells, scores_table
 from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
+from hero_plugin.metrics import SCORES
 
 
 def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
@@ -154,7 +156,7 @@ def show_results(results: Mapping[str, Any], run: RunFolder, screen: Screen) -> 
 def show_official(scores: Mapping[str, Mapping[str, float]], screen: Screen) -> None:
     """What a set is scored by beside the usual four: QVHighlights' official figures."""
     for name, each in scores.items():
-        others = [f"{key} {value:.2f}" for key, value in each.items() if key not in COLUMNS]
+        others = [f"{key} {value:.2f}" for key, value in each.items() if key not in SCORES]
         if others:
             screen.say(f"{name}, official: " + ", ".join(others))
 

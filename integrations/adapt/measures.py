@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from hero_plugin.integrations.console import COLUMNS, Screen, score_cells, scores_table
+from hero_plugin.integrations.console import Screen
+from hero_plugin.integrations.task import score_cells, scores_table
+from hero_plugin.metrics import SCORES
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Matrix:
             "new": list(self.new),
             "after": ["start", *self.new],
             "scores": [dict(row) for row in self.rows],
-            **{name: {metric: round(getattr(self, name)(metric), 4) for metric in COLUMNS} for name in figures},
+            **{name: {metric: round(getattr(self, name)(metric), 4) for metric in SCORES} for name in figures},
         }
 
 
@@ -69,15 +71,15 @@ def show(matrix: Matrix, screen: Screen) -> None:
     """The table on the terminal."""
     rows = [(*labels, *cells) for labels, cells in _rows(matrix)]
     screen.show(scores_table(rows, ("set", "words", "after"), "gain on new words against loss on old ones"))
-    for metric in COLUMNS:
+    for metric in SCORES:
         screen.say(_sum(matrix, metric))
 
 
 def markdown(matrix: Matrix) -> str:
     """The same in Markdown."""
-    lines = [f"| set | words | after | {' | '.join(COLUMNS)} |", "|---|---|---|" + "---:|" * len(COLUMNS)]
+    lines = [f"| set | words | after | {' | '.join(SCORES)} |", "|---|---|---|" + "---:|" * len(SCORES)]
     lines += [f"| {' | '.join((*labels, *cells))} |" for labels, cells in _rows(matrix)]
-    return "\n".join([*lines, "", *(f"* {_sum(matrix, metric)}" for metric in COLUMNS), ""])
+    return "\n".join([*lines, "", *(f"* {_sum(matrix, metric)}" for metric in SCORES), ""])
 
 
 def _rows(matrix: Matrix) -> list[tuple[tuple[str, str, str], tuple[str, ...]]]:
@@ -86,7 +88,7 @@ def _rows(matrix: Matrix) -> list[tuple[tuple[str, str, str], tuple[str, ...]]]:
         kind = "old" if name in matrix.old else "new"
         for after, row in zip(("start", *matrix.new), matrix.rows, strict=True):
             rows.append(((name, kind, after), score_cells(row[name])))
-        rows.append(((name, kind, "change"), tuple(f"{matrix.change(name, metric):+.2f}" for metric in COLUMNS)))
+        rows.append(((name, kind, "change"), tuple(f"{matrix.change(name, metric):+.2f}" for metric in SCORES)))
     return rows
 
 

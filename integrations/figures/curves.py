@@ -11,9 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from hero_plugin.integrations.figures.style import CYCLE, MUTED, new_figure
 from hero_plugin.integrations.grounding import CURVE
-from hero_plugin.metrics import THRESHOLDS
+from hero_plugin.metrics import SCORES
 
-METRICS = (*(f"R1@{threshold}" for threshold in THRESHOLDS), "mIoU")
 PART = re.compile(r"loss_[a-z_]+")
 """Losses that get a curve: not the DETRs' of earlier decoder layers, which have a number behind."""
 History = Sequence[Mapping[str, Any]]
@@ -53,7 +52,7 @@ def recall_figure(history: History, compared: History | None, names: tuple[str, 
     figure, axes = new_figure(3.5 * columns, 4.0, 1, columns, sharey=True)
     best = history[-1]["best_epoch"]
     for axis, dataset in zip(axes[0], sets, strict=False):
-        for color, metric in zip(CYCLE, METRICS, strict=False):
+        for color, metric in zip(CYCLE, SCORES, strict=False):
             style = "-" if metric.startswith("R1") else ":"
             values = [line["metrics"][dataset][metric] for line in scored]
             axis.plot(_epochs(scored), values, style, marker=_marker(scored), markersize=3, color=color, label=metric)
@@ -62,10 +61,10 @@ def recall_figure(history: History, compared: History | None, names: tuple[str, 
         axis.set(title=dataset, xlabel="epoch", ylim=(0, 100))
         _whole_epochs(axis)
     axes[0][0].set_ylabel("percent")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=len(METRICS))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=len(SCORES))
     last = axes[0][-1]
     # Colours of their own: to the left, a colour is a metric, and here it is a set.
-    for color, dataset in zip(CYCLE[len(METRICS) :], sets, strict=False):
+    for color, dataset in zip(CYCLE[len(SCORES) :], sets, strict=False):
         last.plot(CURVE, _best(history)["recall"][dataset], color=color, label=f"{dataset}, {names[0]}")
         other = _best(compared)["recall"].get(dataset) if compared else None
         if other:

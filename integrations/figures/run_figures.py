@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
+from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.data import GroundingData
@@ -122,6 +123,4 @@ def _note(unseen: Sequence[str]) -> str:
 
 
 def _name(run: RunFolder) -> str:
-    from hero_plugin.integrations.bases import config_from
-
     return config_from(run.config(), str(run.config_file)).model_name

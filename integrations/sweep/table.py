@@ -6,15 +6,15 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from hero_plugin.integrations.console import COLUMNS
 from hero_plugin.integrations.sweep.further import further_scores
 from hero_plugin.integrations.sweep.paired import compare
 from hero_plugin.integrations.sweep.paired import markdown as paired_markdown
 from hero_plugin.integrations.sweep.plan import Plan
+from hero_plugin.metrics import SCORES
 
 __all__ = ["METRICS", "collect", "columns_of", "markdown"]
 
-METRICS = (*COLUMNS, "MR-full-mAP", "HL-min-VeryGood-mAP")
+METRICS = (*SCORES, "MR-full-mAP", "HL-min-VeryGood-mAP")
 """What the table has a column for, in this order: the last two on QVHighlights only."""
 
 

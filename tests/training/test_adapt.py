@@ -24,7 +24,7 @@ from hero_plugin.integrations.adapt.measures import Matrix, markdown
 from hero_plugin.integrations.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.console import COLUMNS, Screen
+from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import EvalConfig
@@ -36,6 +36,7 @@ from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.settings import ConfigError
 from hero_plugin.integrations.training import main as train
 from hero_plugin.integrations.vocabulary import Vocabulary
+from hero_plugin.metrics import SCORES
 from tests.training.detr_files import detr_settings
 
 QUIET = Screen(quiet=True)
@@ -291,7 +292,7 @@ def test_interpolation_is_between_and_leaves_what_only_one_has():
 
 
 def test_average_and_forgetting_are_those_of_the_literature():
-    row = lambda **scores: {name: dict.fromkeys(COLUMNS, float(value)) for name, value in scores.items()}  # noqa: E731
+    row = lambda **scores: {name: dict.fromkeys(SCORES, float(value)) for name, value in scores.items()}  # noqa: E731
     matrix = Matrix(
         ["iid", "ood"],
         ["a", "b"],

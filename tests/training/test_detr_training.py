@@ -19,7 +19,7 @@ from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.commands import parse, train_defaults
-from hero_plugin.integrations.console import COLUMNS, Screen
+from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.detr_task import DetrTask
 from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
@@ -40,6 +40,7 @@ from hero_plugin.integrations.sweep.plan import read_plan
 from hero_plugin.integrations.training import main
 from hero_plugin.integrations.upstream_detr_clone import load_upstream_detr
 from hero_plugin.integrations.words import WordVectors, tokenize
+from hero_plugin.metrics import SCORES
 from tests.resources import upstream
 from tests.training.detr_files import detr_settings, query, write_published
 
@@ -210,7 +211,7 @@ def test_published_features_are_scored_officially_and_chosen_on_it(published, tm
     run = main(config_from(published.settings("qd_detr", output=str(tmp_path / "run"), epochs=3), "test"), QUIET)
     history = run.history()
     scores = [line["metrics"]["val"] for line in history]
-    assert {*COLUMNS, "MR-full-mAP", "MR-full-R1@0.5", "HL-min-VeryGood-mAP"} <= set(scores[0])
+    assert {*SCORES, "MR-full-mAP", "MR-full-R1@0.5", "HL-min-VeryGood-mAP"} <= set(scores[0])
     merits = [each["MR-full-mAP"] for each in scores]
     assert run.results()["best_epoch"] == 1 + merits.index(max(merits))
     flags = {"predictions": tmp_path / "out.jsonl", "device": "cpu"}

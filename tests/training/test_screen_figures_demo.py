@@ -12,12 +12,13 @@ import pytest
 from rich.console import Console
 
 from hero_plugin.integrations import demo
-from hero_plugin.integrations.console import Screen, score_cells, scores_table
+from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.demo import DemoConfig
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.figures.curves import levels_figure, losses_figure, recall_figure
 from hero_plugin.integrations.figures.queries import ModelView, query_figure
 from hero_plugin.integrations.synthetic import SyntheticConfig
+from hero_plugin.integrations.task import brief_scores, score_cells, scores_table
 
 LINE = {
     "epoch": 2,
@@ -39,7 +40,7 @@ def drive(made: Screen) -> None:
         made.loss(1.25)
         made.evaluating("val", 3)
         made.evaluated()
-        made.epoch_line(LINE)
+        made.epoch_line(LINE, brief_scores(LINE["metrics"]))
 
 
 def test_without_a_terminal_there_is_one_line_an_epoch():

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from hero_plugin.integrations.console import COLUMNS, Screen
+from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.run_folder import RunFolderError
 from hero_plugin.integrations.sweep import SweepConfig, main
@@ -16,6 +16,7 @@ from hero_plugin.integrations.sweep.paired import compare
 from hero_plugin.integrations.sweep.paired import markdown as differences_table
 from hero_plugin.integrations.sweep.plan import read_plan
 from hero_plugin.integrations.sweep.table import collect, markdown
+from hero_plugin.metrics import SCORES
 from tests.resources import REPOSITORY, shared
 
 QUIET = Screen(quiet=True)
@@ -108,7 +109,7 @@ def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
     read = read_plan(plan(runs, tmp_path), threads=1)
     for job, score in zip(read.jobs, (10.0, 14.0, 20.0, 20.0), strict=True):
         job.run.path.mkdir(parents=True)
-        job.run.write_json(job.run.results_file, {"best": {"ood": dict.fromkeys(COLUMNS, score)}})
+        job.run.write_json(job.run.results_file, {"best": {"ood": dict.fromkeys(SCORES, score)}})
     results = collect(read, "best")
     assert results["sets"]["ood"]["EMB"]["R1@0.5"]["mean"] == 12.0
     assert results["sets"]["ood"]["EMB"]["R1@0.5"]["std"] == pytest.approx(8**0.5)
