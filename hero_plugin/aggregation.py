@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hero_plugin.attention import at_least_float32
 from hero_plugin.structure import map_tensors
 
 Kind = Literal["logits", "probability", "direction", "shared", "whole"]
@@ -52,7 +53,7 @@ class WeightedAggregation(nn.Module):
 
     def weights(self) -> Tensor:
         """The weight of each level: (N,)."""
-        weights = _wide(self.mlp(self.templates).squeeze(-1))
+        weights = at_least_float32(self.mlp(self.templates).squeeze(-1))
         return weights.softmax(0) if self.normalize else weights
 
     def forward(self, outputs: Any, kinds: Mapping[str, Kind] | None = None) -> Any:
@@ -78,7 +79,7 @@ class WeightedAggregation(nn.Module):
                     f"output {key or 'tensor'} must have {self.levels} levels first, got {tuple(tensor.shape)}"
                 )
             if kind == "direction":
-                return F.normalize(_wide(_weighted_sum(weights, tensor)), dim=-1).to(tensor.dtype)
+                return F.normalize(at_least_float32(_weighted_sum(weights, tensor)), dim=-1).to(tensor.dtype)
             return _sum_logits(weights, tensor) if kind == "logits" else self._sum_probabilities(weights, tensor)
 
         return map_tensors(combine, outputs)
@@ -88,7 +89,7 @@ class WeightedAggregation(nn.Module):
             # Rounding can carry a sum of ones past 1, where binary cross-entropy refuses it.
             return _weighted_sum(weights, tensor).clamp(0.0, 1.0)
         impossible = tensor[0] == 0  # what a base rules out by its mask stays ruled out, whatever the weights' signs
-        combined = _weighted_sum(weights, torch.logit(_wide(tensor), eps=1e-6)).sigmoid()
+        combined = _weighted_sum(weights, torch.logit(at_least_float32(tensor), eps=1e-6)).sigmoid()
         return combined.masked_fill(impossible, 0.0).to(tensor.dtype)
 
     def extra_repr(self) -> str:
@@ -97,11 +98,7 @@ class WeightedAggregation(nn.Module):
 
 def _weighted_sum(weights: Tensor, tensor: Tensor) -> Tensor:
     # Elementwise: autocast would do a matrix product, and with it a base's float32 outputs, in half precision.
-    return (weights.view(-1, *[1] * (tensor.ndim - 1)) * _wide(tensor)).sum(0).to(tensor.dtype)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return (weights.view(-1, *[1] * (tensor.ndim - 1)) * at_least_float32(tensor)).sum(0).to(tensor.dtype)
 
 
 def _sum_logits(weights: Tensor, tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,3 +39,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Keys, dropout: float
     """
     context = F.scaled_dot_product_attention(query, key, value, attn_mask=keys.allowed, dropout_p=dropout)
     return context.masked_fill(keys.none, 0.0)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in float32 where it is of half precision, else as it is (float64, integers, booleans)."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

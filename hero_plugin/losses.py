@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hero_plugin.attention import at_least_float32
 from hero_plugin.checks import expect_shape
 from hero_plugin.config import CONSISTENCY
 
@@ -23,7 +23,7 @@ def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor
     """
     _expect_same(logits, labels=labels, video_mask=video_mask)
     real = video_mask.bool()
-    logits, labels = _wide(logits).masked_fill(~real, 0.0), labels.to(_wide(logits).dtype)
+    logits, labels = at_least_float32(logits).masked_fill(~real, 0.0), labels.to(at_least_float32(logits).dtype)
     loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return _mean(loss, real)
 
@@ -48,7 +48,10 @@ def consistency_loss(logits: Tensor, masked_logits: Tensor, video_mask: Tensor, 
         divergence = (before.exp() * (before - after)).masked_fill(~real, 0.0).sum(-1)
         return _mean(divergence, real.any(-1))
     if kind == "bernoulli":
-        before, after = _wide(logits).masked_fill(~real, 0.0), _wide(masked_logits).masked_fill(~real, 0.0)
+        before, after = (
+            at_least_float32(logits).masked_fill(~real, 0.0),
+            at_least_float32(masked_logits).masked_fill(~real, 0.0),
+        )
         inside = before.sigmoid() * (F.logsigmoid(before) - F.logsigmoid(after))
         outside = (-before).sigmoid() * (F.logsigmoid(-before) - F.logsigmoid(-after))
         return _mean(inside + outside, real)
@@ -82,13 +85,9 @@ def hero_losses(
     }
 
 
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
 def _log_softmax(logits: Tensor, real: Tensor) -> Tensor:
     # A finite fill keeps a video without real clips finite; those rows are dropped from the mean.
-    return _wide(logits).masked_fill(~real, -1e9).log_softmax(-1)
+    return at_least_float32(logits).masked_fill(~real, -1e9).log_softmax(-1)
 
 
 def _mean(values: Tensor, real: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin.adapters.detr.spans import span_cxw_to_xx
+from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.detr_batches import DetrCollate, DetrExample
 from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
 from hero_plugin.integrations.detr_labels import is_cut
@@ -45,7 +46,7 @@ class DetrTask:
         outputs = model(*(batch[name] for name in INPUTS))
         # The forward may run in half precision; the losses and the matching must not.
         with torch.autocast(batch["src_vid"].device.type, enabled=False):
-            losses = self.criterion.train()(map_tensors(_wide, outputs), targets)
+            losses = self.criterion.train()(map_tensors(lambda tensor, key: at_least_float32(tensor), outputs), targets)
         weights = self.criterion.weight_dict
         total = sum(losses[name] * weights[name] for name in losses if name in weights)
         reported = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
@@ -134,7 +135,3 @@ def ranked(saliency: Tensor, mask: Tensor) -> Tensor:
     low = saliency.masked_fill(~real, torch.inf).amin(1, keepdim=True)
     high = saliency.masked_fill(~real, -torch.inf).amax(1, keepdim=True)
     return ((saliency - low) / (high - low).clamp(min=1e-6)).masked_fill(~real, 0.0)
-
-
-def _wide(tensor: Tensor, key: str) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

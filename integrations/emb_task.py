@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hero_plugin import HeroModel
 from hero_plugin.adapters.emb import EMBConfig, elastic_threshold
+from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.batches import EmbCollate, Example
 from hero_plugin.integrations.gauges import level_gauges
 from hero_plugin.integrations.grounding import Grounded, score
@@ -35,7 +36,7 @@ class EmbTask:
         outputs = run(model, batch)
         # The forward may run in half precision; cross-entropies on probabilities must not.
         with torch.autocast(batch["video"].device.type, enabled=False):
-            return self._losses(model, tuple(map(_wide, outputs)), batch, epoch)
+            return self._losses(model, tuple(map(at_least_float32, outputs)), batch, epoch)
 
     def _losses(self, model: nn.Module, outputs: tuple[Tensor, ...], batch: Batch, epoch: int) -> dict[str, Tensor]:
         settings = self.settings
@@ -77,20 +78,20 @@ class EmbTask:
     def predict(self, model: nn.Module, batch: Batch) -> Prediction:
         """The most probable boundaries, as EMB reports by default (not its elastic ones)."""
         outputs = run(model, batch)
-        h_score, start_logits, end_logits = map(_wide, outputs[:3])
+        h_score, start_logits, end_logits = map(at_least_float32, outputs[:3])
         first, last = model.predictor.extract_index(start_logits, end_logits)
         seconds = (batch["durations"] / batch["clips"])[:, None]
         moments = in_seconds(torch.stack([first, last], dim=-1), seconds)
         score = _chosen(start_logits, first) * _chosen(end_logits, last)
         relevance = getattr(model, "relevance", None)
-        relevance = h_score if relevance is None else _wide(relevance).sigmoid()
+        relevance = h_score if relevance is None else at_least_float32(relevance).sigmoid()
         return Prediction(moments.unsqueeze(1), score.unsqueeze(1), relevance * batch["v_mask"])
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """Where the moment starts, where it ends, and which clips belong to it."""
         _, start_logits, end_logits, *_ = run(model, batch) if outputs is None else outputs
         relevance = [model.relevance] if isinstance(model, HeroModel) and model.relevance is not None else []
-        return [*map(_wide, (start_logits, end_logits, *relevance))], batch["v_mask"]
+        return [*map(at_least_float32, (start_logits, end_logits, *relevance))], batch["v_mask"]
 
     def truth(self, item: Example) -> Sequence[tuple[float, float]]:
         return item.record.moments
@@ -131,7 +132,3 @@ def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:
 
 def _chosen(logits: Tensor, index: Tensor) -> Tensor:
     return logits.softmax(-1).gather(1, index[:, None]).squeeze(1)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -72,9 +72,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, dropo
     """
     p = dropout.p if dropout.training else 0.0
     if p and query.device.type == "cpu":
-        # In float32 at least: half precision has no number so low.
-        wide = torch.promote_types(query.dtype, torch.float32)
-        bias = None if keep is None else torch.zeros_like(keep, dtype=wide).masked_fill_(~keep, LOWEST)
+        # In float32, whatever the query's type: half precision has no number so low.
+        bias = None if keep is None else torch.zeros_like(keep, dtype=torch.float32).masked_fill_(~keep, LOWEST)
         context = attend_with_bias(query, key, value, bias, p)
     else:
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=keep, dropout_p=p)

@@ -14,9 +14,10 @@ from hero_plugin.adapters.detr.classification import (
     sigmoid_focal_loss,
     weighted_cross_entropy,
 )
-from hero_plugin.adapters.detr.matcher import HungarianMatcher, at_least_float32, pad_windows, target_windows
+from hero_plugin.adapters.detr.matcher import HungarianMatcher, pad_windows, target_windows
 from hero_plugin.adapters.detr.saliency import hinge_loss, negative_pair_loss, rank_contrastive_loss
 from hero_plugin.adapters.detr.spans import paired_generalized_temporal_iou, span_cxw_to_xx
+from hero_plugin.attention import at_least_float32
 from hero_plugin.checks import expect_shape
 
 LABEL_LOSSES = ("cross_entropy", "focal")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.adapters.detr.spans import generalized_temporal_iou, span_cxw_to_xx
+from hero_plugin.attention import at_least_float32
 
 
 class Pairs(NamedTuple):
@@ -147,8 +148,3 @@ def target_windows(targets: dict[str, Any], batch: int) -> list[Tensor]:
 def pad_windows(windows: list[Tensor]) -> Tensor:
     """B times (windows, 2) -> (B, W, 2), zeros where a sample has fewer."""
     return pad_sequence(windows, batch_first=True)
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precisions become float32; the others stay."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hero_plugin.attention import at_least_float32
+
 SHORTEST = 1e-12
 """In place of a length of zero below a fraction, so that moments without length have an overlap too."""
 
@@ -32,8 +34,8 @@ def paired_generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     first, second: (..., 2) of (start, end), start <= end; the leading shapes broadcast -> (...), in [-1, 1]:
     intersection over union, less the share of the enclosing moment that neither covers.
     """
-    dtype = torch.promote_types(torch.promote_types(first.dtype, second.dtype), torch.float32)
-    (start, end), (other_start, other_end) = first.to(dtype).unbind(-1), second.to(dtype).unbind(-1)
+    start, end = at_least_float32(first).unbind(-1)
+    other_start, other_end = at_least_float32(second).unbind(-1)
     intersection = (torch.minimum(end, other_end) - torch.maximum(start, other_start)).clamp(min=0)
     union = (end - start) + (other_end - other_start) - intersection
     enclosing = torch.maximum(end, other_end) - torch.minimum(start, other_start)

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from hero_plugin.adapters.emb.elastic import between, overlap, pseudo_moment
 from hero_plugin.adapters.emb.recurrence import count
+from hero_plugin.attention import at_least_float32
 
 
 def elementwise_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy in float32 at least, where autocast would refuse it. Same shapes in and out."""
     with torch.autocast(device_type=probabilities.device.type, enabled=False):
-        if probabilities.dtype in (torch.float16, torch.bfloat16):
-            probabilities = probabilities.float()
+        probabilities = at_least_float32(probabilities)
         return F.binary_cross_entropy(probabilities, targets.to(probabilities.dtype), reduction="none")
 
 
@@ -57,7 +57,7 @@ def location_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends
 
 def range_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     """-log of the softmax mass on allowed positions, in the log domain; mean over the batch."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = at_least_float32(logits)
     inside = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
     return (logits.logsumexp(dim=1) - inside.logsumexp(dim=1)).mean()
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from hero_plugin.attention import at_least_float32
+
 
 def lengths_of(mask: Tensor) -> Tensor:
     """(B, T) -> (B,) long on the CPU, where packing wants them. On a GPU this waits: ask once for several LSTMs."""
@@ -14,7 +16,7 @@ def lengths_of(mask: Tensor) -> Tensor:
 
 def count(mask: Tensor) -> Tensor:
     """(..., T) -> (...) long: how many places are real, exactly, also where half precision could not count so far."""
-    return mask.sum(dim=-1, dtype=torch.promote_types(mask.dtype, torch.float32)).long()
+    return at_least_float32(mask).sum(dim=-1).long()
 
 
 @torch.compiler.disable
