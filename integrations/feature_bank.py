@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hero_plugin.integrations.features import FeatureStore
 from hero_plugin.integrations.problems import DataError, Problem
-from hero_plugin.integrations.resident import Place, ResidentBatch, ResidentFeatures, fits
+from hero_plugin.integrations.resident import DeviceBatch, DeviceFeatures, Place, fits_in_memory
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,7 +30,7 @@ class FeatureBank(ABC):
         dim: width of a clip's features.
     """
 
-    resident: ResidentFeatures | None = None
+    device_features: DeviceFeatures | None = None
     """The features on a device, where they wait on one."""
 
     def __init__(self, videos: Sequence[str], lengths: Sequence[int], dim: int) -> None:
@@ -60,7 +60,7 @@ class FeatureBank(ABC):
 
     def tensor(
         self, rows: Sequence[int], mask: np.ndarray, extra_features: np.ndarray | None = None
-    ) -> Tensor | ResidentBatch:
+    ) -> Tensor | DeviceBatch:
         """Return features (B, T, dim) float32 with zeros where ``mask`` is False.
 
         Args:
@@ -69,10 +69,10 @@ class FeatureBank(ABC):
             extra_features: (B, T, any width) float32, appended to each clip's features.
 
         Returns:
-            The tensor; a ``ResidentBatch`` that becomes it on the device, where the features wait there.
+            The tensor; a ``DeviceBatch`` that becomes it on the device, where the features wait there.
         """
-        if self.resident is not None:
-            return ResidentBatch.of(self.resident, rows, mask, extra_features)
+        if self.device_features is not None:
+            return DeviceBatch.of(self.device_features, rows, mask, extra_features)
         features = self._padded(rows, mask)
         if extra_features is not None:
             features = np.concatenate([features, extra_features], axis=-1)
@@ -164,15 +164,17 @@ class StoreBank(FeatureBank):
             place: ``device``, ``host`` (this machine's memory), or ``auto``: the device, for a GPU with plenty of
                 room for them. What stays on disk stays there.
         """
-        if self.resident is not None:
-            self.resident = self.resident.on(device)
-        elif self._flat is not None and (place == "device" or (place == "auto" and fits(self._flat.nbytes, device))):
-            self.resident, self._flat = ResidentFeatures.of(self._flat, self.offsets[:-1], device), None
+        if self.device_features is not None:
+            self.device_features = self.device_features.on(device)
+        elif self._flat is not None and (
+            place == "device" or (place == "auto" and fits_in_memory(self._flat.nbytes, device))
+        ):
+            self.device_features, self._flat = DeviceFeatures.of(self._flat, self.offsets[:-1], device), None
 
     @property
     def description(self) -> str:
         """How and where the features are kept, for people."""
-        where = "" if self.resident is None else f" on {self.resident.clips.device}"
+        where = "" if self.device_features is None else f" on {self.device_features.clips.device}"
         return f"{self.storage} features{where}"
 
 
@@ -193,9 +195,9 @@ class BankCollate(ABC):
         return other
 
     @property
-    def elsewhere(self) -> bool:
+    def parallelizable(self) -> bool:
         """Whether other processes can make its batches: not where these are made of what is on a GPU."""
-        return self.bank.resident is None
+        return self.bank.device_features is None
 
     def clips(self, item: Any) -> int:
         """Return the number of clips of an example's video."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["Progress", "numbered_bytes"]
+__all__ = ["OnProgress", "iter_lines"]
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all)."""
 
 
-def numbered_bytes(path: Path, progress: Progress | None = None, every: int = 1000) -> Iterator[tuple[int, bytes]]:
+def iter_lines(path: Path, progress: OnProgress | None = None, every: int = 1000) -> Iterator[tuple[int, bytes]]:
     """(number from 1, line with its end), split at "\\n" alone: some words of GloVe hold other line ends of Python's.
 
     every: lines between two calls of `progress`, which is called at the end too.

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hero_plugin.integrations.ranks import Rank
-from hero_plugin.integrations.shares import Share
+from hero_plugin.integrations.shares import BatchShard
 from hero_plugin.integrations.task import Batch, Collate
 
 READ_ONE_BY_ONE = frozenset({"windows"})
@@ -19,7 +19,7 @@ READ_ONE_BY_ONE = frozenset({"windows"})
 
 
 @dataclass(frozen=True)
-class ShareOf:
+class CollateShard:
     """Makes one process' share of each batch."""
 
     collate: Collate
@@ -27,7 +27,7 @@ class ShareOf:
     neighbours: int
 
     def __call__(self, items: Sequence[Any]) -> Batch:
-        return self.collate(items, Share.of(len(items), self.rank, self.neighbours).rows)
+        return self.collate(items, BatchShard.of(len(items), self.rank, self.neighbours).rows)
 
 
 def batches(
@@ -42,7 +42,7 @@ def batches(
 ) -> Iterator[Batch]:
     """The given batches, in order, on ``device``; copied there without waiting where it is a GPU.
 
-    rank, neighbours: which of several processes loads its share of each of them; see :class:`Share`.
+    rank, neighbours: which of several processes loads its share of each of them; see :class:`BatchShard`.
 
     The loader has a generator of its own: made without one, it would draw from torch's global generator,
     and a run that starts its loader once more because it was resumed would draw other dropout.
@@ -50,8 +50,8 @@ def batches(
     loader = DataLoader(
         items,  # type: ignore[arg-type]  # a sequence is all that DataLoader asks of a dataset
         batch_sampler=indices,
-        collate_fn=collate if rank is None else ShareOf(collate, rank, neighbours),
-        num_workers=workers if collate.elsewhere else 0,
+        collate_fn=collate if rank is None else CollateShard(collate, rank, neighbours),
+        num_workers=workers if collate.parallelizable else 0,
         worker_init_fn=_out_of_reach,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),

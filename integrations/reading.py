@@ -14,7 +14,7 @@ from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.words import tokenize
 
 
-def read_all(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBroken) -> list[Record]:
+def read_many(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBroken) -> list[Record]:
     """The queries of all files.
 
     lengths: of the videos, for files that do not hold them.

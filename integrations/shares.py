@@ -9,7 +9,7 @@ from hero_plugin.integrations.ranks import Rank
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShard:
     """One process' part of a batch that all of them train on.
 
     Attributes:
@@ -23,7 +23,7 @@ class Share:
     index: int
 
     @classmethod
-    def of(cls, total: int, rank: Rank, neighbours: int = 0) -> Share:
+    def of(cls, total: int, rank: Rank, neighbours: int = 0) -> BatchShard:
         """The share of ``rank`` in ``total`` rows; one process alone has them all, and needs no neighbours.
 
         neighbours: so many rows behind its own go along, the first following the last, because the model compares

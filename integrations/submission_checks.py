@@ -13,7 +13,7 @@ from typing import Any
 
 from hero_plugin.highlights import ANNOTATORS, CLIP_LENGTH, clip_scores
 from hero_plugin.integrations.annotations.qvhighlights import qid
-from hero_plugin.integrations.lines import numbered_bytes
+from hero_plugin.integrations.lines import iter_lines
 from hero_plugin.integrations.problems import Problems, not_utf8
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.submissions import SALIENCY, WINDOWS, annotation_row
@@ -82,7 +82,7 @@ def read_submission(
 
 def _parsed(path: Path, problems: Problems) -> list[Numbered]:
     rows: list[Numbered] = []
-    for number, raw in numbered_bytes(path):
+    for number, raw in iter_lines(path):
         where = f"{path}:{number}"
         if not raw.strip():
             continue

@@ -60,7 +60,7 @@ class Collate(Protocol):
     """Examples to one batch of tensors. Apart from the model, so that loading processes can hold it."""
 
     @property
-    def elsewhere(self) -> bool:
+    def parallelizable(self) -> bool:
         """Whether other processes can make its batches: not where these are made of what is on a GPU."""
         ...
 
@@ -68,7 +68,7 @@ class Collate(Protocol):
         """rows: those of ``items`` that the model runs here, where several processes share them; None is all.
 
         What the model takes is of these rows alone, as wide as all of them need; what the losses read is of all.
-        Features that wait on the device come as a :class:`~hero_plugin.integrations.resident.ResidentBatch`, whose
+        Features that wait on the device come as a :class:`~hero_plugin.integrations.resident.DeviceBatch`, whose
         ``to`` is their tensor.
         """
         ...

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from hero_plugin.cmtr import CMTR
 from hero_plugin.integrations.process_group import ALONE, Group
 from hero_plugin.integrations.seeding import seed_device, seed_of
-from hero_plugin.integrations.shares import Share
+from hero_plugin.integrations.shares import BatchShard
 from hero_plugin.integrations.task import Batch, Task
 from hero_plugin.integrations.whole_batch import whole_outputs
 
@@ -18,7 +18,7 @@ from hero_plugin.integrations.whole_batch import whole_outputs
 class TrainingStep(nn.Module):
     """A task's losses as a module's forward: what ``DistributedDataParallel`` goes around.
 
-    Each process runs its share of the rows through the model and learns what the others' models said of theirs. So
+    Each process runs its shard of the rows through the model and learns what the others' models said of theirs. So
     every process computes the losses of the whole batch, by the task's own formula, whatever that is a mean over.
 
     Masked words, and what a task draws before it runs the model, are drawn for the whole batch and are the same for
@@ -33,21 +33,21 @@ class TrainingStep(nn.Module):
         self.maskers = [module for module in task.model.modules() if isinstance(module, CMTR)]
 
     def forward(self, batch: Batch, total: int, step: int, epoch: int) -> dict[str, Tensor]:
-        """The losses of a batch of ``total`` rows, of which ``batch`` has the labels of all and this share's inputs.
+        """The losses of a batch of ``total`` rows, of which ``batch`` has the labels of all and this shard's inputs.
 
         step: how many were before it in the whole training.
         """
-        share = Share.of(total, self.group.rank, self.task.neighbours)
+        shard = BatchShard.of(total, self.group.rank, self.task.neighbours)
 
         def before(model: nn.Module, inputs: Any) -> None:
             seed_device(seed_of(self.seed, step, f"dropout {self.group.rank.index}"), self.device)
 
         def drawing(cmtr: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
             self.masks.manual_seed(seed_of(self.seed, step, "masks"))
-            return args, {**kwargs, "generator": self.masks, "part": (share.rows, share.total)}
+            return args, {**kwargs, "generator": self.masks, "part": (shard.rows, shard.total)}
 
         def after(model: nn.Module, inputs: Any, outputs: Any) -> Any:
-            return whole_outputs(model, outputs, share, self.group)
+            return whole_outputs(model, outputs, shard, self.group)
 
         seed_device(seed_of(self.seed, step, "batch"), self.device)
         with ExitStack() as hooks:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from hero_plugin import HeroModel
 from hero_plugin.integrations.process_group import Group
-from hero_plugin.integrations.shares import Share
+from hero_plugin.integrations.shares import BatchShard
 from hero_plugin.structure import map_tensors
 
 
-def whole_outputs(model: Any, outputs: Any, share: Share, group: Group) -> Any:
-    """Outputs of the rows of ``share`` -> outputs of all rows of the batch, in their order.
+def whole_outputs(model: Any, outputs: Any, shard: BatchShard, group: Group) -> Any:
+    """Outputs of the rows of ``shard`` -> outputs of all rows of the batch, in their order.
 
     What a wrapped model keeps of its forward for its losses is made whole as well. Only this process' own rows have a
     graph: a loss of the whole batch then has, in each process, the part of its gradient that goes through these rows,
@@ -33,31 +33,31 @@ def whole_outputs(model: Any, outputs: Any, share: Share, group: Group) -> Any:
     map_tensors(find, outputs)
     if isinstance(model, HeroModel):
         model.map_last_forward(find)
-    whole = dict(zip(found, whole_tensors(list(found.values()), share, group), strict=True))
+    whole = dict(zip(found, whole_tensors(list(found.values()), shard, group), strict=True))
     if isinstance(model, HeroModel):
         model.map_last_forward(put)
     return map_tensors(put, outputs)
 
 
-def whole_tensors(tensors: list[Tensor], share: Share, group: Group) -> list[Tensor]:
+def whole_tensors(tensors: list[Tensor], shard: BatchShard, group: Group) -> list[Tensor]:
     """Each (rows run, ...) -> (rows of the batch, ...), bit for bit, by one exchange of bytes."""
     for tensor in tensors:
-        if tensor.shape[:1] != (len(share.rows),):
+        if tensor.shape[:1] != (len(shard.rows),):
             raise ValueError(
-                f"the model was run on {len(share.rows)} rows of a batch, and one of its outputs has the shape "
+                f"the model was run on {len(shard.rows)} rows of a batch, and one of its outputs has the shape "
                 f"{tuple(tensor.shape)}: only outputs with a row for each input can be gathered"
             )
-    own = [tensor[: share.count] for tensor in tensors]
+    own = [tensor[: shard.count] for tensor in tensors]
     mine = torch.cat([_bytes(tensor.detach()) for tensor in own], dim=1)
-    padded = mine.new_zeros(max(share.counts), mine.shape[1])
-    padded[: share.count] = mine
+    padded = mine.new_zeros(max(shard.counts), mine.shape[1])
+    padded[: shard.count] = mine
     received = group.gather_tensor(padded)
     made, start = [], 0
     for tensor in own:
         width = prod(tensor.shape[1:]) * tensor.element_size()
         parts = [
-            tensor if index == share.index else _read(each[:count, start : start + width], tensor)
-            for index, (each, count) in enumerate(zip(received, share.counts, strict=True))
+            tensor if index == shard.index else _read(each[:count, start : start + width], tensor)
+            for index, (each, count) in enumerate(zip(received, shard.counts, strict=True))
         ]
         made.append(torch.cat(parts))
         start += width

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from hero_plugin.integrations.lines import Progress, numbered_bytes
+from hero_plugin.integrations.lines import OnProgress, iter_lines
 from hero_plugin.integrations.problems import DataError, Problem, Problems
 
 __all__ = ["WordVectors", "load_word_vectors", "tokenize", "word_spans"]
@@ -108,7 +108,7 @@ def load_word_vectors(
     path: str | os.PathLike[str],
     only: Collection[str] | None = None,
     *,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> WordVectors:
     """Read word vectors from `.npz` (arrays `words` (V,) and `vectors` (V, dim)) or from GloVe text.
 
@@ -167,7 +167,7 @@ def _load_npz(path: Path) -> WordVectors:
     return WordVectors(names, vectors)
 
 
-def _load_text(path: Path, only: frozenset[str] | None, progress: Progress | None) -> WordVectors:
+def _load_text(path: Path, only: frozenset[str] | None, progress: OnProgress | None) -> WordVectors:
     wanted = None if only is None else {word.encode("utf-8") for word in only}
     blanks = only is None or any(" " in word for word in only)
     problems = Problems()
@@ -212,8 +212,8 @@ def _load_text(path: Path, only: frozenset[str] | None, progress: Progress | Non
     return WordVectors(list(words), np.stack(list(words.values())) if words else np.zeros((0, dim), np.float32))
 
 
-def _lines(path: Path, progress: Progress | None) -> Iterator[tuple[int, bytes]]:
-    for number, line in numbered_bytes(path, progress, every=20_000):
+def _lines(path: Path, progress: OnProgress | None) -> Iterator[tuple[int, bytes]]:
+    for number, line in iter_lines(path, progress, every=20_000):
         yield number, line.rstrip(b"\r\n").rstrip(b" ")
 
 

@@ -10,7 +10,7 @@ from hero_plugin.integrations.annotations.by_video import read_by_video
 from hero_plugin.integrations.annotations.captions import write_captions
 from hero_plugin.integrations.annotations.charades_cd import write_charades_cd
 from hero_plugin.integrations.annotations.charades_sta import read_charades_sta, write_charades_sta
-from hero_plugin.integrations.annotations.checks import Checks, OnBroken, OnOutside, Progress, ReadReport
+from hero_plugin.integrations.annotations.checks import OnBroken, OnOutside, OnProgress, ReadReport, RecordChecks
 from hero_plugin.integrations.annotations.conversion import convert_records
 from hero_plugin.integrations.annotations.detect import FORMATS, detect_format, format_name
 from hero_plugin.integrations.annotations.durations import Durations, load_durations
@@ -52,7 +52,7 @@ def read_annotations(
     on_broken: OnBroken = "error",
     unique_ids: bool = True,
     report: ReadReport | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> list[Record]:
     """Read an annotation file into records, in the file's order.
 
@@ -75,7 +75,7 @@ def read_annotations(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file at {path}")
-    checks = Checks(path, on_outside, on_broken, split, unique_ids=unique_ids)
+    checks = RecordChecks(path, on_outside, on_broken, split, unique_ids=unique_ids)
     known = detect_format(path) if format == "auto" else format_name(format)
     READERS[known](path, checks, None if durations is None else load_durations(durations), progress)
     if report is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.annotations.checks import Checks, Progress, as_number
+from hero_plugin.integrations.annotations.checks import OnProgress, RecordChecks, as_number
 from hero_plugin.integrations.annotations.writing import single_moment
 from hero_plugin.integrations.problems import DataError, Problem, Problems
 from hero_plugin.integrations.records import Record
@@ -24,7 +24,7 @@ _ENTRY_KEYS = ("sentences", "timestamps", "duration", "video_duration")
 
 
 def read_by_video(
-    path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None
+    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
 ) -> None:
     """Add the records of a file to `checks`. `durations` serves videos whose entry has none."""
     data = load_by_video(path, checks)
@@ -82,7 +82,7 @@ def _extras(entry: dict[str, Any], count: int) -> tuple[dict[str, list[Any]], di
     return listed, {key: value for key, value in more.items() if key not in listed}
 
 
-def load_by_video(path: Path, checks: Checks) -> dict[str, Any]:
+def load_by_video(path: Path, checks: RecordChecks) -> dict[str, Any]:
     twice: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:

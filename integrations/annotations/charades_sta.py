@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hero_plugin.integrations.annotations.checks import Checks, Progress, numbered_lines
+from hero_plugin.integrations.annotations.checks import OnProgress, RecordChecks, numbered_lines
 from hero_plugin.integrations.annotations.durations import HOW_TO_GIVE_DURATIONS
 from hero_plugin.integrations.annotations.writing import single_moment
 from hero_plugin.integrations.files import atomic_write
@@ -19,7 +19,7 @@ _SHAPE = "expected `VIDEO START END##sentence`"
 
 
 def read_charades_sta(
-    path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None
+    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
 ) -> None:
     """Add the records of a file to `checks`. Durations must come from elsewhere."""
     if durations is None:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hero_plugin.integrations.lines import Progress, numbered_bytes
+from hero_plugin.integrations.lines import OnProgress, iter_lines
 from hero_plugin.integrations.problems import DataError, Problem, not_utf8
 from hero_plugin.integrations.records import Record, clean_sentence
 
-__all__ = ["Checks", "OnBroken", "OnOutside", "Progress", "ReadReport", "as_number", "numbered_lines"]
+__all__ = ["OnBroken", "OnOutside", "OnProgress", "ReadReport", "RecordChecks", "as_number", "numbered_lines"]
 
 OnOutside = Literal["clamp", "keep", "error"]
 OnBroken = Literal["error", "drop"]
@@ -35,7 +35,7 @@ class ReadReport:
 
 
 @dataclass
-class Checks:
+class RecordChecks:
     """Collects the records of one file and everything that is wrong with it.
 
     A reader calls `sentence`, `moment` and `duration` (None: the record is lost and the problem noted), then
@@ -149,9 +149,9 @@ def as_number(raw: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def numbered_lines(path: Path, checks: Checks, progress: Progress | None = None) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path, checks: RecordChecks, progress: OnProgress | None = None) -> Iterator[tuple[int, str]]:
     """The non-blank lines of a UTF-8 file, streamed, with their numbers."""
-    for number, raw in numbered_bytes(path, progress):
+    for number, raw in iter_lines(path, progress):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
         except UnicodeDecodeError as error:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.annotations.checks import Checks, Progress, as_number, numbered_lines
+from hero_plugin.integrations.annotations.checks import OnProgress, RecordChecks, as_number, numbered_lines
 from hero_plugin.integrations.annotations.writing import raw_sentence, tidy_number
 from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.records import Record
@@ -23,7 +23,7 @@ _LINE_KEYS = ("qid", "query", "duration", "vid", "relevant_clip_ids", "saliency_
 
 
 def read_qvhighlights(
-    path: Path, checks: Checks, durations: Mapping[str, float] | None, progress: Progress | None = None
+    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
 ) -> None:
     """Add the records of a file to `checks`. `durations` serves lines that have none."""
     for number, line in numbered_lines(path, checks, progress):
@@ -60,7 +60,7 @@ def read_qvhighlights(
         checks.keep(where, Record(query, video, sentence, moments, duration, checks.split, saliency, extra))
 
 
-def _windows(where: str, raw: Any, duration: float, checks: Checks) -> tuple[tuple[float, float], ...] | None:
+def _windows(where: str, raw: Any, duration: float, checks: RecordChecks) -> tuple[tuple[float, float], ...] | None:
     if raw is None:
         return ()
     if not isinstance(raw, list):
@@ -71,7 +71,9 @@ def _windows(where: str, raw: Any, duration: float, checks: Checks) -> tuple[tup
     return kept if len(kept) == len(moments) else None
 
 
-def _saliency(where: str, clips: Any, scores: Any, checks: Checks) -> tuple[tuple[int, tuple[float, ...]], ...] | None:
+def _saliency(
+    where: str, clips: Any, scores: Any, checks: RecordChecks
+) -> tuple[tuple[int, tuple[float, ...]], ...] | None:
     if clips is None:
         return ()
     if not isinstance(clips, list) or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in clips):

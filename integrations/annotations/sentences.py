@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.annotations import READERS
-from hero_plugin.integrations.annotations.checks import Checks, Progress
+from hero_plugin.integrations.annotations.checks import OnProgress, RecordChecks
 from hero_plugin.integrations.annotations.detect import detect_format
 from hero_plugin.integrations.records import Record
 
@@ -17,7 +17,7 @@ __all__ = ["read_sentences"]
 _SECOND = 1.0
 
 
-class _WordsOnly(Checks):
+class _WordsOnly(RecordChecks):
     """Asks for a sentence alone: three queries of Charades-CD test-ood begin after their video; papers count them."""
 
     def duration(self, where: str, raw: Any) -> float | None:
@@ -40,7 +40,7 @@ class _AnyVideo(Mapping[str, float]):
         return 1
 
 
-def read_sentences(path: str | os.PathLike[str], progress: Progress | None = None) -> list[Record]:
+def read_sentences(path: str | os.PathLike[str], progress: OnProgress | None = None) -> list[Record]:
     """The queries of a file in any format, in its order. Moments and durations of these records mean nothing.
 
     Raises FileNotFoundError, or DataError for malformed lines and empty queries.

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from hero_plugin.integrations.annotations.by_video import load_by_video
-from hero_plugin.integrations.annotations.checks import Checks
-from hero_plugin.integrations.lines import Progress
+from hero_plugin.integrations.annotations.checks import RecordChecks
+from hero_plugin.integrations.lines import OnProgress
 from hero_plugin.integrations.problems import DataError, Problem, not_utf8
 from hero_plugin.integrations.records import Record, clean_sentence
 
@@ -64,7 +64,7 @@ class QueryFile(Protocol):
         ...
 
 
-def open_queries(path: Path, step: int, *, sentences: bool = False, progress: Progress | None = None) -> QueryFile:
+def open_queries(path: Path, step: int, *, sentences: bool = False, progress: OnProgress | None = None) -> QueryFile:
     """The queries of a file in any format, told by its content.
 
     step: entries a window; sentences: whether a query may be a sentence alone, without a video.
@@ -158,7 +158,7 @@ class SentenceLine:
 class LineQueries:
     """A file of a query a line, never held in memory: one pass for its checksum and where its windows start."""
 
-    def __init__(self, path: Path, step: int, parser: type, progress: Progress | None = None) -> None:
+    def __init__(self, path: Path, step: int, parser: type, progress: OnProgress | None = None) -> None:
         self.path, self.step, self._parser = path, step, parser
         self.size, self.digest, self._starts = _index(path, step, progress)
 
@@ -227,7 +227,7 @@ def pair_id(query: str, video: str) -> str:
 
 def _by_video(path: Path, step: int) -> ListedQueries:
     """ActivityNet Captions, Charades-CD and Charades-CG: a JSON object of videos."""
-    checks = Checks(path)
+    checks = RecordChecks(path)
     data = load_by_video(path, checks)
     if checks.fatal:
         raise DataError(checks.fatal)
@@ -249,7 +249,7 @@ def _by_video(path: Path, step: int) -> ListedQueries:
     return ListedQueries(found, step, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-def _index(path: Path, step: int, progress: Progress | None) -> tuple[int, str, list[int]]:
+def _index(path: Path, step: int, progress: OnProgress | None) -> tuple[int, str, list[int]]:
     """How many lines there are, the file's SHA-256, and where each window starts, the file's end last."""
     digest, lines, done, total = hashlib.sha256(), 0, 0, path.stat().st_size
     starts, last = [0], b"\n"

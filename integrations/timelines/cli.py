@@ -18,7 +18,7 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import atomic_path
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.progress_bar import bar
-from hero_plugin.integrations.reading import read_all, words_of
+from hero_plugin.integrations.reading import read_many, words_of
 from hero_plugin.integrations.timelines import (
     Timeline,
     TimelineConfig,
@@ -67,8 +67,8 @@ def timelines(
         resume: Go on with a folder that was begun with the same settings.
     """
     known, lengths = timelines_of(timelines)
-    records = read_all(annotations, lengths, on_broken)
-    wanted = {r.video_id for r in read_all(videos_of, lengths, "drop")} if videos_of else None
+    records = read_many(annotations, lengths, on_broken)
+    wanted = {r.video_id for r in read_many(videos_of, lengths, "drop")} if videos_of else None
     with bar(f"reading {words.name}") as progress:
         table = load_word_vectors(words, words_of(records), progress=progress)
     prototypes = build_prototypes(records, known, table, config, seed=seed)
@@ -129,8 +129,8 @@ def descriptions(
     if queries.exists() and not resume:
         raise UserError(f"{queries} exists already: name another file, or add --resume to write the same one again")
     known, lengths = timelines_of(timelines)
-    records = read_all(train, lengths, on_broken)
-    seen, asked = two_writers(read_all([annotations], {}, on_broken))
+    records = read_many(train, lengths, on_broken)
+    seen, asked = two_writers(read_many([annotations], {}, on_broken))
     if not seen:
         raise UserError(
             f"{annotations} has no video that two people described: ActivityNet-CD's val, test_iid and test_ood have"
@@ -211,7 +211,7 @@ def timelines_figure(
     known, lengths = timelines_of(timelines)
     if video not in known:
         raise UserError(f"{timelines} has no video {video!r}; its names look like {', '.join(list(known)[:3])}")
-    records = read_all(annotations, lengths, "drop")
+    records = read_many(annotations, lengths, "drop")
     prototypes = build_prototypes(records, known, load_word_vectors(words, words_of(records)), config, seed=seed)
     figure = timeline_figure(known[video], prototypes, render_video(known[video], prototypes, config, seed))
     with atomic_path(output) as temporary:
@@ -243,8 +243,8 @@ def timelines_oracle(
     from hero_plugin.integrations.timelines.oracle import fit_oracle, oracle_scores
 
     known, lengths = timelines_of(timelines)
-    records = read_all(annotations, lengths, "drop")
-    tests = {file.stem: read_all([file], lengths, "drop") for file in test}
+    records = read_many(annotations, lengths, "drop")
+    tests = {file.stem: read_many([file], lengths, "drop") for file in test}
     prototypes = build_prototypes(records, known, load_word_vectors(words, words_of(records)), config, seed=seed)
     table = Table("noise", "queries", *SCORES)
     with bar("rendering and grounding") as progress:

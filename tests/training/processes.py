@@ -24,7 +24,7 @@ from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.process_group import Group, PeerLost, joined
 from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.shares import Share
+from hero_plugin.integrations.shares import BatchShard
 from hero_plugin.integrations.training import read, run_vocabulary
 from hero_plugin.integrations.training_step import TrainingStep
 from tests.training.dataset import write_files
@@ -120,7 +120,7 @@ def gradients(task: Any, chosen: list[Any], step: int, group: Group) -> dict[str
     module = group.parallel(TrainingStep(task, 0, group), [f"model.{name}" for name in task.unread])
     task.model.train()
     task.model.zero_grad(set_to_none=True)
-    batch = task.collate(chosen, Share.of(len(chosen), group.rank, task.neighbours).rows)
+    batch = task.collate(chosen, BatchShard.of(len(chosen), group.rank, task.neighbours).rows)
     batch = {name: each.double() if each.is_floating_point() else each for name, each in batch.items()}
     losses = module(batch, len(chosen), step, 0)
     (losses["loss"] * group.size).backward()

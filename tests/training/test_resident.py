@@ -19,7 +19,7 @@ from hero_plugin.integrations.evaluate import main as evaluate
 from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.loading import batches, to_device
-from hero_plugin.integrations.resident import SHARE, ResidentBatch, fits
+from hero_plugin.integrations.resident import DEVICE_SHARE, DeviceBatch, fits_in_memory
 from hero_plugin.integrations.training import main
 from tests.training.detr_files import detr_settings
 
@@ -42,7 +42,7 @@ def test_a_lookup_gives_the_numbers_of_a_copy(data, storage, beside):
     mask = copied.mask(rows, data.draw(st.integers(0, 9)))
     extra = random.random((*mask.shape, beside), np.float32) if beside else None
     waiting = looked_up.tensor(rows, mask, extra)
-    assert isinstance(waiting, ResidentBatch)
+    assert isinstance(waiting, DeviceBatch)
     assert torch.equal(waiting.to(CPU), copied.tensor(rows, mask, extra))
 
 
@@ -58,7 +58,7 @@ def test_every_base_gets_the_same_batches(base, device, runs):
         bank = data.bank("auto", 1.0, QUIET)
         bank.settle(device, place)
         task = BASES[base].task(config, data, bank, vocabulary, device)
-        assert task.collate.elsewhere == (place == "host")
+        assert task.collate.parallelizable == (place == "host")
         items = BASES[base].examples(config, data, "train", bank, vocabulary)
         # Other processes could not hold what is on a GPU: asked for, they are not started.
         yield from batches(task.collate, items, [[0, 3, 1], [5], [2, 4]], device, workers=2)
@@ -97,14 +97,14 @@ def test_auto_takes_a_quarter_of_what_a_gpu_has_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: ([4000, 1000][index], 9000))
     for name, free in (("cuda", 1000), ("cuda:1", 1000), ("cuda:0", 4000)):
         gpu = torch.device(name)
-        assert fits(int(free * SHARE), gpu) and not fits(int(free * SHARE) + 1, gpu)
-    assert not fits(1, CPU)
+        assert fits_in_memory(int(free * DEVICE_SHARE), gpu) and not fits_in_memory(int(free * DEVICE_SHARE) + 1, gpu)
+    assert not fits_in_memory(1, CPU)
 
 
 def test_features_that_stay_on_disk_are_not_promised_to_a_device(runs, tmp_path):
     bank = StoreBank(MemoryFeatures(runs.files.data.features), list(runs.files.data.features), storage="disk")
     bank.settle(CPU, "device")
-    assert bank.resident is None and bank.description == "disk features"
+    assert bank.device_features is None and bank.description == "disk features"
     output = tmp_path / "run"
     config = config_from(runs.files.settings(output=str(output), storage="disk", features_on="device"), "test")
     with pytest.raises(UserError, match="--features-on device: the features stay on disk; raise --memory"):

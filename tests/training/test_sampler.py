@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hero_plugin.integrations.ranks import Rank
 from hero_plugin.integrations.sampler import EpochOrder, length_sorted
 from hero_plugin.integrations.schedules import linear_decay
-from hero_plugin.integrations.shares import Share
+from hero_plugin.integrations.shares import BatchShard
 
 sizes, seeds, epochs = st.integers(1, 60), st.integers(0, 2**40), st.integers(0, 100)
 
@@ -26,7 +26,7 @@ def test_every_example_comes_once_and_batches_are_as_many_as_promised(size, batc
 
 @given(sizes, st.integers(1, 9), st.integers(0, 2))
 def test_processes_share_a_batch_each_row_once(size, world, neighbours):
-    shares = [Share.of(size, Rank(index, world), neighbours) for index in range(world)]
+    shares = [BatchShard.of(size, Rank(index, world), neighbours) for index in range(world)]
     own = [share.rows[: share.count] for share in shares]
     assert [row for rows in own for row in rows] == list(range(size))
     assert max(map(len, own)) - min(map(len, own)) <= 1

@@ -29,7 +29,7 @@ class Item:
 
 
 class ToyCollate:
-    elsewhere = True
+    parallelizable = True
 
     def __call__(self, items: Sequence[Item], rows: Sequence[int] | None = None) -> Batch:
         clips = nn.utils.rnn.pad_sequence([item.clips for item in items], batch_first=True)
