@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.files import write_json
 from hero_plugin.integrations.upstream_evaluation import OFFICIAL_WORKERS, Evaluation, official_evaluation
 from hero_plugin.qvhighlights import qvhighlights_scores
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Console(highlight=False).print(_table(numbers))
     Console(highlight=False).print(f"largest difference of {numbers['figures']} figures: {numbers['difference']:g}")
     if config.json is not None:
-        write_text(config.json, json.dumps(numbers, indent=2) + "\n")
+        write_json(config.json, numbers)
 
 
 def measure(config: EvalBenchConfig) -> dict[str, Any]:

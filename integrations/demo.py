@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from hero_plugin.integrations.emb_config import EmbTrainConfig
 from hero_plugin.integrations.emb_data import EmbData
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import MemoryFeatures
-from hero_plugin.integrations.files import atomic_write
+from hero_plugin.integrations.files import write_json
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.synthetic import SyntheticConfig, make_synthetic
 from hero_plugin.integrations.task import Scores, score_cells, scores_table
@@ -61,8 +60,7 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     for path in sorted([*base.figures.rglob("*.png"), *plugged.figures.rglob("*.png")]):
         screen.say(f"  {path}")
     seconds = time.monotonic() - started
-    with atomic_write(config.output / MARK) as stream:
-        stream.write(json.dumps({"seconds": round(seconds, 1), "scores": results}, indent=2) + "\n")
+    write_json(config.output / MARK, {"seconds": round(seconds, 1), "scores": results})
     screen.say(f"done in {seconds:.0f} seconds; everything is in {config.output}")
     return results
 
@@ -107,5 +105,4 @@ def _claim(folder: Path) -> None:
     if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: exists and no demo made it; choose another --output")
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / MARK) as stream:
-        stream.write("{}\n")
+    write_json(folder / MARK, {})

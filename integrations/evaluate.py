@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -22,13 +21,13 @@ from hero_plugin.integrations.drift.report import Draws
 from hero_plugin.integrations.drift.show import show_drift
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import StoreBank
-from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.files import write_json
 from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.grounding import Grounded, ground
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.strict_json import without_nan
+from hero_plugin.integrations.strict_json import nan_to_null
 from hero_plugin.integrations.submissions import write_submission
 from hero_plugin.integrations.task import Task, brief_scores, score_cells, scores_table
 from hero_plugin.integrations.train_config import TrainConfig, repeated
@@ -136,7 +135,7 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     if config.json is not None:
         every = [each.to_json(path, config.checkpoint) for path, each in results.items()]
         whole = {**(every[0] if len(every) == 1 else {"runs": every}), **({"drift": report} if report else {})}
-        write_text(config.json, json.dumps(without_nan(whole), indent=2) + "\n")
+        write_json(config.json, nan_to_null(whole))
     if config.predictions is not None:
         for path, lines in prediction_files(evaluated[0], config.predictions).items():
             write_submission(path, lines)

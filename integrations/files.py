@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["atomic_path", "atomic_write", "remove_leftovers", "write_text"]
+__all__ = ["atomic_path", "atomic_write", "remove_leftovers", "write_json", "write_text"]
 
 _MARK = ".writing-"
 
@@ -59,6 +60,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a whole text file, UTF-8, at once or not at all."""
     with atomic_write(path) as stream:
         stream.write(text)
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2, ascii: bool = True) -> None:
+    """Write a value as an indented JSON file, at once or not at all.
+
+    Args:
+        path: The file.
+        value: Anything ``json`` can write. It writes NaN as ``NaN``; see ``nan_to_null``.
+        indent: Spaces per level.
+        ascii: Escape every other character.
+    """
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=ascii) + "\n")
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> int:

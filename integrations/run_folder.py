@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.files import atomic_write, remove_leftovers
+from hero_plugin.integrations.files import atomic_write, remove_leftovers, write_json
 
 FREE_TO_CHANGE = frozenset(
     {"device", "features_on", "workers", "checkpoint_steps", "checkpoint_seconds", "compare", "figure_queries"}
@@ -138,8 +138,8 @@ class RunFolder:
         return self._read_json(self.results_file)
 
     def write_json(self, file: Path, value: Any) -> None:
-        with atomic_write(file) as stream:
-            stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        """Write a JSON file of the run, at once or not at all."""
+        write_json(file, value, ascii=False)
 
     def history(self) -> list[dict[str, Any]]:
         """The log, one dict an epoch."""

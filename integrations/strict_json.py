@@ -1,4 +1,4 @@
-"""JSON as its standard has it, which knows no nan."""
+"""NaN as null: standard JSON has no NaN."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def without_nan(scores: Any) -> Any:
-    """Figures of no query as null, in mappings and lists."""
+def nan_to_null(scores: Any) -> Any:
+    """Return the scores with None for every NaN (the score of no query), in mappings and lists."""
     if isinstance(scores, Mapping):
-        return {key: without_nan(value) for key, value in scores.items()}
+        return {key: nan_to_null(value) for key, value in scores.items()}
     if isinstance(scores, (list, tuple)):
-        return [without_nan(value) for value in scores]
+        return [nan_to_null(value) for value in scores]
     return None if isinstance(scores, float) and math.isnan(scores) else scores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from hero_plugin.integrations.drift.report import Draws
 from hero_plugin.integrations.drift.show import show_drift
 from hero_plugin.integrations.drift.submitted import submitted_models
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.files import write_text
-from hero_plugin.integrations.strict_json import without_nan
+from hero_plugin.integrations.files import write_json
+from hero_plugin.integrations.strict_json import nan_to_null
 from hero_plugin.integrations.submission_checks import Submission, read_submission
 from hero_plugin.integrations.submissions import SALIENCY, WINDOWS
 from hero_plugin.qvhighlights import qvhighlights_scores
@@ -111,7 +110,7 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
         models = submitted_models(found, records, config.train, config.tokenizer)
         result["drift"] = show_drift(models, draws, screen, config.figures)
     if config.json is not None:
-        write_text(config.json, json.dumps(without_nan(result), indent=4) + "\n")
+        write_json(config.json, nan_to_null(result), indent=4)
         screen.say(f"figures: {config.json}")
     if config.figure is not None:
         from hero_plugin.integrations.figures.official import draw_official

@@ -12,7 +12,7 @@ from hero_plugin.integrations.bench.cases import Model, Setting
 from hero_plugin.integrations.bench.measure import Measurement
 from hero_plugin.integrations.bench.sizes import Sizes
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.files import write_json
 
 PARTS = {"setting": Setting, "model": Model, "sizes": Sizes}
 
@@ -30,7 +30,7 @@ class Report:
         """As JSON, beside whatever else is to be noted."""
         measurements = [asdict(each) for each in self.measurements]
         content = {"command": self.command, "conditions": self.conditions, **more, "measurements": measurements}
-        write_text(path, json.dumps(content, indent=2) + "\n")
+        write_json(path, content)
 
     @classmethod
     def read(cls, path: Path) -> Report:

@@ -23,14 +23,13 @@ after any interruption.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.files import write_json, write_text
 from hero_plugin.integrations.sweep.further import score_further
 from hero_plugin.integrations.sweep.plan import log_of, read_plan
 from hero_plugin.integrations.sweep.running import run_jobs
@@ -79,7 +78,7 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
         failed += score_further(todo, plan.sets, config.checkpoint, config.jobs * config.threads, screen)
     results = collect(plan, config.checkpoint)
     text = markdown(results)
-    write_text(plan.output / "results.json", json.dumps(results, indent=2) + "\n")
+    write_json(plan.output / "results.json", results)
     write_text(plan.output / "results.md", text)
     screen.say("\n" + text)
     screen.say(f"table: {plan.output / 'results.md'}, numbers: {plan.output / 'results.json'}")

@@ -16,7 +16,7 @@ from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import EvalConfig, Reader, evaluate_run
-from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.files import write_json
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.sweep.plan import FurtherSet, Job
@@ -81,7 +81,7 @@ def _keep(job: Job, each: FurtherSet, checkpoint: str, scores: dict[str, float])
     kept = _read(job)
     made_from = _made_from(job, each)
     kept.setdefault(each.name, {})[checkpoint] = {"made_from": made_from, "scores": scores}
-    write_text(_file(job), json.dumps(kept, indent=2) + "\n")
+    write_json(_file(job), kept)
 
 
 def _made_from(job: Job, each: FurtherSet) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.files import write_text
+from hero_plugin.integrations.files import write_json
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.sweep.plan import Job, log_of
 
@@ -63,7 +62,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, screen: Screen) -> list[Job]:
 def _start(job: Job) -> subprocess.Popen[bytes]:
     folder = job.config.output
     settings = folder.with_name(folder.name + ".settings.json")
-    write_text(settings, json.dumps(job.config.to_json(), indent=2) + "\n")
+    write_json(settings, job.config.to_json())
     command = [sys.executable, "-m", "hero_plugin.integrations.cli", "train", job.config.base]
     command += ["--config", str(settings), "--output", str(folder), "--resume"]
     threads = str(job.config.threads)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hero_plugin.integrations.files import atomic_write, remove_leftovers, write_text
+from hero_plugin.integrations.files import atomic_write, remove_leftovers, write_json
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.timelines.config import TimelineConfig
 from hero_plugin.integrations.timelines.prototypes import Prototypes
@@ -95,7 +95,7 @@ def render_folder(
 
 
 def _write_manifest(output: Path, manifest: Mapping[str, Any]) -> None:
-    write_text(output / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_json(output / MANIFEST, manifest)
 
 
 def _check_folder(output: Path, settings: Mapping[str, Any], resume: bool) -> None:
