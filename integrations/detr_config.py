@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from hero_plugin.adapters.detr.config import DETRHyperparameters, MomentDETRHyperparameters
 from hero_plugin.integrations.optimizers import OptimizerName
 from hero_plugin.integrations.schedules import Schedule
 from hero_plugin.integrations.train_config import TrainConfig
@@ -14,9 +15,9 @@ PUBLISHED_CLIP_LENGTH = 2.0
 """Seconds, in the published features of QVHighlights."""
 
 
-@dataclass
-class DetrTrainConfig(TrainConfig):
-    """What the DETRs share: the recipe of Moment-DETR's training script, which its heirs kept."""
+@dataclass(frozen=True)
+class _DetrRecipe(TrainConfig):
+    """The recipe of Moment-DETR's training script, which its heirs kept, and what a DETR reads."""
 
     epochs: int = 200
     batch_size: int = 32
@@ -45,47 +46,10 @@ class DetrTrainConfig(TrainConfig):
     normalize_words: bool = True
     """Scale each word's vector to length 1."""
 
-    hidden_dim: int = 256
-    """Hidden size; a multiple of 4 and of nheads."""
-    nheads: int = 8
-    """Attention heads."""
-    enc_layers: int = 2
-    """Encoder layers."""
-    dec_layers: int = 2
-    """Decoder layers."""
-    dim_feedforward: int = 1024
-    """Hidden size of the feed-forward parts."""
-    input_dropout: float = 0.5
-    """Dropout on the inputs."""
-    dropout: float = 0.1
-    """Dropout in the Transformer."""
-    num_queries: int = 10
-    """Moments predicted for each query."""
-    n_input_proj: int = 2
-    """Layers that project the inputs."""
-    use_txt_pos: bool = False
-    """Tell the Transformer where a word stands."""
-    aux_loss: bool = True
-    """Losses on every decoder layer, not only the last."""
 
-    span_loss_coef: float = 10.0
-    """Weight of the L1 distance of centers and widths."""
-    giou_loss_coef: float = 1.0
-    """Weight of the generalized overlap."""
-    label_loss_coef: float = 4.0
-    """Weight of the foreground classification."""
-    lw_saliency: float = 1.0
-    """Weight of the saliency loss (lighthouse takes 4 on Charades-STA)."""
-    eos_coef: float = 0.1
-    """Weight of the background class within the classification."""
-    saliency_margin: float = 0.2
-    """By how much a clip inside shall score higher than one outside."""
-    set_cost_span: float = 10.0
-    """Weight of the L1 distance when predictions are matched with annotations."""
-    set_cost_giou: float = 1.0
-    """Weight of the generalized overlap there."""
-    set_cost_class: float = 4.0
-    """Weight of the foreground probability there."""
+@dataclass(frozen=True)
+class DetrTrainConfig(DETRHyperparameters, _DetrRecipe):
+    """The settings that the DETRs share: how to train, what to read, and the model's own."""
 
     @property
     def seconds_per_clip(self) -> float:
@@ -107,26 +71,15 @@ class DetrTrainConfig(TrainConfig):
         return wrong
 
 
-@dataclass
-class MomentDETRTrainConfig(DetrTrainConfig):
+@dataclass(frozen=True)
+class MomentDETRTrainConfig(MomentDETRHyperparameters, DetrTrainConfig):
     """Train Moment-DETR, plain or with HERO. Defaults are its authors' recipe."""
 
     base: ClassVar[str] = "moment_detr"
     title: ClassVar[str] = "Moment-DETR"
 
-    pre_norm: bool = False
-    """Normalise before each sublayer, not after it."""
-    contrastive_align_loss: bool = False
-    """Also pull matched predictions and the query's words together."""
-    contrastive_align_loss_coef: float = 0.0
-    """Weight of that loss (its authors' experiments take 0.02)."""
-    contrastive_hdim: int = 64
-    """Width of what it compares."""
-    temperature: float = 0.07
-    """Its temperature."""
 
-
-@dataclass
+@dataclass(frozen=True)
 class QDDETRTrainConfig(DetrTrainConfig):
     """Train QD-DETR, plain or with HERO. Defaults are its authors' recipe."""
 
@@ -134,7 +87,7 @@ class QDDETRTrainConfig(DetrTrainConfig):
     title: ClassVar[str] = "QD-DETR"
 
 
-@dataclass
+@dataclass(frozen=True)
 class TRDETRTrainConfig(DetrTrainConfig):
     """Train TR-DETR, plain or with HERO. Defaults are its authors' recipe (scripts/train.sh)."""
 

@@ -9,7 +9,7 @@ from hero_plugin.adapters.emb import EMBConfig
 from hero_plugin.integrations.train_config import TrainConfig
 
 
-@dataclass
+@dataclass(frozen=True)
 class EmbTrainConfig(TrainConfig):
     """Train EMB, plain or with HERO. Defaults are the paper's recipe."""
 

@@ -25,40 +25,19 @@ from hero_plugin.integrations.events import Events
 from hero_plugin.integrations.grounding import ground, overlaps, recall_curve
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.loading import batches
-from hero_plugin.integrations.optimizers import OptimizerName, build_optimizer
-from hero_plugin.integrations.precision import Amp, autocast, loss_scaler
+from hero_plugin.integrations.optimizers import build_optimizer
+from hero_plugin.integrations.precision import autocast, loss_scaler
 from hero_plugin.integrations.process_group import ALONE, Group
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.sampler import EpochOrder
-from hero_plugin.integrations.schedules import Schedule, linear_decay, set_learning_rate, step_decay
+from hero_plugin.integrations.schedules import linear_decay, set_learning_rate, step_decay
 from hero_plugin.integrations.task import Scores, Task, brief_scores
+from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.training_step import TrainingStep
 
 
 class Diverged(UserError):
     """The loss is no longer a number."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train; :class:`~hero_plugin.integrations.train_config.TrainConfig` says what each field means."""
-
-    epochs: int = 20
-    batch_size: int = 16
-    eval_batch_size: int = 64
-    lr: float = 5e-4
-    schedule: Schedule = "linear"
-    lr_drop: int = 400
-    warmup: float = 0.0
-    optimizer: OptimizerName = "adam"
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    amp: Amp = "none"
-    seed: int = 0
-    workers: int = 0
-    eval_every: int = 1
-    checkpoint_steps: int = 0
-    checkpoint_seconds: float = 60.0
 
 
 @dataclass
@@ -90,9 +69,9 @@ class Scored:
 
 
 class Trainer:
-    """One run: a task, its recipe, its folder, and how far it is.
+    """One run: a task, its settings, its folder, and how far it is.
 
-    >>> trainer = Trainer(task, Recipe(epochs=2), train_items, run, Screen())
+    >>> trainer = Trainer(task, TrainConfig(epochs=2), train_items, run, Screen())
     >>> trainer.restore()                          # only to continue an interrupted run
     >>> trainer.fit({"val": val_items, "test": test_items}, select="val")
     """
@@ -100,22 +79,22 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        recipe: Recipe,
+        config: TrainConfig,
         items: Sequence[Any],
         run: RunFolder,
         screen: Screen,
         group: Group = ALONE,
     ) -> None:
-        self.task, self.recipe, self.items, self.run, self.screen = task, recipe, items, run, screen
+        self.task, self.config, self.items, self.run, self.screen = task, config, items, run, screen
         self.group = group
         self.device = next(task.model.parameters()).device
         self.optimizer = build_optimizer(
-            task.model, recipe.optimizer, recipe.lr, recipe.weight_decay, fused=self.device.type == "cuda"
+            task.model, config.optimizer, config.lr, config.weight_decay, fused=self.device.type == "cuda"
         )
-        self.scaler = loss_scaler(recipe.amp, self.device)
-        self.order = EpochOrder(len(items), recipe.batch_size, recipe.seed)
+        self.scaler = loss_scaler(config.amp, self.device)
+        self.order = EpochOrder(len(items), config.batch_size, config.seed)
         unread = [f"model.{name}" for name in task.unread]
-        self.step = group.parallel(TrainingStep(task, recipe.seed, group), unread)
+        self.step = group.parallel(TrainingStep(task, config.seed, group), unread)
         self.events = Events(run.events)
         self.progress = Progress()
         self._saved_at = time.monotonic()
@@ -130,8 +109,8 @@ class Trainer:
             Diverged: the loss became infinite or not a number.
         """
         try:
-            with Interrupts() as interrupts, self.screen.training(self.recipe.epochs, len(self.order)):
-                while self.progress.epoch < self.recipe.epochs:
+            with Interrupts() as interrupts, self.screen.training(self.config.epochs, len(self.order)):
+                while self.progress.epoch < self.config.epochs:
                     losses = self.train_one_epoch(interrupts)
                     scored = self.evaluate(evaluations, interrupts)
                     self.finish_epoch(losses, scored, select)
@@ -140,24 +119,24 @@ class Trainer:
 
     def train_one_epoch(self, interrupts: Interrupts) -> Scores:
         """Every batch that this epoch has left. Returns the means of its losses."""
-        task, recipe, progress, group = self.task, self.recipe, self.progress, self.group
+        task, config, progress, group = self.task, self.config, self.progress, self.group
         model = task.model.train()
         interval = max(1, len(self.order) // 10)
         started = time.monotonic() - progress.seconds
         left = self.order.batches(progress.epoch)[progress.step :]
         self.screen.position(progress.epoch, progress.step)
         shares = {"rank": group.rank, "neighbours": task.neighbours}
-        loaded = batches(task.collate, self.items, left, self.device, recipe.workers, **shares)
+        loaded = batches(task.collate, self.items, left, self.device, config.workers, **shares)
         for indices, batch in zip(left, loaded, strict=True):
             done = progress.epoch * len(self.order) + progress.step
-            set_learning_rate(self.optimizer, recipe.lr * self._decay(done))
-            with autocast(recipe.amp, self.device):
+            set_learning_rate(self.optimizer, config.lr * self._decay(done))
+            with autocast(config.amp, self.device):
                 losses = self.step(batch, len(indices), done, progress.epoch)
             self.optimizer.zero_grad(set_to_none=True)
             # Each process has a part of the gradient, and the mean over the processes is taken: their sum is meant.
             self.scaler.scale(losses["loss"] * group.size).backward()
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
 
@@ -177,8 +156,8 @@ class Trainer:
 
     def evaluate(self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts) -> dict[str, Scored]:
         """Scores by set, in the epochs that are due for them: every ``eval_every``-th, and the last."""
-        recipe, number, group = self.recipe, self.progress.epoch + 1, self.group
-        if number % recipe.eval_every and number != recipe.epochs:
+        config, number, group = self.config, self.progress.epoch + 1, self.group
+        if number % config.eval_every and number != config.epochs:
             return {}
 
         def after_batch() -> None:
@@ -188,13 +167,13 @@ class Trainer:
 
         scored = {}
         for name, items in evaluations.items():
-            self.screen.evaluating(name, -(-len(items) // (recipe.eval_batch_size * group.size)))
+            self.screen.evaluating(name, -(-len(items) // (config.eval_batch_size * group.size)))
             grounded = ground(
                 self.task,
                 items,
-                recipe.eval_batch_size,
-                amp=recipe.amp,
-                workers=recipe.workers,
+                config.eval_batch_size,
+                amp=config.amp,
+                workers=config.workers,
                 clips=self.task.scores_clips,
                 after_batch=after_batch,
                 group=group,
@@ -211,7 +190,7 @@ class Trainer:
         metrics = {name: each.scores for name, each in scored.items()}
         merit = self.task.merit(metrics[select]) if select in metrics else -math.inf
         # With no set to choose on, the last epoch is kept, not the one that is luckiest on a test set.
-        if merit > progress.best or (select is None and number == self.recipe.epochs):
+        if merit > progress.best or (select is None and number == self.config.epochs):
             progress.best, progress.best_epoch = merit, number
             if self.group.leads:
                 best = {"model": self.task.model.state_dict(), "epoch": number, "metrics": metrics}
@@ -265,11 +244,11 @@ class Trainer:
             self.events.restart(self.run.history())
 
     def _decay(self, step: int) -> float:
-        recipe = self.recipe
-        total = len(self.order) * recipe.epochs
-        warmup = round(recipe.warmup * total)
-        if recipe.schedule == "step":
-            return step_decay(step, recipe.lr_drop * len(self.order), warmup)
+        config = self.config
+        total = len(self.order) * config.epochs
+        warmup = round(config.warmup * total)
+        if config.schedule == "step":
+            return step_decay(step, config.lr_drop * len(self.order), warmup)
         return linear_decay(step, total, warmup)
 
     def _leave(self) -> None:
@@ -291,6 +270,6 @@ class Trainer:
         self.screen.loss(mean)
 
     def _checkpoint_is_due(self) -> bool:
-        steps, seconds = self.recipe.checkpoint_steps, self.recipe.checkpoint_seconds
+        steps, seconds = self.config.checkpoint_steps, self.config.checkpoint_seconds
         by_steps = steps > 0 and self.progress.step % steps == 0
         return by_steps or (seconds > 0 and time.monotonic() - self._saved_at >= seconds)

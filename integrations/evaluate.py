@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.console import Screen
@@ -30,35 +29,25 @@ from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.strict_json import nan_to_null
 from hero_plugin.integrations.submissions import write_submission
 from hero_plugin.integrations.task import Task, brief_scores, score_cells, scores_table
-from hero_plugin.integrations.train_config import TrainConfig, repeated
+from hero_plugin.integrations.train_config import RunInputs, TrainConfig, repeated
 from hero_plugin.integrations.training import show_official
 from hero_plugin.integrations.vocabulary import Vocabulary
 
 
-@dataclass
-class EvalConfig:
+@dataclass(kw_only=True)
+class EvalConfig(RunInputs):
     """Score runs, base or HERO, by how far queries drift from their words, with confidence intervals.
 
     Words outside a run's vocabulary get their vectors from the word table.
     """
 
-    run: tuple[Path, ...]
+    run: tuple[Path, ...]  # type: ignore[assignment]
     """Folder of the run. Several are compared; runs that differ in their seed alone count as one model, and a sweep's
     folder stands for all finished runs in it."""
     annotations: tuple[str, ...] = ()
     """Annotations to score, as PATH or NAME=PATH; none: the run's own test sets."""
     checkpoint: str = "best"
     """best or last."""
-    features: tuple[Path, ...] = ()
-    """Other features than the run's."""
-    words: Path | None = None
-    """Another copy of the word table than the run's (of the same vectors)."""
-    query_features: Path | None = None
-    """Another folder of queries' features than the run's (DETRs)."""
-    durations: Path | None = None
-    """Lengths of the videos, for annotations that do not hold them."""
-    on_broken: OnBroken | None = None
-    """Queries that cannot be used: error or drop; as in the run unless given."""
     json: Path | None = None
     """Write the scores here, with everything by drift."""
     figures: Path | None = None
@@ -79,10 +68,6 @@ class EvalConfig:
     """Of the draws."""
     batch_size: int = 64
     """Queries at once."""
-    device: str = "auto"
-    """auto takes CUDA where there is one."""
-    threads: int = 0
-    """CPU threads; 0 leaves torch's choice."""
 
 
 @dataclass
@@ -240,10 +225,8 @@ def run_line(run: RunFolder, found: Evaluated) -> str:
     return "  ".join([f"{run.path.name} ({found.title})", *brief_scores(found.scores)])
 
 
-def with_sources(settings: TrainConfig, config: Any, annotations: tuple[str, ...], run: RunFolder) -> TrainConfig:
+def with_sources(settings: TrainConfig, config: RunInputs, annotations: tuple[str, ...], run: RunFolder) -> TrainConfig:
     """The run's settings on other test sets, if any are given, and on the features and words that flags name.
-
-    config: has ``features``, ``words``, ``query_features``, ``durations`` and ``on_broken``, empty where not given.
 
     Raises:
         UserError: queries come to this run in another way, or two sets have the same name.

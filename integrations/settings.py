@@ -4,16 +4,74 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from hero_plugin.integrations.errors import UserError
+from hero_plugin.integrations.named_sets import named_sets
+
+Files = TypeVar("Files", bound="FileConfig")
 
 
 class ConfigError(UserError):
     """Settings that cannot be used; the message names the flags."""
+
+
+class FileConfig:
+    """A config that names files and folders, and is checked as a whole. Its heirs are dataclasses.
+
+    Attributes:
+        sets: The fields that name sets of queries, each as PATH or NAME=PATH.
+    """
+
+    sets: ClassVar[tuple[str, ...]] = ()
+
+    def mistakes(self) -> list[str]:
+        """Return what is missing or impossible, one line each."""
+        raise NotImplementedError
+
+    def checked(self: Files) -> Files:
+        """Return this config with absolute paths, once nothing is missing or impossible.
+
+        Raises:
+            ConfigError: All that is wrong, by flag.
+        """
+        given = vars(self)
+        wrong, inputs = self.mistakes(), list(self._inputs())
+        wrong += [f"{path}: no such file or folder" for path in inputs if not path.exists()]
+        if given["overwrite"] and given["output"]:
+            output = _absolute(given["output"])
+            wrong += [
+                f"--overwrite would delete {path}, which is read: choose another --output"
+                for path in inputs
+                if output in (_absolute(path), *_absolute(path).parents)
+            ]
+        if wrong:
+            raise ConfigError("\n".join(wrong))
+        absolute = {name: _absolute(value) for name, value in given.items() if name != "config"}
+        for name in self.sets:
+            absolute[name] = tuple(f"{key}={_absolute(path)}" for key, path in named_sets(given[name]))
+        return replace(self, **absolute)  # type: ignore[type-var]
+
+    def _inputs(self) -> Iterator[Path]:
+        """Every file and folder that has to be there."""
+        for name in self.sets:
+            yield from (path for _, path in named_sets(getattr(self, name)))
+        for name, value in vars(self).items():
+            if name not in ("output", "config"):  # the latter was read already
+                yield from (
+                    path for path in (value if isinstance(value, tuple) else (value,)) if isinstance(path, Path)
+                )
+
+
+def _absolute(value: Any) -> Any:
+    """Make a path absolute, or each of several; any other value stays as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(_absolute, value))
+    return Path(os.path.abspath(value.expanduser())) if isinstance(value, Path) else value
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.annotations.checks import OnBroken
-from hero_plugin.integrations.engine import Recipe
 from hero_plugin.integrations.feature_bank import Storage
 from hero_plugin.integrations.named_sets import named_sets
 from hero_plugin.integrations.optimizers import OptimizerName
 from hero_plugin.integrations.precision import Amp
 from hero_plugin.integrations.resident import Place
 from hero_plugin.integrations.schedules import Schedule
-from hero_plugin.integrations.settings import ConfigError
+from hero_plugin.integrations.settings import FileConfig
 
 
-@dataclass
-class TrainConfig:
-    """What the trainings of all bases share; a base's own config adds its model and brings its recipe."""
+@dataclass(frozen=True)
+class TrainConfig(FileConfig):
+    """The settings that the trainings of all bases share; a base's own config adds its model and brings its recipe."""
+
+    sets = ("annotations_test",)
 
     base: ClassVar[str]
     """As in `hero-plugin train BASE`."""
@@ -128,21 +129,6 @@ class TrainConfig:
         """EMB or HERO-EMB, say."""
         return self.title if self.base_only else f"HERO-{self.title}"
 
-    def checked(self) -> TrainConfig:
-        """This config with absolute paths, once nothing is missing or impossible.
-
-        Raises:
-            ConfigError: all that is wrong, by flag.
-        """
-        wrong = self.mistakes()
-        wrong += [f"{path}: no such file or folder" for path in self._inputs() if not path.exists()]
-        if wrong:
-            raise ConfigError("\n".join(wrong))
-        tests = tuple(f"{name}={_absolute(path)}" for name, path in self.test_sets())
-        return replace(
-            self, annotations_test=tests, **{name: _absolute(value) for name, value in self._paths().items()}
-        )
-
     def mistakes(self) -> list[str]:
         """What is missing or impossible, a line each."""
         wrong = [
@@ -172,16 +158,11 @@ class TrainConfig:
                 f"--annotations-test needs different names, none of them train or val: got {', '.join(names)}; "
                 "give them as NAME=PATH"
             )
-        if self.overwrite and self.output:
-            wrong += would_delete(self.output, self._inputs())
         return wrong
 
     def test_sets(self) -> list[tuple[str, Path]]:
         """(name, path) of each test set; the name is the file's where none is given."""
         return named_sets(self.annotations_test)
-
-    def recipe(self) -> Recipe:
-        return Recipe(**{each.name: getattr(self, each.name) for each in fields(Recipe)})
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the run, without what only says how to start it."""
@@ -190,31 +171,28 @@ class TrainConfig:
             del settings[name]
         return {"base": self.base, **json.loads(json.dumps(settings, default=os.fspath))}
 
-    def _paths(self) -> dict[str, Any]:
-        """The fields that hold a path or several, but for the file that the settings came from."""
-        named = [each.name for each in fields(self) if "Path" in str(each.type) and each.name != "config"]
-        return {name: getattr(self, name) for name in named}
-
-    def _inputs(self) -> list[Path]:
-        """Every file and folder that has to be there."""
-        given: list[Path] = [path for _, path in self.test_sets()]
-        for name, value in self._paths().items():
-            if name != "output" and value is not None:
-                given.extend([value] if isinstance(value, Path) else value)
-        return given
-
-
-def would_delete(output: Path, inputs: Iterable[Path]) -> list[str]:
-    """What --overwrite would delete before it is read, a line each."""
-    inside = [path for path in inputs if _absolute(output) in (_absolute(path), *_absolute(path).parents)]
-    return [f"--overwrite would delete {path}, which is read: choose another --output" for path in inside]
-
 
 def repeated(names: Sequence[str]) -> bool:
     return len(set(names)) < len(names)
 
 
-def _absolute(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_absolute(path) for path in value)
-    return None if value is None else Path(os.path.abspath(value.expanduser()))
+@dataclass(kw_only=True)
+class RunInputs:
+    """The flags of commands that take a finished run: the run, and what they read instead of its own inputs."""
+
+    run: Path
+    """Folder of the run."""
+    features: tuple[Path, ...] = ()
+    """Other features than the run's."""
+    words: Path | None = None
+    """Another copy of the word table than the run's (of the same vectors)."""
+    query_features: Path | None = None
+    """Another folder of queries' features than the run's (DETRs)."""
+    durations: Path | None = None
+    """Lengths of the videos, for queries that do not say them."""
+    on_broken: OnBroken | None = None
+    """Queries that cannot be used: error or drop; as in the run unless given."""
+    device: str = "auto"
+    """auto takes CUDA where there is one."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""

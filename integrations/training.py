@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
     """
     config, rank = config.checked(), Rank.of_this_process()
     screen = screen or Screen(quiet=not rank.leads)
-    device = _set_up(config, rank)
+    config, device = _set_up(config, rank)
     with ExitStack() as held, joined(rank, device) as group:
         settings, how = config.to_json(), {"resume": config.resume, "overwrite": config.overwrite}
         # Asked before any file is read: a typo in --output must not cost minutes. And claimed after: a start that
@@ -87,7 +88,7 @@ def train(
     from hero_plugin.integrations.figures import draw_run
 
     base = BASES[config.base]
-    device = _set_up(config, group.rank)
+    config, device = _set_up(config, group.rank)
     started = time.monotonic()
     if bank is None:
         bank = data.bank(config.storage, config.memory, screen)
@@ -105,7 +106,7 @@ def train(
     screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
     if group.size > 1:
         screen.say(f"{group.size} processes share the {config.batch_size} queries of each step")
-    trainer = Trainer(task, config.recipe(), items, run, screen, group)
+    trainer = Trainer(task, config, items, run, screen, group)
     if config.resume:
         trainer.restore()
     trainer.fit(sets, select="val" if "val" in sets else None)
@@ -179,15 +180,18 @@ def describe(
     )
 
 
-def _set_up(config: TrainConfig, rank: Rank) -> torch.device:
-    """Process-wide switches, and the device. Raises ``UserError`` where the machine cannot do what is asked."""
+def _set_up(config: TrainConfig, rank: Rank) -> tuple[TrainConfig, torch.device]:
+    """Set process-wide switches; return the config with its number of threads, and the device.
+
+    Raises:
+        UserError: The machine cannot do what is asked.
+    """
     device = choose_device(config.device, rank)
     keep_freed_memory(device)
     if rank.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)
     loss_scaler(config.amp, device)
-    if config.threads == 0:
-        config.threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
+    threads = config.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(config.matmul)
-    return device
+    return replace(config, threads=threads), device

@@ -2,69 +2,102 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SPAN_LOSSES = ("l1", "ce")
 
 
 @dataclass(frozen=True)
-class DETRConfig:
+class DETRHyperparameters:
+    """Sizes of a DETR, and weights of its losses and of its matching."""
+
+    hidden_dim: int = 256
+    """Hidden size; a multiple of 4 and of nheads."""
+    nheads: int = 8
+    """Attention heads."""
+    enc_layers: int = 2
+    """Encoder layers."""
+    dec_layers: int = 2
+    """Decoder layers."""
+    dim_feedforward: int = 1024
+    """Hidden size of the feed-forward parts."""
+    input_dropout: float = 0.5
+    """Dropout on the inputs."""
+    dropout: float = 0.1
+    """Dropout in the Transformer."""
+    num_queries: int = 10
+    """Moments predicted for each query."""
+    n_input_proj: int = 2
+    """Layers that project the inputs."""
+    use_txt_pos: bool = False
+    """Tell the Transformer where a word stands."""
+    aux_loss: bool = True
+    """Losses on every decoder layer, not only the last."""
+
+    span_loss_coef: float = 10.0
+    """Weight of the L1 distance of centers and widths."""
+    giou_loss_coef: float = 1.0
+    """Weight of the generalized overlap."""
+    label_loss_coef: float = 4.0
+    """Weight of the foreground classification."""
+    lw_saliency: float = 1.0
+    """Weight of the saliency loss (lighthouse takes 4 on Charades-STA)."""
+    eos_coef: float = 0.1
+    """Weight of the background class within the classification."""
+    saliency_margin: float = 0.2
+    """By how much a clip inside shall score higher than one outside."""
+    set_cost_span: float = 10.0
+    """Weight of the L1 distance when predictions are matched with annotations."""
+    set_cost_giou: float = 1.0
+    """Weight of the generalized overlap there."""
+    set_cost_class: float = 4.0
+    """Weight of the foreground probability there."""
+
+
+@dataclass(frozen=True)
+class MomentDETRHyperparameters:
+    """What only Moment-DETR has."""
+
+    pre_norm: bool = False
+    """Normalise before each sublayer, not after it."""
+    contrastive_align_loss: bool = False
+    """Also pull matched predictions and the query's words together."""
+    contrastive_align_loss_coef: float = 0.0
+    """Weight of that loss (its authors' experiments take 0.02)."""
+    contrastive_hdim: int = 64
+    """Width of what it compares."""
+    temperature: float = 0.07
+    """Its temperature."""
+
+
+@dataclass(frozen=True)
+class DETRConfig(MomentDETRHyperparameters, DETRHyperparameters):
     """What Moment-DETR, QD-DETR and TR-DETR and their losses read. Defaults are the published ones.
 
-    text_dim, video_dim: widths of the input features (upstream's t_feat_dim and v_feat_dim); video_dim counts
-        all that a clip's features are made of: several extractors', the two temporal endpoints, and audio.
-    input_dropout, dropout: in the input projections, and in the transformer.
-    num_queries: moments that are predicted for each query.
-    n_input_proj: layers of each input projection, 1 to 3.
-    max_v_l, max_q_l: the largest number of clips (read where span_loss_type is "ce") and of words (where use_txt_pos).
-    aux_loss: whether the outputs of the decoder's earlier layers are returned, and trained, too.
-    span_loss_type: "l1" predicts (center, width); "ce" a logit for each of max_v_l clips as start and as end
-        (Moment-DETR only).
-    pre_norm: normalise before each sub-layer, not after it (Moment-DETR only).
-    contrastive_align_loss, contrastive_hdim, temperature: the loss that aligns moments and words, off as published.
-    clip_length: seconds a clip lasts (TR-DETR).
-    vsl_dropout: in TR-DETR's fusion of clips and words; upstream fixes it in the code.
-    eos_coef: weight of the queries that match no moment in the classification loss.
-    The other `*_coef` and lw_saliency weigh the losses, the `set_cost_*` the matching's costs.
-
     Raises:
-        ValueError: a size that no model can be built with.
+        ValueError: A size that no model can be built with.
     """
 
-    text_dim: int
-    video_dim: int
-    hidden_dim: int = 256
-    nheads: int = 8
-    enc_layers: int = 2
-    dec_layers: int = 2
-    dim_feedforward: int = 1024
-    input_dropout: float = 0.5
-    dropout: float = 0.1
-    num_queries: int = 10
-    n_input_proj: int = 2
+    text_dim: int = field(kw_only=True)
+    """Width of a word's features (upstream's t_feat_dim)."""
+    video_dim: int = field(kw_only=True)
+    """Width of all that a clip's features are made of: several extractors', the two temporal endpoints, and audio
+    (upstream's v_feat_dim)."""
     max_v_l: int = 75
+    """The largest number of clips; read where span_loss_type is "ce"."""
     max_q_l: int = 32
-    use_txt_pos: bool = False
-    aux_loss: bool = True
+    """The largest number of words; read where use_txt_pos."""
     span_loss_type: str = "l1"
-    pre_norm: bool = False
-    contrastive_align_loss: bool = False
-    contrastive_hdim: int = 64
-    temperature: float = 0.07
-    clip_length: float = 2
+    """With "l1" a span is (center, width); with "ce" a logit for each of max_v_l clips as its start, and as its end
+    (Moment-DETR only)."""
+    clip_length: float = 2.0
+    """Seconds a clip lasts (TR-DETR)."""
     vsl_dropout: float = 0.1
-    span_loss_coef: float = 10
-    giou_loss_coef: float = 1
-    label_loss_coef: float = 4
-    lw_saliency: float = 1
-    contrastive_align_loss_coef: float = 0
-    eos_coef: float = 0.1
-    saliency_margin: float = 0.2
-    vtc_loss_coef: float = 1
-    ctc_loss_coef: float = 1
-    set_cost_span: float = 10
-    set_cost_giou: float = 1
-    set_cost_class: float = 4
+    """Dropout in TR-DETR's fusion of clips and words; upstream fixes it in the code."""
+    vtc_loss_coef: float = 1.0
+    """Weight of TR-DETR's loss between whole videos and queries."""
+    ctc_loss_coef: float = 1.0
+    """Weight of TR-DETR's loss between clips and queries."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -184,7 +184,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     seed_everything(settings.seed)
     adapted = AdaptTask(task, settings.epochs - 1, config.distillation)
     # One epoch over a list that is as long as all steps: a short list would be cut into epochs of a step or two.
-    trainer = Trainer(adapted, replace(settings.recipe(), epochs=1), items, run, screen)
+    trainer = Trainer(adapted, replace(settings, epochs=1), items, run, screen)
     trainer.restore()
     trainer.fit({}, select=None)
     # From last.pt each time, so that a second attempt after an interruption does not interpolate twice.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.named_sets import named_sets
-from hero_plugin.integrations.settings import ConfigError
-from hero_plugin.integrations.train_config import would_delete
+from hero_plugin.integrations.settings import FileConfig
+from hero_plugin.integrations.train_config import RunInputs, repeated
 
 HOW_TO_START = ("output", "resume", "overwrite", "device", "threads", "checkpoint_steps", "checkpoint_seconds")
 """Flags that are no settings of the adaptation itself."""
@@ -19,9 +18,11 @@ RESERVED = ("train", "val", "rehearsal")
 """Names that sets of queries have already."""
 
 
-@dataclass
-class AdaptConfig:
+@dataclass(kw_only=True)
+class AdaptConfig(RunInputs, FileConfig):
     """Adapt a finished HERO run to new words with a few labelled queries: the plug-in alone learns."""
+
+    sets = ("annotations", "annotations_test", "annotations_old")
 
     run: Path | None = None
     """Folder of the run to start from: its best checkpoint, its settings, its words."""
@@ -53,19 +54,6 @@ class AdaptConfig:
     interpolation: float = 1.0
     """WiSE-FT: how far from the weights at the start (0) to the learned ones (1) the result lies."""
 
-    features: tuple[Path, ...] = ()
-    """Other features than the run's."""
-    words: Path | None = None
-    """Another copy of the word table than the run's (of the same vectors)."""
-    query_features: Path | None = None
-    """Another folder of queries' features than the run's (DETRs)."""
-    durations: Path | None = None
-    """Lengths of the videos, for annotations that do not hold them."""
-    on_broken: OnBroken | None = None
-    """Queries that cannot be used: error or drop; as in the run unless given."""
-
-    device: str = "auto"
-    """auto takes CUDA where there is one."""
     threads: int = 0
     """CPU threads; 0: as many as the run had. Bits depend on it."""
     checkpoint_steps: int = 0
@@ -76,31 +64,6 @@ class AdaptConfig:
     """Continue the adaptation in --output, with its settings."""
     overwrite: bool = False
     """Delete the run in --output and start again."""
-
-    def checked(self) -> AdaptConfig:
-        """This config with absolute paths, once nothing is missing or impossible.
-
-        Raises:
-            ConfigError: all that is wrong, by flag.
-        """
-        wrong = self.mistakes()
-        given = [*self.features, self.words, self.query_features, self.durations]
-        sets = (self.annotations, self.annotations_test, self.annotations_old)
-        given += [path for each in sets for _, path in named_sets(each)]
-        given = [path for path in given if path is not None]
-        wrong += [f"{path}: no such file or folder" for path in given if not path.exists()]
-        if self.overwrite and self.output:
-            wrong += would_delete(self.output, [*([self.run] if self.run else []), *given])
-        if wrong:
-            raise ConfigError("\n".join(wrong))
-        alone = {
-            name: _absolute(getattr(self, name)) for name in ("run", "output", "words", "query_features", "durations")
-        }
-        lists = ("annotations", "annotations_test", "annotations_old")
-        several = {
-            name: tuple(f"{key}={_absolute(path)}" for key, path in named_sets(getattr(self, name))) for name in lists
-        }
-        return replace(self, features=tuple(map(_absolute, self.features)), **alone, **several)
 
     def mistakes(self) -> list[str]:
         """What is missing or impossible, a line each."""
@@ -118,7 +81,7 @@ class AdaptConfig:
             wrong.append(f"--interpolation lies in (0, 1]: at 0 nothing was learned; got {self.interpolation}")
         names = [name for name, _ in self.vocabularies()]
         taken = [*names, *(name for name, _ in named_sets(self.annotations_old))]
-        if len(set(taken)) < len(taken) or not set(taken).isdisjoint(RESERVED):
+        if repeated(taken) or not set(taken).isdisjoint(RESERVED):
             wrong.append(
                 "--annotations and --annotations-old need different names, none of them "
                 f"{', '.join(RESERVED)}: got {', '.join(taken)}; give them as NAME=PATH"
@@ -141,7 +104,3 @@ class AdaptConfig:
         """What an adapted run's config.json says of how it was adapted."""
         settings = json.loads(json.dumps(asdict(self), default=os.fspath))
         return {name: value for name, value in settings.items() if name not in HOW_TO_START}
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else Path(os.path.abspath(path.expanduser()))

@@ -8,17 +8,16 @@ from pathlib import Path
 from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.precision import Amp
+from hero_plugin.integrations.train_config import RunInputs
 
 
-@dataclass
-class PredictConfig:
+@dataclass(kw_only=True)
+class PredictConfig(RunInputs):
     """Answer every query of a file by a trained run, in shards, resuming where it was stopped.
 
     The same command goes on after Ctrl-C, a kill or a power cut. Shards: start it under torchrun, or give --shard.
     """
 
-    run: Path
-    """Folder of the run."""
     queries: Path
     """Queries: any annotation file (moments are not read), or JSON lines of {"vid", "query"}, with "qid" and "duration"
     where there are any. With --every-video also plain text, a sentence a line."""
@@ -32,14 +31,6 @@ class PredictConfig:
     """I/N: answer the Ith (from 0) of N parts. Under torchrun each process takes one by itself."""
     checkpoint: str = "best"
     """best or last."""
-    features: tuple[Path, ...] = ()
-    """Other features than the run's."""
-    words: Path | None = None
-    """Another copy of the word table than the run's (of the same vectors)."""
-    query_features: Path | None = None
-    """Another folder of queries' features than the run's (DETRs)."""
-    durations: Path | None = None
-    """Lengths of the videos, for queries that do not say them."""
     clip_seconds: float | None = None
     """Seconds a clip lasts: a video without a known length is as long as its clips."""
     on_broken: OnBroken = "error"
@@ -60,8 +51,6 @@ class PredictConfig:
     """auto takes CUDA where there is one, each process of torchrun its own."""
     amp: Amp | None = None
     """Half precision in the forward pass; as in the run unless given."""
-    threads: int = 0
-    """CPU threads; 0 leaves torch's choice."""
 
     def check(self) -> None:
         """Raise ``UserError`` with all values that cannot be."""

@@ -68,7 +68,9 @@ def further_scores(job: Job, sets: Sequence[FurtherSet], checkpoint: str) -> dic
 
 def _evaluation(each: FurtherSet, checkpoint: str) -> EvalConfig:
     annotations = (f"{each.name}={each.annotations}",)
-    return EvalConfig((), annotations, checkpoint, **each.sources(), pairs=False, resamples=0)
+    return EvalConfig(
+        run=(), annotations=annotations, checkpoint=checkpoint, **each.sources(), pairs=False, resamples=0
+    )
 
 
 def _known(job: Job, each: FurtherSet, checkpoint: str) -> dict[str, float] | None:

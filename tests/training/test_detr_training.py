@@ -128,7 +128,7 @@ def test_it_learns_a_handful_of_queries_by_heart(built, tmp_path, base):
         eval_every=2,
     )
     run = RunFolder.create(tmp_path / "run", {}, resume=False, overwrite=False)
-    trainer = Trainer(task, config.recipe(), examples[:8] * 30, run, QUIET)
+    trainer = Trainer(task, config, examples[:8] * 30, run, QUIET)
     trainer.fit({"train": examples[:8]}, select=None)
     history = run.history()
     assert history[-1]["curve"][-1][1] < 0.6 * history[0]["curve"][0][1]

@@ -59,7 +59,9 @@ def test_finished_runs_are_scored_on_further_sets_as_eval_does(sweep, runs, tmp_
     assert list(found) == ["val", "seen", "unseen", "late", "moved"]
     for variant, run in (("EMB", runs.base), ("HERO-EMB", runs.hero)):
         assert found["late"][variant] == found["unseen"][variant]
-        asked = EvalConfig((run.path,), (f"moved={runs.files.root / 'val.json'}",), features=(moved,), resamples=0)
+        asked = EvalConfig(
+            run=(run.path,), annotations=(f"moved={runs.files.root / 'val.json'}",), features=(moved,), resamples=0
+        )
         expected = evaluate(asked, QUIET)["moved"]["mIoU"]
         assert found["moved"][variant]["mIoU"]["values"] == [expected]
     assert "| HERO-EMB minus EMB |" in (tmp_path / "runs/results.md").read_text().split("**moved**")[1]

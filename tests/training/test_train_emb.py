@@ -21,7 +21,7 @@ from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.emb_base import build_task
 from hero_plugin.integrations.emb_data import EmbData
 from hero_plugin.integrations.emb_task import in_seconds
-from hero_plugin.integrations.engine import Recipe, Trainer
+from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.locks import only_one_in
@@ -30,6 +30,7 @@ from hero_plugin.integrations.precision import autocast
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.settings import ConfigError
+from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.train_emb import EmbTrainConfig, main
 from hero_plugin.integrations.vocabulary import Vocabulary
 from hero_plugin.integrations.words import tokenize
@@ -180,7 +181,7 @@ def test_it_learns_a_handful_of_queries_by_heart(built, tmp_path):
     task, examples = built(base_only=True, drop_rate=0.0)
     run = RunFolder.create(tmp_path / "run", {}, resume=False, overwrite=False)
     task.epochs = 25
-    recipe = Recipe(epochs=25, batch_size=8, lr=8e-3, eval_every=25, checkpoint_seconds=0)
+    recipe = TrainConfig(epochs=25, batch_size=8, lr=8e-3, eval_every=25, checkpoint_seconds=0)
     trainer = Trainer(task, recipe, examples[:8], run, Screen(quiet=True))
     trainer.fit({"train": examples[:8]}, select=None)
     assert run.history()[-1]["metrics"]["train"]["mIoU"] > 80

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.engine import Recipe, Trainer
+from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.grounding import Grounded, score
 from hero_plugin.integrations.process_group import ALONE, Group
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.seeding import seed_everything
 from hero_plugin.integrations.task import Batch, Prediction, Scores
+from hero_plugin.integrations.train_config import TrainConfig
 
-RECIPE = Recipe(epochs=3, batch_size=4, eval_batch_size=3, lr=0.05, seed=1)
+RECIPE = TrainConfig(epochs=3, batch_size=4, eval_batch_size=3, lr=0.05, seed=1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def items(count: int, seed: int = 0) -> list[Item]:
 
 def trainer(
     folder: Path,
-    recipe: Recipe = RECIPE,
+    recipe: TrainConfig = RECIPE,
     *,
     resume: bool = False,
     dropout: float = 0.3,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -58,8 +60,7 @@ def test_such_a_run_evaluates_and_resumes(frozen, runs):
     run, _ = frozen
     scores = evaluate(EvalConfig(run=(run.path,)), QUIET)
     assert scores["seen"] == pytest.approx(run.results()["best"]["seen"])
-    again = config_from(run.config(), "test")
-    again.output, again.resume = run.path, True
+    again = replace(config_from(run.config(), "test"), output=run.path, resume=True)
     before = load_checkpoint(run.last)["model"]
     main(again, QUIET)
     after = load_checkpoint(run.last)["model"]
