@@ -33,7 +33,7 @@ COMMANDS = {
 }
 ALONE = ("eval", "adapt", "sweep", "demo")
 """Commands that write, and know nothing of other processes."""
-EXTRA = ("tyro", "rich", "matplotlib", "tensorboard", "h5py")
+EXTRA = ("tyro", "pydantic", "rich", "matplotlib", "tensorboard", "h5py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

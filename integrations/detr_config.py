@@ -9,6 +9,7 @@ from typing import ClassVar
 from hero_plugin.adapters.detr.config import DETRHyperparameters, MomentDETRHyperparameters
 from hero_plugin.integrations.optimizers import OptimizerName
 from hero_plugin.integrations.schedules import Schedule
+from hero_plugin.integrations.settings import too_small
 from hero_plugin.integrations.train_config import TrainConfig
 
 PUBLISHED_CLIP_LENGTH = 2.0
@@ -66,9 +67,7 @@ class DetrTrainConfig(DETRHyperparameters, _DetrRecipe):
             wrong.append(f"--clip-length must be 0 or more seconds, got {self.clip_length}")
         if not self.scored_clip_length > 0:
             wrong.append(f"--scored-clip-length must be positive, got {self.scored_clip_length}")
-        if self.max_words < 1:
-            wrong.append(f"--max-words must be at least 1, got {self.max_words}")
-        return wrong
+        return wrong + too_small(self, max_words=1)
 
 
 @dataclass(frozen=True)

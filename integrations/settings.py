@@ -7,12 +7,17 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.named_sets import named_sets
 
+Config = TypeVar("Config")
 Files = TypeVar("Files", bound="FileConfig")
 
 
@@ -67,6 +72,15 @@ class FileConfig:
                 )
 
 
+def too_small(config: Any, **least: int) -> list[str]:
+    """Return one line for each field that is below its least value, by flag."""
+    return [
+        f"--{name.replace('_', '-')} must be at least {lowest}, got {getattr(config, name)}"
+        for name, lowest in least.items()
+        if getattr(config, name) < lowest
+    ]
+
+
 def _absolute(value: Any) -> Any:
     """Make a path absolute, or each of several; any other value stays as it is."""
     if isinstance(value, tuple):
@@ -104,50 +118,48 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"{path}: not TOML ({error})") from error
 
 
-def filled(start: Any, values: Mapping[str, Any], source: str, prefix: str = "") -> Any:
-    """A copy of the dataclass ``start`` with values from JSON, nested ones in nested dataclasses.
+def filled(start: Config, values: Mapping[str, Any], source: str) -> Config:
+    """Return a copy of the dataclass ``start`` with values from JSON, nested ones in nested dataclasses.
 
     Raises:
-        ConfigError: a field that does not exist (with the nearest that does), or a value of the wrong kind.
+        ConfigError: All fields that do not exist (with the nearest that does) and all values of the wrong kind.
     """
-    known = {each.name: each for each in fields(start)}
-    changes = {}
+    wrong: list[str] = []
+    merged = to_json(_merged(start, values, wrong))
+    try:  # Strict, and from JSON: lists become tuples, text paths, 1 becomes 1.0; nothing else changes its type.
+        made = _adapter(type(start)).validate_json(merged, strict=True)
+    except ValidationError as error:
+        wrong += map(_said, error.errors())
+    if wrong:
+        raise ConfigError("\n".join(f"{source}: {each}" for each in wrong))
+    return made
+
+
+_adapter = cache(TypeAdapter)
+
+
+def _merged(start: Any, values: Mapping[str, Any], wrong: list[str], prefix: str = "") -> dict[str, Any]:
+    merged = {each.name: getattr(start, each.name) for each in fields(start)}
     for name, value in values.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-            raise ConfigError(f"{source}: no setting {prefix + name!r}{hint}")
-        now = getattr(start, name)
-        if is_dataclass(now):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{source}: {prefix + name} must be a table of settings, got {value!r}")
-            value = filled(now, value, source, f"{prefix}{name}.")
+        if name not in merged:
+            near = difflib.get_close_matches(name, merged, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(merged)}"
+            wrong.append(f"no setting {prefix + name!r}; {hint}")
+        elif is_dataclass(now := merged[name]) and isinstance(value, Mapping):
+            merged[name] = _merged(now, value, wrong, f"{prefix}{name}.")
         else:
-            value = _converted(value, now, known[name].type, f"{source}: {prefix}{name}")
-        changes[name] = value
-    try:
-        return replace(start, **changes)
-    except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from error
+            merged[name] = [value] if isinstance(now, tuple) and isinstance(value, str) else value
+    return merged
 
 
-def _converted(value: Any, now: Any, kind: str, where: str) -> Any:
-    """JSON has neither paths nor tuples, and writes 1 for 1.0."""
-    if value is None:
-        if "None" not in kind:
-            raise ConfigError(f"{where} must not be null")
-        return None
-    if kind.startswith("tuple"):
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
-            raise ConfigError(f"{where} must be a list of paths, got {value!r}")
-        return tuple(Path(each) if "Path" in kind else each for each in values)
-    if kind.startswith("Path"):
-        if not isinstance(value, str):
-            raise ConfigError(f"{where} must be a path, got {value!r}")
-        return Path(value)
-    if isinstance(now, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if now is not None and type(value) is not type(now):
-        raise ConfigError(f"{where} must be {type(now).__name__}, got {value!r}")
-    return value
+def _said(error: Any) -> str:
+    what = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":  # of a __post_init__, which names its field
+        return what
+    for theirs, ours in (
+        ("Input should be", "must be"),
+        ("a valid array", "a list"),
+        ("an object", "a table of settings"),
+    ):
+        what = what.replace(theirs, ours)
+    return f"{'.'.join(map(str, error['loc']))} {what}, got {error['input']!r}"

@@ -17,7 +17,7 @@ from hero_plugin.integrations.optimizers import OptimizerName
 from hero_plugin.integrations.precision import Amp
 from hero_plugin.integrations.resident import Place
 from hero_plugin.integrations.schedules import Schedule
-from hero_plugin.integrations.settings import FileConfig
+from hero_plugin.integrations.settings import FileConfig, too_small
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,7 @@ class TrainConfig(FileConfig):
         ]
         if wrong and self.resume and self.output and not (self.output / "config.json").is_file():
             wrong.insert(0, f"--resume: no run in {self.output} to take the settings from")
-        for name in ("epochs", "lr_drop", "batch_size", "eval_batch_size", "eval_every", "max_clips"):
-            if getattr(self, name) < 1:
-                wrong.append(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        wrong += too_small(self, epochs=1, lr_drop=1, batch_size=1, eval_batch_size=1, eval_every=1, max_clips=1)
         for name in ("lr", "clip_norm", "memory"):
             if not getattr(self, name) > 0:
                 wrong.append(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")

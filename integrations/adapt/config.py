@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.named_sets import named_sets
-from hero_plugin.integrations.settings import FileConfig
+from hero_plugin.integrations.settings import FileConfig, too_small
 from hero_plugin.integrations.train_config import RunInputs, repeated
 
 HOW_TO_START = ("output", "resume", "overwrite", "device", "threads", "checkpoint_steps", "checkpoint_seconds")
@@ -68,9 +68,7 @@ class AdaptConfig(RunInputs, FileConfig):
     def mistakes(self) -> list[str]:
         """What is missing or impossible, a line each."""
         wrong = [f"--{name} is missing" for name in ("run", "annotations", "output") if not getattr(self, name)]
-        for name, least in (("shots", 0), ("steps", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                wrong.append(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")
+        wrong += too_small(self, shots=0, steps=1, batch_size=1, seed=0)
         if self.lr is not None and not self.lr > 0:
             wrong.append(f"--lr must be positive, got {self.lr}")
         if not 0 <= self.rehearsal < 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from hero_plugin.integrations.annotations.checks import OnBroken
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.precision import Amp
+from hero_plugin.integrations.settings import too_small
 from hero_plugin.integrations.train_config import RunInputs
 
 
@@ -54,14 +55,7 @@ class PredictConfig(RunInputs):
 
     def check(self) -> None:
         """Raise ``UserError`` with all values that cannot be."""
-        wrong = [
-            f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}"
-            for name, least in (
-                *(("batch_size", 1), ("window", 1), ("readers", 1), ("top_videos", 1)),
-                *(("top_k", 0), ("sync_seconds", 0), ("threads", 0)),
-            )
-            if getattr(self, name) < least
-        ]
+        wrong = too_small(self, batch_size=1, window=1, readers=1, top_videos=1, top_k=0, sync_seconds=0, threads=0)
         if self.clip_seconds is not None and not self.clip_seconds > 0:
             wrong.append(f"--clip-seconds must be positive, got {self.clip_seconds}")
         if self.checkpoint not in ("best", "last"):

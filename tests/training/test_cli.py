@@ -42,7 +42,7 @@ def test_help_lists_every_command(capsys, argv):
 def test_help_loads_no_command_and_no_plotting():
     code = (
         "import sys; from hero_plugin.integrations.cli import main; main(['--help']); "
-        "sys.exit(any(name in sys.modules for name in ('tyro', 'rich', 'matplotlib', 'tensorboard', 'h5py')))"
+        "sys.exit(any(name in sys.modules for name in ('tyro', 'pydantic', 'rich', 'matplotlib', 'tensorboard', 'h5py')))"
     )
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
 
@@ -233,10 +233,12 @@ def test_resume_needs_to_know_what(capsys):
         ({"epoch": 3}, "no setting 'epoch'; did you mean 'epochs'?"),
         ({"hero": {"level": 3}}, "no setting 'hero.level'; did you mean 'levels'?"),
         ({"hero": 3}, "hero must be a table of settings, got 3"),
-        ({"epochs": "3"}, "epochs must be int, got '3'"),
-        ({"epochs": None}, "epochs must not be null"),
-        ({"features": 3}, "features must be a list of paths, got 3"),
-        ({"words": 3}, "words must be a path, got 3"),
+        ({"epochs": "3"}, "epochs must be a valid integer, got '3'"),
+        ({"epochs": None}, "epochs must be a valid integer, got None"),
+        ({"features": 3}, "features must be a list, got 3"),
+        ({"words": 3}, "words must be a valid string, got 3"),
+        ({"amp": "bf61"}, "amp must be 'none', 'bf16' or 'fp16', got 'bf61'"),
+        ({"epoch": 3, "words": 3}, "no setting 'epoch'.*\n.*words must be"),
         ({"hero": {"mask_ratio": 2.0}}, "mask_ratio must be in"),
     ],
 )
