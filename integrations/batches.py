@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from hero_plugin.adapters.emb.words import PAD
 from hero_plugin.integrations.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.moments import moments_to_clips
 from hero_plugin.integrations.problems import Problems
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.task import Batch
-from hero_plugin.integrations.vocabulary import PAD, Vocabulary
+from hero_plugin.integrations.vocabulary import Vocabulary
 
 Tokenize = Callable[[str], list[str]]
 

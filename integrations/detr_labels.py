@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from hero_plugin.highlights import CLIP_LENGTH
+from hero_plugin.integrations.moments import ON_EDGE, lighthouse_clips
 from hero_plugin.integrations.records import Record
-
-_ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def make_labels(record: Record, clips: int, clip_length: float, scored_length: f
     if any(scores for _, scores in record.saliency):
         places = np.array([place for place, _ in record.saliency])
         given = np.array([sum(scores) for _, scores in record.saliency])
-        if abs(length - scored_length) > _ON_EDGE:
+        if abs(length - scored_length) > ON_EDGE:
             places, given = _on_other_clips(places, given, scored_length, clips, length)
         return _from_scores(places, given, clips, spans)
     return _from_moments(moments, clips, length, spans)
@@ -119,12 +118,11 @@ def _from_moments(
     """After lighthouse's ``get_saliency_labels_sub_as_query``, which knows one moment; several are a union."""
     inside, relevant = np.zeros((2, clips), np.float32)
     for start, end in moments:
-        left, right = start / clip_length, end / clip_length
-        last = max(0, min(math.floor(right + _ON_EDGE), clips) - 1)
-        first = min(math.floor(left + _ON_EDGE), last)
+        first, last = lighthouse_clips(start, end, clips, clip_length, ON_EDGE)
         inside[first : last + 1] = 1.0
-        first = min(math.floor(left + _ON_EDGE), clips - 1)
-        relevant[first : max(first + 1, math.ceil(right - _ON_EDGE))] = 1.0
+        left, right = start / clip_length, end / clip_length
+        first = min(math.floor(left + ON_EDGE), clips - 1)
+        relevant[first : max(first + 1, math.ceil(right - ON_EDGE))] = 1.0
     outside = 1.0 - inside
     if outside.sum() < 2:  # too few to draw a pair from: the positives once more
         outside[:] = 0.0

@@ -13,10 +13,9 @@ from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.detr_batches import DetrCollate, DetrExample
 from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
 from hero_plugin.integrations.detr_labels import is_cut
-from hero_plugin.integrations.gauges import level_gauges
 from hero_plugin.integrations.grounding import Grounded, score
 from hero_plugin.integrations.submissions import annotation_row, has_official_labels, submission_line
-from hero_plugin.integrations.task import Batch, Prediction, Scores
+from hero_plugin.integrations.task import Batch, Prediction, Scores, level_gauges
 from hero_plugin.qvhighlights import qvhighlights_scores
 from hero_plugin.structure import map_tensors
 

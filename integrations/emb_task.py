@@ -12,9 +12,8 @@ from hero_plugin import HeroModel
 from hero_plugin.adapters.emb import EMBConfig, elastic_threshold
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.batches import EmbCollate, Example
-from hero_plugin.integrations.gauges import level_gauges
 from hero_plugin.integrations.grounding import Grounded, score
-from hero_plugin.integrations.task import Batch, Prediction, Scores
+from hero_plugin.integrations.task import Batch, Prediction, Scores, level_gauges
 
 
 class EmbTask:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 from zipfile import BadZipFile
@@ -16,13 +16,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hero_plugin.integrations.problems import DataError, Problem, Problems
-from hero_plugin.integrations.records import Record
 
 __all__ = [
     "FeatureStore",
     "MemoryFeatures",
     "Pooling",
-    "check_features",
     "open_features",
     "sample_clips",
     "unit_length",
@@ -112,26 +110,6 @@ def sample_clips(features: np.ndarray, max_clips: int, pooling: Pooling = "mean"
     first, last = edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)
     totals = np.concatenate([np.zeros((1, features.shape[1])), np.cumsum(features, axis=0, dtype=np.float64)])
     return ((totals[last] - totals[first]) / (last - first)[:, None]).astype(features.dtype)
-
-
-def check_features(
-    store: FeatureStore, records: Iterable[Record], *, progress: Callable[[int, int], None] | None = None
-) -> None:
-    """Read the features of every video that the records name; raise DataError with all problems at once.
-
-    progress: called as progress(videos done, videos in all).
-    """
-    problems: list[Problem] = []
-    videos = list(dict.fromkeys(record.video_id for record in records))
-    for done, video in enumerate(videos, 1):
-        try:
-            store[video]
-        except DataError as error:
-            problems += error.problems
-        if progress is not None:
-            progress(done, len(videos))
-    if problems:
-        raise DataError(problems)
 
 
 class MemoryFeatures:

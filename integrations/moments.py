@@ -13,9 +13,11 @@ from typing import Literal
 import numpy as np
 
 __all__ = [
+    "ON_EDGE",
     "Rounding",
     "SaliencyRule",
     "clips_to_moment",
+    "lighthouse_clips",
     "moment_to_clips",
     "moments_to_clips",
     "saliency_from_moments",
@@ -24,7 +26,7 @@ __all__ = [
 Rounding = Literal["best_iou", "floor", "nearest", "outward"]
 SaliencyRule = Literal["inside", "overlap", "lighthouse"]
 
-_ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
+ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
 
 
 def moment_to_clips(
@@ -74,11 +76,11 @@ def moments_to_clips(
         return _best_iou(start, end, clip_count, duration)
     position_start, position_end = start * clip_count / duration, end * clip_count / duration
     if rounding == "floor":
-        left, right = np.floor(position_start + _ON_EDGE), np.floor(position_end + _ON_EDGE)
+        left, right = np.floor(position_start + ON_EDGE), np.floor(position_end + ON_EDGE)
     elif rounding == "nearest":
         left, right = np.floor(position_start + 0.5), np.floor(position_end + 0.5)
     elif rounding == "outward":
-        left, right = np.floor(position_start + _ON_EDGE), np.ceil(position_end - _ON_EDGE)
+        left, right = np.floor(position_start + ON_EDGE), np.ceil(position_end - ON_EDGE)
     else:
         raise ValueError(f'rounding must be "best_iou", "floor", "nearest" or "outward", got {rounding!r}')
     middle = np.clip(np.floor((position_start + position_end) / 2), 0, clip_count - 1)
@@ -130,7 +132,7 @@ def saliency_from_moments(
         raise ValueError(f"clip_length must be positive seconds, got {clip_length}")
     if annotators < 1:
         raise ValueError(f"annotators must be 1 or more, got {annotators}")
-    clips = max(1, math.ceil(duration / clip_length - _ON_EDGE))
+    clips = max(1, math.ceil(duration / clip_length - ON_EDGE))
     span = clips * clip_length  # the grid's own length: its last clip may reach beyond the video
     scores: dict[int, float] = {}
     if rule == "inside":
@@ -144,15 +146,30 @@ def saliency_from_moments(
         for start, end in _union(moments):
             covered += np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
         fractions = np.minimum(covered / lengths, 1.0)
-        scores = {int(i): round(float(score * fractions[i]), 6) for i in np.nonzero(fractions > _ON_EDGE)[0]}
+        scores = {int(i): round(float(score * fractions[i]), 6) for i in np.nonzero(fractions > ON_EDGE)[0]}
     elif rule == "lighthouse":
         for start, end in moments[:1]:
-            last = max(0, min(int(end / clip_length), clips) - 1)
-            first = min(int(start / clip_length), last)
+            first, last = lighthouse_clips(start, end, clips, clip_length)
             scores = dict.fromkeys(range(first, last + 1), 1.0)
     else:
         raise ValueError(f'rule must be "inside", "overlap" or "lighthouse", got {rule!r}')
     return tuple((clip, (scores[clip],) * annotators) for clip in sorted(scores))
+
+
+def lighthouse_clips(start: float, end: float, clips: int, clip_length: float, edge: float = 0.0) -> tuple[int, int]:
+    """Return the first and last clip (inclusive) that lighthouse labels for a moment.
+
+    A moment inside one clip gets the clip *before* its end, as in lighthouse.
+
+    Args:
+        start: Seconds.
+        end: Seconds.
+        clips: Number of clips of the video.
+        clip_length: Seconds per clip.
+        edge: Boundaries this little before a clip's edge, in clips, count as on it; lighthouse itself has 0.
+    """
+    last = max(0, min(int(end / clip_length + edge), clips) - 1)
+    return min(int(start / clip_length + edge), last), last
 
 
 def _union(moments: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

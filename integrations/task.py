@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.table import Table
 from torch import Tensor, nn
 
+from hero_plugin import HeroModel
 from hero_plugin.metrics import SCORES
 
 if TYPE_CHECKING:
@@ -128,3 +129,10 @@ class Task(Protocol):
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
         """Parameters worth watching over the epochs, such as the weights of the levels."""
         ...
+
+
+def level_gauges(model: nn.Module) -> dict[str, list[float]]:
+    """Return the aggregation weight of each level; nothing for a base alone, or with HERO off."""
+    if not isinstance(model, HeroModel) or not model.config.active:
+        return {}
+    return {"level_weights": model.level_weights().tolist()}

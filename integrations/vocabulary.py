@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from hero_plugin.adapters.emb.words import FIRST_WORD, UNK
 from hero_plugin.integrations.words import WordVectors
-
-PAD, UNK, FIRST_WORD = 0, 1, 2
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hero_plugin.integrations import data_cli
 from hero_plugin.integrations.features import (
     FeatureStore,
     MemoryFeatures,
-    check_features,
     open_features,
     sample_clips,
 )
@@ -151,11 +151,7 @@ def test_every_damaged_video_is_reported_at_once(tmp_path, kind):
                 file[video] = array
     store = open_features(path)
     records = [Record(str(i), video, "x", ((0.0, 1.0),), 2.0) for i, video in enumerate([*arrays, "unknown", "a"])]
-    seen = []
-    with pytest.raises(DataError) as caught:
-        check_features(store, records, progress=lambda done, total: seen.append((done, total)))
-    assert len(caught.value.problems) == len(DAMAGE) + 1
-    assert seen[-1] == (len(arrays) + 1, len(arrays) + 1)
+    assert len(data_cli._check_features([path], records, None)) == len(DAMAGE) + 1
     for video, (_, message) in DAMAGE.items():
         with pytest.raises(DataError, match=message) as one:
             store[video]
@@ -256,7 +252,7 @@ def test_a_system_error_that_stays_is_not_hidden(tmp_path, monkeypatch):
 def test_features_in_memory():
     store = MemoryFeatures(ARRAYS)
     assert store.dim == 4 and store.keys() == ["a", "b.c", "d"] and "a" in store
-    check_features(store, [Record("q", "a", "x", (), 1.0)])
+    np.testing.assert_array_equal(store["a"], ARRAYS["a"].astype(np.float32))
     with pytest.raises(DataError, match="no features of video"):
         store["z"]
     with pytest.raises(DataError, match="no videos"):

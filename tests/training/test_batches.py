@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hero_plugin.adapters.emb.words import PAD, UNK
 from hero_plugin.integrations.batches import EmbCollate, check_records, make_examples
 from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.features import MemoryFeatures
@@ -13,7 +14,7 @@ from hero_plugin.integrations.moments import moment_to_clips
 from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.synthetic import OBJECTS, VERBS, SyntheticConfig, make_synthetic
-from hero_plugin.integrations.vocabulary import PAD, UNK, Vocabulary
+from hero_plugin.integrations.vocabulary import Vocabulary
 from hero_plugin.integrations.words import WordVectors, tokenize
 
 RANDOM = np.random.default_rng(0)
