@@ -22,10 +22,12 @@ OLDEST = "2.4"
 
 
 class Operations(TorchDispatchMode):
-    """Counts operators as they reach the device's code, of forward, backward and optimizer, and their FLOPs.
+    """Counts the operators of forward, backward and optimizer as they reach the device's code, and their FLOPs.
 
     FLOPs are those of matrix products, convolutions, attention and recurrent layers by torch's formulas (a
-    multiplication and an addition are two); elementwise work does not count.
+    multiplication and an addition are two); elementwise work does not count. torch's own ``FlopCounterMode`` is not
+    used: it hooks every module and fails where one takes a parameter as its input without gradients, as Moment-DETR's
+    decoder does in inference.
 
     Raises:
         UserError: this torch is too old.
