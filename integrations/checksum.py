@@ -1,4 +1,4 @@
-"""The checksum of a file, by which manifests name it."""
+"""The checksum by which manifests identify a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["checksum"]
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
 

@@ -21,9 +21,12 @@ from rich.table import Table
 
 
 class Screen:
-    """Shows a run. Bars go to the terminal only; the line of each epoch goes everywhere.
+    """The display of a run. Bars go to the terminal only; the line of each epoch goes everywhere.
 
-    label: says which of several runs this is.
+    Args:
+        console: Where to print; the terminal by default.
+        label: Names one of several runs.
+        quiet: Print nothing.
     """
 
     def __init__(self, console: Console | None = None, *, label: str = "", quiet: bool = False) -> None:
@@ -37,7 +40,7 @@ class Screen:
 
     @contextmanager
     def training(self, epochs: int, steps: int) -> Iterator[None]:
-        """Bars for a training of ``epochs`` epochs of ``steps`` steps."""
+        """Show bars for a training of ``epochs`` epochs of ``steps`` steps."""
         self.epochs, self.steps = epochs, steps
         with self.bars() as bars:
             self._bars = bars
@@ -50,12 +53,13 @@ class Screen:
 
     @contextmanager
     def working(self, what: str, total: int) -> Iterator[Any]:
-        """One bar for a job of ``total`` parts; yields ``advance(done, total)``."""
+        """Show one bar for ``total`` parts of work; yield ``advance(done, total)``."""
         with self.bars(transient=True) as bars:
             task = bars.add_task(what, total=total, note="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
     def bars(self, transient: bool = True) -> Progress:
+        """Return progress bars in this screen's style."""
         return Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -71,7 +75,7 @@ class Screen:
         )
 
     def position(self, epoch: int, step: int) -> None:
-        """Training is at ``step`` of ``epoch`` (both from 0)."""
+        """Move the bars to ``step`` of ``epoch`` (both from 0)."""
         if self._bars is not None:
             self._bars.update(self._run, completed=epoch * self.steps + step)
             self._bars.reset(
@@ -83,20 +87,24 @@ class Screen:
             )
 
     def step(self) -> None:
+        """Advance by one training step."""
         if self._bars is not None:
             self._bars.advance(self._run)
             self._bars.advance(self._part)
 
     def loss(self, mean: float) -> None:
+        """Show the mean loss beside the bar."""
         self._loss = f"loss {mean:.3f}"
         if self._bars is not None:
             self._bars.update(self._part, note=self._loss)
 
     def evaluating(self, name: str, total: int) -> None:
+        """Show a bar for scoring the set ``name`` in ``total`` batches."""
         if self._bars is not None:
             self._bars.reset(self._part, total=total, description=f"scoring {name}", note="")
 
     def evaluated(self) -> None:
+        """Advance by one scored batch."""
         if self._bars is not None:
             self._bars.advance(self._part)
 
@@ -109,15 +117,17 @@ class Screen:
         self.say((f"{self.label}  " if self.label else "") + "  ".join(parts))
 
     def say(self, text: str) -> None:
+        """Print a line, unless quiet."""
         if not self.quiet:
             self.console.print(text, markup=False, soft_wrap=True)
 
     def show(self, table: Table) -> None:
+        """Print a table, unless quiet."""
         if not self.quiet:
             self.console.print(table)
 
 
 def _console() -> Console:
-    """The terminal; wide enough for tables where output goes elsewhere."""
+    """Return the terminal; where output goes to a file, a console wide enough for tables."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=max(console.width, 150))

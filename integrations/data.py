@@ -1,4 +1,4 @@
-"""What a training or an evaluation reads, whatever its base: annotations and clip features."""
+"""The data of a training or an evaluation, whatever its base: annotations and clip features."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class GroundingData:
     tokenize: Callable[[str], list[str]]
 
     def sentences(self, *sets: str) -> Iterable[list[str]]:
-        """The words of every sentence of the given sets; of all sets where none is given."""
+        """Yield the words of every sentence of the given sets; of all sets where none is given."""
         for name in sets or self.sets:
             for record in self.sets[name]:
                 yield self.tokenize(record.sentence)
 
     def videos(self) -> list[str]:
+        """Return the ids of all videos, each once."""
         return list(dict.fromkeys(record.video_id for records in self.sets.values() for record in records))
 
     def bank(self, storage: Storage, gigabytes: float, screen: Screen) -> StoreBank:
@@ -38,7 +39,7 @@ class GroundingData:
 
 
 def originals_of(name: str) -> str:
-    """The name of the set of queries that those of the set `name` reword."""
+    """Return the name of the set of queries that those of the set ``name`` reword."""
     return f"{name} (originals)"
 
 
@@ -52,11 +53,17 @@ def read_sets(
 ) -> dict[str, list[Record]]:
     """Read and check the annotations of every set.
 
-    originals: beside each set that has reworded queries, a set of what they reword, under `originals_of` its name.
+    Args:
+        paths: Annotation file by name of set.
+        config: Says how to read them.
+        store: Features, which every video must have.
+        tokenize: Splits a sentence into words.
+        screen: Where queries left out are mentioned.
+        originals: Beside each set with reworded queries, add a set of their originals, named by ``originals_of``.
 
     Raises:
-        DataError: whatever is wrong with them, all of it at once.
-        FileNotFoundError: a file is not there.
+        DataError: Whatever is wrong with the files, all at once.
+        FileNotFoundError: A file is missing.
     """
     sets: dict[str, list[Record]] = {}
     problems = []

@@ -1,4 +1,4 @@
-"""What goes wrong on the user's side and is told in one message, without a traceback."""
+"""Errors on the user's side: shown as one message, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import NoReturn
 
 
 class UserError(Exception):
-    """The message says what was expected, what came, and what to do.
+    """An error whose message says what was expected, what came, and what to do.
 
     Attributes:
-        hard: end the process as soon as the message is told, without Python's own end; see ``end_at_once``.
+        hard: End the process as soon as the message is shown, skipping Python's own shutdown; see ``end_at_once``.
     """
 
     hard = False
@@ -20,8 +20,8 @@ class UserError(Exception):
 def end_at_once(status: int) -> NoReturn:
     """End this process now: no finalizers, nothing joined, streams flushed.
 
-    For a process whose group is broken. Threads of gloo and NCCL still hold tensors of a talk that failed; letting
-    them go while Python takes itself down aborts the process (pytorch/pytorch#179291) or waits for the peer.
+    For a process whose group is broken. Threads of gloo and NCCL still hold tensors of a failed exchange; freeing
+    them while Python shuts down aborts the process (pytorch/pytorch#179291) or waits for the peer.
     """
     sys.stdout.flush()
     sys.stderr.flush()

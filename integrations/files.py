@@ -1,4 +1,4 @@
-"""Files that are either the old one, the new one or absent, and never half of one."""
+"""Atomic file writes: a file is the old one, the new one or absent, never half of one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ _MARK = ".writing-"
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path in the folder of `path`; what is written there becomes `path` at the end of the block.
+    """Yield a temporary path in the folder of ``path``; the file there becomes ``path`` at the end of the block.
 
-    An error or Ctrl-C inside the block removes the temporary file and leaves whatever was at `path` untouched.
-    The folder is created where absent.
+    An error or Ctrl-C inside the block removes the temporary file and leaves whatever was at ``path`` untouched.
+    The folder is created if needed.
 
-    durable: flush to the disk before and after the rename, so that a power cut cannot leave an empty file.
-        Switch it off for thousands of small files that can be made again.
+    Args:
+        path: The file to write.
+        durable: Flush to the disk before and after the rename, so that a power cut cannot leave an empty file.
+            Switch it off for thousands of small files that can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,9 +46,13 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
 def atomic_write(
     path: str | os.PathLike[str], mode: str = "w", *, durable: bool = True, **options: Any
 ) -> Iterator[IO[Any]]:
-    """Open a file for writing that appears under `path` only once it is complete; see `atomic_path`.
+    """Open a file for writing that appears under ``path`` only once it is complete; see ``atomic_path``.
 
-    mode: "w" (UTF-8, "\\n" line ends unless `options` of `open` say otherwise) or "wb".
+    Args:
+        path: The file to write.
+        mode: "w" (UTF-8, "\\n" line ends unless ``options`` of ``open`` say otherwise) or "wb".
+        durable: As in ``atomic_path``.
+        **options: Passed to ``open``.
     """
     if mode not in ("w", "wb"):
         raise ValueError(f'mode must be "w" or "wb", got {mode!r}')
@@ -75,7 +81,7 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2, asc
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> int:
-    """Delete temporary files that a killed process left in `folder`; returns how many there were."""
+    """Delete temporary files that a killed process left in ``folder``; return how many there were."""
     count = 0
     for path in Path(folder).glob(f".*{_MARK}????????"):
         path.unlink(missing_ok=True)

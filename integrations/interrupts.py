@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two steps, with its checkpoint written."""
+"""Orderly interruption: Ctrl-C and SIGTERM end a run between two steps, with its checkpoint written."""
 
 from __future__ import annotations
 

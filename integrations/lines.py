@@ -1,4 +1,4 @@
-"""Lines of files that may be large, as bytes, with their numbers and how far the reading is."""
+"""Iteration over the (line number, bytes) of a large file, with a progress callback."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ OnProgress = Callable[[int, int], None]
 
 
 def iter_lines(path: Path, progress: OnProgress | None = None, every: int = 1000) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, line with its end), split at "\\n" alone: some words of GloVe hold other line ends of Python's.
+    """Yield (number from 1, line with its end), split at "\\n" alone: words of GloVe hold other line ends.
 
-    every: lines between two calls of `progress`, which is called at the end too.
+    Args:
+        path: The file.
+        progress: Called as progress(bytes read, bytes in all), at the end too.
+        every: Lines between two calls of ``progress``.
     """
     total, done = path.stat().st_size, 0
     with open(path, "rb") as stream:

@@ -1,4 +1,4 @@
-"""What is wrong with somebody's data, where, and what to do about it: all of it at once."""
+"""Problems in the user's data: what is wrong, where, and what to do, all of it at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _SHOWN = 20  # lines of a message that a person still reads; the exception carri
 class Problem:
     """One thing that is wrong.
 
-    where: `file:line`, or `file: video X`; what: what was expected and what came; fix: what to do.
+    Attributes:
+        where: ``file:line``, or ``file: video X``.
+        what: What was expected and what came.
+        fix: What to do.
     """
 
     where: str
@@ -26,7 +29,7 @@ class Problem:
 
 
 class DataError(ValueError):
-    """Data that cannot be used. `problems` holds everything found, not only the first thing."""
+    """Data that cannot be used. ``problems`` holds everything found, not only the first thing."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
@@ -52,7 +55,7 @@ class DataError(ValueError):
 
 
 class Problems:
-    """A list that readers append to while they go on reading; `raise_if_any` ends the reading."""
+    """A list that readers append to while they go on reading; ``raise_if_any`` ends the reading."""
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
@@ -62,7 +65,7 @@ class Problems:
         self._found.append(Problem(where, what, fix))
 
     def raise_if_any(self) -> None:
-        """Raise `DataError` with everything found so far, if anything was."""
+        """Raise ``DataError`` with everything found so far, if anything was."""
         if self._found:
             raise DataError(self._found)
 
@@ -74,5 +77,5 @@ class Problems:
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What is wrong with a text that cannot be decoded."""
+    """Describe why a text cannot be decoded."""
     return f"not UTF-8 text ({error.reason} at byte {error.start})"

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
-    """A progress bar on the terminal's error stream; none where that is a file."""
+    """Show a progress bar on the error stream, if it is a terminal; yield its ``update(done, total)``."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""Which of how many processes this one is, as ``torchrun`` says in the environment."""
+"""The rank of this process, as ``torchrun`` sets it in the environment."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ GRACE = 10.0
 
 @dataclass(frozen=True)
 class Rank:
-    """A process among those that work together; ``Rank()`` is one alone.
+    """One process of a group; ``Rank()`` is a process alone.
 
     Attributes:
         index: 0 to size - 1, over all machines.
-        size: how many processes there are.
-        local: 0 and up on this machine, the number of its GPU.
+        size: Number of processes.
+        local: Number on this machine, from 0: the number of its GPU.
     """
 
     index: int = 0
@@ -28,10 +28,10 @@ class Rank:
 
     @classmethod
     def of_this_process(cls) -> Rank:
-        """What ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK`` say; alone where they are not set.
+        """Return the rank that ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK`` give; alone where they are not set.
 
         Raises:
-            UserError: they say what cannot be.
+            UserError: Their values are impossible.
         """
         said = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
         try:
@@ -40,14 +40,14 @@ class Rank:
             rank = cls(-1)
         if not 0 <= rank.index < rank.size:
             shown = ", ".join(f"{name}={value}" for name, value in said.items() if value is not None)
-            raise UserError(f"{shown} is no process of any group; torchrun sets these, or nothing does")
+            raise UserError(f"{shown} is not a process of any group; let torchrun set these, or unset them")
         return rank
 
     def told(self, message: str) -> str:
-        """An error's message, with the process that it comes from where there are several.
+        """Return an error's message, with the process it comes from where there are several.
 
-        What is wrong with flags or files is wrong in every process and shall be told once. So the others wait a
-        moment: ``torchrun`` ends them as soon as the leading one has failed.
+        Wrong flags or files are wrong in every process and should be reported once. So the others wait a moment:
+        ``torchrun`` ends them as soon as the leading one has failed.
         """
         if self.leads:
             return message

@@ -1,4 +1,4 @@
-"""Several annotation files as one list of queries."""
+"""Several annotation files read as one list of queries."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from hero_plugin.integrations.words import tokenize
 
 
 def read_many(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBroken) -> list[Record]:
-    """The queries of all files.
+    """Read several annotation files, in order.
 
-    lengths: of the videos, for files that do not hold them.
+    Args:
+        files: Annotation files of any format.
+        lengths: Seconds per video, for files that do not hold them.
+        on_broken: As in ``read_annotations``.
 
     Raises:
-        DataError: what is wrong with any of them.
+        DataError: Problems in any of the files, all at once.
     """
     records: list[Record] = []
     problems: list[Problem] = []
@@ -37,4 +40,5 @@ def read_many(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBro
 
 
 def words_of(records: Sequence[Record]) -> set[str]:
+    """Return the distinct words of all sentences."""
     return {word for record in records for word in tokenize(record.sentence)}

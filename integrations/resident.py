@@ -1,4 +1,4 @@
-"""Clip features that wait on the GPU: a batch's are gathered there, and none are copied to it in a step."""
+"""Clip features kept on the GPU: batches are gathered there, and no step copies any to it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn import functional as F
 Place = Literal["auto", "device", "host"]
 
 DEVICE_SHARE = 0.25
-"""Of the memory that a GPU has free before training: what is more than that is left to the training."""
+"""Share of a GPU's free memory that features may take; the rest is left to the training."""
 
 
 def fits_in_memory(size: int, device: torch.device) -> bool:
-    """Whether so many bytes of features are few for a GPU. On a CPU they are where they belong already."""
+    """Return whether ``size`` bytes of features are few for a GPU; false on a CPU, where they already are."""
     if device.type != "cuda":
         return False
     # By number: older torch refuses a device without one here.
@@ -37,17 +37,18 @@ class DeviceFeatures:
 
     @classmethod
     def of(cls, flat: np.ndarray, offsets: np.ndarray, device: torch.device) -> DeviceFeatures:
-        """flat: (all clips, dim)."""
+        """Copy features ``flat`` (all clips, dim) to a device; ``offsets`` (videos,) say where each video begins."""
         known = torch.from_numpy(flat)
         clips = torch.zeros(len(flat) + 1, flat.shape[1], dtype=known.dtype, device=device)
         clips[:-1].copy_(known)
         return cls(clips, torch.from_numpy(offsets).to(device))
 
     def on(self, device: torch.device) -> DeviceFeatures:
+        """Return these features on another device."""
         return DeviceFeatures(self.clips.to(device), self.offsets.to(device))
 
     def gather(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """rows (R,) long, mask (R, T) bool, both on the device -> (R, T, dim) float32, zeros at padding."""
+        """Return the features (R, T, dim) float32 of rows (R,) long with zeros where mask (R, T) bool is false."""
         steps = torch.arange(mask.shape[1], device=mask.device)
         places = torch.where(mask, self.offsets[rows].unsqueeze(1) + steps, len(self.clips) - 1)
         return F.embedding(places, self.clips).float()
@@ -55,13 +56,13 @@ class DeviceFeatures:
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """Stands for a batch's features until the batch is on the device. :meth:`to` makes them."""
+    """A placeholder for a batch's features until the batch is on the device: ``to`` makes them."""
 
     features: DeviceFeatures
     rows: Tensor
     mask: Tensor
     extra_features: Tensor | None = None
-    """(R, T, any width) float32: what each clip has after its features."""
+    """(R, T, any width) float32, appended to each clip's features."""
 
     @classmethod
     def of(
@@ -71,12 +72,12 @@ class DeviceBatch:
         return cls(features, torch.tensor(rows, dtype=torch.long), torch.from_numpy(mask), extra)
 
     def pin_memory(self) -> DeviceBatch:
-        """Called by ``DataLoader``, as a tensor's would be."""
+        """Pin the parts on the host; ``DataLoader`` calls it as it calls a tensor's."""
         extra_features = None if self.extra_features is None else self.extra_features.pin_memory()
         return replace(self, rows=self.rows.pin_memory(), mask=self.mask.pin_memory(), extra_features=extra_features)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Tensor:
-        """-> (R, T, dim, and of the extra features) float32 on the device."""
+        """Return (R, T, dim + extra) float32 on the device."""
         rows, mask = (each.to(device, non_blocking=non_blocking) for each in (self.rows, self.mask))
         gathered = self.features.gather(rows, mask)
         if self.extra_features is None:

@@ -1,4 +1,4 @@
-"""One look for all figures. Drawn with Agg alone, so that no display is needed and no global state is touched."""
+"""The common style of all figures. Drawn with Agg alone: it needs no display and touches no global state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple[Figure, Any]:
-    """A figure of ``width`` by ``height`` inches and its axes, a (rows, columns) array."""
+    """Return a figure of ``width`` by ``height`` inches and its axes, a (rows, columns) array."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
