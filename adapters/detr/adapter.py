@@ -46,8 +46,8 @@ class DETRAdapter(Adapter):
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
         self.signature = forward_signature(base)
-        self.seam = self.entered()
-        self.glance = self.entered(**self.skipped())
+        self.seam = self.make_seam()
+        self.saliency_seam = self.make_seam(**self.saliency_stubs())
 
     @classmethod
     def check(cls, base: nn.Module) -> None:
@@ -100,18 +100,18 @@ class DETRAdapter(Adapter):
 
     def relate(self, pair: Pair) -> Tensor:
         """The base's own forward without what the saliency scores never read: relevance logits (B, T)."""
-        return saliency(self.run(self.glance, pair))
+        return saliency(self.run(self.saliency_seam, pair))
 
     def run(self, seam: Seam, pair: Pair, **changes: Any) -> Any:
         """The seam's outputs for a pair; ``changes`` go over the other arguments that the pair carries."""
         own = dict(zip(INPUTS, (pair.query, pair.query_mask, pair.video, pair.video_mask), strict=True))
         return seam(**own, **{**pair.extra, **changes})
 
-    def entered(self, **replacements: Any) -> Seam:
+    def make_seam(self, **replacements: Any) -> Seam:
         """The base's forward behind its projections, with further parts replaced."""
         return Seam(self.base, input_vid_proj=First(), input_txt_proj=First(), **replacements)
 
-    def skipped(self) -> dict[str, Any]:
+    def saliency_stubs(self) -> dict[str, Any]:
         """What stands in for parts that the saliency scores never read, by path; nothing by default."""
         return skip_layers(self.base, f"{self.transformer}.decoder.layers") if self.skips_decoder else {}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hero_plugin import Grounding, Pair, Seam
 from hero_plugin.adapters.detr.adapter import DETRAdapter, saliency
-from hero_plugin.adapters.detr.stand_ins import LevelByLevel, Once, OneSlot, has, nothing
+from hero_plugin.adapters.detr.stand_ins import CallOnce, FirstClipSlot, LevelByLevel, has_module, return_none
 from hero_plugin.aggregation import Kind
 from hero_plugin.versions import is_compiling
 
@@ -50,14 +50,14 @@ class EaTRAdapter(DETRAdapter):
         extra = {name: value for name, value in pair.extra.items() if name != "events"}
         return super().run(seam, replace(pair, extra=extra), **changes)
 
-    def entered(self, **replacements: Any) -> Seam:
+    def make_seam(self, **replacements: Any) -> Seam:
         """Behind the projections no events are guessed."""
-        return super().entered(generate_pseudo_event=nothing, **replacements)
+        return super().make_seam(generate_pseudo_event=return_none, **replacements)
 
-    def skipped(self) -> dict[str, Any]:
+    def saliency_stubs(self) -> dict[str, Any]:
         """The decoder, and the slots it starts from."""
         path = f"{self.transformer}.decoder.slot_atten"
-        return {**super().skipped(), **({path: OneSlot()} if has(self.base, path) else {})}
+        return {**super().saliency_stubs(), **({path: FirstClipSlot()} if has_module(self.base, path) else {})}
 
 
 class CGDETRAdapter(DETRAdapter):
@@ -86,7 +86,7 @@ class CGDETRAdapter(DETRAdapter):
 
     def relate(self, pair: Pair) -> Tensor:
         """Without decoder, moment tokens and negative pairs: relevance logits (B, T)."""
-        return saliency(self.run(self.glance, pair, vid=None, targets=None))
+        return saliency(self.run(self.saliency_seam, pair, vid=None, targets=None))
 
 
 class FirstPassAdapter(DETRAdapter):
@@ -96,8 +96,8 @@ class FirstPassAdapter(DETRAdapter):
         """The first pass's saliency, without the decoder where it may be skipped: relevance logits (B, T)."""
         if is_compiling():
             return super().relate(pair)
-        light = self.entered(**self.skipped()).view.get_submodule(self.transformer)
-        return saliency(self.run(self.entered(**{self.transformer: Once(light)}), pair))
+        light = self.make_seam(**self.saliency_stubs()).view.get_submodule(self.transformer)
+        return saliency(self.run(self.make_seam(**{self.transformer: CallOnce(light)}), pair))
 
 
 class UVCOMAdapter(FirstPassAdapter):
@@ -120,7 +120,7 @@ class UVCOMAdapter(FirstPassAdapter):
         """UVCOM's own forward; ``sim`` is every level's own."""
         if pair.levels == 1:
             return super().ground(pair)
-        outputs = self.run(self.entered(CIM=LevelByLevel(self.base.CIM, pair.levels)), pair)
+        outputs = self.run(self.make_seam(CIM=LevelByLevel(self.base.CIM, pair.levels)), pair)
         return Grounding(outputs, saliency(outputs))
 
 

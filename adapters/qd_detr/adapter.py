@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hero_plugin import Pair
 from hero_plugin.adapters.detr.adapter import DETRAdapter, saliency
-from hero_plugin.adapters.detr.stand_ins import Encoded, Progress, has, skip_layers
+from hero_plugin.adapters.detr.stand_ins import CachedEncoder, ForwardState, has_module, skip_layers
 from hero_plugin.versions import is_compiling
 
 
@@ -29,11 +29,11 @@ class QDDETRAdapter(DETRAdapter):
         """The positive pairs' saliency: relevance logits (B, T)."""
         if is_compiling():
             return super().relate(pair)
-        return saliency(self.run(self.entered(**self.positives()), pair))
+        return saliency(self.run(self.make_seam(**self.positive_pass_stubs()), pair))
 
-    def positives(self) -> dict[str, Any]:
-        """Stand-ins for one forward, which comes to the decoder when it is done with the positive pairs."""
-        progress = Progress()
-        layers = skip_layers(self.base, f"{self.transformer}.decoder.layers", progress)
-        paths = [path for name in self.encoders if has(self.base, path := f"{self.transformer}.{name}")]
-        return {**layers, **{path: Encoded(self.base.get_submodule(path), progress) for path in paths}}
+    def positive_pass_stubs(self) -> dict[str, Any]:
+        """Return the stubs of one forward, which comes to its decoder once the positive pairs are encoded."""
+        state = ForwardState()
+        layers = skip_layers(self.base, f"{self.transformer}.decoder.layers", state)
+        paths = [path for name in self.encoders if has_module(self.base, path := f"{self.transformer}.{name}")]
+        return {**layers, **{path: CachedEncoder(self.base.get_submodule(path), state) for path in paths}}
