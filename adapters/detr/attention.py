@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.adapters.attention import LOWEST
-from hero_plugin.adapters.attention import attend as attend_with_bias
+from hero_plugin.adapters.attention import LOWEST, attend_with_bias
 from hero_plugin.adapters.dropout import Dropout
 
 
@@ -24,7 +23,7 @@ class MultiheadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
-        """query: (B, T, D), key, value: (B, S, D), keep: as in `attend` -> (B, T, D)."""
+        """query: (B, T, D), key, value: (B, S, D), keep: as in ``attend_with_mask`` -> (B, T, D)."""
         dim = self.out_proj.in_features
         if query is key:
             weights, biases = self.in_proj_weight.split((2 * dim, dim)), self.in_proj_bias.split((2 * dim, dim))
@@ -34,7 +33,7 @@ class MultiheadAttention(nn.Module):
             parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
             q, k, v = (F.linear(*part) for part in parts)
         q, k, v = (split_heads(x, self.num_heads) for x in (q, k, v))
-        return self.out_proj(attend(q, k, v, keep, self.dropout))
+        return self.out_proj(attend_with_mask(q, k, v, keep, self.dropout))
 
 
 class ProjectedAttention(nn.Module):
@@ -48,8 +47,18 @@ class ProjectedAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
-        """query, key: (B, heads, T or S, e), value: (B, heads, S, d), keep: as in `attend` -> (B, T, value_dim)."""
-        return self.out_proj(attend(query, key, value, keep, self.dropout))
+        """Attend and project the joined heads.
+
+        Args:
+            query: (B, heads, T, e).
+            key: (B, heads, S, e).
+            value: (B, heads, S, d), with heads * d = value_dim.
+            keep: as in ``attend_with_mask``.
+
+        Returns:
+            (B, T, value_dim).
+        """
+        return self.out_proj(attend_with_mask(query, key, value, keep, self.dropout))
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -65,7 +74,7 @@ def attendable(padding: Tensor) -> Tensor:
     return ~padding | padding.all(-1, keepdim=True)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, dropout: nn.Dropout) -> Tensor:
+def attend_with_mask(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, dropout: nn.Dropout) -> Tensor:
     """query: (B, heads, T, e), key: (B, heads, S, e), value: (B, heads, S, d) -> (B, T, heads·d).
 
     keep: True where attention is allowed, or None; it broadcasts to (B, heads, T, S).

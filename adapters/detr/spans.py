@@ -17,12 +17,6 @@ def span_cxw_to_xx(spans: Tensor) -> Tensor:
     return torch.stack([center - 0.5 * width, center + 0.5 * width], dim=-1)
 
 
-def span_xx_to_cxw(spans: Tensor) -> Tensor:
-    """(..., 2) of (start, end) -> (..., 2) of (center, width)."""
-    start, end = spans.unbind(-1)
-    return torch.stack([(start + end) * 0.5, end - start], dim=-1)
-
-
 def generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     """Of every pair: first (..., N, 2), second (..., M, 2), of (start, end) -> (..., N, M), in [-1, 1]."""
     return paired_generalized_temporal_iou(first.unsqueeze(-2), second.unsqueeze(-3))

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from hero_plugin.adapters.attention import attend
+from hero_plugin.adapters.attention import attend_with_bias
 from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D, mask_bias
 
@@ -40,7 +40,7 @@ class MultiHeadAttention(nn.Module):
         if mask is not None:
             bias = mask_bias(mask)
             bias = bias[:, None, None] if mask.dim() == 2 else bias[:, None]
-        context = attend(q, k, v, bias, self.dropout.p if self.dropout.training else 0.0)
+        context = attend_with_bias(q, k, v, bias, self.dropout.p if self.dropout.training else 0.0)
         return context.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The largest value so far, before each clip and after it."""
+"""Running maximum before and after each position."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ from hero_plugin.versions import is_compiling
 
 
 def max_before(x: Tensor) -> Tensor:
-    """For each position the maximum over all before it, the lowest number at the first: (B, T, D) -> (B, T, D).
+    """Return for each position the maximum over all before it, and the type's lowest number at the first.
 
-    On CPU a walk over the positions, a few times faster than PyTorch's running maximum over an axis that is not the
-    last, and one byte a value kept for the backward where that keeps eight.
+    On CPU this walks over the positions: a few times faster than PyTorch's running maximum over an axis that is not
+    the last, which reads with a stride; and the backward pass needs one byte per value where that needs eight. Values
+    and gradients are those of ``torch.cummax``.
+
+    Args:
+        x: (B, T, D).
+
+    Returns:
+        (B, T, D).
     """
     if x.device.type == "cpu" and not is_compiling():
-        return _Running.apply(x, False)
+        return _RunningMax.apply(x, False)
     return F.pad(x, (0, 0, 1, 0), value=torch.finfo(x.dtype).min)[:, :-1].cummax(dim=1).values
 
 
 def max_after(x: Tensor) -> Tensor:
-    """As `max_before`, over all positions after each."""
+    """Return for each position the maximum over all after it, otherwise as ``max_before``."""
     if x.device.type == "cpu" and not is_compiling():
-        return _Running.apply(x, True)
+        return _RunningMax.apply(x, True)
     return max_before(x.flip(1)).flip(1)
 
 
-class _Running(torch.autograd.Function):
-    """Of equal values the last one met takes the gradient, as in `torch.cummax`."""
+class _RunningMax(torch.autograd.Function):
+    """Running maximum; of equal values the last one met takes the gradient, as in ``torch.cummax``."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, backwards: bool) -> Tensor:

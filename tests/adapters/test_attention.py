@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hero_plugin.adapters import attention
-from hero_plugin.adapters.attention import LOWEST, attend
+from hero_plugin.adapters.attention import LOWEST, attend_with_bias
 from hero_plugin.adapters.dropout import drop
 from tests.old_torch import HALF_TYPES
 
@@ -40,9 +40,9 @@ def test_blocks_of_any_size_are_the_formula(batch, length, keys, masked, block, 
     bias = None if shape is None else (torch.rand(shape, generator=draw) < 0.5).float() * LOWEST  # whole rows, too
     arriving = torch.randn(batch, 2, length, 4, generator=draw)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "BLOCK", block)
-        patch.setattr(attention, "MANY", 0)
-        ours = attend(*inputs, bias, 0.0)
+        patch.setattr(attention, "BLOCK_WEIGHTS", block)
+        patch.setattr(attention, "BLOCKS_FROM", 0)
+        ours = attend_with_bias(*inputs, bias, 0.0)
     wanted = formula(*inputs, bias, 0.0)
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
     gradients = (torch.autograd.grad(result, inputs, arriving) for result in (ours, wanted))
@@ -52,12 +52,12 @@ def test_blocks_of_any_size_are_the_formula(batch, length, keys, masked, block, 
 
 def test_dropped_weights_are_the_same_backwards(monkeypatch):
     """In one block the draws are those of the formula under the same seed."""
-    monkeypatch.setattr(attention, "MANY", 0)
+    monkeypatch.setattr(attention, "BLOCKS_FROM", 0)
     draw = torch.Generator().manual_seed(0)
     inputs = tuple(heads(3, 8, 4, draw) for _ in range(3))
     arriving = torch.randn(3, 2, 8, 4, generator=draw)
     results = []
-    for function in (attend, formula):
+    for function in (attend_with_bias, formula):
         torch.manual_seed(5)
         context = function(*inputs, None, 0.4)
         results.append((context, *torch.autograd.grad(context, inputs, arriving)))
@@ -66,9 +66,9 @@ def test_dropped_weights_are_the_same_backwards(monkeypatch):
 
 
 def test_as_many_weights_are_dropped_as_asked_and_the_rest_makes_up_for_them(monkeypatch):
-    monkeypatch.setattr(attention, "MANY", 0)
+    monkeypatch.setattr(attention, "BLOCKS_FROM", 0)
     ones = torch.ones(64, 2, 32, 32)
-    kept = attend(torch.zeros(64, 2, 32, 4), torch.zeros(64, 2, 32, 4), ones, None, 0.25)[..., 0] * 32 * 0.75
+    kept = attend_with_bias(torch.zeros(64, 2, 32, 4), torch.zeros(64, 2, 32, 4), ones, None, 0.25)[..., 0] * 32 * 0.75
     assert abs(kept.mean() / 32 - 0.75) < 0.01 and kept.std() > 1
 
 
@@ -77,7 +77,7 @@ def test_without_gradients_the_fused_kernel_agrees():
     inputs = tuple(heads(2, 7, 4, draw) for _ in range(3))
     bias = torch.tensor([[0.0] * 7, [0.0] * 3 + [LOWEST] * 4])[:, None, None]
     with torch.no_grad():
-        torch.testing.assert_close(attend(*inputs, bias), formula(*inputs, bias, 0.0), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(attend_with_bias(*inputs, bias), formula(*inputs, bias, 0.0), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", HALF_TYPES)
@@ -85,7 +85,7 @@ def test_half_precision_shuts_keys_out_and_stays_finite(dtype):
     inputs = tuple(torch.randn(2, 2, 5, 4).to(dtype) for _ in range(3))
     bias = torch.tensor([[0.0, 0.0, LOWEST, LOWEST, LOWEST], [LOWEST] * 5])[:, None, None]
     with torch.no_grad():
-        short = attend(*(x[:1, :, :2] if i else x[:1] for i, x in enumerate(inputs)), None)
-        context = attend(*inputs, bias)
+        short = attend_with_bias(*(x[:1, :, :2] if i else x[:1] for i, x in enumerate(inputs)), None)
+        context = attend_with_bias(*inputs, bias)
     assert context.isfinite().all()
     torch.testing.assert_close(context[:1], short, rtol=2e-2, atol=2e-2)

@@ -10,17 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hero_plugin.adapters.detr.attention import MultiheadAttention, attend, split_heads
+from hero_plugin.adapters.detr.attention import MultiheadAttention, attend_with_mask, split_heads
 from hero_plugin.adapters.detr.encoder import text_to_video_mask
 from hero_plugin.adapters.detr.layers import summed_projection
 from hero_plugin.adapters.detr.spans import (
     generalized_temporal_iou,
     paired_generalized_temporal_iou,
     span_cxw_to_xx,
-    span_xx_to_cxw,
 )
 from hero_plugin.adapters.dropout import Dropout
-from hero_plugin.adapters.tr_detr.moments import best_moment, sliced
+from hero_plugin.adapters.tr_detr.moments import best_moment, slice_clips
 from tests.adapters.detr_cases import MODELS, SMALL, Case, build, flat, total
 from tests.old_torch import HALF_TYPES
 
@@ -201,9 +200,9 @@ def test_attention_with_dropout_is_attention():
     query, key, value = (split_heads(torch.randn(2, n, 16), 4) for n in (5, 7, 7))
     keep = torch.rand(2, 1, 5, 7) > 0.3
     keep[..., 0] = True
-    wanted = attend(query, key, value, keep, Dropout(0.0))
-    assert torch.allclose(attend(query, key, value, keep, Dropout(1e-9)), wanted, atol=1e-6)
-    dropped = attend(query, key, value, keep, Dropout(0.5))
+    wanted = attend_with_mask(query, key, value, keep, Dropout(0.0))
+    assert torch.allclose(attend_with_mask(query, key, value, keep, Dropout(1e-9)), wanted, atol=1e-6)
+    dropped = attend_with_mask(query, key, value, keep, Dropout(0.5))
     assert not torch.allclose(dropped, wanted, atol=1e-2)
 
 
@@ -229,7 +228,7 @@ def test_the_text_to_video_mask_is_the_one_upstreams_attention_reads(batch, head
 def test_slices_are_pythons(clips, bounds):
     features = torch.arange(1.0, len(bounds) * clips * 2 + 1).view(len(bounds), clips, 2)
     first, last = torch.tensor(bounds).unbind(1)
-    for row, got, (start, end) in zip(features, sliced(features, first, last), bounds, strict=True):
+    for row, got, (start, end) in zip(features, slice_clips(features, first, last), bounds, strict=True):
         wanted = row[start : end + 1]
         assert torch.equal(got, nn.functional.pad(wanted, (0, 0, 0, clips - len(wanted))))
 
@@ -250,7 +249,9 @@ def test_generalized_overlap_in_pairs_is_the_diagonal_and_within_its_bounds(seed
     assert of_all.shape == (2, 6, 6)
     assert of_all.abs().max() <= 1 + 1e-6
     assert torch.equal(of_all.diagonal(dim1=1, dim2=2), paired_generalized_temporal_iou(first, second))
-    assert torch.allclose(span_cxw_to_xx(span_xx_to_cxw(first)), first, atol=1e-6)
+    start, end = first.unbind(-1)
+    center_width = torch.stack([(start + end) * 0.5, end - start], dim=-1)
+    assert torch.allclose(span_cxw_to_xx(center_width), first, atol=1e-6)
 
 
 def test_generalized_overlap_by_hand():
