@@ -8,7 +8,7 @@ from torch import Tensor
 from hero_plugin.adapters.emb.layers import mask_logits
 
 
-def overlap(first: Tensor, second: Tensor) -> Tensor:
+def temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of spans: (..., 2) and (..., 2) -> (...), shapes broadcast."""
     inner = torch.minimum(first[..., 1], second[..., 1]) - torch.maximum(first[..., 0], second[..., 0])
     outer = torch.maximum(first[..., 1], second[..., 1]) - torch.minimum(first[..., 0], second[..., 0])
@@ -30,7 +30,7 @@ def confident_proposals(
     """
     allowed = mask.bool()
     if moments is not None:
-        allowed = allowed & (overlap(bounds, moments.unsqueeze(1)) >= threshold)
+        allowed = allowed & (temporal_iou(bounds, moments.unsqueeze(1)) >= threshold)
     best = mask_logits(scores, allowed).topk(k, dim=1).indices
     chosen = bounds.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
     if moments is None:
@@ -51,7 +51,7 @@ def pseudo_moment(
     return confident_proposals(proposals + past, pscores, pmask, around, threshold).squeeze(1)
 
 
-def between(first: Tensor, second: Tensor, size: int) -> Tensor:
+def positions_between(first: Tensor, second: Tensor, size: int) -> Tensor:
     """Positions from the smaller of two to the larger, both included: (B,) and (B,) -> (B, size) bool."""
     steps = torch.arange(size, device=first.device)
     low, high = torch.minimum(first, second), torch.maximum(first, second)

@@ -13,7 +13,7 @@ from hero_plugin.adapters.emb.guides import (
     ContentGuidedCrossAttentionBlock,
     ContentGuidedSelfAttentionBlock,
 )
-from hero_plugin.adapters.emb.proposals import ProposalMap, spread
+from hero_plugin.adapters.emb.proposals import ProposalMap, scatter_to_map
 
 Streams = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor, Tensor]
 
@@ -77,5 +77,5 @@ class GuidedAttentionEncoder(nn.Module):
         clip_words = self.vq2q(clip_words, qmask)
 
         area = self.proposal.size(vfeats.shape[1]) ** 2
-        proposals, bounds, pmask = (spread(part, entries.cells, area) for part in (proposals, bounds, pmask))
+        proposals, bounds, pmask = (scatter_to_map(part, entries.cells, area) for part in (proposals, bounds, pmask))
         return (clips, clip_words), (proposals, proposal_words), bounds, pmask

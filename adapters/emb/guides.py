@@ -84,7 +84,7 @@ class ContentGuidedLayer(GuidedAttentionLayer):
 
     def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """query: (B, T, D), source: (B, S, D) or None, mask: (B, T) or (B, T, S) -> (B, T, D)."""
-        real = real_targets(query, mask)
+        real = real_queries(query, mask)
         before, after = surrounding_max(query, real)
         return self.guided(before, after, query * real.unsqueeze(-1), source, mask)
 
@@ -108,7 +108,7 @@ class BoundGuidedLayer(GuidedAttentionLayer):
 
         As upstream, the guide's padding clips count in the cell that the last real clip is in.
         """
-        real = real_targets(query, mask).unsqueeze(-1)
+        real = real_queries(query, mask).unsqueeze(-1)
         cells = cell_max(guide, self.scale)
         ends = (bounds // self.scale).unsqueeze(-1).expand(-1, -1, -1, cells.shape[-1])
         first = cells.gather(1, ends[:, :, 0]) * real
@@ -116,7 +116,7 @@ class BoundGuidedLayer(GuidedAttentionLayer):
         return self.guided(first, last, query * real, source, mask)
 
 
-def real_targets(query: Tensor, mask: Tensor | None) -> Tensor:
+def real_queries(query: Tensor, mask: Tensor | None) -> Tensor:
     """Which queries are real, (B, T), in the query's dtype: those with anything to attend to."""
     if mask is None:
         return query.new_ones(query.shape[:2])

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hero_plugin.adapters.emb.elastic import between, overlap, pseudo_moment
-from hero_plugin.adapters.emb.recurrence import count
+from hero_plugin.adapters.emb.elastic import positions_between, pseudo_moment, temporal_iou
+from hero_plugin.adapters.emb.recurrence import count_real
 from hero_plugin.attention import at_least_float32
 
 
@@ -38,7 +38,7 @@ def ranking_loss(
         raise ValueError(f"mask must be (B, P)={tuple(scores.shape)} as scores, got {tuple(mask.shape)}")
     if min_iou > max_iou:
         raise ValueError(f"min_iou must not exceed max_iou, got {min_iou} and {max_iou}")
-    ious = overlap(bounds, moments.unsqueeze(1))
+    ious = temporal_iou(bounds, moments.unsqueeze(1))
     if min_iou == max_iou:
         targets = (ious >= min_iou).float()
     else:
@@ -70,7 +70,7 @@ def elastic_ranges(
     moments: (B, 2) long; proposals: (B, P, 2) long; pscores, pmask: (B, P) -> two (B, clips) bool.
     """
     pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
-    return between(moments[:, 0], pseudo[:, 0], clips), between(moments[:, 1], pseudo[:, 1], clips)
+    return positions_between(moments[:, 0], pseudo[:, 0], clips), positions_between(moments[:, 1], pseudo[:, 1], clips)
 
 
 def highlight_labels(
@@ -91,6 +91,6 @@ def highlight_labels(
     first, last = torch.minimum(moments, pseudo).unbind(dim=1)
     extension = ((last - first + 1).float() * extend).round().long()
     first = (first - extension).clamp(min=0)
-    last = torch.minimum(count(mask) - 1, last + extension)
+    last = torch.minimum(count_real(mask) - 1, last + extension)
     steps = torch.arange(mask.shape[1], device=mask.device)
     return (steps >= first.unsqueeze(1)) & (steps <= last.unsqueeze(1))

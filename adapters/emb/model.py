@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin.adapters.emb.config import EMBConfig
-from hero_plugin.adapters.emb.elastic import between, pseudo_moment
+from hero_plugin.adapters.emb.elastic import positions_between, pseudo_moment
 from hero_plugin.adapters.emb.encoder import GuidedAttentionEncoder
 from hero_plugin.adapters.emb.fuser import VSLFuser
 from hero_plugin.adapters.emb.heads import HighLightLayer, ProposalRanker
@@ -17,7 +17,7 @@ from hero_plugin.adapters.emb.layers import VisualProjection
 from hero_plugin.adapters.emb.losses import elastic_ranges, highlight_labels, location_loss
 from hero_plugin.adapters.emb.position import CosinePosition
 from hero_plugin.adapters.emb.predictor import ConditionedPredictor
-from hero_plugin.adapters.emb.proposals import ProposalMap, spread
+from hero_plugin.adapters.emb.proposals import ProposalMap, scatter_to_map
 from hero_plugin.adapters.emb.words import FIRST_WORD, Embedding
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -107,7 +107,7 @@ class EMB(nn.Module):
         """
         cells = self.encoder.proposal.cells(clips, features.device)
         fused = self.fuser2(vfeats=features[:, cells], qfeats=words, vmask=p_mask[:, cells], qmask=q_mask)
-        return self.ranker(spread(fused, cells, p_mask.shape[1]), p_mask)
+        return self.ranker(scatter_to_map(fused, cells, p_mask.shape[1]), p_mask)
 
     def compute_loss(
         self,
@@ -163,7 +163,7 @@ class EMB(nn.Module):
         best = pseudo_moment(None, proposals, pscores, pmask, threshold=0.0)
         start, end = self.predictor.extract_index(start_logits, end_logits)
         clips = start_logits.shape[1]
-        return between(start, best[:, 0], clips), between(end, best[:, 1], clips)
+        return positions_between(start, best[:, 0], clips), positions_between(end, best[:, 1], clips)
 
     def _check(self, word_ids: Tensor, video_features: Tensor, v_mask: Tensor, q_mask: Tensor) -> None:
         width = self.video_affine.linear.conv1d.in_channels if isinstance(self.video_affine, VisualProjection) else None

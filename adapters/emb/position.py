@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from hero_plugin.hem import sinusoid
 
 
 class CosinePosition(nn.Module):
@@ -15,10 +15,7 @@ class CosinePosition(nn.Module):
 
     def __init__(self, dim: int, max_pos_len: int) -> None:
         super().__init__()
-        position = torch.arange(max_pos_len).float().unsqueeze(1)
-        frequency = torch.exp(torch.arange(0, dim, 2).float() * -(math.log(10000.0) / dim))
-        angle = position * frequency
-        self.register_buffer("pe", torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1))
+        self.register_buffer("pe", sinusoid(max_pos_len, dim, torch.empty(0, dtype=torch.float32)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., L, D) -> (..., L, D).

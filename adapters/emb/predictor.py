@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin.adapters.emb.layers import Conv1D, mask_logits
-from hero_plugin.adapters.emb.recurrence import both_ways, lengths_of
+from hero_plugin.adapters.emb.recurrence import bidirectional_lstm, lengths_of
 
 
 class LSTMBlock(nn.Module):
@@ -21,7 +21,7 @@ class LSTMBlock(nn.Module):
 
     def forward(self, target: Tensor, lengths: Tensor) -> Tensor:
         """target: (B, T, D), real positions first; lengths: of :func:`lengths_of`, (B,) -> (B, T, D)."""
-        return self.dense_output(both_ways(self.rnn, target, lengths))
+        return self.dense_output(bidirectional_lstm(self.rnn, target, lengths))
 
 
 def boundary_block(dim: int) -> nn.Sequential:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.adapters.emb.recurrence import count
+from hero_plugin.adapters.emb.recurrence import count_real
 
 # Upstream meant -1e30. This rounds to zero beside any feature, and its checkpoints were trained with it.
 TAIL = -1e-30
@@ -71,7 +71,7 @@ class ProposalMap(nn.Module):
         valid = cell_max(mask.unsqueeze(-1), self.scale).squeeze(-1)[:, end]
         features = torch.cat(list(self._pooled(feats, mask)), dim=1)
         bounds = torch.stack([start * self.scale, (end + 1) * self.scale - 1], dim=-1)
-        last_clip = count(mask).view(-1, 1, 1) - 1
+        last_clip = count_real(mask).view(-1, 1, 1) - 1
         bounds = torch.minimum(bounds, last_clip) * valid.unsqueeze(-1).long()
         features = features.masked_fill(~valid.bool().unsqueeze(-1), 0.0)
         return Proposals(features, bounds, valid, cells)
@@ -80,7 +80,7 @@ class ProposalMap(nn.Module):
         """feats: (B, T, D), mask: (B, T) -> features (B, N·N, D), bounds (B, N·N, 2) long, mask (B, N·N)."""
         entries = self.compact(feats, mask)
         area = self.size(feats.shape[1]) ** 2
-        return tuple(spread(part, entries.cells, area) for part in entries[:3])
+        return tuple(scatter_to_map(part, entries.cells, area) for part in entries[:3])
 
     def _pooled(self, feats: Tensor, mask: Tensor) -> Iterator[Tensor]:
         """The features of each length of proposals, from those of the length before."""
@@ -106,6 +106,6 @@ class ProposalMap(nn.Module):
             stride *= 2
 
 
-def spread(entries: Tensor, cells: Tensor, area: int) -> Tensor:
+def scatter_to_map(entries: Tensor, cells: Tensor, area: int) -> Tensor:
     """Entries to their places in a map of zeros: (B, P, ...) and (P,) -> (B, area, ...)."""
     return entries.new_zeros(entries.shape[0], area, *entries.shape[2:]).index_copy(1, cells, entries)

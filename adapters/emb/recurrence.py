@@ -11,16 +11,16 @@ from hero_plugin.attention import at_least_float32
 
 def lengths_of(mask: Tensor) -> Tensor:
     """(B, T) -> (B,) long on the CPU, where packing wants them. On a GPU this waits: ask once for several LSTMs."""
-    return count(mask).cpu()
+    return count_real(mask).cpu()
 
 
-def count(mask: Tensor) -> Tensor:
+def count_real(mask: Tensor) -> Tensor:
     """(..., T) -> (...) long: how many places are real, exactly, also where half precision could not count so far."""
     return at_least_float32(mask).sum(dim=-1).long()
 
 
 @torch.compiler.disable
-def both_ways(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
+def bidirectional_lstm(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
     """x: (B, T, D), lengths: (B,) long on the CPU -> (B, T, 2·H): forward states beside backward ones.
 
     What comes out past a sequence's length means nothing. A length of zero counts as one.
@@ -36,12 +36,12 @@ def both_ways(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
     # The fused kernels know half precision on some processors only.
     with torch.autocast(device_type="cpu", enabled=False):
         x = x.to(rnn.weight_ih_l0.dtype)
-        ahead = one_way(rnn, x, "")
-        back = reorder(one_way(rnn, reorder(x, turned), "_reverse"), turned)
+        ahead = run_direction(rnn, x, "")
+        back = reorder(run_direction(rnn, reorder(x, turned), "_reverse"), turned)
     return torch.cat([ahead, back], dim=2)
 
 
-def one_way(rnn: nn.LSTM, x: Tensor, direction: str) -> Tensor:
+def run_direction(rnn: nn.LSTM, x: Tensor, direction: str) -> Tensor:
     """One direction of a one-layer LSTM, from the first position to the last: (B, T, D) -> (B, T, H)."""
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     weights = [getattr(rnn, name + direction) for name in names]

@@ -12,7 +12,7 @@ from hero_plugin.adapters.detr.base import DETR, Outputs, check_inputs
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.layers import inverse_sigmoid
 from hero_plugin.adapters.emb.fuser import VSLFuser
-from hero_plugin.adapters.tr_detr.moments import best_moment, sliced
+from hero_plugin.adapters.tr_detr.moments import best_moment, slice_clips
 from hero_plugin.adapters.tr_detr.transformer import Transformer, saliency_scores
 
 
@@ -81,7 +81,7 @@ class TRDETR(DETR):
     def refined_saliency(self, outputs: Outputs, memory: Tensor, video: Tensor) -> Tensor:
         """Clips score as they are like the best retrieved moment: memory, video (B, T, D) -> (B, T)."""
         moment = best_moment(outputs["pred_logits"], outputs["pred_spans"], video.shape[1], self.clip_len)
-        whole = self.gru_extractor(sliced(video, *moment))
+        whole = self.gru_extractor(slice_clips(video, *moment))
         likeness = video @ whole.unsqueeze(-1).to(video.dtype)
         return saliency_scores(self.saliency_proj1, memory * likeness + memory)
 

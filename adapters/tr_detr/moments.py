@@ -20,7 +20,7 @@ def best_moment(pred_logits: Tensor, pred_spans: Tensor, clips: int, clip_length
     return bounds[:, 0], bounds[:, 1]
 
 
-def sliced(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
+def slice_clips(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
     """`features[b, first[b] : last[b] + 1]` for each sample b, moved to the front and padded with zeros.
 
     As in Python, a bound below zero counts from the end, so that a moment said to start before its video starts with

@@ -12,6 +12,7 @@ import numpy as np
 
 from hero_plugin.integrations.annotations.checks import as_number
 from hero_plugin.integrations.problems import DataError, Problem, Problems
+from hero_plugin.metrics import temporal_iou
 
 __all__ = ["CLASSES", "Timeline", "load_timelines"]
 
@@ -30,8 +31,7 @@ class Timeline:
 
     def overlaps(self, start: float, end: float) -> np.ndarray:
         """IoU (A,) of each action with a moment."""
-        inside = np.clip(np.minimum(self.ends, end) - np.maximum(self.starts, start), 0, None)
-        return inside / np.maximum(np.maximum(self.ends, end) - np.minimum(self.starts, start), 1e-9)
+        return temporal_iou(np.stack([self.starts, self.ends], axis=-1), np.array([start, end]))
 
 
 def load_timelines(path: str | os.PathLike[str]) -> dict[str, Timeline]:

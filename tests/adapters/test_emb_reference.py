@@ -15,7 +15,7 @@ from hero_plugin.adapters.dropout import Dropout
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.guides import surrounding_max
 from hero_plugin.adapters.emb.proposals import ProposalMap
-from hero_plugin.adapters.emb.recurrence import both_ways, count, lengths_of
+from hero_plugin.adapters.emb.recurrence import bidirectional_lstm, count_real, lengths_of
 from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
 from tests.old_torch import HALF_TYPES, needs_compiler
@@ -199,7 +199,7 @@ def test_the_lstm_is_that_of_packed_sequences():
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
     wanted, _ = nn.utils.rnn.pad_packed_sequence(rnn(packed)[0], batch_first=True)
     real = torch.arange(9) < lengths.unsqueeze(1)
-    torch.testing.assert_close(both_ways(rnn, x, lengths)[real], wanted[real], atol=1e-6, rtol=0)
+    torch.testing.assert_close(bidirectional_lstm(rnn, x, lengths)[real], wanted[real], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.999999])
@@ -298,4 +298,4 @@ def test_clips_are_counted_exactly_in_any_precision(dtype):
     """bfloat16 has no odd numbers past 256, float16 none past 2048."""
     lengths = torch.tensor([0, 1, 255, 257, 301, 2047, 2049, 3001])
     mask = (torch.arange(3001) < lengths.unsqueeze(1)).to(dtype)
-    assert torch.equal(count(mask), lengths) and torch.equal(lengths_of(mask), lengths)
+    assert torch.equal(count_real(mask), lengths) and torch.equal(lengths_of(mask), lengths)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hero_plugin.adapters.emb.recurrence import both_ways
+from hero_plugin.adapters.emb.recurrence import bidirectional_lstm
 from hero_plugin.integrations.bench.counting import Operations
 from hero_plugin.integrations.bench.memory import LiveBytes, own_bytes, peak_memory
 from hero_plugin.integrations.bench.steps import Job
@@ -79,8 +79,8 @@ def test_a_fused_recurrent_layer_counts_like_its_products():
     lengths = torch.full((batch,), steps)
     forward = 2 * (2 * batch * steps) * (4 * width) * (2 * width)
     with torch.no_grad():
-        assert flops(lambda: both_ways(rnn, x, lengths)) == forward
-    assert flops(lambda: both_ways(rnn, x, lengths).sum().backward()) == 3 * forward
+        assert flops(lambda: bidirectional_lstm(rnn, x, lengths)) == forward
+    assert flops(lambda: bidirectional_lstm(rnn, x, lengths).sum().backward()) == 3 * forward
 
 
 def test_operators_of_forward_and_backward():
