@@ -1,1 +1,1 @@
-"""Adapters: known TSG bases as hero_plugin grounders."""
+"""Known bases: for each an adapter and, for four of them, a reference implementation."""

@@ -1,4 +1,4 @@
-"""What Moment-DETR, QD-DETR and TR-DETR share."""
+"""Parts that Moment-DETR, QD-DETR and TR-DETR share."""
 
 from __future__ import annotations
 

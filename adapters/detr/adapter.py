@@ -1,4 +1,4 @@
-"""The DETR family as grounders: reference implementations, upstream's own classes, and their copies elsewhere."""
+"""Adapter of the DETR family: the reference implementations, upstream's own classes, and their copies elsewhere."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ KINDS: dict[str, Kind] = {
 
 
 class DETRAdapter(Adapter):
-    """A base that projects its inputs in ``input_vid_proj`` and ``input_txt_proj``: the seam.
+    """Adapter of a base that projects its inputs in ``input_vid_proj`` and ``input_txt_proj``: the seam.
 
     Everything behind the projections is the base's own forward, in one call for all levels. What else that forward
-    takes (``vid``, ``targets``, an epoch) is passed on, once a level. Relevance is ``saliency_scores``.
+    takes (``vid``, ``targets``, an epoch) is passed on, once per level. Relevance is ``saliency_scores``.
 
     Served by itself, as ``wrap_model(base, adapter=DETRAdapter)``, for any base of this shape; a subclass says what
     ``relate`` may leave out of the forward.
@@ -73,7 +73,7 @@ class DETRAdapter(Adapter):
         return {**KINDS, "pred_spans": "logits" if classified else "probability"}
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
-        """The base's forward: src_txt (B, L, Dt), src_vid (B, T, Dv), their masks, and whatever else it takes.
+        """Project the base's inputs: src_txt (B, L, Dt), src_vid (B, T, Dv), their masks, and whatever else it takes.
 
         Audio, ``src_aud`` (B, T, Da), becomes part of the clips here; the base's forward does not get it again.
         """
@@ -90,34 +90,37 @@ class DETRAdapter(Adapter):
         return Pair(video, self.base.input_txt_proj(query), video_mask, query_mask, given, reads_padding=True)
 
     def project_with_audio(self, video: Tensor, audio: Tensor) -> Tensor:
-        """(B, T, Dv), (B, T, Da) -> (B, T, D), as the base would."""
+        """Project clips with audio as the base would: (B, T, Dv), (B, T, Da) -> (B, T, D)."""
         return self.base.input_vid_proj(torch.cat([video, audio], dim=2))
 
     def ground(self, pair: Pair) -> Grounding:
-        """The base's own forward from the projected pair on; outputs as the base returns them."""
+        """Run the base's own forward from the projected pair on; outputs as the base returns them."""
         outputs = self.run(self.seam, pair)
         return Grounding(outputs, saliency(outputs))
 
     def relate(self, pair: Pair) -> Tensor:
-        """The base's own forward without what the saliency scores never read: relevance logits (B, T)."""
+        """Run the base's own forward without what the saliency scores never read: relevance logits (B, T)."""
         return saliency(self.run(self.saliency_seam, pair))
 
     def run(self, seam: Seam, pair: Pair, **changes: Any) -> Any:
-        """The seam's outputs for a pair; ``changes`` go over the other arguments that the pair carries."""
+        """Return the seam's outputs for a pair; ``changes`` go over the other arguments that the pair carries."""
         own = dict(zip(INPUTS, (pair.query, pair.query_mask, pair.video, pair.video_mask), strict=True))
         return seam(**own, **{**pair.extra, **changes})
 
     def make_seam(self, **replacements: Any) -> Seam:
-        """The base's forward behind its projections, with further parts replaced."""
+        """Make a seam behind the base's projections, with further parts replaced."""
         return Seam(self.base, input_vid_proj=First(), input_txt_proj=First(), **replacements)
 
     def saliency_stubs(self) -> dict[str, Any]:
-        """What stands in for parts that the saliency scores never read, by path; nothing by default."""
+        """Return the stubs of parts that the saliency scores never read, by path; none by default."""
         return skip_layers(self.base, f"{self.transformer}.decoder.layers") if self.skips_decoder else {}
 
 
 def forward_signature(base: nn.Module) -> inspect.Signature:
-    """Of the base's forward, without ``self``; of an ancestor's where a subclass only passes its arguments on."""
+    """Return the signature of the base's forward, without ``self``.
+
+    An ancestor's, where a subclass only passes its arguments on.
+    """
     found = [inspect.signature(vars(a)["forward"]) for a in type(base).__mro__ if "forward" in vars(a)]
     named = [signature for signature in found if set(INPUTS) <= set(signature.parameters)]
     signature = (named or found)[0]
@@ -125,6 +128,6 @@ def forward_signature(base: nn.Module) -> inspect.Signature:
 
 
 def saliency(outputs: Any) -> Any:
-    """(B, T) scores of the clips in a base's outputs, whose first part they are in if there are several."""
+    """Return the clips' scores (B, T) from a base's outputs; from the first of them where there are several."""
     outputs = outputs[0] if isinstance(outputs, tuple) else outputs
     return outputs.get("saliency_scores")

@@ -1,4 +1,4 @@
-"""Text and video in one space: Moment-DETR's optional loss, and the two that TR-DETR adds."""
+"""Losses that align text and video: Moment-DETR's optional one, and the two that TR-DETR adds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from torch import Tensor
 
 
 def query_text_loss(queries: Tensor, words: Tensor, foreground: Tensor, samples: int, temperature: float) -> Tensor:
-    """Matched object queries are more like the text than the others of their sample (``loss_contrastive_align``).
+    """Compare matched object queries with the text against the others of their sample (``loss_contrastive_align``).
 
-    Like upstream, sums over all words, padding included. A sample without windows has no positive and takes no part.
+    Like upstream, it sums over all words, padding included. A sample without windows has no positive and takes no part.
 
     Args:
-        queries: (K, B, Q, E), words: (B, L, E), both of length 1.
+        queries: (K, B, Q, E), of unit length.
+        words: (B, L, E), of unit length.
         foreground: (K, B, Q) bool, the matched ones.
         samples: how many samples of the batch have one.
         temperature: of the softmax over object queries.
@@ -28,9 +29,15 @@ def query_text_loss(queries: Tensor, words: Tensor, foreground: Tensor, samples:
 
 
 def video_text_loss(video: Tensor, text: Tensor, temperature: float = 0.07) -> Tensor:
-    """A video's own query among the batch's, and a query's own video (TR-DETR's VTC).
+    """Find a video's own query among the batch's, and a query's own video (TR-DETR's VTC).
 
-    video, text: (B, D), averages over clips and words -> scalar.
+    Args:
+        video: (B, D), averages over clips.
+        text: (B, D), averages over words.
+        temperature: of the softmax.
+
+    Returns:
+        A scalar.
     """
     logits = F.normalize(text, dim=1) @ F.normalize(video, dim=1).T / temperature
     own = torch.arange(len(logits), device=logits.device)
@@ -40,10 +47,20 @@ def video_text_loss(video: Tensor, text: Tensor, temperature: float = 0.07) -> T
 def clip_text_loss(
     clips: Tensor, words: Tensor, relevant: Tensor, video_mask: Tensor, query_mask: Tensor, temperature: float = 0.07
 ) -> Tensor:
-    """Relevant clips are like the query, the others are not (TR-DETR's CTC).
+    """Make relevant clips like the query, and the others not (TR-DETR's CTC).
 
     Like upstream, the mean is over padding, too: its logits are 0.
-    clips: (B, T, D); words: (B, L, D); relevant, video_mask: (B, T); query_mask: (B, L) -> scalar.
+
+    Args:
+        clips: (B, T, D).
+        words: (B, L, D).
+        relevant: (B, T), 1 at relevant clips.
+        video_mask: (B, T).
+        query_mask: (B, L).
+        temperature: of the sigmoid.
+
+    Returns:
+        A scalar.
     """
     words = F.normalize(words, dim=2) * query_mask.to(words.dtype).unsqueeze(-1)
     query = words.sum(1) / query_mask.to(words.dtype).sum(1, keepdim=True).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Attention of several heads, with and without projections of its own."""
+"""Multi-head attention, with and without its own projections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hero_plugin.adapters.dropout import Dropout
 
 
 class MultiheadAttention(nn.Module):
-    """`nn.MultiheadAttention`, batch first, under its parameters' names; it returns no weights and so is faster."""
+    """``nn.MultiheadAttention``, batch first, with the same parameter names; faster, as it returns no weights."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -23,7 +23,17 @@ class MultiheadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
-        """query: (B, T, D), key, value: (B, S, D), keep: as in ``attend_with_mask`` -> (B, T, D)."""
+        """Project, attend, and project the joined heads.
+
+        Args:
+            query: (B, T, D).
+            key: (B, S, D). Where it is the same object as ``query``, one matrix product projects both.
+            value: (B, S, D).
+            keep: as in ``attend_with_mask``.
+
+        Returns:
+            (B, T, D).
+        """
         dim = self.out_proj.in_features
         if query is key:
             weights, biases = self.in_proj_weight.split((2 * dim, dim)), self.in_proj_bias.split((2 * dim, dim))
@@ -37,7 +47,7 @@ class MultiheadAttention(nn.Module):
 
 
 class ProjectedAttention(nn.Module):
-    """Attention over what was projected before; queries and keys may be wider than values."""
+    """Attention over projected inputs; queries and keys may be wider than values."""
 
     def __init__(self, value_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -62,22 +72,30 @@ class ProjectedAttention(nn.Module):
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """(B, L, heads·d) -> (B, heads, L, d)."""
+    """Split the last axis into heads: (B, L, heads·d) -> (B, heads, L, d)."""
     return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
 def attendable(padding: Tensor) -> Tensor:
-    """(..., S), True where a key is padding -> (..., S), True where it may be attended to.
+    """Return where keys may be attended to: ``padding`` (..., S), True at padding -> (..., S), True where open.
 
-    Where all keys are padding, all may be: the average, finite with finite gradients, in place of NaN.
+    Where all keys are padding, all are open: the average, finite with finite gradients, in place of NaN.
     """
     return ~padding | padding.all(-1, keepdim=True)
 
 
 def attend_with_mask(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, dropout: nn.Dropout) -> Tensor:
-    """query: (B, heads, T, e), key: (B, heads, S, e), value: (B, heads, S, d) -> (B, T, heads·d).
+    """Attend where ``keep`` allows it, and join the heads.
 
-    keep: True where attention is allowed, or None; it broadcasts to (B, heads, T, S).
+    Args:
+        query: (B, heads, T, e).
+        key: (B, heads, S, e).
+        value: (B, heads, S, d).
+        keep: True where attention is allowed, or None; broadcasts to (B, heads, T, S).
+        dropout: drops attention weights, while it is in training mode.
+
+    Returns:
+        (B, T, heads·d).
     """
     p = dropout.p if dropout.training else 0.0
     if p and query.device.type == "cpu":

@@ -7,7 +7,11 @@ from torch import Tensor
 
 
 def with_audio(video: Tensor, audio: Tensor | None) -> Tensor:
-    """(B, T, Dv) and (B, T, Da), or None where there is no audio -> (B, T, Dv + Da)."""
+    """Join audio to the video features: (B, T, Dv) and (B, T, Da), or None without audio -> (B, T, Dv + Da).
+
+    Raises:
+        ValueError: audio of other clips than the video's.
+    """
     if audio is None:
         return video
     if audio.dim() != 3 or audio.shape[:2] != video.shape[:2]:

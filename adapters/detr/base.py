@@ -1,4 +1,4 @@
-"""What the models of the DETR family have in common: projections in, heads out."""
+"""The common part of the DETR family's models: input projections and prediction heads."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ Outputs = dict[str, Any]
 
 
 class DETR(nn.Module):
-    """Projects clips and words to one width, and reads predictions from a decoder's states.
+    """Base class: projects clips and words to one width, and reads predictions from a decoder's states.
 
-    A model of the family adds its own parts and `forward`, and sets `transformer`.
-    query_dim: numbers a query is learned as: the width, or 2 where it is a reference moment.
+    A model of the family adds its own parts and ``forward``, and sets ``transformer``.
+
+    Args:
+        config: sizes and losses.
+        query_dim: numbers per learned query: the width, or 2 where it is a reference moment.
     """
 
     def __init__(self, config: DETRConfig, query_dim: int) -> None:
@@ -42,9 +45,15 @@ class DETR(nn.Module):
             self.contrastive_align_projection_vid = nn.Linear(dim, config.contrastive_hdim)
 
     def positions(self, video: Tensor, video_mask: Tensor, text: Tensor) -> Tensor:
-        """Of clips and words in one sequence, (B, T + L, D); words have none unless `use_txt_pos`.
+        """Return the positions of clips and words in one sequence; words have zeros unless ``use_txt_pos``.
 
-        video: (B, T, D), video_mask: (B, T), text: (B, L, D).
+        Args:
+            video: (B, T, D).
+            video_mask: (B, T), 1 where real.
+            text: (B, L, D).
+
+        Returns:
+            (B, T + L, D).
         """
         of_words = self.txt_position_embed(text) if self.use_txt_pos else torch.zeros_like(text)
         # Not the clips' type: under autocast they may be half precision already.
@@ -52,15 +61,18 @@ class DETR(nn.Module):
         return torch.cat([of_clips, of_words], dim=1)
 
     def predictions(self, states: Tensor, video: Tensor, text: Tensor, references: Tensor | None = None) -> Outputs:
-        """What the decoder's states say.
+        """Read the outputs from the decoder's states.
 
-        states: (layers, B, queries, D); video: (B, T, D) and text: (B, words, D), the encoder's memory of them;
-        references: (layers, B, queries, 2), logits of the moments that the spans correct.
+        Args:
+            states: (layers, B, queries, D).
+            video: (B, T, D), the encoder's memory of the clips.
+            text: (B, words, D), the encoder's memory of the words.
+            references: (layers, B, queries, 2), logits of the moments that the spans correct; None for no correction.
 
         Returns:
             pred_logits (B, queries, 2); pred_spans (B, queries, 2) of (center, width), in [0, 1], or logits
-            (B, queries, 2·max_v_l) where span_loss_type is "ce"; with `contrastive_align_loss` proj_queries,
-            proj_txt_mem and proj_vid_mem, of unit length; with `aux_loss` aux_outputs, these for each earlier layer.
+            (B, queries, 2·max_v_l) where span_loss_type is "ce"; with ``contrastive_align_loss`` proj_queries,
+            proj_txt_mem and proj_vid_mem, of unit length; with ``aux_loss`` aux_outputs, these for each earlier layer.
         """
         logits, spans = self.class_embed(states), self.span_embed(states)
         if references is not None:
@@ -88,6 +100,8 @@ def check_inputs(text: Tensor, text_mask: Tensor, video: Tensor, video_mask: Ten
             raise ValueError(f"{name} must be (batch, length, width), none of them 0, got {tuple(features.shape)}")
         if mask.shape != features.shape[:2]:
             wanted = tuple(features.shape[:2])
-            raise ValueError(f"{name}_mask must be {wanted}, one number a position of {name}, got {tuple(mask.shape)}")
+            raise ValueError(
+                f"{name}_mask must be {wanted}, one number per position of {name}, got {tuple(mask.shape)}"
+            )
     if text.shape[0] != video.shape[0]:
         raise ValueError(f"src_txt and src_vid must share the batch size, got {text.shape[0]} and {video.shape[0]}")

@@ -1,4 +1,4 @@
-"""From a configuration to the criterion and its weights."""
+"""Criterion and loss weights of a configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hero_plugin.adapters.detr.matcher import HungarianMatcher
 
 
 def build_criterion(config: DETRConfig, *, text_alignment: bool = False, **options: Any) -> SetCriterion:
-    """The criterion of a model of the family; ``options`` are those of :class:`SetCriterion` that no config has."""
+    """Build the criterion of a model; ``options`` are those of ``SetCriterion`` that no config has."""
     matcher = HungarianMatcher(
         cost_class=config.set_cost_class,
         cost_span=config.set_cost_span,
@@ -31,7 +31,7 @@ def build_criterion(config: DETRConfig, *, text_alignment: bool = False, **optio
 
 
 def loss_weights(config: DETRConfig, text_alignment: bool = False) -> dict[str, float]:
-    """Weight of every loss by its name; the decoder's earlier layers weigh as much as its last."""
+    """Return the weight of every loss by its name; the decoder's earlier layers weigh as much as its last."""
     by_layer = {
         "loss_span": config.span_loss_coef,
         "loss_giou": config.giou_loss_coef,

@@ -1,4 +1,4 @@
-"""The sizes and weights of a model of the DETR family, under the names its authors' command lines use."""
+"""Sizes and loss weights of the DETR family, under the names of its authors' command lines."""
 
 from __future__ import annotations
 
@@ -126,11 +126,11 @@ class DETRConfig(MomentDETRHyperparameters, DETRHyperparameters):
 
 
 class MomentDETRConfig(DETRConfig):
-    """`DETRConfig` for Moment-DETR."""
+    """``DETRConfig`` for Moment-DETR."""
 
 
 class QDDETRConfig(DETRConfig):
-    """`DETRConfig` for QD-DETR, which regresses spans, and normalises after each sub-layer, only."""
+    """``DETRConfig`` for QD-DETR, which regresses spans, and normalises after each sub-layer, only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -143,4 +143,4 @@ class QDDETRConfig(DETRConfig):
 
 
 class TRDETRConfig(QDDETRConfig):
-    """`DETRConfig` for TR-DETR, which shares QD-DETR's restrictions."""
+    """``DETRConfig`` for TR-DETR, which shares QD-DETR's restrictions."""

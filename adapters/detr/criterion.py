@@ -24,7 +24,7 @@ LABEL_LOSSES = ("cross_entropy", "focal")
 
 
 class SetCriterion(nn.Module):
-    """Matches predictions to windows and computes every loss by upstream's name.
+    """Criterion that matches predictions to windows and computes every loss by upstream's name.
 
     ``sum(losses[k] * criterion.weight_dict[k] for k in losses if k in criterion.weight_dict)`` trains the model. All
     layers of the decoder are matched and scored together; the device is asked once, for the costs of matching.
@@ -80,7 +80,7 @@ class SetCriterion(nn.Module):
         self.use_matcher = use_matcher
 
     def forward(self, outputs: dict[str, Any], targets: dict[str, Any]) -> dict[str, Tensor]:
-        """Every loss, not weighted; those of auxiliary layers end in ``_0``, ``_1``, ...
+        """Compute every loss, not weighted; those of auxiliary layers end in ``_0``, ``_1``, ...
 
         Args:
             outputs: the model's. ``aux_outputs`` may be absent.
@@ -98,7 +98,7 @@ class SetCriterion(nn.Module):
         return losses
 
     def window_losses(self, outputs: dict[str, Any], targets: dict[str, Any]) -> dict[str, Tensor]:
-        """What is asked of the predictions of every layer: spans, classes, and their likeness to the text."""
+        """Compute the losses of the predictions of every layer: spans, classes, and alignment with the text."""
         layers = [outputs, *outputs.get("aux_outputs", ())]
         logits = at_least_float32(torch.stack([layer["pred_logits"] for layer in layers]))
         spans = at_least_float32(torch.stack([layer["pred_spans"] for layer in layers]))
@@ -125,7 +125,7 @@ class SetCriterion(nn.Module):
         }
 
     def span_losses(self, matched: Tensor, windows: Tensor) -> dict[str, Tensor]:
-        """(K, P, S) and (K, P, 2) -> ``loss_span`` and ``loss_giou``, (K,)."""
+        """Compute ``loss_span`` and ``loss_giou``, (K,) each: (K, P, S) predicted and (K, P, 2) annotated."""
         pairs = max(1, matched.shape[1])
         if self.span_loss_type == "ce":
             log_probability = matched.unflatten(-1, (2, self.matcher.max_v_l)).log_softmax(-1)
@@ -145,7 +145,7 @@ class SetCriterion(nn.Module):
         return weighted_cross_entropy(logits, foreground, self.eos_coef).mean((1, 2))
 
     def saliency_loss(self, outputs: dict[str, Any], targets: dict[str, Any]) -> Tensor:
-        """Clips that people marked as highlights score higher than others; 0 where the targets have none."""
+        """Make clips that people marked as highlights score higher than others; 0 where the targets have none."""
         scores = at_least_float32(outputs["saliency_scores"])
         if "saliency_pos_labels" not in targets:
             return scores.new_zeros(())
@@ -164,7 +164,7 @@ class SetCriterion(nn.Module):
         return loss + rank_contrastive_loss(scores, labels, video_mask)
 
     def text_losses(self, outputs: dict[str, Any], targets: dict[str, Any]) -> dict[str, Tensor]:
-        """TR-DETR's ``loss_vtc``, and ``loss_ctc`` where the targets say which clips are relevant."""
+        """Compute TR-DETR's ``loss_vtc``, and ``loss_ctc`` where the targets say which clips are relevant."""
         losses = {}
         if "src_vid_cls_ed" in outputs:
             video, text = at_least_float32(outputs["src_vid_cls_ed"]), at_least_float32(outputs["src_txt_cls_ed"])
@@ -179,7 +179,7 @@ class SetCriterion(nn.Module):
 
 
 def needed(targets: dict[str, Any], name: str, loss: str) -> Tensor:
-    """``targets[name]``, or an error that says which loss misses it."""
+    """Return ``targets[name]``, or raise a ``KeyError`` that says which loss needs it."""
     if name not in targets:
         raise KeyError(f"targets have no {name}, which {loss} needs; they have {', '.join(targets)}")
     return targets[name]

@@ -1,4 +1,4 @@
-"""The decoder of QD-DETR and TR-DETR: queries are reference moments, corrected layer by layer.
+"""Decoder of QD-DETR and TR-DETR, whose queries are reference moments, corrected layer by layer.
 
 As in DAB-DETR (Liu et al., 2022), with one dimension in place of two.
 """
@@ -17,7 +17,7 @@ from hero_plugin.adapters.dropout import Dropout
 
 
 class SpanDecoder(nn.Module):
-    """`dec_layers` layers; called as upstream's, with the sequence before the batch."""
+    """``dec_layers`` layers; called as upstream's, with the sequence before the batch."""
 
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
@@ -33,10 +33,18 @@ class SpanDecoder(nn.Module):
     def forward(
         self, tgt: Tensor, memory: Tensor, *, memory_key_padding_mask: Tensor, pos: Tensor, refpoints_unsigmoid: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Normalised states of every layer, (layers, B, queries, D), and the moments each one started from.
+        """Decode moments.
 
-        tgt: (queries, B, D); memory, pos: (T, B, D); memory_key_padding_mask: (B, T), True where padding;
-        refpoints_unsigmoid: (queries, B, 2), logits -> moments (layers, B, queries, 2) of (center, width), in [0, 1].
+        Args:
+            tgt: (queries, B, D), initial states.
+            memory: (T, B, D).
+            memory_key_padding_mask: (B, T), True at padding.
+            pos: (T, B, D), positions of the clips.
+            refpoints_unsigmoid: (queries, B, 2), logits of the reference moments.
+
+        Returns:
+            Normalised states of every layer, (layers, B, queries, D), and the moments that each layer started from,
+            (layers, B, queries, 2) of (center, width) in [0, 1].
         """
         keep = attendable(memory_key_padding_mask)[:, None, None]
         x, memory, pos = (part.transpose(0, 1) for part in (tgt, memory, pos))
@@ -59,9 +67,9 @@ class SpanDecoder(nn.Module):
 
 
 class SpanDecoderLayer(nn.Module):
-    """Queries attend to one another, then to the clips by content and, apart from it, by place.
+    """Layer in which queries attend to one another, then to the clips, by content and by place separately.
 
-    In the first layer what is known of the place joins the content, too.
+    In the first layer the place is added to the content, too.
     """
 
     def __init__(self, config: DETRConfig, is_first: bool) -> None:
@@ -91,13 +99,25 @@ class SpanDecoderLayer(nn.Module):
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(config.dropout) for _ in range(3))
 
     def forward(self, x: Tensor, memory: Tensor, keep: Tensor, pos: Tensor, query_pos: Tensor, sine: Tensor) -> Tensor:
-        """x, query_pos, sine: (B, queries, D); memory, pos: (B, T, D); keep: (B, 1, 1, T), True where real -> as x."""
+        """Run the layer.
+
+        Args:
+            x: (B, queries, D), the queries' states.
+            memory: (B, T, D), the clips.
+            keep: (B, 1, 1, T), True where real.
+            pos: (B, T, D), positions of the clips.
+            query_pos: (B, queries, D), positions of the queries.
+            sine: (B, queries, D), the encoded reference moments, scaled.
+
+        Returns:
+            (B, queries, D).
+        """
         x = self.norm1(x + self.dropout1(self.among_queries(x, query_pos)))
         x = self.norm2(x + self.dropout2(self.to_memory(x, memory, keep, pos, query_pos, sine)))
         return self.norm3(x + self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x))))))
 
     def among_queries(self, x: Tensor, query_pos: Tensor) -> Tensor:
-        """As `forward`."""
+        """Let the queries attend to one another; shapes as in ``forward``."""
         query = self.sa_qcontent_proj(x) + self.sa_qpos_proj(query_pos)
         key = self.sa_kcontent_proj(x) + self.sa_kpos_proj(query_pos)
         return self.self_attn(*(split_heads(part, self.num_heads) for part in (query, key, self.sa_v_proj(x))))
@@ -105,7 +125,7 @@ class SpanDecoderLayer(nn.Module):
     def to_memory(
         self, x: Tensor, memory: Tensor, keep: Tensor, pos: Tensor, query_pos: Tensor, sine: Tensor
     ) -> Tensor:
-        """As `forward`."""
+        """Let the queries attend to the clips; shapes as in ``forward``."""
         query, key, place = self.ca_qcontent_proj(x), self.ca_kcontent_proj(memory), self.ca_kpos_proj(pos)
         if self.ca_qpos_proj is not None:
             query, key = query + self.ca_qpos_proj(query_pos), key + place
@@ -115,9 +135,17 @@ class SpanDecoderLayer(nn.Module):
 
 
 def decode(decoder: nn.Module, memory: Tensor, mask: Tensor, pos: Tensor, query_embed: Tensor) -> tuple[Tensor, Tensor]:
-    """Every query's states and reference moments, as `SpanDecoder` returns them; queries start from zeros.
+    """Run the decoder on a batch-first memory, with queries that start from zeros.
 
-    memory, pos: (B, T, D); mask: (B, T), True where padding; query_embed: (queries, 2), logits of their moments.
+    Args:
+        decoder: a ``SpanDecoder``, or upstream's.
+        memory: (B, T, D).
+        mask: (B, T), True at padding.
+        pos: (B, T, D).
+        query_embed: (queries, 2), logits of the reference moments.
+
+    Returns:
+        States and reference moments as ``SpanDecoder.forward`` returns them.
     """
     batch, _, dim = memory.shape
     states, references = decoder(

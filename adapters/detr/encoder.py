@@ -1,4 +1,4 @@
-"""Layers in which clips (and words) attend to one another, or clips to words."""
+"""Encoders: clips (and words) attend to one another, or clips to words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Activation = Callable[[], nn.Module]
 
 
 class AttentionBlock(nn.Module):
-    """What the two kinds of encoder layer are made of: attention and a feed-forward part."""
+    """Attention and feed-forward part, shared by the two kinds of encoder layer."""
 
     def __init__(self, config: DETRConfig, activation: Activation) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class AttentionBlock(nn.Module):
         self.dropout2 = Dropout(config.dropout)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+        """Run the feed-forward part: (B, L, D) -> (B, L, D)."""
         return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
 
 
@@ -43,7 +43,7 @@ class EncoderLayer(AttentionBlock):
         self.pre_norm = config.pre_norm
 
     def forward(self, x: Tensor, keep: Tensor, position: Tensor) -> Tensor:
-        """x, position: (B, L, D), keep: (B, 1, 1, L), True where real -> (B, L, D)."""
+        """Run the layer: x and position (B, L, D), keep (B, 1, 1, L), True where real -> (B, L, D)."""
         if self.pre_norm:
             x = x + self.attention(self.norm1(x), keep, position)
             return x + self.feed_forward(self.norm2(x))
@@ -51,13 +51,13 @@ class EncoderLayer(AttentionBlock):
         return self.norm2(x + self.feed_forward(x))
 
     def attention(self, x: Tensor, keep: Tensor, position: Tensor) -> Tensor:
-        """As `forward`."""
+        """Attend from x to x, as in ``forward``."""
         placed = x + position
         return self.dropout1(self.self_attn(placed, placed, x, keep))
 
 
 class Encoder(nn.Module):
-    """`enc_layers` layers of self-attention."""
+    """``enc_layers`` layers of self-attention."""
 
     def __init__(self, config: DETRConfig, activation: Activation) -> None:
         super().__init__()
@@ -65,23 +65,34 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_dim) if config.pre_norm else None
 
     def forward(self, x: Tensor, keep: Tensor, position: Tensor) -> Tensor:
-        """x, position: (B, L, D), keep: (B, 1, 1, L), True where real -> (B, L, D)."""
+        """Encode: x and position (B, L, D), keep (B, 1, 1, L), True where real -> (B, L, D)."""
         for layer in self.layers:
             x = layer(x, keep, position)
         return x if self.norm is None else self.norm(x)
 
 
 class TextToVideoLayer(AttentionBlock):
-    """Clips attend to words. What the feed-forward part reads is normalised, what it is added to is not."""
+    """Layer in which clips attend to words; the feed-forward part reads normalised features and adds to the others."""
 
     def forward(self, video: Tensor, text: Tensor, keep: Tensor, position: Tensor, text_position: Tensor) -> Tensor:
-        """video, position: (B, T, D), text, text_position: (B, L, D), keep: (B, heads, T, L) -> (B, T, D)."""
+        """Let clips attend to words.
+
+        Args:
+            video: (B, T, D).
+            text: (B, L, D).
+            keep: (B, heads, T, L), True where a clip may attend to a word.
+            position: (B, T, D), of the clips.
+            text_position: (B, L, D).
+
+        Returns:
+            (B, T, D).
+        """
         x = video + self.dropout1(self.self_attn(video + position, text + text_position, text, keep))
         return self.norm2(x + self.feed_forward(self.norm1(x)))
 
 
 class TextToVideoEncoder(nn.Module):
-    """`enc_layers` layers in which clips attend to words; the words stay as they are."""
+    """``enc_layers`` layers in which clips attend to words; the words stay as they are."""
 
     def __init__(self, config: DETRConfig, activation: Activation) -> None:
         super().__init__()
@@ -89,9 +100,16 @@ class TextToVideoEncoder(nn.Module):
         self.layers = nn.ModuleList(TextToVideoLayer(config, activation) for _ in range(config.enc_layers))
 
     def forward(self, src: Tensor, padding: Tensor, position: Tensor, clips: int) -> Tensor:
-        """Clips that have seen the query, (B, clips, D).
+        """Return the clips after they have read the query.
 
-        src, position: (B, clips + L, D), the clips before the words; padding: (B, clips + L), True where nothing is.
+        Args:
+            src: (B, clips + L, D), the clips before the words.
+            padding: (B, clips + L), True at padding.
+            position: (B, clips + L, D).
+            clips: T, how many clips come first.
+
+        Returns:
+            (B, clips, D).
         """
         lengths = (clips, src.shape[1] - clips)
         video, text = src.split(lengths, dim=1)
@@ -103,7 +121,7 @@ class TextToVideoEncoder(nn.Module):
 
 
 def text_to_video_mask(video_padding: Tensor, text_padding: Tensor, num_heads: int) -> Tensor:
-    """Which words each clip may attend to, in every head: (B, T) and (B, L), True where padding -> (B, heads, T, L).
+    """Return which words each clip may attend to, per head: (B, T) and (B, L), True at padding -> (B, heads, T, L).
 
     All real words of its own query; but a head of a sample leaves out, too, what is padding both as a clip and as a
     word in *another* sample. So it is upstream, where the mask of pairs is repeated head by head and read sample by

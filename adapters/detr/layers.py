@@ -1,4 +1,4 @@
-"""The pieces the models of the DETR family are built from."""
+"""Building blocks of the DETR family."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_dim) -> (..., out_dim)."""
+        """Run the layers: (..., in_dim) -> (..., out_dim)."""
         for layer in self.layers[:-1]:
             x = layer(x).relu()
         return self.layers[-1](x)
 
 
 class LinearLayer(nn.Module):
-    """Normalise, drop, project."""
+    """Layer normalisation, dropout and a linear layer, optionally with ReLU."""
 
     def __init__(self, in_dim: int, out_dim: int, dropout: float, relu: bool) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class LinearLayer(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_dim) -> (..., out_dim)."""
+        """Project: (..., in_dim) -> (..., out_dim)."""
         x = self.net(self.LayerNorm(x))
         return x.relu() if self.relu else x
 
 
 class InputProjection(nn.Sequential):
-    """Features of clips or words to the model's width; ReLU after every layer but the last."""
+    """Projection of clip or word features to the model's width; ReLU after every layer but the last."""
 
     def __init__(self, in_dim: int, out_dim: int, num_layers: int, dropout: float) -> None:
         last = num_layers - 1
@@ -52,7 +52,7 @@ class InputProjection(nn.Sequential):
         self.in_dim = in_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, L, in_dim) -> (B, L, out_dim).
+        """Project: (B, L, in_dim) -> (B, L, out_dim).
 
         Raises:
             ValueError: features of another width.
@@ -66,18 +66,18 @@ class InputProjection(nn.Sequential):
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
-    """Logits of probabilities, no larger than about 6.9 either way; shape kept."""
+    """Return the logits of probabilities, between about -6.9 and 6.9; the shape stays."""
     x = x.clamp(0, 1)
     return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
 
 
 def summed_projection(linear: nn.Linear, x: Tensor) -> Tensor:
-    """`linear(x).sum(-1)`, (..., D) -> (...), for the cost of one output instead of all."""
+    """Return ``linear(x).sum(-1)`` for the cost of one output instead of all: (..., D) -> (...)."""
     return F.linear(x, linear.weight.sum(0, keepdim=True), linear.bias.sum().unsqueeze(0)).squeeze(-1)
 
 
 def xavier_(module: nn.Module) -> None:
-    """Xavier's uniform distribution for every matrix in `module`; vectors keep their values."""
+    """Draw every matrix in ``module`` from Xavier's uniform distribution; vectors keep their values."""
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() > 1:

@@ -1,4 +1,4 @@
-"""Which predicted span answers which annotated window: the assignment of least cost, as in DETR."""
+"""Assignment of predicted spans to annotated windows at the least cost, as in DETR."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from hero_plugin.attention import at_least_float32
 
 
 class Pairs(NamedTuple):
-    """Matched predictions and windows of every layer, by index: pair p of layer k is
-    ``predictions[k, sample[k, p], prediction[k, p]]`` and ``windows[sample[k, p], window[k, p]]``."""
+    """Matched predictions and windows of every layer, by index.
+
+    Pair p of layer k is ``predictions[k, sample[k, p], prediction[k, p]]`` and ``windows[sample[k, p], window[k, p]]``.
+    """
 
     sample: Tensor
     """(K, P) long; P is the same in every layer: the smaller of predictions and windows, summed over the batch."""
@@ -26,9 +28,9 @@ class Pairs(NamedTuple):
 
 
 class HungarianMatcher(nn.Module):
-    """One prediction for each window, so that the sum of costs is least (Carion et al., 2020).
+    """Matcher that gives each window one prediction, so that the sum of costs is least (Carion et al., 2020).
 
-    Called like upstream's, it matches one layer. :meth:`match` does all layers of a decoder at once and asks the device
+    Called like upstream's, it matches one layer. ``match`` does all layers of a decoder at once and asks the device
     once: the solver runs on the CPU, and every transfer to it waits for the device.
 
     Args:
@@ -58,7 +60,7 @@ class HungarianMatcher(nn.Module):
 
     @torch.no_grad()
     def forward(self, outputs: dict[str, Any], targets: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """One layer's assignment.
+        """Assign the predictions of one layer.
 
         Args:
             outputs: ``pred_logits`` (B, Q, 2), foreground first, and ``pred_spans`` (B, Q, 2), or (B, Q, 2 * max_v_l).
@@ -74,7 +76,7 @@ class HungarianMatcher(nn.Module):
 
     @torch.no_grad()
     def match(self, pred_logits: Tensor, pred_spans: Tensor, windows: list[Tensor]) -> Pairs:
-        """Every layer's assignment, with one transfer to the CPU and one back.
+        """Assign the predictions of every layer, with one transfer to the CPU and one back.
 
         Args:
             pred_logits: (K, B, Q, 2), foreground first.
@@ -86,7 +88,7 @@ class HungarianMatcher(nn.Module):
         return Pairs(*pairs.to(pred_logits.device, non_blocking=True))
 
     def costs(self, pred_logits: Tensor, pred_spans: Tensor, windows: Tensor) -> Tensor:
-        """(..., B, Q, 2), (..., B, Q, S) and padded (B, W, 2) -> (..., B, Q, W), in float32 at least."""
+        """Return the costs: (..., B, Q, 2), (..., B, Q, S) and padded (B, W, 2) -> (..., B, Q, W), float32 at least."""
         with torch.autocast(pred_logits.device.type, enabled=False):
             pred_logits, pred_spans = at_least_float32(pred_logits), at_least_float32(pred_spans)
             cost_class = -pred_logits.softmax(-1)[..., :1]
@@ -103,7 +105,7 @@ class HungarianMatcher(nn.Module):
 
 
 def solve(costs: Tensor, windows: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The least sum of costs of every sample: (B, Q, W) on the CPU, of which ``windows[b]`` columns are real.
+    """Find the assignment of least cost of every sample: (B, Q, W) on the CPU, ``windows[b]`` columns of it real.
 
     Returns:
         For each sample, the matched rows, ascending, and their columns.
@@ -126,7 +128,7 @@ def solve(costs: Tensor, windows: list[int]) -> list[tuple[np.ndarray, np.ndarra
 
 
 def flat_pairs(costs: Tensor, windows: list[int]) -> Tensor:
-    """(K, B, Q, W) on the CPU -> (3, K, P) long: sample, prediction and window of every pair."""
+    """Assign in every layer: (K, B, Q, W) on the CPU -> (3, K, P) long: sample, prediction and window of each pair."""
     layers = []
     for layer in costs:
         solved = solve(layer, windows)
@@ -136,7 +138,7 @@ def flat_pairs(costs: Tensor, windows: list[int]) -> Tensor:
 
 
 def target_windows(targets: dict[str, Any], batch: int) -> list[Tensor]:
-    """The windows of each of ``batch`` samples: (windows, 2); none is (0, 2)."""
+    """Return the windows of each of ``batch`` samples, (windows, 2); (0, 2) where there is none."""
     if "span_labels" not in targets:
         raise KeyError("targets have no span_labels; a criterion for highlights alone has use_matcher=False")
     windows = [target["spans"].reshape(-1, 2) for target in targets["span_labels"]]
@@ -146,5 +148,5 @@ def target_windows(targets: dict[str, Any], batch: int) -> list[Tensor]:
 
 
 def pad_windows(windows: list[Tensor]) -> Tensor:
-    """B times (windows, 2) -> (B, W, 2), zeros where a sample has fewer."""
+    """Pad windows: B times (windows, 2) -> (B, W, 2), zeros where a sample has fewer."""
     return pad_sequence(windows, batch_first=True)

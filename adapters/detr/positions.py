@@ -1,4 +1,4 @@
-"""Where a clip, a word or a predicted moment stands."""
+"""Positions of clips, words and predicted moments."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ TEMPERATURE = 10000
 
 
 def sines(angle: Tensor, width: int) -> Tensor:
-    """Sine and cosine of `angle`, in radians, at `width` / 2 frequencies from 1 down: (...) -> (..., width)."""
+    """Return sine and cosine of ``angle``, in radians, at width / 2 frequencies from 1 down: (...) -> (..., width)."""
+    # Not the core's sinusoid: its exp(-i log 10000) rounds otherwise than this power, which upstream takes.
     exponent = 2 * torch.arange(width // 2, dtype=torch.float32, device=angle.device) / width
     angles = angle.unsqueeze(-1) / TEMPERATURE**exponent
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
 def span_sines(spans: Tensor, width: int) -> Tensor:
-    """Reference moments, (..., 2) of (center, width) in [0, 1] -> (..., width), half for either number."""
+    """Encode moments: (..., 2) of (center, width) in [0, 1] -> (..., width), half for either number."""
     return sines(spans * 2 * math.pi, width // 2).flatten(-2)
 
 
 class PositionEmbeddingSine(nn.Module):
-    """Sines and cosines of a clip's place among the real clips, scaled to (0, 2π]."""
+    """Sinusoidal positions of clips: a clip's place among the real clips, scaled to (0, 2π]."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: (B, L, D), not read; mask: (B, L), 1 where real -> (B, L, dim) in float32."""
+        """Encode positions: x (B, L, D) is not read; mask (B, L), 1 where real -> (B, L, dim) in float32."""
         place = mask.cumsum(1, dtype=torch.float32)
         return sines(place / (place[:, -1:] + 1e-6) * 2 * math.pi, self.dim)
 
 
 class TrainablePositionalEncoding(nn.Module):
-    """A learned vector for each place, added to the word there and normalised."""
+    """Learned positions of words, added and normalised."""
 
     def __init__(self, max_length: int, dim: int, dropout: float) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class TrainablePositionalEncoding(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D).
+        """Add positions and normalise: (B, L, D) -> (B, L, D).
 
         Raises:
             ValueError: L exceeds the table.

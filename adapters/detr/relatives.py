@@ -1,4 +1,4 @@
-"""Descendants of the family, as in lighthouse: what of each the seam has to mind."""
+"""Adapters of the family's descendants, as lighthouse has them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hero_plugin.versions import is_compiling
 
 
 class EaTRAdapter(DETRAdapter):
-    """EaTR (ICCV 2023), which guesses events from the clips before it projects them: the same at every level."""
+    """Adapter of EaTR (ICCV 2023), which guesses events from the clips as they come: the same at every level."""
 
     class_names = ("EaTR",)
     marks = ("input_vid_proj.", "event_span_embed.", "saliency_proj.")
@@ -31,7 +31,7 @@ class EaTRAdapter(DETRAdapter):
         return {**super().kinds, "pred_spans": spans, "pred_event_spans": spans, "pseudo_event_spans": "whole"}
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
-        """EaTR's forward; the events in the clips as they come travel with the pair."""
+        """Project EaTR's inputs; the events in the clips as they come travel with the pair."""
         given = self.signature.bind(*args, **kwargs).arguments
         clips, audio = given["src_vid"], given.get("src_aud")
         clips = clips if audio is None else torch.cat([clips, audio], dim=2)
@@ -40,28 +40,28 @@ class EaTRAdapter(DETRAdapter):
         return replace(pair, extra={**pair.extra, "events": events})
 
     def ground(self, pair: Pair) -> Grounding:
-        """EaTR's own forward, with the events it would have guessed."""
+        """Run EaTR's own forward, with the events it would have guessed."""
         grounding, events = super().ground(pair), pair.extra["events"]
         grounding.outputs["pseudo_event_spans"] = events[: len(events) // pair.levels]
         return grounding
 
     def run(self, seam: Seam, pair: Pair, **changes: Any) -> Any:
-        """As every base's, without the events: they are no argument."""
+        """Return the seam's outputs; the events are no argument of the forward."""
         extra = {name: value for name, value in pair.extra.items() if name != "events"}
         return super().run(seam, replace(pair, extra=extra), **changes)
 
     def make_seam(self, **replacements: Any) -> Seam:
-        """Behind the projections no events are guessed."""
+        """Make a seam in which no events are guessed: behind the projections it is too late."""
         return super().make_seam(generate_pseudo_event=return_none, **replacements)
 
     def saliency_stubs(self) -> dict[str, Any]:
-        """The decoder, and the slots it starts from."""
+        """Return stubs of the decoder, and of the slots it starts from."""
         path = f"{self.transformer}.decoder.slot_atten"
         return {**super().saliency_stubs(), **({path: FirstClipSlot()} if has_module(self.base, path) else {})}
 
 
 class CGDETRAdapter(DETRAdapter):
-    """CG-DETR (2023), which also takes the videos' names, to know real negatives, and while training the targets."""
+    """Adapter of CG-DETR (2023), which also takes names, to know real negatives, and while training the targets."""
 
     class_names = ("CGDETR",)
     marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.", "dummy_rep_token")
@@ -79,21 +79,21 @@ class CGDETRAdapter(DETRAdapter):
         }
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
-        """CG-DETR's forward, with one name a sample in ``vid`` and ``qid``."""
+        """Project CG-DETR's inputs; ``vid`` and ``qid`` are lists with one name per sample."""
         pair = super().embed(*args, **kwargs)
         names = {name: list(pair.extra[name]) for name in ("vid", "qid") if pair.extra.get(name) is not None}
         return replace(pair, extra={**pair.extra, **names})
 
     def relate(self, pair: Pair) -> Tensor:
-        """Without decoder, moment tokens and negative pairs: relevance logits (B, T)."""
+        """Run CG-DETR without decoder, moment tokens and negative pairs: relevance logits (B, T)."""
         return saliency(self.run(self.saliency_seam, pair, vid=None, targets=None))
 
 
 class FirstPassAdapter(DETRAdapter):
-    """A base whose forward runs its transformer again, on negative pairs: ``relate`` runs it once."""
+    """Adapter of a base whose forward runs its transformer again, on negative pairs: ``relate`` runs it once."""
 
     def relate(self, pair: Pair) -> Tensor:
-        """The first pass's saliency, without the decoder where it may be skipped: relevance logits (B, T)."""
+        """Return the first pass's saliency, without the decoder where it may be skipped: relevance logits (B, T)."""
         if is_compiling():
             return super().relate(pair)
         light = self.make_seam(**self.saliency_stubs()).view.get_submodule(self.transformer)
@@ -101,7 +101,7 @@ class FirstPassAdapter(DETRAdapter):
 
 
 class UVCOMAdapter(FirstPassAdapter):
-    """UVCOM (CVPR 2024), whose ``CIM`` compares the samples of a batch: ``ground`` gives it one level at a time.
+    """Adapter of UVCOM (CVPR 2024), whose ``CIM`` compares a batch's samples: ``ground`` gives it a level at a time.
 
     So its similarities, and the negatives it chooses by them in later epochs, are those of the base.
     """
@@ -113,11 +113,11 @@ class UVCOMAdapter(FirstPassAdapter):
     skips_decoder = True
 
     def project_with_audio(self, video: Tensor, audio: Tensor) -> Tensor:
-        """Audio has a projection of its own; the two are added."""
+        """Project clips and audio, which has its own projection, and add the two."""
         return self.base.input_vid_proj(video) + self.base.input_audio_proj(audio)
 
     def ground(self, pair: Pair) -> Grounding:
-        """UVCOM's own forward; ``sim`` is every level's own."""
+        """Run UVCOM's own forward; ``sim`` is every level's own."""
         if pair.levels == 1:
             return super().ground(pair)
         outputs = self.run(self.make_seam(CIM=LevelByLevel(self.base.CIM, pair.levels)), pair)
@@ -125,7 +125,7 @@ class UVCOMAdapter(FirstPassAdapter):
 
 
 class TaskWeaveAdapter(FirstPassAdapter):
-    """TaskWeave (CVPR 2024), which returns its outputs and the variances of its tasks, two parameters.
+    """Adapter of TaskWeave (CVPR 2024), which returns its outputs and the variances of its tasks, two parameters.
 
     Its saliency scores read the retrieved moments where ``mr2hd``; else ``relate`` skips the decoder.
     """
@@ -146,7 +146,7 @@ class TaskWeaveAdapter(FirstPassAdapter):
 
 
 class FlashVTGAdapter(DETRAdapter):
-    """FlashVTG (WACV 2025): refused, with the reason."""
+    """Adapter that refuses FlashVTG (WACV 2025), with the reason."""
 
     class_names = ("FlashVTG",)
 

@@ -1,4 +1,4 @@
-"""How relevant each clip is: three losses on the clips' saliency scores."""
+"""Three losses on the clips' saliency scores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 RANKS = 11
 """Saliency labels, a sum of three annotators' 0 to 4, are compared with 1 to 11."""
 TEMPERATURE = 0.5
+"""Of the softmax over clips."""
 PADDING = -1e3
 """Score of padding, and logit of a clip whose label is above ``UNKNOWN``."""
 UNKNOWN = 100
@@ -16,9 +17,16 @@ UNKNOWN = 100
 
 
 def hinge_loss(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
-    """A positive clip scores higher than its negative by ``margin`` (Moment-DETR).
+    """Make a positive clip score higher than its negative by ``margin`` (Moment-DETR).
 
-    scores: (B, T); positive, negative: (B, pairs) long, clip indices -> scalar.
+    Args:
+        scores: (B, T).
+        positive: (B, pairs) long, clip indices.
+        negative: likewise.
+        margin: how much higher.
+
+    Returns:
+        A scalar.
     """
     gap = margin + scores.gather(1, negative) - scores.gather(1, positive)
     # Twice the mean, as upstream, which so keeps the scale of an earlier version.
@@ -26,12 +34,19 @@ def hinge_loss(scores: Tensor, positive: Tensor, negative: Tensor, margin: float
 
 
 def rank_contrastive_loss(scores: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor:
-    """For each of 11 ranks, clips labelled at least so high against all clips of the video (QD-DETR).
+    """Contrast, for each of 11 ranks, the clips labelled at least so high with all clips of the video (QD-DETR).
 
     Upstream loops over the ranks and, asking the device each time, skips one that no clip of the batch reaches. The
     softmax is the same for every rank, and a rank without clips adds 0 anyway: one expression gives the same. It keeps
     upstream's 1e-6 and its division by 12.
-    scores, labels, video_mask: (B, T) -> scalar.
+
+    Args:
+        scores: (B, T).
+        labels: (B, T).
+        video_mask: (B, T), 1 where real.
+
+    Returns:
+        A scalar.
     """
     real, known = video_mask.bool(), labels <= UNKNOWN
     scores = scores.masked_fill(~real, PADDING)
@@ -45,9 +60,15 @@ def rank_contrastive_loss(scores: Tensor, labels: Tensor, video_mask: Tensor) ->
 
 
 def negative_pair_loss(scores: Tensor, video_mask: Tensor) -> Tensor:
-    """No clip is relevant to another video's query (QD-DETR): -log(1 - sigmoid(score)), summed over the clips.
+    """Make no clip relevant to another video's query (QD-DETR): -log(1 - sigmoid(score)), summed over the clips.
 
     Written as softplus, which it equals; upstream's form is infinite in float32 from a score of about 17.
-    scores, video_mask: (B, T) -> scalar.
+
+    Args:
+        scores: (B, T).
+        video_mask: (B, T), 1 where real.
+
+    Returns:
+        A scalar.
     """
     return F.softplus(scores.masked_fill(~video_mask.bool(), -torch.inf)).sum(1).mean()

@@ -1,4 +1,4 @@
-"""Moments as (center, width) and as (start, end), and how much two of them overlap."""
+"""Conversion of moments, and their generalized overlap."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ from torch import Tensor
 from hero_plugin.attention import at_least_float32
 
 SHORTEST = 1e-12
-"""In place of a length of zero below a fraction, so that moments without length have an overlap too."""
+"""Smallest denominator, so that moments without length have an overlap too."""
 
 
 def span_cxw_to_xx(spans: Tensor) -> Tensor:
-    """(..., 2) of (center, width) -> (..., 2) of (start, end)."""
+    """Convert (..., 2) of (center, width) to (..., 2) of (start, end)."""
     center, width = spans.unbind(-1)
     return torch.stack([center - 0.5 * width, center + 0.5 * width], dim=-1)
 
 
 def generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Of every pair: first (..., N, 2), second (..., M, 2), of (start, end) -> (..., N, M), in [-1, 1]."""
+    """Return the generalized IoU of every pair: (..., N, 2) and (..., M, 2) of (start, end) -> (..., N, M)."""
     return paired_generalized_temporal_iou(first.unsqueeze(-2), second.unsqueeze(-3))
 
 
 def paired_generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Generalized IoU (Rezatofighi et al., 2019) of moments side by side, in float32 at least.
+    """Return the generalized IoU (Rezatofighi et al., 2019) of moments side by side, in float32 at least.
 
-    first, second: (..., 2) of (start, end), start <= end; the leading shapes broadcast -> (...), in [-1, 1]:
-    intersection over union, less the share of the enclosing moment that neither covers.
+    Intersection over union, less the share of the enclosing moment that neither covers.
+
+    Args:
+        first: (..., 2) of (start, end), start <= end.
+        second: likewise; the leading shapes broadcast.
+
+    Returns:
+        (...), in [-1, 1].
     """
     start, end = at_least_float32(first).unbind(-1)
     other_start, other_end = at_least_float32(second).unbind(-1)

@@ -1,4 +1,4 @@
-"""The parts that QD-DETR's and TR-DETR's transformers are made of."""
+"""Transformer parts of QD-DETR and TR-DETR."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hero_plugin.adapters.detr.prelu import PReLU
 
 
 class TextToVideoTransformer(nn.Module):
-    """An encoder in which clips read words, one in which clips read clips, and a decoder of moments.
+    """Base class: an encoder in which clips read words, one in which clips read clips, and a decoder of moments.
 
-    A model's own transformer says in `forward` how they follow one another.
+    A model's own transformer says in ``forward`` in which order they run.
     """
 
     def __init__(self, config: DETRConfig) -> None:

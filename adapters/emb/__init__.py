@@ -1,4 +1,4 @@
-"""EMB (Elastic Moment Bounding): a reference implementation that loads upstream checkpoints."""
+"""EMB (Elastic Moment Bounding): adapter, and reference implementation that loads upstream checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EMB as a grounder: the reference implementation and upstream's own class alike."""
+"""Adapter of EMB, for the reference implementation and upstream's own class."""
 
 from __future__ import annotations
 
@@ -21,10 +21,16 @@ def compute_loss(
     *args: Any,
     **kwargs: Any,
 ) -> Tensor:
-    """EMB's localization loss plus HERO's two, weighted; the moment's clips are the relevant ones.
+    """Compute EMB's localization loss plus HERO's two, weighted; the moment's clips are the relevant ones.
 
     Args:
-        start_labels, end_labels: (B,) first and last clip of the moment; the rest is EMB's ``compute_loss``.
+        model: the wrapped EMB.
+        start_logits: (B, T).
+        end_logits: (B, T).
+        start_labels: (B,) first clip of the moment.
+        end_labels: (B,) last clip of the moment.
+        *args: the rest of EMB's ``compute_loss``.
+        **kwargs: likewise.
     """
     loss = model.base.compute_loss(start_logits, end_logits, start_labels, end_labels, *args, **kwargs)
     if not model.config.active:
@@ -35,7 +41,7 @@ def compute_loss(
 
 
 class EMBAdapter(Adapter):
-    """Elastic Moment Bounding (ECCV 2022), the seam at ``video_affine`` and ``embedding_net``.
+    """Adapter of EMB (Elastic Moment Bounding, ECCV 2022), with the seam at ``video_affine`` and ``embedding_net``.
 
     Relevance is the highlight score before its sigmoid. ``relate`` runs the frame branch alone: EMB's proposals
     read the frames, but the frames never read the proposals.
@@ -83,13 +89,13 @@ class EMBAdapter(Adapter):
         q_mask: Tensor,
         moments: Any = None,
     ) -> Pair:
-        """EMB's forward: word_ids (B, L), char_ids (B, L, C), video_features (B, T, Dv), masks (B, T) and (B, L)."""
+        """Project EMB's inputs: word_ids (B, L), char_ids (B, L, C), video_features (B, T, Dv), two masks."""
         video = self.base.video_affine(video_features)
         query = self.base.embedding_net(word_ids, char_ids)
         return Pair(video, query, v_mask, q_mask, {"moments": moments})
 
     def ground(self, pair: Pair) -> Grounding:
-        """EMB's own forward from the projected pair on; outputs as EMB returns them."""
+        """Run EMB's own forward from the projected pair on; outputs as EMB returns them."""
         try:
             outputs = self.seam(pair.query, None, pair.video, pair.video_mask, pair.query_mask, **pair.extra)
             return Grounding(outputs, self.highlight.logits)
@@ -97,7 +103,11 @@ class EMBAdapter(Adapter):
             self.highlight.logits = None
 
     def relate(self, pair: Pair) -> Tensor:
-        """The frame branch: relevance logits (B, T)."""
+        """Run the frame branch: relevance logits (B, T).
+
+        Upstream's layers multiply their inputs by masks in place. What they get here is made by ``position``, which
+        adds and so copies: the pair's own tensors, which other levels still need, stay whole.
+        """
         base, encoder = self.base, self.base.encoder
         video_mask, query_mask = pair.video_mask, pair.query_mask
         video, query = base.position(pair.video), base.position(pair.query)
@@ -112,7 +122,7 @@ class EMBAdapter(Adapter):
 
 
 class _KeepLogits(nn.Module):
-    """EMB's highlight layer returns a probability; this keeps the logits that it came from."""
+    """Highlight layer that also keeps the logits of the probability it returns."""
 
     def __init__(self, base: Any) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Attention over words, clips or proposals, post-norm."""
+"""Post-norm attention blocks over words, clips or proposals."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NORM_EPSILON = 1e-6
 
 
 def pair_mask(source_mask: Tensor | None, target_mask: Tensor | None) -> Tensor | None:
-    """(B, S) and (B, T) -> (B, T, S), 1 where both are real; None where either is missing."""
+    """Combine (B, S) and (B, T) to (B, T, S), 1 where both are real; None where either is missing."""
     if source_mask is None or target_mask is None:
         return None
     return target_mask.unsqueeze(2) * source_mask.unsqueeze(1)
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot products; heads are concatenated and not projected again."""
+    """Scaled dot-product attention whose heads are concatenated and not projected again."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
         super().__init__()
@@ -34,7 +34,16 @@ class MultiHeadAttention(nn.Module):
         self.dropout = Dropout(drop_rate)
 
     def forward(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """query: (B, T, D), source: (B, S, D), mask: (B, S), (B, T, S) or None -> (B, T, D)."""
+        """Attend from the query to the source.
+
+        Args:
+            query: (B, T, D).
+            source: (B, S, D).
+            mask: (B, S), (B, T, S) or None, 1 where attention is allowed.
+
+        Returns:
+            (B, T, D).
+        """
         q, k, v = self._heads(self.query(query)), self._heads(self.key(source)), self._heads(self.value(source))
         bias = None
         if mask is not None:
@@ -44,12 +53,12 @@ class MultiHeadAttention(nn.Module):
         return context.transpose(1, 2).flatten(2)
 
     def _heads(self, x: Tensor) -> Tensor:
-        """(B, L, heads·d) -> (B, heads, L, d)."""
+        """Split the last axis into heads: (B, L, heads·d) -> (B, heads, L, d)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class AttentionLayer(nn.Module):
-    """Attention, then two linear layers, each added to its input and normalised."""
+    """Layer of attention and two linear layers, each added to its input and normalised."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
         super().__init__()
@@ -60,18 +69,18 @@ class AttentionLayer(nn.Module):
         self.dropout = Dropout(drop_rate)
 
     def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """query: (B, T, D), source: (B, S, D) or None for self-attention -> (B, T, D)."""
+        """Attend: query (B, T, D), source (B, S, D) or None for self-attention, mask as in attention -> (B, T, D)."""
         return self.attend(query, query, query if source is None else source, mask)
 
     def attend(self, residual: Tensor, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """As `forward`, where what asks (`query`) need not be what the answer is added to (`residual`)."""
+        """Attend as in ``forward``, from a ``query`` that need not be the ``residual`` to which the result is added."""
         context = self.attention(query, source, mask)
         hidden = self.norm1(residual + self.dropout(context))
         return self.norm2(hidden + self.dropout(self.dense(hidden)))
 
 
 class SelfAttentionBlock(nn.Module):
-    """Layers in which a sequence attends to itself."""
+    """Stack of layers in which a sequence attends to itself."""
 
     layer_type: ClassVar[type[AttentionLayer]] = AttentionLayer
 
@@ -80,14 +89,14 @@ class SelfAttentionBlock(nn.Module):
         self.layers = nn.ModuleList(self.layer_type(dim, num_heads, drop_rate) for _ in range(num_layers))
 
     def forward(self, target: Tensor, tmask: Tensor | None = None) -> Tensor:
-        """target: (B, T, D), tmask: (B, T) -> (B, T, D)."""
+        """Run the layers: target (B, T, D), tmask (B, T) -> (B, T, D)."""
         for layer in self.layers:
             target = layer(target, mask=tmask)
         return target
 
 
 class CrossAttentionBlock(nn.Module):
-    """Layers in which a target attends to a source."""
+    """Stack of layers in which a target attends to a source."""
 
     layer_type: ClassVar[type[AttentionLayer]] = AttentionLayer
 
@@ -98,7 +107,7 @@ class CrossAttentionBlock(nn.Module):
     def forward(
         self, source: Tensor, target: Tensor, smask: Tensor | None = None, tmask: Tensor | None = None
     ) -> Tensor:
-        """source: (B, S, D), target: (B, T, D), smask: (B, S), tmask: (B, T) -> (B, T, D)."""
+        """Run the layers: source (B, S, D), target (B, T, D), smask (B, S), tmask (B, T) -> (B, T, D)."""
         mask = pair_mask(smask, tmask)
         for layer in self.layers:
             target = layer(target, source, mask)

@@ -1,4 +1,4 @@
-"""The sizes and weights of an EMB, under the names its authors' command line uses."""
+"""Sizes and loss weights of EMB, under the names of its authors' command line."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from typing import Any
 
 @dataclass
 class EMBConfig:
-    """Everything the modules of EMB read. Defaults are the published ones.
+    """Settings of EMB. Defaults are the published ones.
 
-    `vars(config)` gives upstream's own `EMB` all it asks for, so one config builds both.
+    ``vars(config)`` has all that upstream's own ``EMB`` reads, so one config builds both.
 
-    word_size: words in the vocabulary, PAD and UNK included; None takes it from the word vectors.
-    char_size: characters in the vocabulary; sizes parameters that EMB holds but never uses.
-    max_pos_len: the largest number of clips (and of words) that the position encoding covers.
-    num_layers: layers in each attention block, and convolutions in the proposal ranker.
-    downscale: clips in one cell of the proposal map.
-    windows: how many lengths of proposals each level of the map holds, shortest first.
-    kernel_size: of the ranker's convolutions.
-    min_iou, max_iou: overlaps between which a proposal's target score rises from 0 to 1.
-    highlight_lambda, rank_lambda: weights of the two losses beside the location loss.
-    extend: share of its length by which a moment grows, at either end, for the highlight labels.
-    threshold: the overlap at which the elastic threshold ends (see `elastic_threshold`).
+    Attributes:
+        word_size: words in the vocabulary, PAD and UNK included; None takes it from the word vectors.
+        char_size: characters in the vocabulary; sizes parameters that EMB holds but never uses.
+        max_pos_len: the largest number of clips (and of words) that the position encoding covers.
+        num_layers: layers in each attention block, and convolutions in the proposal ranker.
+        downscale: clips in one cell of the proposal map.
+        windows: how many lengths of proposals each level of the map holds, shortest first.
+        kernel_size: of the ranker's convolutions.
+        min_iou: overlap up to which a proposal's target score is 0.
+        max_iou: overlap from which it is 1.
+        highlight_lambda: weight of the highlight loss beside the location loss.
+        rank_lambda: weight of the ranking loss beside the location loss.
+        extend: share of its length by which a moment grows, at either end, for the highlight labels.
+        threshold: the overlap at which the elastic threshold ends (see ``elastic_threshold``).
 
     Raises:
         ValueError: a size that no EMB can be built with.
@@ -71,7 +74,7 @@ class EMBConfig:
 
     @classmethod
     def of(cls, configs: Any) -> EMBConfig:
-        """The same settings from any object with attributes (a parsed command line); others are left out."""
+        """Take the settings from any object with attributes (a parsed command line); others are left out."""
         if isinstance(configs, cls):
             return configs
         given = vars(configs)

@@ -1,4 +1,4 @@
-"""Elastic labels: which other boundaries than the annotated ones count as right."""
+"""Elastic labels: boundaries beside the annotated ones that count as right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hero_plugin.adapters.emb.layers import mask_logits
 
 
 def temporal_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of spans: (..., 2) and (..., 2) -> (...), shapes broadcast."""
+    """Return the intersection of moments over their hull: (..., 2) and (..., 2) -> (...), shapes broadcast."""
     inner = torch.minimum(first[..., 1], second[..., 1]) - torch.maximum(first[..., 0], second[..., 0])
     outer = torch.maximum(first[..., 1], second[..., 1]) - torch.minimum(first[..., 0], second[..., 0])
     return inner.clamp(min=0) / outer.clamp(min=1e-5)
@@ -23,10 +23,18 @@ def confident_proposals(
     threshold: float = 0.5,
     k: int = 1,
 ) -> Tensor:
-    """The k best scored proposals among those that overlap the annotation enough.
+    """Choose the k best scored proposals among those that overlap the annotation enough.
 
-    bounds: (B, P, 2), scores: (B, P), mask: (B, P), moments: (B, 2) or None for all -> (B, k, 2).
-    The moment itself where no proposal overlaps it by `threshold`.
+    Args:
+        bounds: (B, P, 2), first and last clip of each proposal.
+        scores: (B, P).
+        mask: (B, P), 1 for proposals that exist.
+        moments: (B, 2), the annotations, or None to choose among all.
+        threshold: the overlap needed.
+        k: how many.
+
+    Returns:
+        (B, k, 2); the moment itself where no proposal overlaps it by ``threshold``.
     """
     allowed = mask.bool()
     if moments is not None:
@@ -41,10 +49,19 @@ def confident_proposals(
 def pseudo_moment(
     moments: Tensor | None, proposals: Tensor, pscores: Tensor, pmask: Tensor, threshold: float
 ) -> Tensor:
-    """The moment that the ranker would have annotated, (B, 2) long.
+    """Return the moment that the ranker would have annotated.
 
-    moments: (B, 2) long, first and last clip, inclusive, or None; proposals: (B, P, 2) likewise.
-    As upstream, the second value is one past the last clip, and `elastic_range` is given it like that.
+    As upstream, the second value is one past the last clip, and the elastic ranges are made with it like that.
+
+    Args:
+        moments: (B, 2) long, first and last clip, inclusive, or None.
+        proposals: (B, P, 2) long, likewise.
+        pscores: (B, P).
+        pmask: (B, P), 1 for proposals that exist.
+        threshold: the overlap with ``moments`` that a proposal needs.
+
+    Returns:
+        (B, 2) long.
     """
     past = proposals.new_tensor([0, 1])
     around = None if moments is None else moments + past
@@ -52,7 +69,7 @@ def pseudo_moment(
 
 
 def positions_between(first: Tensor, second: Tensor, size: int) -> Tensor:
-    """Positions from the smaller of two to the larger, both included: (B,) and (B,) -> (B, size) bool."""
+    """Mark the positions from the smaller of two to the larger, both included: (B,) and (B,) -> (B, size) bool."""
     steps = torch.arange(size, device=first.device)
     low, high = torch.minimum(first, second), torch.maximum(first, second)
     return (steps >= low.unsqueeze(1)) & (steps <= high.unsqueeze(1))

@@ -1,4 +1,4 @@
-"""Clips, proposals and words, each seeing itself and the others."""
+"""Encoder of clips, proposals and words, each reading itself and the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Streams = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor, Tensor]
 
 
 class GuidedAttentionEncoder(nn.Module):
-    """Three streams in two rounds.
+    """Encoder of three streams in two rounds.
 
     Block names read source2target: f frames (clips), p proposals, w words; v, s and q in the second round.
     """
@@ -52,11 +52,20 @@ class GuidedAttentionEncoder(nn.Module):
     def forward(
         self, vfeats: Tensor, qfeats: Tensor, vmask: Tensor, qmask: Tensor, moments: Tensor | None = None
     ) -> Streams:
-        """vfeats: (B, T, D), qfeats: (B, L, D), vmask: (B, T), qmask: (B, L), with N = ceil(T / downscale) ->
+        """Encode a pair, with a map of N = ceil(T / downscale) squared proposals.
 
-        (clips (B, T, D), their words (B, L, D)), (proposals (B, N·N, D), their words (B, L, D)),
-        bounds (B, N·N, 2) long, mask (B, N·N). Nothing is done for entries of the map that are never valid;
-        they come out as zeros.
+        Nothing is computed for entries of the map that are never valid; they come out as zeros.
+
+        Args:
+            vfeats: (B, T, D), clips.
+            qfeats: (B, L, D), words.
+            vmask: (B, T).
+            qmask: (B, L).
+            moments: ignored, as upstream.
+
+        Returns:
+            (clips (B, T, D), their words (B, L, D)), (proposals (B, N·N, D), their words (B, L, D)),
+            bounds (B, N·N, 2) long, mask (B, N·N).
         """
         entries = self.proposal.compact(vfeats, vmask)
         bounds, pmask = entries.bounds, entries.mask

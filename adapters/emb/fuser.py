@@ -1,4 +1,4 @@
-"""Clips (or proposals) and words into one sequence of features (VSLNet's fusion)."""
+"""Fusion of clips (or proposals) and words, as in VSLNet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hero_plugin.adapters.emb.layers import Conv1D, mask_logits
 
 
 class ContextQueryAttention(nn.Module):
-    """Attention both ways under a trilinear similarity."""
+    """Context-query attention, both ways under a trilinear similarity."""
 
     def __init__(self, dim: int, drop_rate: float) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class ContextQueryAttention(nn.Module):
         self.cqa_linear = Conv1D(4 * dim, dim)
 
     def forward(self, context: Tensor, query: Tensor, c_mask: Tensor, q_mask: Tensor) -> Tensor:
-        """context: (B, T, D), query: (B, L, D), c_mask: (B, T), q_mask: (B, L) -> (B, T, D)."""
+        """Attend: context (B, T, D), query (B, L, D), c_mask (B, T), q_mask (B, L) -> (B, T, D)."""
         score = self.similarity(context, query)
         to_words = mask_logits(score, q_mask.unsqueeze(1)).softmax(dim=2).to(score.dtype)
         to_context = mask_logits(score, c_mask.unsqueeze(2)).softmax(dim=1).to(score.dtype)
@@ -33,27 +33,27 @@ class ContextQueryAttention(nn.Module):
         return self.cqa_linear(joined)
 
     def similarity(self, context: Tensor, query: Tensor) -> Tensor:
-        """w_c·c + w_q·q + w_m·(c ⊙ q) for every pair: (B, T, L)."""
+        """Compute w_c·c + w_q·q + w_m·(c ⊙ q) for every pair: (B, T, L)."""
         context, query = self.dropout(context), self.dropout(query)
         products = (context * self.w4mlu) @ query.transpose(1, 2)
         return context @ self.w4C + (query @ self.w4Q).transpose(1, 2) + products
 
 
 class WeightedPool(nn.Module):
-    """One vector for a sequence: its weighted average."""
+    """Weighted average of a sequence."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(dim, 1)))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: (B, L, D), mask: (B, L) -> (B, D)."""
+        """Average: x (B, L, D), mask (B, L) -> (B, D)."""
         weights = mask_logits(x @ self.weight, mask.unsqueeze(2)).softmax(dim=1).to(x.dtype)
         return (x * weights).sum(dim=1)
 
 
 class ConcatenatePooled(nn.Module):
-    """Gives every position the pooled query."""
+    """Layer that gives every position the pooled query."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ConcatenatePooled(nn.Module):
         self.conv1d = Conv1D(2 * dim, dim)
 
     def forward(self, context: Tensor, query: Tensor, q_mask: Tensor) -> Tensor:
-        """context: (B, T, D), query: (B, L, D), q_mask: (B, L) -> (B, T, D)."""
+        """Join: context (B, T, D), query (B, L, D), q_mask (B, L) -> (B, T, D)."""
         for_context, for_query = self.conv1d.weight.chunk(2, dim=1)
         # The query's share is the same at every position, so it is computed once rather than T times.
         share = F.linear(self.weighted_pool(query, q_mask), for_query, self.conv1d.conv1d.bias)
@@ -69,7 +69,7 @@ class ConcatenatePooled(nn.Module):
 
 
 class VSLFuser(nn.Module):
-    """Context-query attention, then the pooled query beside every position."""
+    """Fusion by context-query attention, then the pooled query beside every position."""
 
     def __init__(self, dim: int, drop_rate: float) -> None:
         super().__init__()
@@ -77,6 +77,6 @@ class VSLFuser(nn.Module):
         self.cq_concat = ConcatenatePooled(dim)
 
     def forward(self, vfeats: Tensor, qfeats: Tensor, vmask: Tensor, qmask: Tensor) -> Tensor:
-        """vfeats: (B, T, D), qfeats: (B, L, D), vmask: (B, T), qmask: (B, L) -> (B, T, D)."""
+        """Fuse: vfeats (B, T, D), qfeats (B, L, D), vmask (B, T), qmask (B, L) -> (B, T, D)."""
         fused = self.cq_attention(vfeats, qfeats, vmask, qmask)
         return self.cq_concat(fused, qfeats, qmask).relu()

@@ -1,4 +1,4 @@
-"""Attention whose queries carry a guide: what lies before and after a clip, or at a proposal's ends."""
+"""Guided attention: queries carry what lies before and after a clip, or at a proposal's ends."""
 
 from __future__ import annotations
 
@@ -22,10 +22,16 @@ BOUND_SCALE = 8
 
 
 def surrounding_max(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """For each real position, the maximum over the real ones before it and over those after it.
+    """Return for each real position the maximum over the real ones before it and over those after it.
 
-    x: (B, T, D), mask: (B, T) -> two (B, T, D), zero where there is none and at padding. One running
-    maximum each way: B·T·D values where a maximum over pairs of positions needs B·T·T·D.
+    One running maximum each way: B·T·D values where a maximum over pairs of positions needs B·T·T·D.
+
+    Args:
+        x: (B, T, D).
+        mask: (B, T).
+
+    Returns:
+        Two (B, T, D), zero where there is none and at padding.
     """
     real = mask.bool().unsqueeze(-1)
     values = x.masked_fill(~real, torch.finfo(x.dtype).min)
@@ -36,7 +42,7 @@ def surrounding_max(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class GuideConvolution(nn.Module):
-    """Mixes (before, after, own) of each channel over neighbouring positions, then the channels."""
+    """Convolution of (before, after, own) per channel over neighbouring positions, then over channels."""
 
     def __init__(self, dim: int, kernel_size: int, drop_rate: float) -> None:
         super().__init__()
@@ -48,7 +54,7 @@ class GuideConvolution(nn.Module):
         self.dropout = Dropout(drop_rate)
 
     def forward(self, before: Tensor, after: Tensor, own: Tensor) -> Tensor:
-        """Three (B, T, D) -> (B, T, D)."""
+        """Mix: three (B, T, D) -> (B, T, D)."""
         depthwise, pointwise = self.conv_layers
         if depthwise.kernel_size[0] == 1:
             weight = depthwise.weight[:, 0, 0]
@@ -62,7 +68,7 @@ class GuideConvolution(nn.Module):
 
 
 class GuidedAttentionLayer(AttentionLayer):
-    """An attention layer that asks with the guided queries; these are also its source in self-attention."""
+    """Attention layer with guided queries, which are also its source in self-attention."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float, kernel_size: int) -> None:
         super().__init__(dim, num_heads, drop_rate)
@@ -71,26 +77,26 @@ class GuidedAttentionLayer(AttentionLayer):
     def guided(
         self, before: Tensor, after: Tensor, query: Tensor, source: Tensor | None, mask: Tensor | None
     ) -> Tensor:
-        """Three (B, T, D), source: (B, S, D) or None -> (B, T, D)."""
+        """Attend with guided queries: three (B, T, D), source (B, S, D) or None -> (B, T, D)."""
         asking = self.guide(before, after, query)
         return self.attend(query, asking, asking if source is None else source, mask)
 
 
 class ContentGuidedLayer(GuidedAttentionLayer):
-    """Clips guided by the strongest features before and after them."""
+    """Layer of clips guided by the strongest features before and after them."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
         super().__init__(dim, num_heads, drop_rate, kernel_size=CONTENT_KERNEL)
 
     def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """query: (B, T, D), source: (B, S, D) or None, mask: (B, T) or (B, T, S) -> (B, T, D)."""
+        """Attend: query (B, T, D), source (B, S, D) or None, mask (B, T) or (B, T, S) -> (B, T, D)."""
         real = real_queries(query, mask)
         before, after = surrounding_max(query, real)
         return self.guided(before, after, query * real.unsqueeze(-1), source, mask)
 
 
 class BoundGuidedLayer(GuidedAttentionLayer):
-    """Proposals guided by the clips around their two ends."""
+    """Layer of proposals guided by the clips around their two ends."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float, downscale: int) -> None:
         super().__init__(dim, num_heads, drop_rate, kernel_size=1)
@@ -104,9 +110,19 @@ class BoundGuidedLayer(GuidedAttentionLayer):
         source: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """guide: (B, T, D), bounds: (B, P, 2) long, query: (B, P, D), mask: (B, P) or (B, P, S) -> (B, P, D).
+        """Attend.
 
         As upstream, the guide's padding clips count in the cell that the last real clip is in.
+
+        Args:
+            guide: (B, T, D), clips.
+            bounds: (B, P, 2) long, first and last clip of each proposal.
+            query: (B, P, D), proposals.
+            source: (B, S, D), or None for self-attention.
+            mask: (B, P) or (B, P, S).
+
+        Returns:
+            (B, P, D).
         """
         real = real_queries(query, mask).unsqueeze(-1)
         cells = cell_max(guide, self.scale)
@@ -117,40 +133,40 @@ class BoundGuidedLayer(GuidedAttentionLayer):
 
 
 def real_queries(query: Tensor, mask: Tensor | None) -> Tensor:
-    """Which queries are real, (B, T), in the query's dtype: those with anything to attend to."""
+    """Return which queries are real, (B, T) in the query's dtype: those with anything to attend to."""
     if mask is None:
         return query.new_ones(query.shape[:2])
     return (mask if mask.dim() == 2 else (mask > 0).any(-1)).to(query.dtype)
 
 
 class ContentGuidedSelfAttentionBlock(SelfAttentionBlock):
-    """Clips attend to themselves, guided by content."""
+    """Stack in which clips attend to themselves, guided by content."""
 
     layer_type = ContentGuidedLayer
 
 
 class ContentGuidedCrossAttentionBlock(CrossAttentionBlock):
-    """Clips attend to words, guided by content."""
+    """Stack in which clips attend to words, guided by content."""
 
     layer_type = ContentGuidedLayer
 
 
 class BoundGuidedSelfAttentionBlock(nn.Module):
-    """Proposals attend to themselves, guided by the clips at their ends."""
+    """Stack in which proposals attend to themselves, guided by the clips at their ends."""
 
     def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float, downscale: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(BoundGuidedLayer(dim, num_heads, drop_rate, downscale) for _ in range(num_layers))
 
     def forward(self, target: Tensor, tmask: Tensor | None = None, *, guide: Tensor, bounds: Tensor) -> Tensor:
-        """target: (B, P, D), tmask: (B, P), guide: (B, T, D), bounds: (B, P, 2) long -> (B, P, D)."""
+        """Run the layers: target (B, P, D), tmask (B, P), guide (B, T, D), bounds (B, P, 2) long -> (B, P, D)."""
         for layer in self.layers:
             target = layer(guide, bounds, target, mask=tmask)
         return target
 
 
 class BoundGuidedCrossAttentionBlock(nn.Module):
-    """Proposals attend to words, guided by the clips at their ends."""
+    """Stack in which proposals attend to words, guided by the clips at their ends."""
 
     def __init__(
         self, dim: int, num_layers: int, num_heads: int, drop_rate: float, downscale: int = BOUND_SCALE
@@ -168,7 +184,7 @@ class BoundGuidedCrossAttentionBlock(nn.Module):
         guide: Tensor,
         bounds: Tensor,
     ) -> Tensor:
-        """source: (B, L, D), target: (B, P, D), and their masks -> (B, P, D)."""
+        """Run the layers: source (B, L, D), target (B, P, D), and their masks -> (B, P, D)."""
         mask = pair_mask(smask, tmask)
         for layer in self.layers:
             target = layer(guide, bounds, target, source, mask)

@@ -1,4 +1,4 @@
-"""The two heads beside the predictor: which clips are inside, and which proposals are good."""
+"""Highlight layer and proposal ranker, the two heads beside the predictor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hero_plugin.adapters.emb.losses import highlight_loss, ranking_loss
 
 
 class HighLightLayer(nn.Module):
-    """A probability for every clip of being inside the moment."""
+    """Head that gives every clip its probability of being inside the moment."""
 
     compute_loss = staticmethod(highlight_loss)
 
@@ -23,12 +23,12 @@ class HighLightLayer(nn.Module):
         self.conv1d = Conv1D(dim, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: (B, T, D), mask: (B, T) -> (B, T) in [0, 1], 0 at padding."""
+        """Score clips: x (B, T, D), mask (B, T) -> (B, T) in [0, 1], 0 at padding."""
         return mask_logits(self.conv1d(x).squeeze(2), mask).sigmoid()
 
 
 class ProposalRanker(nn.Module):
-    """Convolutions over the map of proposals, then a probability for each of being a good one."""
+    """Head that convolves the map of proposals and gives each its probability of being a good one."""
 
     topk_confident = staticmethod(confident_proposals)
     compute_loss = staticmethod(ranking_loss)
@@ -41,7 +41,7 @@ class ProposalRanker(nn.Module):
         self.predictor = nn.Conv2d(dim, 1, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x: (B, N·N, D), mask: (B, N·N) -> (B, N·N) in [0, 1], 0 where the mask is."""
+        """Score proposals: x (B, N·N, D), mask (B, N·N) -> (B, N·N) in [0, 1], 0 where the mask is."""
         size = math.isqrt(mask.shape[1])
         if size * size != mask.shape[1]:
             raise ValueError(f"proposals must fill a square map, got {mask.shape[1]} of them")
@@ -54,6 +54,6 @@ class ProposalRanker(nn.Module):
 
 
 def neighbour_weight(real: Tensor, conv: nn.Conv2d) -> Tensor:
-    """One over the number of valid entries a convolution sees, 0 where it sees none: (B, 1, N, N)."""
+    """Return one over the number of valid entries a convolution sees, 0 where it sees none: (B, 1, N, N)."""
     counts = F.conv2d(real, real.new_ones(1, 1, *conv.kernel_size), padding=conv.padding).round()
     return torch.where(counts > 0, 1.0 / counts.clamp(min=1.0), 0.0)

@@ -1,4 +1,4 @@
-"""The pieces every part of EMB is built from."""
+"""Building blocks of EMB."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hero_plugin.adapters.dropout import Dropout
 
 
 def mask_bias(mask: Tensor) -> Tensor:
-    """What added to logits shuts masked positions out: 0 where `mask` is 1, -1e30 where it is 0.
+    """Return the bias that shuts masked positions out: 0 where ``mask`` is 1, -1e30 where it is 0.
 
     float32 at least, so that half-precision logits are promoted rather than overflown. Finite, so that a
     row with nothing to attend to becomes the plain average, with gradients, as in upstream.
@@ -19,29 +19,29 @@ def mask_bias(mask: Tensor) -> Tensor:
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
-    """`logits` where `mask` is 1, about -1e30 elsewhere. The shapes broadcast."""
+    """Return ``logits`` where ``mask`` is 1, about -1e30 elsewhere. The shapes broadcast."""
     return logits + mask_bias(mask)
 
 
 class Conv1D(nn.Module):
-    """A linear layer over the last axis, with its weight where upstream's convolution of width one has it."""
+    """Linear layer over the last axis, with its weight where upstream's convolution of width one has it."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
         self.conv1d = nn.Conv1d(in_dim, out_dim, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_dim) -> (..., out_dim)."""
+        """Project: (..., in_dim) -> (..., out_dim)."""
         return F.linear(x, self.weight, self.conv1d.bias)
 
     @property
     def weight(self) -> Tensor:
-        """(out_dim, in_dim)."""
+        """The matrix (out_dim, in_dim)."""
         return self.conv1d.weight.squeeze(-1)
 
 
 class VisualProjection(nn.Module):
-    """Video features to the model's width."""
+    """Projection of video features to the model's width."""
 
     def __init__(self, visual_dim: int, dim: int, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -49,5 +49,5 @@ class VisualProjection(nn.Module):
         self.linear = Conv1D(visual_dim, dim)
 
     def forward(self, visual_features: Tensor) -> Tensor:
-        """(B, T, visual_dim) -> (B, T, dim)."""
+        """Project: (B, T, visual_dim) -> (B, T, dim)."""
         return self.linear(self.drop(visual_features))

@@ -12,16 +12,23 @@ from hero_plugin.attention import at_least_float32
 
 
 def elementwise_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy in float32 at least, where autocast would refuse it. Same shapes in and out."""
+    """Compute binary cross-entropy in float32 at least, where autocast would refuse it. Same shapes in and out."""
     with torch.autocast(device_type=probabilities.device.type, enabled=False):
         probabilities = at_least_float32(probabilities)
         return F.binary_cross_entropy(probabilities, targets.to(probabilities.dtype), reduction="none")
 
 
 def highlight_loss(scores: Tensor, labels: Tensor, mask: Tensor, epsilon: float = 1e-12) -> Tensor:
-    """Weighted cross-entropy over real clips; clips inside the moment count twice.
+    """Compute the cross-entropy over real clips, in which clips inside the moment count twice.
 
-    scores: (B, T) in [0, 1], labels: (B, T) of 0 and 1, mask: (B, T) -> scalar.
+    Args:
+        scores: (B, T) in [0, 1].
+        labels: (B, T) of 0 and 1.
+        mask: (B, T).
+        epsilon: keeps a batch without real clips finite.
+
+    Returns:
+        A scalar.
     """
     weights = (1 + labels.long()) * mask
     return (elementwise_cross_entropy(scores, labels) * weights).sum() / (mask.sum() + epsilon)
@@ -30,9 +37,18 @@ def highlight_loss(scores: Tensor, labels: Tensor, mask: Tensor, epsilon: float 
 def ranking_loss(
     moments: Tensor, bounds: Tensor, scores: Tensor, mask: Tensor, min_iou: float = 0.3, max_iou: float = 0.7
 ) -> Tensor:
-    """Cross-entropy of proposal scores against their overlap with the moment, scaled to [0, 1].
+    """Compute the cross-entropy of proposal scores against their overlap with the moment, scaled to [0, 1].
 
-    moments: (B, 2), bounds: (B, P, 2), in the same unit; scores, mask: (B, P) -> scalar.
+    Args:
+        moments: (B, 2), in any unit.
+        bounds: (B, P, 2), in the same unit.
+        scores: (B, P) in [0, 1].
+        mask: (B, P), 1 for proposals that exist.
+        min_iou: overlap up to which the target is 0.
+        max_iou: overlap from which the target is 1.
+
+    Returns:
+        A scalar.
     """
     if scores.shape != mask.shape:
         raise ValueError(f"mask must be (B, P)={tuple(scores.shape)} as scores, got {tuple(mask.shape)}")
@@ -48,15 +64,22 @@ def ranking_loss(
 
 
 def location_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """Negative log-probability of starting and of ending anywhere in the elastic ranges.
+    """Compute the negative log-probability of starting and of ending anywhere in the elastic ranges.
 
-    start_logits, end_logits: (B, T); starts, ends: (B, T) bool, where either may lie -> scalar.
+    Args:
+        start_logits: (B, T).
+        end_logits: (B, T).
+        starts: (B, T) bool, where the start may lie.
+        ends: (B, T) bool, where the end may lie.
+
+    Returns:
+        A scalar.
     """
     return range_loss(start_logits, starts) + range_loss(end_logits, ends)
 
 
 def range_loss(logits: Tensor, allowed: Tensor) -> Tensor:
-    """-log of the softmax mass on allowed positions, in the log domain; mean over the batch."""
+    """Compute -log of the softmax mass on allowed positions, in the log domain; mean over the batch."""
     logits = at_least_float32(logits)
     inside = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
     return (logits.logsumexp(dim=1) - inside.logsumexp(dim=1)).mean()
@@ -65,9 +88,18 @@ def range_loss(logits: Tensor, allowed: Tensor) -> Tensor:
 def elastic_ranges(
     moments: Tensor, proposals: Tensor, pscores: Tensor, pmask: Tensor, threshold: float, clips: int
 ) -> tuple[Tensor, Tensor]:
-    """Where the start and where the end may lie: between the annotation's and the pseudo moment's.
+    """Return where the start and where the end may lie: between the annotation's and the pseudo moment's.
 
-    moments: (B, 2) long; proposals: (B, P, 2) long; pscores, pmask: (B, P) -> two (B, clips) bool.
+    Args:
+        moments: (B, 2) long, first and last clip.
+        proposals: (B, P, 2) long.
+        pscores: (B, P).
+        pmask: (B, P).
+        threshold: the overlap that a proposal needs.
+        clips: T.
+
+    Returns:
+        Two (B, T) bool.
     """
     pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
     return positions_between(moments[:, 0], pseudo[:, 0], clips), positions_between(moments[:, 1], pseudo[:, 1], clips)
@@ -82,10 +114,21 @@ def highlight_labels(
     threshold: float,
     extend: float,
 ) -> Tensor:
-    """Clips of the moment, widened towards the pseudo moment's start and by a share of the length.
+    """Mark the clips of the moment, widened towards the pseudo moment's start and by a share of the length.
 
-    mask: (B, T); moments: (B, 2) long; proposals: (B, P, 2) long; pscores, pmask: (B, P) -> (B, T) bool.
     As upstream, the earlier of the two ends is taken, like the earlier of the two starts.
+
+    Args:
+        mask: (B, T).
+        moments: (B, 2) long, first and last clip.
+        proposals: (B, P, 2) long.
+        pscores: (B, P).
+        pmask: (B, P).
+        threshold: the overlap that a proposal needs.
+        extend: the share of the length, at either end.
+
+    Returns:
+        (B, T) bool.
     """
     pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
     first, last = torch.minimum(moments, pseudo).unbind(dim=1)

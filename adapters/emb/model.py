@@ -24,12 +24,13 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class EMB(nn.Module):
-    """Grounds a sentence in a video: clip scores, boundary logits and ranked proposals.
+    """EMB: grounds a sentence in a video by clip scores, boundary logits and ranked proposals.
 
-    Parameters have the names and shapes of the authors' code, so their checkpoints load with `strict=True`.
+    Parameters have the names and shapes of the authors' code, so their checkpoints load with ``strict=True``.
 
-    configs: an `EMBConfig`, or any object with its fields as attributes.
-    word_vectors: (word_size - 2, word_dim), the words with ids 2 and up; None learns all word vectors.
+    Args:
+        configs: an ``EMBConfig``, or any object with its fields as attributes.
+        word_vectors: (word_size - 2, word_dim), the words with ids 2 and up; None learns all word vectors.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -76,8 +77,13 @@ class EMB(nn.Module):
     ) -> Outputs:
         """Ground each query in its video; P = ceil(T / downscale) squared.
 
-        word_ids: (B, L) long; char_ids: ignored, may be None; video_features: (B, T, video_feature_dim);
-        v_mask: (B, T) and q_mask: (B, L), float or bool, real positions first; moments: ignored.
+        Args:
+            word_ids: (B, L) long.
+            char_ids: ignored, may be None.
+            video_features: (B, T, video_feature_dim).
+            v_mask: (B, T), float or bool, real positions first.
+            q_mask: (B, L), likewise.
+            moments: ignored.
 
         Returns:
             h_score (B, T), in [0, 1]; start_logits (B, T); end_logits (B, T);
@@ -85,7 +91,7 @@ class EMB(nn.Module):
             p_mask (B, P), 1 for proposals that exist.
 
         Raises:
-            ValueError: shapes that do not fit, or more clips or words than `max_pos_len`.
+            ValueError: shapes that do not fit, or more clips or words than ``max_pos_len``.
         """
         self._check(word_ids, video_features, v_mask, q_mask)
         v_mask, q_mask = v_mask.to(video_features.dtype), q_mask.to(video_features.dtype)
@@ -101,9 +107,17 @@ class EMB(nn.Module):
         return h_score, start_logits, end_logits, proposals, p_score, p_mask
 
     def rank(self, features: Tensor, words: Tensor, p_mask: Tensor, q_mask: Tensor, clips: int) -> Tensor:
-        """Scores of the proposals of `clips` clips, (B, P); only entries the map can have are fused.
+        """Score the proposals of ``clips`` clips; only entries the map can have are fused.
 
-        features: (B, P, D), words: (B, L, D), p_mask: (B, P), q_mask: (B, L).
+        Args:
+            features: (B, P, D).
+            words: (B, L, D).
+            p_mask: (B, P).
+            q_mask: (B, L).
+            clips: T.
+
+        Returns:
+            (B, P).
         """
         cells = self.encoder.proposal.cells(clips, features.device)
         fused = self.fuser2(vfeats=features[:, cells], qfeats=words, vmask=p_mask[:, cells], qmask=q_mask)
@@ -120,9 +134,9 @@ class EMB(nn.Module):
         pmask: Tensor,
         threshold: float = 0.5,
     ) -> Tensor:
-        """Location loss: the boundaries may lie anywhere between the annotated and the pseudo moment's.
+        """Compute the location loss: the boundaries may lie between the annotated and the pseudo moment's.
 
-        start_labels, end_labels: (B,) long clip indices, the rest as `forward` returns it -> scalar.
+        start_labels and end_labels are (B,) long clip indices, the rest is as ``forward`` returns it.
         """
         moments = torch.stack([start_labels, end_labels], dim=1)
         starts, ends = elastic_ranges(moments, proposals, pscores, pmask, threshold, start_logits.shape[1])
@@ -140,9 +154,9 @@ class EMB(nn.Module):
         threshold: float = 0.5,
         extend: float = 0.1,
     ) -> Tensor:
-        """Highlight loss. scores, mask: (B, T); moments: (B, 2) long clip indices -> scalar.
+        """Compute the highlight loss: scores and mask (B, T), moments (B, 2) long clip indices.
 
-        `labels` is accepted, as upstream's, and not read: they are made from the moments and proposals.
+        ``labels`` is accepted, as upstream's, and not read: they are made from the moments and proposals.
         """
         inside = highlight_labels(mask, moments, proposals, pscores, pmask, threshold, extend)
         return self.highlight_layer.compute_loss(scores, inside, mask)
@@ -150,15 +164,15 @@ class EMB(nn.Module):
     def compute_ranking_loss(
         self, moments: Tensor, proposals: Tensor, scores: Tensor, mask: Tensor, min_iou: float, max_iou: float
     ) -> Tensor:
-        """Ranking loss. moments: (B, 2), proposals: (B, P, 2), in seconds; scores, mask: (B, P) -> scalar."""
+        """Compute the ranking loss: moments (B, 2) and proposals (B, P, 2) in seconds, scores and mask (B, P)."""
         return self.ranker.compute_loss(moments, proposals, scores, mask, min_iou, max_iou)
 
     def extract_index(
         self, start_logits: Tensor, end_logits: Tensor, proposals: Tensor, pscores: Tensor, pmask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Elastic prediction: between the most probable boundaries and the best proposal's, (B, T) bool each.
+        """Mark the elastic prediction: between the most probable boundaries and the best proposal's, two (B, T) bool.
 
-        For plain first and last clips see `predictor.extract_index`.
+        For plain first and last clips see ``predictor.extract_index``.
         """
         best = pseudo_moment(None, proposals, pscores, pmask, threshold=0.0)
         start, end = self.predictor.extract_index(start_logits, end_logits)
@@ -184,7 +198,7 @@ class EMB(nn.Module):
 
 
 def vocabulary_size(sizes: EMBConfig, word_vectors: Tensor | np.ndarray | None) -> int:
-    """Words that the embedding holds, checked against the vectors."""
+    """Return how many words the embedding holds, checked against the vectors."""
     if word_vectors is None:
         if sizes.word_size is None:
             raise ValueError("word_size must be set where there are no word vectors to count")
@@ -200,7 +214,7 @@ def vocabulary_size(sizes: EMBConfig, word_vectors: Tensor | np.ndarray | None) 
 
 
 def init_weights(module: nn.Module) -> None:
-    """Xavier for linear maps and convolutions, with zero biases; PyTorch's own for LSTMs."""
+    """Initialise by Xavier for linear maps and convolutions, with zero biases; by PyTorch's own for LSTMs."""
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

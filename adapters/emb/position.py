@@ -1,4 +1,4 @@
-"""Where a clip or a word stands in its sequence."""
+"""Sinusoidal positions of clips and words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hero_plugin.hem import sinusoid
 
 
 class CosinePosition(nn.Module):
-    """Adds sines and cosines of the position; the table is the buffer `pe` (max_pos_len, dim)."""
+    """Sinusoidal positions, added; the table is the buffer ``pe`` (max_pos_len, dim)."""
 
     pe: Tensor
 
@@ -18,7 +18,7 @@ class CosinePosition(nn.Module):
         self.register_buffer("pe", sinusoid(max_pos_len, dim, torch.empty(0, dtype=torch.float32)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., L, D) -> (..., L, D).
+        """Add the positions: (..., L, D) -> (..., L, D).
 
         Raises:
             ValueError: L exceeds the table.

@@ -1,4 +1,4 @@
-"""From fused clip features to where the moment starts and ends."""
+"""Predictor of a moment's start and end from fused clip features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hero_plugin.adapters.emb.recurrence import bidirectional_lstm, lengths_of
 
 
 class LSTMBlock(nn.Module):
-    """A two-way LSTM over the real clips, projected back to the model's width."""
+    """Bidirectional LSTM over the real clips, projected back to the model's width."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -20,16 +20,17 @@ class LSTMBlock(nn.Module):
         self.dense_output = Conv1D(2 * dim, dim)
 
     def forward(self, target: Tensor, lengths: Tensor) -> Tensor:
-        """target: (B, T, D), real positions first; lengths: of :func:`lengths_of`, (B,) -> (B, T, D)."""
+        """Encode: target (B, T, D), real positions first, lengths (B,) of ``lengths_of`` -> (B, T, D)."""
         return self.dense_output(bidirectional_lstm(self.rnn, target, lengths))
 
 
 def boundary_block(dim: int) -> nn.Sequential:
+    """Make the layers that score boundaries: (B, T, 2·dim) -> (B, T, 1)."""
     return nn.Sequential(Conv1D(2 * dim, dim), nn.ReLU(), Conv1D(dim, 1))
 
 
 class ConditionedPredictor(nn.Module):
-    """Predicts the start, then the end from the features that found the start."""
+    """Predictor of the start, then of the end from the features that found the start."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class ConditionedPredictor(nn.Module):
         self.end_block = boundary_block(dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x: (B, T, D), mask: (B, T) -> start and end logits, (B, T) each, about -1e30 at padding."""
+        """Predict: x (B, T, D), mask (B, T) -> start and end logits, (B, T) each, about -1e30 at padding."""
         lengths = lengths_of(mask)
         start_features = self.start_encoder(x, lengths)
         end_features = self.end_encoder(start_features, lengths)
@@ -49,7 +50,7 @@ class ConditionedPredictor(nn.Module):
 
     @staticmethod
     def extract_index(start_logits: Tensor, end_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) logits -> first and last clip, (B,) each, of the most probable pair with start <= end.
+        """Find the most probable pair with start <= end: logits (B, T) -> first and last clip, (B,) each.
 
         The best end for a start is the maximum of the end probabilities from there on, so one running
         maximum each way does what a (T, T) table of pairs would.

@@ -1,4 +1,4 @@
-"""The map of candidate moments: every run of cells, with the maximum of its features."""
+"""Map of candidate moments: runs of cells, with the maximum of their features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAIL = -1e-30
 
 
 def cell_max(x: Tensor, scale: int) -> Tensor:
-    """The maximum over each run of `scale` positions: (B, T, D) -> (B, ceil(T / scale), D)."""
+    """Take the maximum over each run of ``scale`` positions: (B, T, D) -> (B, ceil(T / scale), D)."""
     tail = -x.shape[1] % scale
     if tail:
         x = F.pad(x, (0, 0, 0, tail), value=TAIL)
@@ -25,23 +25,25 @@ def cell_max(x: Tensor, scale: int) -> Tensor:
 
 
 class Proposals(NamedTuple):
-    """The map without its empty half, shortest proposals first.
-
-    features: (B, P, D); bounds: (B, P, 2) long, first and last clip, inclusive; mask: (B, P), 1 where a
-    proposal lies in its video; cells: (P,) long, where each belongs in the flattened (N, N) map.
-    """
+    """Map of proposals without its empty half, shortest first."""
 
     features: Tensor
+    """(B, P, D)."""
     bounds: Tensor
+    """(B, P, 2) long, first and last clip, inclusive."""
     mask: Tensor
+    """(B, P), 1 where a proposal lies in its video."""
     cells: Tensor
+    """(P,) long, where each belongs in the flattened (N, N) map."""
 
 
 class ProposalMap(nn.Module):
     """2D temporal map as in 2D-TAN: entry (i, j) is the moment from cell i to cell j.
 
-    downscale: clips in a cell. windows: how many lengths each level holds; a level's start points are
-    twice as far apart as those of the level before.
+    Args:
+        downscale: clips per cell.
+        windows: how many lengths each level holds; a level's start points are twice as far apart as those of the
+            level before.
     """
 
     def __init__(self, downscale: int = 8, windows: Sequence[int] = (16,)) -> None:
@@ -50,11 +52,11 @@ class ProposalMap(nn.Module):
         self.windows = tuple(windows)
 
     def size(self, clips: int) -> int:
-        """Cells that `clips` clips make: the map is this many squared."""
+        """Return how many cells ``clips`` clips make: the map is this many squared."""
         return -(-clips // self.scale)
 
     def cells(self, clips: int, device: torch.device) -> Tensor:
-        """Where the map has entries, as indices into its flattened form, (P,) long, shortest first."""
+        """Return where the map has entries: indices into its flattened form, (P,) long, shortest first."""
         size = self.size(clips)
         starts = [
             torch.arange(0, size - offset, stride, device=device) * (size + 1) + offset
@@ -63,7 +65,7 @@ class ProposalMap(nn.Module):
         return torch.cat(starts)
 
     def compact(self, feats: Tensor, mask: Tensor) -> Proposals:
-        """feats: (B, T, D), mask: (B, T) -> the map's entries only, see `Proposals`."""
+        """Make the map's entries: feats (B, T, D), mask (B, T)."""
         mask = mask.to(feats.dtype)
         clips, size = feats.shape[1], self.size(feats.shape[1])
         cells = self.cells(clips, feats.device)
@@ -77,13 +79,13 @@ class ProposalMap(nn.Module):
         return Proposals(features, bounds, valid, cells)
 
     def forward(self, feats: Tensor, mask: Tensor, moments: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """feats: (B, T, D), mask: (B, T) -> features (B, N·N, D), bounds (B, N·N, 2) long, mask (B, N·N)."""
+        """Make the map: feats (B, T, D), mask (B, T) -> features (B, N·N, D), bounds (B, N·N, 2), mask (B, N·N)."""
         entries = self.compact(feats, mask)
         area = self.size(feats.shape[1]) ** 2
         return tuple(scatter_to_map(part, entries.cells, area) for part in entries[:3])
 
     def _pooled(self, feats: Tensor, mask: Tensor) -> Iterator[Tensor]:
-        """The features of each length of proposals, from those of the length before."""
+        """Yield the features of each length of proposals, from those of the length before."""
         x = cell_max(feats.masked_fill(~mask.bool().unsqueeze(-1), torch.finfo(feats.dtype).min), self.scale)
         for _, _, step in self._levels(x.shape[1]):
             if step == 1:
@@ -93,7 +95,7 @@ class ProposalMap(nn.Module):
             yield x
 
     def _levels(self, size: int) -> Iterator[tuple[int, int, int]]:
-        """(length - 1, distance of the starts, how to get there: 0 as it is, 1 next, 2 coarser)."""
+        """Yield (length - 1, distance of the starts, step from the length before: 0 none, 1 next, 2 coarser)."""
         offset, stride, count = 0, 1, size
         for level, window in enumerate(self.windows):
             for index in range(window):
@@ -107,5 +109,5 @@ class ProposalMap(nn.Module):
 
 
 def scatter_to_map(entries: Tensor, cells: Tensor, area: int) -> Tensor:
-    """Entries to their places in a map of zeros: (B, P, ...) and (P,) -> (B, area, ...)."""
+    """Put entries in their places in a map of zeros: (B, P, ...) and (P,) -> (B, area, ...)."""
     return entries.new_zeros(entries.shape[0], area, *entries.shape[2:]).index_copy(1, cells, entries)

@@ -1,4 +1,4 @@
-"""A two-way LSTM over sequences of different lengths."""
+"""Bidirectional LSTM over sequences of different lengths."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from hero_plugin.attention import at_least_float32
 
 
 def lengths_of(mask: Tensor) -> Tensor:
-    """(B, T) -> (B,) long on the CPU, where packing wants them. On a GPU this waits: ask once for several LSTMs."""
+    """Return the lengths (B,) long on the CPU, where packing wants them, of a mask (B, T).
+
+    On a GPU this waits for the device: ask once for several LSTMs.
+    """
     return count_real(mask).cpu()
 
 
 def count_real(mask: Tensor) -> Tensor:
-    """(..., T) -> (...) long: how many places are real, exactly, also where half precision could not count so far."""
+    """Count the real places: (..., T) -> (...) long, exactly, also where half precision cannot count so far."""
     return at_least_float32(mask).sum(dim=-1).long()
 
 
 @torch.compiler.disable
 def bidirectional_lstm(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
-    """x: (B, T, D), lengths: (B,) long on the CPU -> (B, T, 2·H): forward states beside backward ones.
+    """Run both directions: x (B, T, D), lengths (B,) long on the CPU -> (B, T, 2·H), forward beside backward states.
 
     What comes out past a sequence's length means nothing. A length of zero counts as one.
 
@@ -42,7 +45,7 @@ def bidirectional_lstm(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 def run_direction(rnn: nn.LSTM, x: Tensor, direction: str) -> Tensor:
-    """One direction of a one-layer LSTM, from the first position to the last: (B, T, D) -> (B, T, H)."""
+    """Run one direction of a one-layer LSTM, from the first position to the last: (B, T, D) -> (B, T, H)."""
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     weights = [getattr(rnn, name + direction) for name in names]
     zeros = x.new_zeros(1, x.shape[0], rnn.hidden_size)
@@ -51,5 +54,5 @@ def run_direction(rnn: nn.LSTM, x: Tensor, direction: str) -> Tensor:
 
 
 def reorder(x: Tensor, order: Tensor) -> Tensor:
-    """x: (B, T, D), order: (B, T) long -> x[b, order[b, t]]."""
+    """Take ``x[b, order[b, t]]``: x (B, T, D), order (B, T) long -> (B, T, D)."""
     return x.gather(1, order.unsqueeze(-1).expand_as(x))

@@ -1,4 +1,4 @@
-"""Word ids to query features."""
+"""Word embedding."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WordEmbedding(nn.Module):
         self.dropout = Dropout(drop_rate)
 
     def forward(self, word_ids: Tensor) -> Tensor:
-        """word_ids: (B, L) long, 0 padding, 1 unknown -> (B, L, word_dim)."""
+        """Embed: word_ids (B, L) long, 0 padding, 1 unknown -> (B, L, word_dim)."""
         if not self.is_pretrained:
             return self.dropout(self.word_emb(word_ids))
         # Looked up beside the table, not in one joined with it: joining copies the vocabulary every step.
@@ -44,7 +44,7 @@ class WordEmbedding(nn.Module):
 
 
 class CharacterEmbedding(nn.Module):
-    """The parameters of upstream's character embedding, which its forward computes and never uses.
+    """Parameters of upstream's character embedding, which its forward computes and never uses.
 
     Kept, frozen, so that checkpoints load; nothing here is ever computed.
     """
@@ -60,7 +60,7 @@ class CharacterEmbedding(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Words to the model's width."""
+    """Word embedding, projected to the model's width."""
 
     def __init__(
         self,
@@ -78,5 +78,5 @@ class Embedding(nn.Module):
         self.linear = Conv1D(word_dim, out_dim)
 
     def forward(self, word_ids: Tensor, char_ids: Any = None) -> Tensor:
-        """word_ids: (B, L) long -> (B, L, out_dim). `char_ids` is accepted, as upstream's, and not read."""
+        """Embed: word_ids (B, L) long -> (B, L, out_dim). ``char_ids`` is accepted, as upstream's, and not read."""
         return self.linear(self.word_emb(word_ids))

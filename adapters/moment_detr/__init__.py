@@ -1,4 +1,4 @@
-"""Moment-DETR: a reference implementation that loads upstream checkpoints."""
+"""Moment-DETR: adapter, and reference implementation that loads upstream checkpoints."""
 
 from __future__ import annotations
 

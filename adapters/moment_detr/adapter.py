@@ -1,4 +1,4 @@
-"""Moment-DETR as a grounder."""
+"""Adapter of Moment-DETR."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from hero_plugin.adapters.detr.adapter import DETRAdapter
 
 
 class MomentDETRAdapter(DETRAdapter):
-    """Moment-DETR (NeurIPS 2021), whose saliency scores are read from the encoder: ``relate`` skips the decoder."""
+    """Adapter of Moment-DETR (NeurIPS 2021).
+
+    Its saliency scores are read from the encoder: ``relate`` skips the decoder.
+    """
 
     class_names = ("MomentDETR",)
     marks = ("input_vid_proj.", "query_embed.", "saliency_proj.")

@@ -1,4 +1,4 @@
-"""Moment-DETR with its criterion."""
+"""Construction of Moment-DETR with its criterion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hero_plugin.adapters.moment_detr.model import MomentDETR
 
 
 def build_moment_detr(config: DETRConfig) -> tuple[MomentDETR, SetCriterion]:
-    """Model and criterion as upstream's ``build_model`` makes them, on the CPU.
+    """Build model and criterion as upstream's ``build_model`` does, on the CPU.
 
     >>> model, criterion = build_moment_detr(MomentDETRConfig(text_dim=512, video_dim=2818))
     >>> losses = criterion(model(**model_inputs), targets)

@@ -11,9 +11,9 @@ from hero_plugin.adapters.moment_detr.transformer import Transformer
 
 
 class MomentDETR(DETR):
-    """Retrieves the moments of a video that a query tells of, and scores every clip.
+    """Retrieves the moments of a video that a query describes, and scores every clip.
 
-    Parameters have the names and shapes of the authors' code, so their checkpoints load with `strict=True`.
+    Parameters have the names and shapes of the authors' code, so their checkpoints load with ``strict=True``.
     """
 
     def __init__(self, config: DETRConfig) -> None:
@@ -24,11 +24,14 @@ class MomentDETR(DETR):
     def forward(self, src_txt: Tensor, src_txt_mask: Tensor, src_vid: Tensor, src_vid_mask: Tensor) -> Outputs:
         """Ground each query in its video.
 
-        src_txt: (B, L, text_dim), src_txt_mask: (B, L), src_vid: (B, T, video_dim), src_vid_mask: (B, T), masks 1
-        where real.
+        Args:
+            src_txt: (B, L, text_dim), word features.
+            src_txt_mask: (B, L), 1 where real.
+            src_vid: (B, T, video_dim), clip features.
+            src_vid_mask: (B, T), 1 where real.
 
         Returns:
-            `DETR.predictions`, and saliency_scores (B, T).
+            ``DETR.predictions``, and saliency_scores (B, T).
 
         Raises:
             ValueError: shapes that do not fit.

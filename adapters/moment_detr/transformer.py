@@ -13,7 +13,7 @@ from hero_plugin.adapters.dropout import Dropout
 
 
 class Transformer(nn.Module):
-    """Encoder and decoder, called as upstream's."""
+    """Moment-DETR's transformer: encoder and decoder, called as upstream's."""
 
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
@@ -23,9 +23,16 @@ class Transformer(nn.Module):
         xavier_(self)
 
     def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoder states (layers, B, queries, D) and memory (B, L, D).
+        """Encode and decode.
 
-        src, pos_embed: (B, L, D); mask: (B, L), True where padding; query_embed: (queries, D).
+        Args:
+            src: (B, L, D), the clips, then the words.
+            mask: (B, L), True at padding.
+            query_embed: (queries, D).
+            pos_embed: (B, L, D).
+
+        Returns:
+            Decoder states (layers, B, queries, D) and memory (B, L, D).
         """
         memory = self.encoder(src, attendable(mask)[:, None, None], pos_embed)
         query_embed = query_embed.unsqueeze(1).expand(-1, src.shape[0], -1)
@@ -40,7 +47,7 @@ class Transformer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`dec_layers` layers; called as upstream's, with the sequence before the batch."""
+    """``dec_layers`` layers; called as upstream's, with the sequence before the batch."""
 
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
@@ -50,9 +57,17 @@ class Decoder(nn.Module):
     def forward(
         self, tgt: Tensor, memory: Tensor, *, memory_key_padding_mask: Tensor, pos: Tensor, query_pos: Tensor
     ) -> Tensor:
-        """Normalised states of every layer, (layers, queries, B, D).
+        """Decode.
 
-        tgt, query_pos: (queries, B, D); memory, pos: (L, B, D); memory_key_padding_mask: (B, L), True where padding.
+        Args:
+            tgt: (queries, B, D), initial states.
+            memory: (L, B, D).
+            memory_key_padding_mask: (B, L), True at padding.
+            pos: (L, B, D), positions of the memory.
+            query_pos: (queries, B, D), positions of the queries.
+
+        Returns:
+            Normalised states of every layer, (layers, queries, B, D).
         """
         keep = attendable(memory_key_padding_mask)[:, None, None]
         x, query_pos, memory, pos = (part.transpose(0, 1) for part in (tgt, query_pos, memory, pos))
@@ -65,7 +80,7 @@ class Decoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Queries attend to one another, then to the memory; then a feed-forward part."""
+    """Layer in which queries attend to one another, then to the memory; then a feed-forward part."""
 
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
@@ -80,7 +95,18 @@ class DecoderLayer(nn.Module):
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(config.dropout) for _ in range(3))
 
     def forward(self, x: Tensor, key: Tensor, memory: Tensor, keep: Tensor, query_pos: Tensor) -> Tensor:
-        """x, query_pos: (B, queries, D); key, memory: (B, L, D); keep: (B, 1, 1, L), True where real -> as x."""
+        """Run the layer.
+
+        Args:
+            x: (B, queries, D), the queries' states.
+            key: (B, L, D), the memory with its positions.
+            memory: (B, L, D).
+            keep: (B, 1, 1, L), True where real.
+            query_pos: (B, queries, D).
+
+        Returns:
+            (B, queries, D).
+        """
         if self.pre_norm:
             x = x + self.among_queries(self.norm1(x), query_pos)
             x = x + self.to_memory(self.norm2(x), key, memory, keep, query_pos)
@@ -90,14 +116,14 @@ class DecoderLayer(nn.Module):
         return self.norm3(x + self.feed_forward(x))
 
     def among_queries(self, x: Tensor, query_pos: Tensor) -> Tensor:
-        """As `forward`."""
+        """Let the queries attend to one another; shapes as in ``forward``."""
         placed = x + query_pos
         return self.dropout1(self.self_attn(placed, placed, x))
 
     def to_memory(self, x: Tensor, key: Tensor, memory: Tensor, keep: Tensor, query_pos: Tensor) -> Tensor:
-        """As `forward`."""
+        """Let the queries attend to the memory; shapes as in ``forward``."""
         return self.dropout2(self.multihead_attn(x + query_pos, key, memory, keep))
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """(B, queries, D) -> the same shape."""
+        """Run the feed-forward part: (B, queries, D) -> (B, queries, D)."""
         return self.dropout3(self.linear2(self.dropout(self.linear1(x).relu())))

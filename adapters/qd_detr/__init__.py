@@ -1,4 +1,4 @@
-"""QD-DETR: a reference implementation that loads upstream checkpoints."""
+"""QD-DETR: adapter, and reference implementation that loads upstream checkpoints."""
 
 from __future__ import annotations
 

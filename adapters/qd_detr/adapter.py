@@ -1,4 +1,4 @@
-"""QD-DETR as a grounder."""
+"""Adapter of QD-DETR."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hero_plugin.versions import is_compiling
 
 
 class QDDETRAdapter(DETRAdapter):
-    """QD-DETR (CVPR 2023), which pairs every video with the next sample's words as well.
+    """Adapter of QD-DETR (CVPR 2023), which pairs every video with the next sample's words as well.
 
     With levels folded level-major, that next sample is the same as in the base at every level; only the last sample of
     a level meets the first one's words as the next level has them. ``relate`` encodes the positive pairs alone and
@@ -26,7 +26,7 @@ class QDDETRAdapter(DETRAdapter):
     encoders = ("t2v_encoder", "encoder")
 
     def relate(self, pair: Pair) -> Tensor:
-        """The positive pairs' saliency: relevance logits (B, T)."""
+        """Return the positive pairs' saliency: relevance logits (B, T)."""
         if is_compiling():
             return super().relate(pair)
         return saliency(self.run(self.make_seam(**self.positive_pass_stubs()), pair))

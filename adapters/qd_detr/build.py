@@ -1,4 +1,4 @@
-"""QD-DETR with its criterion."""
+"""Construction of QD-DETR with its criterion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hero_plugin.adapters.qd_detr.model import QDDETR
 
 
 def build_qd_detr(config: DETRConfig, use_matcher: bool = True) -> tuple[QDDETR, SetCriterion]:
-    """Model and criterion as upstream's ``build_model`` makes them, on the CPU.
+    """Build model and criterion as upstream's ``build_model`` does, on the CPU.
 
     Args:
         config: sizes and weights.

@@ -11,14 +11,22 @@ from hero_plugin.adapters.detr.transformer import TextToVideoTransformer
 
 
 class Transformer(TextToVideoTransformer):
-    """Two encoders and a decoder, called as upstream's."""
+    """QD-DETR's transformer: two encoders and a decoder, called as upstream's."""
 
     def forward(
         self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor, video_length: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), and `encode`'s two.
+        """Encode and decode.
 
-        query_embed: (queries, 2), logits of moments; the rest as in `encode`.
+        Args:
+            src: as in ``encode``.
+            mask: as in ``encode``.
+            query_embed: (queries, 2), logits of moments.
+            pos_embed: as in ``encode``.
+            video_length: T.
+
+        Returns:
+            Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), and ``encode``'s two.
         """
         memory, memory_global = self.encode(src, mask, pos_embed, video_length)
         clips = slice(1, video_length + 1)
@@ -26,10 +34,16 @@ class Transformer(TextToVideoTransformer):
         return states, references, memory, memory_global
 
     def encode(self, src: Tensor, mask: Tensor, pos_embed: Tensor, video_length: int) -> tuple[Tensor, Tensor]:
-        """Memory of the clips (B, T, D) and of the global token (B, D).
+        """Encode clips that have read the words.
 
-        src, pos_embed: (B, 1 + T + L, D), the global token, the clips, the words; mask: (B, 1 + T + L), True where
-        padding; video_length: T.
+        Args:
+            src: (B, 1 + T + L, D), the global token, the clips, the words.
+            mask: (B, 1 + T + L), True at padding.
+            pos_embed: (B, 1 + T + L, D).
+            video_length: T.
+
+        Returns:
+            Memory of the clips (B, T, D) and of the global token (B, D).
         """
         video = self.t2v_encoder(src[:, 1:], mask[:, 1:], pos_embed[:, 1:], video_length)
         keep = attendable(mask[:, : video_length + 1])[:, None, None]

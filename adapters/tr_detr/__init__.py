@@ -1,4 +1,4 @@
-"""TR-DETR: a reference implementation that loads upstream checkpoints."""
+"""TR-DETR: adapter, and reference implementation that loads upstream checkpoints."""
 
 from __future__ import annotations
 

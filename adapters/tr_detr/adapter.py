@@ -1,4 +1,4 @@
-"""TR-DETR as a grounder."""
+"""Adapter of TR-DETR."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hero_plugin.adapters.detr.adapter import DETRAdapter
 
 
 class TRDETRAdapter(DETRAdapter):
-    """TR-DETR (AAAI 2024), whose saliency scores read the moments it retrieved: ``relate`` needs all of it.
+    """Adapter of TR-DETR (AAAI 2024), whose saliency scores read the moments it retrieved: ``relate`` needs all of it.
 
     The projected features among its outputs (``src_txt_ed`` and the like), which its contrastive losses compare, are
     those before HERO. Clips that have been filtered by their own query are told from the batch's others by that alone:
@@ -20,7 +20,7 @@ class TRDETRAdapter(DETRAdapter):
     marks = ("input_vid_proj.", "gru_extractor.", "saliency_proj1.")
 
     def complete(self, outputs: Any, pair: Pair) -> Any:
-        """What the contrastive losses compare: clips, words, and their means over all positions, as upstream."""
+        """Put in what the contrastive losses compare: clips, words, and their means over all positions, as upstream."""
         before = {
             "src_vid_ed": pair.video,
             "src_txt_ed": pair.query,

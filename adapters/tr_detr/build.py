@@ -1,4 +1,4 @@
-"""TR-DETR with its criterion."""
+"""Construction of TR-DETR with its criterion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hero_plugin.adapters.tr_detr.model import TRDETR
 
 
 def build_tr_detr(config: DETRConfig, use_matcher: bool = True) -> tuple[TRDETR, SetCriterion]:
-    """Model and criterion as upstream's ``build_model`` makes them, on the CPU; with two losses more.
+    """Build model and criterion as upstream's ``build_model`` does, on the CPU; with two losses more.
 
     Upstream's training loop adds VTC and CTC to the criterion's losses. Here they are the criterion's ``loss_vtc`` and
     ``loss_ctc``, so that the loop is the other models': leave upstream's two lines out. CTC needs the query's mask,

@@ -17,10 +17,10 @@ from hero_plugin.adapters.tr_detr.transformer import Transformer, saliency_score
 
 
 class TRDETR(DETR):
-    """Retrieves the moments of a video that a query tells of, and scores every clip, each task helping the other.
+    """Retrieves the moments of a video that a query describes, and scores every clip, each task helping the other.
 
-    Parameters have the names and shapes of the authors' code, so their checkpoints load with `strict=True`. As there,
-    outputs depend slightly on the other samples of a batch: see `text_to_video_mask`.
+    Parameters have the names and shapes of the authors' code, so their checkpoints load with ``strict=True``. As there,
+    outputs depend slightly on the other samples of a batch: see ``text_to_video_mask``.
     """
 
     def __init__(self, config: DETRConfig) -> None:
@@ -43,13 +43,18 @@ class TRDETR(DETR):
     ) -> Outputs:
         """Ground each query in its video.
 
-        src_txt: (B, L, text_dim), src_txt_mask: (B, L), src_vid: (B, T, Dv), src_vid_mask: (B, T), masks 1 where real;
-        src_aud: (B, T, Da) or None, with Dv + Da = video_dim; src_aud_mask: ignored, as upstream.
+        Args:
+            src_txt: (B, L, text_dim), word features.
+            src_txt_mask: (B, L), 1 where real.
+            src_vid: (B, T, Dv), clip features.
+            src_vid_mask: (B, T), 1 where real.
+            src_aud: (B, T, Da) or None, with Dv + Da = video_dim.
+            src_aud_mask: ignored, as upstream.
 
         Returns:
-            `DETR.predictions`, saliency_scores (B, T), video_mask, which is src_vid_mask, and for the losses that align
-            the two modalities the projected features src_vid_ed (B, T, D) and src_txt_ed (B, L, D) and their means over
-            all positions, src_vid_cls_ed and src_txt_cls_ed (B, D).
+            ``DETR.predictions``, saliency_scores (B, T), video_mask, which is src_vid_mask, and for the losses that
+            align the two modalities the projected features src_vid_ed (B, T, D) and src_txt_ed (B, L, D) and their
+            means over all positions, src_vid_cls_ed and src_txt_cls_ed (B, D).
 
         Raises:
             ValueError: shapes that do not fit.
@@ -79,7 +84,7 @@ class TRDETR(DETR):
         }
 
     def refined_saliency(self, outputs: Outputs, memory: Tensor, video: Tensor) -> Tensor:
-        """Clips score as they are like the best retrieved moment: memory, video (B, T, D) -> (B, T)."""
+        """Score clips by their likeness to the best retrieved moment: memory and video (B, T, D) -> (B, T)."""
         moment = best_moment(outputs["pred_logits"], outputs["pred_spans"], video.shape[1], self.clip_len)
         whole = self.gru_extractor(slice_clips(video, *moment))
         likeness = video @ whole.unsqueeze(-1).to(video.dtype)
@@ -87,14 +92,14 @@ class TRDETR(DETR):
 
 
 class GRUFeatureExtractor(nn.Module):
-    """One vector for a sequence: the last state of a GRU."""
+    """GRU whose last state stands for a sequence."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.gru = nn.GRU(dim, dim, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, D); padding is read like clips."""
+        """Read a sequence: (B, T, D) -> (B, D); padding is read like clips."""
         # On CPU, autocast does not cast a recurrence as a whole: it stays in its weights' precision.
         with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext():
             return self.gru(x.to(self.gru.weight_ih_l0.dtype))[1][-1]

@@ -1,4 +1,4 @@
-"""The clips of the moment a model thinks likeliest."""
+"""Clips of the moment that a model finds likeliest."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from hero_plugin.adapters.detr.spans import span_cxw_to_xx
 
 
 def best_moment(pred_logits: Tensor, pred_spans: Tensor, clips: int, clip_length: float) -> tuple[Tensor, Tensor]:
-    """First and last clip, (B,) long each, of the query likeliest to be a moment; they may lie outside the video.
+    """Find first and last clip of the object query likeliest to be a moment; they may lie outside the video.
 
-    pred_logits: (B, queries, 2), foreground first; pred_spans: (B, queries, 2) of (center, width), in [0, 1].
+    Args:
+        pred_logits: (B, queries, 2), foreground first.
+        pred_spans: (B, queries, 2) of (center, width) in [0, 1].
+        clips: T.
+        clip_length: seconds per clip.
+
+    Returns:
+        Two (B,) long.
     """
     best = pred_logits.softmax(-1)[..., 0].argmax(-1)
     spans = span_cxw_to_xx(pred_spans[torch.arange(len(best), device=best.device), best])
@@ -21,11 +28,18 @@ def best_moment(pred_logits: Tensor, pred_spans: Tensor, clips: int, clip_length
 
 
 def slice_clips(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """`features[b, first[b] : last[b] + 1]` for each sample b, moved to the front and padded with zeros.
+    """Take ``features[b, first[b] : last[b] + 1]`` of each sample b, moved to the front and padded with zeros.
 
     As in Python, a bound below zero counts from the end, so that a moment said to start before its video starts with
     the video's last clips (or holds none).
-    features: (B, T, D); first, last: (B,) long -> (B, T, D).
+
+    Args:
+        features: (B, T, D).
+        first: (B,) long, the first clip.
+        last: (B,) long, the last clip.
+
+    Returns:
+        (B, T, D).
     """
     length = features.shape[1]
     start, stop = (torch.where(at < 0, at + length, at).clamp(0, length) for at in (first, last + 1))

@@ -13,7 +13,7 @@ from hero_plugin.adapters.detr.transformer import TextToVideoTransformer
 
 
 class Transformer(TextToVideoTransformer):
-    """Two encoders and a decoder, called as upstream's."""
+    """TR-DETR's transformer: two encoders and a decoder, called as upstream's."""
 
     def forward(
         self,
@@ -24,11 +24,19 @@ class Transformer(TextToVideoTransformer):
         saliency_proj1: nn.Linear,
         video_length: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), the memory of the clips
-        (B, T, D), and their saliency before it was used (B, T).
+        """Encode twice and decode.
 
-        src, pos_embed: (B, T + L, D), the clips, then the words; mask: (B, T + L), True where padding;
-        query_embed: (queries, 2), logits of moments; saliency_proj1: the model's; video_length: T.
+        Args:
+            src: (B, T + L, D), the clips, then the words.
+            mask: (B, T + L), True at padding.
+            query_embed: (queries, 2), logits of moments.
+            pos_embed: (B, T + L, D).
+            saliency_proj1: the model's.
+            video_length: T.
+
+        Returns:
+            Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), the memory of the clips
+            (B, T, D), and their saliency before it was used (B, T).
         """
         video = self.t2v_encoder(src, mask, pos_embed, video_length)
         mask, pos_embed = mask[:, :video_length], pos_embed[:, :video_length]
@@ -43,5 +51,5 @@ class Transformer(TextToVideoTransformer):
 
 
 def saliency_scores(projection: nn.Linear, memory: Tensor) -> Tensor:
-    """(B, T, D) -> (B, T): the projection's outputs, summed and scaled."""
+    """Score clips by the sum of the projection's outputs, scaled: (B, T, D) -> (B, T)."""
     return summed_projection(projection, memory) / math.sqrt(memory.shape[-1])
