@@ -1,4 +1,4 @@
-"""Confidence intervals of means over queries, by drawing whole videos and whole trainings anew.
+"""Confidence intervals of means over queries, by resampling whole videos and whole trainings.
 
 Queries of one video share its clips, its length and its moments, and a model that misreads a video misreads several of
 them: they are not independent, and drawing single queries would make intervals too narrow. So videos are drawn, with
@@ -32,11 +32,11 @@ class Estimate:
     """(draws, ...); nan in draws that had none of its queries."""
 
     def __sub__(self, other: Estimate) -> Estimate:
-        """The paired difference: both are to come from one `Bootstrap`."""
+        """Return the paired difference; both must come from one ``Bootstrap``."""
         return Estimate(self.value - other.value, self.draws - other.draws)
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """The bounds that a share `level` of the draws lies within, as much left out on either side. -> (...), (...)
+        """Return the bounds (...), (...) of the middle share ``level`` of the draws.
 
         nan where there are no draws.
         """
@@ -54,9 +54,11 @@ class Bootstrap:
     unbiased. Two or three trainings are too few to draw from; instead, each draw weighs them so that their mean spreads
     as Student's t says of a mean of so many: for one query the interval is that of the t-test.
 
-    videos: (Q,) the video of each query, by any name.
-    number: draws; seed: the same seed, the same draws.
-    trainings: spread over trainings as well; else all count alike in every draw, and intervals are about these.
+    Args:
+        videos: (Q,), the video of each query, by any name.
+        number: Number of draws.
+        seed: The same seed gives the same draws.
+        trainings: Spread over trainings as well; else all count alike in every draw, and intervals are about these.
 
     >>> bootstrap = Bootstrap(["a", "a", "b", "c", "d", "e"], number=100)
     >>> bootstrap.mean(np.ones((1, 6))).value
@@ -82,22 +84,25 @@ class Bootstrap:
         self._starts = np.searchsorted(self.rows[self._order], np.arange(count))
 
     def videos(self, where: np.ndarray | None = None) -> int:
-        """How many videos the queries are of; those of the mask `where` (Q,) where one is given."""
+        """Return the number of videos of the queries, or of those that the mask ``where`` (Q,) selects."""
         return len(np.unique(self.rows if where is None else self.rows[where]))
 
     def mean(
         self, values: np.ndarray, weights: np.ndarray | None = None, *, seeds: Sequence[int] | None = None
     ) -> Estimate:
-        """The weighted mean over queries, then the mean over trainings.
+        """Estimate the weighted mean over queries, then the mean over trainings.
 
-        values:  (S, Q) or (S, Q, K), K figures of each query by each of S trainings.
-        weights: (Q,), (S, Q) or (S, Q, K), non-negative: a mask takes the mean over a group. None counts every query
-                 once.
-        seeds:   (S,) names of the trainings, whole numbers. Models with the same names have the same draws of them.
+        Args:
+            values: (S, Q) or (S, Q, K), K figures of each query by each of S trainings.
+            weights: (Q,), (S, Q) or (S, Q, K), non-negative: a mask takes the mean over a group. None counts every
+                query once.
+            seeds: (S,) names of the trainings, whole numbers. Models with the same names share their draws.
 
-        -> value () or (K,); nan without any weight in one of the trainings.
+        Returns:
+            An estimate of value () or (K,); NaN where one of the trainings has no weight.
 
-        Raises ValueError for shapes that do not fit.
+        Raises:
+            ValueError: Shapes do not fit.
         """
         values = np.asarray(values, dtype=np.float64)
         if values.ndim not in (2, 3) or values.shape[1] != len(self.rows) or not len(values):

@@ -1,4 +1,4 @@
-"""Whether a model's answer stays where it is when a query is said in other words.
+"""Consistency of a model's answers when a query is said in other words.
 
 An answer that stays where it is need not be right, and one that moves may become so: figures of the first kind are
 read beside the scores of both wordings.
@@ -23,12 +23,16 @@ of the originals' right answers whose rewording's answer is right; the share of 
 def consistency(
     original: np.ndarray, reworded: np.ndarray, original_iou: np.ndarray, reworded_iou: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What each pair adds to each figure of `CONSISTENCY`, and whether it counts for it.
+    """Return each pair's part of each figure of ``CONSISTENCY``, and whether it counts for it.
 
-    original, reworded: (..., 2) the moments answered to the two wordings, in one unit.
-    original_iou, reworded_iou: (...) their overlaps with the annotation.
+    Args:
+        original: (..., 2), the moments answered to the original wording.
+        reworded: (..., 2), those answered to the other wording, in the same unit.
+        original_iou: (...), IoU of ``original`` with the annotation.
+        reworded_iou: (...), IoU of ``reworded`` with it.
 
-    -> values (..., 5) in percent, weights (..., 5) of 0 and 1: a figure is the weighted mean over pairs.
+    Returns:
+        Values (..., 5) in percent, and weights (..., 5) of 0 and 1: a figure is the weighted mean over pairs.
 
     >>> values, weights = consistency(np.array([[0.0, 4]]), np.array([[0.0, 8]]), np.array([0.9]), np.array([0.4]))
     >>> values.tolist(), weights.tolist()

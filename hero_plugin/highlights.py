@@ -17,12 +17,15 @@ CLIP_LENGTH = 2.0
 
 
 def clip_scores(clips: Sequence[int], scores: ArrayLike, duration: float) -> np.ndarray:
-    """Annotators' scores of every clip of a video (T, 3), 0 for a clip that has none.
+    """Return the annotators' scores of every clip of a video (T, 3), 0 for a clip without scores.
 
-    clips: (C,) clips with scores; scores: (C, 3); duration: seconds; a last piece of less than 2 s is no clip.
+    Args:
+        clips: (C,) clips with scores.
+        scores: (C, 3).
+        duration: Seconds; a last piece of less than 2 s is no clip.
 
     Raises:
-        ValueError: other than three scores a clip, or a clip that the video does not have.
+        ValueError: A clip has other than three scores, or is not in the video.
     """
     table = np.zeros((int(duration / CLIP_LENGTH), ANNOTATORS))
     values = np.asarray(scores, dtype=np.float64)
@@ -39,7 +42,7 @@ def clip_scores(clips: Sequence[int], scores: ArrayLike, duration: float) -> np.
 def highlight_scores(
     saliency: Sequence[Sequence[float]], annotated: Sequence[np.ndarray]
 ) -> dict[str, dict[str, float]]:
-    """mAP and hit rate at each level, in percent with two decimals.
+    """Compute mAP and hit rate at each level, in percent with two decimals.
 
     The figures are those of QVHighlights' official script, to the last digit, and so are its peculiarities:
 
@@ -49,13 +52,15 @@ def highlight_scores(
     * Scores beyond the video's clips are cut off, missing ones are 0. The hit rate looks at all scores, and
       finds no highlight beyond the last clip; of equal ones it takes the first.
 
-    saliency: of Q queries, each one or more scores, one a clip; annotated: of the same, each (T, 3), see
-    `clip_scores`.
+    Args:
+        saliency: For each of Q queries, one score per clip, at least one.
+        annotated: For each of the same queries, (T, 3); see ``clip_scores``.
 
-    Returns ``{"HL-min-Fair": {"HL-mAP": ..., "HL-Hit1": ...}, "HL-min-Good": ..., "HL-min-VeryGood": ...}``.
+    Returns:
+        ``{"HL-min-Fair": {"HL-mAP": ..., "HL-Hit1": ...}, "HL-min-Good": ..., "HL-min-VeryGood": ...}``.
 
     Raises:
-        ValueError: queries without scores or clips, or as many predictions as queries are not there.
+        ValueError: A query has no scores or clips, or the numbers of queries differ.
     """
     if len(saliency) != len(annotated):
         raise ValueError(f"saliency and annotated must be of the same queries, got {len(saliency)}, {len(annotated)}")

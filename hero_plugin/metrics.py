@@ -1,4 +1,4 @@
-"""How temporal grounding is scored: overlap in time, recall at an overlap, and their table."""
+"""Scores of temporal grounding: temporal IoU, R1@0.3/0.5/0.7 and mIoU."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def temporal_iou(pred: Array, truth: Array) -> Array:
-    """Overlap in time of moments, each ``(start, end)``: intersection over the hull of the two.
+    """Return the temporal IoU of moments, each ``(start, end)``: intersection over the hull of the two.
 
     For moments that overlap, the hull is their union; for the others the overlap is 0 either way. This is
     the reading of EMB, VSLNet and their relatives. A moment that ends before it starts overlaps nothing.
 
-    pred, truth: (..., 2) in any one unit, broadcast against each other -> (...). Tensors give a tensor,
-    arrays (or anything that numpy reads) an array.
+    Args:
+        pred: (..., 2) in any unit, broadcast against ``truth``.
+        truth: (..., 2) in the same unit.
+
+    Returns:
+        (...): a tensor for tensors, an array for arrays (or anything that numpy reads).
 
     >>> temporal_iou(np.array([[0.0, 10.0], [4.0, 6.0]]), np.array([5.0, 10.0]))
     array([0.5       , 0.16666667])
@@ -45,7 +49,7 @@ def temporal_iou(pred: Array, truth: Array) -> Array:
 
 
 def nearest_iou(moments: np.ndarray, truths: Sequence[Sequence[tuple[float, float]]]) -> np.ndarray:
-    """Overlap of each moment with the annotated one nearest to it. moments: (Q, 2); truths: Q of one or more -> (Q,).
+    """Return the IoU (Q,) of each moment (Q, 2) with the nearest annotated one; ``truths`` has one or more per query.
 
     >>> nearest_iou(np.array([[0.0, 10.0]]), [[(20.0, 30.0), (5.0, 10.0)]])
     array([0.5])
@@ -55,38 +59,42 @@ def nearest_iou(moments: np.ndarray, truths: Sequence[Sequence[tuple[float, floa
 
 
 def recall_at(ious: Array, threshold: float) -> float:
-    """Percentage of queries whose overlap is at least `threshold`. ious: (Q,); nan without queries."""
+    """Return the percentage of queries whose IoU (Q,) is at least ``threshold``; NaN without queries."""
     values = _float64(ious)
     return float((values >= threshold).mean() * 100.0) if values.size else float("nan")
 
 
 def mean_iou(ious: Array) -> float:
-    """Mean overlap in percent. ious: (Q,); nan without queries."""
+    """Return the mean of IoUs (Q,) in percent; NaN without queries."""
     values = _float64(ious)
     return float(values.mean() * 100.0) if values.size else float("nan")
 
 
 def scores_of(ious: Array) -> dict[str, float]:
-    """The field's table row, in percent, from overlaps (Q,): R1@0.3, R1@0.5, R1@0.7 and mIoU."""
+    """Return R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, from IoUs (Q,)."""
     scores = {f"R1@{threshold}": recall_at(ious, threshold) for threshold in THRESHOLDS}
     return {**scores, "mIoU": mean_iou(ious)}
 
 
 SCORES = (*(f"R1@{threshold}" for threshold in THRESHOLDS), "mIoU")
-"""Names of the figures of `scores_of` and `query_scores`, in their order."""
+"""Names of the scores of ``scores_of`` and ``query_scores``, in their order."""
 
 
 def query_scores(ious: np.ndarray) -> np.ndarray:
-    """What each query adds to the figures of `SCORES`, whose means over queries are those of `scores_of`.
+    """Return each query's part of the scores ``SCORES``; their means over queries are those of ``scores_of``.
 
-    ious: (...) -> (..., 4) in percent.
+    Args:
+        ious: (...).
+
+    Returns:
+        (..., 4) in percent.
     """
     values = _float64(ious)
     return np.stack([*(values >= threshold for threshold in THRESHOLDS), values], axis=-1) * 100.0
 
 
 def grounding_scores(pred: Array, truth: Array) -> dict[str, float]:
-    """Score one predicted moment a query against its annotated one.
+    """Score one predicted moment per query against its annotated one.
 
     pred, truth: (Q, 2) in seconds -> ``{"R1@0.3", "R1@0.5", "R1@0.7", "mIoU"}`` in percent, computed in
     float64: the numbers of EMB's ``calculate_iou`` and ``calculate_iou_accuracy``.

@@ -1,4 +1,4 @@
-"""How far test queries drift from the words of the training queries.
+"""The distance of test queries from the words of the training queries.
 
 A query's category set is the set of its words, C(q) = {w : w a word of q}. A query is open-vocabulary when at least
 one of them is not in the training vocabulary, the union of the training queries' category sets.
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def category_set(words: Iterable[str]) -> frozenset[str]:
-    """C(q) of a query given as its words.
+    """Return C(q) of a query given as its words.
 
     >>> sorted(category_set(["the", "person", "opens", "the", "door"]))
     ['door', 'opens', 'person', 'the']
@@ -31,14 +31,16 @@ def category_set(words: Iterable[str]) -> frozenset[str]:
 
 
 def training_vocabulary(queries: Iterable[Iterable[str]]) -> frozenset[str]:
-    """The union of the category sets of training queries, each given as its words."""
+    """Return the union of the category sets of training queries, each given as its words."""
     return frozenset(word for query in queries for word in query)
 
 
 def unseen_words(words: Iterable[str], vocabulary: Collection[str]) -> tuple[str, ...]:
-    """The words of a query that are not in ``vocabulary``, each once, in the query's order.
+    """Return the words of a query that are not in ``vocabulary``, each once, in the query's order.
 
-    vocabulary: a set, or anything else whose ``in`` is fast.
+    Args:
+        words: The query.
+        vocabulary: A set, or anything else whose ``in`` is fast.
 
     >>> unseen_words(["human", "opens", "crate"], {"person", "opens", "box"})
     ('human', 'crate')
@@ -47,7 +49,7 @@ def unseen_words(words: Iterable[str], vocabulary: Collection[str]) -> tuple[str
 
 
 def is_open_vocabulary(words: Iterable[str], vocabulary: Collection[str]) -> bool:
-    """Whether at least one word of the query was in no training query.
+    """Return whether at least one word of the query was in no training query.
 
     >>> is_open_vocabulary(["person", "opens", "crate"], {"person", "opens", "box"})
     True
@@ -84,21 +86,21 @@ class Drift:
 
     @property
     def seen_only(self) -> int:
-        """How many queries are made of seen words alone."""
+        """Return the number of queries of seen words alone."""
         return sum(not words for words in self.unseen)
 
     @property
     def seen_share(self) -> float:
-        """The share of queries made of seen words alone, in percent."""
+        """Return the share of queries of seen words alone, in percent."""
         return 100 * self.seen_only / self.queries
 
     @property
     def unseen_tokens(self) -> int:
-        """How often unseen words are said."""
+        """Return how often unseen words occur."""
         return sum(word.count for word in self.ranking)
 
     def by_number(self) -> dict[int, int]:
-        """{number of unseen words: queries that have so many}, ascending."""
+        """Return {number of unseen words: queries with that many}, ascending."""
         counts = Counter(len(words) for words in self.unseen)
         return {number: counts[number] for number in sorted(counts)}
 
@@ -106,9 +108,13 @@ class Drift:
 def measure_drift(queries: Iterable[Sequence[str]], vocabulary: Collection[str], examples: int = 3) -> Drift:
     """Compare test queries, each given as its words, with a training vocabulary.
 
-    examples: how many queries to remember for each unseen word.
+    Args:
+        queries: Test queries.
+        vocabulary: Words of the training queries.
+        examples: Number of queries to keep per unseen word.
 
-    Raises ValueError where there are no queries.
+    Raises:
+        ValueError: There are no queries.
     """
     said: Counter[str] = Counter()
     places: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Queries in groups, each query in exactly one: by how many words training never had, or by a label."""
+"""Groups of queries, each query in exactly one: by the number of unseen words, or by a label."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNSEEN = ("0", "1", "2+")
 
 
 def by_unseen_words(numbers: Sequence[int]) -> dict[str, np.ndarray]:
-    """Masks (Q,) of the queries with no unseen word, with one, with two or more.
+    """Return masks (Q,) of the queries with no unseen word, with one, with two or more.
 
     >>> {group: mask.tolist() for group, mask in by_unseen_words([0, 3]).items()}
     {'0': [True, False], '1': [False, False], '2+': [False, True]}
@@ -23,7 +23,7 @@ def by_unseen_words(numbers: Sequence[int]) -> dict[str, np.ndarray]:
 
 
 def by_label(labels: Sequence[str]) -> dict[str, np.ndarray]:
-    """A mask (Q,) for each label, the label of the most queries first.
+    """Return a mask (Q,) for each label, the label of the most queries first.
 
     >>> {group: mask.tolist() for group, mask in by_label(["synonym", "spelling", "synonym"]).items()}
     {'synonym': [True, False, True], 'spelling': [False, True, False]}

@@ -1,4 +1,4 @@
-"""QVHighlights' official figures of a submission, from the objects that the files hold."""
+"""The official QVHighlights evaluation of a submission."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from hero_plugin.retrieval import retrieval_scores
 def qvhighlights_scores(
     submission: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """What the official evaluation says of a submission: same keys, same order, same two decimals.
+    """Score a submission as the official evaluation does: same keys, same order, same two decimals.
 
-    submission: a query each, with ``qid`` and ``pred_relevant_windows`` ([start, end, score] in seconds),
-        ``pred_saliency_scores`` (one a clip of 2 s) or both; as in the official script, the first decides.
-    annotations: of the same queries, ``qid`` and ``relevant_windows`` for windows, ``duration``,
-        ``relevant_clip_ids`` and ``saliency_scores`` for saliency.
+    Args:
+        submission: One mapping per query, with ``qid`` and ``pred_relevant_windows`` ([start, end, score] in seconds),
+            ``pred_saliency_scores`` (one per clip of 2 s) or both; as in the official script, the first decides.
+        annotations: Of the same queries, ``qid`` and ``relevant_windows`` for windows, ``duration``,
+            ``relevant_clip_ids`` and ``saliency_scores`` for saliency.
 
-    Returns ``{"brief": {"MR-full-R1@0.5": ..., "HL-min-Fair-mAP": ...}, "HL-min-Fair": ..., "full": ...}``; see
-    `retrieval_scores` and `highlight_scores` for the parts.
+    Returns:
+        ``{"brief": {"MR-full-R1@0.5": ..., "HL-min-Fair-mAP": ...}, "HL-min-Fair": ..., "full": ...}``; see
+        ``retrieval_scores`` and ``highlight_scores`` for the parts.
 
     >>> line = {"qid": 1, "pred_relevant_windows": [[0, 9, 0.8], [4, 10, 0.7]]}
     >>> scores = qvhighlights_scores([line], [{"qid": 1, "relevant_windows": [[4, 10]]}])
@@ -28,7 +30,7 @@ def qvhighlights_scores(
     (55.0, 100.0)
 
     Raises:
-        ValueError: no queries, other queries than annotated, or a query twice; and what the parts raise.
+        ValueError: No queries, other queries than annotated, or a query twice; and what the parts raise.
     """
     truth = {row["qid"]: row for row in annotations}
     asked = {line["qid"] for line in submission}

@@ -1,4 +1,4 @@
-"""Rows of different lengths as one array, and sums over them that round as numpy's sum of each row does."""
+"""Padding of rows of different lengths, and sums over them that round as numpy's sum of each row does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import numpy as np
 def padded(
     rows: Sequence[Sequence[Any]] | Sequence[np.ndarray], fill: float, width: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows, filled up to the longest: (R, longest, *width) float64, and their lengths (R,).
+    """Pad rows to the longest; return (R, longest, *width) float64, and their lengths (R,).
 
-    rows: R sequences of numbers, or of sequences of `width` numbers.
+    Args:
+        rows: R sequences of numbers, or of sequences of ``width`` numbers.
+        fill: The padding.
+        width: Shape of an item.
     """
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     values = np.full((len(rows), int(lengths.max(initial=0)), *width), fill)
@@ -24,12 +27,17 @@ def padded(
 
 
 def sum_kept(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Sum of each row's kept values, bit for bit what ``np.sum(row[keep])`` gives.
+    """Return the sum of each row's kept values, bit for bit what ``np.sum(row[keep])`` gives.
 
     Zeros in place of the others would not do: numpy adds eight partial sums side by side, so that zeros in
     between change which values meet first, and so the last bit. Rows with equally many are summed together.
 
-    values, keep: (R, C) -> (R,).
+    Args:
+        values: (R, C).
+        keep: (R, C) bool.
+
+    Returns:
+        (R,).
     """
     counts = keep.sum(axis=1)
     flat, starts = values[keep], np.cumsum(counts) - counts
@@ -41,5 +49,5 @@ def sum_kept(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 
 def percent(fraction: float | np.floating[Any]) -> float:
-    """A percentage with two decimals, rounded as it would be printed."""
+    """Return a percentage with two decimals, rounded as printing rounds it."""
     return float(f"{100 * fraction:.2f}")

@@ -18,26 +18,28 @@ Windows = Sequence[Sequence[float]]
 
 
 def retrieval_scores(predicted: Sequence[Windows], truth: Sequence[Windows]) -> dict[str, dict[str, dict[str, float]]]:
-    """mAP and R1 at each overlap, in percent with two decimals, for short, middle, long and all windows.
+    """Compute mAP and R1 at each overlap, in percent with two decimals, for short, middle, long and all windows.
 
     The figures are those of QVHighlights' official script, to the last digit, and so are its peculiarities:
 
     * Only the first ten windows count. They are ranked by score, equals staying in the order submitted, while
       R1 looks at the first window submitted.
     * A window takes the free annotated window that it overlaps most. Which of several equal overlaps it takes
-      is numpy's affair (``argsort``, backwards), there as here.
+      depends on numpy (``argsort``, backwards), there as here.
     * A length range keeps the queries with an annotated window in it, and only these windows of theirs.
     * Overlap is divided by the true union for mAP, by the hull for R1. A union of nothing (0 / 0, two windows
       without length, or one that ends as much before its start as the other after) counts as full overlap.
 
-    predicted: of Q queries, each one or more ``(start, end, score)``; truth: of the same, each one or more
-    ``(start, end)``; in seconds.
+    Args:
+        predicted: For each of Q queries, one or more ``(start, end, score)`` in seconds.
+        truth: For each of the same queries, one or more ``(start, end)`` in seconds.
 
-    Returns ``{"short": {"MR-mAP": {"0.5": ..., "average": ...}, "MR-R1": {"0.5": ...}}, "middle": ...}``; nan
-    for a range that no query is in.
+    Returns:
+        ``{"short": {"MR-mAP": {"0.5": ..., "average": ...}, "MR-R1": {"0.5": ...}}, "middle": ...}``; NaN for a range
+        without queries.
 
     Raises:
-        ValueError: queries without windows, or as many predictions as queries are not there.
+        ValueError: A query has no window, or the numbers of queries differ.
     """
     if len(predicted) != len(truth):
         raise ValueError(f"predicted and truth must be of the same queries, got {len(predicted)} and {len(truth)}")
@@ -51,7 +53,7 @@ def retrieval_scores(predicted: Sequence[Windows], truth: Sequence[Windows]) -> 
 
 
 def queries_by_length(truth: Sequence[Windows]) -> dict[str, int]:
-    """How many queries each length range has."""
+    """Return the number of queries in each length range."""
     return {name: int(kept.any(axis=1).sum()) for name, kept in _in_range(padded(truth, np.nan, (2,))[0]).items()}
 
 

@@ -1,4 +1,4 @@
-"""The one record type that every annotation format becomes: a sentence, its video, its moments."""
+"""The record type that every annotation format is read into: a sentence, its video, its moments."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any
 __all__ = ["REWORDED", "Record", "clean_sentence"]
 
 REWORDED = "reworded"
-"""Key of `Record.extra` under which a reworded query keeps its link to the original: every format carries it along."""
+"""Key of ``Record.extra`` under which a reworded query links to the original: every format carries it along."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """One query of a temporal sentence grounding data set.
 
-    query_id: unique within a file. Formats without ids get `VIDEO_k`, k counting the video's sentences from 0.
-    video_id: name of the video, as in the file, and as feature stores know it.
-    sentence: the query, white space tidied (one blank between words, none around).
-    moments:  (start, end) in seconds, start < end; one for most data sets, several for QVHighlights,
-              () for a query without labels.
-    duration: length of the video in seconds.
-    split:    free: "train", "test-ood", ...
-    saliency: (clip index, annotators' scores), for QVHighlights and what is converted to it.
-    extra:    what the file carried and no field above holds, so that writing it back loses nothing.
-              `extra["video"]` holds what belongs to the video rather than to the sentence.
+    Attributes:
+        query_id: Unique within a file. Formats without ids get ``VIDEO_k``, k counting the video's sentences from 0.
+        video_id: Name of the video, as in the file and in feature stores.
+        sentence: The query, white space tidied (one blank between words, none around).
+        moments: (start, end) in seconds, start < end; one for most data sets, several for QVHighlights, () for a
+            query without labels.
+        duration: Length of the video in seconds.
+        split: Any name: "train", "test-ood", ...
+        saliency: (clip index, annotators' scores), for QVHighlights and what is converted to it.
+        extra: What the file carried and no field above holds, so that writing it back loses nothing.
+            ``extra["video"]`` holds what belongs to the video rather than to the sentence.
     """
 
     query_id: str
@@ -38,7 +39,7 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def replace(self, **changes: Any) -> Record:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
 

@@ -1,4 +1,4 @@
-"""Reading a submission, and everything that is wrong with it said at once, before anything is scored."""
+"""Reading and checking of a submission: every problem is reported at once, before anything is scored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hero_plugin.retrieval import RANKED
 __all__ = ["CLIPS_OFF", "Submission", "read_submission"]
 
 CLIPS_OFF = 2
-"""Saliency scores that may lack or be too many: feature extractors round a video's end differently."""
+"""Number of saliency scores that may be missing or extra: feature extractors round a video's end differently."""
 _NAMED = 10  # ids that one message names
 
 Line = dict[str, Any]
@@ -31,11 +31,11 @@ Numbered = tuple[int, Line]
 
 @dataclass(frozen=True)
 class Submission:
-    """What can be scored: lines and annotations of the same queries, and what the reader should know of them."""
+    """The part of a submission that can be scored: lines and annotations of the same queries, with notes on them."""
 
     lines: list[Line]
     annotations: list[dict[str, Any]]
-    """In the form that `hero_plugin.qvhighlights.qvhighlights_scores` takes, in the order of the lines."""
+    """In the form that ``qvhighlights_scores`` takes, in the order of the lines."""
     notes: tuple[str, ...]
 
 
@@ -49,13 +49,16 @@ def read_submission(
 ) -> Submission:
     """Read a submission and match it with annotations.
 
-    records: the annotated queries; partial: score the queries that both have instead of asking for all of
-    them; truth: name of the annotations in messages; left_out: qids of annotations that do not count, and whose lines
-    do not either.
+    Args:
+        path: The submission.
+        records: The annotated queries.
+        partial: Score the queries that both have, instead of requiring all of them.
+        truth: Name of the annotations in messages.
+        left_out: qids of annotations that do not count; their lines do not either.
 
     Raises:
-        DataError: with everything that is wrong, first what concerns the queries, then line by line.
-        FileNotFoundError: there is no such file.
+        DataError: Everything that is wrong, first with the queries, then line by line.
+        FileNotFoundError: The file is missing.
     """
     path, truth = Path(path), truth or "the annotations"
     if not path.is_file():
@@ -92,7 +95,7 @@ def _parsed(path: Path, problems: Problems) -> list[Numbered]:
             problems.add(where, not_utf8(error), "save it as UTF-8")
             continue
         except json.JSONDecodeError as error:
-            problems.add(where, f"not JSON ({error.msg} at column {error.colno})", "write one JSON object a line")
+            problems.add(where, f"not JSON ({error.msg} at column {error.colno})", "write one JSON object per line")
             continue
         if not isinstance(row, dict) or not _is_id(row.get("qid")):
             got = repr(row.get("qid")) if isinstance(row, dict) else f"a {type(row).__name__}"
@@ -117,7 +120,7 @@ def _matched(
     repeated = {each: numbers for each, numbers in lines_of.items() if len(numbers) > 1}
     if repeated:
         named = [f"{each!r} (lines {', '.join(map(str, numbers))})" for each, numbers in repeated.items()]
-        problems.add(where, f"{_qids(len(repeated))} more than once: {_list(named)}", "keep one line a query")
+        problems.add(where, f"{_qids(len(repeated))} more than once: {_list(named)}", "keep one line per query")
     unknown = [each for each in lines_of if each not in known]
     mistyped = {each: _other_type(each) for each in unknown if _other_type(each) in known}
     if mistyped:

@@ -1,7 +1,7 @@
-"""Submissions in QVHighlights' form: what a model says of each query, one JSON object a line.
+"""Submissions in QVHighlights' form: the predictions for each query, one JSON object per line.
 
 `{"qid", "query", "vid", "pred_relevant_windows": [[start, end, score], ...], "pred_saliency_scores": [...]}`: windows
-in seconds, the likeliest first, and one saliency score for each clip of two seconds. Moment-DETR, its descendants
+in seconds, the most likely first, and one saliency score for each clip of two seconds. Moment-DETR, its descendants
 and lighthouse write such files, and QVHighlights' official evaluation reads them.
 """
 
@@ -39,19 +39,24 @@ DECIMALS = 4  # as Moment-DETR and its descendants write them
 def submission_line(
     record: Record, windows: ArrayLike, scores: ArrayLike, saliency: ArrayLike | None = None
 ) -> dict[str, Any]:
-    """The line of one query, its windows sorted by score; equal scores keep their order.
+    """Return the line of one query, its windows sorted by score; equal scores keep their order.
 
-    windows: (K, 2) start and end in seconds; scores: (K,); saliency: (T,), one score a clip, None for a model
-        without. Numbers are rounded to four decimals.
+    Numbers are rounded to four decimals.
+
+    Args:
+        record: The query.
+        windows: (K, 2), start and end in seconds.
+        scores: (K,).
+        saliency: (T,), one score per clip; None for a model without.
 
     Raises:
-        ValueError: shapes that do not fit, no window, or numbers that are not finite.
+        ValueError: Shapes do not fit, there is no window, or numbers are not finite.
     """
     found, weights = np.asarray(windows, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if found.ndim != 2 or found.shape[1] != 2 or not len(found):
         raise ValueError(f"windows must be (K, 2), start and end of at least one window, got {found.shape}")
     if weights.shape != found.shape[:1]:
-        raise ValueError(f"scores must be (K,)=({len(found)},), one a window, got {weights.shape}")
+        raise ValueError(f"scores must be (K,)=({len(found)},), one per window, got {weights.shape}")
     order = np.argsort(-weights, kind="stable")
     ranked = np.column_stack([found, weights])[order]
     line = {"qid": qid(record), "query": raw_sentence(record), "vid": record.video_id}
@@ -59,13 +64,13 @@ def submission_line(
     if saliency is not None:
         clips = np.asarray(saliency, dtype=np.float64)
         if clips.ndim != 1 or not len(clips):
-            raise ValueError(f"saliency must be (T,), one score a clip, got {clips.shape}")
+            raise ValueError(f"saliency must be (T,), one score per clip, got {clips.shape}")
         line[SALIENCY] = _rounded("saliency", clips)
     return line
 
 
 def annotation_row(record: Record) -> dict[str, Any]:
-    """What of an annotated query `hero_plugin.qvhighlights.qvhighlights_scores` reads."""
+    """Return the part of an annotated query that ``qvhighlights_scores`` reads."""
     return {
         "qid": qid(record),
         "duration": record.duration,
@@ -76,7 +81,7 @@ def annotation_row(record: Record) -> dict[str, Any]:
 
 
 def has_official_labels(record: Record) -> bool:
-    """Whether a query can be scored as QVHighlights': moments, and three annotators' scores of clips of 2 s."""
+    """Return whether a query has what QVHighlights scores: moments, and three annotators' scores of clips of 2 s."""
     if not record.moments or not any(scores for _, scores in record.saliency):
         return False
     row = annotation_row(record)
@@ -87,9 +92,11 @@ def has_official_labels(record: Record) -> bool:
 
 
 def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, dict[str, Any]]:
-    """QVHighlights' figures of a model's own lines; moment retrieval alone where the records have no saliency.
+    """Score a model's own lines as QVHighlights does; moment retrieval alone where the records have no saliency.
 
-    lines: one a record, as of `submission_line`, in any order.
+    Args:
+        lines: One per record, as from ``submission_line``, in any order.
+        records: The annotated queries.
     """
     if not any(record.saliency for record in records):
         lines = [{key: value for key, value in line.items() if key != SALIENCY} for line in lines]
@@ -97,7 +104,7 @@ def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record
 
 
 def write_submission(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> int:
-    """Write lines as they come; the file appears once it is complete. Returns how many there were."""
+    """Write lines as they come; the file appears once it is complete. Return their number."""
     count = 0
     with atomic_write(path) as stream:
         for line in lines:

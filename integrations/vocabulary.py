@@ -1,4 +1,4 @@
-"""The words that a run knows, and how to give it more of them."""
+"""The vocabulary of a run, and its extension by new words."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Vocabulary:
 
     words: tuple[str, ...]
     scale: float = 1.0
-    """What the vectors were multiplied by to make the table."""
+    """The factor between the vectors and the table."""
     trained: int = 0
-    """So many of the words, the first ones, are in training sentences; the others were never trained on."""
+    """Number of words in training sentences, which come first; the others were never trained on."""
     adapted: tuple[str, ...] = ()
-    """Others of the words that were trained on later, by adaptations."""
+    """Words that adaptations trained on later."""
     _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -41,9 +41,13 @@ class Vocabulary:
         vectors: WordVectors,
         mean_length: float,
     ) -> Vocabulary:
-        """The words of tokenized sentences that have vectors, in order of appearance, the trained ones first.
+        """Collect the words of tokenized sentences that have vectors, in order of appearance, trained ones first.
 
-        mean_length: the table is scaled so that a vector is this long on average; 0 leaves it as it is.
+        Args:
+            training: Sentences to train on.
+            others: Further sentences.
+            vectors: The word table.
+            mean_length: Mean length of a vector after scaling; 0 leaves the table as it is.
         """
         words = dict.fromkeys(word for sentence in training for word in sentence if word in vectors)
         trained = len(words)
@@ -61,25 +65,26 @@ class Vocabulary:
         return word in self._rows
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
+        """Return the ids of words; unknown ones get the id of the unknown word."""
         return [self._rows.get(token, UNK - FIRST_WORD) + FIRST_WORD for token in tokens]
 
     def table(self, vectors: WordVectors) -> np.ndarray:
-        """(words, dim) float32, scaled."""
+        """Return the vectors of the words, (words, dim) float32, scaled."""
         rows = [vectors.index[word] for word in self.words]
         return (vectors.vectors[rows] * self.scale).astype(np.float32)
 
     def extended(self, sentences: Iterable[Sequence[str]], vectors: WordVectors) -> Vocabulary:
-        """This vocabulary, then the new words of the sentences that have vectors. Old ids keep their meaning."""
+        """Return this vocabulary plus the new words of the sentences that have vectors; old ids keep their meaning."""
         new = dict.fromkeys(word for sentence in sentences for word in sentence if word in vectors and word not in self)
         return replace(self, words=(*self.words, *new))
 
     def adapted_to(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
-        """This vocabulary, its words in the sentences counted as trained on."""
+        """Return this vocabulary with its words in the sentences counted as trained on."""
         new = self.unseen(word for sentence in sentences for word in sentence if word in self)
         return replace(self, adapted=(*self.adapted, *new))
 
     def unseen(self, tokens: Iterable[str]) -> list[str]:
-        """Those of the words that no training sentence had, each once."""
+        """Return the words that no training sentence had, each once."""
         later = set(self.adapted)
         return [
             word
@@ -88,9 +93,11 @@ class Vocabulary:
         ]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the vocabulary as JSON values."""
         adapted = {"adapted": list(self.adapted)} if self.adapted else {}
         return {"scale": self.scale, "trained": self.trained, **adapted, "words": list(self.words)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Vocabulary:
+        """Return the vocabulary that ``to_json`` described."""
         return cls(tuple(value["words"]), float(value["scale"]), int(value["trained"]), tuple(value.get("adapted", ())))

@@ -1,7 +1,7 @@
-"""Sentences to words, and words to vectors.
+"""Tokenization of sentences, and word vectors.
 
-Vectors come from GloVe text files (`word v1 v2 ... vD` a line) or from `.npz` files with the arrays `words`
-and `vectors`.
+Vectors come from GloVe text files (one line `word v1 v2 ... vD` per word) or from `.npz` files with the arrays
+`words` and `vectors`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'"})
 def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> list[str]:
     """Split a sentence into lower-case words.
 
-    style:
-        "words": letters and digits, with apostrophes and hyphens inside a word kept; punctuation is dropped.
-        "treebank": as GloVe and EMB (through NLTK) do: contractions split ("man's" -> "man", "'s";
-            "don't" -> "do", "n't") and every punctuation mark a token of its own.
+    Args:
+        sentence: The sentence.
+        style: "words" keeps letters and digits, with apostrophes and hyphens inside a word, and drops punctuation.
+            "treebank" does as GloVe and EMB (through NLTK) do: contractions are split ("man's" -> "man", "'s";
+            "don't" -> "do", "n't"), and every punctuation mark is a token of its own.
 
     >>> tokenize("A person's walk-in closet, opened.")
     ['a', "person's", 'walk-in', 'closet', 'opened']
@@ -53,7 +54,7 @@ def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> li
 
 
 def word_spans(sentence: str) -> list[tuple[int, int]]:
-    """Where the words of `tokenize(sentence)` begin and end, as indices into the sentence.
+    """Return where the words of ``tokenize(sentence)`` begin and end, as indices into the sentence.
 
     >>> word_spans("A door, opened.")
     [(0, 1), (2, 6), (8, 14)]
@@ -66,7 +67,10 @@ def word_spans(sentence: str) -> list[tuple[int, int]]:
 class WordVectors:
     """A table of words and their vectors.
 
-    words: V distinct words; vectors: float32 (V, dim), row i belongs to words[i]; index: word -> row.
+    Attributes:
+        words: V distinct words.
+        vectors: float32 (V, dim); row i belongs to words[i].
+        index: Row by word.
     """
 
     words: list[str]
@@ -84,7 +88,7 @@ class WordVectors:
 
     @property
     def dim(self) -> int:
-        """Width of a vector."""
+        """Return the width of a vector."""
         return int(self.vectors.shape[1])
 
     def __len__(self) -> int:
@@ -94,12 +98,12 @@ class WordVectors:
         return word in self.index
 
     def get(self, word: str) -> np.ndarray | None:
-        """The vector (dim,) of a word, or None."""
+        """Return the vector (dim,) of a word, or None."""
         row = self.index.get(word)
         return None if row is None else self.vectors[row]
 
     def only(self, words: Collection[str]) -> WordVectors:
-        """The table of those of `words` that are here, in this table's order."""
+        """Return the table of those of ``words`` that are here, in this table's order."""
         rows = [row for row, word in enumerate(self.words) if word in words]
         return WordVectors([self.words[row] for row in rows], self.vectors[rows])
 
@@ -112,15 +116,19 @@ def load_word_vectors(
 ) -> WordVectors:
     """Read word vectors from `.npz` (arrays `words` (V,) and `vectors` (V, dim)) or from GloVe text.
 
-    only: keep these words only. glove.840B has 2.2 million lines and 2.6 GB of numbers; with `only`, just the
-        lines wanted are turned into numbers, and memory stays small.
-    progress: called as progress(bytes read, bytes in all) while a text file is read.
-
     A word that comes twice keeps its first vector. A word2vec-style first line ("2196017 300") is skipped.
     Words that hold blanks (glove.840B has some) are kept whole. A zero row for "<PAD>" stays: what to do with
-    it is the caller's business.
+    it is up to the caller.
 
-    Raises FileNotFoundError, or DataError with every malformed line (file:line).
+    Args:
+        path: The file.
+        only: Keep these words only. glove.840B has 2.2 million lines and 2.6 GB of numbers; with ``only``, just the
+            lines wanted are turned into numbers, and memory stays small.
+        progress: Called as progress(bytes read, bytes in all) while a text file is read.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        DataError: Lines are malformed; it lists each as file:line.
     """
     path = Path(path)
     if not path.is_file():

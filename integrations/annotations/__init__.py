@@ -1,4 +1,4 @@
-"""Annotation files of temporal sentence grounding: read any of them into records, write records as any of them."""
+"""Annotation files of temporal sentence grounding: read any format into records, write records in any format."""
 
 from __future__ import annotations
 
@@ -56,21 +56,27 @@ def read_annotations(
 ) -> list[Record]:
     """Read an annotation file into records, in the file's order.
 
-    format: "charades-sta", "charades-cd", "captions" (also "activitynet", "activitynet-cd", "charades-cg"),
-        "qvhighlights" (also "lighthouse", "moment-detr"), or "auto": told by the content.
-    durations: seconds by video where the file has none (Charades-STA text): a mapping, a file or files;
-        see `load_durations`.
-    split: what the records' `split` says.
-    on_outside: a moment that ends after its video ends
-        "clamp": at the video's end (default: one Charades moment in seven ends up to 1.5 s late, and EMB,
-                 lighthouse and Charades' own code all clamp), "keep": stays, "error": is a problem.
-    on_broken: what cannot be used (a malformed line, an empty query, end <= start, a start before 0 or after
-        the video's end, NaN, an id that occurs twice) is an "error", all of them in one `DataError`; or the
-        query is left out ("drop"), with a warning, or noted in `report` where one is given.
-    unique_ids: whether an id that occurs twice is such a problem; not for whoever gives new ones.
-    progress: called as progress(bytes read, bytes in all).
+    Args:
+        path: The file.
+        format: "charades-sta", "charades-cd", "captions" (also "activitynet", "activitynet-cd", "charades-cg"),
+            "qvhighlights" (also "lighthouse", "moment-detr"), or "auto": detected from the content.
+        durations: Seconds by video, for files that hold none (Charades-STA text): a mapping, a file or files; see
+            ``load_durations``.
+        split: The ``split`` of the records.
+        on_outside: What to do with a moment that ends after its video. "clamp" ends it with the video (the default:
+            one Charades moment in seven ends up to 1.5 s late, and EMB, lighthouse and Charades' own code all clamp),
+            "keep" leaves it, "error" makes it a problem.
+        on_broken: What to do with a query that cannot be used (a malformed line, an empty query, end <= start, a start
+            before 0 or after the video's end, NaN, an id that occurs twice). "error" raises one ``DataError`` with
+            all of them; "drop" leaves them out, with a warning, or noted in ``report`` where one is given.
+        unique_ids: Whether an id that occurs twice is a problem; false for callers that give new ids.
+        report: Filled with what was changed or left out.
+        progress: Called as progress(bytes read, bytes in all).
 
-    Raises FileNotFoundError, ValueError for a wrong option, DataError for the file's problems.
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: An option is wrong.
+        DataError: The file has problems.
     """
     path = Path(path)
     if not path.is_file():
@@ -84,10 +90,12 @@ def read_annotations(
 
 
 def write_annotations(records: Sequence[Record], path: str | os.PathLike[str], *, format: str) -> None:
-    """Write records as `format` (names as in `read_annotations`); the file appears whole or not at all.
+    """Write records as ``format`` (names as in ``read_annotations``); the file appears whole or not at all.
 
-    What a format has no place for is not written: ids and durations in Charades-STA text, ids in captions.
-    Raises DataError where a record cannot be written at all, such as several moments in a format of one.
+    What a format has no place for is left out: ids and durations in Charades-STA text, ids in captions.
+
+    Raises:
+        DataError: A record cannot be written at all, such as several moments in a format of one.
     """
     known = format_name(format)
     path = Path(path)

@@ -1,4 +1,4 @@
-"""JSON that maps a video to its sentences and timestamps: what ActivityNet Captions and its heirs share.
+"""JSON that maps each video to its sentences and timestamps, as in ActivityNet Captions and its successors.
 
 `{VIDEO: {"duration" or "video_duration": seconds, "sentences": [...], "timestamps": [[start, end], ...], ...}}`.
 Any other list as long as `sentences` belongs to the sentences (`novels`, `encoded_sentences`), anything else
@@ -26,7 +26,7 @@ _ENTRY_KEYS = ("sentences", "timestamps", "duration", "video_duration")
 def read_by_video(
     path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
 ) -> None:
-    """Add the records of a file to `checks`. `durations` serves videos whose entry has none."""
+    """Add the records of a file to ``checks``; ``durations`` serves videos whose entry has none."""
     data = load_by_video(path, checks)
     if data and not any(_is_entry(entry) for entry in data.values()):
         what = f"none of its {len(data)} entries has lists `sentences` and `timestamps`"
@@ -83,6 +83,7 @@ def _extras(entry: dict[str, Any], count: int) -> tuple[dict[str, list[Any]], di
 
 
 def load_by_video(path: Path, checks: RecordChecks) -> dict[str, Any]:
+    """Load the JSON object; names that occur twice become problems of ``checks``."""
     twice: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -109,7 +110,7 @@ def load_by_video(path: Path, checks: RecordChecks) -> dict[str, Any]:
 
 
 def frames_of(moment: Sequence[Any], fps: Any) -> list[int] | None:
-    """The frames of a moment at `fps`, rounded down, as Charades-CD numbers them."""
+    """Return the frames of a moment at ``fps``, rounded down, as Charades-CD numbers them."""
     rate = as_number(fps)
     seconds = [as_number(value) for value in moment]
     if rate is None or any(value is None for value in seconds):
@@ -122,7 +123,7 @@ def group_by_video(
     path: Path,
     make_entry: Callable[[list[Record], list[tuple[float, float]]], dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """`{VIDEO: entry}` in the order of the videos' first records; videos must agree about their duration."""
+    """Return ``{VIDEO: entry}`` in the order of the videos' first records, which must agree about durations."""
     problems = Problems()
     grouped: dict[str, list[Record]] = {}
     moments: dict[str, list[tuple[float, float]]] = {}
@@ -140,7 +141,7 @@ def group_by_video(
 
 
 def listed_extras(group: Sequence[Record], skip: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """Extras that every sentence of a video has, as the lists that they came from."""
+    """Return the extras that every sentence of a video has, as the lists that they came from."""
     reserved = {"video", "raw_sentence", *skip}
     keys = [key for key in group[0].extra if key not in reserved]
     return {key: [r.extra[key] for r in group] for key in keys if all(key in r.extra for r in group)}

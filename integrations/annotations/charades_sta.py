@@ -1,4 +1,4 @@
-"""Charades-STA text: one line a query, `VIDEO START END##sentence`, seconds. It holds no durations."""
+"""Charades-STA text: one line per query, `VIDEO START END##sentence`, seconds. It holds no durations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHAPE = "expected `VIDEO START END##sentence`"
 def read_charades_sta(
     path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
 ) -> None:
-    """Add the records of a file to `checks`. Durations must come from elsewhere."""
+    """Add the records of a file to ``checks``; the file itself holds no durations."""
     if durations is None:
         checks.failure("", "Charades-STA text holds no video durations", HOW_TO_GIVE_DURATIONS)
         durations = {}
@@ -57,7 +57,7 @@ def read_charades_sta(
 
 
 def write_charades_sta(records: Sequence[Record], path: Path) -> None:
-    """Write one line a record. The format has no place for ids, durations, splits, saliency and extras."""
+    """Write one line per record. The format has no place for ids, durations, splits, saliency and extras."""
     problems = Problems()
     moments = [single_moment(record, path, problems) for record in records]
     for record in records:

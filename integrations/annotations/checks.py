@@ -1,4 +1,4 @@
-"""What every reader asks of a record, and what happens to one that does not answer."""
+"""Checks of every record that is read, and the handling of broken ones."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _DROP = 'correct it, or leave such queries out with on_broken="drop" (--on-broke
 
 @dataclass
 class ReadReport:
-    """What a reader changed or left out, for callers who want to say so."""
+    """What a reader changed or left out, for callers that report it."""
 
     format: str = ""
     clamped: int = 0
     """Moments that ended after their video and were cut at its end."""
     dropped: list[Problem] = field(default_factory=list)
-    """Queries left out because of `on_broken="drop"`, and why."""
+    """Queries left out because of ``on_broken="drop"``, and why."""
     ids: list[str | int] = field(default_factory=list)
     """Of all queries in the file, those left out included, as far as they can be read; numbers where it has numbers."""
 
 
 @dataclass
 class RecordChecks:
-    """Collects the records of one file and everything that is wrong with it.
+    """The records of one file and everything that is wrong with it.
 
-    A reader calls `sentence`, `moment` and `duration` (None: the record is lost and the problem noted), then
-    `keep`. `finish` returns the records, or raises `DataError` with all problems.
+    A reader calls ``sentence``, ``moment`` and ``duration`` (None: the record is lost and the problem noted), then
+    ``keep``. ``finish`` returns the records, or raises ``DataError`` with all problems.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class RecordChecks:
     clamped: int = 0
     unique_ids: bool = True
     ids: list[str | int] = field(default_factory=list)
-    """A reader adds that of each query here, whatever is wrong with the query."""
+    """A reader adds the id of each query here, whatever is wrong with the query."""
     _ids: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class RecordChecks:
         self.fatal.append(Problem(f"{self.path}{where}", what, fix))
 
     def sentence(self, where: str, raw: Any) -> str | None:
-        """The query with tidy white space."""
+        """Return the query with tidy white space."""
         if not isinstance(raw, str):
             self.problem(where, f"the query must be text, got {raw!r}")
             return None
@@ -81,7 +81,7 @@ class RecordChecks:
         return sentence
 
     def duration(self, where: str, raw: Any) -> float | None:
-        """A video's length in seconds."""
+        """Return a video's length in seconds."""
         value = as_number(raw)
         if value is None or value <= 0:
             self.problem(where, f"the video's duration must be a positive number of seconds, got {raw!r}")
@@ -89,7 +89,7 @@ class RecordChecks:
         return value
 
     def moment(self, where: str, raw: Any, duration: float) -> tuple[float, float] | None:
-        """(start, end) in seconds, inside the video as `on_outside` wants it."""
+        """Return (start, end) in seconds, inside the video as ``on_outside`` wants it."""
         pair = list(raw) if isinstance(raw, list | tuple) else []
         start, end = (as_number(pair[0]), as_number(pair[1])) if len(pair) == 2 else (None, None)
         if start is None or end is None:
@@ -114,7 +114,7 @@ class RecordChecks:
         return start, end
 
     def keep(self, where: str, record: Record) -> None:
-        """Take a record whose parts all passed."""
+        """Add a record whose parts all passed."""
         if self.unique_ids and record.query_id in self._ids:
             fix = "give every query its own id, or number them anew (hero-plugin data convert --query-ids number)"
             self.problem(where, f"the query id {record.query_id!r} occurs twice", fix)
@@ -123,7 +123,7 @@ class RecordChecks:
         self.records.append(record)
 
     def finish(self, report: ReadReport | None = None) -> list[Record]:
-        """The records; raises DataError with all problems unless they may be dropped and something is left."""
+        """Return the records; raise ``DataError`` with all problems unless they may be dropped and records are left."""
         if self.fatal or (self.broken and (self.on_broken == "error" or not self.records)):
             raise DataError(self.fatal + self.broken)
         if not self.records:
@@ -139,7 +139,7 @@ class RecordChecks:
 
 
 def as_number(raw: Any) -> float | None:
-    """A finite float of a JSON number or of text; None for everything else, booleans included."""
+    """Convert a JSON number or text to a finite float; None for everything else, booleans included."""
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
         return None
     try:
@@ -150,7 +150,7 @@ def as_number(raw: Any) -> float | None:
 
 
 def numbered_lines(path: Path, checks: RecordChecks, progress: OnProgress | None = None) -> Iterator[tuple[int, str]]:
-    """The non-blank lines of a UTF-8 file, streamed, with their numbers."""
+    """Yield the non-blank lines of a UTF-8 file with their numbers."""
     for number, raw in iter_lines(path, progress):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")

@@ -1,4 +1,4 @@
-"""The choices between one data set's conventions and another's, each with a name."""
+"""Conversion of records between the conventions of data sets."""
 
 from __future__ import annotations
 
@@ -33,18 +33,20 @@ def convert_records(
     period: Period = "keep",
     keep_extra: bool = True,
 ) -> list[Record]:
-    """Records after the choices that converting between data sets needs. The defaults change nothing.
+    """Convert records between the conventions of data sets. The defaults change nothing.
 
-    clip_length: seconds a clip, for `rounding` and `saliency`.
-    rounding: "none" leaves moments as they are; "best_iou", "floor", "nearest" and "outward" move them to the
-        clips' edges (see `moment_to_clips`), as QVHighlights' windows are; the last edge is the video's end.
-    windows: what becomes of several moments of one query: "keep" them, the "first", the "longest", their
-        "hull" (first start to last end), or "split" into one query a moment (ids get "_0", "_1", ...).
-    saliency: "keep" what is there, "none", or labels made from the moments by a rule of
-        `saliency_from_moments`: "inside", "overlap", "lighthouse". saliency_score, annotators: see there.
-    query_ids: "keep", "number" them from `first_query_id`, or "video": VIDEO_0, VIDEO_1, ...
-    period: "keep", "strip" or "add" the full stop at the end of sentences (Charades-STA has it, Charades-CD not).
-    keep_extra: whether what only the old format knew goes along.
+    Args:
+        records: Queries.
+        clip_length: Seconds per clip, for ``rounding`` and ``saliency``.
+        rounding: "none" leaves moments as they are; "best_iou", "floor", "nearest" and "outward" move them to the
+            clips' edges (see ``moment_to_clips``), as QVHighlights' windows are; the last edge is the video's end.
+        windows: what becomes of several moments of one query: "keep" them, the "first", the "longest", their
+            "hull" (first start to last end), or "split" into one query per moment (ids get "_0", "_1", ...).
+        saliency: "keep" what is there, "none", or labels made from the moments by a rule of
+            ``saliency_from_moments``: "inside", "overlap", "lighthouse". saliency_score, annotators: see there.
+        query_ids: "keep", "number" them from ``first_query_id``, or "video": VIDEO_0, VIDEO_1, ...
+        period: "keep", "strip" or "add" the full stop at the end of sentences (Charades-STA has it, Charades-CD not).
+        keep_extra: Whether to keep what only the old format knew.
     """
     _check("windows", windows, ("keep", "first", "longest", "hull", "split"))
     _check("query_ids", query_ids, ("keep", "number", "video"))
@@ -94,7 +96,7 @@ def convert_records(
 def snap_moment(
     moment: tuple[float, float], duration: float, clip_length: float, rounding: Rounding
 ) -> tuple[float, float]:
-    """The moment with both boundaries on clip edges (seconds); the last clip ends where the video ends."""
+    """Return the moment with both boundaries on clip edges (seconds); the last clip ends where the video ends."""
     clips = max(1, math.ceil(duration / clip_length - 1e-6))
     first, last = moment_to_clips(*moment, clips, clips * clip_length, rounding)
     return first * clip_length, min((last + 1) * clip_length, duration)

@@ -1,4 +1,4 @@
-"""Which annotation format a file is in, by looking into it."""
+"""Detection of a file's annotation format from its content."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LINE = re.compile(r"^\S+\s+\S+\s+\S+##")
 
 
 def format_name(name: str) -> str:
-    """The canonical name of a format. Raises ValueError for one that is not known."""
+    """Return the canonical name of a format; raise ``ValueError`` for an unknown one."""
     known = _ALIASES.get(name, name)
     if known not in FORMATS:
         raise ValueError(f"format must be one of {', '.join((*FORMATS, *_ALIASES))}, got {name!r}")
@@ -43,9 +43,10 @@ def format_name(name: str) -> str:
 
 
 def detect_format(path: Path) -> str:
-    """The format of a file, judged by its content and not by its name.
+    """Detect the format of a file by its content, not by its name.
 
-    Raises DataError where it looks like none of the known ones.
+    Raises:
+        DataError: It looks like none of the known formats.
     """
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         head = stream.read(1 << 16)

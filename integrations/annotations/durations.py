@@ -26,13 +26,16 @@ _NAMES = ("vid", "video_id", "video", "id")
 
 
 def load_durations(source: Durations) -> dict[str, float]:
-    """Seconds by video id.
+    """Load the seconds of each video, by video id.
 
-    source: a mapping {video: seconds} or {video: {"duration": seconds}}, or one or several files: JSON that holds
-    such a mapping (`duration` or `video_duration`), JSONL with `vid` and `duration`, or CSV with a column
-    `id` (or `video`, `vid`) and a column `length` (or `duration`).
+    Args:
+        source: A mapping {video: seconds} or {video: {"duration": seconds}}, or one or several files: JSON that holds
+            such a mapping (``duration`` or ``video_duration``), JSONL with ``vid`` and ``duration``, or CSV with a
+            column ``id`` (or ``video``, ``vid``) and a column ``length`` (or ``duration``).
 
-    Raises FileNotFoundError, or DataError with every entry that is no positive number of seconds.
+    Raises:
+        FileNotFoundError: A file is missing.
+        DataError: Entries are not positive numbers of seconds; it lists every one.
     """
     if isinstance(source, Mapping):
         return _checked("durations", source.items())

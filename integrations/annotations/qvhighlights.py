@@ -1,4 +1,4 @@
-"""QVHighlights-style JSONL, the input of Moment-DETR, its descendants and lighthouse: one JSON object a line.
+"""QVHighlights-style JSONL, the input of Moment-DETR, its descendants and lighthouse: one JSON object per line.
 
 `{"qid", "query", "duration", "vid", "relevant_windows": [[s, e], ...], "relevant_clip_ids": [...],
 "saliency_scores": [[a, b, c], ...]}`. Test files end after `vid`; Charades-STA and more in this form have
@@ -25,7 +25,7 @@ _LINE_KEYS = ("qid", "query", "duration", "vid", "relevant_clip_ids", "saliency_
 def read_qvhighlights(
     path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
 ) -> None:
-    """Add the records of a file to `checks`. `durations` serves lines that have none."""
+    """Add the records of a file to ``checks``; ``durations`` serves lines that have none."""
     for number, line in numbered_lines(path, checks, progress):
         where = f":{number}"
         try:
@@ -56,7 +56,7 @@ def read_qvhighlights(
             extra["raw_sentence"] = row["query"]
         query = str(given)
         if isinstance(given, str) and _number(query) is not None:
-            extra["qid"] = query  # "12" and 12 are different ids to whoever compares them later
+            extra["qid"] = query  # "12" and 12 are different ids to code that compares them later
         checks.keep(where, Record(query, video, sentence, moments, duration, checks.split, saliency, extra))
 
 
@@ -86,20 +86,20 @@ def _saliency(
         checks.problem(where, f"{len(clips)} relevant_clip_ids need as many saliency_scores, got {got}")
         return None
     if not all(isinstance(s, list) and all(as_number(x) is not None for x in s) for s in scores):
-        checks.problem(where, "saliency_scores must be lists of finite numbers, one list a clip")
+        checks.problem(where, "saliency_scores must be lists of finite numbers, one list per clip")
         return None
     return tuple((clip, tuple(float(x) for x in each)) for clip, each in zip(clips, scores, strict=True))
 
 
 def write_qvhighlights(records: Sequence[Record], path: Path) -> None:
-    """Write one JSON object a line, keys in QVHighlights' order. Splits have no place here."""
+    """Write one JSON object per line, keys in QVHighlights' order. Splits have no place here."""
     with atomic_write(path) as stream:
         for record in records:
             stream.write(json.dumps(_row(record)) + "\n")
 
 
 def qid(record: Record) -> str | int:
-    """A record's id as QVHighlights writes it: a number, unless the record's own file had it as text."""
+    """Return a record's id as QVHighlights writes it: a number, unless the record's own file had it as text."""
     number = _number(record.query_id)
     return record.query_id if number is None or record.extra.get("qid") == record.query_id else number
 

@@ -1,4 +1,4 @@
-"""Every query of an annotation file for its words alone, whatever is wrong with its moment or its video's length."""
+"""Reading of queries for their words alone, whatever is wrong with their moments or their videos' lengths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SECOND = 1.0
 
 
 class _WordsOnly(RecordChecks):
-    """Asks for a sentence alone: three queries of Charades-CD test-ood begin after their video; papers count them."""
+    """Checks of the sentence alone: three queries of Charades-CD test-ood begin after their video and count."""
 
     def duration(self, where: str, raw: Any) -> float | None:
         return _SECOND
@@ -28,7 +28,7 @@ class _WordsOnly(RecordChecks):
 
 
 class _AnyVideo(Mapping[str, float]):
-    """Lengths of videos nobody asks about, for Charades-STA text."""
+    """A stand-in for the videos' lengths, which Charades-STA text needs and words do not."""
 
     def __getitem__(self, video: str) -> float:
         return _SECOND
@@ -41,9 +41,11 @@ class _AnyVideo(Mapping[str, float]):
 
 
 def read_sentences(path: str | os.PathLike[str], progress: OnProgress | None = None) -> list[Record]:
-    """The queries of a file in any format, in its order. Moments and durations of these records mean nothing.
+    """Read the queries of a file in any format, in its order. Moments and durations of these records mean nothing.
 
-    Raises FileNotFoundError, or DataError for malformed lines and empty queries.
+    Raises:
+        FileNotFoundError: The file is missing.
+        DataError: Lines are malformed, or queries empty.
     """
     path = Path(path)
     if not path.is_file():

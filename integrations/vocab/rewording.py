@@ -1,4 +1,4 @@
-"""A reworded query, what was changed in it, and how it travels in annotation files."""
+"""Reworded queries: what was changed, and the link to the original that annotation files carry."""
 
 from __future__ import annotations
 
@@ -53,21 +53,23 @@ class Rewording:
 
     @property
     def kind(self) -> str:
-        """The kind of its changes; "mixed" where they differ."""
+        """Return the kind of its changes; "mixed" where they differ."""
         return _common(change.kind for change in self.changes)
 
     @property
     def part(self) -> str:
-        """What its changes are about; "mixed" where they differ, "" where that is not known."""
+        """Return what its changes are about; "mixed" where they differ, "" where that is not known."""
         return _common(change.part for change in self.changes)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the rewording as JSON values."""
         changes = [{key: value for key, value in asdict(c).items() if value not in ("", None)} for c in self.changes]
         facts = {"sentence": self.sentence, "kind": self.kind, "unseen": list(self.unseen), "changes": changes}
         return {**facts, **{key: value for key, value in (("part", self.part), ("source", self.source)) if value}}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rewording:
+        """Return the rewording that ``to_json`` described."""
         return cls(
             value["sentence"],
             tuple(Change(**c) for c in value["changes"]),
@@ -83,9 +85,13 @@ def _common(labels: Iterable[str]) -> str:
 
 
 def reworded_record(original: Record, rewording: Rewording, number: int, source: str) -> Record:
-    """The original's record with the new sentence: same video, same moments, and a link back in `extra`.
+    """Return the original's record with the new sentence: same video, same moments, and a link back in ``extra``.
 
-    number: tells several rewordings of one query apart; the id is the original's with "~number" after it.
+    Args:
+        original: The query that was reworded.
+        rewording: Its new wording.
+        number: Distinguishes several rewordings of one query; the id is the original's with "~number" after it.
+        source: Where the wording came from.
     """
     facts = rewording.to_json()
     del facts["sentence"]
@@ -96,23 +102,23 @@ def reworded_record(original: Record, rewording: Rewording, number: int, source:
 
 
 def is_reworded(record: Record) -> bool:
-    """Whether the record carries a link to the query that it rewords."""
+    """Return whether the record carries a link to the query that it rewords."""
     return isinstance(record.extra.get(REWORDED), dict)
 
 
 def original_query(record: Record) -> str | None:
-    """The id, in its own file, of the query that this one rewords."""
+    """Return the id, in its own file, of the query that this one rewords."""
     return record.extra[REWORDED]["query"] if is_reworded(record) else None
 
 
 def original_key(record: Record) -> tuple[str, str, str]:
-    """What tells the original of a reworded query apart: its video, id and sentence. Files may repeat ids."""
+    """Return what identifies the original of a reworded query: video, id and sentence. Files may repeat ids."""
     link = record.extra[REWORDED]
     return record.video_id, link["query"], link["sentence"]
 
 
 def original_record(record: Record) -> Record:
-    """The query that this one rewords, as its link has it: same video and moments; itself where it rewords none."""
+    """Return the query that this one rewords, from its link: same video and moments; itself where it rewords none."""
     if not is_reworded(record):
         return record
     _, query, sentence = original_key(record)
@@ -121,7 +127,7 @@ def original_record(record: Record) -> Record:
 
 
 def original_records(records: Iterable[Record]) -> list[Record]:
-    """The queries that these reword, each once."""
+    """Return the queries that these reword, each once."""
     found: dict[tuple[str, str, str], Record] = {}
     for record in records:
         if is_reworded(record):
@@ -130,5 +136,5 @@ def original_records(records: Iterable[Record]) -> list[Record]:
 
 
 def rewording_of(record: Record) -> Rewording | None:
-    """What was changed, as the builder recorded it."""
+    """Return what was changed, as the builder recorded it."""
     return Rewording.from_json({"sentence": record.sentence, **record.extra[REWORDED]}) if is_reworded(record) else None

@@ -1,4 +1,4 @@
-"""What a word is: every figure about vocabularies hangs on it, so it has a name and can be replaced."""
+"""Tokenizers by name: every figure about vocabularies depends on what counts as a word."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TOKENIZERS: dict[str, tuple[Tokenizer, str]] = {
 
 
 def open_tokenizer(name: str) -> Tokenizer:
-    """A tokenizer by its name in TOKENIZERS, or by where it is: "package.module:function"."""
+    """Return a tokenizer by its name in ``TOKENIZERS``, or by its place, "package.module:function"."""
     if name in TOKENIZERS:
         return TOKENIZERS[name][0]
     module, colon, function = name.partition(":")

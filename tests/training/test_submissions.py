@@ -68,7 +68,7 @@ def test_a_line_is_sorted_rounded_and_has_the_id_of_its_file():
     [
         ([0, 1], [1], None, r"windows must be \(K, 2\)"),
         (np.zeros((0, 2)), [], None, "at least one window"),
-        ([[0, 1]], [1, 2], None, r"scores must be \(K,\)=\(1,\), one a window, got \(2,\)"),
+        ([[0, 1]], [1, 2], None, r"scores must be \(K,\)=\(1,\), one per window, got \(2,\)"),
         ([[0, math.nan]], [1], None, "windows and scores must be finite"),
         ([[0, 1]], [1], [math.inf, 1], "saliency must be finite, got 1 that are not"),
         ([[0, 1]], [1], [[1]], r"saliency must be \(T,\)"),
