@@ -153,7 +153,7 @@ class SetCriterion(nn.Module):
         loss = hinge_loss(scores, positive, negative, self.saliency_margin)
         if not self.ranks:
             return loss
-        labels, video_mask = needed(targets, "saliency_all_labels", "the saliency loss"), outputs["video_mask"]
+        labels, video_mask = require_target(targets, "saliency_all_labels", "the saliency loss"), outputs["video_mask"]
         expect_shape("saliency_all_labels", labels, "B T", tuple(scores.shape))
         if self.negative_pairs:
             negatives = at_least_float32(outputs["saliency_scores_neg"])
@@ -171,14 +171,14 @@ class SetCriterion(nn.Module):
             losses["loss_vtc"] = video_text_loss(video, text)
         if "src_vid_ed" in outputs and "src_pos_mask" in targets:
             clips, words = at_least_float32(outputs["src_vid_ed"]), at_least_float32(outputs["src_txt_ed"])
-            relevant, query_mask = targets["src_pos_mask"], needed(targets, "src_txt_mask", "loss_ctc")
+            relevant, query_mask = targets["src_pos_mask"], require_target(targets, "src_txt_mask", "loss_ctc")
             expect_shape("src_pos_mask", relevant, "B T", tuple(clips.shape[:2]))
             expect_shape("src_txt_mask", query_mask, "B L", tuple(words.shape[:2]))
             losses["loss_ctc"] = clip_text_loss(clips, words, relevant, outputs["video_mask"], query_mask)
         return losses
 
 
-def needed(targets: dict[str, Any], name: str, loss: str) -> Tensor:
+def require_target(targets: dict[str, Any], name: str, loss: str) -> Tensor:
     """Return ``targets[name]``, or raise a ``KeyError`` that says which loss needs it."""
     if name not in targets:
         raise KeyError(f"targets have no {name}, which {loss} needs; they have {', '.join(targets)}")

@@ -71,7 +71,7 @@ class HungarianMatcher(nn.Module):
         """
         windows = target_windows(targets, len(outputs["pred_logits"]))
         costs = self.costs(outputs["pred_logits"], outputs["pred_spans"], pad_windows(windows))
-        solved = solve(costs.cpu(), [len(sample) for sample in windows])
+        solved = assign(costs.cpu(), [len(sample) for sample in windows])
         return [(torch.from_numpy(prediction), torch.from_numpy(window)) for prediction, window in solved]
 
     @torch.no_grad()
@@ -84,7 +84,7 @@ class HungarianMatcher(nn.Module):
             windows: B times (windows, 2).
         """
         costs = self.costs(pred_logits, pred_spans, pad_windows(windows))
-        pairs = flat_pairs(costs.cpu(), [len(sample) for sample in windows])
+        pairs = assign_layers(costs.cpu(), [len(sample) for sample in windows])
         return Pairs(*pairs.to(pred_logits.device, non_blocking=True))
 
     def costs(self, pred_logits: Tensor, pred_spans: Tensor, windows: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class HungarianMatcher(nn.Module):
             return self.cost_span * cost_span + self.cost_giou * cost_giou + self.cost_class * cost_class
 
 
-def solve(costs: Tensor, windows: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+def assign(costs: Tensor, windows: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Find the assignment of least cost of every sample: (B, Q, W) on the CPU, ``windows[b]`` columns of it real.
 
     Returns:
@@ -127,11 +127,11 @@ def solve(costs: Tensor, windows: list[int]) -> list[tuple[np.ndarray, np.ndarra
     return solved
 
 
-def flat_pairs(costs: Tensor, windows: list[int]) -> Tensor:
+def assign_layers(costs: Tensor, windows: list[int]) -> Tensor:
     """Assign in every layer: (K, B, Q, W) on the CPU -> (3, K, P) long: sample, prediction and window of each pair."""
     layers = []
     for layer in costs:
-        solved = solve(layer, windows)
+        solved = assign(layer, windows)
         sample = np.repeat(np.arange(len(solved)), [len(rows) for rows, _ in solved])
         layers.append(np.stack([sample, *(np.concatenate(indices) for indices in zip(*solved, strict=True))]))
     return torch.from_numpy(np.stack(layers, axis=1))

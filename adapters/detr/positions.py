@@ -9,14 +9,15 @@ from torch import Tensor, nn
 
 from hero_plugin.adapters.dropout import Dropout
 
-TEMPERATURE = 10000
+POSITION_BASE = 10000
+"""Ratio of the highest to the lowest frequency, nearly."""
 
 
 def sines(angle: Tensor, width: int) -> Tensor:
     """Return sine and cosine of ``angle``, in radians, at width / 2 frequencies from 1 down: (...) -> (..., width)."""
     # Not the core's sinusoid: its exp(-i log 10000) rounds otherwise than this power, which upstream takes.
     exponent = 2 * torch.arange(width // 2, dtype=torch.float32, device=angle.device) / width
-    angles = angle.unsqueeze(-1) / TEMPERATURE**exponent
+    angles = angle.unsqueeze(-1) / POSITION_BASE**exponent
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 

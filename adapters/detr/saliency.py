@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RANKS = 11
+SALIENCY_RANKS = 11
 """Saliency labels, a sum of three annotators' 0 to 4, are compared with 1 to 11."""
-TEMPERATURE = 0.5
+SALIENCY_TEMPERATURE = 0.5
 """Of the softmax over clips."""
-PADDING = -1e3
-"""Score of padding, and logit of a clip whose label is above ``UNKNOWN``."""
-UNKNOWN = 100
+PADDING_SCORE = -1e3
+"""Score of padding and logit of a clip labelled above ``HIGHEST_LABEL``: low enough to have no share in a softmax."""
+HIGHEST_LABEL = 100
 """A label above this takes no part among the other clips. Datasets have none; upstream knows it."""
 
 
@@ -48,15 +48,15 @@ def rank_contrastive_loss(scores: Tensor, labels: Tensor, video_mask: Tensor) ->
     Returns:
         A scalar.
     """
-    real, known = video_mask.bool(), labels <= UNKNOWN
-    scores = scores.masked_fill(~real, PADDING)
-    logits = torch.where(known, scores / TEMPERATURE, PADDING)
+    real, known = video_mask.bool(), labels <= HIGHEST_LABEL
+    scores = scores.masked_fill(~real, PADDING_SCORE)
+    logits = torch.where(known, scores / SALIENCY_TEMPERATURE, PADDING_SCORE)
     logits = logits - logits.amax(1, keepdim=True)
     log_probability = logits - (logits.exp().sum(1, keepdim=True) + 1e-6).log()
-    ranks = torch.arange(1, RANKS + 1, device=labels.device).view(-1, 1, 1)
+    ranks = torch.arange(1, SALIENCY_RANKS + 1, device=labels.device).view(-1, 1, 1)
     positive = (labels >= ranks).to(scores.dtype)
     summed = (positive * log_probability.masked_fill(~real, 0.0)).sum(-1)
-    return -(summed / (positive.sum(-1) + 1e-6)).mean(-1).sum() / (RANKS + 1)
+    return -(summed / (positive.sum(-1) + 1e-6)).mean(-1).sum() / (SALIENCY_RANKS + 1)
 
 
 def negative_pair_loss(scores: Tensor, video_mask: Tensor) -> Tensor:

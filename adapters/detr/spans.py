@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hero_plugin.attention import at_least_float32
 
-SHORTEST = 1e-12
+SMALLEST_LENGTH = 1e-12
 """Smallest denominator, so that moments without length have an overlap too."""
 
 
@@ -39,4 +39,4 @@ def paired_generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     intersection = (torch.minimum(end, other_end) - torch.maximum(start, other_start)).clamp(min=0)
     union = (end - start) + (other_end - other_start) - intersection
     enclosing = torch.maximum(end, other_end) - torch.minimum(start, other_start)
-    return intersection / union.clamp(min=SHORTEST) - (enclosing - union) / enclosing.clamp(min=SHORTEST)
+    return intersection / union.clamp(min=SMALLEST_LENGTH) - (enclosing - union) / enclosing.clamp(min=SMALLEST_LENGTH)

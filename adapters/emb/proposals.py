@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from hero_plugin.adapters.emb.recurrence import count_real
 
 # Upstream meant -1e30. This rounds to zero beside any feature, and its checkpoints were trained with it.
-TAIL = -1e-30
+CELL_PADDING = -1e-30
 
 
 def cell_max(x: Tensor, scale: int) -> Tensor:
     """Take the maximum over each run of ``scale`` positions: (B, T, D) -> (B, ceil(T / scale), D)."""
     tail = -x.shape[1] % scale
     if tail:
-        x = F.pad(x, (0, 0, 0, tail), value=TAIL)
+        x = F.pad(x, (0, 0, 0, tail), value=CELL_PADDING)
     # Not amax: padding clips come out of the encoder alike, and upstream's gradient goes to the first of equals.
     return x.unflatten(1, (-1, scale)).max(dim=2).values
 
