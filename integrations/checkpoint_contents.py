@@ -1,4 +1,4 @@
-"""What a checkpoint is, whoever wrote it: where the weights are in it, which are the base's and which HERO's."""
+"""Recognition of checkpoints, whoever wrote them: where the weights are, which are the base's and which HERO's."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hero_plugin.plugin_file import PARTS, SAFETENSORS, plugin_from
 
 Kind = Literal["plug-in", "run", "checkpoint", "weights"]
 ENTRIES = ("model", "state_dict")
-"""Where a training script keeps the weights: the DETRs, EMB."""
+"""Keys under which training scripts save the weights: the DETRs', EMB's."""
 AROUND = ("module.", "_orig_mod.")
-"""Before every name, where ``DataParallel`` or ``torch.compile`` was around the model when it was saved."""
+"""Prefixes of every name, where ``DataParallel`` or ``torch.compile`` wrapped the model that was saved."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Contents:
 
     path: Path
     kind: Kind
-    """A plug-in's; of a run of this package; of another training script, with whatever it saves; weights alone."""
+    """Of a plug-in; of a run of this package; of another training script; or weights alone."""
     outer: Any
-    """All of it, as it was read."""
+    """Everything that was read."""
     entry: str | None
     """The key in ``outer`` that the weights are under; None where they are not under one."""
     base: Mapping[str, Tensor]
@@ -52,7 +52,7 @@ class Contents:
 
     @property
     def described(self) -> str:
-        """In words."""
+        """Return a description in words."""
         if self.kind == "plug-in":
             return "a plug-in's checkpoint"
         of = "a wrapped model" if self.hero and self.base else "a plug-in" if self.hero else "the plain base"
@@ -63,7 +63,7 @@ class Contents:
 
     @property
     def others(self) -> list[str]:
-        """What is in it beside the weights."""
+        """Return the names of what is in it beside the weights."""
         if not isinstance(self.outer, Mapping) or self.entry is None:
             return []
         return [str(name) for name in self.outer if name != self.entry]
@@ -73,7 +73,7 @@ def read_contents(path: Path) -> Contents:
     """Recognise a checkpoint.
 
     Raises:
-        CheckpointError: it cannot be read safely, or holds no weights of a model.
+        CheckpointError: It cannot be read safely, or holds no weights of a model.
     """
     if path.suffix == SAFETENSORS:
         try:
@@ -113,7 +113,7 @@ def read_contents(path: Path) -> Contents:
 
 
 def split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """A model's weights as the base's, by its own names, and the plug-in's, under ``hero.``."""
+    """Split a model's weights into the base's, by its own names, and the plug-in's, under ``hero.``."""
     bare = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     while prefix := next((each for each in AROUND if bare and all(name.startswith(each) for name in bare)), ""):
         bare = {name[len(prefix) :]: value for name, value in bare.items()}
@@ -124,7 +124,7 @@ def split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor
 
 
 def of_weights(base: Mapping[str, Tensor], hero: Mapping[str, Tensor]) -> Fingerprint:
-    """A base's fingerprint as far as its weights, and the plug-in's, show it."""
+    """Return a base's fingerprint, as far as its weights and the plug-in's show it."""
     adapter = adapter_by_weights(base)
     dim = next((value.shape[-1] for name, value in hero.items() if name in _AS_WIDE), None)
     if dim is None and adapter is not None and adapter.width in base:

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and that load without unpickling anything."""
+"""Checkpoints of runs: written whole or not at all, and loaded without unpickling anything."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what :func:`save_checkpoint` wrote. Only plain data is loaded (``weights_only=True``)."""
+    """Read what ``save_checkpoint`` wrote. Only plain data is loaded (``weights_only=True``)."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; is this the folder of a run that has trained?")
     try:

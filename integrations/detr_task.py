@@ -35,9 +35,11 @@ class DetrTask:
         self, model: nn.Module, criterion: nn.Module, collate: DetrCollate, *, clip_length: float = 0.0
     ) -> None:
         self.model, self.criterion, self.collate, self.clip_length = model, criterion, collate, clip_length
-        self.neighbours = int(getattr(criterion, "negative_pairs", False))  # an authors' criterion does not say
-        unread = ["contrastive_align_projection_vid", *([] if model.use_txt_pos else ["txt_position_embed"])]
-        self.unread = [name for name, _ in model.named_parameters() if not set(name.split(".")).isdisjoint(unread)]
+        self.following_rows = int(getattr(criterion, "negative_pairs", False))  # an authors' criterion does not say
+        unused = ["contrastive_align_projection_vid", *([] if model.use_txt_pos else ["txt_position_embed"])]
+        self.unused_parameters = [
+            name for name, _ in model.named_parameters() if not set(name.split(".")).isdisjoint(unused)
+        ]
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
         """Everything that the criterion says; ``loss`` is the weighted sum of what has a weight."""

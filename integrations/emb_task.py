@@ -24,8 +24,8 @@ class EmbTask:
 
     scores_clips = False
     file_for_each_set = False
-    unread = ()
-    neighbours = 0
+    unused_parameters = ()
+    following_rows = 0
 
     def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs

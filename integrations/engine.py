@@ -22,7 +22,7 @@ from hero_plugin.integrations.checkpoints import load_checkpoint, save_checkpoin
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.events import Events
-from hero_plugin.integrations.grounding import ground, overlaps, recall_curve
+from hero_plugin.integrations.grounding import overlaps, predict_set, recall_curve
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.loading import batches
 from hero_plugin.integrations.optimizers import build_optimizer
@@ -41,7 +41,7 @@ class Diverged(UserError):
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a run is."""
 
     epoch: int = 0
@@ -93,10 +93,10 @@ class Trainer:
         )
         self.scaler = loss_scaler(config.amp, self.device)
         self.order = EpochOrder(len(items), config.batch_size, config.seed)
-        unread = [f"model.{name}" for name in task.unread]
-        self.step = group.parallel(TrainingStep(task, config.seed, group), unread)
+        unused = [f"model.{name}" for name in task.unused_parameters]
+        self.step = group.parallel(TrainingStep(task, config.seed, group), unused)
         self.events = Events(run.events)
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self._saved_at = time.monotonic()
 
     def fit(self, evaluations: Mapping[str, Sequence[Any]], select: str | None) -> None:
@@ -125,7 +125,7 @@ class Trainer:
         started = time.monotonic() - progress.seconds
         left = self.order.batches(progress.epoch)[progress.step :]
         self.screen.position(progress.epoch, progress.step)
-        shares = {"rank": group.rank, "neighbours": task.neighbours}
+        shares = {"rank": group.rank, "following_rows": task.following_rows}
         loaded = batches(task.collate, self.items, left, self.device, config.workers, **shares)
         for indices, batch in zip(left, loaded, strict=True):
             done = progress.epoch * len(self.order) + progress.step
@@ -168,7 +168,7 @@ class Trainer:
         scored = {}
         for name, items in evaluations.items():
             self.screen.evaluating(name, -(-len(items) // (config.eval_batch_size * group.size)))
-            grounded = ground(
+            grounded = predict_set(
                 self.task,
                 items,
                 config.eval_batch_size,
@@ -210,7 +210,7 @@ class Trainer:
         if self.group.leads:
             self.run.append(line)
             self.events.add(line)
-        self.progress = Progress(epoch=number, best=progress.best, best_epoch=progress.best_epoch)
+        self.progress = TrainingProgress(epoch=number, best=progress.best, best_epoch=progress.best_epoch)
         self.save()
         self.screen.epoch_line(line, brief_scores(metrics))
 
@@ -237,7 +237,7 @@ class Trainer:
             self.task.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.progress = Progress(**state["progress"])
+            self.progress = TrainingProgress(**state["progress"])
             self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
         if self.group.leads:
             self.run.truncate(self.progress.epoch)

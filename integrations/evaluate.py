@@ -22,7 +22,7 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.files import write_json
 from hero_plugin.integrations.freed_memory import keep_freed_memory
-from hero_plugin.integrations.grounding import Grounded, ground
+from hero_plugin.integrations.grounding import Grounded, predict_set
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.run_folder import RunFolder
@@ -287,7 +287,7 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
             progress(done, total)
 
         wanted = loaded.task.scores_clips
-        return ground(loaded.task, items, batch_size, amp=loaded.config.amp, clips=wanted, after_batch=after_batch)
+        return predict_set(loaded.task, items, batch_size, amp=loaded.config.amp, clips=wanted, after_batch=after_batch)
 
 
 def prediction_files(found: Evaluated, path: Path) -> dict[Path, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Events:
-    """Writes a run's epochs for TensorBoard, into one file for as long as the process lives."""
+    """The writer of a run's epochs for TensorBoard, into one file for as long as the process lives."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -18,7 +18,7 @@ class Events:
     def restart(self, history: Iterable[Mapping[str, Any]]) -> None:
         """Write the folder anew from the log.
 
-        The log is what a resumed run trusts, and events of epochs that it does not hold would show twice.
+        A resumed run trusts the log; events of epochs that the log does not hold would show twice.
         """
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -36,13 +36,14 @@ class Events:
         self._writer.flush()
 
     def close(self) -> None:
+        """Close the file, if one is open."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
 
 def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
-    """(tag, value, training step) of everything an epoch's line holds."""
+    """Yield (tag, value, training step) of everything in an epoch's line."""
     step = line["step"]
     for at, loss in line["curve"]:
         yield "train/running_loss", loss, at

@@ -1,4 +1,4 @@
-"""Per-video clip features: a folder of `VIDEO.npy` / `VIDEO.npz`, or one HDF5 file, or several of these side by side.
+"""Clip features per video: a folder of `VIDEO.npy` / `VIDEO.npz`, or one HDF5 file, or several of these side by side.
 
 Every array that leaves a store is float32 `(clips, dim)`, finite, with at least one clip and of the store's width.
 """
@@ -35,17 +35,17 @@ class FeatureStore(Protocol):
 
     @property
     def dim(self) -> int:
-        """Width of a clip's feature."""
+        """Return the width of a clip's feature."""
         ...
 
     def __contains__(self, video_id: object) -> bool: ...
 
     def __getitem__(self, video_id: str) -> np.ndarray:
-        """float32 (clips, dim). Raises DataError for an unknown video or an unusable array."""
+        """Return float32 (clips, dim); raise ``DataError`` for an unknown video or an unusable array."""
         ...
 
     def keys(self) -> list[str]:
-        """The videos, sorted."""
+        """Return the videos, sorted."""
         ...
 
 
@@ -60,17 +60,23 @@ def open_features(
 ) -> FeatureStore:
     """Open clip features.
 
-    paths: a folder of `VIDEO.npy` or `VIDEO.npz` (array `features`), or an `.h5` / `.hdf5` file with one dataset
-        a video (at the top, or inside a group `features`) or one group a video with a dataset `features`.
-        Several paths are concatenated along the width, as Moment-DETR does with SlowFast and CLIP; where their
-        numbers of clips differ by a little, the longer ones are cut (by more than 2 and more than a tenth: an error).
-    max_clips: reduce longer videos to so many clips; see `sample_clips`.
-    normalize: scale each clip's features to length 1, those of each path for themselves, as Moment-DETR does.
-    array: what the array of a `.npz` is called.
-    cache: keep arrays in memory once read.
+    Nothing is read before it is needed, except one array, for its width.
 
-    Nothing is read before it is asked for, except one array, for its width.
-    Raises FileNotFoundError, or DataError where there are no features at all.
+    Args:
+        paths: A folder of ``VIDEO.npy`` or ``VIDEO.npz`` (array ``features``), or an ``.h5`` / ``.hdf5`` file with one
+            dataset per video (at the top, or inside a group ``features``) or one group per video with a dataset
+            ``features``. Several paths are concatenated along the width, as Moment-DETR does with SlowFast and CLIP;
+            where their numbers of clips differ a little, the longer ones are cut (a difference of more than 2 and
+            more than a tenth is an error).
+        max_clips: Reduce longer videos to this many clips; see ``sample_clips``.
+        pooling: How to reduce them.
+        normalize: Scale each clip's features to length 1, each path separately, as Moment-DETR does.
+        array: Name of the array in a ``.npz``.
+        cache: Keep arrays in memory once read.
+
+    Raises:
+        FileNotFoundError: A path is missing.
+        DataError: There are no features at all.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
@@ -90,11 +96,14 @@ def open_features(
 
 
 def sample_clips(features: np.ndarray, max_clips: int, pooling: Pooling = "mean") -> np.ndarray:
-    """Reduce `(clips, dim)` to at most `max_clips` clips; fewer stay as they are.
+    """Reduce (clips, dim) to at most ``max_clips`` clips; fewer stay as they are.
 
-    pooling: "mean" averages the clips of each of max_clips equal stretches, with EMB's and VSLNet's rounding of
-        their edges (visual_feature_sampling); "subsample" takes the clip in the middle of each stretch; "cut"
-        takes the first max_clips.
+    Args:
+        features: (clips, dim).
+        max_clips: Most clips to keep.
+        pooling: "mean" averages the clips of each of ``max_clips`` equal stretches, with EMB's and VSLNet's rounding
+            of their edges (visual_feature_sampling); "subsample" takes the clip in the middle of each stretch; "cut"
+            takes the first ``max_clips``.
     """
     clips = len(features)
     if clips <= max_clips:
@@ -113,7 +122,7 @@ def sample_clips(features: np.ndarray, max_clips: int, pooling: Pooling = "mean"
 
 
 class MemoryFeatures:
-    """A store over arrays in memory, for tests and demonstrations: `{video: (clips, dim)}`."""
+    """A store over arrays in memory, for tests and demonstrations: ``{video: (clips, dim)}``."""
 
     def __init__(self, arrays: dict[str, np.ndarray], name: str = "features in memory") -> None:
         if not arrays:
@@ -125,6 +134,7 @@ class MemoryFeatures:
         return video_id in self._arrays
 
     def keys(self) -> list[str]:
+        """Return the videos, sorted."""
         return sorted(self._arrays)
 
     def __getitem__(self, video_id: str) -> np.ndarray:
@@ -134,7 +144,7 @@ class MemoryFeatures:
 
 
 class _Folder:
-    """`VIDEO.npy` or `VIDEO.npz` files."""
+    """A folder of ``VIDEO.npy`` or ``VIDEO.npz`` files."""
 
     def __init__(self, path: Path, array: str) -> None:
         self._path, self._array = path, array
@@ -166,7 +176,7 @@ class _Folder:
         return _validated(self._load(file), str(file), self.dim, self._model)
 
     def width(self, video_id: str) -> int:
-        """Width of one video's array, from the file's header where that is enough."""
+        """Return the width of one video's array, from the file's header where that is enough."""
         return _width(self._load(self._files[video_id]), str(self._files[video_id]))
 
     def _load(self, file: Path) -> np.ndarray:
@@ -217,7 +227,7 @@ class _Hdf5:
                 self._videos[name] = f"{self._prefix}{name}/features"
         if not self._videos:
             what = f"no datasets of videos found; at the top it has {list(file)[:5]}"
-            raise DataError([Problem(str(path), what, "expected one dataset a video, or VIDEO/features")])
+            raise DataError([Problem(str(path), what, "expected one dataset per video, or VIDEO/features")])
         self.dim, self._model = _first_width(self, list(self._videos))
 
     def _file(self) -> Any:
@@ -258,7 +268,7 @@ class _Hdf5:
         return _validated(array, where, self.dim, self._model)
 
     def width(self, video_id: str) -> int:
-        """Width of one video's dataset, without reading it."""
+        """Return the width of one video's dataset, without reading it."""
         return _width(self._dataset(video_id), f"{self._path}: video {video_id}")
 
 
@@ -340,7 +350,7 @@ class _Cached(_Around):
 
 
 def unit_length(rows: np.ndarray) -> np.ndarray:
-    """Rows (..., dim) divided by their lengths, with Moment-DETR's guard against rows of zeros."""
+    """Return rows (..., dim) divided by their lengths, with Moment-DETR's guard against rows of zeros."""
     return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-5)
 
 
@@ -384,7 +394,7 @@ def _validated(array: np.ndarray, where: str, dim: int, model: str) -> np.ndarra
         raise DataError([Problem(where, what, _AGAIN)])
     if array.shape[1] != dim:
         what = f"features are {array.shape[1]} wide, expected {dim} as in {model}"
-        raise DataError([Problem(where, what, "use one kind of features a folder")])
+        raise DataError([Problem(where, what, "use one kind of features per folder")])
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is reported below
         values = np.array(array, dtype=np.float32, order="C")
     if not np.isfinite(values).all():

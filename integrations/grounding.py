@@ -1,4 +1,4 @@
-"""A model over a whole set: its moments, and their scores."""
+"""Inference over a whole set: predicted moments, and their scores."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Grounded:
     scores: np.ndarray
     """(Q, K)."""
     relevance: list[np.ndarray]
-    """One curve a query, (its clips,) in [0, 1]; empty unless asked for."""
+    """One curve per query, (its clips,) in [0, 1]; empty unless requested."""
     saliency: list[np.ndarray] = field(default_factory=list)
-    """The same in the base's own scores, where it has any."""
+    """The same in the base's own clip scores, where it has any."""
 
 
 @torch.no_grad()
-def ground(
+def predict_set(
     task: Task,
     items: Sequence[Any],
     batch_size: int = 64,
@@ -46,9 +46,15 @@ def ground(
 ) -> Grounded:
     """Predict every item, in batches of like length. The model is left in eval mode.
 
-    clips: keep what is said of single clips, too.
-    after_batch: called after each batch, as often in every process; what it raises ends the evaluation.
-    group: processes that take turns with the batches, which are those of one process; each gets all predictions.
+    Args:
+        task: The task, with its model.
+        items: Its examples.
+        batch_size: Queries per batch.
+        amp: Number format of the forward.
+        workers: Loading processes.
+        clips: Keep the scores of clips as well.
+        after_batch: Called after each batch, equally often in every process; what it raises ends the evaluation.
+        group: Processes that take turns with the batches; each gets all predictions.
     """
     model = task.model.eval()
     device = next(model.parameters()).device
@@ -84,9 +90,9 @@ def ground(
 
 
 def overlaps(task: Task, items: Sequence[Any], grounded: Grounded) -> np.ndarray:
-    """Overlap of each query's best moment with its annotation, the nearest where it has several.
+    """Return the IoU (annotated queries,) of each query's best moment with the nearest annotated one.
 
-    Queries without annotation are left out. -> (annotated queries,)
+    Queries without annotation are left out.
     """
     truths = [task.truth(item) for item in items]
     annotated = [index for index, truth in enumerate(truths) if len(truth)]
@@ -98,10 +104,10 @@ CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))
 
 
 def recall_curve(ious: np.ndarray) -> list[float]:
-    """R1 in percent at each threshold of ``CURVE``."""
+    """Return R1 in percent at each threshold of ``CURVE``."""
     return [round(recall_at(ious, threshold), 3) for threshold in CURVE]
 
 
 def score(task: Task, items: Sequence[Any], grounded: Grounded) -> Scores:
-    """R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, over the annotated queries."""
+    """Return R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, over the annotated queries."""
     return scores_of(overlaps(task, items, grounded))

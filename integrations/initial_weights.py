@@ -1,4 +1,4 @@
-"""A training that starts from a base somebody has trained."""
+"""Initialization of a training from a trained base."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from hero_plugin.integrations.errors import UserError
 
 
 def start_from(model: nn.Module, path: Path, own: Collection[str] = ()) -> str:
-    """Give a base, plain or wrapped, the weights of a checkpoint. Returns what to tell the user.
+    """Give a base, plain or wrapped, the weights of a checkpoint; return a message for the user.
 
-    own: parameters that keep what they have, because the data decides them: a vocabulary's.
+    Args:
+        model: The base, or the model around it.
+        path: The checkpoint.
+        own: Parameters that keep their values because the data decides them, such as a vocabulary's.
 
     Raises:
-        UserError: the checkpoint holds no base, or another one; the message says what differs.
+        UserError: The checkpoint holds no base, or another one; the message says what differs.
     """
     contents = read_contents(path)
     if not contents.base:
@@ -32,18 +35,18 @@ def start_from(model: nn.Module, path: Path, own: Collection[str] = ()) -> str:
     with torch.no_grad():
         for name, value in state.items():
             value.copy_(contents.base[name])
-    told = f"starts from the base in {path} ({contents.described})"
+    message = f"starts from the base in {path} ({contents.described})"
     if isinstance(model, HeroModel) and not model.config.starts_as_base:
-        told += "\nnote: the predictions do not start as that base's: " + "; ".join(model.config.departures)
-    return told
+        message += "\nnote: the predictions do not start as that base's: " + "; ".join(model.config.departures)
+    return message
 
 
 def check_same_base(state: dict[str, torch.Tensor], contents: Contents, own: Collection[str]) -> None:
     """Raise ``UserError`` unless a checkpoint's base is of the class and sizes of this one."""
     adapter = adapter_by_weights([*state, *own])
     here = Fingerprint(adapter.class_names[0] if adapter else None, None, forms(state))
-    others = {name: form for name, form in contents.fingerprint.tensors.items() if name not in own}
-    there = Fingerprint(contents.fingerprint.class_name, None, others)
+    tensors = {name: form for name, form in contents.fingerprint.tensors.items() if name not in own}
+    there = Fingerprint(contents.fingerprint.class_name, None, tensors)
     lines = [*here.obstacles(there), *here.differences(there)]
     if lines:
         raise UserError(

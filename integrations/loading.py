@@ -1,4 +1,4 @@
-"""From examples to batches on the device."""
+"""Loading of batches onto the device."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hero_plugin.integrations.shares import BatchShard
 from hero_plugin.integrations.task import Batch, Collate
 
 READ_ONE_BY_ONE = frozenset({"windows"})
-"""What of a batch stays on the CPU: how many moments each query has, by which a DETR's targets are cut."""
+"""Entries of a batch that stay on the CPU: the number of moments per query, by which a DETR's targets are cut."""
 
 
 @dataclass(frozen=True)
 class CollateShard:
-    """Makes one process' share of each batch."""
+    """A collate function for one process' shard of each batch."""
 
     collate: Collate
     rank: Rank
-    neighbours: int
+    following_rows: int
 
     def __call__(self, items: Sequence[Any]) -> Batch:
-        return self.collate(items, BatchShard.of(len(items), self.rank, self.neighbours).rows)
+        return self.collate(items, BatchShard.of(len(items), self.rank, self.following_rows).rows)
 
 
 def batches(
@@ -38,19 +38,26 @@ def batches(
     workers: int = 0,
     *,
     rank: Rank | None = None,
-    neighbours: int = 0,
+    following_rows: int = 0,
 ) -> Iterator[Batch]:
-    """The given batches, in order, on ``device``; copied there without waiting where it is a GPU.
-
-    rank, neighbours: which of several processes loads its share of each of them; see :class:`BatchShard`.
+    """Yield the given batches, in order, on ``device``; copied there without waiting where it is a GPU.
 
     The loader has a generator of its own: made without one, it would draw from torch's global generator,
     and a run that starts its loader once more because it was resumed would draw other dropout.
+
+    Args:
+        collate: Makes a batch.
+        items: Examples.
+        indices: Places in ``items``, per batch.
+        device: Where the batches go.
+        workers: Loading processes.
+        rank: The process whose shard of each batch to load; None loads whole batches.
+        following_rows: As in ``BatchShard.of``.
     """
     loader = DataLoader(
         items,  # type: ignore[arg-type]  # a sequence is all that DataLoader asks of a dataset
         batch_sampler=indices,
-        collate_fn=collate if rank is None else CollateShard(collate, rank, neighbours),
+        collate_fn=collate if rank is None else CollateShard(collate, rank, following_rows),
         num_workers=workers if collate.parallelizable else 0,
         worker_init_fn=_out_of_reach,
         pin_memory=device.type == "cuda",
@@ -61,13 +68,13 @@ def batches(
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """A batch where the model is, but for what is read number by number: a GPU asked for it would be waited for."""
+    """Copy a batch to the device, except what is read number by number: reading it there would wait for the GPU."""
     return {
         name: each if name in READ_ONE_BY_ONE else each.to(device, non_blocking=True) for name, each in batch.items()
     }
 
 
 def _out_of_reach(worker: int) -> None:
-    """Ctrl-C and ``torchrun`` signal a whole group of processes; a training that stops in order still loads."""
+    """Leave the process group: Ctrl-C and ``torchrun`` signal all of it, but a training that stops still loads."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)

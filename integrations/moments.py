@@ -1,6 +1,6 @@
-"""Moments in seconds to clip indices and back, and saliency labels made from moments.
+"""Conversion of moments in seconds to clip indices and back, and of moments to saliency labels.
 
-A video of `duration` seconds has `clips` clips of equal length; clip i covers
+A video of ``duration`` seconds has ``clips`` clips of equal length; clip i covers
 [i, i + 1] * duration / clips seconds. Clip indices are inclusive on both sides, as in EMB.
 """
 
@@ -32,15 +32,17 @@ ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, w
 def moment_to_clips(
     start: float, end: float, clips: int, duration: float, rounding: Rounding = "best_iou"
 ) -> tuple[int, int]:
-    """First and last clip (inclusive) of a moment.
+    """Return the first and last clip (inclusive) of a moment.
 
-    start, end: seconds; clips: number of clips of the video; duration: seconds.
-    rounding:
-        "best_iou": the clip range whose interval overlaps the moment best; what EMB (and VSLNet) train on.
-        "floor":    both boundaries down to a clip's edge, `int(t / clip_length)`; Moment-DETR's and its heirs'.
-        "nearest":  both boundaries to the nearest edge.
-        "outward":  every clip that the moment touches.
-      A moment that the last three would make empty gets the one clip that holds its middle.
+    Args:
+        start: Seconds.
+        end: Seconds.
+        clips: Number of clips of the video.
+        duration: Seconds of the video.
+        rounding: "best_iou" takes the clip range whose interval overlaps the moment best; EMB (and VSLNet) train on it.
+            "floor" rounds both boundaries down to a clip's edge, ``int(t / clip_length)``, as Moment-DETR and its
+            successors. "nearest" rounds both to the nearest edge. "outward" takes every clip that the moment touches.
+            A moment that the last three would make empty gets the one clip that holds its middle.
     """
     first, last = moments_to_clips([start], [end], clips, duration, rounding)
     return int(first[0]), int(last[0])
@@ -53,10 +55,10 @@ def moments_to_clips(
     durations: float | Sequence[float] | np.ndarray,
     rounding: Rounding = "best_iou",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`moment_to_clips` of many moments at once: arrays (N,) in, two int64 arrays (N,) out.
+    """Convert many moments as ``moment_to_clips`` does: arrays (N,) in, two int64 arrays (N,) out.
 
-    `clips` and `durations` are one number for all or one a moment. Constant work per moment: upstream
-    compares all clips**2 ranges.
+    ``clips`` and ``durations`` are one number for all or one per moment. The work per moment is constant, where
+    upstream compares all clips**2 ranges.
     """
     start, end, clip_count, duration = np.broadcast_arrays(
         np.asarray(starts, np.float64),
@@ -93,10 +95,10 @@ def moments_to_clips(
 
 
 def clips_to_moment(first: int, last: int, clips: int, duration: float) -> tuple[float, float]:
-    """The seconds (start, end) that the clips first..last (inclusive) cover.
+    """Return the seconds (start, end) that the clips first..last (inclusive) cover.
 
-    The inverse of `moment_to_clips` under every rounding, and EMB's `index_to_time` (which rounds to
-    float32 on the way).
+    The inverse of ``moment_to_clips`` under every rounding, and EMB's ``index_to_time`` (which rounds to float32 on
+    the way).
     """
     if not 0 <= first <= last < clips:
         raise ValueError(f"need 0 <= first <= last < clips, got first={first}, last={last}, clips={clips}")
@@ -113,20 +115,24 @@ def saliency_from_moments(
     score: float = 4.0,
     annotators: int = 3,
 ) -> tuple[tuple[int, tuple[float, ...]], ...]:
-    """QVHighlights-style saliency labels for data that has only moments.
+    """Make QVHighlights-style saliency labels for data that has only moments.
 
-    moments: (start, end) in seconds; clip_length: seconds a clip (the last one may be shorter).
-    rule:
-        "inside":     every clip of every moment (found with `rounding`) gets `score`.
-        "overlap":    every clip gets `score` times the fraction of it that moments cover, where that is not 0.
-        "lighthouse": 1 for the clips `int(start/clip_length) .. int(end/clip_length) - 1` of the first moment
-                      and nothing else: the label that lighthouse and QD-DETR make while training on Charades-STA,
-                      TACoS and ActivityNet. `rounding` and `score` play no part. A moment inside one clip
-                      labels the clip *before* its end there; that is kept.
-    score: 4 is QVHighlights' "Very Good", so that its highlight metrics count the clip as positive.
-    annotators: how often the score is repeated; QVHighlights has three annotators a clip.
+    Args:
+        moments: (start, end) in seconds.
+        duration: Seconds of the video.
+        clip_length: Seconds per clip (the last one may be shorter).
+        rule: "inside" gives ``score`` to every clip of every moment (found with ``rounding``). "overlap" gives every
+            clip ``score`` times the fraction of it that moments cover, where that is not 0. "lighthouse" gives 1 to
+            the clips ``int(start/clip_length) .. int(end/clip_length) - 1`` of the first moment and nothing else:
+            the label that lighthouse and QD-DETR make while training on Charades-STA, TACoS and ActivityNet; it
+            ignores ``rounding`` and ``score``. A moment inside one clip labels the clip *before* its end there; that
+            is kept.
+        rounding: As in ``moment_to_clips``.
+        score: 4 is QVHighlights' "Very Good", so that its highlight metrics count the clip as positive.
+        annotators: How often the score is repeated; QVHighlights has three annotators per clip.
 
-    Returns ((clip index, scores), ...), sorted by clip index.
+    Returns:
+        ((clip index, scores), ...), sorted by clip index.
     """
     if not (math.isfinite(clip_length) and clip_length > 0):
         raise ValueError(f"clip_length must be positive seconds, got {clip_length}")
@@ -184,21 +190,21 @@ def _union(moments: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _edge_time(edge: np.ndarray, clips: np.ndarray, duration: np.ndarray) -> np.ndarray:
-    """Seconds of clip edges, rounded to float32 exactly where EMB rounds, so that ties fall the same way."""
+    """Return the seconds of clip edges, rounded to float32 exactly where EMB rounds, so that ties fall the same way."""
     return (edge.astype(np.float32) / clips.astype(np.float32) * duration.astype(np.float32)).astype(np.float64)
 
 
 def _best_iou(
     start: np.ndarray, end: np.ndarray, clips: np.ndarray, duration: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """EMB's time_to_index: the range of greatest overlap, the first of equals in (start, end) order.
+    """Compute EMB's time_to_index: the range of greatest overlap, the first of equals in (start, end) order.
 
     For a fixed end, moving the start away from the moment's start only loses overlap, on either side; so the
     best start edge is one of the two around it, the best end edge one of the two around the end, and four
-    ranges decide. Overlap is intersection over the hull, as upstream; where none overlaps, it says clip 0.
+    ranges decide. Overlap is intersection over the hull, as upstream; where none overlaps, it is clip 0.
     """
-    lower_start, upper_start = _neighbours(start, clips, duration, np.zeros_like(clips))
-    lower_end, upper_end = _neighbours(end, clips, duration, np.ones_like(clips))
+    lower_start, upper_start = _clips_around(start, clips, duration, np.zeros_like(clips))
+    lower_end, upper_end = _clips_around(end, clips, duration, np.ones_like(clips))
     candidates = [(s, e) for s in (lower_start, upper_start) for e in (lower_end, upper_end)]
     overlaps = []
     for first, last in candidates:
@@ -214,10 +220,10 @@ def _best_iou(
     return np.where(nothing, 0, first), np.where(nothing, 0, last)
 
 
-def _neighbours(
+def _clips_around(
     time: np.ndarray, clips: np.ndarray, duration: np.ndarray, edge: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clips whose edge (0: left, 1: right) lies just at or before `time`, and just at or after it."""
+    """Return the clips whose edge (0: left, 1: right) lies just at or before ``time``, and just at or after."""
     guess = np.clip(np.floor(time * clips / duration) - edge, -1, clips).astype(np.int64)
     lower = np.full_like(guess, -1)
     for candidate in (guess - 1, guess, guess + 1):  # float32 edges may sit one clip off the guess

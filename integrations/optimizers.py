@@ -1,4 +1,4 @@
-"""The paper's optimizer, and those that the published codes of the bases use."""
+"""Optimizers: the paper's, and those of the bases' published code."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ OptimizerName = Literal["adam", "adamw", "adamw_all"]
 def build_optimizer(
     model: nn.Module, name: OptimizerName, lr: float, weight_decay: float, *, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """Adam or AdamW over the parameters that learn.
+    """Build Adam or AdamW over the trainable parameters.
 
-    ``adam`` is the paper's text and takes no weight decay. ``adamw`` is EMB's code: decay on everything
-    but biases and layer norms, told by name as upstream does, which misses norms that are called otherwise; of the
-    plug-in, on weight matrices alone. ``adamw_all`` is Moment-DETR's and its heirs':
-    decay on every parameter.
+    ``adam`` follows the paper's text and has no weight decay. ``adamw`` follows EMB's code: decay on everything but
+    biases and layer norms, recognized by name as upstream does, which misses norms with other names; of the plug-in,
+    on weight matrices alone. ``adamw_all`` follows Moment-DETR and its successors: decay on every parameter.
     """
     named = [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
     everything = [parameter for _, parameter in named]

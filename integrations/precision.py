@@ -1,4 +1,4 @@
-"""Which device, and in which number format."""
+"""Choice of the device and of the number format."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ Amp = Literal["none", "bf16", "fp16"]
 
 
 def choose_device(name: str = "auto", rank: Rank | None = None, *, shared: bool = False) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU (bit-reproducible); any name torch knows works.
+    """Return the device of this name, for this process.
 
-    rank: which of several processes asks: of the GPUs it gets the one of its number on this machine.
-    shared: processes may share a GPU, in turns where there are more of them, or the named one.
+    Args:
+        name: "auto" is CUDA where there is one, else the CPU (bit-reproducible); any name torch knows works.
+        rank: This process, where there are several: it gets the GPU of its number on this machine.
+        shared: Let processes share GPUs, in turns, or share the named one.
 
     Raises:
-        UserError: the device is unknown, or this machine has none for this process.
+        UserError: The device is unknown, or this machine has none for this process.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,14 +47,14 @@ def choose_device(name: str = "auto", rank: Rank | None = None, *, shared: bool 
 
 
 def autocast(amp: Amp, device: torch.device) -> AbstractContextManager[Any]:
-    """The format of the forward pass. Weights, gradients and the optimizer stay in float32."""
+    """Set the number format of the forward pass. Weights, gradients and the optimizer stay in float32."""
     if amp == "none":
         return nullcontext()
     return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[amp])
 
 
 def loss_scaler(amp: Amp, device: torch.device) -> Any:
-    """A gradient scaler, which does something for fp16 only: its small gradients would vanish unscaled."""
+    """Return a gradient scaler; it acts for fp16 only, whose small gradients would vanish unscaled."""
     if amp == "fp16" and device.type != "cuda":
         raise UserError(f"--amp fp16 needs a CUDA device, got {device}; use --amp bf16, or none")
     if hasattr(torch.amp, "GradScaler"):

@@ -1,4 +1,4 @@
-"""The processes of one training, as ``torchrun`` starts them: what they tell each other, and how they end."""
+"""The group of processes of one training, as ``torchrun`` starts them: communication, and how they end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hero_plugin.integrations.ranks import Rank
 
 Value = TypeVar("Value")
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others: reading features may take one much longer than another."""
+"""Longest wait for the other processes: reading features may take one much longer than another."""
 
 
 class PeerLost(UserError):
@@ -29,9 +29,9 @@ class PeerLost(UserError):
 
 
 class Group:
-    """The processes that train one model; ``Group()`` is one alone, which has nobody to talk to.
+    """The processes that train one model; ``Group()`` is a process alone.
 
-    What is not a tensor of the model travels over the CPU, so that asking waits for no GPU.
+    What is not a tensor of the model travels over the CPU, so that no exchange waits for a GPU.
     """
 
     def __init__(self, rank: Rank | None = None, control: Any = None) -> None:
@@ -39,29 +39,30 @@ class Group:
 
     @property
     def size(self) -> int:
+        """Return the number of processes."""
         return self.rank.size
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes what only one may write."""
+        """Return whether this is the process that writes the files."""
         return self.rank.leads
 
-    def parallel(self, module: nn.Module, unread: Sequence[str] = ()) -> nn.Module:
-        """``module``, whose gradients are the mean over the processes; alone, itself.
+    def parallel(self, module: nn.Module, unused_parameters: Sequence[str] = ()) -> nn.Module:
+        """Return ``module`` with gradients averaged over the processes; alone, the module itself.
 
-        unread: parameters that never get a gradient: the processes would wait for it.
+        unused_parameters: Parameters that never get a gradient: the processes would wait for it.
         """
         if self.size == 1:
             return module
         # No buffer changes while a model trains here: nothing of them is sent round before each step either.
-        left_out = [*unread, *(name for name, _ in module.named_buffers())]
+        left_out = [*unused_parameters, *(name for name, _ in module.named_buffers())]
         # Of convolutions with a single output channel or tap: dimensions of one, whose strides mean nothing.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, left_out)
         return DistributedDataParallel(module)
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` holds in any process: the same answer in all."""
+        """Return whether ``flag`` holds in any process: the same answer in all."""
         if self.size == 1:
             return flag
         flags = torch.tensor([int(flag)])
@@ -69,11 +70,11 @@ class Group:
         return bool(flags)
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Wait until all processes have come here."""
         self.any(False)
 
     def from_leader(self, make: Callable[[], Value]) -> Value:
-        """What ``make`` returns in the leading process, the only one that calls it; a copy in the others."""
+        """Call ``make`` in the leading process alone; return its result, a copy in the others."""
         if self.size == 1:
             return make()
         values = [make() if self.leads else None]
@@ -81,7 +82,7 @@ class Group:
         return values[0]  # type: ignore[return-value]
 
     def gather(self, value: Value) -> list[Value]:
-        """The value of each process, in their order, in all."""
+        """Return the values of all processes, in their order."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -89,7 +90,7 @@ class Group:
         return values
 
     def gather_tensor(self, tensor: Tensor) -> list[Tensor]:
-        """The tensor of each process, all of one shape, on the device and without gradient."""
+        """Return the tensors of all processes, which have one shape, without gradient."""
         if self.size == 1:
             return [tensor]
         tensors = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -97,7 +98,7 @@ class Group:
         return tensors
 
     def leave(self) -> None:
-        """End the group, once all have come here; this process goes on alone."""
+        """End the group once all processes have come here; this one goes on alone."""
         if self.size > 1 and dist.is_initialized():
             self.wait()
             dist.destroy_process_group()
@@ -108,13 +109,13 @@ ALONE = Group()
 
 @contextmanager
 def joined(rank: Rank, device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Group]:
-    """The group of ``torchrun``'s processes while the block runs; one process alone joins none.
+    """Join the group of ``torchrun``'s processes while the block runs; one process alone joins none.
 
     An error leaves the group at once and not in order, so that the other processes notice.
 
     Raises:
-        PeerLost: another process has ended, or did not answer for as long as ``patience``.
-        UserError: the processes do not find each other.
+        PeerLost: Another process has ended, or did not answer for as long as ``patience``.
+        UserError: The processes do not find each other.
     """
     if rank.size == 1:
         yield ALONE
@@ -126,8 +127,8 @@ def joined(rank: Rank, device: torch.device, patience: timedelta = PATIENCE) -> 
         control = dist.new_group(backend="gloo", timeout=patience) if device.type == "cuda" else dist.group.WORLD
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"{rank.size} processes shall train together and cannot meet ({first_line(error)}); start them with "
-            "torchrun, which says to each where the others are"
+            f"{rank.size} processes should train together and cannot meet ({first_line(error)}); start them with "
+            "torchrun, which tells each where the others are"
         ) from error
     group = Group(rank, control)
     try:
@@ -146,15 +147,17 @@ def joined(rank: Rank, device: torch.device, patience: timedelta = PATIENCE) -> 
 
 
 def of_a_peer(error: RuntimeError) -> bool:
-    """Whether what failed is not this process but its talk with another one."""
+    """Return whether the error is about communication with another process, not about this one."""
     kinds = tuple(getattr(dist, name) for name in ("DistError", "DistBackendError") if hasattr(dist, name))
     words = ("gloo", "nccl", "connection closed by peer", "connection reset")
     return isinstance(error, kinds) or any(word in str(error).lower() for word in words)
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def minutes(patience: timedelta) -> str:
+    """Return a duration in words."""
     return f"{patience.total_seconds() / 60:.3g} minutes"

@@ -1,8 +1,8 @@
-"""The folder of one run: what is in it, who may write it, and what survives an interruption.
+"""The folder of one run: its files, who may write them, and what survives an interruption.
 
 config.json      the settings and the versions that they ran with
 vocabulary.json  the words of the run's word table, in order
-log.jsonl        one line an epoch
+log.jsonl        one line per epoch
 last.pt          everything needed to resume
 best.pt          the weights to use
 results.json     the scores, once the run is finished
@@ -34,15 +34,15 @@ FREE_TO_CHANGE = frozenset(
 
 
 EARLIER = {"base": "emb", "schedule": "linear", "lr_drop": 400, "init_base": None, "freeze_base": False}
-"""What settings were in runs that were made before they existed."""
+"""Values of settings in runs made before the settings existed."""
 
 
 class RunFolderError(UserError):
-    """The folder cannot be used as asked; the message says what to do."""
+    """The folder cannot be used as requested; the message says what to do."""
 
 
 class RunFolder:
-    """Paths and records of a run. Made by :meth:`create` or :meth:`open`."""
+    """Paths and records of a run. Made by ``create`` or ``open``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,10 +59,14 @@ class RunFolder:
     def create(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
         """Start a run in ``path``, or continue the one that is there.
 
-        settings: JSON values by field name; what a resumed run must not change is compared with them.
+        Args:
+            path: The folder.
+            settings: JSON values by field name; what a resumed run must not change is compared with them.
+            resume: Continue a run.
+            overwrite: Delete a run.
 
         Raises:
-            RunFolderError: as :meth:`check`.
+            RunFolderError: As ``check``.
         """
         run = cls(path)
         if path.is_dir():
@@ -78,13 +82,13 @@ class RunFolder:
 
     @classmethod
     def check(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        """Whether :meth:`create` could have its way; nothing is touched.
+        """Check whether ``create`` would succeed; change nothing.
 
-        A run that has no checkpoint yet is as good as nothing, and any other may take its place.
+        A run without a checkpoint counts as nothing: any other may take its place.
 
         Raises:
-            RunFolderError: something is there and neither ``resume`` nor ``overwrite`` says what to do with
-                it; or the run to resume was made with other settings.
+            RunFolderError: Something is there and neither ``resume`` nor ``overwrite`` says what to do with it; or
+                the run to resume was made with other settings.
         """
         run = cls(path)
         if not path.exists() or (path.is_dir() and not any(not part.name.startswith(".") for part in path.iterdir())):
@@ -105,22 +109,23 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """A run that exists, for reading."""
+        """Open a run that exists, for reading."""
         if not (path / "config.json").is_file():
             raise RunFolderError(f"{path}: not the folder of a run (it has no config.json)")
         return cls(path)
 
     @property
     def finished(self) -> bool:
+        """Return whether the run has its results."""
         return self.results_file.is_file()
 
     @property
     def begun(self) -> bool:
-        """Whether there is a checkpoint in it, or in a stage inside it."""
+        """Return whether there is a checkpoint in it, or in a stage inside it."""
         return self.finished or self.last.is_file() or any(self.path.glob("*/last.pt"))
 
     def config(self) -> dict[str, Any]:
-        """The settings of the run; those that did not exist when it was made are what they were then."""
+        """Return the settings of the run, with the old behavior for those that did not exist when it was made."""
         settings = {**EARLIER, **self._read_json(self.config_file)}
         if settings["base"] != "emb":
             settings = {"scored_clip_length": 2.0, **settings}
@@ -132,9 +137,11 @@ class RunFolder:
         return settings
 
     def vocabulary(self) -> dict[str, Any]:
+        """Return the vocabulary, as JSON values."""
         return self._read_json(self.vocabulary_file)
 
     def results(self) -> dict[str, Any]:
+        """Return the results, as JSON values."""
         return self._read_json(self.results_file)
 
     def write_json(self, file: Path, value: Any) -> None:
@@ -142,19 +149,20 @@ class RunFolder:
         write_json(file, value, ascii=False)
 
     def history(self) -> list[dict[str, Any]]:
-        """The log, one dict an epoch."""
+        """Return the log, one dict per epoch."""
         text = self.log_file.read_text("utf-8") if self.log_file.is_file() else ""
         return [json.loads(line) for line in text.splitlines()]
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Add an epoch to the log, whole or not at all: the file is short, and written anew."""
+        """Add an epoch to the log, whole or not at all: the file is short and written anew."""
         self.keep([*self.history(), dict(line)])
 
     def truncate(self, epochs: int) -> None:
-        """Forget what the log says of epochs that the checkpoint has not finished."""
+        """Drop the epochs from the log that the checkpoint has not finished."""
         self.keep([line for line in self.history() if line["epoch"] <= epochs])
 
     def keep(self, lines: list[dict[str, Any]]) -> None:
+        """Write the log anew with these lines."""
         with atomic_write(self.log_file) as stream:
             stream.writelines(json.dumps(line) + "\n" for line in lines)
 
@@ -195,7 +203,7 @@ class RunFolder:
 
 
 def versions() -> dict[str, str]:
-    """What a run was made with."""
+    """Return the versions of the libraries that a run depends on."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints of other people's code, read without running anything that they hold.
+"""Safe loading of checkpoints of other code: nothing that they hold is run.
 
 Upstream's scripts save their command line with the weights: a pickled ``argparse.Namespace``, in lighthouse an
 ``easydict.EasyDict``. Those two are let through, as the plain data they are, and nothing else is.
@@ -23,17 +23,17 @@ ALLOWED = ("argparse.Namespace", "easydict.EasyDict")
 
 
 def supported() -> bool:
-    """Whether this torch, 2.4 or later, can let single classes through."""
+    """Return whether this torch (2.4 or later) can allow single classes."""
     return hasattr(torch.serialization, "add_safe_globals")
 
 
 def load_checkpoint_safely(path: str | Path, device: torch.device | str = "cpu") -> Any:
-    """What ``torch.save`` wrote: tensors, plain data, and the settings of upstream's scripts.
+    """Load what ``torch.save`` wrote: tensors, plain data, and the settings of upstream's scripts.
 
     Settings in an ``EasyDict`` come back as one where easydict is installed, else as a dict.
 
     Raises:
-        CheckpointError: no such file, or not a checkpoint, or it holds a class that is not allowed: then the message
+        CheckpointError: The file is missing, or no checkpoint, or holds a class that is not allowed: then the message
             names it, and nothing of it was executed.
     """
     path = Path(path)
@@ -43,7 +43,7 @@ def load_checkpoint_safely(path: str | Path, device: torch.device | str = "cpu")
 
 
 def load_safely(load: Callable[..., Any], file: Any, **options: Any) -> Any:
-    """``torch.load``, handed over as ``load``, with its other options: as :func:`load_checkpoint_safely`."""
+    """Call ``torch.load``, passed as ``load``, with its other options, as ``load_checkpoint_safely`` does."""
     with allowed() as found:
         try:
             content = load(file, **{**options, "weights_only": True})
@@ -56,7 +56,7 @@ def load_safely(load: Callable[..., Any], file: Any, **options: Any) -> Any:
 
 @contextmanager
 def allowed() -> Iterator[list[Any]]:
-    """Lets torch read what is in ``ALLOWED`` while the block runs; yields where the EasyDicts will be listed.
+    """Let torch read the classes in ``ALLOWED`` while the block runs; yield the list that the EasyDicts go to.
 
     An ``EasyDict`` is read as an ``OrderedDict``, which torch fills in without calling any code of the class.
     """
@@ -81,7 +81,7 @@ def allowed() -> Iterator[list[Any]]:
 
 
 def refusal(path: Any, error: Exception) -> str:
-    """Why a file was not read, naming every class that it may not hold."""
+    """Say why a file was not read, naming every class that is not allowed."""
     refused = refused_classes(path, error)
     if not refused:
         return f"{path}: not a checkpoint that can be read ({_first_line(error)})"
@@ -98,7 +98,7 @@ def refusal(path: Any, error: Exception) -> str:
 
 
 def refused_classes(path: Any, error: Exception) -> list[str]:
-    """Every class and function that the file names and may not; from the error alone where torch cannot list them."""
+    """List the classes and functions in the file that are not allowed; from the error where torch cannot list them."""
     list_them = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
     if list_them is not None:
         with suppress(Exception), allowed():

@@ -1,4 +1,4 @@
-"""Where training's randomness comes from: the seed, and numbers made of it and of what they are for."""
+"""Seeding: every random draw of a training derives from the seed and the purpose of the draw."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_of(seed: int, step: int, what: str) -> int:
-    """A 63-bit number of its own for what a training step draws.
+    """Return a 63-bit seed for one kind of draw of one training step.
 
     >>> seed_of(0, 1, "masks") == seed_of(0, 1, "masks") != seed_of(1, 0, "masks")
     True
@@ -23,7 +23,7 @@ def seed_of(seed: int, step: int, what: str) -> int:
 
 
 def seed_device(number: int, device: torch.device) -> None:
-    """Seed the generators that a model on ``device`` draws from, and no others: it is done before every step."""
+    """Seed the generators that a model on ``device`` draws from, and no others: this runs before every step."""
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
         with torch.cuda.device(device):

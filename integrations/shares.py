@@ -1,4 +1,4 @@
-"""Which rows of a batch each of several processes runs through its model."""
+"""The split of a batch's rows across distributed ranks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hero_plugin.integrations.ranks import Rank
 
 @dataclass(frozen=True)
 class BatchShard:
-    """One process' part of a batch that all of them train on.
+    """The rows of a batch that one process runs, where several train on it together.
 
     Attributes:
-        rows: what the process runs, by place in the batch: its own rows, then those that only go along.
-        counts: how many rows are each process' own, in the order of the batch; 0 where there are too few.
-        index: which of them this process is.
+        rows: Places in the batch of the rows to run: the process' own, then those that its own are compared with.
+        counts: Number of own rows of each process, in the order of the batch; 0 where there are too few.
+        index: Number of this process.
     """
 
     rows: tuple[int, ...]
@@ -23,26 +23,31 @@ class BatchShard:
     index: int
 
     @classmethod
-    def of(cls, total: int, rank: Rank, neighbours: int = 0) -> BatchShard:
-        """The share of ``rank`` in ``total`` rows; one process alone has them all, and needs no neighbours.
+    def of(cls, total: int, rank: Rank, following_rows: int = 0) -> BatchShard:
+        """Return the shard of ``rank``; one process alone has all rows.
 
-        neighbours: so many rows behind its own go along, the first following the last, because the model compares
-            each row with them. A process without a row of its own runs one, for the others wait for its gradients.
+        A process without own rows runs one all the same, because the others wait for its gradients.
+
+        Args:
+            total: Rows of the batch.
+            rank: The process.
+            following_rows: Number of rows after its own, the first following the last, that run as well, because the
+                model compares each row with them.
         """
         if rank.size == 1:
             return cls(tuple(range(total)), (total,), 0)
         bounds = [total * index // rank.size for index in range(rank.size + 1)]
         counts = tuple(end - start for start, end in pairwise(bounds))
-        run = max(1, counts[rank.index] + neighbours)
+        run = max(1, counts[rank.index] + following_rows)
         rows = tuple((bounds[rank.index] + place) % total for place in range(run))
         return cls(rows, counts, rank.index)
 
     @property
     def total(self) -> int:
-        """Rows of the batch."""
+        """Return the number of rows of the batch."""
         return sum(self.counts)
 
     @property
     def count(self) -> int:
-        """Rows of this process' own."""
+        """Return the number of this process' own rows."""
         return self.counts[self.index]

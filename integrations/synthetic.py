@@ -1,4 +1,4 @@
-"""A small made-up data set, in memory, for demos and tests: events in videos, and sentences about them.
+"""A small synthetic data set, in memory, for demos and tests: events in videos, and sentences about them.
 
 What it is. A *concept* is a verb or an object; it has a vector, and several synonymous words whose vectors
 lie near it. A video is a sequence of events, each a verb and an object, with pauses between. A clip's
@@ -63,7 +63,7 @@ class SyntheticConfig:
     train_videos: int = 240
     test_videos: int = 100
     queries: int = 3
-    """Sentences a video."""
+    """Sentences per video."""
     clips: tuple[int, int] = (16, 28)
     """Fewest and most clips of a video; a clip lasts two seconds."""
     events: tuple[int, int] = (3, 4)

@@ -1,4 +1,4 @@
-"""What the engine asks of a base and its data."""
+"""The interface between the engine and a base: tasks, batches, predictions and scores."""
 
 from __future__ import annotations
 
@@ -45,89 +45,97 @@ def brief_scores(metrics: Mapping[str, Scores]) -> list[str]:
 
 @dataclass
 class Prediction:
-    """What a model says of a batch, still on its device."""
+    """A model's predictions for a batch, still on its device."""
 
     moments: Tensor
     """(B, K, 2) seconds, best first."""
     scores: Tensor
     """(B, K), descending."""
     relevance: Tensor
-    """(B, T) in [0, 1], how much each clip belongs to the query; 0 on padding."""
+    """(B, T) in [0, 1], how relevant each clip is to the query; 0 on padding."""
     saliency: Tensor | None = None
-    """(B, T), the same before it was squeezed into [0, 1], where the base has such scores: to be submitted."""
+    """(B, T), the base's own clip scores before scaling to [0, 1], for submissions; None for a base without."""
 
 
 class Collate(Protocol):
-    """Examples to one batch of tensors. Apart from the model, so that loading processes can hold it."""
+    """Makes one batch of tensors from examples. Apart from the model, so that loading processes can hold it."""
 
     @property
     def parallelizable(self) -> bool:
-        """Whether other processes can make its batches: not where these are made of what is on a GPU."""
+        """Return whether other processes can make its batches: false where they are gathered on a GPU."""
         ...
 
     def __call__(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Batch:
-        """rows: those of ``items`` that the model runs here, where several processes share them; None is all.
+        """Make a batch.
 
-        What the model takes is of these rows alone, as wide as all of them need; what the losses read is of all.
-        Features that wait on the device come as a :class:`~hero_plugin.integrations.resident.DeviceBatch`, whose
-        ``to`` is their tensor.
+        The model's inputs are of ``rows`` alone, as wide as all items need; what the losses read is of all items.
+        Features on the device come as a ``DeviceBatch``, whose ``to`` makes their tensor.
+
+        Args:
+            items: Examples.
+            rows: Those that the model runs here, where several processes share a batch; None is all.
         """
         ...
 
     def clips(self, item: Any) -> int:
-        """How many clips an example has; batches for evaluation are sorted by it."""
+        """Return the number of clips of an example; batches for evaluation are sorted by it."""
         ...
 
 
 class Task(Protocol):
-    """A base, wrapped or plain, and its data. Examples are of a type of the task's own."""
+    """A base, wrapped or plain, with its losses, predictions and scores. Each task has its own type of examples."""
 
     model: nn.Module
     collate: Collate
     scores_clips: bool
-    """Whether ``scores`` reads what is said of single clips, which evaluation otherwise leaves on the device."""
+    """Whether ``scores`` reads the scores of clips, which evaluation otherwise leaves on the device."""
     file_for_each_set: bool
-    """Whether predictions of several sets go into a file each."""
-    unread: Sequence[str]
-    """Parameters of the model that learn and that its losses never reach."""
-    neighbours: int
-    """How many rows behind it in the batch the model compares each row with while training."""
+    """Whether the predictions of each set go into a file of their own."""
+    unused_parameters: Sequence[str]
+    """Names of trainable parameters that no loss reaches."""
+    following_rows: int
+    """Number of following rows of the batch that the model compares each row with in training."""
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """Scalars by name; ``loss`` is the total that trains, the others are only reported.
+        """Return scalars by name: ``loss`` is the total to train on, the others are only reported.
 
-        It runs the model once, on the batch's inputs, and draws what it draws before. Several processes each have
-        the inputs of their own rows; the outputs are of all rows by the time that they come back.
+        Run the model once, on the batch's inputs, and draw random numbers only before. Several processes each have
+        the inputs of their own rows; the outputs they get back are of all rows.
         """
         ...
 
-    def predict(self, model: nn.Module, batch: Batch) -> Prediction: ...
+    def predict(self, model: nn.Module, batch: Batch) -> Prediction:
+        """Return the moments of each query, best first, and the scores of its clips."""
+        ...
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
-        """All that the model says of a video's clips, each as logits (B, T) of a distribution over them, and the mask.
+        """Return the model's scores of clips, each as logits (B, T) of a distribution over them, and the mask.
 
-        outputs: of the model's forward on the batch, where it has just been run.
+        Args:
+            model: The task's model.
+            batch: A batch.
+            outputs: The model's outputs for the batch, where it has just been run.
         """
         ...
 
     def truth(self, item: Any) -> Sequence[tuple[float, float]]:
-        """The annotated moments in seconds; none where the query is not annotated."""
+        """Return the annotated moments in seconds; none where the query is not annotated."""
         ...
 
     def scores(self, items: Sequence[Any], grounded: Grounded) -> Scores:
-        """What is reported of a set, in percent: R1@0.3, R1@0.5, R1@0.7 and mIoU, then whatever is the task's own."""
+        """Score a set, in percent: R1@0.3, R1@0.5, R1@0.7 and mIoU, then the task's own scores."""
         ...
 
     def merit(self, scores: Scores) -> float:
-        """How good these scores are, for choosing the best epoch."""
+        """Return one number for choosing the best epoch; greater is better."""
         ...
 
     def prediction_lines(self, name: str, items: Sequence[Any], grounded: Grounded) -> list[dict[str, Any]]:
-        """What a file of predictions says of the set ``name``, one JSON object a query."""
+        """Return the lines of a predictions file for the set ``name``, one JSON object per query."""
         ...
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
-        """Parameters worth watching over the epochs, such as the weights of the levels."""
+        """Return parameters to log per epoch, such as the weights of the levels."""
         ...
 
 

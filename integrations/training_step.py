@@ -1,4 +1,4 @@
-"""One batch's losses, with all randomness a function of the seed, the step and, for dropout, the process."""
+"""The training step: a batch's losses, with all randomness derived from seed, step and, for dropout, process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hero_plugin.integrations.whole_batch import whole_outputs
 
 
 class TrainingStep(nn.Module):
-    """A task's losses as a module's forward: what ``DistributedDataParallel`` goes around.
+    """A task's losses as a module's forward, which ``DistributedDataParallel`` can wrap.
 
-    Each process runs its shard of the rows through the model and learns what the others' models said of theirs. So
-    every process computes the losses of the whole batch, by the task's own formula, whatever that is a mean over.
+    Each process runs its shard of the rows through the model and receives the outputs of the others' rows. So
+    every process computes the losses of the whole batch, by the task's own formula, whatever it averages over.
 
     Masked words, and what a task draws before it runs the model, are drawn for the whole batch and are the same for
     any number of processes; what the model itself draws, its dropout, is each process' own.
@@ -33,11 +33,15 @@ class TrainingStep(nn.Module):
         self.maskers = [module for module in task.model.modules() if isinstance(module, CMTR)]
 
     def forward(self, batch: Batch, total: int, step: int, epoch: int) -> dict[str, Tensor]:
-        """The losses of a batch of ``total`` rows, of which ``batch`` has the labels of all and this shard's inputs.
+        """Return the losses of a batch.
 
-        step: how many were before it in the whole training.
+        Args:
+            batch: Labels of all rows, and inputs of this process' shard.
+            total: Rows of the batch.
+            step: Number of steps before it in the whole training.
+            epoch: The epoch, from 0.
         """
-        shard = BatchShard.of(total, self.group.rank, self.task.neighbours)
+        shard = BatchShard.of(total, self.group.rank, self.task.following_rows)
 
         def before(model: nn.Module, inputs: Any) -> None:
             seed_device(seed_of(self.seed, step, f"dropout {self.group.rank.index}"), self.device)

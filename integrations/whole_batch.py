@@ -1,4 +1,4 @@
-"""Losses of a whole batch whose rows several processes have run."""
+"""Whole-batch outputs, gathered from the processes that ran their rows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hero_plugin.structure import map_tensors
 
 
 def whole_outputs(model: Any, outputs: Any, shard: BatchShard, group: Group) -> Any:
-    """Outputs of the rows of ``shard`` -> outputs of all rows of the batch, in their order.
+    """Turn the outputs of the rows of ``shard`` into outputs of all rows of the batch, in their order.
 
-    What a wrapped model keeps of its forward for its losses is made whole as well. Only this process' own rows have a
+    What a wrapped model keeps of its forward for its losses is completed as well. Only this process' own rows have a
     graph: a loss of the whole batch then has, in each process, the part of its gradient that goes through these rows,
     and the parts add up to the gradient that one process with the whole batch would have.
     """
@@ -40,7 +40,7 @@ def whole_outputs(model: Any, outputs: Any, shard: BatchShard, group: Group) -> 
 
 
 def whole_tensors(tensors: list[Tensor], shard: BatchShard, group: Group) -> list[Tensor]:
-    """Each (rows run, ...) -> (rows of the batch, ...), bit for bit, by one exchange of bytes."""
+    """Turn each (rows run, ...) into (rows of the batch, ...), bit for bit, by one exchange of bytes."""
     for tensor in tensors:
         if tensor.shape[:1] != (len(shard.rows),):
             raise ValueError(
@@ -65,10 +65,10 @@ def whole_tensors(tensors: list[Tensor], shard: BatchShard, group: Group) -> lis
 
 
 def _bytes(tensor: Tensor) -> Tensor:
-    """(B, ...) -> (B, bytes of a row)."""
+    """View (B, ...) as (B, bytes per row)."""
     return tensor.reshape(len(tensor), prod(tensor.shape[1:])).contiguous().view(torch.uint8)
 
 
 def _read(raw: Tensor, like: Tensor) -> Tensor:
-    """What :func:`_bytes` wrote, as the kind that ``like`` is."""
+    """Undo ``_bytes``: return a tensor of the dtype and row shape of ``like``."""
     return raw.clone(memory_format=torch.contiguous_format).view(like.dtype).reshape(len(raw), *like.shape[1:])

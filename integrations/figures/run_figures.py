@@ -19,7 +19,7 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.figures.curves import levels_figure, losses_figure, recall_figure
 from hero_plugin.integrations.figures.queries import ModelView, query_figure
 from hero_plugin.integrations.figures.style import BASE, HERO, SETTINGS, save_figure
-from hero_plugin.integrations.grounding import Grounded, ground
+from hero_plugin.integrations.grounding import Grounded, predict_set
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.task import Task
 from hero_plugin.integrations.train_config import TrainConfig
@@ -57,7 +57,7 @@ def draw_run(
         items = _chosen(sets, config.figure_queries)
         if items:
             task.model.load_state_dict(load_checkpoint(run.best)["model"])
-            views = [(names[0], HERO, ground(task, items, clips=True))]
+            views = [(names[0], HERO, predict_set(task, items, clips=True))]
             if compared is not None:
                 try:
                     views.insert(0, (names[1], BASE, _ground_compared(compared, items, task, data, screen)))
@@ -115,7 +115,7 @@ def _ground_compared(
         bank=task.collate.bank,
         device=next(task.model.parameters()).device,
     )
-    return ground(theirs.task, theirs.sets["figures"], clips=True)
+    return predict_set(theirs.task, theirs.sets["figures"], clips=True)
 
 
 def _note(unseen: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from hero_plugin.integrations.annotations.qvhighlights import qid
 from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.evaluate import EvalConfig
 from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.grounding import Grounded, ground
+from hero_plugin.integrations.grounding import Grounded, predict_set
 from hero_plugin.integrations.predict import answering
 from hero_plugin.integrations.predict.config import PredictConfig
 from hero_plugin.integrations.predict.models import READ_PADDING
@@ -46,7 +46,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, run: Path, annotations: Path, bat
     found: list[Grounded] = []
 
     def keep(*given, **options):
-        found.append(ground(*given, **options))
+        found.append(predict_set(*given, **options))
         return found[-1]
 
     monkeypatch.setattr("hero_plugin.integrations.evaluate.ground", keep)

@@ -19,7 +19,7 @@ from torch import Tensor, multiprocessing, nn
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.errors import end_at_once
-from hero_plugin.integrations.grounding import ground
+from hero_plugin.integrations.grounding import predict_set
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.process_group import Group, PeerLost, joined
 from hero_plugin.integrations.ranks import Rank
@@ -117,15 +117,15 @@ def built(settings: dict[str, object], folder: Path) -> tuple[Any, list[Any]]:
 
 def gradients(task: Any, chosen: list[Any], step: int, group: Group) -> dict[str, Tensor]:
     """Gradients of all parameters that learn, and the losses, of one step on the chosen examples."""
-    module = group.parallel(TrainingStep(task, 0, group), [f"model.{name}" for name in task.unread])
+    module = group.parallel(TrainingStep(task, 0, group), [f"model.{name}" for name in task.unused_parameters])
     task.model.train()
     task.model.zero_grad(set_to_none=True)
-    batch = task.collate(chosen, BatchShard.of(len(chosen), group.rank, task.neighbours).rows)
+    batch = task.collate(chosen, BatchShard.of(len(chosen), group.rank, task.following_rows).rows)
     batch = {name: each.double() if each.is_floating_point() else each for name, each in batch.items()}
     losses = module(batch, len(chosen), step, 0)
     (losses["loss"] * group.size).backward()
     learned = {name: each.grad for name, each in task.model.named_parameters() if each.requires_grad}
-    assert {name for name, each in learned.items() if each is None} == set(task.unread)
+    assert {name for name, each in learned.items() if each is None} == set(task.unused_parameters)
     learned = {name: each for name, each in learned.items() if each is not None}
     return {**learned, **{f"{LOSSES}{name}": each.detach() for name, each in losses.items()}}
 
@@ -166,7 +166,7 @@ def everything(rank: Rank, folder: Path, cases: dict[str, dict[str, object]], po
         fit(trainer(folder / "two", TOY, count=COUNT, dropout=0.0, group=group))
         interrupted(folder / "two-one", 6, 0.0, group)
         fit(trainer(folder / "one-two", TOY, count=COUNT, dropout=0.0, resume=True, group=group))
-        said = ground(seeded_toy(), items(11), 2, clips=True, group=group)
+        said = predict_set(seeded_toy(), items(11), 2, clips=True, group=group)
         torch.save([said.moments, said.scores, *said.relevance], folder / f"grounded{rank.index}.pt")
     os.environ["MASTER_PORT"] = port
     try:

@@ -25,7 +25,7 @@ from hero_plugin.integrations.engine import Trainer
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import EvalConfig
 from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.grounding import ground
+from hero_plugin.integrations.grounding import predict_set
 from hero_plugin.integrations.optimizers import build_optimizer
 from hero_plugin.integrations.precision import autocast
 from hero_plugin.integrations.problems import DataError
@@ -364,7 +364,7 @@ def test_moments_of_a_cut_video_are_shares_of_what_was_seen(built):
 def test_saliency_that_is_not_qvhighlights_has_the_usual_figures(built):
     _, task, examples = built("moment_detr")
     items = examples[:4]
-    grounded = ground(task, items, clips=True)
+    grounded = predict_set(task, items, clips=True)
     usual = set(task.scores(items, grounded))
     for saliency, official in (((0, (4, 4, 4)), True), ((10**6, (4, 4, 4)), False), ((0, (4,)), False)):
         labelled = [replace(item, record=replace(item.record, saliency=(saliency,))) for item in items]

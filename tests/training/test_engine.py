@@ -13,7 +13,7 @@ import torch
 
 from hero_plugin.integrations.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from hero_plugin.integrations.engine import Diverged
-from hero_plugin.integrations.grounding import ground, score
+from hero_plugin.integrations.grounding import predict_set, score
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.metrics import temporal_iou
 from tests.training.toy import RECIPE, ToyTask, fit, items, trainer
@@ -188,7 +188,7 @@ def test_the_best_checkpoint_is_the_best_on_the_chosen_set(finished):
     assert best["epoch"] == merits.index(max(merits)) + 1 == history[-1]["best_epoch"]
     finished.task.model.load_state_dict(best["model"])
     queries = items(5, seed=1)
-    scores = score(finished.task, queries, ground(finished.task, queries, RECIPE.eval_batch_size))
+    scores = score(finished.task, queries, predict_set(finished.task, queries, RECIPE.eval_batch_size))
     assert scores == pytest.approx(best["metrics"]["val"])
 
 
@@ -212,15 +212,15 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
 def test_predictions_keep_the_order_of_the_items_whatever_the_batches():
     task, queries = ToyTask(), items(11)
-    alone = [ground(task, [query], clips=True) for query in queries]
-    together = ground(task, queries, batch_size=4, clips=True)
+    alone = [predict_set(task, [query], clips=True) for query in queries]
+    together = predict_set(task, queries, batch_size=4, clips=True)
     for index in range(len(queries)):
         assert len(together.relevance[index]) == len(queries[index].clips)
     lengths = [len(query.clips) for query in queries]
     uniform = [index for index in range(11) if lengths[index] == max(lengths)]
     for index in uniform:  # the toy's mean counts padding, so only unpadded ones can agree
         torch.testing.assert_close(torch.tensor(together.moments[index]), torch.tensor(alone[index].moments[0]))
-    assert ground(task, []).moments.shape == (0, 1, 2)
+    assert predict_set(task, []).moments.shape == (0, 1, 2)
 
 
 def test_scores_take_the_nearest_of_several_annotations_and_skip_queries_without():
@@ -230,7 +230,7 @@ def test_scores_take_the_nearest_of_several_annotations_and_skip_queries_without
 
     task, queries = Many(), items(3)
     position = {id(query): index for index, query in enumerate(queries)}
-    grounded = ground(task, queries)
+    grounded = predict_set(task, queries)
     ious = [temporal_iou(grounded.moments[index, 0], [queries[index].start, queries[index].end]) for index in (1, 2)]
     assert score(task, queries, grounded)["mIoU"] == pytest.approx(100 * sum(map(float, ious)) / 2)
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.cli import main as command
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.grounding import ground
+from hero_plugin.integrations.grounding import predict_set
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.process_group import ALONE, joined
 from hero_plugin.integrations.ranks import Rank
@@ -132,7 +132,7 @@ def test_the_number_of_processes_may_change_and_changes_nothing_but_rounding(two
 
 
 def test_evaluation_counts_every_query_once_and_predicts_the_same_bits(two):
-    said = ground(seeded_toy(), items(11), 2, clips=True)
+    said = predict_set(seeded_toy(), items(11), 2, clips=True)
     for index in range(2):
         moments, scores, *relevance = torch.load(two.folder / f"grounded{index}.pt", weights_only=False)
         assert np.array_equal(moments, said.moments)

@@ -25,8 +25,8 @@ def test_every_example_comes_once_and_batches_are_as_many_as_promised(size, batc
 
 
 @given(sizes, st.integers(1, 9), st.integers(0, 2))
-def test_processes_share_a_batch_each_row_once(size, world, neighbours):
-    shares = [BatchShard.of(size, Rank(index, world), neighbours) for index in range(world)]
+def test_processes_share_a_batch_each_row_once(size, world, following_rows):
+    shares = [BatchShard.of(size, Rank(index, world), following_rows) for index in range(world)]
     own = [share.rows[: share.count] for share in shares]
     assert [row for rows in own for row in rows] == list(range(size))
     assert max(map(len, own)) - min(map(len, own)) <= 1
@@ -35,7 +35,7 @@ def test_processes_share_a_batch_each_row_once(size, world, neighbours):
         assert share.counts == tuple(map(len, own))
         assert len(share.rows) >= 1
         if world > 1 and share.count:
-            behind = [(share.rows[share.count - 1] + place) % size for place in range(1, neighbours + 1)]
+            behind = [(share.rows[share.count - 1] + place) % size for place in range(1, following_rows + 1)]
             assert list(share.rows[share.count :]) == behind
 
 

@@ -49,8 +49,8 @@ class ToyTask:
     collate = ToyCollate()
     scores_clips = False
     file_for_each_set = False
-    unread = ()
-    neighbours = 0
+    unused_parameters = ()
+    following_rows = 0
 
     def __init__(self, dropout: float = 0.3) -> None:
         self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
