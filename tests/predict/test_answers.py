@@ -49,7 +49,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, run: Path, annotations: Path, bat
         found.append(predict_set(*given, **options))
         return found[-1]
 
-    monkeypatch.setattr("hero_plugin.integrations.evaluate.ground", keep)
+    monkeypatch.setattr("hero_plugin.integrations.evaluate.predict_set", keep)
     flags = {"device": "cpu", "resamples": 0, "batch_size": batch_size}
     evaluate(EvalConfig(run=(run,), annotations=(str(annotations),), **flags), QUIET)
     return found[0]
