@@ -45,7 +45,7 @@ class DETRHyperparameters:
     eos_coef: float = 0.1
     """Weight of the background class within the classification."""
     saliency_margin: float = 0.2
-    """By how much a clip inside shall score higher than one outside."""
+    """How much higher a clip inside must score than one outside."""
     set_cost_span: float = 10.0
     """Weight of the L1 distance when predictions are matched with annotations."""
     set_cost_giou: float = 1.0

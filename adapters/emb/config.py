@@ -19,7 +19,7 @@ class EMBConfig:
         max_pos_len: the largest number of clips (and of words) that the position encoding covers.
         num_layers: layers in each attention block, and convolutions in the proposal ranker.
         downscale: clips in one cell of the proposal map.
-        windows: how many lengths of proposals each level of the map holds, shortest first.
+        windows: how many lengths of proposals each group of the map holds, shortest first.
         kernel_size: of the ranker's convolutions.
         min_iou: overlap up to which a proposal's target score is 0.
         max_iou: overlap from which it is 1.

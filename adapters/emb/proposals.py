@@ -42,8 +42,8 @@ class ProposalMap(nn.Module):
 
     Args:
         downscale: clips per cell.
-        windows: how many lengths each level holds; a level's start points are twice as far apart as those of the
-            level before.
+        windows: how many lengths each group holds; a group's start points are twice as far apart as those of the
+            group before.
     """
 
     def __init__(self, downscale: int = 8, windows: Sequence[int] = (16,)) -> None:
@@ -60,7 +60,7 @@ class ProposalMap(nn.Module):
         size = self.size(clips)
         starts = [
             torch.arange(0, size - offset, stride, device=device) * (size + 1) + offset
-            for offset, stride, _ in self._levels(size)
+            for offset, stride, _ in self._lengths(size)
         ]
         return torch.cat(starts)
 
@@ -87,19 +87,19 @@ class ProposalMap(nn.Module):
     def _pooled(self, feats: Tensor, mask: Tensor) -> Iterator[Tensor]:
         """Yield the features of each length of proposals, from those of the length before."""
         x = cell_max(feats.masked_fill(~mask.bool().unsqueeze(-1), torch.finfo(feats.dtype).min), self.scale)
-        for _, _, step in self._levels(x.shape[1]):
+        for _, _, step in self._lengths(x.shape[1]):
             if step == 1:
                 x = torch.maximum(x[:, :-1], x[:, 1:])
             elif step == 2:
                 x = torch.maximum(torch.maximum(x[:, 0:-2:2], x[:, 1:-1:2]), x[:, 2::2])
             yield x
 
-    def _levels(self, size: int) -> Iterator[tuple[int, int, int]]:
+    def _lengths(self, size: int) -> Iterator[tuple[int, int, int]]:
         """Yield (length - 1, distance of the starts, step from the length before: 0 none, 1 next, 2 coarser)."""
         offset, stride, count = 0, 1, size
-        for level, window in enumerate(self.windows):
+        for group, window in enumerate(self.windows):
             for index in range(window):
-                step = int(index > 0) or 2 * int(level > 0)
+                step = int(index > 0) or 2 * int(group > 0)
                 if count < step + 1:
                     break
                 offset += stride if step else 0
