@@ -1,4 +1,4 @@
-"""The bases that can be trained, one line each: everything else about a base is behind its line."""
+"""The table of the bases that can be trained."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from hero_plugin.integrations.vocabulary import Vocabulary
 
 
 class Base(Protocol):
-    """What training and evaluation ask of a base. Its configs and its data are of types of its own."""
+    """The interface between a base and training and evaluation. Each base has its own types of config and data."""
 
     config: type[TrainConfig]
     data: type[GroundingData]
     own_parameters: tuple[str, ...]
-    """Parameters of the model that the data decides, by the base's names: a trained base does not bring them."""
+    """Parameters of the model that depend on the data, by the base's names: a trained base does not bring them."""
 
     def read(
         self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
     ) -> Any:
-        """The data of sets of annotations, checked; `originals`: with the queries that reworded ones reword."""
+        """Read and check sets of annotations; ``originals`` adds the queries that reworded ones reword."""
         ...
 
     def vocabulary(self, config: Any, data: Any) -> Vocabulary:
-        """The words of a new run."""
+        """Return the vocabulary of a new run."""
         ...
 
     def task(self, config: Any, data: Any, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device) -> Task:
-        """Model and losses, with fresh weights."""
+        """Build model and losses, with fresh weights."""
         ...
 
     def examples(
         self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary, learned: bool = False
     ) -> list[Any]:
-        """The queries of a set, of the type that the task takes; ``learned``: to train on, not to score."""
+        """Make the task's examples of a set; ``learned``: to train on, not to score."""
         ...
 
     def trained(

@@ -1,4 +1,4 @@
-"""From annotated sentences to the tensors that EMB trains on."""
+"""Examples and batches of EMB, from annotated sentences."""
 
 from __future__ import annotations
 
@@ -36,12 +36,17 @@ class Example:
 
 
 def check_records(records: Sequence[Record], known: Any, tokenize: Tokenize, source: str, features: str) -> None:
-    """Everything about ``records`` that keeps them from being grounded, at once.
+    """Check that every query can be predicted.
 
-    known: holds the ids of the videos that have features.
+    Args:
+        records: The queries.
+        known: Holds the ids of the videos that have features.
+        tokenize: Splits a sentence into words.
+        source: Name of the annotations, for messages.
+        features: Name of the features, for messages.
 
     Raises:
-        DataError: videos without features, and sentences without a word.
+        DataError: Videos without features and sentences without a word, all at once.
     """
     problems = Problems()
     missing: dict[str, int] = {}
@@ -72,7 +77,7 @@ def make_examples(
     max_words: int,
     every_moment: bool = False,
 ) -> list[Example]:
-    """One example a query; with ``every_moment``, for training, one for each of its moments."""
+    """Make one example per query; with ``every_moment``, for training, one for each of its moments."""
     pairs = []
     for record in records:
         moments = record.moments if every_moment else record.moments[:1] or ((0.0, record.duration),)
@@ -97,9 +102,9 @@ def make_examples(
 
 
 class EmbCollate(BankCollate):
-    """Examples to a batch.
+    """The collate function of EMB.
 
-    Inputs, of the rows asked for: word_ids (R, L) long, 0 at padding; q_mask (R, L), v_mask (R, T) float32;
+    Inputs, of the requested rows: word_ids (R, L) long, 0 at padding; q_mask (R, L), v_mask (R, T) float32;
     video (R, T, D) float32. Of all: clips (B,) long, how many are real; durations (B,) float32 seconds;
     first, last (B,) long, inclusive.
     """

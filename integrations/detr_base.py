@@ -1,4 +1,4 @@
-"""The DETRs in the table of bases: how their trainings and evaluations are put together."""
+"""The DETRs as bases: how their trainings and evaluations are assembled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDPOINTS = 2
 
 @dataclass(frozen=True)
 class DetrBase:
-    """A DETR: it takes words as vectors, so that its vocabulary only serves to tell new words from trained ones.
+    """A DETR: it takes words as vectors, so its vocabulary only serves to distinguish new words from trained ones.
 
     described: what describes a model of it. Its ``build_BASE`` makes the model, and the criterion.
     """
@@ -46,10 +46,11 @@ class DetrBase:
         screen: Screen | None = None,
         originals: bool = False,
     ) -> DetrData:
+        """Read and check the sets."""
         return read_detr_data(paths, config, screen, originals)
 
     def vocabulary(self, config: DetrTrainConfig, data: DetrData) -> Vocabulary:
-        """Every word of the data, those of training sentences first."""
+        """Return every word of the data, those of training sentences first."""
         words = dict.fromkeys(chain.from_iterable(data.sentences("train")))
         trained = len(words)
         words.update(dict.fromkeys(chain.from_iterable(data.sentences())))
@@ -58,6 +59,7 @@ class DetrBase:
     def task(
         self, config: DetrTrainConfig, data: DetrData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
     ) -> DetrTask:
+        """Build the task, with fresh weights."""
         model, criterion = self.build(config, data.queries.dim, bank.dim + ENDPOINTS)
         if not config.base_only:
             model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
@@ -66,7 +68,7 @@ class DetrBase:
         return DetrTask(model.to(device), criterion.to(device), collate, clip_length=config.seconds_per_clip)
 
     def build(self, config: DetrTrainConfig, text_dim: int, video_dim: int) -> tuple[nn.Module, nn.Module]:
-        """Model and criterion with fresh weights."""
+        """Build model and criterion with fresh weights."""
         given = {each.name for each in fields(config)}
         same = {each.name: getattr(config, each.name) for each in fields(self.described) if each.name in given}
         same.update(max_v_l=config.max_clips, max_q_l=config.max_words)
@@ -90,6 +92,7 @@ class DetrBase:
         vocabulary: Vocabulary,
         learned: bool = False,
     ) -> list[DetrExample]:
+        """Make the examples of a set."""
         return make_detr_examples(
             data.sets[name], bank, config.seconds_per_clip, config.scored_clip_length, learned=learned
         )
@@ -104,7 +107,7 @@ class DetrBase:
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[DetrTask, Vocabulary]:
-        """The model of a checkpoint, for whatever queries ``data`` holds."""
+        """Load a run's model for the queries of ``data``."""
         check_widths(weights, data, bank)
         task = self.task(config, data, bank, known, device)
         task.model.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""From annotated sentences to the tensors that the DETRs train on."""
+"""Examples and batches of the DETRs, from annotated sentences."""
 
 from __future__ import annotations
 
@@ -35,10 +35,14 @@ def make_detr_examples(
     *,
     learned: bool = False,
 ) -> list[DetrExample]:
-    """One example a query, with all its moments.
+    """Make one example per query, with all its moments.
 
-    clip_length: seconds, 0: a video's clips share its duration; scored_length: seconds of the clips that annotators
-    scored; learned: to train on, so that queries about what was cut off a video are left out, with a warning.
+    Args:
+        records: The queries.
+        bank: Features of their videos.
+        clip_length: Seconds; 0 where a video's clips share its duration.
+        scored_length: Seconds of the clips that annotators scored.
+        learned: For training: queries about what was cut off a video are left out, with a warning.
     """
     made = []
     for record in records:
@@ -56,12 +60,12 @@ def make_detr_examples(
 
 
 class DetrCollate(BankCollate):
-    """Examples to a batch.
+    """The collate function of the DETRs.
 
-    Inputs, of the rows asked for: src_txt (R, L, Dq), src_vid (R, T, Dv + 2) float32, the last two of a clip being
+    Inputs, of the requested rows: src_txt (R, L, Dq), src_vid (R, T, Dv + 2) float32, the last two of a clip being
     where it starts and ends in [0, 1]; src_txt_mask (R, L), src_vid_mask (R, T) float32. Of all: clips, words (B,)
     long, how many are real; durations (B,) float32 seconds; spans (B, W, 2) float32 with zeros for padding, windows
-    (B,) long, how many are real; and what :class:`~hero_plugin.integrations.detr_labels.DetrLabels` says of each:
+    (B,) long, how many are real; and the fields of ``DetrLabels``:
     hard_positive, hard_negative (B,) long, positives, negatives, scores, relevant (B, T) float32.
     """
 
@@ -96,14 +100,14 @@ class DetrCollate(BankCollate):
 
 
 def endpoints(clips: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Where each clip starts and ends as a share of its video: (B,), (B, T) -> (B, T, 2) float32, 0 at padding."""
+    """Return where each clip starts and ends as a share of its video, (B, T, 2) float32, 0 at padding."""
     count = clips[:, None].astype(np.float32)
     start = np.arange(mask.shape[1], dtype=np.float32) / count
     return np.stack([start, start + np.float32(1.0) / count], axis=-1) * mask[..., None]
 
 
 def _padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-    """(B, longest, ...) float32, zeros for padding, at least one long."""
+    """Stack arrays as (B, longest, ...) float32, zeros for padding, at least one long."""
     longest = max(1, *(len(array) for array in arrays))
     padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), np.float32)
     for row, array in zip(padded, arrays, strict=True):

@@ -1,4 +1,4 @@
-"""What a training or an evaluation of a DETR reads: annotations, features, and its queries' words as vectors."""
+"""The data of the DETRs: annotations, features, and the queries' words as vectors."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class DetrData(GroundingData):
 def read_detr_data(
     paths: Mapping[str, Path], config: DetrTrainConfig, screen: Screen | None = None, originals: bool = False
 ) -> DetrData:
-    """Read and check everything that does not need the features themselves; `originals` as in `read_sets`.
+    """Read and check everything that does not need the features themselves; ``originals`` as in ``read_sets``.
 
     Raises:
-        DataError: whatever is wrong with the annotations, all of it at once; queries without their file.
-        FileNotFoundError: a file is not there.
-        UserError: the word table has none of the words.
+        DataError: Whatever is wrong with the annotations, all at once; or queries without their file.
+        FileNotFoundError: A file is missing.
+        UserError: The word table has none of the words.
     """
     store = open_features(
         list(config.features),
@@ -55,7 +55,7 @@ def read_detr_data(
 def read_queries(
     records: list[Record], split: Callable[[str], list[str]], config: DetrTrainConfig, screen: Screen | None
 ) -> Queries:
-    """The vectors of the records' words, from the table or from a file a query, whichever the config names."""
+    """Read the vectors of the records' words, from the table or from one file per query, as the config says."""
     if config.query_features is not None:
         return QueryFiles(
             config.query_features,

@@ -1,4 +1,4 @@
-"""What a DETR's training step draws at random: clips for the saliency loss, and moments where there are many.
+"""Random draws of a DETR's training step: clips for the saliency loss, and moments where there are many.
 
 Upstream draws in its loading processes; here the training step does, seeded anew each time: a resumed run draws alike.
 """
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 MAX_WINDOWS = 5
-"""Moments of a query that a step trains on."""
+"""Most moments of a query that a step trains on."""
 
 
 def draw_pairs(
     positives: Tensor, negatives: Tensor, hard_positive: Tensor, hard_negative: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Two clips a query that shall score high, and two that shall score low.
+    """Draw two clips per query that should score high, and two that should score low.
 
     Args:
         positives, negatives: (B, T), clips are drawn in proportion; a row of ``negatives`` without any takes the
@@ -32,10 +32,12 @@ def draw_pairs(
 
 
 def draw_windows(spans: Tensor, windows: Tensor, most: int = MAX_WINDOWS) -> tuple[Tensor, Tensor]:
-    """At most so many moments a query, any of them as likely as another.
+    """Draw at most ``most`` moments per query, each equally likely.
 
     Args:
-        spans: (B, W, 2), padded; windows: (B,) long on the CPU, how many are real.
+        spans: (B, W, 2), padded.
+        windows: (B,) long on the CPU, how many are real.
+        most: Most moments per query.
 
     Returns:
         Spans (B, W', 2), in their order, and (B,) on the CPU.
@@ -49,7 +51,7 @@ def draw_windows(spans: Tensor, windows: Tensor, most: int = MAX_WINDOWS) -> tup
 
 
 def _two(weights: Tensor) -> Tensor:
-    """Two places a row (B, 2), without replacement and in proportion to ``weights`` (B, T); a lone one twice.
+    """Draw two places per row (B, 2), without replacement, in proportion to ``weights`` (B, T); a lone one twice.
 
     A race of exponential clocks: ``torch.multinomial`` draws the same way, but refuses rows with one place, and
     waits for the device to check them.

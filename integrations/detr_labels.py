@@ -1,4 +1,4 @@
-"""What the DETRs are trained to say of a query: spans, and which clips are worth more than which.
+"""Training labels of the DETRs: spans, and the ranking of clips.
 
 Labels that upstream draws at random while it reads are kept as what they are drawn from: a training step draws,
 from torch's generator (``detr_draws.py``).
@@ -29,9 +29,9 @@ class DetrLabels:
     hard_negative: int
     """Of the clips with scores, the one they like least; -1 likewise."""
     positives: np.ndarray
-    """(T,) float32: in proportion to these, clips are drawn that shall score high."""
+    """(T,) float32: weights for drawing clips that should score high."""
     negatives: np.ndarray
-    """(T,) float32: those that shall score low."""
+    """(T,) float32: weights for drawing clips that should score low."""
     scores: np.ndarray
     """(T,) float32: annotators' scores, summed; 1 inside a moment where there are none."""
     relevant: np.ndarray
@@ -39,10 +39,13 @@ class DetrLabels:
 
 
 def make_labels(record: Record, clips: int, clip_length: float, scored_length: float = CLIP_LENGTH) -> DetrLabels:
-    """Labels as Moment-DETR's heirs make them on QVHighlights, and lighthouse on data without saliency scores.
+    """Make labels as Moment-DETR's successors do on QVHighlights, and lighthouse on data without saliency scores.
 
-    clips: T; clip_length: seconds, 0 where the clips share the video's duration; scored_length: seconds of the clips
-    that annotators' scores are of.
+    Args:
+        record: The query.
+        clips: T, the clips of the video.
+        clip_length: Seconds; 0 where the clips share the video's duration.
+        scored_length: Seconds of the clips that annotators scored.
     """
     length = clip_length or record.duration / clips
     moments = seen_moments(record, clips, clip_length) or record.moments
@@ -57,12 +60,12 @@ def make_labels(record: Record, clips: int, clip_length: float, scored_length: f
 
 
 def is_cut(duration: Any, clips: Any, clip_length: float) -> Any:
-    """Whether a video lasts a clip or more beyond ``clips`` clips of ``clip_length`` seconds; of numbers or tensors."""
+    """Return whether a video lasts at least a clip beyond ``clips`` clips of ``clip_length`` s; numbers or tensors."""
     return duration - clips * clip_length >= clip_length
 
 
 def seen_moments(record: Record, clips: int, clip_length: float) -> Sequence[tuple[float, float]]:
-    """The moments, or what is left of them where the video was cut after so many clips of ``clip_length`` seconds."""
+    """Return the moments, or what is left of them where the video was cut after ``clips`` clips."""
     covered = clips * clip_length
     if not clip_length or not is_cut(record.duration, clips, clip_length):
         return record.moments
@@ -70,7 +73,7 @@ def seen_moments(record: Record, clips: int, clip_length: float) -> Sequence[tup
 
 
 def span_labels(moments: Sequence[tuple[float, float]], duration: float) -> np.ndarray:
-    """Moments in seconds to (moments, 2) float32, center and width as shares of ``duration``."""
+    """Convert moments in seconds to (moments, 2) float32, center and width as shares of ``duration``."""
     ends = np.asarray(moments, np.float32).reshape(-1, 2) / np.float32(duration)
     return np.stack([ends.sum(-1) * np.float32(0.5), ends[:, 1] - ends[:, 0]], axis=-1)
 
@@ -78,7 +81,7 @@ def span_labels(moments: Sequence[tuple[float, float]], duration: float) -> np.n
 def _on_other_clips(
     places: np.ndarray, given: np.ndarray, scored_length: float, clips: int, length: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of clips of ``scored_length`` seconds as scores of ``clips`` clips of ``length`` seconds.
+    """Convert scores of clips of ``scored_length`` seconds to scores of ``clips`` clips of ``length`` seconds.
 
     A clip has the score of the one that its middle is in. A scored clip without a middle in it scores the clip that
     its own middle is in; of several, the best counts.
@@ -93,13 +96,13 @@ def _on_other_clips(
 
 
 def _from_scores(places: np.ndarray, given: np.ndarray, clips: int, spans: np.ndarray) -> DetrLabels:
-    """After ``get_saliency_labels_all``. A scored clip beyond the last one counts as the last one in every draw.
+    """Make labels as ``get_saliency_labels_all`` does. A scored clip beyond the last counts as the last in every draw.
 
     Upstream clamps the hard pair alone: its easy positive points past the video then, and TR-DETR's mask of
     relevant clips becomes empty.
     """
     inside = np.minimum(places, clips - 1)
-    order = np.argsort(given)  # not stable: which of equals comes first is numpy's affair, upstream as here
+    order = np.argsort(given)  # not stable: which of equals comes first depends on numpy, upstream as here
     worst, best = int(inside[order[0]]), int(inside[order[-1]])
     positives = np.bincount(inside, minlength=clips).astype(np.float32)
     negatives = np.ones(clips, np.float32)
@@ -115,7 +118,7 @@ def _from_scores(places: np.ndarray, given: np.ndarray, clips: int, spans: np.nd
 def _from_moments(
     moments: Sequence[tuple[float, float]], clips: int, clip_length: float, spans: np.ndarray
 ) -> DetrLabels:
-    """After lighthouse's ``get_saliency_labels_sub_as_query``, which knows one moment; several are a union."""
+    """Make labels as lighthouse's ``get_saliency_labels_sub_as_query``, but of the union of all moments."""
     inside, relevant = np.zeros((2, clips), np.float32)
     for start, end in moments:
         first, last = lighthouse_clips(start, end, clips, clip_length, ON_EDGE)

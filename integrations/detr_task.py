@@ -1,4 +1,4 @@
-"""Moment-DETR, QD-DETR and TR-DETR, plain or with HERO, as the engine sees them."""
+"""The task of Moment-DETR, QD-DETR and TR-DETR, plain or with HERO."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
 
 
 class DetrTask:
-    """The DETRs' training step and prediction, after their authors' ``train.py`` and ``inference.py``.
+    """The DETRs' losses and predictions, after their authors' ``train.py`` and ``inference.py``.
 
     clip_length: seconds, moments found are rounded to whole clips of it; 0 leaves them as they are.
     """
@@ -42,7 +42,7 @@ class DetrTask:
         ]
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """Everything that the criterion says; ``loss`` is the weighted sum of what has a weight."""
+        """Compute all losses of the criterion; ``loss`` is the weighted sum of those that have a weight."""
         targets = draw_targets(batch)
         outputs = model(*(batch[name] for name in INPUTS))
         # The forward may run in half precision; the losses and the matching must not.
@@ -54,7 +54,7 @@ class DetrTask:
         return {**reported, "loss": total}
 
     def predict(self, model: nn.Module, batch: Batch) -> Prediction:
-        """All moments of a query, the most probable first, inside their video."""
+        """Predict all moments of each query, most probable first, clipped to the video."""
         outputs = model(*(batch[name] for name in INPUTS))
         scores = outputs["pred_logits"].float().softmax(-1)[..., 0]
         scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -68,7 +68,7 @@ class DetrTask:
         return Prediction(moments, scores, ranked(saliency, batch["src_vid_mask"]), saliency)
 
     def _seen(self, batch: Batch) -> Tensor:
-        """Seconds of each video that its spans are shares of: (B,). All of it, unless it was cut at ``max_clips``."""
+        """Return the seconds (B,) that a video's spans are shares of: all, unless it was cut at ``max_clips``."""
         clips, durations = batch["clips"], batch["durations"]
         if not self.clip_length:
             return durations
@@ -76,15 +76,16 @@ class DetrTask:
         return torch.where(is_cut(durations, clips, self.clip_length), covered, durations)
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
-        """The saliency."""
+        """Return the saliency scores."""
         outputs = model(*(batch[name] for name in INPUTS)) if outputs is None else outputs
         return [outputs["saliency_scores"].float()], batch["src_vid_mask"]
 
     def truth(self, item: DetrExample) -> Sequence[tuple[float, float]]:
+        """Return the annotated moments in seconds."""
         return item.record.moments
 
     def scores(self, items: Sequence[DetrExample], grounded: Grounded) -> Scores:
-        """The usual four; QVHighlights' official figures as well where every query has its annotations."""
+        """Score a set; QVHighlights' official scores as well where every query has its annotations."""
         scores = score(self, items, grounded)
         records = [item.record for item in items]
         if records and all(map(has_official_labels, records)):
@@ -94,18 +95,19 @@ class DetrTask:
         return scores
 
     def merit(self, scores: Scores) -> float:
-        """As upstream where it can be had: mean average precision over all windows. Else the sum of the usual four."""
+        """Return mAP over all windows, as upstream, where there is one; else the sum of the usual four scores."""
         return scores["MR-full-mAP"] if "MR-full-mAP" in scores else sum(scores.values())
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
+        """Return the weights of the levels."""
         return level_gauges(model)
 
     def prediction_lines(self, name: str, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
-        """A submission in QVHighlights' form, which has no place for the set's name."""
+        """Return a submission in QVHighlights' form, which has no place for the set's name."""
         return self.submission(items, grounded)
 
     def submission(self, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
-        """A line a query in QVHighlights' form, with the model's own saliency scores."""
+        """Return one line per query in QVHighlights' form, with the model's own saliency scores."""
         return [
             submission_line(item.record, grounded.moments[row], grounded.scores[row], grounded.saliency[row])
             for row, item in enumerate(items)
@@ -113,7 +115,7 @@ class DetrTask:
 
 
 def draw_targets(batch: Batch) -> dict[str, Any]:
-    """What the criteria train towards; random where upstream's data sets are, from torch's generator."""
+    """Draw the targets of the criteria, from torch's generator, where upstream's data sets draw them."""
     spans, windows = draw_windows(batch["spans"], batch["windows"])
     words = torch.arange(batch["src_txt"].shape[1], device=spans.device) < batch["words"].unsqueeze(1)
     high, low = draw_pairs(batch["positives"], batch["negatives"], batch["hard_positive"], batch["hard_negative"])
@@ -128,9 +130,14 @@ def draw_targets(batch: Batch) -> dict[str, Any]:
 
 
 def ranked(saliency: Tensor, mask: Tensor) -> Tensor:
-    """Scores from 0, a video's lowest, to 1, its highest: the DETRs train their order, and nothing says where 0 is.
+    """Scale scores to 0, a video's lowest, to 1, its highest: the DETRs train only their order, so 0 means nothing.
 
-    saliency, mask: (B, T) -> (B, T), 0 on padding.
+    Args:
+        saliency: (B, T).
+        mask: (B, T).
+
+    Returns:
+        (B, T), 0 on padding.
     """
     real = mask.bool()
     low = saliency.masked_fill(~real, torch.inf).amin(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""EMB in the table of bases: how its trainings and evaluations are put together."""
+"""EMB as a base: how its trainings and evaluations are assembled."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ class EmbBase:
         screen: Screen | None = None,
         originals: bool = False,
     ) -> EmbData:
+        """Read and check the sets."""
         return read_data(paths, config, screen, originals)
 
     def vocabulary(self, config: EmbTrainConfig, data: EmbData) -> Vocabulary:
-        """The words of the data that have vectors."""
+        """Return the words of the data that have vectors."""
         vocabulary = Vocabulary.of(data.sentences("train"), data.sentences(), data.vectors, config.word_norm)
         if not len(vocabulary):
             raise UserError("no word of the annotations has a vector in the word table; check --words and --tokenizer")
@@ -49,6 +50,7 @@ class EmbBase:
     def task(
         self, config: EmbTrainConfig, data: EmbData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
     ) -> EmbTask:
+        """Build the task, with fresh weights."""
         return build_task(config, bank, vocabulary.table(data.vectors), device)
 
     def examples(
@@ -60,6 +62,7 @@ class EmbBase:
         vocabulary: Vocabulary,
         learned: bool = False,
     ) -> list[Example]:
+        """Make the examples of a set; one per moment where they are ``learned``."""
         return data.examples(name, bank, vocabulary, config.positions, every_moment=learned)
 
     def trained(
@@ -72,7 +75,7 @@ class EmbBase:
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[EmbTask, Vocabulary]:
-        """Old words keep the vectors of the checkpoint; new ones get theirs from ``data.vectors``, scaled alike."""
+        """Load a run's model; new words get their vectors from ``data.vectors``, scaled as the old ones."""
         vocabulary = known.extended(data.sentences() if sentences is None else sentences, data.vectors)
         new = Vocabulary(vocabulary.words[len(known) :], known.scale)
         weights = with_words(weights, new, data)
@@ -83,7 +86,7 @@ class EmbBase:
 
 
 def build_task(config: EmbTrainConfig, bank: FeatureBank, table: np.ndarray, device: torch.device) -> EmbTask:
-    """EMB, with HERO around it unless the config says base only. table: (words, dim) of frozen vectors."""
+    """Build EMB on a table (words, dim) of frozen vectors, wrapped in HERO unless the config says base only."""
     settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
     model: nn.Module = EMB(settings, table)
     if not config.base_only:

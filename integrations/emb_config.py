@@ -30,14 +30,16 @@ class EmbTrainConfig(TrainConfig):
     """Share of its length that a moment grows by, at each end, for EMB's highlight labels."""
 
     def mistakes(self) -> list[str]:
+        """Return what is wrong with the settings, one message each."""
         return ([] if self.words else ["--words is missing"]) + super().mistakes()
 
     @property
     def positions(self) -> int:
-        """Places that have an encoding: the most words, and the most clips."""
+        """Return the number of positions: the most words, and the most clips."""
         return max(128, self.max_clips)
 
     def emb(self, video_dim: int, word_dim: int) -> EMBConfig:
+        """Return EMB's own config, for features and words of these widths."""
         return EMBConfig(
             word_dim=word_dim,
             video_feature_dim=video_dim,

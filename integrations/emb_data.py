@@ -1,4 +1,4 @@
-"""What a training or an evaluation of EMB reads: annotations, features and word vectors."""
+"""The data of EMB: annotations, features and word vectors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EmbData(GroundingData):
     def examples(
         self, name: str, bank: FeatureBank, vocabulary: Vocabulary, max_words: int, *, every_moment: bool = False
     ) -> list[Example]:
-        """The queries of a set; to learn from, one for each moment of each query."""
+        """Make the examples of a set; with ``every_moment``, for training, one for each moment of each query."""
         return make_examples(
             self.sets[name],
             bank,
@@ -44,11 +44,11 @@ class EmbData(GroundingData):
 def read_data(
     paths: Mapping[str, Path], config: EmbTrainConfig, screen: Screen | None = None, originals: bool = False
 ) -> EmbData:
-    """Read and check everything that does not need the features themselves; `originals` as in `read_sets`.
+    """Read and check everything that does not need the features themselves; ``originals`` as in ``read_sets``.
 
     Raises:
-        DataError: whatever is wrong with the annotations, all of it at once.
-        FileNotFoundError: a file is not there.
+        DataError: Whatever is wrong with the annotations, all at once.
+        FileNotFoundError: A file is missing.
     """
     store = open_features(list(config.features), max_clips=config.max_clips, pooling=config.pooling)
     split = partial(tokenize, style=config.tokenizer)

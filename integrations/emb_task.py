@@ -1,4 +1,4 @@
-"""EMB, plain or with HERO, as the engine sees it."""
+"""The task of EMB, plain or with HERO."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from hero_plugin.integrations.task import Batch, Prediction, Scores, level_gauge
 
 
 class EmbTask:
-    """EMB's training step and prediction, after its authors' ``main.py``.
+    """EMB's losses and predictions, after its authors' ``main.py``.
 
-    epochs: how many there will be; the labels grow elastic along them.
+    Args:
+        model: EMB, plain or wrapped.
+        collate: Makes its batches.
+        settings: The sizes and weights of EMB.
+        epochs: Length of the training, over which the labels become elastic.
     """
 
     scores_clips = False
@@ -31,7 +35,7 @@ class EmbTask:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """EMB's three losses; the wrapped model's ``compute_loss`` adds HERO's two."""
+        """Compute EMB's three losses; the wrapped model's ``compute_loss`` adds HERO's two."""
         outputs = run(model, batch)
         # The forward may run in half precision; cross-entropies on probabilities must not.
         with torch.autocast(batch["video"].device.type, enabled=False):
@@ -75,7 +79,7 @@ class EmbTask:
         return {**losses, "loss_location": location, "loss_highlight": highlight, "loss_ranking": ranking}
 
     def predict(self, model: nn.Module, batch: Batch) -> Prediction:
-        """The most probable boundaries, as EMB reports by default (not its elastic ones)."""
+        """Predict the most probable boundaries, as EMB reports by default (not its elastic ones)."""
         outputs = run(model, batch)
         h_score, start_logits, end_logits = map(at_least_float32, outputs[:3])
         first, last = model.predictor.extract_index(start_logits, end_logits)
@@ -87,23 +91,25 @@ class EmbTask:
         return Prediction(moments.unsqueeze(1), score.unsqueeze(1), relevance * batch["v_mask"])
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
-        """Where the moment starts, where it ends, and which clips belong to it."""
+        """Return the logits of the start, of the end and, with HERO, of the clips' relevance."""
         _, start_logits, end_logits, *_ = run(model, batch) if outputs is None else outputs
         relevance = [model.relevance] if isinstance(model, HeroModel) and model.relevance is not None else []
         return [*map(at_least_float32, (start_logits, end_logits, *relevance))], batch["v_mask"]
 
     def truth(self, item: Example) -> Sequence[tuple[float, float]]:
+        """Return the annotated moments in seconds."""
         return item.record.moments
 
     def scores(self, items: Sequence[Example], grounded: Grounded) -> Scores:
+        """Score a set: R1@0.3, R1@0.5, R1@0.7 and mIoU."""
         return score(self, items, grounded)
 
     def merit(self, scores: Scores) -> float:
-        """The sum of the four."""
+        """Return the sum of the four scores."""
         return sum(scores.values())
 
     def prediction_lines(self, name: str, items: Sequence[Example], grounded: Grounded) -> list[dict[str, Any]]:
-        """Ids, the moment in seconds, and the probability of its boundaries."""
+        """Return ids, the moment in seconds, and the probability of its boundaries, per query."""
         return [
             {
                 "set": name,
@@ -117,15 +123,17 @@ class EmbTask:
         ]
 
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
+        """Return the weights of the levels."""
         return level_gauges(model)
 
 
 def run(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    """Run EMB's forward on a batch."""
     return model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
 
 
 def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:
-    """First and last clip (..., 2), inclusive, to start and end; ``seconds``: length of one clip."""
+    """Convert first and last clip (..., 2), inclusive, to start and end; ``seconds`` is the length of one clip."""
     return torch.stack([clips[..., 0], clips[..., 1] + 1], dim=-1) * seconds
 
 

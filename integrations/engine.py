@@ -1,9 +1,9 @@
-"""The training loop. It knows a task by a few methods, and nothing of any base.
+"""The training loop, which knows a task by a few methods and nothing about any base.
 
 Every random choice comes from the seed: the order of the examples from (seed, epoch), the rest from (seed, step).
 So a run that was killed anywhere and resumed ends with the weights of a run that was not.
 
-Under ``torchrun`` every process has a trainer, and all do the same steps on their shares of the same batches: each
+Under ``torchrun`` every process has a trainer, and all do the same steps on their shards of the same batches: each
 knows the losses of the whole batch and the scores of the whole set. The leading one writes and shows them.
 """
 
@@ -42,7 +42,7 @@ class Diverged(UserError):
 
 @dataclass
 class TrainingProgress:
-    """How far a run is."""
+    """The progress of a run, as saved in checkpoints."""
 
     epoch: int = 0
     """Finished epochs."""
@@ -51,7 +51,7 @@ class TrainingProgress:
     sums: dict[str, Tensor] = field(default_factory=dict)
     """Sums of this epoch's losses, on the device."""
     curve: list[list[float]] = field(default_factory=list)
-    """(step, mean loss since the last point), ten points an epoch."""
+    """(step, mean loss since the last point), ten points per epoch."""
     mark: list[float] = field(default_factory=lambda: [0, 0.0])
     """(finished batches, sum of the loss) at the curve's last point."""
     best: float = -math.inf
@@ -61,7 +61,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class Scored:
-    """A set after an epoch."""
+    """The scores of a set after an epoch."""
 
     scores: Scores
     ious: np.ndarray
@@ -118,7 +118,7 @@ class Trainer:
             self.events.close()
 
     def train_one_epoch(self, interrupts: Interrupts) -> Scores:
-        """Every batch that this epoch has left. Returns the means of its losses."""
+        """Train on the remaining batches of this epoch; return the means of its losses."""
         task, config, progress, group = self.task, self.config, self.progress, self.group
         model = task.model.train()
         interval = max(1, len(self.order) // 10)
@@ -133,7 +133,7 @@ class Trainer:
             with autocast(config.amp, self.device):
                 losses = self.step(batch, len(indices), done, progress.epoch)
             self.optimizer.zero_grad(set_to_none=True)
-            # Each process has a part of the gradient, and the mean over the processes is taken: their sum is meant.
+            # Each process has a part of the gradient. DistributedDataParallel averages the parts; their sum is wanted.
             self.scaler.scale(losses["loss"] * group.size).backward()
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -145,7 +145,7 @@ class Trainer:
             progress.step += 1
             progress.seconds = time.monotonic() - started
             self.screen.step()
-            # Reading a loss waits for the device, so it is read ten times an epoch and not at every step.
+            # Reading a loss waits for the device, so it is read ten times per epoch and not at every step.
             if progress.step % interval == 0 or progress.step == len(self.order):
                 self._read_loss(done + 1)
             if group.any(interrupts.requested):
@@ -155,7 +155,7 @@ class Trainer:
         return {name: value.item() / progress.step for name, value in progress.sums.items()}
 
     def evaluate(self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts) -> dict[str, Scored]:
-        """Scores by set, in the epochs that are due for them: every ``eval_every``-th, and the last."""
+        """Score the sets, in every ``eval_every``-th epoch and the last; else return nothing."""
         config, number, group = self.config, self.progress.epoch + 1, self.group
         if number % config.eval_every and number != config.epochs:
             return {}
@@ -184,7 +184,7 @@ class Trainer:
     def finish_epoch(self, losses: Scores, scored: dict[str, Scored], select: str | None) -> None:
         """Log the epoch that has just ended, keep its weights if they are the best, and save.
 
-        ``last.pt`` comes last: whoever dies before it repeats the epoch's end and writes the same again.
+        ``last.pt`` comes last: a run killed before it repeats the epoch's end and writes the same again.
         """
         progress, number = self.progress, self.progress.epoch + 1
         metrics = {name: each.scores for name, each in scored.items()}
@@ -228,7 +228,7 @@ class Trainer:
         save_checkpoint(state, self.run.last)
 
     def restore(self) -> None:
-        """Continue from ``last.pt``; the log and the events forget what came after it.
+        """Continue from ``last.pt``; drop what came after it from the log and the events.
 
         A run that was killed before its first checkpoint starts again, from the same seed.
         """
@@ -253,7 +253,7 @@ class Trainer:
 
     def _leave(self) -> None:
         self.save()
-        self.group.wait()  # whoever started the processes may end all of them once one has left
+        self.group.wait()  # torchrun may end all processes once one has left
         raise Interrupted
 
     def _read_loss(self, step: int) -> None:

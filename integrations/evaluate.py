@@ -1,4 +1,4 @@
-"""``hero-plugin eval``: any run on any annotations, words that it never saw included."""
+"""Evaluation of runs on any annotations, unseen words included: ``hero-plugin eval``."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class EvalConfig(RunInputs):
 
 @dataclass
 class LoadedRun:
-    """A run that can ground: its model, and the sets it was loaded for."""
+    """A run's model, and the sets it was loaded for."""
 
     task: Task
     config: TrainConfig
@@ -82,7 +82,7 @@ class LoadedRun:
 
 
 def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str, float]]:
-    """Score, print and write. Returns the scores by set; of several runs, by run and set, as "RUN: SET"."""
+    """Score, print and write; return the scores by set; of several runs, by run and set, as "RUN: SET"."""
     screen = screen or Screen()
     draws = Draws(config.resamples, config.seed, config.draw_seeds) if config.resamples else None
     if config.figures is not None and draws is None:
@@ -131,7 +131,7 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
 
 @dataclass
 class Evaluated:
-    """What one run says of each set."""
+    """The evaluation of one run on each set."""
 
     title: str
     epoch: int
@@ -149,7 +149,7 @@ class Evaluated:
 
 
 class Reader:
-    """Reads what runs are scored on, and keeps it for the next run that reads the same."""
+    """A reader of the data to score on, which it keeps for the next run that reads the same."""
 
     def __init__(self, config: EvalConfig, screen: Screen) -> None:
         self.config, self.screen = config, screen
@@ -180,7 +180,7 @@ NOT_READ_BY = (
 
 
 def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Screen) -> Evaluated:
-    """Ground every set by the model of a run."""
+    """Predict and score every set by the model of a run."""
     settings = config_from(run.config(), str(run.config_file))
     data, bank = reader.read(settings, run)
     device = choose_device(config.device)
@@ -211,7 +211,7 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
 
 
 def show_run(found: Evaluated, config: EvalConfig, screen: Screen) -> None:
-    """The scores of one run."""
+    """Show the scores of one run."""
     rows = [
         (name, str(found.queries[name]), str(found.untrained[name]), *score_cells(scores))
         for name, scores in found.scores.items()
@@ -221,7 +221,7 @@ def show_run(found: Evaluated, config: EvalConfig, screen: Screen) -> None:
 
 
 def run_line(run: RunFolder, found: Evaluated) -> str:
-    """One line for one of several runs."""
+    """Return one line for one of several runs."""
     return "  ".join([f"{run.path.name} ({found.title})", *brief_scores(found.scores)])
 
 
@@ -252,7 +252,7 @@ def load_run(
     device: torch.device | str = "cpu",
     bank: StoreBank | None = None,
 ) -> LoadedRun:
-    """A run's model for the words of ``data``, and ``data`` as its examples.
+    """Load a run's model for the words of ``data``, and ``data`` as its examples.
 
     Raises:
         UserError: features or word vectors are not of the run's kind, or ``data`` is not of its base's.
@@ -278,6 +278,7 @@ def load_run(
 
 
 def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_size: int, screen: Screen) -> Grounded:
+    """Predict a set of a loaded run, with a progress bar."""
     total, done = -(-len(items) // batch_size), 0
     with screen.working(f"scoring {name}", total) as progress:
 

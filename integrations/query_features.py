@@ -1,4 +1,4 @@
-"""Queries as the DETRs take them: a vector for each word, looked up in a table or read from a file a query."""
+"""Query features of the DETRs: a vector per word, looked up in a table or read from one file per query."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.words import WordVectors
 
 ARRAY = "last_hidden_state"
-"""In the published files: CLIP's vector of each token."""
+"""Name of the array in the published files: CLIP's vector of each token."""
 
 
 class Queries(Protocol):
@@ -24,16 +24,16 @@ class Queries(Protocol):
 
     @property
     def dim(self) -> int:
-        """Width of a vector."""
+        """Return the width of a vector."""
         ...
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors (B, L, dim) float32 with zeros for padding, and mask (B, L) bool."""
+        """Return vectors (B, L, dim) float32 with zeros for padding, and mask (B, L) bool."""
         ...
 
 
 class WordQueries:
-    """Each word's vector from a table; zeros for a word that the table lacks, as lighthouse has it.
+    """Word vectors from a table; zeros for a word that the table lacks, as in lighthouse.
 
     Any word of the table serves, whether a training sentence had it or not.
     """
@@ -46,6 +46,7 @@ class WordQueries:
         self._table = np.concatenate([rows, np.zeros((1, self.dim), np.float32)]).astype(np.float32)
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors and the mask of queries; see ``Queries``."""
         rows = [
             [self.index.get(word, -1) for word in self.tokenize(record.sentence)[: self.max_words]]
             for record in records
@@ -87,4 +88,5 @@ class QueryFiles:
         self.dim, self._names = store.dim, names
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors and the mask of queries; see ``Queries``."""
         return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])

@@ -1,4 +1,4 @@
-"""From files to a finished run folder, whatever the base."""
+"""A whole training, from files to a finished run folder, whatever the base."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from hero_plugin.metrics import SCORES
 
 
 def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
-    """Read the data, train, score, draw. Returns the finished run. The base is the config's.
+    """Read the data, train, score and draw; return the finished run.
 
-    Under ``torchrun``, one of the processes that do so; the leading one claims the folder, writes and shows.
+    Under ``torchrun``, every process calls this; the leading one claims the folder, writes and shows.
     """
     config, rank = config.checked(), Rank.of_this_process()
     screen = screen or Screen(quiet=not rank.leads)
@@ -58,7 +58,7 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
 
 
 def read(config: TrainConfig, screen: Screen) -> GroundingData:
-    """The data of every set that the config names."""
+    """Read the data of every set that the config names."""
     paths: dict[str, Path] = {"train": config.annotations_train}
     if config.annotations_val is not None:
         paths["val"] = config.annotations_val
@@ -79,7 +79,7 @@ def train(
     table: bool = True,
     group: Group = ALONE,
 ) -> RunFolder:
-    """Train on data that is read, into a folder that is claimed; goes on where ``run`` was interrupted.
+    """Train on data that is read, into a folder that is claimed; continue where ``run`` was interrupted.
 
     bank: the videos' features, if they are read, too, and where they shall wait.
     table: print the scores at the end.
@@ -122,7 +122,7 @@ def train(
 
 
 def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> Vocabulary:
-    """The run's own vocabulary where it has one already, else the words of its data."""
+    """Return the run's own vocabulary where it has one already, else the words of its data."""
     if run.vocabulary_file.is_file():
         return Vocabulary.from_json(run.vocabulary())
     vocabulary = BASES[config.base].vocabulary(config, data)
@@ -131,7 +131,7 @@ def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> 
 
 
 def summary(run: RunFolder, model: nn.Module, selected_on: str | None) -> dict[str, Any]:
-    """The run's scores: of its best checkpoint, chosen on ``selected_on``, and of its last."""
+    """Return the run's scores: of its best checkpoint, chosen on ``selected_on``, and of its last."""
     history = run.history()
     best = history[history[-1]["best_epoch"] - 1]
     return {
@@ -144,6 +144,7 @@ def summary(run: RunFolder, model: nn.Module, selected_on: str | None) -> dict[s
 
 
 def show_results(results: Mapping[str, Any], run: RunFolder, screen: Screen) -> None:
+    """Show the scores of the best and the last epoch."""
     rows = []
     for name, scores in results["best"].items():
         rows.append((name, f"best ({results['best_epoch']})", *score_cells(scores)))
@@ -155,11 +156,11 @@ def show_results(results: Mapping[str, Any], run: RunFolder, screen: Screen) -> 
 
 
 def show_official(scores: Mapping[str, Mapping[str, float]], screen: Screen) -> None:
-    """What a set is scored by beside the usual four: QVHighlights' official figures."""
+    """Show the scores beside the usual four: QVHighlights' official ones."""
     for name, each in scores.items():
-        others = [f"{key} {value:.2f}" for key, value in each.items() if key not in SCORES]
-        if others:
-            screen.say(f"{name}, official: " + ", ".join(others))
+        official = [f"{key} {value:.2f}" for key, value in each.items() if key not in SCORES]
+        if official:
+            screen.say(f"{name}, official: " + ", ".join(official))
 
 
 def describe(
@@ -170,6 +171,7 @@ def describe(
     vocabulary: Vocabulary,
     device: torch.device,
 ) -> str:
+    """Describe a training in one line."""
     what = config.model_name if config.base_only else f"{config.model_name}, {config.hero.levels} levels"
     if config.freeze_base:
         what += ", base frozen"

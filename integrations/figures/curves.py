@@ -19,7 +19,7 @@ History = Sequence[Mapping[str, Any]]
 
 
 def losses_figure(history: History) -> Figure:
-    """The total loss within the epochs, and each of its parts by epoch."""
+    """Draw the total loss within the epochs, and each of its parts by epoch."""
     parts = [name for name in history[0]["losses"] if PART.fullmatch(name)]
     figure, axes = new_figure(9.5, 4.0, 1, 2)
     total, split = axes[0]
@@ -40,7 +40,7 @@ def losses_figure(history: History) -> Figure:
 
 
 def recall_figure(history: History, compared: History | None, names: tuple[str, str]) -> Figure | None:
-    """Scores of every set over the epochs, and R1 by required overlap at the best epoch.
+    """Draw the scores of every set over the epochs, and R1 by required overlap at the best epoch.
 
     compared: the log of the run to compare with, whose curves are dashed. names: of the two runs.
     """
@@ -75,7 +75,7 @@ def recall_figure(history: History, compared: History | None, names: tuple[str, 
 
 
 def levels_figure(history: History) -> Figure | None:
-    """The aggregation weight of each level over the epochs; None for a run without levels."""
+    """Draw the aggregation weight of each level over the epochs; None for a run without levels."""
     weights = [line["gauges"].get("level_weights", []) for line in history]
     if len(weights[0]) < 2:
         return None

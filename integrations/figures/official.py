@@ -1,4 +1,4 @@
-"""QVHighlights' figures of a submission as a picture."""
+"""A figure of the official QVHighlights scores of a submission."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hero_plugin.retrieval import LENGTHS, OVERLAPS
 
 
 def draw_official(scores: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
-    """Precision and recall by required overlap, precision and hit rate by level; those that there are."""
+    """Draw precision and recall by required overlap, precision and hit rate by level; those that there are."""
     panels = [draw for name, draw in (("full", _retrieval), ("HL-min-Fair", _highlights)) if name in scores]
     with mpl.rc_context(SETTINGS):
         figure, axes = new_figure(5.2 * len(panels), 3.8, 1, len(panels))

@@ -1,4 +1,4 @@
-"""One query on its video's time line: where the annotation and the models put it, and why."""
+"""Figures of single queries: the annotated and the predicted moments on the video's time line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hero_plugin.metrics import temporal_iou
 
 @dataclass(frozen=True)
 class ModelView:
-    """What one model says of a query."""
+    """One model's prediction for a query."""
 
     name: str
     color: str
@@ -33,9 +33,15 @@ def query_figure(
     views: Sequence[ModelView],
     note: str = "",
 ) -> Figure:
-    """Relevance curves above, moments below, over seconds.
+    """Draw relevance curves above moments, over seconds.
 
-    source: which query of which video; note: more to say of the query, such as its new words.
+    Args:
+        sentence: The query.
+        source: Names the query and its video.
+        truth: Annotated moments in seconds.
+        duration: Seconds of the video.
+        views: Predictions, one per model.
+        note: Further text about the query, such as its new words.
     """
     bars = 1 + len(views)
     figure, axes = new_figure(8, 2.9 + 0.32 * bars, 2, 1, sharex=True, height_ratios=(3.2, 0.55 * bars + 0.3))

@@ -1,4 +1,4 @@
-"""All figures of a finished run."""
+"""Figures of a finished run."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def draw_run(
 ) -> list[Path]:
     """Draw the log and, from the last test set, a few queries with the best weights of the run.
 
-    The run that ``config.compare`` names, usually the base, is drawn beside it where it can be: a run on
-    other features can not, which is said and costs nothing else.
+    The run that ``config.compare`` names, usually the base, is drawn beside it where possible: a run on
+    other features is left out, with a message.
     """
     history = run.history()
     compared = RunFolder.open(config.compare) if config.compare else None
@@ -92,7 +92,7 @@ def _draw_queries(
 
 
 def _chosen(sets: Mapping[str, Sequence[Any]], count: int) -> list[Any]:
-    """Queries spread evenly over the last test set: neither the best ones nor the worst."""
+    """Choose queries spread evenly over the last test set: neither the best ones nor the worst."""
     tests = [items for name, items in sets.items() if name != "val" and items] or list(sets.values())
     if not tests or not tests[-1] or count < 1:
         return []
@@ -104,7 +104,7 @@ def _chosen(sets: Mapping[str, Sequence[Any]], count: int) -> list[Any]:
 def _ground_compared(
     compared: RunFolder, items: Sequence[Any], task: Task, data: GroundingData, screen: Screen
 ) -> Grounded:
-    """The same queries by another run's model, in that run's own word ids."""
+    """Predict the same queries by another run's model, in that run's own word ids."""
     from hero_plugin.integrations.evaluate import load_run
 
     records = [item.record for item in items]
