@@ -1,6 +1,6 @@
-"""From a finished run and new words to an adapted run: one stage a vocabulary, each a run folder of its own.
+"""Adaptation of a finished run to new words: one stage per vocabulary, each a run folder of its own.
 
-Of several vocabularies, the last one's stage is the output folder itself; those before it lie inside, as ``1-NAME``.
+Of several vocabularies, the last one's stage is the output folder itself; earlier ones are inside it, as ``1-NAME``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import matplotlib as mpl
 import torch
 
 from hero_plugin.integrations.adapt.config import AdaptConfig
-from hero_plugin.integrations.adapt.drawing import draw, labelled, mixed, write_like
+from hero_plugin.integrations.adapt.drawing import draw_queries, mix_rehearsal, read_labelled, write_like
 from hero_plugin.integrations.adapt.figure import adaptation_figure
-from hero_plugin.integrations.adapt.interpolation import interpolated
-from hero_plugin.integrations.adapt.measures import Matrix, markdown, show
+from hero_plugin.integrations.adapt.interpolation import interpolate
+from hero_plugin.integrations.adapt.measures import ScoreMatrix, markdown_table, print_table
 from hero_plugin.integrations.adapt.task import AdaptTask
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint, save_checkpoint
@@ -45,7 +45,7 @@ from hero_plugin.integrations.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Stage:
-    """One vocabulary to be learned."""
+    """One vocabulary to learn."""
 
     name: str
     source: Path
@@ -60,7 +60,7 @@ class Stage:
 
 
 def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
-    """Adapt, measure, tabulate, draw. Returns the adapted run."""
+    """Adapt, measure, and write the report; return the adapted run."""
     config = config.checked()
     screen = screen or Screen()
     start = RunFolder.open(config.run)
@@ -92,10 +92,10 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
 
 
 def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
-    """The settings of the run to start from, with whatever else the adaptation is told to read.
+    """Return the settings of the run to start from, with the other files that the flags name.
 
     Raises:
-        UserError: the run has no plug-in, or nothing says what the old words are to be measured on.
+        UserError: the run has no plug-in, or there is no test set of old words.
     """
     settings = config_from(start.config(), str(start.config_file))
     if settings.base_only or not settings.hero.active:
@@ -110,9 +110,12 @@ def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
 
 
 def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ()) -> list[Stage]:
-    """The stages, each with the settings that its run folder gets.
+    """Return the stages, each with the settings of its run folder.
 
-    before: files that the run had learned from before the one in its settings.
+    Args:
+        config: the flags.
+        settings: those of the run to start from.
+        before: files that the run had learned from before the one in its settings.
     """
     vocabularies = config.vocabularies()
     old = [name for name, _ in settings.test_sets()]
@@ -155,9 +158,15 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
 
 
 def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, screen: Screen, *, first: bool) -> None:
-    """One vocabulary: train, interpolate, score.
+    """Learn one vocabulary: train, interpolate, score.
 
-    before: the run whose best checkpoint it starts from. first: ``before`` is no stage, so its scores are not known.
+    Args:
+        stage: what to learn.
+        config: the flags.
+        before: the run whose best checkpoint it starts from.
+        run: the stage's run folder.
+        screen: where to report.
+        first: ``before`` is not a stage, so its scores are not known.
     """
     started = time.monotonic()
     settings, base = stage.settings, BASES[stage.settings.base]
@@ -180,7 +189,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
 
     previous = _scores_before(loaded, before, run, first, screen)
     weights = {name: value.clone() for name, value in task.model.state_dict().items()}
-    items = mixed(new, old, config.steps * settings.batch_size, config.rehearsal, config.seed)
+    items = mix_rehearsal(new, old, config.steps * settings.batch_size, config.rehearsal, config.seed)
     seed_everything(settings.seed)
     adapted = AdaptTask(task, settings.epochs - 1, config.distillation)
     # One epoch over a list that is as long as all steps: a short list would be cut into epochs of a step or two.
@@ -188,7 +197,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     trainer.restore()
     trainer.fit({}, select=None)
     # From last.pt each time, so that a second attempt after an interruption does not interpolate twice.
-    final = interpolated(weights, load_checkpoint(run.last, device)["model"], config.interpolation)
+    final = interpolate(weights, load_checkpoint(run.last, device)["model"], config.interpolation)
     task.model.load_state_dict(final)
     metrics = score_sets(loaded, screen)
     save_checkpoint({"model": task.model.state_dict(), "epoch": 1, "metrics": metrics}, run.best)
@@ -208,7 +217,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
 
 
 def score_sets(loaded: LoadedRun, screen: Screen) -> dict[str, Scores]:
-    """The scores of every set."""
+    """Return the scores of every set."""
     loaded.task.model.eval()
     size = loaded.config.eval_batch_size
     return {
@@ -218,31 +227,38 @@ def score_sets(loaded: LoadedRun, screen: Screen) -> dict[str, Scores]:
 
 
 def report(old: list[str], stages: list[Stage], screen: Screen) -> None:
-    """Gain and loss over all stages: a table on the screen, in Markdown and JSON, and a figure.
+    """Report gain and loss over all stages: a table on the screen, in Markdown and JSON, and a figure.
 
-    old: the sets of old words.
+    Args:
+        old: names of the sets of old words.
+        stages: all stages.
+        screen: where to print.
     """
     runs, names = [RunFolder(stage.folder) for stage in stages], [stage.name for stage in stages]
     results = [run.results() for run in runs]
-    matrix = Matrix(old, names, [results[0]["before"], *(each["best"] for each in results)])
+    matrix = ScoreMatrix(old, names, [results[0]["before"], *(each["best"] for each in results)])
     run = runs[-1]
     run.write_json(run.path / "adaptation.json", {**matrix.to_json(), "queries": results[-1]["queries"]})
-    write_text(run.path / "adaptation.md", markdown(matrix))
+    write_text(run.path / "adaptation.md", markdown_table(matrix))
     with mpl.rc_context(SETTINGS):
         figure = save_figure(adaptation_figure(matrix), run.figures / "adaptation.png")
-    show(matrix, screen)
+    print_table(matrix, screen)
     screen.say(f"run folder: {run.path}\ntable: {run.path / 'adaptation.md'}, figure: {figure}")
 
 
 def _record(stage: Stage, config: AdaptConfig) -> dict[str, Any]:
-    """What the stage's run folder says of how it came about."""
+    """Return what the stage's run folder says about how it was made."""
     past = [str(path) for path in stage.past]
     return {**stage.settings.to_json(), "adapted": {**config.record(), "stage": stage.name, "past": past}}
 
 
 def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:
-    """The queries of a file with new words. Raises ``UserError`` where too few are left to learn or to measure with."""
-    records = labelled(stage.source, settings)
+    """Return the queries of a file with new words.
+
+    Raises:
+        UserError: too few are left to learn from or to measure on.
+    """
+    records = read_labelled(stage.source, settings)
     tested = stage.name in dict(named_sets(config.annotations_test))
     if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
         raise UserError(
@@ -255,12 +271,12 @@ def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> li
 def _write_queries(
     config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
 ) -> None:
-    """Draw the queries of every stage into files. A resumed adaptation writes the same again."""
+    """Draw the queries of every stage and write them to files. A resumed adaptation writes the same again."""
     tested = dict(named_sets(config.annotations_test))
     replayed = config.steps * config.batch_size
     past: dict[Path, list[Record]] = {}
     for stage in stages:
-        learned, held_out = draw(new[stage.name], config.shots, config.seed)
+        learned, held_out = draw_queries(new[stage.name], config.shots, config.seed)
         write_like(stage.source, learned, stage.settings.annotations_train)
         if stage.name not in tested:
             write_like(stage.source, held_out, dict(stage.settings.test_sets())[stage.name])
@@ -268,15 +284,15 @@ def _write_queries(
             if not source.is_file():
                 raise UserError(f"{source}: no such file to rehearse from; --rehearsal 0 does without")
             if source not in past:
-                past[source] = labelled(source, settings)
-            some, _ = draw(past[source], min(replayed, len(past[source])), config.seed)
+                past[source] = read_labelled(source, settings)
+            some, _ = draw_queries(past[source], min(replayed, len(past[source])), config.seed)
             write_like(source, some, path)
 
 
 def _scores_before(
     loaded: LoadedRun, before: RunFolder, run: RunFolder, first: bool, screen: Screen
 ) -> Mapping[str, Any]:
-    """The scores that this stage starts from; those of an earlier stage are in its results."""
+    """Return the scores that this stage starts from; those of an earlier stage are in its results."""
     if not first:
         return before.results()["best"]
     kept = run.path / "before.json"

@@ -1,4 +1,4 @@
-"""The flags of ``hero-plugin adapt``."""
+"""Flags of ``hero-plugin adapt``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hero_plugin.integrations.settings import FileConfig, too_small
 from hero_plugin.integrations.train_config import RunInputs, repeated
 
 HOW_TO_START = ("output", "resume", "overwrite", "device", "threads", "checkpoint_steps", "checkpoint_seconds")
-"""Flags that are no settings of the adaptation itself."""
+"""Flags that are not settings of the adaptation itself."""
 RESERVED = ("train", "val", "rehearsal")
 """Names that sets of queries have already."""
 
@@ -31,7 +31,7 @@ class AdaptConfig(RunInputs, FileConfig):
     output: Path | None = None
     """The adapted run's folder, for eval, weights, and adapt again."""
     shots: int = 32
-    """So many queries of each are drawn, by seed, to learn from; 0: all."""
+    """Queries of each to learn from, drawn by seed; 0: all."""
     annotations_test: tuple[str, ...] = ()
     """What the gain on new words is measured on, as NAME=PATH with the names of --annotations; those without: the
     queries that were not drawn."""
@@ -39,9 +39,9 @@ class AdaptConfig(RunInputs, FileConfig):
     """What the loss on old words is measured on, as PATH or NAME=PATH; none: the run's own test sets."""
 
     steps: int = 100
-    """Batches for each vocabulary."""
+    """Batches per vocabulary."""
     batch_size: int = 16
-    """Queries a step, rehearsed ones included."""
+    """Queries per step, rehearsed ones included."""
     lr: float | None = None
     """Learning rate at the start, the run's own unless given; it falls straight to 0."""
     seed: int = 0
@@ -57,16 +57,16 @@ class AdaptConfig(RunInputs, FileConfig):
     threads: int = 0
     """CPU threads; 0: as many as the run had. Bits depend on it."""
     checkpoint_steps: int = 0
-    """Also save every so many steps; 0: do not."""
+    """Also save after this many steps; 0: do not."""
     checkpoint_seconds: float = 60.0
-    """Also save every so many seconds; 0: do not."""
+    """Also save after this many seconds; 0: do not."""
     resume: bool = False
     """Continue the adaptation in --output, with its settings."""
     overwrite: bool = False
     """Delete the run in --output and start again."""
 
     def mistakes(self) -> list[str]:
-        """What is missing or impossible, a line each."""
+        """Return what is missing or impossible, one line each."""
         wrong = [f"--{name} is missing" for name in ("run", "annotations", "output") if not getattr(self, name)]
         wrong += too_small(self, shots=0, steps=1, batch_size=1, seed=0)
         if self.lr is not None and not self.lr > 0:
@@ -95,10 +95,10 @@ class AdaptConfig(RunInputs, FileConfig):
         return wrong
 
     def vocabularies(self) -> list[tuple[str, Path]]:
-        """(name, path) of each file with new words, in the order of learning."""
+        """Return (name, path) of each file with new words, in the order of learning."""
         return named_sets(self.annotations)
 
     def record(self) -> dict[str, Any]:
-        """What an adapted run's config.json says of how it was adapted."""
+        """Return what an adapted run's config.json says about how it was adapted."""
         settings = json.loads(json.dumps(asdict(self), default=os.fspath))
         return {name: value for name, value in settings.items() if name not in HOW_TO_START}

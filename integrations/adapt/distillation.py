@@ -1,4 +1,4 @@
-"""Learning without forgetting (Li and Hoiem, ECCV 2016): stay near what the model said before, on any query."""
+"""Learning without forgetting (Li and Hoiem, ECCV 2016): a loss that keeps answers near those before, on any query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hero_plugin.losses import consistency_loss
 
 
 class Distillation:
-    """``D_KL(before || now)``, the mean over every distribution over a video's clips that the task knows of."""
+    """``D_KL(before || now)``, the mean over all of the task's distributions over a video's clips."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -21,7 +21,7 @@ class Distillation:
         task.model.register_forward_hook(self._keep)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """model: right after its forward on the batch. Returns a scalar."""
+        """Return the loss, a scalar; ``model`` has just run forward on the batch."""
         with torch.no_grad():
             before, mask = self.task.clip_logits(self.teacher, batch)
         now, _ = self.task.clip_logits(model, batch, self._outputs)

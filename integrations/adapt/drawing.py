@@ -1,4 +1,4 @@
-"""Which queries an adaptation learns from: by seed, and written down, so that the run's folder says it."""
+"""Draw of the queries that an adaptation learns from: by seed, and kept in the run's folder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hero_plugin.integrations.train_config import TrainConfig
 Item = TypeVar("Item")
 
 
-def draw(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list[Item]]:
-    """So many of the items, and the others, both in their order. count: 0 is all."""
+def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list[Item]]:
+    """Return ``count`` of the items, drawn by seed, and the others, both in their order; 0 draws all."""
     if count == 0:
         return list(items), []
     chosen = set(torch.randperm(len(items), generator=_generator(seed))[:count].tolist())
@@ -27,8 +27,10 @@ def draw(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list
     )
 
 
-def mixed(new: Sequence[Item], old: Sequence[Sequence[Item]], total: int, share: float, seed: int) -> list[Item]:
-    """A list of ``total`` items, a ``share`` of them old: as many of each list of old ones, whatever its length."""
+def mix_rehearsal(
+    new: Sequence[Item], old: Sequence[Sequence[Item]], total: int, share: float, seed: int
+) -> list[Item]:
+    """Return ``total`` items, a ``share`` of them old: equally many from each list of old ones, whatever its length."""
     replayed = min(round(total * share / len(old)), total // len(old)) if old else 0
     items = _rounds(new, total - replayed * len(old), seed)
     for each in old:
@@ -36,8 +38,12 @@ def mixed(new: Sequence[Item], old: Sequence[Sequence[Item]], total: int, share:
     return items
 
 
-def labelled(path: Path, settings: TrainConfig) -> list[Record]:
-    """The queries of a file that have a moment, read as the run reads its own."""
+def read_labelled(path: Path, settings: TrainConfig) -> list[Record]:
+    """Read the queries of a file that have a moment, as the run reads its own.
+
+    Raises:
+        UserError: none has a moment.
+    """
     records = read_annotations(path, durations=settings.durations, on_broken=settings.on_broken)
     found = [record for record in records if record.moments]
     if not found:
@@ -53,7 +59,7 @@ def write_like(source: Path, records: Sequence[Record], path: Path) -> Path:
 
 
 def _rounds(items: Sequence[Any], count: int, seed: int) -> list[Any]:
-    """All items in an order of their own, again and again, up to ``count``."""
+    """Return ``count`` items: all in a random order, again and again."""
     generator, drawn = _generator(seed), []
     while len(drawn) < count:
         drawn += [items[place] for place in torch.randperm(len(items), generator=generator).tolist()]

@@ -1,17 +1,17 @@
-"""How the scores of old and new words move as vocabularies are learned."""
+"""Figure of the scores of old and new words over the vocabularies learned."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from hero_plugin.integrations.adapt.measures import Matrix
+from hero_plugin.integrations.adapt.measures import ScoreMatrix
 from hero_plugin.integrations.figures.style import CYCLE, MUTED, new_figure
 
 SHOWN = ("R1@0.5", "mIoU")
 
 
-def adaptation_figure(matrix: Matrix) -> Figure:
-    """A line a set, old ones dashed, over the start and what was learned; a ring where a set's own words were."""
+def adaptation_figure(matrix: ScoreMatrix) -> Figure:
+    """Draw one line per set, old ones dashed, over the stages; a ring marks when a set's own words were learned."""
     figure, axes = new_figure(4.6 * len(SHOWN), 4.0, 1, len(SHOWN))
     steps = range(len(matrix.rows))
     for axis, metric in zip(axes[0], SHOWN, strict=True):

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 
-def interpolated(before: Mapping[str, Any], after: Mapping[str, Any], share: float) -> dict[str, Any]:
-    """``(1 - share) before + share after``, for every tensor of numbers that the two have. share: 1 is ``after``."""
+def interpolate(before: Mapping[str, Any], after: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Return ``(1 - share) before + share after`` for every float tensor that both have; share 1 is ``after``."""
     return {name: _between(before.get(name), value, share) for name, value in after.items()}
 
 

@@ -1,4 +1,4 @@
-"""Gain on new words against loss on old ones, and the usual figures of learning one task after another."""
+"""Scores of an adaptation: gain on new words, loss on old ones, and measures of continual learning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hero_plugin.metrics import SCORES
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ScoreMatrix:
     """Scores of every set before, and after each vocabulary that was learned.
 
     The old words count as one task, the mean over their sets, and as the first; each vocabulary is one more.
@@ -27,17 +27,19 @@ class Matrix:
     """(1 + vocabularies): scores by set."""
 
     def task(self, number: int, after: int, metric: str) -> float:
-        """a_{k,j}: of task ``number`` (0: old words), after so many vocabularies."""
+        """Return a_{k,j}: the score of task ``number`` (0: old words) after that many vocabularies."""
         names = self.old if number == 0 else [self.new[number - 1]]
         return fmean(self.rows[after][name][metric] for name in names)
 
     def average(self, metric: str) -> float:
-        """A_k: the mean over all tasks at the end."""
+        """Return A_k: the mean over all tasks at the end."""
         return fmean(self.task(number, -1, metric) for number in range(len(self.new) + 1))
 
     def forgetting(self, metric: str) -> float:
-        """F_k (Chaudhry et al., ECCV 2018): over the tasks before the last, the best that each ever scored since it
-        was learned, minus what it scores at the end; below zero where learning on has helped."""
+        """Return F_k (Chaudhry et al., ECCV 2018), negative where learning on has helped.
+
+        Over the tasks before the last: the best that each scored since it was learned, minus what it scores at the end.
+        """
         last = len(self.new)
         return fmean(
             max(self.task(number, after, metric) for after in range(number, last)) - self.task(number, last, metric)
@@ -45,18 +47,19 @@ class Matrix:
         )
 
     def change(self, name: str, metric: str) -> float:
-        """The end minus the start."""
+        """Return the end minus the start."""
         return self.rows[-1][name][metric] - self.rows[0][name][metric]
 
     def gain(self, metric: str) -> float:
-        """On new words: the mean over the vocabularies."""
+        """Return the change on new words: the mean over the vocabularies."""
         return fmean(self.change(name, metric) for name in self.new)
 
     def loss(self, metric: str) -> float:
-        """On old words: the mean over their sets; below zero where they have gained as well."""
+        """Return the loss on old words, the mean over their sets; negative if they gained as well."""
         return -fmean(self.change(name, metric) for name in self.old)
 
     def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
         figures = ("gain", "loss", "average", "forgetting")
         return {
             "old": list(self.old),
@@ -67,22 +70,22 @@ class Matrix:
         }
 
 
-def show(matrix: Matrix, screen: Screen) -> None:
-    """The table on the terminal."""
+def print_table(matrix: ScoreMatrix, screen: Screen) -> None:
+    """Print the table on the terminal."""
     rows = [(*labels, *cells) for labels, cells in _rows(matrix)]
     screen.show(scores_table(rows, ("set", "words", "after"), "gain on new words against loss on old ones"))
     for metric in SCORES:
         screen.say(_sum(matrix, metric))
 
 
-def markdown(matrix: Matrix) -> str:
-    """The same in Markdown."""
+def markdown_table(matrix: ScoreMatrix) -> str:
+    """Return the table in Markdown."""
     lines = [f"| set | words | after | {' | '.join(SCORES)} |", "|---|---|---|" + "---:|" * len(SCORES)]
     lines += [f"| {' | '.join((*labels, *cells))} |" for labels, cells in _rows(matrix)]
     return "\n".join([*lines, "", *(f"* {_sum(matrix, metric)}" for metric in SCORES), ""])
 
 
-def _rows(matrix: Matrix) -> list[tuple[tuple[str, str, str], tuple[str, ...]]]:
+def _rows(matrix: ScoreMatrix) -> list[tuple[tuple[str, str, str], tuple[str, ...]]]:
     rows = []
     for name in (*matrix.old, *matrix.new):
         kind = "old" if name in matrix.old else "new"
@@ -92,7 +95,7 @@ def _rows(matrix: Matrix) -> list[tuple[tuple[str, str, str], tuple[str, ...]]]:
     return rows
 
 
-def _sum(matrix: Matrix, metric: str) -> str:
+def _sum(matrix: ScoreMatrix, metric: str) -> str:
     text = f"{metric}: new words {matrix.gain(metric):+.2f}, old words {-matrix.loss(metric):+.2f}"
     if len(matrix.new) > 1:
         text += f"; average {matrix.average(metric):.2f}, forgetting {matrix.forgetting(metric):.2f}"

@@ -1,4 +1,4 @@
-"""A run's task with what keeps it from forgetting added to its losses."""
+"""Task of an adaptation: the run's own, with a loss that keeps it from forgetting."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from hero_plugin.integrations.task import Batch, Task
 
 
 class AdaptTask:
-    """The base's own task; the engine trains it as any other.
+    """The base's own task with a loss added; the engine trains it as any other.
 
-    epoch: of the run's training, whose labels the new queries get: the last, where EMB's are elastic.
-    distillation: weight of its loss; 0 does without.
+    Args:
+        task: the base's.
+        epoch: the epoch of the run's training whose labels the new queries get: the last, where EMB's are elastic.
+        distillation: weight of the added loss; 0: none.
     """
 
     def __init__(self, task: Task, epoch: int, distillation: float) -> None:
@@ -22,6 +24,7 @@ class AdaptTask:
         self.distillation = Distillation(task) if distillation else None
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Return the base's losses, and ``loss_distillation``."""
         losses = self.task.losses(model, batch, self.epoch)
         if self.distillation is not None:
             losses["loss_distillation"] = self.distillation(model, batch)

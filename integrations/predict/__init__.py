@@ -1,1 +1,1 @@
-"""``hero-plugin predict``: a trained run's answers to a large file of queries, in shards that can be killed."""
+"""Answer a large file of queries by a trained run, in shards that may be killed: ``hero-plugin predict``."""

@@ -1,4 +1,4 @@
-"""The work of one shard: windows in, lines out."""
+"""Answers of one shard: batches of queries in, lines of JSON out."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from hero_plugin.integrations.interrupts import Interrupts
 from hero_plugin.integrations.loading import to_device
 from hero_plugin.integrations.precision import Amp, autocast
 from hero_plugin.integrations.predict.journal import Part
-from hero_plugin.integrations.predict.meter import Meter
-from hero_plugin.integrations.predict.models import Predictor
-from hero_plugin.integrations.predict.reading import Piece, Window
+from hero_plugin.integrations.predict.meter import ProgressMeter
+from hero_plugin.integrations.predict.models import RunPredictor
+from hero_plugin.integrations.predict.reading import QueryWindow, WindowBatch
 from hero_plugin.integrations.submissions import submission_line
 from hero_plugin.integrations.task import Prediction
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What is written of a query.
+class AnswerOptions:
+    """Choices about what is written per query.
 
-    top_k: windows, 0 for all; saliency: the clips' scores, where the base has them; score: the best window's score
-    once more, unrounded, to rank by.
+    Attributes:
+        top_k: number of windows, 0 for all.
+        saliency: write the clips' scores, where the base has them.
+        score: repeat the best window's score unrounded, to rank by.
     """
 
     top_k: int = 0
@@ -36,60 +38,62 @@ class Choices:
 
 
 class Answerer:
-    """A model over pieces, on one device."""
+    """A model that answers batches on one device."""
 
-    def __init__(self, predictor: Predictor, device: torch.device, amp: Amp, choices: Choices) -> None:
-        self.predictor, self.device, self.amp, self.choices = predictor, device, amp, choices
+    def __init__(self, predictor: RunPredictor, device: torch.device, amp: Amp, options: AnswerOptions) -> None:
+        self.predictor, self.device, self.amp, self.options = predictor, device, amp, options
 
     @torch.inference_mode()
-    def predict(self, piece: Piece) -> Prediction:
-        """A batch's answers, still on the device."""
-        assert piece.batch is not None
-        batch = to_device(piece.batch, self.device)
+    def predict(self, window_batch: WindowBatch) -> Prediction:
+        """Return a batch's answers, still on the device."""
+        assert window_batch.batch is not None
+        batch = to_device(window_batch.batch, self.device)
         with autocast(self.amp, self.device):
             return self.predictor.task.predict(self.predictor.task.model, batch)
 
-    def lines(self, window: Window, answers: list[tuple[Piece, Prediction]]) -> list[str]:
-        """A JSON line for each record of a window, in its order."""
+    def lines(self, window: QueryWindow, answers: list[tuple[WindowBatch, Prediction]]) -> list[str]:
+        """Return one JSON line per record of a window, in its order."""
         lines = [""] * len(window.records)
-        for piece, answer in answers:
-            keep = self.choices.top_k or answer.scores.shape[1]
+        for window_batch, answer in answers:
+            keep = self.options.top_k or answer.scores.shape[1]
             moments, scores = (
                 each[:, :keep].float().cpu().double().numpy() for each in (answer.moments, answer.scores)
             )
             saliency = None
-            if self.choices.saliency and answer.saliency is not None:
+            if self.options.saliency and answer.saliency is not None:
                 saliency = answer.saliency.float().cpu().numpy()
-            for row, index in enumerate(piece.order):
+            for row, index in enumerate(window_batch.order):
                 clips = None if saliency is None else saliency[row, : window.lengths[index]]
                 lines[index] = self._line(window, index, moments[row], scores[row], clips)
         return lines
 
-    def _line(self, window: Window, index: int, moments: np.ndarray, scores: np.ndarray, clips: Any) -> str:
+    def _line(self, window: QueryWindow, index: int, moments: np.ndarray, scores: np.ndarray, clips: Any) -> str:
         line = submission_line(window.records[index], moments, scores, clips)
-        if self.choices.score:
+        if self.options.score:
             line["score"] = float(f"{scores.max():.9g}")
         return json.dumps(line, ensure_ascii=False, allow_nan=False)
 
 
-def answer_all(pieces: Iterable[Piece], answerer: Answerer, part: Part, meter: Meter, interrupts: Interrupts) -> bool:
-    """Answer and write window by window; False where it was asked to stop before the end.
+def answer_all(
+    window_batches: Iterable[WindowBatch], answerer: Answerer, part: Part, meter: ProgressMeter, interrupts: Interrupts
+) -> bool:
+    """Answer and write window by window; return False if stopped before the end.
 
-    A window that has been begun when the stop comes is left: it is answered again by whoever goes on.
+    A window that is unfinished when the stop comes is dropped; the next start answers it again.
     """
-    answers: list[tuple[Piece, Prediction]] = []
+    answers: list[tuple[WindowBatch, Prediction]] = []
     waiting = computing = 0.0
     processor = time.process_time()
-    for piece, waited in _timed(pieces):
+    for window_batch, waited in _timed(window_batches):
         waiting += waited
         if interrupts.requested:
             return False
         start = time.perf_counter()
-        if piece.batch is not None:
-            answers.append((piece, answerer.predict(piece)))
+        if window_batch.batch is not None:
+            answers.append((window_batch, answerer.predict(window_batch)))
             computing += time.perf_counter() - start
             continue
-        window = piece.window
+        window = window_batch.window
         # The first of these reads waits until the device has done the window.
         lines = answerer.lines(window, answers)
         computing += time.perf_counter() - start
@@ -101,13 +105,13 @@ def answer_all(pieces: Iterable[Piece], answerer: Answerer, part: Part, meter: M
     return True
 
 
-def _about(window: Window) -> dict[str, Any]:
-    """What the journal says of a window, beside its answers."""
+def _about(window: QueryWindow) -> dict[str, Any]:
+    """Return what the journal keeps of a window beside its answers."""
     return {
         "asked": window.asked,
         "dropped": [
-            {"qid": asked.query_id, "vid": asked.video, "where": problem.where, "why": problem.what}
-            for asked, problem in window.dropped
+            {"qid": query.query_id, "vid": query.video, "where": problem.where, "why": problem.what}
+            for query, problem in window.dropped
         ],
         "videos": window.videos,
         "clips": window.clips,
@@ -117,12 +121,12 @@ def _about(window: Window) -> dict[str, Any]:
     }
 
 
-def _timed(pieces: Iterable[Piece]) -> Iterator[tuple[Piece, float]]:
-    """Pieces, with how long each was waited for."""
-    iterator = iter(pieces)
+def _timed(window_batches: Iterable[WindowBatch]) -> Iterator[tuple[WindowBatch, float]]:
+    """Iterate over batches with the seconds that each was waited for."""
+    iterator = iter(window_batches)
     while True:
         start = time.perf_counter()
-        piece = next(iterator, None)
-        if piece is None:
+        window_batch = next(iterator, None)
+        if window_batch is None:
             return
-        yield piece, time.perf_counter() - start
+        yield window_batch, time.perf_counter() - start

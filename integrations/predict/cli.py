@@ -1,4 +1,4 @@
-"""``hero-plugin predict`` and ``hero-plugin predict merge``."""
+"""Commands ``hero-plugin predict`` and ``hero-plugin predict merge``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MergeConfig:
 
 
 def predict(argv: Sequence[str]) -> None:
-    """The command."""
+    """Run ``hero-plugin predict``."""
     from hero_plugin.integrations.predict.config import PredictConfig
 
     config = parse(PredictConfig, "predict", argv)
@@ -30,7 +30,7 @@ def predict(argv: Sequence[str]) -> None:
 
 
 def merge(argv: Sequence[str]) -> int:
-    """The command; its status is 1 where shards are not done."""
+    """Run ``hero-plugin predict merge``; return status 1 if shards are unfinished."""
     config = parse(MergeConfig, "predict merge", argv)
     from hero_plugin.integrations.console import Screen
     from hero_plugin.integrations.predict.manifest import Manifest

@@ -1,4 +1,4 @@
-"""The flags of ``hero-plugin predict``."""
+"""Flags of ``hero-plugin predict``."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ class PredictConfig(RunInputs):
 
     queries: Path
     """Queries: any annotation file (moments are not read), or JSON lines of {"vid", "query"}, with "qid" and "duration"
-    where there are any. With --every-video also plain text, a sentence a line."""
+    where there are any. With --every-video also plain text, one sentence per line."""
     output: Path
     """FILE.jsonl, or a folder that predictions.jsonl comes into."""
     every_video: bool = False
     """Ask every query of every video that has features, and rank the videos."""
     top_videos: int = 20
-    """How many videos a ranking names."""
+    """Number of videos in a ranking."""
     shard: str | None = None
     """I/N: answer the Ith (from 0) of N parts. Under torchrun each process takes one by itself."""
     checkpoint: str = "best"
     """best or last."""
     clip_seconds: float | None = None
-    """Seconds a clip lasts: a video without a known length is as long as its clips."""
+    """Seconds per clip: a video without a known length is as long as its clips."""
     on_broken: OnBroken = "error"
     """Queries that cannot be answered: list them and stop, or leave them out and list them in the report."""
     top_k: int = 0
-    """Keep so many windows a query; 0: all that the base predicts."""
+    """Windows to keep per query; 0: all that the base predicts."""
     saliency: bool = True
     """Write the scores of a video's clips, where the base has them."""
     batch_size: int = 64
-    """Queries at once."""
+    """Queries per batch."""
     window: int = 512
     """Queries that are read, sorted and written together; memory holds the features of about three windows."""
     readers: int = 4
     """Threads that read features."""
     sync_seconds: float = 5.0
-    """Seconds between two flushes to the disk: at most so much work is done again after a kill."""
+    """Seconds between two flushes to the disk: at most that much work is repeated after a kill."""
     device: str = "auto"
     """auto takes CUDA where there is one, each process of torchrun its own."""
     amp: Amp | None = None
     """Half precision in the forward pass; as in the run unless given."""
 
     def check(self) -> None:
-        """Raise ``UserError`` with all values that cannot be."""
+        """Raise ``UserError`` listing every impossible value."""
         wrong = too_small(self, batch_size=1, window=1, readers=1, top_videos=1, top_k=0, sync_seconds=0, threads=0)
         if self.clip_seconds is not None and not self.clip_seconds > 0:
             wrong.append(f"--clip-seconds must be positive, got {self.clip_seconds}")

@@ -1,8 +1,11 @@
-"""The answers of one shard on the disk, and the journal that says how far they are whole.
+"""Part file of one shard, and the journal of its finished windows.
 
-``part-I-of-N.jsonl`` holds a line an answered query. ``part-I-of-N.journal`` holds a line a window, written once the
-window's answers are on the disk: where they end, their checksum, what was left out. Whatever comes after the last
-window that both files agree on was torn by a kill; it is cut off, and that window is answered again.
+``part-I-of-N.jsonl`` holds one line per answered query. ``part-I-of-N.journal`` holds one line per window, written once
+the window's answers are on the disk: where they end, their checksum, what was left out. Whatever follows the last
+window on which both files agree was torn by a kill; it is cut off, and that window is answered again.
+
+Kept by hand: an SQLite file per shard needs as much code, a check of the whole file at each start, and answers a whole
+shard again where this answers what is damaged.
 """
 
 from __future__ import annotations
@@ -23,30 +26,34 @@ from hero_plugin.integrations.predict.shards import Shard
 
 
 @dataclass(frozen=True)
-class Paths:
-    """Where a shard's two files are."""
+class PartPaths:
+    """Paths of the two files of a shard."""
 
     part: Path
     journal: Path
 
     @classmethod
-    def of(cls, folder: Path, shard: Shard) -> Paths:
+    def of(cls, folder: Path, shard: Shard) -> PartPaths:
+        """Return the paths of a shard in a folder."""
         name = f"part-{shard.index:05}-of-{shard.count:05}"
         return cls(folder / f"{name}.jsonl", folder / f"{name}.journal")
 
 
-def read_journal(paths: Paths, manifest: str, first: int) -> list[dict[str, Any]]:
-    """What the journal says of each window that is done; nothing where there is no journal.
+def read_journal(paths: PartPaths, manifest: str, first: int) -> list[dict[str, Any]]:
+    """Return the journal's entry of each finished window; empty if there is no journal.
 
-    manifest: digest of the manifest that it must be of; first: number of the shard's first window.
+    Args:
+        paths: the shard's files.
+        manifest: digest of the manifest that the journal must belong to.
+        first: number of the shard's first window.
     """
     return [entry for entry, _ in _good(paths, manifest, first)[1:]]
 
 
-def _good(paths: Paths, manifest: str, first: int) -> list[tuple[dict[str, Any], int]]:
-    """The journal's first line and its entries, each with where it ends in the journal.
+def _good(paths: PartPaths, manifest: str, first: int) -> list[tuple[dict[str, Any], int]]:
+    """Return the journal's first line and its entries, each with where it ends in the journal.
 
-    They stop before the first that is torn, out of order, or of answers that the part no longer has.
+    They stop before the first that is torn, out of order, or of answers that are no longer in the part.
     """
     size = paths.part.stat().st_size if paths.part.is_file() else 0
     found: list[tuple[dict[str, Any], int]] = []
@@ -67,7 +74,7 @@ def _good(paths: Paths, manifest: str, first: int) -> list[tuple[dict[str, Any],
 
 
 def _intact(part: Path, entries: Sequence[dict[str, Any]]) -> int:
-    """How many windows, from the first on, have the bytes that the journal says."""
+    """Return how many windows, from the first on, match their checksums."""
     if entries:
         start = 0
         with open(part, "rb") as stream:
@@ -88,12 +95,12 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
 
 
 def has_windows(journal: Path) -> bool:
-    """Whether a journal, of whatever manifest, names a window that is done."""
+    """Return whether a journal, of any manifest, names a finished window."""
     return any(number for number, _ in enumerate(_whole_lines(journal)))
 
 
 def at_work(journal: Path) -> bool:
-    """Whether a process has a shard's files open."""
+    """Return whether a process has a shard's files open."""
     with only_one(journal) as free:
         return not free
 
@@ -102,13 +109,13 @@ class Part:
     """The two files of a shard, open for adding windows; one process at a time.
 
     Attributes:
-        entries: what the journal says of each window that is done.
+        entries: the journal's entry of each finished window.
 
     Raises:
         UserError: another process has them open.
     """
 
-    def __init__(self, paths: Paths, manifest: str, first: int, sync_seconds: float = 5.0) -> None:
+    def __init__(self, paths: PartPaths, manifest: str, first: int, sync_seconds: float = 5.0) -> None:
         self.paths, self.sync_seconds = paths, sync_seconds
         self._journal = open(paths.journal, "ab")  # noqa: SIM115
         if not try_lock(self._journal):
@@ -130,7 +137,7 @@ class Part:
         _flush(self._journal)
 
     def add(self, window: int, lines: Sequence[str], **about: Any) -> None:
-        """The answers of the next window, and what the journal shall say of it."""
+        """Add the answers of the next window, and the facts that the journal keeps of it."""
         start = time.perf_counter()
         data = "".join(line + "\n" for line in lines).encode()
         self._part.write(data)
@@ -144,7 +151,7 @@ class Part:
         self._writing = time.perf_counter() - start
 
     def sync(self) -> None:
-        """Everything added is on the disk when this returns."""
+        """Flush everything added to the disk."""
         _flush(self._part)
         self._journal.write(b"".join(map(_line, self._waiting)))
         _flush(self._journal)

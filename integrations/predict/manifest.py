@@ -1,4 +1,4 @@
-"""What all shards of a prediction must agree on, in one file that the first of them writes."""
+"""Manifest of a prediction: the facts on which all its shards must agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXPLAINED = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """The folder of a prediction, and what it is a prediction of."""
+    """A prediction: its folder, its file of predictions, and the facts that its answers depend on."""
 
     folder: Path
     predictions: Path
@@ -40,19 +40,19 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """Short, of all facts."""
+        """Short digest of all facts."""
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
     def places(cls, output: Path) -> tuple[Path, Path]:
-        """The folder of parts and the file of predictions of an ``--output``."""
+        """Return the folder of parts and the file of predictions of an ``--output``."""
         if output.suffix in (".jsonl", ".json"):
             return output.with_name(output.name + ".parts"), output
         return output, output / "predictions.jsonl"
 
     @classmethod
     def open(cls, output: Path) -> Manifest:
-        """The prediction in ``output``.
+        """Open the prediction in ``output``.
 
         Raises:
             UserError: there is none.
@@ -68,13 +68,16 @@ class Manifest:
 
     @classmethod
     def agree(cls, output: Path, facts: Mapping[str, Any], *, leads: bool = True) -> Manifest:
-        """Start a prediction in ``output``, or go on with the one that is there.
+        """Start a prediction in ``output``, or continue the one that is there.
 
-        leads: one of the processes decides that a prediction of something else, of which no window was ever done,
-            gives way; the others wait for that.
+        Args:
+            output: as given on the command line.
+            facts: what this prediction depends on.
+            leads: whether this process decides that a prediction with other facts is replaced while none of its windows
+                is finished; the other processes wait for that.
 
         Raises:
-            UserError: the one there is of something else, and of what; or something else is there.
+            UserError: the prediction there has other facts, which the message lists; or something else is there.
         """
         folder, predictions = cls.places(output)
         path = folder / NAME
@@ -84,49 +87,49 @@ class Manifest:
             if folder.exists() and (not folder.is_dir() or _strangers(folder)):
                 raise UserError(f"{folder}: exists, and holds no predictions; choose another --output")
             _create(path, json.dumps(facts, indent=2) + "\n")
-        asked = json.loads(json.dumps(facts))
+        requested = json.loads(json.dumps(facts))
         made = cls.open(output)
-        if made.changed(asked):
-            made = made._replaced(output, asked, leads)
-        changed = made.changed(asked)
+        if made.changed(requested):
+            made = made._replaced(output, requested, leads)
+        changed = made.changed(requested)
         if changed:
-            told = "".join(
-                f"  {name}: was {made.facts.get(name)!r}, now {asked.get(name)!r}"
+            message = "".join(
+                f"  {name}: was {made.facts.get(name)!r}, now {requested.get(name)!r}"
                 + (f" ({EXPLAINED[name]})\n" if name in EXPLAINED else "\n")
                 for name in changed
             )
             raise UserError(
-                f"{output}: holds the predictions of something else:\n{told}"
+                f"{output}: holds the predictions of something else:\n{message}"
                 "Put these back to go on with it, start another with another --output, "
                 f"or delete {folder} to start again."
                 + ("" if leads or made.begun() else " (No window of it is done: shard 0, started first, replaces it.)")
             )
         return made
 
-    def changed(self, asked: Mapping[str, Any]) -> list[str]:
-        """Names of the facts that are others in ``asked``."""
-        return [name for name in {**self.facts, **asked} if self.facts.get(name) != asked.get(name)]
+    def changed(self, requested: Mapping[str, Any]) -> list[str]:
+        """Return the names of the facts that differ in ``requested``."""
+        return [name for name in {**self.facts, **requested} if self.facts.get(name) != requested.get(name)]
 
     def begun(self) -> bool:
-        """Whether any window is done, of any shard."""
+        """Return whether any window of any shard is finished."""
         return self.predictions.exists() or any(map(has_windows, self._journals()))
 
     def check_agreed(self, output: Path) -> None:
-        """Raise ``UserError`` where another prediction took this one's place before it held a part."""
+        """Raise ``UserError`` if another prediction took this one's place before it had a part."""
         if type(self).open(output).facts != self.facts:
             raise UserError(f"{output}: another prediction was begun here at the same time; choose another --output")
 
-    def _replaced(self, output: Path, asked: Mapping[str, Any], leads: bool) -> Manifest:
-        """What stands in the place of this manifest once there was time to replace it; itself where it must stay."""
+    def _replaced(self, output: Path, requested: Mapping[str, Any], leads: bool) -> Manifest:
+        """Return the manifest that stands there after there was time to replace this one."""
         if leads:
             if not self.begun() and not any(map(at_work, self._journals())):
-                write_text(self.folder / NAME, json.dumps(asked, indent=2) + "\n")
+                write_text(self.folder / NAME, json.dumps(requested, indent=2) + "\n")
             return type(self).open(output)
         deadline = time.monotonic() + PATIENCE
         while True:
             begun = self.begun()  # looked at first: whoever is through with a window replaced the manifest before
             made = type(self).open(output)
-            if begun or not made.changed(asked) or time.monotonic() > deadline:
+            if begun or not made.changed(requested) or time.monotonic() > deadline:
                 return made
             time.sleep(0.1)
 
@@ -135,17 +138,17 @@ class Manifest:
 
 
 def file_digest(path: Path) -> str:
-    """16 digits of a file's checksum."""
+    """Return the first 16 digits of a file's SHA-256."""
     return checksum(path)[:16]
 
 
 def _strangers(folder: Path) -> bool:
-    """Whether there is anything but what another shard leaves while it starts."""
+    """Return whether the folder holds anything but what another shard leaves while it starts."""
     return any(not entry.name.startswith(f".{NAME}") and entry.name != NAME for entry in folder.iterdir())
 
 
 def _create(path: Path, text: str) -> None:
-    """Write a file whole, unless another process comes first."""
+    """Write a file at once as a whole, unless another process has done so first."""
     own = path.with_name(f".{NAME}-{uuid.uuid4().hex[:8]}")
     write_text(own, text)
     try:

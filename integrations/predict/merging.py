@@ -1,4 +1,4 @@
-"""From parts to one file of predictions, once all are there: checked window by window, and byte for byte."""
+"""Merge of finished parts into one file of predictions, checked window by window."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from hero_plugin.integrations.files import atomic_write, remove_leftovers, write_text
 from hero_plugin.integrations.locks import only_one
-from hero_plugin.integrations.predict.journal import Paths, read_journal
+from hero_plugin.integrations.predict.journal import PartPaths, read_journal
 from hero_plugin.integrations.predict.manifest import Manifest
 from hero_plugin.integrations.predict.ranking import Ranking
 from hero_plugin.integrations.predict.report import Totals
@@ -19,21 +19,20 @@ from hero_plugin.integrations.problems import DataError, Problem
 
 REPORT, DROPPED, RANKING = "report.json", "dropped.jsonl", "ranking.jsonl"
 
-Progress = Callable[[int, int], None]
-
 
 def shards_of(manifest: Manifest) -> list[Shard]:
+    """Return all shards of a prediction."""
     return [Shard(index, manifest.facts["shards"]) for index in range(manifest.facts["shards"])]
 
 
 def entries_of(manifest: Manifest, shard: Shard) -> list[dict[str, Any]]:
-    """What the journal of a shard says of the windows that are done, and still in its part."""
-    wanted, paths = shard.windows(manifest.facts["windows"]), Paths.of(manifest.folder, shard)
+    """Return the journal entries of a shard's finished windows that are still in its part."""
+    wanted, paths = shard.windows(manifest.facts["windows"]), PartPaths.of(manifest.folder, shard)
     return read_journal(paths, manifest.digest, wanted.start)
 
 
 def unfinished(manifest: Manifest) -> list[tuple[Shard, int, int]]:
-    """Shards that are not done, with how many of their windows are, and how many there are."""
+    """Return the unfinished shards, each with how many of its windows are finished and how many it has."""
     found = []
     for shard in shards_of(manifest):
         done, wanted = len(entries_of(manifest, shard)), len(shard.windows(manifest.facts["windows"]))
@@ -43,21 +42,29 @@ def unfinished(manifest: Manifest) -> list[tuple[Shard, int, int]]:
 
 
 def finished_report(manifest: Manifest) -> dict[str, Any] | None:
-    """The report of a prediction that is merged, else None."""
+    """Return the report of a merged prediction, else None."""
     path = manifest.folder / REPORT
     return json.loads(path.read_text("utf-8")) if path.is_file() and manifest.predictions.is_file() else None
 
 
 def merge(
-    manifest: Manifest, *, keep_parts: bool = False, progress: Progress = lambda done, total: None
+    manifest: Manifest, *, keep_parts: bool = False, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any] | None:
-    """Join the finished parts in the order of the queries, and delete them; returns the report.
+    """Join the finished parts in the order of the queries, delete them, and return the report.
 
-    Every window must be there once, with the bytes and lines that its journal says. None where another process is
-    at it. The report is written last: where it is, all is done.
+    Every window must be there once, with the bytes and lines that its journal says. The report is written last:
+    where it is, everything is done.
+
+    Args:
+        manifest: the prediction.
+        keep_parts: do not delete the parts.
+        progress: called with the number of windows merged and their total.
+
+    Returns:
+        The report; None if another process is merging.
 
     Raises:
-        DataError: a part is not whole, or not what its journal says.
+        DataError: a part is incomplete, or does not match its journal.
     """
     with only_one(manifest.folder / ".merging") as mine:
         if not mine:
@@ -102,12 +109,12 @@ def _check_all_there(manifest: Manifest) -> None:
 
 
 def _windows(manifest: Manifest) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every window's journal entry and its answers, checked."""
+    """Iterate over every window's journal entry and answers, checked."""
     for shard in shards_of(manifest):
         entries = entries_of(manifest, shard)
         if not entries:
             continue
-        part, start = Paths.of(manifest.folder, shard).part, 0
+        part, start = PartPaths.of(manifest.folder, shard).part, 0
         with open(part, "rb") as stream:
             for entry in entries:
                 data = stream.read(entry["end"] - start)
@@ -128,4 +135,4 @@ def _damaged(part: Path, what: str) -> DataError:
 
 def _delete_parts(manifest: Manifest) -> None:
     for shard in shards_of(manifest):
-        Paths.of(manifest.folder, shard).part.unlink(missing_ok=True)
+        PartPaths.of(manifest.folder, shard).part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A trained run, ready for windows of queries that are not read yet."""
+"""Trained run that is ready for queries which are not read yet."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ Tokenize = Callable[[str], list[str]]
 
 
 class StreamedQueries:
-    """Each query's vectors from its own file, read when its batch is made."""
+    """Vectors of queries from a file per query, read when a batch is made."""
 
     def __init__(self, store: FeatureStore) -> None:
         self.store, self.dim = store, store.dim
 
     @classmethod
     def open(cls, config: DetrTrainConfig) -> StreamedQueries:
+        """Open the folder that a config names."""
         folder, longest = config.query_features, config.max_words
         assert folder is not None
         return cls(
@@ -49,19 +50,23 @@ class StreamedQueries:
         )
 
     def name(self, query_id: str, video_id: str) -> str | None:
-        """The name of a query's file, without its ending; all pairs of a query and a video share the query's."""
+        """Return the name of a query's file without its ending, None if there is none.
+
+        All pairs of a query and a video share the query's file.
+        """
         query = query_id.removesuffix(f"@{video_id}")
         return next((name for name in (f"qid{query}", query) if name in self.store), None)
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors (B, L, dim) float32 with zeros for padding, and their mask (B, L) bool."""
         names = [self.name(record.query_id, record.video_id) or record.query_id for record in records]
         bank = ArrayBank({name: self.store[name] for name in dict.fromkeys(names)}, self.dim)
         return bank.batch([bank.rows[name] for name in names])
 
 
 @dataclass
-class Predictor:
-    """The model of a run for the words of its queries, and how examples of records are made."""
+class RunPredictor:
+    """A run's model for the words of its queries, and how examples of records are made."""
 
     task: Task
     settings: TrainConfig
@@ -74,7 +79,7 @@ class Predictor:
         return self.settings.base not in READ_PADDING
 
     def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
-        """Examples of records whose videos are in ``bank``, in the same order."""
+        """Return examples of records whose videos are in ``bank``, in the same order."""
         window = replace(self.data, sets={"window": records})  # type: ignore[type-var]
         return BASES[self.settings.base].examples(self.settings, window, "window", bank, self.vocabulary)
 
@@ -86,12 +91,12 @@ class Predictor:
 
 
 def split_of(settings: TrainConfig) -> Tokenize:
-    """How the run cuts sentences into words."""
+    """Return the run's tokenizer."""
     return partial(tokenize, style=settings.tokenizer)
 
 
 def written_queries(settings: TrainConfig) -> StreamedQueries | None:
-    """The queries' own features, for a run that was trained on such."""
+    """Return the queries' own features, None for a run that was trained without such."""
     if isinstance(settings, DetrTrainConfig) and settings.query_features is not None:
         return StreamedQueries.open(settings)
     return None
@@ -106,8 +111,17 @@ def load_predictor(
     checkpoint: str,
     device: torch.device,
     written: StreamedQueries | None = None,
-) -> Predictor:
-    """The model of ``run`` for sentences of these words.
+) -> RunPredictor:
+    """Load the model of a run for sentences of the given words.
+
+    Args:
+        run: folder of the run.
+        settings: its settings.
+        store: features of the videos.
+        words: distinct words of all queries.
+        checkpoint: ``best`` or ``last``.
+        device: where the model goes.
+        written: the queries' own features, for a base that reads such.
 
     Raises:
         UserError: features or word vectors are not of the run's kind, or no word has a vector.
@@ -127,7 +141,7 @@ def load_predictor(
     except UserError as error:
         raise UserError(f"{run.path}: {error}") from error
     task.model.eval()
-    return Predictor(task, settings, data, vocabulary)
+    return RunPredictor(task, settings, data, vocabulary)
 
 
 def _word_queries(settings: Any, words: list[str], split: Tokenize) -> Queries:

@@ -1,4 +1,4 @@
-"""``hero-plugin predict``, from flags to a merged file."""
+"""Prediction from flags to a merged file: ``hero-plugin predict``."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from hero_plugin.integrations.features import FeatureStore, open_features, sampl
 from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.precision import Amp, choose_device
-from hero_plugin.integrations.predict.answerable import Answerable
-from hero_plugin.integrations.predict.answering import Answerer, Choices, answer_all
+from hero_plugin.integrations.predict.answerable import QueryValidator
+from hero_plugin.integrations.predict.answering import Answerer, AnswerOptions, answer_all
 from hero_plugin.integrations.predict.config import PredictConfig
-from hero_plugin.integrations.predict.journal import Part, Paths
+from hero_plugin.integrations.predict.journal import Part, PartPaths
 from hero_plugin.integrations.predict.manifest import Manifest, file_digest
 from hero_plugin.integrations.predict.merging import finished_report, merge, unfinished
-from hero_plugin.integrations.predict.meter import Meter
+from hero_plugin.integrations.predict.meter import ProgressMeter
 from hero_plugin.integrations.predict.models import StreamedQueries, load_predictor, split_of, written_queries
-from hero_plugin.integrations.predict.query_file import Asked, EveryVideo, QueryFile, open_queries
+from hero_plugin.integrations.predict.query_file import EveryVideo, Query, QueryFile, open_queries
 from hero_plugin.integrations.predict.reading import WindowReader
 from hero_plugin.integrations.predict.report import Totals, text
 from hero_plugin.integrations.predict.shards import Shard
@@ -46,7 +46,7 @@ _KEPT = 1000
 
 @dataclass
 class Inputs:
-    """What the flags name, opened."""
+    """Everything that the flags name, opened."""
 
     run: RunFolder
     settings: TrainConfig
@@ -54,20 +54,23 @@ class Inputs:
     """Whole videos: what the run shortens is shortened once the clips are counted."""
     shorten: Callable[[np.ndarray], np.ndarray]
     written: StreamedQueries | None
-    answerable: Answerable
+    validator: QueryValidator
     queries: QueryFile
 
 
 def main(config: PredictConfig, screen: Screen | None = None, command: str = "") -> dict[str, Any] | None:
-    """Answer this process' shard; whoever finishes last merges.
+    """Answer this process's shard; the process that finishes last merges.
 
-    command: what to type to go on, for the message of an interruption.
+    Args:
+        config: the flags.
+        screen: where to report.
+        command: the command to repeat, for the message of an interruption.
 
     Returns:
-        the report; None where other shards are not done yet.
+        The report; None if other shards are unfinished.
 
     Raises:
-        UserError, DataError: something cannot be read, or is not what the prediction was begun with.
+        UserError, DataError: something cannot be read, or differs from what the prediction was started with.
         Interrupted: stopped on request; everything answered is saved.
     """
     screen = screen or Screen()
@@ -81,7 +84,7 @@ def main(config: PredictConfig, screen: Screen | None = None, command: str = "")
             screen.say(f"complete already\n{text(report)}")
         return report
     wanted = shard.windows(manifest.facts["windows"])
-    with Part(Paths.of(manifest.folder, shard), manifest.digest, wanted.start, config.sync_seconds) as part:
+    with Part(PartPaths.of(manifest.folder, shard), manifest.digest, wanted.start, config.sync_seconds) as part:
         manifest.check_agreed(config.output)
         left = range(wanted.start + len(part.entries), wanted.stop)
         if part.entries and left:
@@ -97,7 +100,7 @@ def main(config: PredictConfig, screen: Screen | None = None, command: str = "")
 
 
 def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
-    """Open everything; of what may be large, only the query file is read through, for its checksum."""
+    """Open everything; of large files, only the query file is read through, for its checksum."""
     run = RunFolder.open(config.run)
     settings = with_sources(config_from(run.config(), str(run.config_file)), config, (), run)
     grid = settings.seconds_per_clip if isinstance(settings, DetrTrainConfig) else 0.0
@@ -105,39 +108,39 @@ def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
     pooling = "cut" if grid else settings.pooling
     written = written_queries(settings)
     durations = None if settings.durations is None else load_durations(settings.durations)
-    answerable = Answerable(
+    validator = QueryValidator(
         store,
         split_of(settings),
         durations=durations,
         clip_seconds=config.clip_seconds or grid or None,
-        written=lambda query, video: written is None or written.name(query, video) is not None,
+        has_features=lambda query, video: written is None or written.name(query, video) is not None,
         features=", ".join(map(str, settings.features)),
     )
     with screen.working("reading queries", 1) as progress:
         queries = open_queries(config.queries, config.window, sentences=config.every_video, progress=progress)
         if config.every_video:
-            queries = every_video(queries, answerable, store, config, screen)
+            queries = every_video(queries, validator, store, config, screen)
     shorten = partial(sample_clips, max_clips=settings.max_clips, pooling=pooling)
-    return Inputs(run, settings, store, shorten, written, answerable, queries)
+    return Inputs(run, settings, store, shorten, written, validator, queries)
 
 
 def every_video(
-    queries: QueryFile, answerable: Answerable, store: FeatureStore, config: PredictConfig, screen: Screen
+    queries: QueryFile, validator: QueryValidator, store: FeatureStore, config: PredictConfig, screen: Screen
 ) -> EveryVideo:
-    """The queries, each of every video; those that are broken in themselves are told of here, once."""
+    """Return each query paired with every video; report or raise what is wrong with the queries themselves."""
     every = range(-(-queries.size // config.window))
-    found = [asked for _, window in queries.windows(every) for asked in window]
-    problems = [problem for asked in found if (problem := answerable.sentence(asked)) is not None]
-    names = [asked.query_id for asked in found]
+    found = [query for _, window in queries.windows(every) for query in window]
+    problems = [problem for query in found if (problem := validator.sentence(query)) is not None]
+    names = [query.query_id for query in found]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         problems.append(Problem(str(config.queries), f"the query id {twice!r} occurs twice", "give each its own"))
     if problems and config.on_broken == "error":
         raise DataError(problems)
-    good: dict[str, Asked] = {}
-    for asked in found:
-        if answerable.sentence(asked) is None:
-            good.setdefault(asked.query_id, asked)
+    good: dict[str, Query] = {}
+    for query in found:
+        if validator.sentence(query) is None:
+            good.setdefault(query.query_id, query)
     if not good:
         raise DataError(problems or [Problem(str(config.queries), "no queries in this file")])
     for problem in problems:
@@ -146,7 +149,7 @@ def every_video(
 
 
 def facts(config: PredictConfig, inputs: Inputs, shard: Shard) -> dict[str, Any]:
-    """What the answers depend on, and how they are cut: the same for every shard and every start."""
+    """Return what the answers and their division into windows depend on: the same for every shard and start."""
     run, settings = inputs.run, inputs.settings
     weights = run.best if config.checkpoint == "best" else run.last
     if not weights.is_file():
@@ -166,7 +169,7 @@ def facts(config: PredictConfig, inputs: Inputs, shard: Shard) -> dict[str, Any]
         "words": None if words is None else [words.name, words.stat().st_size],
         "query_features": _resolved(getattr(settings, "query_features", None)),
         "durations": None if settings.durations is None else file_digest(settings.durations),
-        "clip_seconds": inputs.answerable.clip_seconds,
+        "clip_seconds": inputs.validator.clip_seconds,
         "amp": config.amp or settings.amp,
         "top_k": config.top_k,
         "saliency": config.saliency,
@@ -187,7 +190,7 @@ def answer(
     rank: Rank,
     command: str,
 ) -> None:
-    """Answer the windows that are left.
+    """Answer the remaining windows.
 
     Raises:
         Interrupted: on Ctrl-C or SIGTERM.
@@ -207,11 +210,11 @@ def answer(
         written=inputs.written,
     )
     amp: Amp = config.amp or inputs.settings.amp
-    answerer = Answerer(predictor, device, amp, Choices(config.top_k, config.saliency, score=config.every_video))
+    answerer = Answerer(predictor, device, amp, AnswerOptions(config.top_k, config.saliency, score=config.every_video))
     reader = WindowReader(
         inputs.queries,
         left,
-        inputs.answerable,
+        inputs.validator,
         inputs.store,
         inputs.shorten,
         predictor,
@@ -223,9 +226,9 @@ def answer(
     size, step = inputs.queries.size, config.window
     total = entries_in(shard.windows(-(-size // step)), size, step)
     label = str(shard) if shard.count > 1 else "answering"
-    meter = Meter(screen, label, total, total - entries_in(left, size, step))
-    with Interrupts() as interrupts, meter.showing(), reader as pieces:
-        finished = answer_all(pieces, answerer, part, meter, interrupts)
+    meter = ProgressMeter(screen, label, total, total - entries_in(left, size, step))
+    with Interrupts() as interrupts, meter.showing(), reader as window_batches:
+        finished = answer_all(window_batches, answerer, part, meter, interrupts)
     if not finished:
         part.sync()
         again = f"; go on with: {command}" if command else "; the same command goes on"
@@ -233,19 +236,19 @@ def answer(
 
 
 def survey(config: PredictConfig, inputs: Inputs, left: range, screen: Screen) -> list[str]:
-    """The distinct words of the queries that are left, once all of them have been looked at.
+    """Look at all remaining queries and return their distinct words.
 
     Raises:
-        DataError: queries that cannot be answered, and may not be left out; or not one that can.
+        DataError: some queries cannot be answered and may not be left out, or none can be answered.
     """
     words: dict[str, None] = {}
     problems: list[Problem] = []
     broken = usable = 0
-    split = inputs.answerable.tokenize
+    split = inputs.validator.tokenize
     with screen.working("looking through the queries", len(left)) as progress:
         for number, window in inputs.queries.windows(left):
-            for asked in window:
-                found = inputs.answerable(asked)
+            for query in window:
+                found = inputs.validator(query)
                 if isinstance(found, Record):
                     usable += 1
                     words.update(dict.fromkeys(split(found.sentence)))
@@ -266,7 +269,7 @@ def survey(config: PredictConfig, inputs: Inputs, left: range, screen: Screen) -
 
 
 def merge_if_done(manifest: Manifest, screen: Screen, keep_parts: bool = False) -> dict[str, Any] | None:
-    """Merge once every shard is done; until then, say which are not."""
+    """Merge if every shard is finished; otherwise say which are not, and return None."""
     left = [] if finished_report(manifest) is not None else unfinished(manifest)
     if left:
         shown = ", ".join(f"{shard} ({done} of {wanted} windows)" for shard, done, wanted in left[:8])
@@ -281,7 +284,7 @@ def merge_if_done(manifest: Manifest, screen: Screen, keep_parts: bool = False) 
 
 
 def command_line(argv: list[str]) -> str:
-    """What to type to start this again."""
+    """Return the command that starts this again."""
     return "hero-plugin predict " + shlex.join(argv)
 
 
@@ -290,5 +293,5 @@ def _resolved(path: Path | None) -> str | None:
 
 
 def entries_in(windows: range, size: int, step: int) -> int:
-    """How many of ``size`` entries these windows of ``step`` hold."""
+    """Return how many of ``size`` entries are in these windows of ``step`` entries."""
     return max(0, min(windows.stop * step, size) - windows.start * step)

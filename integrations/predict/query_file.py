@@ -1,7 +1,7 @@
-"""Files of queries, read a window at a time: moments and labels are passed over, and need not be there.
+"""Files of queries, read window by window; moments and labels are ignored and need not be there.
 
 A window is ``step`` entries of the file, counted from its start: lines, or sentences of a JSON file, which is read
-whole. Blank lines count, and ask nothing.
+whole. Blank lines count as entries without a query.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Query:
     """One query as its file has it, or what is wrong with it."""
 
     where: str
@@ -43,7 +43,7 @@ class Asked:
     wrong: str = ""
 
     def record(self, duration: float) -> Record:
-        """As the readers of annotations make it."""
+        """Return the record that the readers of annotations would make of it."""
         sentence = clean_sentence(self.sentence)
         extra = {} if sentence == self.sentence else {"raw_sentence": self.sentence}
         if self.id_is_text:
@@ -59,18 +59,22 @@ class QueryFile(Protocol):
     digest: str
     """Of all that decides which queries these are."""
 
-    def windows(self, wanted: range) -> Iterator[tuple[int, list[Asked]]]:
-        """The queries of each of these windows, with the window's number."""
+    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
+        """Iterate over windows: the number of each, and its queries."""
         ...
 
 
 def open_queries(path: Path, step: int, *, sentences: bool = False, progress: OnProgress | None = None) -> QueryFile:
-    """The queries of a file in any format, told by its content.
+    """Open a file of queries; its format is detected from its content.
 
-    step: entries a window; sentences: whether a query may be a sentence alone, without a video.
+    Args:
+        path: the file.
+        step: entries per window.
+        sentences: whether a query may be a sentence without a video.
+        progress: called with the bytes read and their total.
 
     Raises:
-        DataError: a file of no known form, or a JSON file that is damaged.
+        DataError: the format is unknown, or a JSON file is damaged.
     """
     form = _form(path, sentences)
     if form == "videos":
@@ -98,28 +102,29 @@ def _form(path: Path, sentences: bool) -> str:
     raise DataError([Problem(str(path), what, fix)])
 
 
-Parse = Callable[[str, int, str], Asked]
+Parse = Callable[[str, int, str], Query]
 """Where, the line's number from 1, the line -> the query."""
 
 
 class JsonLine:
-    """One JSON object a line: QVHighlights' form and plainer ones."""
+    """Parser of one JSON object per line: QVHighlights format and plainer ones."""
 
     counts = False
 
-    def __call__(self, where: str, number: int, line: str) -> Asked:
+    def __call__(self, where: str, number: int, line: str) -> Query:
+        """Parse one line."""
         unnamed = str(number - 1)
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            return Asked(where, unnamed, wrong=f"not JSON ({error.msg} at column {error.colno})")
+            return Query(where, unnamed, wrong=f"not JSON ({error.msg} at column {error.colno})")
         if not isinstance(row, dict):
-            return Asked(where, unnamed, wrong=f"expected a JSON object, got {line[:60]!r}")
+            return Query(where, unnamed, wrong=f"expected a JSON object, got {line[:60]!r}")
         given = _first(row, ID_KEYS)
         name = unnamed if given is None else str(given)
         as_text = isinstance(given, str) and given.isdecimal() and str(int(given)) == given
         video = _first(row, VIDEO_KEYS)
-        found = Asked(where, name, "" if video is None else str(video), id_is_text=as_text)
+        found = Query(where, name, "" if video is None else str(video), id_is_text=as_text)
         sentence = _first(row, SENTENCE_KEYS)
         if not isinstance(sentence, str):
             return replace(found, wrong=f"the query must be text, got {sentence!r}")
@@ -127,7 +132,10 @@ class JsonLine:
 
 
 class TextLine:
-    """Charades-STA: ``VIDEO START END##sentence``, or without the moment; ids count the sentences of a video."""
+    """Parser of Charades-STA lines: ``VIDEO START END##sentence``, or without the moment.
+
+    Ids count the sentences of a video.
+    """
 
     counts = True
     """Ids depend on the lines before."""
@@ -135,34 +143,37 @@ class TextLine:
     def __init__(self) -> None:
         self.before: Counter[str] = Counter()
 
-    def __call__(self, where: str, number: int, line: str) -> Asked:
+    def __call__(self, where: str, number: int, line: str) -> Query:
+        """Parse one line."""
         head, mark, sentence = line.partition("##")
         fields = head.split()
         if not mark or len(fields) not in (1, 3):
             what = f"expected `VIDEO START END##sentence` or `VIDEO##sentence`, got {line[:60]!r}"
-            return Asked(where, str(number - 1), wrong=what)
+            return Query(where, str(number - 1), wrong=what)
         position = self.before[fields[0]]
         self.before[fields[0]] += 1
-        return Asked(where, f"{fields[0]}_{position}", fields[0], sentence)
+        return Query(where, f"{fields[0]}_{position}", fields[0], sentence)
 
 
 class SentenceLine:
-    """A sentence a line."""
+    """Parser of one sentence per line."""
 
     counts = False
 
-    def __call__(self, where: str, number: int, line: str) -> Asked:
-        return Asked(where, str(number - 1), sentence=line)
+    def __call__(self, where: str, number: int, line: str) -> Query:
+        """Parse one line."""
+        return Query(where, str(number - 1), sentence=line)
 
 
 class LineQueries:
-    """A file of a query a line, never held in memory: one pass for its checksum and where its windows start."""
+    """File of one query per line, never held in memory: one pass finds its checksum and where windows start."""
 
     def __init__(self, path: Path, step: int, parser: type, progress: OnProgress | None = None) -> None:
         self.path, self.step, self._parser = path, step, parser
         self.size, self.digest, self._starts = _index(path, step, progress)
 
-    def windows(self, wanted: range) -> Iterator[tuple[int, list[Asked]]]:
+    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
+        """Iterate over windows: the number of each, and its queries."""
         parse: Any = self._parser()
         with open(self.path, "rb") as stream:
             if parse.counts:
@@ -171,7 +182,7 @@ class LineQueries:
             for number in wanted:
                 yield number, self._window(stream, number, parse)
 
-    def _window(self, stream: Any, number: int, parse: Parse) -> list[Asked]:
+    def _window(self, stream: Any, number: int, parse: Parse) -> list[Query]:
         stream.seek(self._starts[number])
         found = []
         lines = stream.read(self._starts[number + 1] - self._starts[number]).split(b"\n")
@@ -181,7 +192,7 @@ class LineQueries:
                 text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip("\r\n")
             except UnicodeDecodeError as error:
                 what = not_utf8(error)
-                found.append(Asked(where, str(line - 1), wrong=what))
+                found.append(Query(where, str(line - 1), wrong=what))
                 continue
             if text.strip():
                 found.append(parse(where, line, text))
@@ -191,42 +202,44 @@ class LineQueries:
 class ListedQueries:
     """Queries in memory."""
 
-    def __init__(self, queries: Sequence[Asked], step: int, digest: str) -> None:
+    def __init__(self, queries: Sequence[Query], step: int, digest: str) -> None:
         self.queries, self.step, self.digest, self.size = queries, step, digest, len(queries)
 
-    def windows(self, wanted: range) -> Iterator[tuple[int, list[Asked]]]:
+    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
+        """Iterate over windows: the number of each, and its queries."""
         for number in wanted:
             yield number, list(self.queries[number * self.step : (number + 1) * self.step])
 
 
 class EveryVideo:
-    """Each of some queries asked of each of some videos, video by video; ids are ``QID@VIDEO``."""
+    """Each of some queries paired with each of some videos, video by video; ids are ``QID@VIDEO``."""
 
-    def __init__(self, queries: Sequence[Asked], videos: Sequence[str], step: int, digest: str) -> None:
+    def __init__(self, queries: Sequence[Query], videos: Sequence[str], step: int, digest: str) -> None:
         self.queries, self.videos, self.step = queries, videos, step
         self.size = len(queries) * len(videos)
         names = hashlib.sha256("\n".join(videos).encode()).hexdigest()
         self.digest = hashlib.sha256(f"{digest} of every video of {names}".encode()).hexdigest()
 
-    def windows(self, wanted: range) -> Iterator[tuple[int, list[Asked]]]:
+    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
+        """Iterate over windows: the number of each, and its queries."""
         for number in wanted:
             yield (
                 number,
                 [self._pair(pair) for pair in range(number * self.step, min((number + 1) * self.step, self.size))],
             )
 
-    def _pair(self, number: int) -> Asked:
+    def _pair(self, number: int) -> Query:
         query, video = self.queries[number % len(self.queries)], self.videos[number // len(self.queries)]
-        return Asked(f"{query.where}, video {video}", pair_id(query.query_id, video), video, query.sentence)
+        return Query(f"{query.where}, video {video}", pair_id(query.query_id, video), video, query.sentence)
 
 
 def pair_id(query: str, video: str) -> str:
-    """The id of a query that is asked of every video, for one video."""
+    """Return the id of a query paired with one video."""
     return f"{query}@{video}"
 
 
 def _by_video(path: Path, step: int) -> ListedQueries:
-    """ActivityNet Captions, Charades-CD and Charades-CG: a JSON object of videos."""
+    """Read a JSON object of videos: ActivityNet Captions, Charades-CD, Charades-CG."""
     checks = RecordChecks(path)
     data = load_by_video(path, checks)
     if checks.fatal:
@@ -236,13 +249,13 @@ def _by_video(path: Path, step: int) -> ListedQueries:
         where = f"{path}: video {video}"
         sentences = entry.get("sentences") if isinstance(entry, dict) else None
         if not isinstance(sentences, list):
-            found.append(Asked(where, video, video, wrong="expected a list `sentences`"))
+            found.append(Query(where, video, video, wrong="expected a list `sentences`"))
             continue
         for position, raw in enumerate(sentences):
             spot, name, seconds = f"{where}, sentence {position + 1}", f"{video}_{position}", None
             wrong = "" if isinstance(raw, str) else f"the query must be text, got {raw!r}"
             seconds = _first(entry, DURATION_KEYS)
-            found.append(Asked(spot, name, video, raw, seconds, wrong=wrong))
+            found.append(Query(spot, name, video, raw, seconds, wrong=wrong))
     if not any(not query.wrong for query in found):
         what = f"none of its {len(data)} entries has a list `sentences`"
         raise DataError([Problem(str(path), what, "is this a file of queries?")])
@@ -250,7 +263,7 @@ def _by_video(path: Path, step: int) -> ListedQueries:
 
 
 def _index(path: Path, step: int, progress: OnProgress | None) -> tuple[int, str, list[int]]:
-    """How many lines there are, the file's SHA-256, and where each window starts, the file's end last."""
+    """Return the number of lines, the file's SHA-256, and where each window starts, the file's end last."""
     digest, lines, done, total = hashlib.sha256(), 0, 0, path.stat().st_size
     starts, last = [0], b"\n"
     with open(path, "rb") as stream:
@@ -269,5 +282,5 @@ def _index(path: Path, step: int, progress: OnProgress | None) -> tuple[int, str
 
 
 def _first(row: Any, names: Sequence[str]) -> Any:
-    """The value of the first of these keys that is there and not null."""
+    """Return the value of the first of these keys that is present and not null."""
     return next((row[name] for name in names if row.get(name) is not None), None)

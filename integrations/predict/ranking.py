@@ -1,4 +1,4 @@
-"""Of each query that was asked of every video, the videos that answer it best."""
+"""Ranking of all videos per query."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hero_plugin.integrations.submissions import WINDOWS
 
 
 class Ranking:
-    """Keeps the best videos of each query while predictions go by; memory grows with queries and ``top``."""
+    """The best videos per query, collected while predictions go by; memory grows with queries and ``top``."""
 
     def __init__(self, top: int) -> None:
         self.top = top
@@ -21,7 +21,7 @@ class Ranking:
         self._count = 0
 
     def add(self, lines: bytes) -> None:
-        """Predictions of pairs, a JSON line each."""
+        """Add predictions of pairs, one JSON line each."""
         for line in lines.splitlines():
             row = json.loads(line)
             query = row["qid"][: -len(row["vid"]) - 1]  # QID@VIDEO
@@ -36,7 +36,7 @@ class Ranking:
                 heapq.heappushpop(best, entry)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A query each, in the order of the file."""
+        """Return one row per query, in the order of the file."""
         return [
             {
                 "qid": query,
@@ -50,5 +50,6 @@ class Ranking:
         ]
 
     def write(self, path: Path) -> None:
+        """Write the rows as JSON lines."""
         with atomic_write(path) as stream:
             stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows())

@@ -1,4 +1,4 @@
-"""Windows of queries, with their videos' features and as batches, made while the model is at work on earlier ones."""
+"""Reader of query windows: it reads features and makes batches in a thread while the model works."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from hero_plugin.integrations.feature_bank import ArrayBank
 from hero_plugin.integrations.features import FeatureStore
-from hero_plugin.integrations.predict.answerable import Answerable
-from hero_plugin.integrations.predict.models import Predictor
-from hero_plugin.integrations.predict.query_file import Asked, QueryFile
+from hero_plugin.integrations.predict.answerable import QueryValidator
+from hero_plugin.integrations.predict.models import RunPredictor
+from hero_plugin.integrations.predict.query_file import Query, QueryFile
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.task import Batch
@@ -27,14 +27,14 @@ _AHEAD = 4
 
 
 @dataclass
-class Window:
+class QueryWindow:
     """Queries that are read, answered and written together."""
 
     number: int
     asked: int = 0
     records: list[Record] = field(default_factory=list)
     """Those that can be answered, in the file's order."""
-    dropped: list[tuple[Asked, Problem]] = field(default_factory=list)
+    dropped: list[tuple[Query, Problem]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     """Clips of each record's video, as the model gets them."""
     videos: int = 0
@@ -48,40 +48,49 @@ class Window:
 
 
 @dataclass
-class Piece:
-    """One batch of a window. A window ends with a piece without a batch."""
+class WindowBatch:
+    """One batch of a window. The last one of a window has no batch."""
 
-    window: Window
+    window: QueryWindow
     batch: Batch | None = None
     order: list[int] = field(default_factory=list)
     """Which of the window's records the rows of the batch are."""
 
 
 class WindowReader:
-    """Reads windows in a thread.
+    """Read windows in a thread.
 
-    >>> with WindowReader(...) as pieces:
-    ...     for piece in pieces: ...
+    >>> with WindowReader(...) as window_batches:
+    ...     for window_batch in window_batches: ...
 
-    shorten: what becomes of (clips, dim) before the model gets it. drop: leave out what cannot be answered; else
-    it ends the reading with ``DataError``, all of a window at once.
+    Args:
+        queries: the query file.
+        wanted: numbers of the windows to read.
+        validator: turns queries into records.
+        store: features of the videos.
+        shorten: applied to a video's features (clips, dim) before the model gets them.
+        predictor: makes examples and batches.
+        batch_size: queries per batch.
+        readers: threads that read features.
+        drop: leave out what cannot be answered; otherwise it ends the reading with ``DataError``, one per window.
+        pin: pin the batches' memory.
     """
 
     def __init__(
         self,
         queries: QueryFile,
         wanted: range,
-        answerable: Answerable,
+        validator: QueryValidator,
         store: FeatureStore,
         shorten: Any,
-        predictor: Predictor,
+        predictor: RunPredictor,
         *,
         batch_size: int,
         readers: int,
         drop: bool,
         pin: bool = False,
     ) -> None:
-        self.queries, self.wanted, self.answerable, self.store = queries, wanted, answerable, store
+        self.queries, self.wanted, self.validator, self.store = queries, wanted, validator, store
         self.shorten, self.predictor, self.batch_size = shorten, predictor, batch_size
         self.drop, self.pin = drop, pin
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="features")
@@ -90,47 +99,47 @@ class WindowReader:
         self._thread = threading.Thread(target=self._run, name="windows", daemon=True)
         self._arrays: dict[str, tuple[np.ndarray, int] | DataError] = {}
 
-    def __enter__(self) -> Iterator[Piece]:
+    def __enter__(self) -> Iterator[WindowBatch]:
         self._thread.start()
-        return self._pieces()
+        return self._window_batches()
 
     def __exit__(self, *exception: Any) -> None:
         self._stop.set()
         self._thread.join()
         self._pool.shutdown()
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _window_batches(self) -> Iterator[WindowBatch]:
         while True:
-            piece = self._ready.get()
-            if piece is None:
+            window_batch = self._ready.get()
+            if window_batch is None:
                 return
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
+            if isinstance(window_batch, BaseException):
+                raise window_batch
+            yield window_batch
 
     def _run(self) -> None:
         try:
-            for number, asked in self.queries.windows(self.wanted):
-                for piece in self._window(number, asked):
-                    self._put(piece)
+            for number, queries in self.queries.windows(self.wanted):
+                for window_batch in self._window(number, queries):
+                    self._put(window_batch)
                 if self._stop.is_set():
                     return
             self._put(None)
         except BaseException as error:  # whatever it is, the thread that waits must hear of it
             self._put(error)
 
-    def _put(self, piece: Any) -> None:
+    def _put(self, window_batch: Any) -> None:
         while not self._stop.is_set():
             try:
-                self._ready.put(piece, timeout=0.1)
+                self._ready.put(window_batch, timeout=0.1)
                 return
             except queue.Full:
                 continue
 
-    def _window(self, number: int, asked: list[Asked]) -> Iterator[Piece]:
+    def _window(self, number: int, queries: list[Query]) -> Iterator[WindowBatch]:
         start = time.perf_counter()
-        window = Window(number, len(asked))
-        checked = [(query, self.answerable(query)) for query in asked]
+        window = QueryWindow(number, len(queries))
+        checked = [(query, self.validator(query)) for query in queries]
         arrays = self._read(window, dict.fromkeys(r.video_id for _, r in checked if isinstance(r, Record)))
         hours: dict[str, float] = {}
         for query, found in checked:
@@ -155,11 +164,11 @@ class WindowReader:
             if self.pin:
                 batch = {name: value.pin_memory() for name, value in batch.items()}
             window.seconds += time.perf_counter() - start
-            yield Piece(window, batch, order)
-        yield Piece(window)
+            yield WindowBatch(window, batch, order)
+        yield WindowBatch(window)
 
-    def _batches(self, window: Window, bank: ArrayBank) -> list[list[int]]:
-        """Like lengths together, longest first; among these a video's queries together."""
+    def _batches(self, window: QueryWindow, bank: ArrayBank) -> list[list[int]]:
+        """Group records of like length, longest first; among these, queries of one video together."""
         rows = [bank.rows[record.video_id] for record in window.records]
         order = sorted(range(len(rows)), key=lambda index: (-window.lengths[index], rows[index], index))
         batches: list[list[int]] = []
@@ -172,8 +181,8 @@ class WindowReader:
                 batches.append([index])
         return batches
 
-    def _read(self, window: Window, videos: dict[str, None]) -> dict[str, tuple[np.ndarray, int]]:
-        """The features of these videos, and how many clips each has on the disk."""
+    def _read(self, window: QueryWindow, videos: dict[str, None]) -> dict[str, tuple[np.ndarray, int]]:
+        """Return the features of these videos, and how many clips each has on the disk."""
         self._fresh = [video for video in videos if video not in self._arrays]
         read = dict(zip(self._fresh, self._pool.map(self._one, self._fresh), strict=True))
         self._arrays = {video: read.get(video) or self._arrays[video] for video in videos}
@@ -189,12 +198,12 @@ class WindowReader:
             return error
         return self.shorten(array), len(array)
 
-    def _with_clips(self, query: Asked, record: Record, hours: dict[str, float]) -> Record | Problem:
+    def _with_clips(self, query: Query, record: Record, hours: dict[str, float]) -> Record | Problem:
         entry = self._arrays[record.video_id]
         if isinstance(entry, DataError):
             problem = entry.problems[0]
             return Problem(query.where, f"{problem.where}: {problem.what}", problem.fix)
         if math.isnan(record.duration):
-            record = record.replace(duration=entry[1] * (self.answerable.clip_seconds or 0.0))
+            record = record.replace(duration=entry[1] * (self.validator.clip_seconds or 0.0))
         hours[record.video_id] = record.duration / 3600
         return record

@@ -1,4 +1,4 @@
-"""What a prediction came to: counts, time, rates."""
+"""Report of a prediction: counts, time, rates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Totals:
     first_dropped: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """A window, as its journal has it."""
+        """Add a window's journal entry."""
         for name in ("asked", "answered", "videos", "clips", "hours", "searched", "reading", "processor"):
             setattr(self, name, getattr(self, name) + entry[name])
         for name in STEPS:
@@ -46,10 +46,11 @@ class Totals:
 
     @property
     def busy(self) -> float:
-        """Seconds that shards were at work, added up; loading the model and stops do not count."""
+        """Seconds that shards worked, added up; without loading the model and stops."""
         return sum(self.seconds.values())
 
     def report(self, manifest: Manifest) -> dict[str, Any]:
+        """Return the report as JSON values."""
         busy = max(self.busy, 1e-9)
         return {
             "predictions": str(manifest.predictions),
@@ -76,7 +77,7 @@ class Totals:
 
 
 def text(report: Mapping[str, Any]) -> str:
-    """A report for people."""
+    """Return a report as text for people."""
     share = report["share"]
     shards = f"{report['shards']} shards of " if report["shards"] > 1 else ""
     a_shard = " a shard" if report["shards"] > 1 else ""

@@ -1,4 +1,4 @@
-"""Which part of the queries is whose."""
+"""Division of the queries into shards."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hero_plugin.integrations.ranks import Rank
 
 @dataclass(frozen=True)
 class Shard:
-    """One of ``count`` parts, by its number from 0.
+    """One of ``count`` parts of the queries, numbered from 0.
 
-    A part is a run of whole windows, and windows are the same however many parts there are: so are the batches, and
-    the answers to the bit.
+    A shard is a run of whole windows, and windows do not depend on the number of shards: neither do batches, nor the
+    bits of the answers.
     """
 
     index: int = 0
@@ -21,10 +21,10 @@ class Shard:
 
     @classmethod
     def of(cls, text: str | None, rank: Rank) -> Shard:
-        """What ``--shard`` says, else this process' rank.
+        """Return the shard that ``--shard`` names, else the one of this process's rank.
 
         Raises:
-            UserError: both say something, or ``--shard`` is no part of anything.
+            UserError: both are given, or ``--shard`` is not I/N.
         """
         if text is None:
             return cls(rank.index, rank.size)
@@ -36,7 +36,7 @@ class Shard:
         return cls(int(index), int(count))
 
     def windows(self, total: int) -> range:
-        """Its windows of ``total``."""
+        """Return the numbers of its windows, of ``total``."""
         return range(total * self.index // self.count, total * (self.index + 1) // self.count)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Grammar around a word that was swapped: number, verb form, article, and what a verb takes after it."""
+"""Filter by grammar: number, verb form, article, and what a verb takes after it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from itertools import pairwise
 from typing import Any
 
 from hero_plugin.integrations.vocab.english import article, forms, is_mass
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.vocab.swaps import SOMEBODY, Swap
 from hero_plugin.integrations.vocab.wordnet import WordNet
 from hero_plugin.integrations.words import tokenize
 
-__all__ = ["Agreement"]
+__all__ = ["AgreementFilter"]
 
 _TO_VERB, _ING = frozenset({26, 28, 29, 32, 35}), frozenset({33})
 _NO_OBJECT = frozenset({1, 2, 3, 4, 6, 7, 12, 13, 22, 23, 27})
@@ -23,15 +23,16 @@ _SINGULAR_NEXT = frozenset(("is", "was", "has", "does", "itself"))
 _PLURAL_NEXT = frozenset(("are", "were", "have", "do", "that", "which", "who", "themselves"))
 
 
-class Agreement:
-    """Number, verb form, article, and what a verb takes after it."""
+class AgreementFilter:
+    """Turn down swaps that break number, verb form, article, or what a verb takes after it."""
 
     name = "agreement"
 
     def __init__(self, wordnet: WordNet | None) -> None:
         self._wordnet = wordnet
 
-    def reason(self, query: Query, rewording: Rewording) -> str | None:
+    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        """Return why the rewording is turned down, in a few words; None lets it pass."""
         if not isinstance(rewording, Swap):
             return _forms_differ(query, rewording)
         new = rewording.changes[0].new
@@ -47,7 +48,7 @@ class Agreement:
         return self._verb(query, rewording) if rewording.pos == "v" else None
 
     @staticmethod
-    def _pronoun(query: Query, swap: Swap) -> str | None:
+    def _pronoun(query: TaggedQuery, swap: Swap) -> str | None:
         if swap.tag != "NN" or query.words[swap.place] != swap.base:
             return "a pronoun for a plural"
         before = query.tags[swap.place - 1] if swap.place else ""
@@ -58,8 +59,8 @@ class Agreement:
         return "a pronoun before a noun or a pronoun" if after[:2] in ("NN", "PR") else None
 
     @staticmethod
-    def _number(query: Query, swap: Swap, new: str) -> str | None:
-        """A word that is not counted stands for no plural that the query counts, and takes no article."""
+    def _number(query: TaggedQuery, swap: Swap, new: str) -> str | None:
+        """Return why a number is wrong: an uncounted noun for a counted plural, or with an article."""
         place, head = swap.place, new.split()[-1]
         phrase = _from_determiner(query, place)
         after = query.words[place + 1] if place + 1 < len(query.words) else ""
@@ -74,7 +75,7 @@ class Agreement:
             return f"{new} is a plural"
         return None
 
-    def _noun(self, query: Query, swap: Swap, new: str) -> str | None:
+    def _noun(self, query: TaggedQuery, swap: Swap, new: str) -> str | None:
         if (reason := self._number(query, swap, new)) is not None:
             return reason
         place, head = swap.place, new.split()[-1]
@@ -94,7 +95,7 @@ class Agreement:
             return "part of a compound"
         return None
 
-    def _verb(self, query: Query, swap: Swap) -> str | None:
+    def _verb(self, query: TaggedQuery, swap: Swap) -> str | None:
         if self._wordnet is None:
             return None
         senses = self._wordnet.senses(swap.new_base, "v")
@@ -112,11 +113,12 @@ class Agreement:
         return None if frames & needed else f"{swap.new_base} is not used with what follows"
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {"verb_frames": self._wordnet is not None}
 
 
-def _from_determiner(query: Query, place: int) -> list[str]:
-    """The words before a noun, back to its determiner."""
+def _from_determiner(query: TaggedQuery, place: int) -> list[str]:
+    """Return the words before a noun, back to its determiner."""
     phrase = []
     for back in range(place - 1, max(-1, place - 4), -1):
         phrase.append(query.words[back])
@@ -126,7 +128,7 @@ def _from_determiner(query: Query, place: int) -> list[str]:
 
 
 def _looks_plural(noun: str) -> bool:
-    """ "garments", "gentlemen", but neither "attire" nor "footwear", whose plurals are themselves."""
+    """Return whether a noun looks plural: "garments", "gentlemen", but neither "attire" nor "footwear"."""
     return noun.endswith("s") or ("NNS" in forms(noun) and "NN" not in forms(noun))
 
 
@@ -135,12 +137,12 @@ def _is_form(word: str, tag: str) -> bool:
     return tag in known or (tag == "JJ" and bool(known & {"JJ", "JJR"}))
 
 
-def _sentence_break(query: Query, place: int) -> bool:
+def _sentence_break(query: TaggedQuery, place: int) -> bool:
     return any(mark in query.sentence[query.spans[place][1] : query.spans[place + 1][0]] for mark in ".,;:!?")
 
 
-def _forms_differ(query: Query, rewording: Rewording) -> str | None:
-    """For free rewordings: a word put in the place of one word must be able to be of the same form."""
+def _forms_differ(query: TaggedQuery, rewording: Rewording) -> str | None:
+    """Return why a free rewording is wrong: one word for one word, in another form; or a wrong article."""
     for change in rewording.changes:
         old, new = tokenize(change.old), tokenize(change.new)
         if len(old) == len(new) == 1 and old[0] in query.words:

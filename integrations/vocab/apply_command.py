@@ -1,4 +1,4 @@
-"""`hero-plugin vocab apply`: a reviewer's decisions, applied to a built file."""
+"""Command ``hero-plugin vocab apply``: apply a reviewer's decisions to a built file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from hero_plugin.integrations.annotations import ReadReport, write_annotations
 from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.built_file import claim, finish, manifest_path, read_built, show, summary
-from hero_plugin.integrations.vocab.checking import CheckConfig, Checks, make_checks
+from hero_plugin.integrations.vocab.built_file import (
+    check_overwrite,
+    manifest_path,
+    print_summary,
+    read_built,
+    summary,
+    write_manifest,
+)
+from hero_plugin.integrations.vocab.checking import BuildChecks, CheckConfig, make_checks
 from hero_plugin.integrations.vocab.decisions import Undecided, apply_decisions, load_decisions
 
-__all__ = ["ApplyConfig", "apply", "decide"]
+__all__ = ["ApplyConfig", "apply", "apply_decision_file"]
 
 
 @dataclass(frozen=True)
@@ -40,23 +47,24 @@ class ApplyConfig:
 
 def apply(config: ApplyConfig) -> None:
     """Run the command."""
-    claim(config.output, config.input, config.overwrite)
+    check_overwrite(config.output, config.input, config.overwrite)
     report = ReadReport()
     built = read_built(config.input, report)
     checks = make_checks(config.check)
-    kept, decided = decide(built, config.decisions, config.undecided, checks, ())
+    kept, decided = apply_decision_file(built, config.decisions, config.undecided, checks, ())
     write_annotations(kept, config.output, format=report.format)
     before = manifest_path(config.input)
     manifest = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else dict(checks.facts)
     manifest |= {"decisions": decided, **summary(kept)}
-    finish(config.output, report.format, manifest)
+    write_manifest(config.output, report.format, manifest)
     print(f"{config.output}: {len(kept)} of {len(built)} rewordings")
-    show(manifest)
+    print_summary(manifest)
 
 
-def decide(
-    built: Sequence[Record], file: Path, undecided: Undecided, checks: Checks, originals: Sequence[Record]
+def apply_decision_file(
+    built: Sequence[Record], file: Path, undecided: Undecided, checks: BuildChecks, originals: Sequence[Record]
 ) -> tuple[list[Record], dict[str, Any]]:
+    """Apply a file of decisions to built records; return what stays, and the facts for the manifest."""
     decisions = load_decisions(file)
     kept, counts, complaints = apply_decisions(
         built, decisions, checks.filters, checks.unseen, checks.tagger, undecided, originals

@@ -1,4 +1,4 @@
-"""`hero-plugin vocab build`: open-vocabulary rewordings of an annotation file, with their manifest."""
+"""Command ``hero-plugin vocab build``: open-vocabulary rewordings of an annotation file, with their manifest."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.progress_bar import bar
 from hero_plugin.integrations.records import REWORDED
-from hero_plugin.integrations.vocab.apply_command import decide
+from hero_plugin.integrations.vocab.apply_command import apply_decision_file
 from hero_plugin.integrations.vocab.builder import Builder
-from hero_plugin.integrations.vocab.built_file import claim, finish, show, summary
+from hero_plugin.integrations.vocab.built_file import check_overwrite, print_summary, summary, write_manifest
 from hero_plugin.integrations.vocab.chat import Chat, ChatConfig
-from hero_plugin.integrations.vocab.checking import CheckConfig, Checks, Files, make_checks
-from hero_plugin.integrations.vocab.choice import Limits, choose
+from hero_plugin.integrations.vocab.checking import BuildChecks, CheckConfig, Files, make_checks
+from hero_plugin.integrations.vocab.choice import ChoiceLimits, choose
 from hero_plugin.integrations.vocab.decisions import Undecided
-from hero_plugin.integrations.vocab.journal import Journal
+from hero_plugin.integrations.vocab.journal import BuildJournal
 from hero_plugin.integrations.vocab.phrase_swaps import PhraseSwaps
 from hero_plugin.integrations.vocab.phrasebook import PHRASEBOOK, read_phrasebook
 from hero_plugin.integrations.vocab.rewording import reworded_record
-from hero_plugin.integrations.vocab.sources import Paraphrases, Source, Together
+from hero_plugin.integrations.vocab.sources import CombinedSource, Paraphrases, Source
 from hero_plugin.integrations.vocab.swaps import WordSwaps
 from hero_plugin.integrations.vocab.thesaurus import LexiconThesaurus, WordNetThesaurus
 from hero_plugin.integrations.vocab.wordnet import open_wordnet
@@ -46,8 +46,11 @@ Relation = Literal["synonym", "hypernym"]
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """Make open-vocabulary rewordings of an annotation file: each says a word that training never had, means the same
-    as its original, and keeps the original's moments. OUTPUT.manifest.json says how it came about."""
+    """Make open-vocabulary rewordings of an annotation file.
+
+    Each says a word that training never had, means the same as its original, and keeps the original's moments.
+    OUTPUT.manifest.json says how it came about.
+    """
 
     input: Path
     """Annotations to reword, any format."""
@@ -66,7 +69,7 @@ class BuildConfig:
     paraphrases: Path | None = None
     """For --source paraphrases: lines of JSON {"query" or "original", "sentence"}, or original, tab, paraphrase."""
     chat: ChatConfig = field(default_factory=ChatConfig)
-    limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
+    limits: Annotated[ChoiceLimits, tyro.conf.arg(name="")] = field(default_factory=ChoiceLimits)
     seed: int = 0
     """Another seed, another choice among what passes."""
     to: Format | None = None
@@ -87,8 +90,12 @@ class BuildConfig:
 
 
 def build(config: BuildConfig) -> None:
-    """Run the command. Raises Interrupted where it was stopped; the journal then holds what is done."""
-    claim(config.output, config.input, config.overwrite)
+    """Run the command.
+
+    Raises:
+        Interrupted: it was stopped; the journal holds what is finished.
+    """
+    check_overwrite(config.output, config.input, config.overwrite)
     report = ReadReport()
     with bar(f"reading {config.input.name}") as progress:
         records = read_annotations(
@@ -111,7 +118,7 @@ def build(config: BuildConfig) -> None:
     identity = json.dumps([facts, config.limits.max_changes, config.on_broken], sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()
     config.output.parent.mkdir(parents=True, exist_ok=True)
-    journal = Journal(config.output.with_name(config.output.name + ".journal"), fingerprint, config.resume)
+    journal = BuildJournal(config.output.with_name(config.output.name + ".journal"), fingerprint, config.resume)
     try:
         with Interrupts() as interrupts, bar("rewording") as progress:
             whole = builder.run(records, journal, lambda: interrupts.requested, progress)
@@ -135,7 +142,7 @@ def build(config: BuildConfig) -> None:
         raise UserError(f"no rewording passed ({most}); journal: {journal.path}; another source, or looser filters?")
     decided: dict[str, Any] | None = None
     if config.decisions is not None:
-        built, decided = decide(built, config.decisions, config.undecided, checks, records)
+        built, decided = apply_decision_file(built, config.decisions, config.undecided, checks, records)
     write_annotations(built, config.output, format=target)
     manifest = {
         **facts,
@@ -149,18 +156,18 @@ def build(config: BuildConfig) -> None:
         "decisions": decided,
         **summary(built),
     }
-    finish(config.output, target, manifest)
+    write_manifest(config.output, target, manifest)
     journal.close(remove=True)
     print(f"{config.output}: {len(built)} rewordings of {len({r.extra[REWORDED]['query'] for r in built})} queries")
-    show(manifest)
+    print_summary(manifest)
 
 
-def _source(config: BuildConfig, checks: Checks) -> Source:
+def _source(config: BuildConfig, checks: BuildChecks) -> Source:
     found = [_one_source(name, config, checks) for name in dict.fromkeys(config.source)]
-    return found[0] if len(found) == 1 else Together(found)
+    return found[0] if len(found) == 1 else CombinedSource(found)
 
 
-def _one_source(name: SourceName, config: BuildConfig, checks: Checks) -> Source:
+def _one_source(name: SourceName, config: BuildConfig, checks: BuildChecks) -> Source:
     if name == "phrasebook":
         return PhraseSwaps(read_phrasebook(config.phrasebook), config.phrasebook.name, checksum(config.phrasebook))
     if name == "lexicon":

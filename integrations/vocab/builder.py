@@ -1,4 +1,4 @@
-"""From queries to what passes: propose, filter, write down in the journal."""
+"""Builder of rewordings: propose, filter, write to the journal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.filters import Filter, Unseen, first_reason
-from hero_plugin.integrations.vocab.journal import Journal
-from hero_plugin.integrations.vocab.nearness import Collision, Similarity
-from hero_plugin.integrations.vocab.query import Query, make_query
+from hero_plugin.integrations.vocab.filters import Filter, UnseenFilter, first_reason
+from hero_plugin.integrations.vocab.journal import BuildJournal
+from hero_plugin.integrations.vocab.nearness import CollisionFilter, SimilarityFilter
+from hero_plugin.integrations.vocab.query import TaggedQuery, make_query
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.vocab.sources import Source
 from hero_plugin.integrations.vocab.swaps import Swap, combine
 from hero_plugin.integrations.vocab.tagging import Tagger
 
 __all__ = ["Builder"]
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -29,13 +27,13 @@ class Builder:
 
     source: Source
     filters: Sequence[Filter]
-    unseen: Unseen
+    unseen: UnseenFilter
     tagger: Tagger
     max_changes: int = 1
     turned_down: Counter[str] = field(default_factory=Counter)
 
-    def passing(self, query: Query, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
-        """The rewordings that pass every filter, each once; and how many each filter turned down."""
+    def passing(self, query: TaggedQuery, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
+        """Return the rewordings that pass every filter, each once, and how many each filter turned down."""
         counts: Counter[str] = Counter(proposed=len(proposals))
         kept: dict[str, Rewording] = {}
         swaps: list[Swap] = []
@@ -52,14 +50,14 @@ class Builder:
                 swaps.append(proposal)
             kept[proposal.sentence.lower()] = self._finished(proposal)
         if self.max_changes > 1:
-            last = [each for each in self.filters if isinstance(each, Collision)]
+            last = [each for each in self.filters if isinstance(each, CollisionFilter)]
             for double in combine(query, swaps, self.max_changes):
                 if first_reason(last, query, double) is None:
                     kept.setdefault(double.sentence.lower(), self._finished(double))
         return list(kept.values()), counts
 
     def _measured(self, swap: Swap) -> Swap:
-        similarity = next((each for each in self.filters if isinstance(each, Similarity)), None)
+        similarity = next((each for each in self.filters if isinstance(each, SimilarityFilter)), None)
         near = similarity.of(swap) if similarity else None
         change = replace(swap.changes[0], similarity=None if near is None else round(near, 3))
         return replace(swap, changes=(change,))
@@ -69,9 +67,13 @@ class Builder:
         return Rewording(rewording.sentence, rewording.changes, words, rewording.source)
 
     def run(
-        self, records: Sequence[Record], journal: Journal, stop: Callable[[], bool], progress: Progress | None = None
+        self,
+        records: Sequence[Record],
+        journal: BuildJournal,
+        stop: Callable[[], bool],
+        progress: Callable[[int, int], None] | None = None,
     ) -> bool:
-        """Add to the journal what it lacks; False where ``stop`` ended that early."""
+        """Add to the journal the queries that it lacks; return False if ``stop`` ended that early."""
         by_video: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             by_video[record.video_id].append(record)
@@ -90,16 +92,16 @@ class Builder:
         return journal.done == len(records)
 
     def _asked(
-        self, todo: Iterator[tuple[int, Query]], stop: Callable[[], bool]
-    ) -> Iterator[tuple[int, Query, list[Rewording]]]:
-        """Queries with what the source proposes, in order; slow sources are asked about several at once."""
+        self, todo: Iterator[tuple[int, TaggedQuery]], stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, TaggedQuery, list[Rewording]]]:
+        """Iterate over queries with their proposals, in order; a slow source gets several queries at once."""
         jobs = getattr(self.source, "jobs", 1)
         if jobs == 1:
             for index, query in todo:
                 yield index, query, list(self.source.propose(query))
             return
         with ThreadPoolExecutor(jobs) as pool:
-            waiting: deque[tuple[int, Query, Any]] = deque()
+            waiting: deque[tuple[int, TaggedQuery, Any]] = deque()
             for index, query in todo:
                 waiting.append((index, query, pool.submit(lambda q: list(self.source.propose(q)), query)))
                 if len(waiting) > jobs:

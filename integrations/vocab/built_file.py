@@ -1,4 +1,4 @@
-"""A file that `vocab build` made, and the manifest beside it."""
+"""File made by ``vocab build``, and its manifest."""
 
 from __future__ import annotations
 
@@ -16,28 +16,34 @@ from hero_plugin.integrations.records import REWORDED, Record
 from hero_plugin.integrations.vocab.rewording import is_reworded
 from hero_plugin.integrations.words import tokenize
 
-__all__ = ["claim", "finish", "manifest_path", "read_built", "show", "summary"]
+__all__ = ["check_overwrite", "manifest_path", "print_summary", "read_built", "summary", "write_manifest"]
 
 
 def manifest_path(output: Path) -> Path:
+    """Return the path of the manifest of an output."""
     return output.with_name(output.name + ".manifest.json")
 
 
 def read_built(path: Path, report: ReadReport | None = None) -> list[Record]:
-    """The queries of a file that `vocab build` made. Raises ``UserError`` where none has a link to its original."""
+    """Read a file made by ``vocab build``.
+
+    Raises:
+        UserError: no query has a link to its original.
+    """
     records = read_annotations(path, on_outside="keep", report=report)
     if not any(map(is_reworded, records)):
         raise UserError(f"{path} has no links to original queries: expected a file of `hero-plugin vocab build`")
     return records
 
 
-def claim(output: Path, input: Path, overwrite: bool) -> None:
-    """Raise ``UserError`` where the output would take the place of a file that was not given up."""
+def check_overwrite(output: Path, input: Path, overwrite: bool) -> None:
+    """Raise ``UserError`` if the output exists and may not be replaced."""
     if output.exists() and (not overwrite or output.resolve() == input.resolve()):
         raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input)")
 
 
 def summary(built: Sequence[Record]) -> dict[str, Any]:
+    """Return counts of the rewordings, for the manifest."""
     links = [record.extra[REWORDED] for record in built if REWORDED in record.extra]
     words = Counter(word for link in links for word in _brought(link))
     return {
@@ -53,16 +59,18 @@ def summary(built: Sequence[Record]) -> dict[str, Any]:
 
 
 def _brought(link: dict[str, Any]) -> set[str]:
-    """The unseen words that the changes brought; others stood in the original."""
+    """Return the unseen words that the changes brought; others stood in the original."""
     return set(link["unseen"]) & {word for change in link["changes"] for word in tokenize(change["new"])}
 
 
-def finish(output: Path, target: str, manifest: dict[str, Any]) -> None:
+def write_manifest(output: Path, target: str, manifest: dict[str, Any]) -> None:
+    """Write the manifest, with the output's checksum."""
     manifest["output"] = {"file": output.name, "format": target, "sha256": checksum(output)}
     write_text(manifest_path(output), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
-def show(manifest: dict[str, Any]) -> None:
+def print_summary(manifest: dict[str, Any]) -> None:
+    """Print the counts of a manifest."""
     if "proposed" in manifest:
         down = ", ".join(f"{name} {count:,}" for name, count in manifest["turned_down"].items())
         print(f"  {manifest['proposed']:,} proposed, {manifest['passed']:,} passed; turned down: {down}")

@@ -1,4 +1,4 @@
-"""A language model as a source, through anything that speaks OpenAI's chat format: an HTTP endpoint or a command."""
+"""Language model as a source, by OpenAI's chat format: an HTTP endpoint or a command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.vocab.sources import paraphrase
 
@@ -33,7 +33,7 @@ _RETRIES = 3
 
 @dataclass(frozen=True)
 class ChatConfig:
-    """How a model is asked."""
+    """Settings of a language model as a source."""
 
     url: str = ""
     """Of the endpoint: http://HOST/v1, or all of it up to /chat/completions."""
@@ -54,7 +54,7 @@ class ChatConfig:
 
 
 class Chat:
-    """Asks for several rewordings of a query in one request."""
+    """A language model that proposes several rewordings of a query per request."""
 
     name = "chat"
 
@@ -67,7 +67,8 @@ class Chat:
         self.jobs = max(1, config.jobs)
         self._ask = transport or (http_transport(config) if config.url else command_transport(config))
 
-    def propose(self, query: Query) -> Iterator[Rewording]:
+    def propose(self, query: TaggedQuery) -> Iterator[Rewording]:
+        """Ask for rewordings of a query."""
         config = self.config
         prompt = config.prompt.replace("{sentence}", query.sentence).replace("{number}", str(config.rewordings))
         request = {
@@ -81,6 +82,7 @@ class Chat:
                 yield found
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         config = self.config
         return {
             "kind": "chat",
@@ -125,7 +127,7 @@ def http_transport(config: ChatConfig) -> Transport:
 
 
 def command_transport(config: ChatConfig) -> Transport:
-    """Run the command once a question."""
+    """Return a transport that runs the command once per request."""
     words = shlex.split(config.command)
 
     def ask(request: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def _content(response: dict[str, Any]) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    """The sentences of an answer: a JSON list, be it inside a code fence; or one a line, numbered or not."""
+    """Return the sentences of an answer: a JSON list, also inside a code fence, or one per line."""
     if match := re.search(r"\[.*\]", text, flags=re.DOTALL):
         try:
             found = json.loads(match.group())

@@ -1,4 +1,4 @@
-"""The training vocabulary and the filters of a build, as its flags describe them."""
+"""Training vocabulary and filters of a build, from their flags."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import tyro
 from hero_plugin.integrations.annotations.sentences import read_sentences
 from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.vocab.agreement import Agreement
+from hero_plugin.integrations.vocab.agreement import AgreementFilter
 from hero_plugin.integrations.vocab.english import need_english, versions
-from hero_plugin.integrations.vocab.filters import Filter, KnownWords, Unseen
-from hero_plugin.integrations.vocab.meaning import Meaning, SenseJudge
-from hero_plugin.integrations.vocab.nearness import Collision, Similarity
-from hero_plugin.integrations.vocab.protection import Protected
-from hero_plugin.integrations.vocab.sense import Sense
+from hero_plugin.integrations.vocab.filters import Filter, KnownWordsFilter, UnseenFilter
+from hero_plugin.integrations.vocab.meaning import SenseJudge, WordSimilarity
+from hero_plugin.integrations.vocab.nearness import CollisionFilter, SimilarityFilter
+from hero_plugin.integrations.vocab.protection import ProtectedFilter
+from hero_plugin.integrations.vocab.sense import SenseFilter
 from hero_plugin.integrations.vocab.tagging import Tagger, find_tagger
 from hero_plugin.integrations.vocab.tokenizers import open_tokenizer
 from hero_plugin.integrations.vocab.wordnet import WordNet, find_wordnet
 from hero_plugin.integrations.words import load_word_vectors
 from hero_plugin.open_vocabulary import training_vocabulary
 
-__all__ = ["CheckConfig", "Checks", "make_checks"]
+__all__ = ["BuildChecks", "CheckConfig", "make_checks"]
 
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """What a rewording must pass."""
+    """Settings of the filters that a rewording must pass."""
 
     train: Files
     """Training annotations: a rewording must say a word that they do not."""
@@ -59,19 +59,23 @@ class CheckConfig:
 
 
 @dataclass(frozen=True)
-class Checks:
-    """The filters, in the order in which they judge, and what they need besides."""
+class BuildChecks:
+    """The filters, in the order in which they judge, and what else they need."""
 
     filters: Sequence[Filter]
-    unseen: Unseen
+    unseen: UnseenFilter
     tagger: Tagger
     wordnet: WordNet | None
     facts: dict[str, Any]
     """For the manifest."""
 
 
-def make_checks(config: CheckConfig) -> Checks:
-    """Read the training files, the vectors and WordNet. Raises UserError where something is missing."""
+def make_checks(config: CheckConfig) -> BuildChecks:
+    """Read the training files, the vectors and WordNet, and make the filters.
+
+    Raises:
+        UserError: something is missing.
+    """
     need_english()
     tokenizer = open_tokenizer(config.tokenizer)
     training = [record for file in config.train for record in read_sentences(file)]
@@ -83,23 +87,23 @@ def make_checks(config: CheckConfig) -> Checks:
         how = "install Debian's wordnet-base or nltk's wordnet data, or name its folder with --wordnet"
         raise UserError(f"no WordNet on this machine: {how}, or go without (--no-use-wordnet), with more errors")
     wordnet = None if folder is None else WordNet(folder)
-    meaning = Meaning(load_word_vectors(config.words))
+    meaning = WordSimilarity(load_word_vectors(config.words))
     contexts = SenseJudge(wordnet, meaning)
-    unseen = Unseen(vocabulary, tokenizer)
+    unseen = UnseenFilter(vocabulary, tokenizer)
     filters: list[Filter] = [
         unseen,
-        KnownWords(config.frequency),
-        Protected(wordnet),
-        Agreement(wordnet),
-        Similarity(
+        KnownWordsFilter(config.frequency),
+        ProtectedFilter(wordnet),
+        AgreementFilter(wordnet),
+        SimilarityFilter(
             meaning,
             contexts.context,
             word=config.similarity,
             hypernym=config.hypernym_similarity,
             sentence=config.sentence_similarity,
         ),
-        Sense(contexts if wordnet else None, config.sense, config.own_sense),
-        Collision(meaning),
+        SenseFilter(contexts if wordnet else None, config.sense, config.own_sense),
+        CollisionFilter(meaning),
     ]
     facts = {
         "training": [{"file": file.name, "sha256": checksum(file)} for file in config.train],
@@ -111,4 +115,4 @@ def make_checks(config: CheckConfig) -> Checks:
         "packages": versions(),
         "filters": {each.name: each.describe() for each in filters},
     }
-    return Checks(filters, unseen, tagger, wordnet, facts)
+    return BuildChecks(filters, unseen, tagger, wordnet, facts)

@@ -1,4 +1,4 @@
-"""Which of the rewordings that pass go into the file: some of each query, no word too often."""
+"""Choice among the rewordings that pass: some of each query, no word too often."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.words import tokenize
 
-__all__ = ["Limits", "choose"]
+__all__ = ["ChoiceLimits", "choose"]
 
 
 _FEW = 3
@@ -19,8 +19,8 @@ _FEW = 3
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What is chosen of that which passes."""
+class ChoiceLimits:
+    """Limits on how many rewordings are chosen."""
 
     per_query: int = 1
     """Rewordings of one query with each number of changes."""
@@ -33,14 +33,17 @@ class Limits:
 
 
 def choose(
-    records: Sequence[Record], passed: Sequence[Sequence[Rewording]], limits: Limits, seed: int
+    records: Sequence[Record], passed: Sequence[Sequence[Rewording]], limits: ChoiceLimits, seed: int
 ) -> tuple[list[list[Rewording]], Counter[str]]:
-    """Per record the rewordings to keep, and how many `duplicate` and `per word` left out.
+    """Choose rewordings for the file.
 
-    Queries come in an order drawn by the seed, so that a word that may serve only so often is spread over the file;
-    of a query's rewordings the one whose new words were used least comes first. Rewordings with one change are chosen
-    first, then those with two. The share of a word is of the file that results: where words that served often enough
-    make the file smaller, it is chosen anew with less of each.
+    Queries come in an order drawn by the seed, so that a word with a limit is spread over the file; of a query's
+    rewordings the one whose new words were used least comes first. Rewordings with one change are chosen first, then
+    those with two. The share of a word is of the file that results: if frequent words make the file smaller, it is
+    chosen anew with less of each.
+
+    Returns:
+        The rewordings to keep per record, and how many ``duplicate`` and ``per word`` left out.
     """
     most = limits.per_word or sum(map(len, passed))
     while True:
@@ -52,9 +55,9 @@ def choose(
 
 
 def _choose(
-    records: Sequence[Record], passed: Sequence[Sequence[Rewording]], limits: Limits, seed: int, most: int
+    records: Sequence[Record], passed: Sequence[Sequence[Rewording]], limits: ChoiceLimits, seed: int, most: int
 ) -> tuple[list[list[Rewording]], Counter[str], int]:
-    """What is kept where a word serves ``most`` times at most, what is left out, and how often a word does serve."""
+    """Return what is kept if a word is used at most ``most`` times, what is left out, and the most uses of a word."""
     chosen: list[list[Rewording]] = [[] for _ in records]
     counts: Counter[str] = Counter()
     uses: Counter[str] = Counter()

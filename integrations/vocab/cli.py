@@ -1,4 +1,4 @@
-"""`hero-plugin vocab ...`: measure the drift of words, build open-vocabulary queries, review and sample them."""
+"""Commands ``hero-plugin vocab``: measure drift, build open-vocabulary queries, review and sample them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab import apply_command, build_command
 from hero_plugin.integrations.vocab.apply_command import ApplyConfig
 from hero_plugin.integrations.vocab.build_command import BuildConfig
-from hero_plugin.integrations.vocab.built_file import claim, read_built
+from hero_plugin.integrations.vocab.built_file import check_overwrite, read_built
 from hero_plugin.integrations.vocab.rewording import is_reworded
 from hero_plugin.integrations.vocab.tokenizers import TOKENIZERS, open_tokenizer
 
@@ -48,7 +48,7 @@ def stats(
         test: Test annotations, any format; each file is a row.
         tokenizer: What a word is: words, treebank, whitespace, stripped, letters, or MODULE:FUNCTION.
         lexicon: A lexicon (JSON), whose parts of speech serve where no tagger is installed.
-        top: So many unseen words are listed a test file.
+        top: Unseen words to list per test file.
         sensitivity: Also give the shares under each tokenizer.
         json_: Write everything to this file.
         figure: Draw it into this PNG.
@@ -106,7 +106,7 @@ def review(*, input: Path, output: Path, overwrite: bool = False) -> None:
     from hero_plugin.integrations.checksum import checksum
     from hero_plugin.integrations.vocab.review import review_page
 
-    claim(output, input, overwrite)
+    check_overwrite(output, input, overwrite)
     records = read_built(input)
     number = sum(map(is_reworded, records))
     write_text(output, review_page(records, input.name, checksum(input)))
@@ -124,7 +124,7 @@ def sample(*, input: Files, output: Path, number: int = 200, seed: int = 0, over
     Args:
         input: Files that `vocab build` made; the sample is of all of them together.
         output: The table to write, tab-separated, its first column empty for the label.
-        number: So many.
+        number: Rewordings to draw.
         seed: Another seed, another sample.
         overwrite: Replace an existing output, and the labels in it.
     """
@@ -133,7 +133,7 @@ def sample(*, input: Files, output: Path, number: int = 200, seed: int = 0, over
     if number < 1:
         raise UserError(f"--number must be at least 1, got {number}")
     for file in input:
-        claim(output, file, overwrite)
+        check_overwrite(output, file, overwrite)
     built = [record for file in input for record in read_annotations(file, on_outside="keep")]
     drawn = draw_sample(built, number, seed)
     write_sample(drawn, output)
@@ -168,7 +168,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def command(argv: Sequence[str]) -> None:
-    """`hero-plugin vocab ...`: run one of COMMANDS; mistakes in the input come out as exceptions."""
+    """Run one of ``COMMANDS``; mistakes in the input come out as exceptions."""
     tyro.extras.subcommand_cli_from_dict(
         {**COMMANDS},
         prog="hero-plugin vocab",
@@ -178,7 +178,7 @@ def command(argv: Sequence[str]) -> None:
 
 
 def read_queries(files: Sequence[Path]) -> list[Record]:
-    """The queries of annotation files, for their words."""
+    """Read the queries of annotation files, for their words."""
     records: list[Record] = []
     problems: list[Problem] = []
     for file in files:
@@ -193,6 +193,6 @@ def read_queries(files: Sequence[Path]) -> list[Record]:
 
 
 def _names(files: Sequence[Path]) -> dict[str, Path]:
-    """Short names of files, telling apart those of one name."""
+    """Return short names of files, longer ones where two would be the same."""
     names = {file.stem: file for file in files}
     return names if len(names) == len(files) else {str(file): file for file in files}

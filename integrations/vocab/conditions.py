@@ -1,19 +1,19 @@
-"""Whether the conditions of a phrasebook's entry hold where its old expression stands in a query."""
+"""Conditions of a phrasebook's entries, checked where the old expression stands in a query."""
 
 from __future__ import annotations
 
 from hero_plugin.integrations.vocab.english import lemma
 from hero_plugin.integrations.vocab.noun_phrase import NounPhrase, breaks_off, noun_phrase, opens_noun_phrase
 from hero_plugin.integrations.vocab.phrasebook import PhraseEntry
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 
 __all__ = ["holds_for_noun", "holds_for_verb", "holds_in"]
 
 _NOUNS = ("NN", "NNS")
 
 
-def holds_in(entry: PhraseEntry, query: Query, start: int, stop: int) -> bool:
-    """What entries of every part of speech can ask, of the expression at words[start:stop]."""
+def holds_in(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> bool:
+    """Return whether the conditions for any part of speech hold, for the expression at words[start:stop]."""
     before = query.words[start - 1] if start and not breaks_off(query, start - 1) else ""
     after = word_at(query, stop) if not breaks_off(query, stop - 1) else ""
     words = {*query.words[:start], *query.words[stop:]}
@@ -29,8 +29,8 @@ def holds_in(entry: PhraseEntry, query: Query, start: int, stop: int) -> bool:
     )
 
 
-def holds_for_noun(entry: PhraseEntry, query: Query, start: int, stop: int) -> bool:
-    """Of the noun at words[start:stop]: what it is in, and which nouns it stands beside."""
+def holds_for_noun(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> bool:
+    """Return whether the conditions hold for the noun at words[start:stop]: its phrase and adjacent nouns."""
     head = query.words[stop - 1]
     if any(lemma(word, "n") == lemma(head, "n") for word in (*query.words[:start], *query.words[stop:])):
         return False  # "the boy" here and "the lad" there would be two of them
@@ -48,8 +48,8 @@ def holds_for_noun(entry: PhraseEntry, query: Query, start: int, stop: int) -> b
     return place >= 0 and query.words[place] in entry.within
 
 
-def holds_for_verb(entry: PhraseEntry, query: Query, stop: int, found: NounPhrase | None) -> bool:
-    """Of a verb expression that ends before words[stop], and of its object where it has one."""
+def holds_for_verb(entry: PhraseEntry, query: TaggedQuery, stop: int, found: NounPhrase | None) -> bool:
+    """Return whether the conditions hold for a verb expression before words[stop], and for its object."""
     if entry.no_object and opens_noun_phrase(query, stop) and not breaks_off(query, stop - 1):
         return False
     if entry.object and (found is None or not found.heads & entry.object):
@@ -66,6 +66,6 @@ def holds_for_verb(entry: PhraseEntry, query: Query, stop: int, found: NounPhras
     return True
 
 
-def word_at(query: Query, place: int) -> str:
-    """The word there; "" past the end."""
+def word_at(query: TaggedQuery, place: int) -> str:
+    """Return the word at a place; "" past the end."""
     return query.words[place] if place < len(query.words) else ""

@@ -1,4 +1,4 @@
-"""The manual step: what a person decided about rewordings, and what becomes of them."""
+"""Decisions of a reviewer about rewordings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.filters import Filter, Unseen, first_reason
+from hero_plugin.integrations.vocab.filters import Filter, UnseenFilter, first_reason
 from hero_plugin.integrations.vocab.query import make_query
 from hero_plugin.integrations.vocab.rewording import original_record, reworded_record
 from hero_plugin.integrations.vocab.sources import paraphrase
@@ -24,14 +24,23 @@ Undecided = Literal["keep", "drop"]
 
 @dataclass(frozen=True)
 class Decision:
-    """verdict: "accept", "reject" or "edit"; sentence: what the reviewer made of it."""
+    """Decision about one rewording.
+
+    Attributes:
+        verdict: ``accept``, ``reject`` or ``edit``.
+        sentence: what the reviewer made of it.
+    """
 
     verdict: str
     sentence: str = ""
 
 
 def load_decisions(path: Path) -> dict[str, Decision]:
-    """What the review page exports: {"decisions": {id: {"verdict", "sentence"}}}. UserError for anything else."""
+    """Load what the review page exports: ``{"decisions": {id: {"verdict", "sentence"}}}``.
+
+    Raises:
+        UserError: the file has another form.
+    """
     shape = 'expected {"decisions": {ID: {"verdict": "accept", "reject" or "edit", "sentence": TEXT}}}'
     try:
         raw = json.loads(path.read_text(encoding="utf-8-sig"))["decisions"]
@@ -50,16 +59,26 @@ def apply_decisions(
     built: Sequence[Record],
     decisions: Mapping[str, Decision],
     filters: Sequence[Filter],
-    unseen: Unseen,
+    unseen: UnseenFilter,
     tagger: Tagger,
     undecided: Undecided = "keep",
     originals: Sequence[Record] = (),
 ) -> tuple[list[Record], Counter[str], list[str]]:
-    """The records that stay, counts of what happened, and each edit that a filter turned down, with the reason.
-
-    originals: all queries of the file that was reworded, where at hand; an edit must not say what another one says.
+    """Apply decisions to built records.
 
     Edited sentences must pass the filters like any paraphrase. Records without a link to an original stay as they are.
+
+    Args:
+        built: the records.
+        decisions: by the rewording's id.
+        filters: what an edit must pass.
+        unseen: finds the unseen words of an edit.
+        tagger: tags the queries.
+        undecided: ``keep`` or ``drop`` rewordings without a decision.
+        originals: all queries of the file that was reworded, if at hand; an edit must not say what another one says.
+
+    Returns:
+        The records that stay, counts of what happened, and each edit that a filter turned down, with the reason.
     """
     kept: list[Record] = []
     counts: Counter[str] = Counter(accepted=0, edited=0, rejected=0, undecided=0, edits_turned_down=0)

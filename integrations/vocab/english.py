@@ -1,4 +1,4 @@
-"""English words: which forms they can be, their lemmas and inflections, how common they are, which article they take.
+"""English words: possible forms, lemmas and inflections, frequency, article.
 
 lemminflect, wordfreq and inflect know; here they answer through a cache.
 """
@@ -19,14 +19,14 @@ _MASS = 1.75  # a plural rarer than its singular by this many powers of ten is h
 
 
 def need_english() -> None:
-    """Raise UserError unless the packages are there."""
+    """Raise ``UserError`` unless the packages are installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'this needs {", ".join(missing)}: pip install "hero-plugin[vocab]"')
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages, which the result depends on."""
+    """Return the versions of the packages, on which the result depends."""
     from importlib.metadata import version
 
     return {name: version(name) for name in PACKAGES}
@@ -34,21 +34,21 @@ def versions() -> dict[str, str]:
 
 @lru_cache(maxsize=200_000)
 def lemmas(word: str, pos: str) -> tuple[str, ...]:
-    """The words that ``word`` can be a form of, as part of speech n, v, a or r; () where it cannot be one."""
+    """Return the words of which ``word`` can be a form, as part of speech n, v, a or r; () if there are none."""
     import lemminflect
 
     return tuple(lemminflect.getAllLemmas(word, upos=POS[pos]).get(POS[pos], ()))
 
 
 def lemma(word: str, pos: str) -> str | None:
-    """The first of `lemmas`, or None."""
+    """Return the first of ``lemmas``, or None."""
     found = lemmas(word, pos)
     return found[0] if found else None
 
 
 @lru_cache(maxsize=200_000)
 def inflected(base: str, tag: str) -> tuple[str, ...]:
-    """The forms of a lemma for a Penn tag (NN, NNS, VB, VBZ, VBG, VBD, VBN, JJ, ...), by dictionary or by rule."""
+    """Return the forms of a lemma for a Penn tag (NN, NNS, VB, VBZ, ...), by dictionary or by rule."""
     import lemminflect
 
     return tuple(lemminflect.getInflection(base, tag))
@@ -56,7 +56,7 @@ def inflected(base: str, tag: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=200_000)
 def forms(word: str) -> frozenset[str]:
-    """The Penn tags that a word can have by the dictionary: "walks" is NNS or VBZ. Empty for an unknown word."""
+    """Return the Penn tags that a word can have by the dictionary: "walks" is NNS or VBZ; none for an unknown word."""
     import lemminflect
 
     found: set[str] = set()
@@ -70,7 +70,7 @@ def forms(word: str) -> frozenset[str]:
 
 @lru_cache(maxsize=200_000)
 def zipf(word: str) -> float:
-    """How common a word is: the base-10 logarithm of its occurrences in a thousand million words; 0 for none."""
+    """Return how common a word is: log10 of its occurrences per thousand million words; 0 for none."""
     import wordfreq
 
     return wordfreq.zipf_frequency(word, "en")
@@ -78,14 +78,14 @@ def zipf(word: str) -> float:
 
 @lru_cache(maxsize=50_000)
 def is_mass(noun: str) -> bool:
-    """Whether a singular noun is hardly ever counted ("furniture"), judged by how rare its plural is."""
+    """Return whether a singular noun is hardly ever counted ("furniture"), judged by how rare its plural is."""
     plurals = inflected(noun, "NNS")
     return not plurals or plurals[0] == noun or zipf(noun) - max(zipf(word) for word in plurals) > _MASS
 
 
 @lru_cache(maxsize=50_000)
 def article(word: str) -> str:
-    """ "a" or "an", as ``word`` wants it before itself."""
+    """Return the article "a" or "an" that a word takes."""
     return _engine().a(word).split()[0].lower()
 
 

@@ -1,4 +1,4 @@
-"""Drift as a picture: how many queries say new words, and which words those are."""
+"""Figure of drift: how many queries have unseen words, and which words those are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POS = ("noun", "verb", "adjective", "adverb", "other", "not tagged")
 
 
 def drift_figure(tests: Sequence[TestSet], training_words: int, top: int = 18) -> Figure:
-    """Above, queries by their number of unseen words; below, each set's commonest unseen words."""
+    """Draw queries by their number of unseen words and, below, each set's most common unseen words."""
     with mpl.rc_context(SETTINGS):
         return _draw(tests, training_words, top)
 

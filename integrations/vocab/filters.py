@@ -1,4 +1,4 @@
-"""What a rewording must pass. Each filter says why it turns one down, or None; the first two are here."""
+"""Filters that a rewording must pass, and the two about its words."""
 
 from __future__ import annotations
 
@@ -6,37 +6,42 @@ from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from hero_plugin.integrations.vocab.english import zipf
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.vocab.swaps import Swap
 from hero_plugin.integrations.vocab.tokenizers import Tokenizer
 from hero_plugin.integrations.words import tokenize
 from hero_plugin.open_vocabulary import unseen_words
 
-__all__ = ["Filter", "KnownWords", "Unseen", "first_reason"]
+__all__ = ["Filter", "KnownWordsFilter", "UnseenFilter", "first_reason"]
 
 
 class Filter(Protocol):
-    """name: as the manifest counts it."""
+    """A test that a rewording must pass.
+
+    Attributes:
+        name: under which the manifest counts it.
+    """
 
     name: str
 
-    def reason(self, query: Query, rewording: Rewording) -> str | None:
-        """Why not, in a few words; None lets the rewording pass."""
+    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        """Return why the rewording is turned down, in a few words; None lets it pass."""
 
     def describe(self) -> dict[str, Any]:
-        """Its settings, for the manifest."""
+        """Return the settings, for the manifest."""
 
 
-class Unseen:
-    """Open-vocabulary by construction: each change brings a word that training never had."""
+class UnseenFilter:
+    """Turn down changes that bring no word which training lacks: the result is open-vocabulary by construction."""
 
     name = "unseen"
 
     def __init__(self, vocabulary: Collection[str], tokenizer: Tokenizer) -> None:
         self._vocabulary, self._tokenizer = vocabulary, tokenizer
 
-    def reason(self, query: Query, rewording: Rewording) -> str | None:
+    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        """Return why the rewording is turned down, in a few words; None lets it pass."""
         if isinstance(rewording, Swap):
             new = self._tokenizer(rewording.changes[0].new)
             return None if unseen_words(new, self._vocabulary) else "the new word is in the training vocabulary"
@@ -45,22 +50,24 @@ class Unseen:
         return None if new else "no new word that the training vocabulary lacks"
 
     def words(self, sentence: str) -> tuple[str, ...]:
-        """The unseen words of a sentence."""
+        """Return the unseen words of a sentence."""
         return unseen_words(self._tokenizer(sentence), self._vocabulary)
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {"training_words": len(self._vocabulary)}
 
 
-class KnownWords:
-    """New words are words that people use."""
+class KnownWordsFilter:
+    """Turn down new words that people hardly use."""
 
     name = "known words"
 
     def __init__(self, frequency: float = 2.5) -> None:
         self._frequency = frequency
 
-    def reason(self, query: Query, rewording: Rewording) -> str | None:
+    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        """Return why the rewording is turned down, in a few words; None lets it pass."""
         if isinstance(rewording, Swap) and rewording.curated:
             return None
         old = set(query.words)
@@ -71,11 +78,12 @@ class KnownWords:
         return None
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {"zipf_frequency": self._frequency}
 
 
-def first_reason(filters: Sequence[Filter], query: Query, rewording: Rewording) -> tuple[str, str] | None:
-    """(the filter that turns a rewording down, why), or None."""
+def first_reason(filters: Sequence[Filter], query: TaggedQuery, rewording: Rewording) -> tuple[str, str] | None:
+    """Return the name of the first filter that turns a rewording down, and why; None if all let it pass."""
     for each in filters:
         reason = each.reason(query, rewording)
         if reason is not None:

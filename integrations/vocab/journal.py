@@ -1,4 +1,4 @@
-"""What passed, written down query by query beside the output, so that a stopped build continues."""
+"""Journal of a build: what passed per query, so that a stopped build continues."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.vocab.rewording import Rewording
 
-__all__ = ["Journal"]
+__all__ = ["BuildJournal"]
 
 
-class Journal:
-    """What passed, one JSON line a query, in order. Its first line says what build it belongs to."""
+class BuildJournal:
+    """JSON lines of what passed, one per query, in order. The first line says what build it belongs to."""
 
     def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
         self.path, self.done = path, 0
@@ -27,7 +27,7 @@ class Journal:
             self._stream.write(json.dumps({"build": fingerprint}) + "\n")
 
     def _whole_lines(self, fingerprint: str) -> list[str]:
-        """The lines of a journal; a last one that was cut off is removed."""
+        """Return the lines of a journal; a last one that was cut off is removed."""
         raw = self.path.read_bytes()
         whole = raw[: raw.rfind(b"\n") + 1]
         if len(whole) < len(raw):
@@ -38,6 +38,7 @@ class Journal:
         return lines
 
     def add(self, index: int, passed: Sequence[Rewording], counts: Counter[str]) -> None:
+        """Add what passed for the next query."""
         if index != self.done:
             raise ValueError(f"the journal's next query is {self.done}, got {index}")
         row = {"passed": [rewording.to_json() for rewording in passed], "counts": dict(sorted(counts.items()))}
@@ -47,10 +48,11 @@ class Journal:
             self._stream.flush()
 
     def flush(self) -> None:
+        """Hand everything added to the operating system."""
         self._stream.flush()
 
     def rows(self) -> Iterator[tuple[list[Rewording], Counter[str]]]:
-        """What passed, and the counts, query by query."""
+        """Iterate over queries: what passed, and the counts."""
         self.flush()
         with open(self.path, encoding="utf-8") as stream:
             next(stream)
@@ -59,6 +61,7 @@ class Journal:
                 yield [Rewording.from_json(each) for each in row["passed"]], Counter(row["counts"])
 
     def close(self, remove: bool = False) -> None:
+        """Close the file, and delete it if ``remove``."""
         self._stream.close()
         if remove:
             self.path.unlink(missing_ok=True)

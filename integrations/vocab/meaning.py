@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.tagging import RuleTagger
 from hero_plugin.integrations.vocab.wordnet import WordNet
 from hero_plugin.integrations.words import WordVectors, tokenize
 
-__all__ = ["Meaning", "SenseJudge"]
+__all__ = ["SenseJudge", "WordSimilarity"]
 
 _SIBLING = 0.4  # what a word of another query of the same video counts beside one of the query itself
 _SHARPNESS = 14.0  # of the context's say in the choice of a sense
@@ -21,8 +21,8 @@ _EMPTY = frozenset({"person", "people", "man", "woman", "video", "camera"})
 """Words that every other query has, whatever it is about."""
 
 
-class Meaning:
-    """Cosines between words and sentences of a table of word vectors."""
+class WordSimilarity:
+    """Cosines between words and between sentences, from a table of word vectors."""
 
     def __init__(self, vectors: WordVectors) -> None:
         rows = vectors.vectors.astype(np.float32)
@@ -32,21 +32,22 @@ class Meaning:
         self._index = vectors.index
 
     def knows(self, word: str) -> bool:
+        """Return whether every word of an expression has a vector."""
         return all(part in self._index for part in word.split())
 
     def similarity(self, one: str, other: str) -> float | None:
-        """Cosine of two words (of expressions: of their words' mean); None where one has no vector."""
+        """Return the cosine of two words (of expressions: of their words' mean); None if one has no vector."""
         if not (self.knows(one) and self.knows(other)):
             return None
         return float(_unit(self._mean(self._unit, one.split())) @ _unit(self._mean(self._unit, other.split())))
 
     def sentence_similarity(self, one: Iterable[str], other: Iterable[str]) -> float | None:
-        """Cosine of two sentences' content words, each sentence the mean of its words."""
+        """Return the cosine of two sentences' content words, each sentence the mean of its words."""
         left, right = self.mean(one), self.mean(other)
         return None if left is None or right is None else float(left @ right)
 
     def mean(self, words: Iterable[str], weights: Iterable[float] | None = None) -> np.ndarray | None:
-        """(dim,) unit length: the mean of words less what all words share; None where none has a vector."""
+        """Return the unit mean (dim,) of words less what all words share; None if none has a vector."""
         pairs = zip(words, weights, strict=True) if weights is not None else ((word, 1.0) for word in words)
         total, any_word = np.zeros(self._centred.shape[1], np.float32), False
         for word, weight in pairs:
@@ -64,7 +65,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def content(words: Iterable[str]) -> list[str]:
-    """Words of the open classes."""
+    """Return the words of the open classes: nouns, verbs, adjectives, and unclear ones."""
     words = list(words)
     return [word for word, tag in zip(words, _open_classes(tuple(words)), strict=True) if tag]
 
@@ -75,17 +76,19 @@ def _open_classes(words: tuple[str, ...]) -> tuple[bool, ...]:
 
 
 class SenseJudge:
-    """Which sense a word has in a query: its frequency in text times how well its gloss fits the video's queries.
+    """The likely sense of a word in a query: its frequency in text times how well its gloss fits the video's queries.
 
-    wordnet: without it, only contexts can be asked for.
+    Args:
+        wordnet: without it, only contexts are available.
+        meaning: the word vectors.
     """
 
-    def __init__(self, wordnet: WordNet | None, meaning: Meaning) -> None:
+    def __init__(self, wordnet: WordNet | None, meaning: WordSimilarity) -> None:
         self.wordnet, self.meaning = wordnet, meaning
         self._contexts: dict[tuple[str, str], Any] = {}
 
-    def chances(self, query: Query, word: str, base: str, pos: str) -> tuple[float, ...]:
-        """The probability of each sense of ``base`` in this query, in `WordNet.senses`' order."""
+    def chances(self, query: TaggedQuery, word: str, base: str, pos: str) -> tuple[float, ...]:
+        """Return the probability of each sense of ``base`` in this query, in the order of ``WordNet.senses``."""
         assert self.wordnet is not None
         shares = np.array(self.wordnet.shares(base, pos))
         if len(shares) < 2:
@@ -97,8 +100,8 @@ class SenseJudge:
         weights = (shares + 0.02) * np.exp(_SHARPNESS * (fits - fits.max()))
         return tuple((weights / weights.sum()).tolist())
 
-    def context(self, query: Query, without: str) -> np.ndarray | None:
-        """(dim,): what the query and its video's other queries are about, one word aside."""
+    def context(self, query: TaggedQuery, without: str) -> np.ndarray | None:
+        """Return the mean (dim,) of the query's and its video's other queries' words, one word left out."""
         key = (query.record.query_id, without)
         if key not in self._contexts:
             if len(self._contexts) > 1000:
@@ -116,7 +119,7 @@ class SenseJudge:
 
     @lru_cache(maxsize=50_000)  # noqa: B019 (lives as long as the command)
     def _gloss(self, base: str, pos: str, rank: int) -> np.ndarray | None:
-        """(dim,): the words that define a sense, its examples and its neighbours in WordNet."""
+        """Return the mean (dim,) of the words that define a sense, its examples and its neighbours in WordNet."""
         assert self.wordnet is not None
         sense = self.wordnet.senses(base, pos)[rank]
         near = [name for s in (sense, *sense.hypernyms()) for name in s.lemma_names()]

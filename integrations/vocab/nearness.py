@@ -1,28 +1,38 @@
-"""What word vectors say of a rewording: near to its original, and to no other moment's query."""
+"""Filters by word vectors: near to the original, and to no other moment's query."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from hero_plugin.integrations.vocab.meaning import Meaning, content
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.meaning import WordSimilarity, content
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.vocab.swaps import Swap
 from hero_plugin.integrations.words import tokenize
 
-__all__ = ["Collision", "Similarity"]
+__all__ = ["CollisionFilter", "SimilarityFilter"]
 
 
-class Similarity:
-    """Word vectors agree that the two mean the same, and that the new one fits where the old one stood."""
+class SimilarityFilter:
+    """Turn down new words that word vectors call another meaning, or that do not fit the context.
+
+    Args:
+        meaning: the word vectors.
+        context: returns the vector of a query without one word.
+        word: least cosine of a word and its synonym.
+        rarer: added to that for a sense that is not the most common.
+        hypernym: least cosine of a word and its hypernym.
+        fit: how much worse than the old word the new one may fit the context.
+        sentence: least cosine of a sentence and its paraphrase.
+    """
 
     name = "similarity"
 
     def __init__(
         self,
-        meaning: Meaning,
-        context: Callable[[Query, str], Any],
+        meaning: WordSimilarity,
+        context: Callable[[TaggedQuery, str], Any],
         *,
         word: float = 0.61,
         rarer: float = 0.07,
@@ -30,12 +40,12 @@ class Similarity:
         fit: float = 0.2,
         sentence: float = 0.8,
     ) -> None:
-        """context: of a query without one word, a vector; rarer: so much more for a sense that is not the commonest."""
         self._meaning, self._context = meaning, context
         self._word, self._hypernym, self._fit, self._sentence = word, hypernym, fit, sentence
         self._rarer = rarer
 
-    def reason(self, query: Query, rewording: Rewording) -> str | None:
+    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        """Return why the rewording is turned down, in a few words; None lets it pass."""
         if not isinstance(rewording, Swap):
             near = self._meaning.sentence_similarity(content(query.words), content(tokenize(rewording.sentence)))
             return None if near is not None and near >= self._sentence else f"another sentence ({_shown(near)})"
@@ -54,11 +64,12 @@ class Similarity:
         return None
 
     def of(self, swap: Swap) -> float | None:
-        """The cosine of the two words, as they stand or as lemmas, whichever is closer."""
+        """Return the cosine of the two words, as they stand or as lemmas, whichever is closer."""
         pairs = ((swap.base, swap.new_base), (swap.changes[0].old.lower(), swap.changes[0].new))
         return max((near for pair in pairs if (near := self._meaning.similarity(*pair)) is not None), default=None)
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {
             "synonym": self._word,
             "rarer_sense": self._rarer,
@@ -72,15 +83,16 @@ def _shown(value: float | None) -> str:
     return "no vector" if value is None else f"{value:.2f}"
 
 
-class Collision:
-    """The new wording must not describe another moment of the video: its words are not those of another query there."""
+class CollisionFilter:
+    """Turn down wordings that describe another moment of the video: too close to another query's words."""
 
     name = "collision"
 
-    def __init__(self, meaning: Meaning) -> None:
+    def __init__(self, meaning: WordSimilarity) -> None:
         self._meaning = meaning
 
-    def reason(self, query: Query, rewording: Rewording) -> str | None:
+    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        """Return why the rewording is turned down, in a few words; None lets it pass."""
         words = tokenize(rewording.sentence)
         own = self._meaning.sentence_similarity(content(query.words), content(words)) or 0.0
         for other in query.siblings:
@@ -96,4 +108,5 @@ class Collision:
         return None
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {}

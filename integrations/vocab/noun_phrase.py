@@ -1,11 +1,11 @@
-"""Where the noun phrase after a verb ends, and what it is about."""
+"""Noun phrases of a query: where one ends, and what it is about."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from hero_plugin.integrations.vocab.english import lemma
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 
 __all__ = ["NounPhrase", "breaks_off", "noun_phrase", "opens_noun_phrase"]
 
@@ -35,7 +35,7 @@ _BEFORE = ("DT", "PRP$", "JJ", "CD")
 
 @dataclass(frozen=True)
 class NounPhrase:
-    """words[start:stop] of a query."""
+    """The noun phrase words[start:stop] of a query."""
 
     start: int
     stop: int
@@ -49,8 +49,8 @@ class NounPhrase:
         return frozenset((self.head, lemma(self.head, "n") or self.head))
 
 
-def noun_phrase(query: Query, start: int) -> NounPhrase | None:
-    """The noun phrase that begins at a place of the query; None where none does."""
+def noun_phrase(query: TaggedQuery, start: int) -> NounPhrase | None:
+    """Return the noun phrase that begins at a place of the query, None if none does."""
     place = start
     if place < len(query.words) and query.words[place] in _PRONOUNS:
         if query.words[place] in _REFLEXIVE and (more := noun_phrase(query, place + 1)) is not None:
@@ -72,24 +72,24 @@ def noun_phrase(query: Query, start: int) -> NounPhrase | None:
     return NounPhrase(start, place, found)
 
 
-def opens_noun_phrase(query: Query, place: int) -> bool:
-    """Whether a noun phrase may begin here: a noun, a word that goes before one, or a word of unclear sort."""
+def opens_noun_phrase(query: TaggedQuery, place: int) -> bool:
+    """Return whether a noun phrase may begin here: a noun, a word before one, or a word of unclear class."""
     if place >= len(query.words):
         return False
     return query.tags[place] in (*_BEFORE, "PRP", "NN", "NNS", "?") or query.words[place] in _PRONOUNS
 
 
-def breaks_off(query: Query, place: int) -> bool:
-    """Whether a punctuation mark follows the word."""
+def breaks_off(query: TaggedQuery, place: int) -> bool:
+    """Return whether a punctuation mark follows the word."""
     if place + 1 >= len(query.words):
         return True
     return any(mark in query.sentence[query.spans[place][1] : query.spans[place + 1][0]] for mark in ".,;:!?")
 
 
-def _is_noun(query: Query, place: int) -> bool:
+def _is_noun(query: TaggedQuery, place: int) -> bool:
     return place < len(query.words) and query.tags[place] in ("NN", "NNS")
 
 
-def _participle(query: Query, place: int, start: int) -> bool:
-    """ "a folded towel"."""
+def _participle(query: TaggedQuery, place: int, start: int) -> bool:
+    """Return whether a participle stands before a noun, as in "a folded towel"."""
     return place > start and query.tags[place] in ("VBN", "VBG", "?") and _is_noun(query, place + 1)

@@ -1,4 +1,4 @@
-"""A source: swaps of the words and expressions that a phrasebook has."""
+"""Swaps of the words and expressions of a phrasebook, as a source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hero_plugin.integrations.vocab.conditions import holds_for_noun, holds_for_
 from hero_plugin.integrations.vocab.english import article, inflected, is_mass, lemma, lemmas
 from hero_plugin.integrations.vocab.noun_phrase import NounPhrase, noun_phrase
 from hero_plugin.integrations.vocab.phrasebook import SLOT, PhraseEntry
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.rewording import Change
 from hero_plugin.integrations.vocab.stop_words import PARTICLES
 from hero_plugin.integrations.vocab.swaps import SOMEBODY, Swap
@@ -22,7 +22,7 @@ _POS = {"noun": "n", "verb": "v", "fixed": "r"}
 
 
 class PhraseSwaps:
-    """Every swap that the entries allow in a query, in the query's order."""
+    """Propose every swap that the entries allow in a query, in the query's order."""
 
     def __init__(self, entries: Sequence[PhraseEntry], name: str = "phrasebook", checksum: str = "") -> None:
         self.name = "phrasebook"
@@ -32,10 +32,11 @@ class PhraseSwaps:
             self._by_first[entry.old[0]].append(entry)
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest says of this source."""
+        """Return the settings, for the manifest."""
         return dict(self._facts)
 
-    def propose(self, query: Query) -> Iterator[Swap]:
+    def propose(self, query: TaggedQuery) -> Iterator[Swap]:
+        """Iterate over the swaps, in the query's order."""
         for place, word in enumerate(query.words):
             keys = dict.fromkeys((word, *lemmas(word, "n"), *lemmas(word, "v")))
             for entry in (entry for key in keys for entry in self._by_first.get(key, ())):
@@ -43,14 +44,14 @@ class PhraseSwaps:
                 yield from propose(entry, query, place)
 
 
-def _fixed(entry: PhraseEntry, query: Query, start: int) -> Iterator[Swap]:
+def _fixed(entry: PhraseEntry, query: TaggedQuery, start: int) -> Iterator[Swap]:
     stop = start + len(entry.old)
     if query.words[start:stop] == entry.old and holds_in(entry, query, start, stop):
         for new in entry.new:
             yield _swap(entry, query, start, _in_place(start, stop, new), list(entry.old), new, query.tags[start])
 
 
-def _nouns(entry: PhraseEntry, query: Query, start: int) -> Iterator[Swap]:
+def _nouns(entry: PhraseEntry, query: TaggedQuery, start: int) -> Iterator[Swap]:
     stop = start + len(entry.old)
     head = stop - 1
     if stop > len(query.words) or query.words[start:head] != entry.old[:-1]:
@@ -69,7 +70,7 @@ def _nouns(entry: PhraseEntry, query: Query, start: int) -> Iterator[Swap]:
         yield _swap(entry, query, start, _in_place(start, stop, words), [*query.words[start:stop]], words, tag)
 
 
-def _verbs(entry: PhraseEntry, query: Query, place: int) -> Iterator[Swap]:
+def _verbs(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterator[Swap]:
     if query.tags[place][:1] != "V" and not (query.tags[place] == "?" and query.words[place].endswith("ing")):
         return
     form = verb_form(query, place, entry.old[0])
@@ -89,8 +90,10 @@ def _verbs(entry: PhraseEntry, query: Query, place: int) -> Iterator[Swap]:
                 yield _swap(entry, query, place, edits, old, (verb[0], *new[1:]), form)
 
 
-def _arrangements(entry: PhraseEntry, query: Query, place: int) -> Iterator[tuple[tuple[int, ...], NounPhrase | None]]:
-    """Where the words after the verb stand, and the verb's object: "turns on the light" and "turns the light on"."""
+def _arrangements(
+    entry: PhraseEntry, query: TaggedQuery, place: int
+) -> Iterator[tuple[tuple[int, ...], NounPhrase | None]]:
+    """Iterate over places of the words after the verb, and its object: "turns on the light", "turns the light on"."""
     words = entry.old[1:]
     needs_object = bool(entry.object) or SLOT in words
     if SLOT in words and words[-1] != SLOT:
@@ -112,7 +115,7 @@ def _arrangements(entry: PhraseEntry, query: Query, place: int) -> Iterator[tupl
 
 
 def _around(
-    query: Query, place: int, before: tuple[str, ...], after: tuple[str, ...]
+    query: TaggedQuery, place: int, before: tuple[str, ...], after: tuple[str, ...]
 ) -> Iterator[tuple[tuple[int, ...], NounPhrase | None]]:
     start = place + 1 + len(before)
     if query.words[place + 1 : start] != before:
@@ -123,9 +126,9 @@ def _around(
 
 
 def _verb_edits(
-    query: Query, place: int, rest: tuple[int, ...], found: NounPhrase | None, new: tuple[str, ...]
+    query: TaggedQuery, place: int, rest: tuple[int, ...], found: NounPhrase | None, new: tuple[str, ...]
 ) -> tuple[tuple[int, str], ...] | None:
-    """What stands where. ``new``: the verb in its form, then the words after it, perhaps around a slot."""
+    """Return what stands where; ``new`` is the verb in its form, then the words after it, perhaps around a slot."""
     split = SLOT in new and new[-1] != SLOT
     tail = new[new.index(SLOT) + 1 :] if split else ()
     front = tuple(word for word in (new[: new.index(SLOT)] if split else new) if word != SLOT)
@@ -152,7 +155,7 @@ def _in_place(start: int, stop: int, words: Sequence[str]) -> tuple[tuple[int, s
 
 def _swap(
     entry: PhraseEntry,
-    query: Query,
+    query: TaggedQuery,
     start: int,
     edits: Sequence[tuple[int, str]],
     old: Sequence[str],

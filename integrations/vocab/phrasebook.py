@@ -1,4 +1,4 @@
-"""A phrasebook: words and expressions, what may stand for them, and under which conditions."""
+"""Phrasebook: words and expressions, their replacements, and the conditions for these."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _ALL_PARTS = ("person", "thing", "action", "circumstance")
 
 @dataclass(frozen=True)
 class PhraseEntry:
-    """One row. Words are lower case; nouns (their last word) and verbs (their first) stand for all their forms.
+    """One row of a phrasebook.
 
-    Conditions are sets of words, empty where there is none; "" is the query's edge. Those with ``_not`` must not hold.
+    Words are lower case; nouns (their last word) and verbs (their first) stand for all their forms. Conditions are sets
+    of words, empty if there is none; "" is the query's edge. Those with ``_not`` must not hold.
     """
 
     old: tuple[str, ...]
@@ -69,9 +70,12 @@ _KEYS = ("old", "new", "pos", "part", "no_object", *(name.rstrip("_") for name i
 
 
 def read_phrasebook(path: Path = PHRASEBOOK) -> list[PhraseEntry]:
-    """The entries of a file {"classes": {NAME: [WORD, ...]}, "entries": [{"old", "new", "pos", ...}]}.
+    """Read a file ``{"classes": {NAME: [WORD, ...]}, "entries": [{"old", "new", "pos", ...}]}``.
 
-    In a condition "@NAME" stands for the words of a class. Raises UserError with the entry that is wrong.
+    In a condition "@NAME" stands for the words of a class.
+
+    Raises:
+        UserError: with the entry that is wrong.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +116,7 @@ def _entry(row: Mapping[str, Any], classes: Mapping[str, list[str]]) -> PhraseEn
 
 
 def _is_base(verb: str) -> bool:
-    """Whether this is no form of another verb; a verb that the dictionary lacks is inflected by rule."""
+    """Return whether this is no form of another verb; a verb that the dictionary lacks is inflected by rule."""
     return verb in (lemmas(verb, "v") or (verb,))
 
 

@@ -1,29 +1,30 @@
-"""Words of a query that no thesaurus should touch."""
+"""Filter that protects words of a query which no thesaurus should touch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.rewording import Rewording
 from hero_plugin.integrations.vocab.stop_words import FIXED_VERBS, NEVER_SWAPPED, PARTICLES
 from hero_plugin.integrations.vocab.swaps import Swap
 from hero_plugin.integrations.vocab.wordnet import WordNet
 
-__all__ = ["Protected"]
+__all__ = ["ProtectedFilter"]
 
 _ENDS = ("ing", "ish", "y", "fall", "line", "er", "ation")
 
 
-class Protected:
-    """Words that are not swapped: light verbs, parts of fixed expressions, names, verbs with a particle."""
+class ProtectedFilter:
+    """Turn down swaps of light verbs, parts of fixed expressions, names, and verbs with a particle."""
 
     name = "protected"
 
     def __init__(self, wordnet: WordNet | None) -> None:
         self._wordnet = wordnet
 
-    def reason(self, query: Query, rewording: Rewording) -> str | None:
+    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        """Return why the rewording is turned down, in a few words; None lets it pass."""
         if not isinstance(rewording, Swap) or rewording.curated:
             return None
         place, word = rewording.place, query.words[rewording.place]
@@ -42,8 +43,8 @@ class Protected:
             return f"part of {phrase}"
         return None
 
-    def _particle(self, query: Query, place: int, base: str) -> str | None:
-        """A particle that the verb may belong with: "picks the phone up"."""
+    def _particle(self, query: TaggedQuery, place: int, base: str) -> str | None:
+        """Return a particle that the verb may belong with: "picks the phone up"."""
         for distance, word in enumerate(query.words[place + 1 : place + 7], 1):
             if word in PARTICLES and (
                 distance == 1 or self._wordnet is None or self._wordnet.knows(f"{base} {word}", "v")
@@ -53,8 +54,8 @@ class Protected:
                 return None
         return None
 
-    def _phrase(self, query: Query, place: int, word: str, base: str) -> str | None:
-        """An expression of WordNet, two to four words long, that runs over this word."""
+    def _phrase(self, query: TaggedQuery, place: int, word: str, base: str) -> str | None:
+        """Return an expression of WordNet, two to four words long, that includes this word."""
         assert self._wordnet is not None
         for length in (4, 3, 2):
             for start in range(max(0, place - length + 1), min(place, len(query.words) - length) + 1):
@@ -67,11 +68,12 @@ class Protected:
         return None
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {"expressions": self._wordnet is not None}
 
 
 def _made_from(old: str, new: str) -> bool:
-    """red and reddish, floor and flooring, tennis and lawn tennis: near, but rarely the same thing."""
+    """Return whether one word is made from the other, and so rarely means the same: floor, flooring; red, reddish."""
     if new.endswith("ish") and not old.endswith("ish"):
         return True
     return old in new.split() or (new.startswith(old) and new.endswith(_ENDS))

@@ -1,4 +1,4 @@
-"""A query as the builder sees it: words, where they stand, parts of speech, and its video's other queries."""
+"""Query as the builder sees it: words, their positions and parts of speech, and its video's other queries."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab.tagging import Tagger
 from hero_plugin.integrations.words import tokenize, word_spans
 
-__all__ = ["Query", "make_query"]
+__all__ = ["TaggedQuery", "make_query"]
 
 
 @dataclass(frozen=True)
-class Query:
-    """words, spans and tags have one entry a word; siblings are the other queries of the same video."""
+class TaggedQuery:
+    """A query with its words tagged.
+
+    Attributes:
+        record: the query.
+        words: lower case.
+        spans: start and end of each word in the sentence.
+        tags: Penn tag of each word.
+        siblings: the other queries of the same video.
+    """
 
     record: Record
     words: tuple[str, ...]
@@ -24,10 +32,11 @@ class Query:
 
     @property
     def sentence(self) -> str:
+        """The sentence as written."""
         return self.record.sentence
 
     def with_words(self, swaps: dict[int, str]) -> str:
-        """The sentence with some words replaced, capital letters kept; "" removes a word and the blank after it."""
+        """Return the sentence with some words replaced, capitals kept; "" removes a word and the blank after it."""
         pieces, done = [], 0
         capital = False
         for place in sorted(swaps):
@@ -45,11 +54,11 @@ class Query:
         return "".join(pieces) + self.sentence[done:]
 
 
-def make_query(record: Record, siblings: Sequence[Record], tagger: Tagger) -> Query:
+def make_query(record: Record, siblings: Sequence[Record], tagger: Tagger) -> TaggedQuery:
     """Tokenize and tag a record's sentence."""
     words = tuple(tokenize(record.sentence))
     spans = tuple(word_spans(record.sentence))
     if len(spans) != len(words):  # a letter whose lower case is two
         words, spans = (), ()
     others = tuple(other for other in siblings if other is not record)
-    return Query(record, words, spans, tuple(tagger.tag(words)) if words else (), others)
+    return TaggedQuery(record, words, spans, tuple(tagger.tag(words)) if words else (), others)

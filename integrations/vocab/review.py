@@ -1,4 +1,4 @@
-"""The review page: one HTML file with the rewordings in it, which asks for no other file and sends nothing anywhere."""
+"""Review page: one HTML file that contains the rewordings, loads no other file and sends nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ __all__ = ["review_page"]
 
 
 def review_page(records: Sequence[Record], file: str, checksum: str) -> str:
-    """The page for reworded records.
+    """Return the HTML page for reworded records.
 
-    file, checksum: name and SHA-256 of their file; the browser keeps decisions under the checksum.
+    Args:
+        records: the records.
+        file: name of their file.
+        checksum: SHA-256 of their file, under which the browser keeps decisions.
     """
     items = [_shown(record) for record in records if REWORDED in record.extra]
     data = json.dumps({"file": file, "sha256": checksum, "items": items}, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""How often a builder errs: a sample to read, and the error rate that its labels give."""
+"""Sample of rewordings to read, and the builder's error rate from its labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEAD = "label\tid\tchange\toriginal\treworded"
 
 
 def draw_sample(records: Sequence[Record], number: int, seed: int) -> list[Record]:
-    """``number`` rewordings drawn by a seed, in the order drawn; all of them where there are fewer."""
+    """Return ``number`` rewordings drawn by a seed, in the order drawn; all of them if there are fewer."""
     reworded = [record for record in records if REWORDED in record.extra]
     if not reworded:
         raise UserError("no rewordings here: expected a file of `hero-plugin vocab build`")
@@ -33,7 +33,7 @@ def draw_sample(records: Sequence[Record], number: int, seed: int) -> list[Recor
 
 
 def write_sample(sample: Sequence[Record], path: Path) -> None:
-    """Tab-separated lines with an empty first column for the label."""
+    """Write tab-separated lines with an empty first column for the label."""
     lines = [f"# write a label in the first column: {', '.join(LABELS)}", _HEAD]
     for record in sample:
         link = record.extra[REWORDED]
@@ -43,7 +43,11 @@ def write_sample(sample: Sequence[Record], path: Path) -> None:
 
 
 def read_labels(path: Path) -> Counter[str]:
-    """The labels of a sample that somebody has read. Raises UserError for a missing or unknown one, or no UTF-8."""
+    """Return the labels of a sample that somebody has read.
+
+    Raises:
+        UserError: a label is missing or unknown, or the file is not UTF-8.
+    """
     counts: Counter[str] = Counter()
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""Where rewordings come from: one small interface, and the sources that write whole sentences."""
+"""Sources of rewordings: their interface, and those that propose whole sentences."""
 
 from __future__ import annotations
 
@@ -12,50 +12,54 @@ from typing import Any, Protocol
 
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import clean_sentence
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.rewording import Change, Rewording
 from hero_plugin.integrations.words import tokenize
 
-__all__ = ["Paraphrases", "Source", "Together", "differences", "paraphrase"]
+__all__ = ["CombinedSource", "Paraphrases", "Source", "differences", "paraphrase"]
 
 
 class Source(Protocol):
-    """Proposes rewordings; filters judge them. The same query gets the same proposals each time it is asked for."""
+    """A proposer of rewordings, which filters judge. The same query must get the same proposals every time."""
 
     name: str
 
-    def propose(self, query: Query) -> Iterable[Rewording]: ...
+    def propose(self, query: TaggedQuery) -> Iterable[Rewording]:
+        """Return rewordings of a query."""
+        ...
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Return the settings, for the manifest."""
 
 
-class Together:
-    """Several sources as one; each rewording says which it came from, the first where several propose it."""
+class CombinedSource:
+    """Several sources as one; each rewording names the source that it came from."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
         self.name = ", ".join(source.name for source in sources)
         self.jobs = max(getattr(source, "jobs", 1) for source in sources)
 
-    def propose(self, query: Query) -> Iterator[Rewording]:
+    def propose(self, query: TaggedQuery) -> Iterator[Rewording]:
+        """Iterate over the rewordings of every source."""
         for source in self._sources:
             for rewording in source.propose(query):
                 yield replace(rewording, source=source.name)
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {"kind": "several", "sources": [source.describe() for source in self._sources]}
 
 
-def paraphrase(query: Query, sentence: str) -> Rewording | None:
-    """A whole new sentence as a rewording; None where it says nothing new."""
+def paraphrase(query: TaggedQuery, sentence: str) -> Rewording | None:
+    """Return a new sentence as a rewording, None if it says nothing new."""
     sentence = clean_sentence(sentence)
     changes = differences(query.sentence, sentence)
     return Rewording(sentence, changes) if sentence and changes else None
 
 
 def differences(old: str, new: str) -> tuple[Change, ...]:
-    """The stretches of words in which two sentences differ."""
+    """Return the stretches of words in which two sentences differ."""
     before, after = tokenize(old), tokenize(new)
     matcher = SequenceMatcher(None, before, after, autojunk=False)
     return tuple(
@@ -66,9 +70,9 @@ def differences(old: str, new: str) -> tuple[Change, ...]:
 
 
 class Paraphrases:
-    """A file of ready paraphrases, one a line.
+    """A file of ready paraphrases, one per line.
 
-    JSON {"query": ID, "sentence": NEW} or {"original": TEXT, "sentence": NEW}, or tab-separated: the original
+    JSON ``{"query": ID, "sentence": NEW}`` or ``{"original": TEXT, "sentence": NEW}``, or tab-separated: the original
     sentence or the query's id, then the new sentence.
     """
 
@@ -82,13 +86,15 @@ class Paraphrases:
                 key, sentence = _pair(path, number, line)
                 self._known[clean_sentence(key).lower()].append(sentence)
 
-    def propose(self, query: Query) -> Iterator[Rewording]:
+    def propose(self, query: TaggedQuery) -> Iterator[Rewording]:
+        """Iterate over the paraphrases of a query."""
         keys = (query.record.query_id.lower(), query.sentence.lower())
         for sentence in dict.fromkeys(s for key in keys for s in self._known.get(key, ())):
             if (found := paraphrase(query, sentence)) is not None:
                 yield found
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {"kind": "paraphrases", "file": self._file, "sha256": self._checksum}
 
 

@@ -1,4 +1,4 @@
-"""`hero-plugin vocab stats`: which words of the test queries training never had, and in how many queries."""
+"""Drift of test queries: words that training never had, and in how many queries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TestSet", "drift_table", "measure", "sensitivity_table", "to_json", 
 
 @dataclass(frozen=True)
 class TestSet:
-    """One test file beside the training vocabulary."""
+    """One test file compared with the training vocabulary."""
 
     __test__ = False  # pytest: not a test
 
@@ -30,13 +30,14 @@ class TestSet:
     """Unseen word -> noun, verb, adjective, adverb or other; empty where nothing tags."""
 
     def by_pos(self) -> dict[str, tuple[int, int]]:
-        """{part of speech: (unseen words, times they are said)}."""
+        """Return {part of speech: (unseen words, their occurrences)}."""
         found: dict[str, list[int]] = defaultdict(list)
         for word in self.drift.ranking:
             found[self.pos.get(word.word, "not tagged")].append(word.count)
         return {pos: (len(counts), sum(counts)) for pos, counts in sorted(found.items(), key=lambda i: -len(i[1]))}
 
     def example(self, index: int) -> str:
+        """Return the sentence of a query by its index."""
         return self.records[index].sentence
 
 
@@ -47,7 +48,7 @@ def measure(
     tagger: Tagger | None = None,
     examples: int = 3,
 ) -> tuple[frozenset[str], list[TestSet]]:
-    """The training vocabulary, and each test set beside it."""
+    """Return the training vocabulary, and each test set compared with it."""
     vocabulary = training_vocabulary(tokenizer(record.sentence) for record in train)
     found = []
     for name, records in tests.items():
@@ -57,7 +58,7 @@ def measure(
 
 
 def _tags(records: Sequence[Record], drift: Drift, tokenizer: Tokenizer, tagger: Tagger) -> dict[str, str]:
-    """The part of speech that each unseen word most often has."""
+    """Return the part of speech that each unseen word most often has."""
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     for record, unseen in zip(records, drift.unseen, strict=True):
         if unseen:
@@ -69,7 +70,7 @@ def _tags(records: Sequence[Record], drift: Drift, tokenizer: Tokenizer, tagger:
 
 
 def drift_table(vocabulary: frozenset[str], tests: Sequence[TestSet]) -> Table:
-    """One row a test set."""
+    """Return a table with one row per test set."""
     table = Table(title=f"training vocabulary: {len(vocabulary):,} words", title_justify="left")
     for name in ("test", "queries", "words", "only seen words", "share %", "1 unseen", "2+ unseen", "unseen words"):
         table.add_column(name, justify="left" if name == "test" else "right", no_wrap=name != "test")
@@ -89,7 +90,7 @@ def drift_table(vocabulary: frozenset[str], tests: Sequence[TestSet]) -> Table:
 
 
 def words_table(test: TestSet, top: int) -> Table:
-    """The most frequent unseen words of a test set, with a query that says each."""
+    """Return a table of the most frequent unseen words of a test set, with a query for each."""
     kinds = ", ".join(f"{words} {pos}{'s' if pos in ('noun', 'verb', 'adjective', 'adverb') and words != 1 else ''}"
                       for pos, (words, _) in test.by_pos().items())  # fmt: skip
     table = Table(title=f"{test.name}: {len(test.drift.ranking):,} unseen words ({kinds})", title_justify="left")
@@ -105,7 +106,11 @@ def words_table(test: TestSet, top: int) -> Table:
 
 
 def sensitivity_table(rows: Sequence[tuple[str, str, frozenset[str], Sequence[TestSet]]]) -> Table:
-    """Rows of (tokenizer, what it does, training vocabulary, test sets): the same figures by what a word is."""
+    """Return a table of the same figures per tokenizer.
+
+    Args:
+        rows: (tokenizer, what it does, training vocabulary, test sets).
+    """
     table = Table("tokenizer", "a word is", title="the share of queries with only seen words, %", title_justify="left")
     table.add_column("training words", justify="right")
     for test in rows[0][3]:
@@ -116,7 +121,7 @@ def sensitivity_table(rows: Sequence[tuple[str, str, frozenset[str], Sequence[Te
 
 
 def to_json(vocabulary: frozenset[str], tests: Sequence[TestSet], tokenizer: str, tagger: str | None) -> dict[str, Any]:
-    """Everything as plain values; `queries` lists each query that has unseen words."""
+    """Return everything as plain values; ``unseen_by_query`` lists each query that has unseen words."""
     return {
         "tokenizer": tokenizer,
         "tagger": tagger,

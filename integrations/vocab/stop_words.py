@@ -1,4 +1,4 @@
-"""Words that a thesaurus cannot replace well: their meaning lies in the words around them."""
+"""Words that a thesaurus cannot replace well, as their meaning lies in the words around them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rewordings by swapping one word of a query for one of similar meaning, in the right form."""
+"""Swaps of one word of a query for one of similar meaning, in the right form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from hero_plugin.integrations.vocab.english import article, inflected, is_mass, lemma
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 from hero_plugin.integrations.vocab.rewording import Change, Rewording
 from hero_plugin.integrations.vocab.thesaurus import Thesaurus
 
@@ -29,7 +29,7 @@ SOMEBODY = frozenset({"somebody", "someone", "anybody", "everybody", "nobody", "
 
 @dataclass(frozen=True)
 class Swap(Rewording):
-    """One word for another, with what filters ask about it."""
+    """One word replaced by another, with what filters need to know about it."""
 
     place: int = 0
     tag: str = ""
@@ -45,23 +45,23 @@ class Swap(Rewording):
 
     @property
     def places(self) -> frozenset[int]:
-        """The words that it touches."""
+        """Places of the words that it touches."""
         return frozenset(place for place, _ in self.edits)
 
 
 class WordSwaps:
-    """A source: every swap that a thesaurus offers for the words of a query. Filters judge them."""
+    """Propose every swap that a thesaurus offers for the words of a query; filters judge them."""
 
     def __init__(self, thesaurus: Thesaurus, relations: Collection[str] = ("synonym",)) -> None:
         self.thesaurus, self.relations = thesaurus, tuple(relations)
         self.name = f"swaps from {thesaurus.name}"
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest says of this source."""
+        """Return the settings, for the manifest."""
         return {**self.thesaurus.describe(), "relations": list(self.relations)}
 
-    def propose(self, query: Query) -> Iterator[Swap]:
-        """Swaps of single words, in the query's order."""
+    def propose(self, query: TaggedQuery) -> Iterator[Swap]:
+        """Iterate over swaps of single words, in the query's order."""
         for place, (word, tag) in enumerate(zip(query.words, query.tags, strict=True)):
             pos = _POS.get(tag[:1]) if tag in _TAGS else None
             base = lemma(word, pos) if pos else None
@@ -74,7 +74,7 @@ class WordSwaps:
 
 
 def _in_form(new: str, pos: str, tag: str, is_base: bool) -> Sequence[str]:
-    """The forms of a new lemma that a tag asks for; a noun said only in the plural may become one never counted."""
+    """Return the forms of a new lemma for a tag; a plural-only noun may become one that is never counted."""
     if new in SOMEBODY or tag == "JJ":
         return (new,)
     *before, head = new.split()
@@ -85,7 +85,7 @@ def _in_form(new: str, pos: str, tag: str, is_base: bool) -> Sequence[str]:
 
 
 def _swap(
-    query: Query, place: int, tag: str, pos: str, base: str, new_base: str, new: str, relation: str, rank: int
+    query: TaggedQuery, place: int, tag: str, pos: str, base: str, new_base: str, new: str, relation: str, rank: int
 ) -> Swap:
     edits = [(place, new)]
     before = query.words[place - 1] if place else ""
@@ -104,7 +104,7 @@ def _part(base: str, pos: str) -> str:
 
 
 def _is_spelling(one: str, other: str) -> bool:
-    """grey and gray, pajamas and pyjamas, utilize and utilise: the same word, written otherwise."""
+    """Return whether two words are spellings of one: grey and gray, pajamas and pyjamas, utilize and utilise."""
     if one[0] != other[0] or abs(len(one) - len(other)) > 2 or min(len(one), len(other)) < 4:
         return False
     return _skeleton(one) == _skeleton(other)
@@ -117,10 +117,10 @@ def _skeleton(word: str) -> str:
     return "".join(letter for place, letter in enumerate(consonants) if not place or letter != consonants[place - 1])
 
 
-def combine(query: Query, swaps: Sequence[Swap], size: int) -> Iterator[Rewording]:
-    """Rewordings that make several accepted swaps at once, which touch different words.
+def combine(query: TaggedQuery, swaps: Sequence[Swap], size: int) -> Iterator[Rewording]:
+    """Iterate over rewordings that make several accepted swaps at once, of different words.
 
-    Of each number of swaps no more than COMBINATIONS, in an order that hangs on the words alone.
+    Of each number of swaps at most ``COMBINATIONS``, in an order that depends on the words alone.
     """
     for number in range(2, size + 1):
         groups = [

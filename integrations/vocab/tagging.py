@@ -1,6 +1,6 @@
-"""The part of speech of each word of a query.
+"""Taggers: the part of speech of each word of a query.
 
-nltk's tagger where its data is at hand; else rules over the dictionary of forms, which say "?" rather than guess.
+nltk's tagger if its data is installed; else rules over a dictionary of forms, which say "?" rather than guess.
 """
 
 from __future__ import annotations
@@ -39,24 +39,27 @@ _COARSE = {"N": "noun", "V": "verb", "J": "adjective", "R": "adverb"}
 
 
 class Tagger(Protocol):
-    """Penn Treebank tags for the words of one query, UNCLEAR where it cannot tell."""
+    """Penn Treebank tags for the words of one query, ``UNCLEAR`` where the tagger cannot tell."""
 
     name: str
 
-    def tag(self, words: Sequence[str]) -> list[str]: ...
+    def tag(self, words: Sequence[str]) -> list[str]:
+        """Return a tag per word."""
+        ...
 
 
 def coarse(tag: str) -> str:
-    """ "noun", "verb", "adjective", "adverb" or "other"."""
+    """Return "noun", "verb", "adjective", "adverb" or "other" for a tag."""
     return "other" if tag in ("RP", "MD") else _COARSE.get(tag[:1], "other")
 
 
 class RuleTagger:
-    """Closed word classes, the dictionary's forms of every other word, and what stands around it."""
+    """Tagger by closed word classes, the dictionary forms of every other word, and the words around it."""
 
     name = "rules over lemminflect's dictionary"
 
     def tag(self, words: Sequence[str]) -> list[str]:
+        """Return a tag per word."""
         tags: list[str] = []
         finite = ""  # the tag of the clause's verb so far
         for place, word in enumerate(words):
@@ -115,7 +118,7 @@ class RuleTagger:
 
 
 def _only(options: frozenset[str]) -> str:
-    """The one option, or the most usual of one part of speech; else unclear."""
+    """Return the one option, or the most usual of one part of speech; else ``UNCLEAR``."""
     kinds = {tag[0] for tag in options}
     if len(kinds) != 1:
         return UNCLEAR
@@ -123,7 +126,7 @@ def _only(options: frozenset[str]) -> str:
 
 
 def _guess(word: str) -> frozenset[str]:
-    """For a word of no dictionary, by its end."""
+    """Return the tags that the end of an unknown word suggests."""
     for end, tags in (("ing", ("VBG", "NN")), ("ly", ("RB",)), ("ed", ("VBD", "VBN")), ("s", ("NNS",))):
         if word.endswith(end):
             return frozenset(tags)
@@ -139,25 +142,26 @@ def _noun_like(word: str) -> bool:
 
 
 def _verb_ahead(words: Sequence[str], place: int) -> bool:
-    """Whether the next word can be a finite verb, as a determiner or a pronoun follows it."""
+    """Return whether the next word can be a finite verb, as a determiner or a pronoun follows it."""
     if place + 2 >= len(words):
         return False
     return bool(forms(words[place + 1]) & {"VBZ", "VBD"}) and _CLOSED.get(words[place + 2]) in ("DT", "PRP$", "PRP")
 
 
 def _motion(tags: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether "to" follows a verb of going, so that what comes may be a place: "walks to work"."""
+    """Return whether "to" follows a verb of going, so that a place may follow: "walks to work"."""
     return (
         len(words) > 1 and len(tags) >= 2 and words[len(tags) - 2].rstrip("s") in ("walk", "go", "goe", "run", "come")
     )
 
 
 class NltkTagger:
-    """nltk's averaged perceptron."""
+    """Tagger of nltk: its averaged perceptron."""
 
     name = "nltk's averaged perceptron"
 
     def tag(self, words: Sequence[str]) -> list[str]:
+        """Return a tag per word."""
         import nltk
 
         return [tag for _, tag in nltk.pos_tag(list(words))]
@@ -167,7 +171,7 @@ _LEXICON_TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
 
 
 class LexiconTagger:
-    """The parts of speech that a lexicon's entries name; context plays no part."""
+    """Tagger by the parts of speech in a lexicon's entries, without context."""
 
     def __init__(self, path: Path) -> None:
         self.name = f"the entries of {path.name}, whatever the context"
@@ -175,11 +179,12 @@ class LexiconTagger:
         self._known = {word: [entry["pos"] for entry in found] for word, found in entries.items()}
 
     def tag(self, words: Sequence[str]) -> list[str]:
+        """Return a tag per word."""
         return [_LEXICON_TAGS.get((self._known.get(word) or [UNCLEAR])[0], UNCLEAR) for word in words]
 
 
 def find_tagger(lexicon: Path | None = None) -> Tagger | None:
-    """The best tagger at hand: nltk's, rules over lemminflect, a lexicon's; None where there is none of them."""
+    """Return the best available tagger: nltk's, rules over lemminflect, a lexicon's; None if there is none."""
     if importlib.util.find_spec("nltk") is not None and _has_nltk_data():
         return NltkTagger()
     if importlib.util.find_spec("lemminflect") is not None:

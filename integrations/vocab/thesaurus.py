@@ -1,4 +1,4 @@
-"""Words of similar meaning, from a lexicon file or from WordNet, behind one call."""
+"""Thesaurus: words of similar meaning, from a lexicon file or from WordNet."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.vocab.english import lemma, lemmas
 from hero_plugin.integrations.vocab.wordnet import WordNet
 
-__all__ = ["Entry", "LexiconThesaurus", "Thesaurus", "WordNetThesaurus"]
+__all__ = ["LexiconThesaurus", "Thesaurus", "ThesaurusEntry", "WordNetThesaurus"]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One word that may stand for another."""
+class ThesaurusEntry:
+    """A word that may replace another."""
 
     lemma: str
     relation: str
@@ -27,17 +27,27 @@ class Entry:
 
 
 class Thesaurus(Protocol):
-    """pos is n, v or a; word is the form that a query has, base its lemma."""
+    """Words of similar meaning."""
 
     name: str
 
-    def lookup(self, word: str, base: str, pos: str) -> Sequence[Entry]: ...
+    def lookup(self, word: str, base: str, pos: str) -> Sequence[ThesaurusEntry]:
+        """Return the entries of a word.
 
-    def describe(self) -> dict[str, Any]: ...
+        Args:
+            word: the form in the query.
+            base: its lemma.
+            pos: n, v or a.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
+        ...
 
 
 class LexiconThesaurus:
-    """JSON: word -> [{"word", "relation", "sense", "pos"}, ...], words in the form of the key."""
+    """Thesaurus in a JSON file: word -> [{"word", "relation", "sense", "pos"}, ...], in the form of the key."""
 
     def __init__(self, path: Path, checksum: str) -> None:
         self.name, self._checksum = path.name, checksum
@@ -49,33 +59,36 @@ class LexiconThesaurus:
             shape = '{"word": [{"word": ..., "relation": "synonym", "sense": 0, "pos": "n"}, ...]}'
             raise UserError(f"{path} is no lexicon ({error}): expected JSON {shape}") from error
 
-    def lookup(self, word: str, base: str, pos: str) -> list[Entry]:
-        found: dict[Entry, None] = {}
+    def lookup(self, word: str, base: str, pos: str) -> list[ThesaurusEntry]:
+        """Return the entries of a word."""
+        found: dict[ThesaurusEntry, None] = {}
         for key in dict.fromkeys((base, word)):
             for raw in self._entries.get(key, ()):
                 if raw["pos"] == pos and (new := self._base(raw["word"], pos, key == base)) and new != base:
-                    found.setdefault(Entry(new, raw["relation"], int(raw["sense"])))
+                    found.setdefault(ThesaurusEntry(new, raw["relation"], int(raw["sense"])))
         return list(found)
 
     @staticmethod
     def _base(word: str, pos: str, is_base: bool) -> str | None:
-        """The lemma of an entry; None for what is no word, such as the lexicon's own "shuting"."""
+        """Return the lemma of an entry; None for what is no word, such as the lexicon's own "shuting"."""
         if is_base and word in lemmas(word, pos):
             return word
         return lemma(word, pos)
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {"kind": "lexicon", "file": self.name, "sha256": self._checksum}
 
 
 class WordNetThesaurus:
-    """Every sense of a word in WordNet, down to a rank; also expressions of several words for nouns."""
+    """Thesaurus of every sense of a word in WordNet, down to a rank; for nouns also expressions."""
 
     def __init__(self, wordnet: WordNet, senses: int = 3) -> None:
         self.name, self._wordnet, self._senses = "wordnet", wordnet, senses
 
-    def lookup(self, word: str, base: str, pos: str) -> list[Entry]:
-        found: dict[Entry, None] = {}
+    def lookup(self, word: str, base: str, pos: str) -> list[ThesaurusEntry]:
+        """Return the entries of a word."""
+        found: dict[ThesaurusEntry, None] = {}
         for rank, sense in enumerate(self._wordnet.senses(base, pos)[: self._senses]):
             for name in sense.lemma_names():
                 self._add(found, name, base, pos, "synonym", rank)
@@ -85,10 +98,11 @@ class WordNetThesaurus:
         return list(found)
 
     @staticmethod
-    def _add(found: dict[Entry, None], name: str, base: str, pos: str, relation: str, rank: int) -> None:
+    def _add(found: dict[ThesaurusEntry, None], name: str, base: str, pos: str, relation: str, rank: int) -> None:
         word = name.replace("_", " ")
         if word != base and word.islower() and (pos == "n" or " " not in word):
-            found.setdefault(Entry(word, relation, rank))
+            found.setdefault(ThesaurusEntry(word, relation, rank))
 
     def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
         return {"kind": "wordnet", "folder": str(self._wordnet.folder), "senses": self._senses}

@@ -1,9 +1,9 @@
-"""The form that a verb of a query has, where its spelling leaves it open."""
+"""Form of a verb in a query, where its spelling leaves it open."""
 
 from __future__ import annotations
 
 from hero_plugin.integrations.vocab.english import inflected, lemmas
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 
 __all__ = ["verb_form"]
 
@@ -13,10 +13,10 @@ _MODALS = ("can", "will", "would", "should", "could", "must", "does", "do", "did
 _ASK_BASE = frozenset(("to", "they", "you", "we", "i", "and", "then", *_MODALS))
 
 
-def verb_form(query: Query, place: int, base: str) -> str | None:
-    """VB, VBZ, VBG, VBD or VBN; None where the word is no form of ``base``, or a passive one.
+def verb_form(query: TaggedQuery, place: int, base: str) -> str | None:
+    """Return VB, VBZ, VBG, VBD or VBN; None if the word is no form of ``base``, or a passive one.
 
-    "puts" can be one thing only; "put" after "they" or "to" is the base form, after "person" the past.
+    "puts" can be one form only; "put" after "they" or "to" is the base form, after "person" the past.
     """
     word = query.words[place]
     if word != base and word in lemmas(word, "v") and not word.endswith("ed"):

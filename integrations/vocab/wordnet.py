@@ -1,4 +1,4 @@
-"""WordNet through nltk, from nltk's own data or from a folder of WordNet's files as Debian's wordnet-base has it."""
+"""WordNet by nltk's reader, from nltk's data or from a folder of WordNet's files."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _RARE = 0.5  # what a sense counts that the tagged corpus never had, divided by 
 
 
 def find_wordnet(folder: str | os.PathLike[str] | None = None) -> Path | None:
-    """The folder of WordNet's files: the one named, nltk's, or a Debian package's; None where there is none.
+    """Return the folder of WordNet's files: the one named, nltk's, or a Debian package's; None if there is none.
 
-    Raises UserError where the named folder holds no WordNet.
+    Raises:
+        UserError: the named folder has no WordNet.
     """
     if folder is not None:
         if not (Path(folder) / "data.noun").is_file():
@@ -46,7 +47,11 @@ def find_wordnet(folder: str | os.PathLike[str] | None = None) -> Path | None:
 
 
 def open_wordnet(folder: str | os.PathLike[str] | None = None) -> WordNet:
-    """WordNet from `find_wordnet`; raises UserError, saying how to get it, where there is none."""
+    """Open the WordNet of ``find_wordnet``.
+
+    Raises:
+        UserError: there is none; the message says how to get it.
+    """
     found = find_wordnet(folder)
     if found is None:
         raise UserError(f"no WordNet on this machine: {_HOW}")
@@ -86,13 +91,13 @@ class WordNet:
 
     @lru_cache(maxsize=50_000)  # noqa: B019 (lives as long as the command)
     def senses(self, lemma: str, pos: str) -> tuple[Any, ...]:
-        """Synsets of exactly this lemma (blanks allowed), the most frequent first."""
+        """Return the synsets of exactly this lemma (blanks allowed), the most frequent first."""
         name = lemma.replace(" ", "_")
         return tuple(s for s in self._reader.synsets(name, pos) if any(_same(own, name) for own in s.lemma_names()))
 
     @lru_cache(maxsize=50_000)  # noqa: B019
     def shares(self, lemma: str, pos: str) -> tuple[float, ...]:
-        """How often the lemma means each of `senses`, out of 1, by WordNet's counts in tagged text."""
+        """Return how often the lemma has each of ``senses``, adding up to 1, by WordNet's counts in tagged text."""
         name = lemma.replace(" ", "_")
         counts = []
         for rank, sense in enumerate(self.senses(lemma, pos)):
@@ -102,7 +107,7 @@ class WordNet:
         return tuple(count / total for count in counts)
 
     def knows(self, phrase: str, pos: str | None = None) -> bool:
-        """Whether WordNet has an entry for these words: "living room", "turn on"."""
+        """Return whether WordNet has an entry for these words: "living room", "turn on"."""
         return bool(self._entries(phrase.replace(" ", "_"), pos))
 
     @lru_cache(maxsize=100_000)  # noqa: B019
@@ -110,7 +115,7 @@ class WordNet:
         return any(any(_same(own, name) for own in s.lemma_names()) for s in self._reader.synsets(name, pos))
 
     def frames(self, sense: Any, lemma: str) -> frozenset[int]:
-        """Numbers of the sentence frames that a verb takes in a sense."""
+        """Return the numbers of the sentence frames that a verb takes in a sense."""
         name = lemma.replace(" ", "_")
         return frozenset(f for own in sense.lemmas() if _same(own.name(), name) for f in own.frame_ids())
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.predict import answering, manifest, merging
-from hero_plugin.integrations.predict.journal import Part, Paths, read_journal
+from hero_plugin.integrations.predict.journal import Part, PartPaths, read_journal
 from hero_plugin.integrations.predict.manifest import Manifest
 from hero_plugin.integrations.predict.predicting import entries_in
 from hero_plugin.integrations.predict.shards import Shard
@@ -47,7 +47,7 @@ WINDOWS = [[f"answer {window} {line} é" for line in range(window % 4)] for wind
 WRITTEN = "".join(line + "\n" for window in WINDOWS for line in window).encode()
 
 
-def write_rest(paths: Paths) -> list[int]:
+def write_rest(paths: PartPaths) -> list[int]:
     """Add the windows that are not there; returns which these were."""
     with Part(paths, "digest", 5) as part:
         left = range(len(part.entries), len(WINDOWS))
@@ -63,7 +63,7 @@ TORN = st.sampled_from([b"", b"\0\0\0", b'{"qid": 1', b"\n", b"[]\n"])
 @settings(max_examples=40, deadline=None)
 @given(part=st.tuples(SHARE, TORN), journal=st.tuples(SHARE, TORN))
 def test_files_cut_anywhere_are_completed_to_the_same_bytes(tmp_path_factory, part, journal):
-    paths = Paths.of(tmp_path_factory.mktemp("cut"), Shard())
+    paths = PartPaths.of(tmp_path_factory.mktemp("cut"), Shard())
     assert write_rest(paths) == list(range(len(WINDOWS)))
     ends = [entry["end"] for entry in read_journal(paths, "digest", 5)]
     whole = {}
@@ -77,7 +77,7 @@ def test_files_cut_anywhere_are_completed_to_the_same_bytes(tmp_path_factory, pa
 
 
 def test_a_journal_of_something_else_is_begun_anew(tmp_path):
-    paths = Paths.of(tmp_path, Shard())
+    paths = PartPaths.of(tmp_path, Shard())
     write_rest(paths)
     assert read_journal(paths, "another digest", 5) == [] == read_journal(paths, "digest", 4)
     Part(paths, "another digest", 5).close()
@@ -88,7 +88,7 @@ def test_a_journal_of_something_else_is_begun_anew(tmp_path):
 def test_a_cut_part_is_answered_to_the_same_bytes(kept, trained, whole, parts, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(parts, output)
-    part = Paths.of(output, Shard(1, 2)).part
+    part = PartPaths.of(output, Shard(1, 2)).part
     os.truncate(part, int(kept * part.stat().st_size))
     assert trained.predict(output, shard="0/2") is None
     report = trained.predict(output, shard="1/2")
@@ -135,11 +135,11 @@ def test_what_is_no_shard_is_said(text):
 def test_a_stop_is_saved_and_the_same_command_goes_on(trained, whole, tmp_path, monkeypatch):
     usual, asked = answering.Answerer.predict, []
 
-    def stop_once(self, piece):
-        asked.append(piece)
+    def stop_once(self, window_batch):
+        asked.append(window_batch)
         if len(asked) == 5:
             os.kill(os.getpid(), signal.SIGINT)
-        return usual(self, piece)
+        return usual(self, window_batch)
 
     monkeypatch.setattr(answering.Answerer, "predict", stop_once)
     with pytest.raises(Interrupted, match="they are saved; the same command goes on"):
@@ -153,7 +153,7 @@ def test_a_stop_is_saved_and_the_same_command_goes_on(trained, whole, tmp_path, 
 
 def test_one_process_a_shard(trained, tmp_path):
     trained.predict(tmp_path / "out", shard="0/2")
-    with Part(Paths.of(tmp_path / "out", Shard(1, 2)), "", 0), pytest.raises(UserError, match="another process"):
+    with Part(PartPaths.of(tmp_path / "out", Shard(1, 2)), "", 0), pytest.raises(UserError, match="another process"):
         trained.predict(tmp_path / "out", shard="1/2")
 
 
@@ -192,7 +192,7 @@ class TestAManifestThatNothingCameOf:
 
     def start(self, output, facts):
         agreed = Manifest.agree(output, facts)
-        return Part(Paths.of(agreed.folder, Shard()), agreed.digest, 0)
+        return Part(PartPaths.of(agreed.folder, Shard()), agreed.digest, 0)
 
     def test_it_gives_way_to_the_leading_process(self, output, monkeypatch):
         monkeypatch.setattr(manifest, "PATIENCE", 0.0)
@@ -231,7 +231,7 @@ class TestAManifestThatNothingCameOf:
 def test_a_part_that_somebody_changed_is_not_merged(trained, whole, parts, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(parts, output)
-    part = Paths.of(output, Shard(1, 2)).part
+    part = PartPaths.of(output, Shard(1, 2)).part
     part.write_bytes(part.read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(DataError, match="is not what its journal says"):
         trained.predict(output, shard="0/2")
@@ -260,7 +260,7 @@ def test_a_killed_command_goes_on(trained, tmp_path):
     words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "hero_plugin.integrations.cli", "predict", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    part, deadline = Paths.of(tmp_path / "killed.jsonl.parts", Shard()).part, time.monotonic() + 120
+    part, deadline = PartPaths.of(tmp_path / "killed.jsonl.parts", Shard()).part, time.monotonic() + 120
     while process.poll() is None and not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.05))

@@ -18,9 +18,9 @@ from hero_plugin.integrations.adapt import adapting
 from hero_plugin.integrations.adapt.adapting import main
 from hero_plugin.integrations.adapt.config import AdaptConfig
 from hero_plugin.integrations.adapt.distillation import Distillation
-from hero_plugin.integrations.adapt.drawing import draw, mixed
-from hero_plugin.integrations.adapt.interpolation import interpolated
-from hero_plugin.integrations.adapt.measures import Matrix, markdown
+from hero_plugin.integrations.adapt.drawing import draw_queries, mix_rehearsal
+from hero_plugin.integrations.adapt.interpolation import interpolate
+from hero_plugin.integrations.adapt.measures import ScoreMatrix, markdown_table
 from hero_plugin.integrations.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
@@ -263,17 +263,17 @@ def test_distillation_is_zero_at_the_start_and_grows(start, runs):
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 5))
 def test_a_draw_parts_the_items_and_depends_on_the_seed_alone(size, count, seed):
     items = list(range(size))
-    chosen, others = draw(items, count, seed)
+    chosen, others = draw_queries(items, count, seed)
     assert sorted(chosen + others) == items
     assert len(chosen) == (min(count, size) or size)
-    assert (chosen, others) == draw(items, count, seed)
+    assert (chosen, others) == draw_queries(items, count, seed)
 
 
 @given(st.integers(1, 9), st.lists(st.integers(1, 9), max_size=3), st.integers(1, 60), st.floats(0, 0.9))
 @example(1, [1, 1, 1], 2, 0.875)  # a step has no room for one of each
 def test_old_queries_have_their_share_and_every_query_comes_round(new, old, total, share):
     lists = [[f"old {place}"] * size for place, size in enumerate(old)]
-    items = mixed([f"new {place}" for place in range(new)], lists, total, share, 0)
+    items = mix_rehearsal([f"new {place}" for place in range(new)], lists, total, share, 0)
     assert len(items) == total
     counts = [sum(item == f"new {place}" for item in items) for place in range(new)]
     assert max(counts) - min(counts) <= 1
@@ -285,15 +285,15 @@ def test_old_queries_have_their_share_and_every_query_comes_round(new, old, tota
 def test_interpolation_is_between_and_leaves_what_only_one_has():
     before = {"a": torch.zeros(2), "table": torch.zeros(1), "count": torch.tensor(1)}
     after = {"a": torch.ones(2), "table": torch.ones(3), "count": torch.tensor(5)}
-    mixed_weights = interpolated(before, after, 0.25)
+    mixed_weights = interpolate(before, after, 0.25)
     assert mixed_weights["a"].tolist() == [0.25, 0.25]
     assert (mixed_weights["table"].tolist(), mixed_weights["count"].item()) == ([1.0, 1.0, 1.0], 5)
-    assert interpolated(before, after, 1.0)["a"] is after["a"]
+    assert interpolate(before, after, 1.0)["a"] is after["a"]
 
 
 def test_average_and_forgetting_are_those_of_the_literature():
     row = lambda **scores: {name: dict.fromkeys(SCORES, float(value)) for name, value in scores.items()}  # noqa: E731
-    matrix = Matrix(
+    matrix = ScoreMatrix(
         ["iid", "ood"],
         ["a", "b"],
         [row(iid=60, ood=40, a=20, b=10), row(iid=50, ood=34, a=36, b=12), row(iid=52, ood=40, a=30, b=40)],
@@ -302,8 +302,8 @@ def test_average_and_forgetting_are_those_of_the_literature():
     assert matrix.loss("mIoU") == (8 + 0) / 2
     assert matrix.average("mIoU") == pytest.approx((46 + 30 + 40) / 3)
     assert matrix.forgetting("mIoU") == pytest.approx(((50 - 46) + (36 - 30)) / 2)
-    assert "| iid | old | change | -8.00 |" in markdown(matrix)
-    assert "new words +20.00, old words -4.00; average 38.67, forgetting 5.00" in markdown(matrix)
+    assert "| iid | old | change | -8.00 |" in markdown_table(matrix)
+    assert "new words +20.00, old words -4.00; average 38.67, forgetting 5.00" in markdown_table(matrix)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.choice import Limits, choose
-from hero_plugin.integrations.vocab.journal import Journal
+from hero_plugin.integrations.vocab.choice import ChoiceLimits, choose
+from hero_plugin.integrations.vocab.journal import BuildJournal
 from hero_plugin.integrations.vocab.rewording import Change, Rewording, is_reworded, original_query, rewording_of
 from hero_plugin.integrations.words import tokenize
 
@@ -171,30 +171,30 @@ def rewording(word):
 def test_what_is_chosen():
     records = [Record(str(i), f"v{i}", "a thing", ((0, 1),), 2) for i in range(40)]
     passed = [[rewording("widget"), rewording("gadget")] for _ in records]
-    chosen, left_out = choose(records, passed, Limits(per_query=1, per_word=15), seed=1)
+    chosen, left_out = choose(records, passed, ChoiceLimits(per_query=1, per_word=15), seed=1)
     uses = Counter(each.unseen[0] for some in chosen for each in some)
     assert uses == {"widget": 15, "gadget": 15} and left_out["per word"] == 20
-    assert choose(records, passed, Limits(per_query=1, per_word=15), seed=1)[0] == chosen
-    assert choose(records, passed, Limits(per_query=1, per_word=15), seed=2)[0] != chosen
-    everything, _ = choose(records, passed, Limits(per_query=2, per_word=0), seed=1)
+    assert choose(records, passed, ChoiceLimits(per_query=1, per_word=15), seed=1)[0] == chosen
+    assert choose(records, passed, ChoiceLimits(per_query=1, per_word=15), seed=2)[0] != chosen
+    everything, _ = choose(records, passed, ChoiceLimits(per_query=2, per_word=0), seed=1)
     assert all(len(some) == 2 for some in everything)
     same_video = [record.replace(video_id="v") for record in records]
-    chosen, left_out = choose(same_video, passed, Limits(per_query=2, per_word=0), seed=1)
+    chosen, left_out = choose(same_video, passed, ChoiceLimits(per_query=2, per_word=0), seed=1)
     assert sum(map(len, chosen)) == 2 and left_out["duplicate"] == 78
 
 
 def test_journal_goes_on_after_a_torn_line(tmp_path):
     path = tmp_path / "j"
-    journal = Journal(path, "mark", resume=False)
+    journal = BuildJournal(path, "mark", resume=False)
     journal.add(0, [rewording("widget")], Counter(proposed=1))
     journal.close()
     with open(path, "a") as stream:
         stream.write('{"passed": [{"sent')
     with pytest.raises(UserError, match="--resume"):
-        Journal(path, "mark", resume=False)
+        BuildJournal(path, "mark", resume=False)
     with pytest.raises(UserError, match="other files or settings"):
-        Journal(path, "another", resume=True)
-    journal = Journal(path, "mark", resume=True)
+        BuildJournal(path, "another", resume=True)
+    journal = BuildJournal(path, "mark", resume=True)
     assert journal.done == 1
     with pytest.raises(ValueError, match="next query is 1"):
         journal.add(2, [], Counter())

@@ -14,12 +14,12 @@ from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.vocab.chat import Chat, ChatConfig
-from hero_plugin.integrations.vocab.query import Query
+from hero_plugin.integrations.vocab.query import TaggedQuery
 
 from .samples import build, need_packages, write_world
 
 ANSWER = 'Here they are:\n```json\n["a person takes a telephone", "a banana flies", "a person takes a phone"]\n```'
-QUERY = Query(Record("q", "v", "a person takes a phone", ((0.0, 1.0),), 2.0), (), (), ())
+QUERY = TaggedQuery(Record("q", "v", "a person takes a phone", ((0.0, 1.0),), 2.0), (), (), ())
 
 
 def response(text):

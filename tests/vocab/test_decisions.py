@@ -22,7 +22,7 @@ def world(tmp_path):
     return folder
 
 
-def decide(world, **verdicts):
+def apply_decision_file(world, **verdicts):
     """Decisions by query, such as V2_0="reject" or V2_0="edited sentence"."""
     ids = {
         r.extra[REWORDED]["query"]: r.extra[REWORDED]["id"]
@@ -53,7 +53,7 @@ def counts(world, name="done.json"):
 
 def test_apply(world):
     before = sentences(world, "ov.json")
-    decide(world, V1_0="reject", V1_2="person folds all the apparel", V2_0="accept")
+    apply_decision_file(world, V1_0="reject", V1_2="person folds all the apparel", V2_0="accept")
     assert apply(world) == 0
     assert sentences(world) == {"V1_2": "person folds all the apparel", "V2_0": before["V2_0"]}
     assert (counts(world)["accepted"], counts(world)["rejected"], counts(world)["edited"]) == (1, 1, 1)
@@ -67,7 +67,7 @@ def test_apply(world):
 
 
 def test_build_applies_them_too(world):
-    decide(world, V1_0="reject", V2_0="a person takes the telephone")
+    apply_decision_file(world, V1_0="reject", V2_0="a person takes the telephone")
     assert build(world, "--decisions", world / "d.json", output="again.json") == 0
     assert apply(world) == 0
     assert sentences(world, "again.json") == sentences(world)
@@ -75,14 +75,14 @@ def test_build_applies_them_too(world):
 
 
 def test_edits_are_checked_by_the_filters(world, capsys):
-    decide(
+    apply_decision_file(
         world,
         V1_0="person puts the phone on the sofa",
         V1_2="a person takes a telephone",
         V2_0="a person takes a phone",
     )
     assert apply(world, "--undecided", "drop") == 2  # nothing is left
-    decide(world, V1_2="a person takes a telephone")
+    apply_decision_file(world, V1_2="a person takes a telephone")
     assert apply(world) == 0
     out = capsys.readouterr().out
     assert "edit turned down" in out and "another sentence" in out
@@ -90,7 +90,7 @@ def test_edits_are_checked_by_the_filters(world, capsys):
 
 
 def test_undecided(world):
-    decide(world, V2_0="accept")
+    apply_decision_file(world, V2_0="accept")
     assert apply(world, "--undecided", "drop") == 0
     assert list(sentences(world)) == ["V2_0"]
 
@@ -102,7 +102,7 @@ def test_mistakes_are_told(world, capsys):
         (world / "d.json").write_text(bad)
         with pytest.raises(UserError, match="expected"):
             load_decisions(world / "d.json")
-    decide(world, V2_0="accept")
+    apply_decision_file(world, V2_0="accept")
     files = (
         "--train",
         world / "train.txt",

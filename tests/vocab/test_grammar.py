@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.agreement import Agreement
-from hero_plugin.integrations.vocab.filters import KnownWords
-from hero_plugin.integrations.vocab.protection import Protected
+from hero_plugin.integrations.vocab.agreement import AgreementFilter
+from hero_plugin.integrations.vocab.filters import KnownWordsFilter
+from hero_plugin.integrations.vocab.protection import ProtectedFilter
 from hero_plugin.integrations.vocab.query import make_query
 from hero_plugin.integrations.vocab.sources import paraphrase
 from hero_plugin.integrations.vocab.swaps import WordSwaps, combine
 from hero_plugin.integrations.vocab.tagging import RuleTagger
-from hero_plugin.integrations.vocab.thesaurus import Entry
+from hero_plugin.integrations.vocab.thesaurus import ThesaurusEntry
 from hero_plugin.integrations.vocab.wordnet import WordNet
 from hero_plugin.integrations.words import tokenize
 
@@ -34,7 +34,9 @@ class Pairs:
 
     def lookup(self, word, base, pos):
         return [
-            Entry(new.replace("_", " "), "synonym", 0) for old, new, kind in self._pairs if old == base and kind == pos
+            ThesaurusEntry(new.replace("_", " "), "synonym", 0)
+            for old, new, kind in self._pairs
+            if old == base and kind == pos
         ]
 
     def describe(self):
@@ -50,7 +52,7 @@ def swaps(sentence, *pairs):
 
 
 def passes(sentence, *pairs, judge=None):
-    judge = judge or Agreement(None)
+    judge = judge or AgreementFilter(None)
     found = query(sentence)
     return [swap.sentence for swap in swaps(sentence, *pairs) if judge.reason(found, swap) is None]
 
@@ -94,7 +96,7 @@ def test_what_would_be_wrong_is_turned_down(sentence, pair):
 
 def test_free_rewordings_are_checked_where_one_word_became_another():
     before = query("person closes the door")
-    judge = Agreement(None)
+    judge = AgreementFilter(None)
     assert judge.reason(before, paraphrase(before, "person closings the door"))
     assert judge.reason(before, paraphrase(before, "person closes the a oven"))
     assert judge.reason(before, paraphrase(before, "person shuts the portal")) is None
@@ -103,7 +105,7 @@ def test_free_rewordings_are_checked_where_one_word_became_another():
 
 def test_words_that_are_no_words():
     found = query("person has a phone")
-    judge = KnownWords()
+    judge = KnownWordsFilter()
     reasons = {
         swap.changes[0].new: judge.reason(found, swap)
         for swap in swaps("person has a phone", "phone fone n", "phone telephone n", "phone qwrtzp n")
@@ -112,7 +114,7 @@ def test_words_that_are_no_words():
 
 
 def test_expressions_and_particles_are_left_alone():
-    judge = Protected(WordNet(need_wordnet()))
+    judge = ProtectedFilter(WordNet(need_wordnet()))
     assert passes("she is in the living room", "room chamber n", judge=judge) == []
     assert passes("he throws a towel up", "throw toss v", judge=judge) == []
     assert passes("he cleans it up", "clean scrub v", judge=judge) == []  # clean up
@@ -123,7 +125,7 @@ def test_expressions_and_particles_are_left_alone():
 
 
 def test_verbs_take_what_they_can_take():
-    judge = Agreement(WordNet(need_wordnet()))
+    judge = AgreementFilter(WordNet(need_wordnet()))
     assert passes("he reaches for the cup", "reach attain v", judge=judge) == []
     assert passes("they begin eating", "begin commence v", judge=judge) == ["they commence eating"]
 

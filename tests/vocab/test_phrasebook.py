@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.agreement import Agreement
-from hero_plugin.integrations.vocab.choice import Limits, choose
+from hero_plugin.integrations.vocab.agreement import AgreementFilter
+from hero_plugin.integrations.vocab.choice import ChoiceLimits, choose
 from hero_plugin.integrations.vocab.english import inflected
 from hero_plugin.integrations.vocab.filters import first_reason
 from hero_plugin.integrations.vocab.phrase_swaps import PhraseSwaps
@@ -48,7 +48,7 @@ def query(sentence):
 
 def proposed(book, sentence):
     found = query(sentence)
-    return {each.sentence for each in book.propose(found) if first_reason([Agreement(None)], found, each) is None}
+    return {each.sentence for each in book.propose(found) if first_reason([AgreementFilter(None)], found, each) is None}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_words_without_vectors_are_turned_down(tmp_path):
 def test_no_word_has_more_than_its_share(words, share, seed):
     records = [Record(str(row), f"v{row}", "a thing", ((0.0, 1.0),), 2.0) for row in range(len(words))]
     passed = [[Rewording(f"a w{word}", (Change("thing", f"w{word}", "synonym"),), (f"w{word}",))] for word in words]
-    chosen, _ = choose(records, passed, Limits(per_word=0, word_share=share), seed)
+    chosen, _ = choose(records, passed, ChoiceLimits(per_word=0, word_share=share), seed)
     uses = Counter(each.unseen[0] for some in chosen for each in some)
     assert uses and max(uses.values()) <= max(3, share * uses.total())
 

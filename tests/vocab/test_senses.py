@@ -6,9 +6,9 @@ import pytest
 
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.meaning import Meaning, SenseJudge
+from hero_plugin.integrations.vocab.meaning import SenseJudge, WordSimilarity
 from hero_plugin.integrations.vocab.query import make_query
-from hero_plugin.integrations.vocab.sense import Sense
+from hero_plugin.integrations.vocab.sense import SenseFilter
 from hero_plugin.integrations.vocab.swaps import WordSwaps
 from hero_plugin.integrations.vocab.tagging import RuleTagger
 from hero_plugin.integrations.vocab.thesaurus import WordNetThesaurus
@@ -36,9 +36,9 @@ def test_no_wordnet_there(tmp_path):
 
 def test_the_context_decides():
     net = WordNet(need_wordnet())
-    meaning = Meaning(load_word_vectors(shared("vectors", "minilm_words_384.npz")))
+    meaning = WordSimilarity(load_word_vectors(shared("vectors", "minilm_words_384.npz")))
     judge = SenseJudge(net, meaning)
-    source, sense, tagger = WordSwaps(WordNetThesaurus(net)), Sense(judge), RuleTagger()
+    source, sense, tagger = WordSwaps(WordNetThesaurus(net)), SenseFilter(judge), RuleTagger()
 
     def new_words(sentence, old):
         query = make_query(Record("q" + sentence, "v", sentence, ((0.0, 1.0),), 2.0), (), tagger)
