@@ -56,7 +56,7 @@ class Stage:
     past: tuple[Path, ...]
     """What the model learned from before: the run's training queries, then those of each vocabulary since."""
     rehearsal: tuple[Path, ...]
-    """Where those of them lie that are replayed, a file each."""
+    """Files of those past queries that are replayed, one per file in ``past``."""
 
 
 def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
@@ -82,7 +82,7 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
             if stage is not stages[-1]:
                 folder = RunFolder.create(stage.folder, _record(stage, config), resume=True, overwrite=False)
             if folder.finished:
-                screen.say(f"finished already: {stage.name}")
+                screen.say(f"already finished: {stage.name}")
             else:
                 screen.say(f"learning {stage.name}" + (f" ({number} of {len(stages)})" if len(stages) > 1 else ""))
                 learn(stage, config, run, folder, screen, first=run is start)

@@ -72,11 +72,15 @@ class AdaptConfig(RunInputs, FileConfig):
         if self.lr is not None and not self.lr > 0:
             wrong.append(f"--lr must be positive, got {self.lr}")
         if not 0 <= self.rehearsal < 1:
-            wrong.append(f"--rehearsal is a share in [0, 1): some of the queries must be new; got {self.rehearsal}")
+            wrong.append(
+                f"--rehearsal must be a share in [0, 1), as some of the queries must be new; got {self.rehearsal}"
+            )
         if not self.distillation >= 0:
-            wrong.append(f"--distillation is a weight of at least 0, got {self.distillation}")
+            wrong.append(f"--distillation must be a weight of at least 0, got {self.distillation}")
         if not 0 < self.interpolation <= 1:
-            wrong.append(f"--interpolation lies in (0, 1]: at 0 nothing was learned; got {self.interpolation}")
+            wrong.append(
+                f"--interpolation must be in (0, 1], as 0 keeps nothing of what was learned; got {self.interpolation}"
+            )
         names = [name for name, _ in self.vocabularies()]
         taken = [*names, *(name for name, _ in named_sets(self.annotations_old))]
         if repeated(taken) or not set(taken).isdisjoint(RESERVED):

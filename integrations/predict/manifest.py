@@ -99,8 +99,8 @@ class Manifest:
                 for name in changed
             )
             raise UserError(
-                f"{output}: holds the predictions of something else:\n{message}"
-                "Put these back to go on with it, start another with another --output, "
+                f"{output}: holds predictions that were made from other inputs or flags:\n{message}"
+                "Restore these to continue it, choose another --output to start a new one, "
                 f"or delete {folder} to start again."
                 + ("" if leads or made.begun() else " (No window of it is done: shard 0, started first, replaces it.)")
             )

@@ -130,7 +130,7 @@ def _windows(manifest: Manifest) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 
 def _damaged(part: Path, what: str) -> DataError:
-    return DataError([Problem(str(part), what, "run its shard again: what is damaged is answered anew")])
+    return DataError([Problem(str(part), what, "run its shard again: it answers the damaged windows again")])
 
 
 def _delete_parts(manifest: Manifest) -> None:

@@ -81,7 +81,7 @@ def main(config: PredictConfig, screen: Screen | None = None, command: str = "")
     manifest = Manifest.agree(config.output, facts(config, inputs, shard), leads=shard.index == 0)
     if (report := finished_report(manifest)) is not None:
         if rank.leads:
-            screen.say(f"complete already\n{text(report)}")
+            screen.say(f"already complete\n{text(report)}")
         return report
     wanted = shard.windows(manifest.facts["windows"])
     with Part(PartPaths.of(manifest.folder, shard), manifest.digest, wanted.start, config.sync_seconds) as part:

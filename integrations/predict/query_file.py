@@ -98,7 +98,7 @@ def _form(path: Path, sentences: bool) -> str:
     if head and sentences:
         return "sentences"
     what = f"cannot tell its format; it begins {head[:60]!r}" if head else "an empty file"
-    fix = 'expected JSON lines of {"vid", "query"}, an annotation file, or, with --every-video, a sentence a line'
+    fix = 'expected JSON lines of {"vid", "query"}, an annotation file, or, with --every-video, one sentence per line'
     raise DataError([Problem(str(path), what, fix)])
 
 

@@ -28,7 +28,7 @@ class Totals:
     searched: float = 0.0
     """Hours of video that queries were looked for in: a video counts for each of its queries."""
     reading: float = 0.0
-    """Seconds in the reading thread, beside the computing."""
+    """Seconds in the reading thread, parallel to the computing."""
     processor: float = 0.0
     """Seconds of processor time, all threads together: what others on the machine do changes these least."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
@@ -80,12 +80,12 @@ def text(report: Mapping[str, Any]) -> str:
     """Return a report as text for people."""
     share = report["share"]
     shards = f"{report['shards']} shards of " if report["shards"] > 1 else ""
-    a_shard = " a shard" if report["shards"] > 1 else ""
+    per_shard = " per shard" if report["shards"] > 1 else ""
     lines = [
         f"{report['answered']} of {report['queries']} queries answered, {report['videos_read']} videos read "
         f"({report['hours_read']:.1f} h; with each query's own, {report['hours_searched']:.1f} h searched)",
         f"{shards}{report['shard_seconds']:.1f} s in all: {report['queries_per_second_and_shard']:.1f} queries and "
-        f"{report['hours_searched_per_second_and_shard']:.2f} h of video searched per second{a_shard}; "
+        f"{report['hours_searched_per_second_and_shard']:.2f} h of video searched per second{per_shard}; "
         f"{report['queries_per_processor_second']:.1f} queries per second of processor time",
         f"computing {share['computing']:.0%}, waiting for features {share['waiting']:.0%}, writing "
         f"{share['writing']:.0%}; the reading thread was busy {report['reading_thread_share']:.0%} of the time",

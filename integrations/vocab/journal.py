@@ -1,4 +1,7 @@
-"""Journal of a build: what passed per query, so that a stopped build continues."""
+"""Journal of a build: what passed per query, so that a stopped build continues.
+
+JSON lines, kept by hand: SQLite would need the same checks of the build and of the order.
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def read_phrasebook(path: Path = PHRASEBOOK) -> list[PhraseEntry]:
         classes, rows = raw.get("classes", {}), raw["entries"]
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         shape = '{"classes": {...}, "entries": [{"old": "pick up", "new": ["hoist"], "pos": "verb"}, ...]}'
-        raise UserError(f"{path} is no phrasebook ({error}): expected JSON {shape}") from error
+        raise UserError(f"{path} is not a phrasebook ({error}): expected JSON {shape}") from error
     entries = []
     for number, row in enumerate(rows, 1):
         try:

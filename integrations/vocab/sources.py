@@ -110,5 +110,5 @@ def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
             raise UserError(f"{path}:{number}: {error}; {expected}") from error
     key, tab, sentence = line.partition("\t")
     if not tab or not sentence.strip():
-        raise UserError(f"{path}:{number}: {line[:60]!r}; {expected}")
+        raise UserError(f"{path}:{number}: cannot be read: {line[:60]!r}; {expected}")
     return key, sentence

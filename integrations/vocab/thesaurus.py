@@ -57,7 +57,7 @@ class LexiconThesaurus:
             sample["word"], sample["relation"], sample["sense"], sample["pos"]
         except (OSError, ValueError, AttributeError, StopIteration, LookupError, TypeError) as error:
             shape = '{"word": [{"word": ..., "relation": "synonym", "sense": 0, "pos": "n"}, ...]}'
-            raise UserError(f"{path} is no lexicon ({error}): expected JSON {shape}") from error
+            raise UserError(f"{path} is not a lexicon ({error}): expected JSON {shape}") from error
 
     def lookup(self, word: str, base: str, pos: str) -> list[ThesaurusEntry]:
         """Return the entries of a word."""

@@ -311,8 +311,8 @@ def test_average_and_forgetting_are_those_of_the_literature():
     [
         ({"run": None, "annotations": ()}, "--run is missing"),
         ({"shots": -1}, "--shots must be at least 0"),
-        ({"rehearsal": 1.0}, "--rehearsal is a share"),
-        ({"interpolation": 0.0}, "--interpolation lies in"),
+        ({"rehearsal": 1.0}, "--rehearsal must be a share in"),
+        ({"interpolation": 0.0}, "--interpolation must be in"),
         ({"annotations": ("a=x.json", "a=y.json")}, "need different names"),
         ({"annotations": ("train=x.json",)}, "none of them train, val"),
         ({"annotations_test": ("b=x.json",)}, "b is not among --annotations: new"),

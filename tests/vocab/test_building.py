@@ -121,7 +121,7 @@ def test_mistakes_are_told(world, capsys):
 
     assert "never the input" in complaint("--overwrite", output="test.json")
     assert "--paraphrases" in complaint("--source", "paraphrases")
-    assert "is no lexicon" in complaint("--lexicon", world / "test.json")
+    assert "is not a lexicon" in complaint("--lexicon", world / "test.json")
     assert "no rewording passed" in complaint("--frequency", "9")
     assert "delete it" in complaint()  # what the last one left
     (world / "ov.json.journal").unlink()

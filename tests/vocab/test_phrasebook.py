@@ -200,7 +200,7 @@ def test_no_word_has_more_than_its_share(words, share, seed):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[]", "is no phrasebook"),
+        ("[]", "is not a phrasebook"),
         ('{"entries": [{"old": "box", "new": ["box"], "pos": "noun"}]}', "cannot replace itself"),
         ('{"entries": [{"old": "puts", "new": ["sets"], "pos": "verb"}]}', "not the base form"),
         ('{"entries": [{"old": "box", "new": ["crate"], "pos": "noun", "sometimes": true}]}', "unknown"),
