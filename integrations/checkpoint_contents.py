@@ -13,7 +13,9 @@ from torch import Tensor
 from hero_plugin import HeroConfig, Plugin, PluginError, config_of, read_plugin
 from hero_plugin.adapter import adapter_by_weights
 from hero_plugin.fingerprint import Fingerprint, forms
+from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.checkpoints import CheckpointError
+from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.safe_load import load_checkpoint_safely
 from hero_plugin.integrations.train_config import TrainConfig
@@ -161,9 +163,6 @@ def _noted(state: Any, path: Path) -> HeroConfig | None:
 
 def _run_settings(path: Path) -> tuple[TrainConfig, str | None] | None:
     """The settings of the run that a file lies in, and the version of hero_plugin; None where there are none."""
-    from hero_plugin.integrations.bases import config_from
-    from hero_plugin.integrations.errors import UserError
-
     with suppress(UserError):
         run = RunFolder.open(path.parent)
         settings = run.config()
