@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
 
@@ -23,12 +24,28 @@ from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
 from hero_plugin.structure import map_tensors
 
-_FORGOTTEN: dict[str, Any] = {
-    "_relevance": None,
-    "_masked_relevance": None,
-    "_video_mask": None,
-    "_losses": {},
-}
+
+@dataclass(eq=False)
+class LastForward:
+    """What a forward leaves for the losses that follow it. Its tensors belong to the graph of that forward."""
+
+    relevance: Tensor | None = None
+    """(B, T) relevance logits, combined over levels; None before any forward, or with HERO off."""
+    masked_relevance: Tensor | None = None
+    """(B, T) the same from the masked words; None outside training, or without CMTR."""
+    video_mask: Tensor | None = None
+    """(B, T), 1/True at real clips."""
+    losses: dict[str, Tensor] | None = None
+    """The HERO losses, detached; None until they are computed."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the (B, T) tensors that are there, by name."""
+        found = {
+            "relevance": self.relevance,
+            "masked_relevance": self.masked_relevance,
+            "video_mask": self.video_mask,
+        }
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 class Hero(nn.Module):
@@ -112,17 +129,14 @@ class HeroModel(nn.Module):
         like = next((p for p in learning_first if p.is_floating_point()), None)
         if like is not None:
             self.hero.to(like.device, like.dtype)
-        self._relevance: Tensor | None = None
-        self._masked_relevance: Tensor | None = None
-        self._video_mask: Tensor | None = None
-        self._losses: dict[str, Tensor] = {}
+        self.last_forward = LastForward()
         self._frozen: Frozen | None = None
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The base's forward: same arguments, same output type, keys and shapes."""
-        self._forget()
+        last = self.last_forward = LastForward()  # frees the graph of the forward before
         if not self.config.active:
             return self.base(*args, **kwargs)
         grounder = self.grounder
@@ -135,17 +149,17 @@ class HeroModel(nn.Module):
         outputs = self.hero.combine(levels, kinds)
         if hasattr(grounder, "complete"):
             outputs = grounder.complete(outputs, pair)
-        self._video_mask = pair.video_mask
-        self._relevance = self._relate(pair, clips, words, lambda: _clip_scores(groundings, self.base))
+        last.video_mask = pair.video_mask
+        last.relevance = self._relate(pair, clips, words, lambda: _clip_scores(groundings, self.base))
         if self.training and self.hero.cmtr is not None:
             words, _ = self.hero.cmtr(words, pair.query_mask)
             clips = self.hero.clips(pair.video, words, pair.query_mask)
             masked = lambda: self._run(grounder.relate, pair, clips, words)  # noqa: E731
-            self._masked_relevance = self._relate(pair, clips, words, masked)
+            last.masked_relevance = self._relate(pair, clips, words, masked)
         if self.training:
             for part in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(part, dict):
-                    part["hero"] = self._for_criterion()
+                    part["hero"] = last.tensors()
                     break
         return outputs
 
@@ -178,7 +192,7 @@ class HeroModel(nn.Module):
     @property
     def relevance(self) -> Tensor | None:
         """(B, T) relevance logits of the last forward, combined over levels; None before any, or with HERO off."""
-        return self._relevance
+        return self.last_forward.relevance
 
     def level_weights(self) -> Tensor:
         """How much each level counts in the outputs: (N,)."""
@@ -197,10 +211,11 @@ class HeroModel(nn.Module):
         """
         if not self.config.active:
             return {}
-        if self._relevance is None or self._video_mask is None:
+        last = self.last_forward
+        if last.relevance is None or last.video_mask is None:
             raise RuntimeError("the HERO losses are those of the last forward: call the model before its losses")
-        losses = hero_losses(self._relevance, self._masked_relevance, labels, self._video_mask, self.config.consistency)
-        self._losses = {name: loss.detach() for name, loss in losses.items()}
+        losses = hero_losses(last.relevance, last.masked_relevance, labels, last.video_mask, self.config.consistency)
+        last.losses = {name: loss.detach() for name, loss in losses.items()}
         return losses
 
     def weighted_hero_loss(self, labels: Tensor) -> Tensor | float:
@@ -210,17 +225,15 @@ class HeroModel(nn.Module):
 
     def hero_losses(self) -> dict[str, Tensor]:
         """What :meth:`compute_hero_losses` last returned, detached, for logs."""
-        return dict(self._losses)
+        return dict(self.last_forward.losses or {})
 
     def map_last_forward(self, function: Callable[[Tensor], Tensor]) -> None:
         """Put ``function(tensor)`` in the place of what the last forward left for the losses, each (B, T).
 
         For a training whose processes run parts of a batch, and compute the losses of all of it.
         """
-        for name in ("_relevance", "_masked_relevance", "_video_mask"):
-            tensor = getattr(self, name)
-            if tensor is not None:
-                setattr(self, name, function(tensor))
+        mapped: dict[str, Any] = {name: function(tensor) for name, tensor in self.last_forward.tensors().items()}
+        self.last_forward = replace(self.last_forward, **mapped)
 
     def hero_state_dict(self) -> dict[str, Tensor]:
         """The plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
@@ -269,11 +282,7 @@ class HeroModel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What the last forward left belongs to its graph: it can be neither copied nor pickled.
-        return {**self.__dict__, **_FORGOTTEN}
-
-    def _forget(self) -> None:
-        for name, nothing in _FORGOTTEN.items():
-            setattr(self, name, nothing)
+        return {**self.__dict__, "last_forward": LastForward()}
 
     def _relate(self, pair: Pair, clips: Tensor, words: Tensor, base_scores: Callable[[], list[Tensor]]) -> Tensor:
         if self.hero.relevance is not None:
@@ -294,14 +303,6 @@ class HeroModel(nn.Module):
     def _levels(self, results: list[Any], kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
         """(N, B, ...), of what ``_run`` gave."""
         return unfold(results[0], self.config.levels, kinds, batch) if len(results) == 1 else stack(results, kinds)
-
-    def _for_criterion(self) -> dict[str, Tensor]:
-        left = {
-            "relevance": self._relevance,
-            "masked_relevance": self._masked_relevance,
-            "video_mask": self._video_mask,
-        }
-        return {name: value for name, value in left.items() if value is not None}
 
 
 def _clip_scores(groundings: list[Grounding], base: nn.Module) -> list[Tensor]:

@@ -12,6 +12,7 @@ from hero_plugin import Grounding, HeroModel, Pair
 from hero_plugin.attention import Keys
 from hero_plugin.hem import sinusoid
 from hero_plugin.levels import stack
+from hero_plugin.model import LastForward
 
 
 class LiteralHero(HeroModel):
@@ -23,7 +24,7 @@ class LiteralHero(HeroModel):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the base's."""
-        self._forget()
+        last = self.last_forward = LastForward()
         if not self.config.active:
             return self.base(*args, **kwargs)
         pair = self.grounder.embed(*args, **kwargs)
@@ -33,14 +34,14 @@ class LiteralHero(HeroModel):
         outputs = self.hero.combine(stack([grounding.outputs for grounding, _ in passes], kinds), kinds)
         if hasattr(self.grounder, "complete"):
             outputs = self.grounder.complete(outputs, pair)
-        self._video_mask = pair.video_mask
-        self._relevance = self.combined([relevance for _, relevance in passes], pair)
+        last.video_mask = pair.video_mask
+        last.relevance = self.combined([relevance for _, relevance in passes], pair)
         if self.training and self.hero.cmtr is not None:
             masked = [self.masked(level, words, pair) for level, words in enumerate(queries)]
             passes = [self.whole_pass(pair, level, words) for level, words in enumerate(masked)]
-            self._masked_relevance = self.combined([relevance for _, relevance in passes], pair)
+            last.masked_relevance = self.combined([relevance for _, relevance in passes], pair)
         if self.training and isinstance(outputs, dict):
-            outputs["hero"] = self._for_criterion()
+            outputs["hero"] = last.tensors()
         return outputs
 
     def text_levels(self, pair: Pair) -> list[Tensor]:

@@ -120,7 +120,7 @@ def test_compute_loss_adds_a_tenth_of_each_hero_loss(base, batch):
     inside = torch.zeros_like(batch.v_mask)
     for row in range(len(first)):
         inside[row, first[row] : last[row] + 1] = 1.0
-    parts = hero_losses(model.relevance, model._masked_relevance, inside, batch.v_mask)
+    parts = hero_losses(model.relevance, model.last_forward.masked_relevance, inside, batch.v_mask)
     assert list(parts) == ["loss_relevance", "loss_consistency"]
     expected = alone + 0.1 * parts["loss_relevance"] + 0.1 * parts["loss_consistency"]
     torch.testing.assert_close(both, expected)

@@ -77,7 +77,7 @@ def test_a_training_step_is_the_papers(base, config):
     for task in (ours, literal):
         model: Any = task.model
         outputs = comparable(base, forward(base, model, batch))
-        relevance, masked = model._relevance, model._masked_relevance
+        relevance, masked = model.last_forward.relevance, model.last_forward.masked_relevance
         assert (masked is None) == (not model.config.cmtr)
         labels = (torch.arange(relevance.shape[1]) < 5).double().expand_as(relevance)
         losses = model.compute_hero_losses(labels)
@@ -121,7 +121,8 @@ def test_relevance_of_the_pair(base):
     seen = []
     for task in (ours, literal):
         forward(base, task.model, batch)
-        seen.append((task.model._relevance, task.model._masked_relevance))
+        last = task.model.last_forward
+        seen.append((last.relevance, last.masked_relevance))
     torch.testing.assert_close(*seen, **EXACT)
 
 
