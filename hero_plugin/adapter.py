@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -17,7 +18,7 @@ ENTRY_POINTS = "hero_plugin.adapters"
 _registered: list[type[Adapter]] = []
 
 
-class Adapter:
+class Adapter(ABC):
     """Base class of adapters: a :class:`~hero_plugin.Grounder` made of an instance of a known base.
 
     A subclass names the classes it serves and the attributes it uses, and implements ``dim``, ``embed``, ``ground`` and
@@ -41,6 +42,14 @@ class Adapter:
     methods: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     """Methods of the base that HERO extends, as functions of the wrapped model: a base that computes its losses."""
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Adapter:
+        """Refuse a subclass that lacks a required method, and say what to do: Python's own message does not."""
+        if missing := sorted(cls.__abstractmethods__):
+            raise TypeError(
+                f"{cls.__name__} must define {', '.join(missing)}: docs/adapters.md writes an adapter from scratch"
+            )
+        return super().__new__(cls)
+
     def __init__(self, base: nn.Module) -> None:
         self.base: Any = base
 
@@ -62,21 +71,21 @@ class Adapter:
                 ) from None
 
     @property
+    @abstractmethod
     def dim(self) -> int:
         """D, the hidden size of the pair."""
-        raise TypeError(f"{type(self).__name__} must define dim")
 
+    @abstractmethod
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
         """The base's forward arguments -> the pair after the input projections."""
-        raise TypeError(f"{type(self).__name__} must define embed")
 
+    @abstractmethod
     def ground(self, pair: Pair) -> Grounding:
         """Fuse and predict."""
-        raise TypeError(f"{type(self).__name__} must define ground")
 
+    @abstractmethod
     def relate(self, pair: Pair) -> Tensor:
         """Fuse only: relevance logits (B, T)."""
-        raise TypeError(f"{type(self).__name__} must define relate")
 
     def complete(self, outputs: Any, pair: Pair) -> Any:
         """Last word on the combined outputs, given the pair as ``embed`` made it: before HERO, at no level.
