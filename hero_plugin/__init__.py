@@ -20,6 +20,7 @@ from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor
 from hero_plugin.provenance import config_of
 from hero_plugin.relevance import PairRelevance
 from hero_plugin.seam import First, Seam
+from hero_plugin.seam import PassThrough as PassThrough
 from hero_plugin.sgvf import SGVF
 from hero_plugin.two_stage import TwoStage
 from hero_plugin.versions import check_torch

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import Adapter, First, Grounding, Pair, Seam
+from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin.adapters.detr.stand_ins import skip_layers
 from hero_plugin.aggregation import Kind
 
@@ -109,7 +109,7 @@ class DETRAdapter(Adapter):
 
     def make_seam(self, **replacements: Any) -> Seam:
         """Make a seam behind the base's projections, with further parts replaced."""
-        return Seam(self.base, input_vid_proj=First(), input_txt_proj=First(), **replacements)
+        return Seam(self.base, input_vid_proj=PassThrough(), input_txt_proj=PassThrough(), **replacements)
 
     def saliency_stubs(self) -> dict[str, Any]:
         """Return the stubs of parts that the saliency scores never read, by path; none by default."""

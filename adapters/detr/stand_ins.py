@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import First
+from hero_plugin import PassThrough
 
 
 class ForwardState:
@@ -20,7 +20,7 @@ class ForwardState:
         self.decoder_reached = False
 
 
-class SkipLayer(First):
+class SkipLayer(PassThrough):
     """A decoder layer that leaves the queries as they are, and notes in ``state`` that it was reached."""
 
     def __init__(self, state: ForwardState | None = None) -> None:

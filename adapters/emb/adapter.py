@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import Adapter, First, Grounding, HeroModel, Pair, Seam
+from hero_plugin import Adapter, Grounding, HeroModel, Pair, PassThrough, Seam
 from hero_plugin.aggregation import Kind
 
 
@@ -73,7 +73,7 @@ class EMBAdapter(Adapter):
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
         self.highlight = _KeepLogits(base)
-        self.seam = Seam(base, video_affine=First(), embedding_net=First(), highlight_layer=self.highlight)
+        self.seam = Seam(base, video_affine=PassThrough(), embedding_net=PassThrough(), highlight_layer=self.highlight)
 
     @property
     def dim(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hero_plugin import First, Seam
+from hero_plugin import PassThrough, Seam
 
 
 class Inner(nn.Module):
@@ -37,12 +37,12 @@ def base():
 
 def test_a_part_is_lifted_out(base):
     x = torch.randn(2, 3)
-    assert torch.equal(Seam(base, project=First())(base.project(x)), base(x))
+    assert torch.equal(Seam(base, project=PassThrough())(base.project(x)), base(x))
 
 
 def test_a_part_of_a_part(base):
     x = torch.randn(2, 3)
-    seam = Seam(base, **{"inner.first": First(), "project": First()})
+    seam = Seam(base, **{"inner.first": PassThrough(), "project": PassThrough()})
     assert torch.equal(seam(x), base.inner.second(x) + 1)
     base.inner = Inner()
     assert torch.equal(seam(x), base.inner.second(x) + 1)
@@ -58,7 +58,7 @@ def test_a_method(base):
 
 def test_the_base_keeps_everything(base):
     before = [(name, id(module)) for name, module in base.named_modules()], sorted(vars(base)), list(base.state_dict())
-    Seam(base, shift=abs, **{"inner.first": First(), "project": First()})(torch.randn(2, 3))
+    Seam(base, shift=abs, **{"inner.first": PassThrough(), "project": PassThrough()})(torch.randn(2, 3))
     assert before == (
         [(name, id(module)) for name, module in base.named_modules()],
         sorted(vars(base)),
@@ -70,10 +70,10 @@ def test_hooks_on_the_way_are_called(base):
     seen = []
     base.inner.register_forward_hook(lambda *_: seen.append("inner"))
     base.inner.second.register_forward_hook(lambda *_: seen.append("second"))
-    Seam(base, **{"inner.first": First()})(torch.randn(2, 3))
+    Seam(base, **{"inner.first": PassThrough()})(torch.randn(2, 3))
     assert seen == ["second", "inner"]
 
 
 def test_a_part_that_is_not_there_is_named(base):
     with pytest.raises(AttributeError, match="'Outer' object has no attribute 'nowhere'"):
-        Seam(base, **{"nowhere.first": First()})
+        Seam(base, **{"nowhere.first": PassThrough()})
