@@ -19,11 +19,11 @@ _registered: list[type[Adapter]] = []
 
 
 class Adapter(ABC):
-    """Base class of adapters: a :class:`~hero_plugin.Grounder` made of an instance of a known base.
+    """Base class of adapters: a ``Grounder`` made of an instance of a known base.
 
     A subclass names the classes it serves and the attributes it uses, and implements ``dim``, ``embed``, ``ground`` and
     ``relate``. It keeps nothing from one call to the next but the base.
-    Register it with :func:`register_adapter`, or from a package of your own by an entry point in the group
+    Register it with ``register_adapter``, or from a package of your own by an entry point in the group
     ``hero_plugin.adapters``. ``docs/adapters.md`` writes one from scratch.
     """
 

@@ -14,7 +14,8 @@ from hero_plugin.structure import map_tensors
 
 Kind = Literal["logits", "probability", "direction", "shared", "whole"]
 
-# Bases write -1e30, -1e9, half precision's lowest or -inf at padded clips; no real logit comes near.
+# A logit at or below it marks padding. Bases write -1e30, -1e9, -inf or half precision's lowest (-65504) there, and no
+# real logit comes near. A weighted sum of such values would be another number, or nan, so they are kept as they are.
 _MASKED = -1e4
 
 

@@ -68,17 +68,19 @@ class CMTR(nn.Module):
         """Which words to mask: (B, L) -> (N, B, L) bool."""
         real = query_mask.bool()
         rows, total = (None, len(real)) if part is None else part
-        luck = torch.rand((self.levels, total, real.shape[1]), device=real.device, generator=generator)
+        # Of all rows, so that a process draws for its own what one process with the whole batch would draw for them.
+        noise = torch.rand((self.levels, total, real.shape[1]), device=real.device, generator=generator)
         if rows is not None and list(rows) != list(range(total)):
-            luck = luck[:, list(rows)]
-        dropped = (luck < self.mask_ratio) & real
+            noise = noise[:, list(rows)]
+        dropped = (noise < self.mask_ratio) & real
         several = real.sum(-1, keepdim=True) > 1
-        unlucky = luck.masked_fill(~real, 2.0).argmin(-1, keepdim=True)
-        lucky = luck.masked_fill(~real, -1.0).argmax(-1, keepdim=True)
+        lowest = noise.masked_fill(~real, 2.0).argmin(-1, keepdim=True)
+        highest = noise.masked_fill(~real, -1.0).argmax(-1, keepdim=True)
+        # In place of a draw that masks nothing or everything: the nearest one that does not.
         none_lost = several & ~dropped.any(-1, keepdim=True)
         none_kept = several & ~(real & ~dropped).any(-1, keepdim=True)
         place = torch.arange(real.shape[-1], device=real.device)
-        return (dropped | (none_lost & (place == unlucky))) & ~(none_kept & (place == lucky))
+        return (dropped | (none_lost & (place == lowest))) & ~(none_kept & (place == highest))
 
     def mask(self, levels: Tensor, dropped: Tensor) -> Tensor:
         """Replace the dropped words: (N, B, L, D), (N, B, L) -> (N, B, L, D)."""

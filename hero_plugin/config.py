@@ -18,7 +18,7 @@ class HeroConfig:
 
     The paper's hyper-parameters are the defaults. Where a default departs from the paper's *formula*
     because a measurement says so (``norm``, ``identity_start``, ``positions``, ``gate``, ``normalize``, ``calibrate``),
-    :meth:`paper` has the literal reading and ``docs/results.md`` the measurement.
+    ``paper`` has the literal reading and ``docs/results.md`` the measurement.
     Each row of the paper's ablation table is one field: HEM is ``levels`` (1 removes it, 2/4/8 vary it),
     SGVF is ``sgvf``, CMTR is ``cmtr``.
     """
@@ -129,7 +129,7 @@ class HeroConfig:
 
     @property
     def starts_as_base(self) -> bool:
-        """Whether a freshly wrapped model predicts what its base does, up to rounding; :attr:`departures` says why not.
+        """Whether a freshly wrapped model predicts what its base does, up to rounding; ``departures`` says why not.
 
         Nothing else but ``norm``, ``identity_start``, ``normalize`` and ``gate`` plays a part, unless the base reads
         padded words and its pair does not say so (``Pair.reads_padding``).
@@ -162,7 +162,7 @@ class HeroConfig:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> HeroConfig:
-        """What :meth:`to_dict` made, by this version or an earlier one: a field that it lacks has its default.
+        """What ``to_dict`` made, by this version or an earlier one: a field that it lacks has its default.
 
         Raises:
             ValueError: a field that this version does not know, or an impossible value.

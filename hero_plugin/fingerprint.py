@@ -20,7 +20,7 @@ _SHOWN = 3
 class Fingerprint:
     """A base's class, the hidden size that HERO works at, and name, shape and dtype of all that its state_dict holds.
 
-    Fine-tuning a base leaves it as it is. Made by :meth:`of`, or from a checkpoint by :meth:`from_dict`.
+    Fine-tuning a base leaves it as it is. Made by ``of``, or from a checkpoint by ``from_dict``.
     """
 
     class_name: str | None
@@ -36,7 +36,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Fingerprint:
-        """What :meth:`to_dict` made.
+        """What ``to_dict`` made.
 
         Raises:
             ValueError: it is something else.

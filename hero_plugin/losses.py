@@ -70,7 +70,7 @@ def hero_losses(
     Args:
         relevance, masked_relevance: (B, T) logits; without masked ones (evaluation, no CMTR) only BCE(RS) remains.
         labels, video_mask: (B, T).
-        consistency: kind of :func:`consistency_loss`.
+        consistency: kind of ``consistency_loss``.
 
     Returns:
         ``loss_relevance`` and, with masked relevance, ``loss_consistency``.

@@ -103,16 +103,16 @@ class Hero(nn.Module):
 
 
 class HeroModel(nn.Module):
-    """``base`` with HERO: the same forward, the same outputs. Made by :func:`~hero_plugin.wrap_model`.
+    """``base`` with HERO: the same forward, the same outputs. Made by ``wrap_model``.
 
     Parameters of the plug-in are under ``hero.``, the base's under ``base.``; attributes that are not here come from
     the base. While training, the dict that a base returns (or the first one in its tuple) gets one more key,
-    ``"hero"``, which :func:`~hero_plugin.wrap_criterion` reads.
+    ``"hero"``, which ``wrap_criterion`` reads.
 
     Attributes:
         base: the base itself, not a copy.
         hero: the plug-in's modules.
-        config: the :class:`~hero_plugin.HeroConfig`.
+        config: the ``HeroConfig``.
     """
 
     def __init__(self, base: nn.Module, config: HeroConfig, adapter: Callable[[nn.Module], Grounder]) -> None:
@@ -177,7 +177,7 @@ class HeroModel(nn.Module):
             self._frozen.hold(self.base, self.training)
 
     def unfreeze_base(self) -> None:
-        """Undo :meth:`freeze_base`: parameters learn again that did before, and every part is in its mode of then."""
+        """Undo ``freeze_base``: parameters learn again that did before, and every part is in its mode of then."""
         if self._frozen is not None:
             self._frozen.undo(self.base)
             self._frozen = None
@@ -224,7 +224,7 @@ class HeroModel(nn.Module):
         return sum((weights[name] * loss for name, loss in self.compute_hero_losses(labels).items()), start=0.0)
 
     def hero_losses(self) -> dict[str, Tensor]:
-        """What :meth:`compute_hero_losses` last returned, detached, for logs."""
+        """What ``compute_hero_losses`` last returned, detached, for logs."""
         return dict(self.last_forward.losses or {})
 
     def map_last_forward(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -273,9 +273,12 @@ class HeroModel(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            # Only what is not here gets this far. Before __init__, or while a copy is made, there is no base yet:
+            # everything is read from __dict__, or the look-up would call itself.
             modules = self.__dict__.get("_modules") or {}
             if "base" not in modules:
                 raise
+            # A base that is its own grounder may have a ``methods`` of its own, which is not an adapter's.
             _, grounder = self.__dict__.get("_grounder", (None, None))
             extended = {} if grounder is modules["base"] else getattr(grounder, "methods", {})
             return MethodType(extended[name], self) if name in extended else getattr(modules["base"], name)

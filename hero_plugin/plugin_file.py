@@ -83,7 +83,7 @@ def save_plugin(model: nn.Module, path: str | os.PathLike[str]) -> None:
     as JSON in its metadata.
 
     Args:
-        model: made by :func:`~hero_plugin.wrap_model`, also inside ``DistributedDataParallel`` or ``torch.compile``.
+        model: made by ``wrap_model``, also inside ``DistributedDataParallel`` or ``torch.compile``.
         path: of the file; its folder is made where absent.
     """
     plugin_of(model).save(path)
@@ -101,8 +101,8 @@ def load_plugin(
     Args:
         model: a base, which gets HERO around it with the checkpoint's config; or a wrapped model, whose own config
             must say the same of everything that decides what HERO computes.
-        path: what :func:`save_plugin` wrote.
-        adapter: as in :func:`~hero_plugin.wrap_model`, for a bare base.
+        path: what ``save_plugin`` wrote.
+        adapter: as in ``wrap_model``, for a bare base.
         strict: False takes a base of another class with a warning, a fork under another name, say.
 
     Returns:
@@ -113,7 +113,7 @@ def load_plugin(
     Raises:
         PluginError: the file is not a plug-in's checkpoint, or was written for another base or another config; the
             message says what differs and what to do.
-        TypeError: as :func:`~hero_plugin.wrap_model`.
+        TypeError: as ``wrap_model``.
     """
     plugin = read_plugin(path)
     wrapped = _already_wrapped(model)

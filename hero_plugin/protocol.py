@@ -91,7 +91,7 @@ class Grounder(Protocol):
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
-        """How each output combines over levels: see :class:`~hero_plugin.WeightedAggregation`."""
+        """How each output combines over levels: see ``WeightedAggregation``."""
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
         """The base's forward arguments -> the pair after the input projections."""

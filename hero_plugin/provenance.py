@@ -34,7 +34,7 @@ def with_note(weights: Mapping[str, Tensor], config: HeroConfig) -> dict[str, Te
 
 
 def config_of(state_dict: Any) -> HeroConfig | None:
-    """The :class:`~hero_plugin.HeroConfig` of the model that ``state_dict`` came from; None where it does not say.
+    """The ``HeroConfig`` of the model that ``state_dict`` came from; None where it does not say.
 
     Raises:
         ValueError: the note has a field that this version does not know.

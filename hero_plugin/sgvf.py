@@ -43,7 +43,7 @@ class SGVF(nn.Module):
 
         Args:
             video: (B, T, D) clip features, the same for all levels.
-            levels: (N, B, L, D) from :class:`~hero_plugin.HEM`, or masked by :class:`~hero_plugin.CMTR`.
+            levels: (N, B, L, D) from ``HEM``, or masked by ``CMTR``.
             query_mask: (B, L), 1/True at real words.
 
         Returns:

@@ -24,7 +24,7 @@ class TwoStage(nn.Module):
             ``relevance="pair"`` provides one.
         kinds: how each output combines over levels, by its key or place: ``"logits"``, ``"probability"``, ``"shared"``.
         reads_padding: whether the fuser reads padded words (an average over all places, say): see
-            :class:`~hero_plugin.Pair`.
+            ``Pair``.
 
     Example:
         >>> score = nn.Sequential(nn.Linear(128, 1), nn.Flatten(1))  # a module, so that its weights are the base's

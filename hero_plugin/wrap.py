@@ -28,19 +28,19 @@ def wrap_model(
     """Put HERO around a temporal sentence grounding model.
 
     Args:
-        base: a known base (EMB, ...), a :class:`~hero_plugin.TwoStage`, or anything that ``adapter`` can serve.
+        base: a known base (EMB, ...), a ``TwoStage``, or anything that ``adapter`` can serve.
             It is used, not copied or changed.
         levels: N, how many levels of meaning (1, 2, 4, 8); None is the config's, 4 by default.
         config: every choice at once; None is ``HeroConfig()``, the recommended one.
         adapter: makes a grounder of the base; None asks the known adapters.
         freeze_base: train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode
-            (without dropout), until :func:`unwrap_model`.
+            (without dropout), until ``unwrap_model``.
         start_as_base: insist that the wrapped model's predictions are the base's at the start, up to rounding; the
-            default config's are (:attr:`HeroConfig.starts_as_base`), that of the paper cannot.
-        **choices: single fields of :class:`~hero_plugin.HeroConfig`, over ``config``.
+            default config's are (``HeroConfig.starts_as_base``), that of the paper cannot.
+        **choices: single fields of ``HeroConfig``, over ``config``.
 
     Returns:
-        A :class:`~hero_plugin.HeroModel`: same forward, same outputs, on the base's device and in its dtype.
+        A ``HeroModel``: same forward, same outputs, on the base's device and in its dtype.
 
     Raises:
         TypeError: the base is unknown, or lacks an attribute that its adapter uses, or a choice does not exist.
