@@ -1,4 +1,4 @@
-"""How a known base is recognised and adapted."""
+"""Adapters: how a known base is recognised and served."""
 
 from __future__ import annotations
 
@@ -55,12 +55,16 @@ class Adapter(ABC):
 
     @classmethod
     def recognises(cls, base: nn.Module) -> bool:
-        """Whether ``base`` is of this family, by the names of its class and of that class's ancestors."""
+        """Return whether ``base`` is of this family, by the names of its class and of that class's ancestors."""
         return any(ancestor.__name__ in cls.class_names for ancestor in type(base).__mro__)
 
     @classmethod
     def check(cls, base: nn.Module) -> None:
-        """Raise ``TypeError`` naming the first attribute that is missing."""
+        """Check that ``base`` has every attribute of ``requires``.
+
+        Raises:
+            TypeError: an attribute is missing; the message names the first.
+        """
         for path in cls.requires:
             try:
                 operator.attrgetter(path)(base)
@@ -77,7 +81,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
-        """The base's forward arguments -> the pair after the input projections."""
+        """Return the pair after the input projections, from the arguments of the base's forward."""
 
     @abstractmethod
     def ground(self, pair: Pair) -> Grounding:
@@ -85,10 +89,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def relate(self, pair: Pair) -> Tensor:
-        """Fuse only: relevance logits (B, T)."""
+        """Fuse only, and return relevance logits (B, T)."""
 
     def complete(self, outputs: Any, pair: Pair) -> Any:
-        """Last word on the combined outputs, given the pair as ``embed`` made it: before HERO, at no level.
+        """Return the combined outputs, changed as needed, given the pair as ``embed`` made it, before HERO.
 
         For outputs that a base makes of a modality before it meets the other (for a loss that aligns the two, say):
         behind HERO's filter the clips have met the query already, and such a loss has nothing left to do.
@@ -104,12 +108,12 @@ def register_adapter(adapter: type[Adapter]) -> type[Adapter]:
 
 
 def known_adapters() -> list[type[Adapter]]:
-    """Registered adapters first, then those that installed packages declare."""
+    """Return all adapters: registered ones first, then those that installed packages declare."""
     return [*_registered, *_declared()]
 
 
 def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
-    """The adapter that serves ``base``; a base that is a grounder itself is its own.
+    """Return the adapter that serves ``base``; a base that is a grounder itself is its own.
 
     Raises:
         TypeError: no adapter recognises the base, or an attribute that its adapter uses is missing.
@@ -129,7 +133,7 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
 
 
 def adapter_by_weights(names: Iterable[str]) -> type[Adapter] | None:
-    """The adapter whose marks are among the names of a state_dict; that with the most, if several; None if none."""
+    """Return the adapter whose marks are among the names of a state_dict: of several, that with the most; or None."""
     names = list(names)
     fitting = [
         adapter
@@ -140,7 +144,7 @@ def adapter_by_weights(names: Iterable[str]) -> type[Adapter] | None:
 
 
 def itself(base: nn.Module) -> Any:
-    """The adapter of a base that is a grounder already."""
+    """Return ``base``: the adapter of a base that is a grounder already."""
     return base
 
 

@@ -53,7 +53,7 @@ class WeightedAggregation(nn.Module):
             nn.init.constant_(last.bias, 1.0 / levels)
 
     def weights(self) -> Tensor:
-        """The weight of each level: (N,)."""
+        """Return the weight of each level: (N,)."""
         weights = at_least_float32(self.mlp(self.templates).squeeze(-1))
         return weights.softmax(0) if self.normalize else weights
 

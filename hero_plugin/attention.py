@@ -19,14 +19,14 @@ class Keys(NamedTuple):
 
     @classmethod
     def of(cls, mask: Tensor) -> Keys:
-        """mask: (..., L) bool, True where a key is real."""
+        """Return the keys of a mask (..., L) bool, True where a key is real."""
         none = ~mask.any(dim=-1, keepdim=True)
         # A row with nothing to attend to is NaN in a softmax: let it attend everywhere and blank the result.
         return cls((mask | none).unsqueeze(-2), none.unsqueeze(-1))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, keys: Keys, dropout: float = 0.0) -> Tensor:
-    """Scaled dot-product attention over the real keys, ``softmax(Q Kᵀ / sqrt(d)) V``.
+    """Return scaled dot-product attention over the real keys, ``softmax(Q Kᵀ / sqrt(d)) V``.
 
     Args:
         query: (..., T, d)

@@ -1,4 +1,4 @@
-"""Makes a checkout importable as it stands, though its folders are not nested as the installed package's are."""
+"""The subpackages of a checkout, whose folders are not nested as the installed package's are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def beside(package: Path) -> list[str]:
-    """Where else ``hero_plugin``'s subpackages are: the checkout's top, if this is a checkout; else nowhere.
+    """Return where else ``hero_plugin``'s subpackages are: the checkout's top, if this is a checkout; else nowhere.
 
     ``adapters/`` and ``integrations/`` stand beside ``hero_plugin/`` in a checkout. Python started there finds that
     folder before an installed copy, and would miss them.

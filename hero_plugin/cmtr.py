@@ -65,7 +65,7 @@ class CMTR(nn.Module):
         generator: Generator | None = None,
         part: tuple[Sequence[int], int] | None = None,
     ) -> Tensor:
-        """Which words to mask: (B, L) -> (N, B, L) bool."""
+        """Draw which words to mask: (B, L) -> (N, B, L) bool."""
         real = query_mask.bool()
         rows, total = (None, len(real)) if part is None else part
         # Of all rows, so that a process draws for its own what one process with the whole batch would draw for them.

@@ -1,4 +1,4 @@
-"""Every choice of HERO in one place."""
+"""HERO's configuration: every choice in one place."""
 
 from __future__ import annotations
 
@@ -137,12 +137,15 @@ class HeroConfig:
         return not self.departures
 
     def architecture(self, dim: int, ranks: bool = False) -> dict[str, Any]:
-        """The fields that decide what the plug-in computes from its weights, on a base of hidden size ``dim``.
-
-        ranks: whether the base's clip score only ranks clips, as the DETRs': elsewhere ``calibrate`` has no part.
+        """Return the fields that decide what the plug-in computes from its weights, on a base of hidden size ``dim``.
 
         Not among them: what only training reads (``dropout``, ``mask_ratio``, losses and their weights,
         ``checkpoint``, ``identity_start``), and choices of a part that is not there.
+
+        Args:
+            dim: D.
+            ranks: whether the base's clip score only ranks clips, as the DETRs' does: elsewhere ``calibrate`` has no
+                part.
         """
         names = ["levels", "sgvf", "cmtr", "relevance"] if self.active else []
         if self.levels > 1:
@@ -157,12 +160,12 @@ class HeroConfig:
         return decided
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as plain values."""
+        """Return every field, as plain values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> HeroConfig:
-        """What ``to_dict`` made, by this version or an earlier one: a field that it lacks has its default.
+        """Make a config of what ``to_dict`` returned, here or in an earlier version: a missing field has its default.
 
         Raises:
             ValueError: a field that this version does not know, or an impossible value.
@@ -178,7 +181,7 @@ class HeroConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> HeroConfig:
-        """The literal paper: a vanilla post-norm encoder, V * sigmoid(.), unnormalised weights."""
+        """Return the literal paper: a vanilla post-norm encoder, V * sigmoid(.), unnormalised weights."""
         literal = cls(
             norm="post", identity_start=False, positions=False, gate="sigmoid", normalize=False, calibrate=False
         )
@@ -186,7 +189,7 @@ class HeroConfig:
 
     @classmethod
     def off(cls) -> HeroConfig:
-        """Nothing added: the wrapped model is the base, bit for bit."""
+        """Return the config that adds nothing: the wrapped model is the base, bit for bit."""
         return cls(levels=1, sgvf=False, cmtr=False)
 
 

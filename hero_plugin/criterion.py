@@ -51,7 +51,7 @@ class HeroCriterion(nn.Module):
         self.weight_dict.update(config.loss_weights)
 
     def forward(self, outputs: dict[str, Any], targets: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """The criterion's losses, and HERO's where ``outputs`` come from a wrapped model in training."""
+        """Return the criterion's losses, and HERO's where ``outputs`` come from a wrapped model in training."""
         hero = outputs.get("hero")
         if hero is None:
             return dict(self.criterion(outputs, targets, *args, **kwargs))
@@ -61,7 +61,7 @@ class HeroCriterion(nn.Module):
         return {**losses, **self.hero_losses(hero, targets)}
 
     def hero_losses(self, hero: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
-        """``loss_relevance`` where moments are known, ``loss_consistency`` where masked words were used."""
+        """Return ``loss_relevance`` where moments are known, ``loss_consistency`` where masked words were used."""
         relevance, masked, video_mask = hero["relevance"], hero.get("masked_relevance"), hero["video_mask"]
         if "span_labels" in targets and getattr(self.criterion, "use_matcher", True):
             spans = [target["spans"] for target in targets["span_labels"]]
@@ -82,7 +82,7 @@ class HeroCriterion(nn.Module):
 
 
 def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "l1") -> Tensor:
-    """Which clips lie inside a moment; several moments are a union.
+    """Label the clips that lie inside a moment; several moments are a union.
 
     Args:
         spans: for each query (moments, 2), in the unit that a DETR of this ``span_loss_type`` is trained with.

@@ -1,4 +1,4 @@
-"""What a base is, apart from the values of its weights: so that a plug-in knows the base it was trained on."""
+"""The fingerprint of a base, apart from the values of its weights: a plug-in knows the base it was trained on."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Fingerprint:
 
     @classmethod
     def of(cls, base: nn.Module, class_name: str, dim: int) -> Fingerprint:
-        """A module's, which its adapter says is a ``class_name`` of hidden size ``dim``."""
+        """Return the fingerprint of a module that its adapter calls a ``class_name`` of hidden size ``dim``."""
         return cls(class_name, dim, forms(base.state_dict()))
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Fingerprint:
-        """What ``to_dict`` made.
+        """Make a fingerprint of what ``to_dict`` returned.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: ``plain`` is something else.
         """
         try:
             tensors = {
@@ -50,7 +50,7 @@ class Fingerprint:
             raise ValueError(f"not the fingerprint of a base: {error!r}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Strings, numbers, lists and dicts."""
+        """Return strings, numbers, lists and dicts."""
         tensors = {name: [list(shape), dtype] for name, (shape, dtype) in self.tensors.items()}
         return {"class": self.class_name, "dim": self.dim, "digest": self.digest, "tensors": tensors}
 
@@ -61,7 +61,7 @@ class Fingerprint:
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def obstacles(self, other: Fingerprint) -> list[str]:
-        """Why a plug-in of the base ``other`` has no place on this one, a line each.
+        """Return why a plug-in of the base ``other`` has no place on this one, one line per reason.
 
         Its weights are shaped by the hidden size, and trained for a class of base; of nothing else do they depend.
         """
@@ -73,7 +73,7 @@ class Fingerprint:
         return lines
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """Whatever else differs from ``other``, a handful of lines: another vocabulary, other features, more layers."""
+        """Return what else differs from ``other``, in a few lines: another vocabulary, other features, more layers."""
         both = [name for name in self.tensors if name in other.tensors]
         shapes = [
             f"{name} is {self.tensors[name][0]} here, {other.tensors[name][0]} in the checkpoint"
@@ -95,7 +95,7 @@ class Fingerprint:
 
 
 def forms(state: Mapping[str, Any]) -> dict[str, Form]:
-    """Shape and dtype of every tensor of a state_dict."""
+    """Return shape and dtype of every tensor of a state_dict."""
     return {
         name: (tuple(value.shape), str(value.dtype).removeprefix("torch."))
         for name, value in state.items()

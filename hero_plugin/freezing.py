@@ -20,7 +20,9 @@ class Frozen:
     def hold(self, base: nn.Module, training: bool) -> None:
         """Put in eval mode every part that draws or that keeps statistics.
 
-        training: whether a backward will follow.
+        Args:
+            base: the base.
+            training: whether a backward will follow.
         """
         base.eval()
         for module in base.modules() if training else ():
@@ -29,7 +31,7 @@ class Frozen:
                 module.training = True
 
     def undo(self, base: nn.Module) -> None:
-        """Leave nothing of it on the base."""
+        """Give every part of the base its state from before."""
         for name, parameter in base.named_parameters():
             parameter.requires_grad_(self.learned.get(name, parameter.requires_grad))
         for name, module in base.named_modules():

@@ -59,7 +59,7 @@ class HEM(nn.Module):
         )
 
     def forward(self, query: Tensor, query_mask: Tensor) -> Tensor:
-        """All levels of a query.
+        """Return all levels of a query.
 
         Args:
             query: (B, L, D) word features.
@@ -109,7 +109,7 @@ class EncoderLayer(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, words: Tensor, keys: Keys, positions: Tensor | None = None) -> Tensor:
-        """words: (B, L, D); keys: of a mask (B, 1, L); positions: (L, D) or None -> (B, L, D)."""
+        """Encode words (B, L, D), given the keys of a mask (B, 1, L) and positions (L, D) or None -> (B, L, D)."""
         if self.pre_norm:
             words = words + self._attention(self.attention_norm(words), keys, positions)
             return words + self._feedforward(self.feedforward_norm(words))
@@ -131,7 +131,7 @@ class EncoderLayer(nn.Module):
 
 
 def sinusoid(length: int, dim: int, like: Tensor) -> Tensor:
-    """Sinusoidal positions (length, dim) of "Attention Is All You Need", on the device and in the dtype of ``like``."""
+    """Return sinusoidal positions (length, dim) of "Attention Is All You Need", of the device and dtype of ``like``."""
     wide = torch.promote_types(like.dtype, torch.float32)  # half precision cannot count positions
     place = torch.arange(length, device=like.device, dtype=wide).unsqueeze(1)
     even = torch.arange(0, dim, 2, device=like.device, dtype=wide)

@@ -1,4 +1,4 @@
-"""Levels live on a leading axis, and ride in the batch while they pass through the base."""
+"""Levels of meaning as a leading axis, folded into the batch while they pass through the base."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from hero_plugin.structure import map_items, map_tensors
 
 
 def fold(levels: Tensor) -> Tensor:
-    """(N, B, ...) -> (N*B, ...), level-major: a base that pairs neighbours still pairs different samples."""
+    """Fold (N, B, ...) -> (N*B, ...), level-major: a base that pairs neighbours still pairs different samples."""
     return rearrange(levels, "n b ... -> (n b) ...")
 
 
 def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
-    """(N*B, ...) -> (N, B, ...) for every tensor of ``folded`` but those that ``kinds`` calls whole.
+    """Split (N*B, ...) -> (N, B, ...) for every tensor of ``folded`` but those that ``kinds`` calls whole.
 
-    A scalar gets a level axis of one. A list of N*B items, one a sample, becomes one of B, each item's tensors
+    A scalar gets a level axis of one. A list of N*B items, one per sample, becomes one of B, each item's tensors
     (...) -> (N, ...) and all else as level 0 has it.
 
-    batch: B, without which no list is taken for one of samples.
+    Args:
+        folded: tensors (N*B, ...), alone or nested.
+        levels: N.
+        kinds: the kind of each output by its name, as the aggregation takes them.
+        batch: B, without which no list is taken for one of samples.
 
     Raises:
         ValueError: a tensor whose first axis has no levels in it.
-        TypeError: what may hold numbers of the batch and is no tensor.
+        TypeError: an array or an object, which may hold values of the batch and cannot be split.
     """
 
     def split(tensor: Tensor, key: str) -> Tensor:
@@ -50,7 +54,7 @@ def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None, bat
 
 
 def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: str = "") -> Any:
-    """What every level gave by itself, each (B, ...) -> (N, B, ...), as ``unfold`` makes it of levels in one batch."""
+    """Stack the results of single levels, each (B, ...) -> (N, B, ...), into what ``unfold`` makes of one batch."""
     tensors: list[list[Tensor]] = []
     for result in results:
         tensors.append([])
@@ -67,14 +71,14 @@ def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: s
 
 
 def _all_batched(items: list[Any], size: int) -> bool:
-    """Whether the items are themselves of the whole batch, as those of a decoder's layers are."""
+    """Return whether the items are themselves of the whole batch, as those of a decoder's layers are."""
     found: list[Tensor] = []
     map_tensors(_keep_in(found), items)
     return bool(found) and all(tensor.shape[:1] == (size,) for tensor in found)
 
 
 def _plain(item: Any, key: str) -> Any:
-    """What every level says alike passes; an array or an object could hold a batch that nobody would combine."""
+    """Pass what is the same at every level; refuse an array or an object: it could hold a batch, never combined."""
     holds = getattr(item, "ndim", 1) > 0 if hasattr(item, "__array__") else hasattr(item, "__dict__")
     if holds and not callable(item) and not isinstance(item, Enum):
         raise TypeError(
@@ -91,7 +95,7 @@ def _keep_in(found: list[Tensor]) -> Callable[[Tensor, str], None]:
 def repeat_levels(shared: Any, levels: int, batch: int) -> Any:
     """Repeat what all levels share, level-major, in tuples and mappings nested at will.
 
-    Tensors (B, ...) -> (N*B, ...), and so a list of B items, one a sample, whatever they are; others stay as they are.
+    Tensors (B, ...) -> (N*B, ...), and so a list of B items, one per sample, whatever they are; others stay.
     """
     if isinstance(shared, list) and len(shared) == batch:
         return shared * levels

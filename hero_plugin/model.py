@@ -1,4 +1,4 @@
-"""A base with HERO around it."""
+"""The wrapped model: a base with HERO around it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Hero(nn.Module):
     """The plug-in's own modules: what ``hero.`` holds in a checkpoint. Only the parts that the config uses exist."""
 
     def __init__(self, dim: int, config: HeroConfig, ranks: bool = False) -> None:
-        """ranks: whether the base's clip score only ranks clips."""
+        """Make the modules; ``ranks``: whether the base's clip score only ranks clips."""
         super().__init__()
         levels = config.levels
         self.hem: HEM | None = None
@@ -86,17 +86,17 @@ class Hero(nn.Module):
             self.ranked = RankedRelevance()
 
     def words(self, query: Tensor, query_mask: Tensor) -> Tensor:
-        """(B, L, D) -> every level of the query, (N, B, L, D)."""
+        """Map (B, L, D) -> every level of the query, (N, B, L, D)."""
         return query.unsqueeze(0) if self.hem is None else self.hem(query, query_mask)
 
     def clips(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
-        """(B, T, D) -> the clips as each level sees them, (N, B, T, D)."""
+        """Map (B, T, D) -> the clips as each level sees them, (N, B, T, D)."""
         if self.sgvf is None:
             return video.unsqueeze(0).expand(levels.shape[0], -1, -1, -1)
         return self.sgvf(video, levels, query_mask)
 
     def combine(self, outputs: Any, kinds: Mapping[str, Any]) -> Any:
-        """Outputs with a leading N -> outputs of the base's shape."""
+        """Combine outputs with a leading N into outputs of the base's shape."""
         if self.aggregation is None:
             return map_tensors(lambda tensor, key: tensor if kinds.get(key) == "whole" else tensor[0], outputs)
         return self.aggregation(outputs, kinds)
@@ -135,7 +135,7 @@ class HeroModel(nn.Module):
         self.hero.train(base.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The base's forward: same arguments, same output type, keys and shapes."""
+        """Run the base's forward with HERO: same arguments, same output type, keys and shapes."""
         last = self.last_forward = LastForward()  # frees the graph of the forward before
         if not self.config.active:
             return self.base(*args, **kwargs)
@@ -164,7 +164,7 @@ class HeroModel(nn.Module):
         return outputs
 
     def train(self, mode: bool = True) -> HeroModel:
-        """As every module's; a frozen base stays in eval mode."""
+        """Set the mode, as of every module; a frozen base stays in eval mode."""
         super().train(mode)
         if self._frozen is not None:
             self._frozen.hold(self.base, mode)
@@ -195,13 +195,13 @@ class HeroModel(nn.Module):
         return self.last_forward.relevance
 
     def level_weights(self) -> Tensor:
-        """How much each level counts in the outputs: (N,)."""
+        """Return how much each level counts in the outputs: (N,)."""
         if self.hero.aggregation is None:
             return torch.ones(1)
         return self.hero.aggregation.weights()
 
     def compute_hero_losses(self, labels: Tensor) -> dict[str, Tensor]:
-        """The two HERO losses of the last forward, not yet weighted.
+        """Return the two HERO losses of the last forward, not yet weighted.
 
         Args:
             labels: (B, T), 1/True for clips inside the moment.
@@ -219,16 +219,16 @@ class HeroModel(nn.Module):
         return losses
 
     def weighted_hero_loss(self, labels: Tensor) -> Tensor | float:
-        """``lambda_1 * L_RS + lambda_2 * L_CL`` of the last forward; 0 with HERO off."""
+        """Return ``lambda_1 * L_RS + lambda_2 * L_CL`` of the last forward; 0 with HERO off."""
         weights = self.config.loss_weights
         return sum((weights[name] * loss for name, loss in self.compute_hero_losses(labels).items()), start=0.0)
 
     def hero_losses(self) -> dict[str, Tensor]:
-        """What ``compute_hero_losses`` last returned, detached, for logs."""
+        """Return what ``compute_hero_losses`` last returned, detached, for logs."""
         return dict(self.last_forward.losses or {})
 
     def map_last_forward(self, function: Callable[[Tensor], Tensor]) -> None:
-        """Put ``function(tensor)`` in the place of what the last forward left for the losses, each (B, T).
+        """Replace by ``function(tensor)`` what the last forward left for the losses, each (B, T).
 
         For a training whose processes run parts of a batch, and compute the losses of all of it.
         """
@@ -236,7 +236,7 @@ class HeroModel(nn.Module):
         self.last_forward = replace(self.last_forward, **mapped)
 
     def hero_state_dict(self) -> dict[str, Tensor]:
-        """The plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
+        """Return the plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
         whole = self.state_dict()
         return with_note({name: value for name, value in whole.items() if name.startswith("hero.")}, self.config)
 
@@ -296,7 +296,7 @@ class HeroModel(nn.Module):
         return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
     def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:
-        """What ``stage`` gives of all levels in one batch, or, to spare memory, of each by itself."""
+        """Return what ``stage`` gives: of all levels in one batch or, to spare memory, of each by itself."""
         if not (self.config.checkpoint and self.training and torch.is_grad_enabled()):
             return [stage(pair.at_levels(clips, words))]
         # The backward then holds what it computes again of one level, not of all at once.
@@ -304,7 +304,7 @@ class HeroModel(nn.Module):
         return [checkpoint(stage, level, use_reentrant=False) for level in levels]
 
     def _levels(self, results: list[Any], kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
-        """(N, B, ...), of what ``_run`` gave."""
+        """Return (N, B, ...) of what ``_run`` gave."""
         return unfold(results[0], self.config.levels, kinds, batch) if len(results) == 1 else stack(results, kinds)
 
 

@@ -42,11 +42,11 @@ class Plugin:
     """Of the hero_plugin that wrote it."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Tensors, strings, numbers and containers of them: loads with ``weights_only=True``."""
+        """Return tensors, strings, numbers and containers of them: loads with ``weights_only=True``."""
         return {"hero": dict(self.hero), **self.record()}
 
     def record(self) -> dict[str, Any]:
-        """All but the weights: what a checkpoint of the whole model holds beside them, as its entry ``"hero"``."""
+        """Return all but the weights: what a checkpoint of the whole model holds beside them as entry ``"hero"``."""
         return {"config": self.config.to_dict(), "base": self.base.to_dict(), "version": self.version}
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -69,7 +69,7 @@ class Plugin:
 
 
 def plugin_of(model: nn.Module) -> Plugin:
-    """The plug-in of a wrapped model, as it stands."""
+    """Return the plug-in of a wrapped model, as it stands."""
     inner = hero_model(model)
     weights = {name: value.detach().cpu().clone() for name, value in inner.hero_state_dict().items()}
     return Plugin(weights, inner.config, _fingerprint(inner.base, inner.grounder), _version())
@@ -129,7 +129,7 @@ def load_plugin(
 
 
 def read_plugin(path: str | os.PathLike[str]) -> Plugin:
-    """What a plug-in's checkpoint holds; nothing is unpickled but plain data and tensors.
+    """Read a plug-in's checkpoint; nothing is unpickled but plain data and tensors.
 
     Example:
         >>> config = read_plugin("plugin.pt").config
@@ -156,9 +156,14 @@ def read_plugin(path: str | os.PathLike[str]) -> Plugin:
 
 
 def plugin_from(plain: Any, source: str) -> Plugin:
-    """A plug-in of what its checkpoint holds. Raises ``PluginError`` where it is something else.
+    """Make a plug-in of what its checkpoint holds.
 
-    source: what messages call it.
+    Args:
+        plain: the checkpoint's content.
+        source: what messages call it.
+
+    Raises:
+        PluginError: ``plain`` is something else.
     """
     missing = [name for name in PARTS if not isinstance(plain, Mapping) or name not in plain]
     if missing:
@@ -177,7 +182,11 @@ def plugin_from(plain: Any, source: str) -> Plugin:
 
 
 def check_base(here: Fingerprint, there: Fingerprint, source: str, *, strict: bool = True) -> None:
-    """Raise ``PluginError`` where a plug-in of ``there`` has no place on ``here``; warn of what else differs."""
+    """Check that a plug-in of ``there`` has a place on ``here``; warn of what else differs.
+
+    Raises:
+        PluginError: it has none.
+    """
     obstacles, differences = here.obstacles(there), here.differences(there)
     impossible = None not in (here.dim, there.dim) and here.dim != there.dim
     told = "\n".join(f"  {line}" for line in [*obstacles, *differences])

@@ -1,4 +1,4 @@
-"""What HERO asks of a base: embed a pair, ground it, and relate its clips to its words."""
+"""The protocol of a base: embed a pair, ground it, and relate its clips to its words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Pair:
     """A video and a query after the base's input projections.
 
     ``extra`` carries whatever else the base's forward needs; its tensors with a leading batch axis, and its lists with
-    one item a sample, are repeated for every level.
+    one item per sample, are repeated for every level.
     """
 
     video: Tensor
@@ -37,7 +37,7 @@ class Pair:
     else a level's are zeros, but for those of level 0, which is the query itself."""
 
     def at_levels(self, video: Tensor, query: Tensor) -> Pair:
-        """The same pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...)."""
+        """Return the pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...)."""
         levels, batch = video.shape[:2]
         if self.reads_padding:
             query = torch.where(self.query_mask.bool().unsqueeze(-1), query, self.query.to(query.dtype))
@@ -104,5 +104,5 @@ class Grounder(Protocol):
 
 
 def ranks_clips(grounder: Grounder) -> bool:
-    """Whether the base's clip score is trained to rank clips alone: see ``Adapter.relevance_ranks``."""
+    """Return whether the base's clip score is trained to rank clips alone: see ``Adapter.relevance_ranks``."""
     return bool(getattr(grounder, "relevance_ranks", False))

@@ -19,14 +19,14 @@ NOTE = "hero"
 
 
 def note(state_dict: Mapping[str, Tensor], prefix: str, config: HeroConfig) -> None:
-    """Write the config into ``state_dict``; prefix: of the wrapped model's entries, with its dot."""
+    """Write the config into ``state_dict``; ``prefix`` is that of the wrapped model's entries, with its dot."""
     metadata = getattr(state_dict, "_metadata", None)
     if metadata is not None:
         metadata.setdefault(prefix[:-1], {})[NOTE] = config.to_dict()
 
 
 def with_note(weights: Mapping[str, Tensor], config: HeroConfig) -> dict[str, Tensor]:
-    """A ``state_dict`` of these weights, of a wrapped model or a plug-in, that says its config."""
+    """Return a ``state_dict`` of these weights, of a wrapped model or a plug-in, that says its config."""
     state_dict: Any = OrderedDict(weights)
     state_dict._metadata = OrderedDict()
     note(state_dict, "", config)
@@ -34,7 +34,7 @@ def with_note(weights: Mapping[str, Tensor], config: HeroConfig) -> dict[str, Te
 
 
 def config_of(state_dict: Any) -> HeroConfig | None:
-    """The ``HeroConfig`` of the model that ``state_dict`` came from; None where it does not say.
+    """Return the ``HeroConfig`` of the model that ``state_dict`` came from; None where it does not say.
 
     Raises:
         ValueError: the note has a field that this version does not know.
@@ -45,9 +45,9 @@ def config_of(state_dict: Any) -> HeroConfig | None:
 
 
 def differences(state_dict: Any, config: HeroConfig, grounder: Grounder) -> list[str]:
-    """What would make the weights mean something else in a model with ``config``: ``levels=2`` and the like.
+    """Return what would make the weights mean something else in a model with ``config``: ``levels=2`` and the like.
 
-    grounder: the model's. Empty where only training tells the two apart, or ``state_dict`` does not say.
+    ``grounder`` is the model's. Empty where only training tells the two apart, or ``state_dict`` does not say.
     """
     there = config_of(state_dict)
     if there is None:

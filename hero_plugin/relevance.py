@@ -26,7 +26,7 @@ class PairRelevance(nn.Module):
         self.score = nn.Linear(dim, 1)
 
     def forward(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
-        """video: (N, B, T, D); levels: (N, B, L, D); query_mask: (B, L) -> logits (N, B, T)."""
+        """Score video (N, B, T, D) with levels (N, B, L, D) and query_mask (B, L) -> logits (N, B, T)."""
         expect_shape("query_mask", query_mask, "B L", (None, None))
         batch, length = query_mask.shape
         expect_shape("levels", levels, "N B L D", (None, batch, length, self.dim))
@@ -52,7 +52,7 @@ class RankedRelevance(nn.Module):
         self.offset = nn.Parameter(torch.zeros(()))
 
     def forward(self, score: Tensor, video_mask: Tensor) -> Tensor:
-        """score, video_mask: (B, T), 1/True at real clips -> logits (B, T); padded clips hold the offset."""
+        """Turn scores (B, T), video_mask (B, T) 1/True at real clips -> logits (B, T); padded clips hold the offset."""
         real = video_mask.bool()
         count = real.sum(-1, keepdim=True).clamp(min=1)
         centred = score - score.masked_fill(~real, 0.0).sum(-1, keepdim=True) / count

@@ -1,4 +1,4 @@
-"""Map a function over the tensors of whatever a model returns."""
+"""Maps over the tensors of whatever a model returns."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ def map_tensors(
 
     ``key`` is the nearest name: a mapping's key, a field, or an index of the outermost tuple or list.
 
-    lists: asked about every list first; what it returns stands in the list's place, unless it is None.
-    others: what to make of what is neither tensor nor container; it is passed through if nothing is said.
+    Args:
+        function: takes a tensor and its key.
+        outputs: what a model returns.
+        key: the name of ``outputs`` itself.
+        lists: called with every list first; what it returns takes the list's place, unless it is None.
+        others: called with what is neither tensor nor container; without it, that is passed through.
     """
     if isinstance(outputs, Tensor):
         return function(outputs, key)
@@ -47,7 +51,7 @@ def map_tensors(
 
 
 def is_record(outputs: Any) -> bool:
-    """Whether it is an instance of a dataclass."""
+    """Return whether ``outputs`` is an instance of a dataclass."""
     # Not None first: some releases of torch (2.11) cannot trace the question whether None is a dataclass.
     return outputs is not None and is_dataclass(outputs) and not isinstance(outputs, type)
 

@@ -1,4 +1,4 @@
-"""What differs between versions of torch: too old gets a clear word, the rest is bridged here."""
+"""Differences between versions of torch: a clear error for those too old, and bridges for the rest."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def check_torch(installed: str = torch.__version__) -> None:
 
 
 def is_compiling() -> bool:
-    """Whether ``torch.compile`` is tracing this call. Torch before 2.3 cannot say: then no."""
+    """Return whether ``torch.compile`` is tracing this call. Torch before 2.3 cannot say: then no."""
     return getattr(torch.compiler, "is_compiling", bool)()

@@ -1,4 +1,4 @@
-"""One call puts HERO around a model, one takes it off."""
+"""Wrapping: one call puts HERO around a model, one takes it off."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def wrap_model(
 def checked_adapter(
     base: nn.Module, adapter: Callable[[nn.Module], Grounder] | None = None
 ) -> Callable[[nn.Module], Grounder]:
-    """The adapter to wrap ``base`` with: the one given, or the known one.
+    """Return the adapter to wrap ``base`` with: the one given, or the known one.
 
     Raises:
-        TypeError: nothing that HERO can go around, or not what the adapter needs.
+        TypeError: HERO cannot go around ``base``, or the base lacks what the adapter needs.
     """
     if not isinstance(base, nn.Module):
         raise TypeError(f"wrap_model takes a torch.nn.Module, got {type(base).__name__}")
@@ -87,7 +87,7 @@ def checked_adapter(
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The base of a wrapped model: the very object that went in, unchanged but for what training did to its weights.
+    """Return the base of a wrapped model: the very object that went in, with the weights that training gave it.
 
     A base that was frozen learns again where it did before. To look at the base and go on, read ``model.base``.
     Looks through ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``.
@@ -98,12 +98,16 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 
 
 def hero_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The plug-in's weights alone (``hero.``), to be put on any copy of the base with ``load_state_dict``."""
+    """Return the plug-in's weights alone (``hero.``), to be put on any copy of the base with ``load_state_dict``."""
     return hero_model(model).hero_state_dict()
 
 
 def hero_model(model: nn.Module) -> HeroModel:
-    """The wrapped model inside what torch puts around it. Raises ``TypeError`` where there is none."""
+    """Return the wrapped model inside what torch puts around it.
+
+    Raises:
+        TypeError: there is none.
+    """
     inner: Any = model
     while not isinstance(inner, HeroModel):
         inner = _inner(inner)
@@ -113,7 +117,7 @@ def hero_model(model: nn.Module) -> HeroModel:
 
 
 def _inner(model: nn.Module) -> nn.Module | None:
-    """What a parallel or compiled wrapper of torch's holds."""
+    """Return what a parallel or compiled wrapper of torch's holds, or None."""
     parallel = type(model).__name__ in ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
     return getattr(model, "module" if parallel else "_orig_mod", None)
 
