@@ -19,7 +19,7 @@ from hero_plugin.hem import HEM
 from hero_plugin.levels import stack, unfold
 from hero_plugin.losses import hero_losses
 from hero_plugin.protocol import Grounder, Grounding, Pair, ranks_clips
-from hero_plugin.provenance import differences, note, with_note
+from hero_plugin.provenance import config_differences, note_config, with_config_note
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
 from hero_plugin.structure import map_tensors
@@ -238,7 +238,7 @@ class HeroModel(nn.Module):
     def hero_state_dict(self) -> dict[str, Tensor]:
         """Return the plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
         whole = self.state_dict()
-        return with_note({name: value for name, value in whole.items() if name.startswith("hero.")}, self.config)
+        return with_config_note({name: value for name, value in whole.items() if name.startswith("hero.")}, self.config)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint of the whole model, of the plug-in alone (``hero.``), or of the bare base.
@@ -246,7 +246,7 @@ class HeroModel(nn.Module):
         Raises:
             RuntimeError: the weights do not fit, or the model that they come from had another config.
         """
-        changed = differences(state_dict, self.config, self.grounder) if strict else []
+        changed = config_differences(state_dict, self.config, self.grounder) if strict else []
         if changed:
             raise RuntimeError(
                 "these weights come from another HERO than this model's: wrap the base with "
@@ -267,7 +267,7 @@ class HeroModel(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        note(destination, prefix, self.config)
+        note_config(destination, prefix, self.config)
 
     def __getattr__(self, name: str) -> Any:
         try:

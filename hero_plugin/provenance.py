@@ -18,18 +18,18 @@ from hero_plugin.protocol import Grounder, ranks_clips
 NOTE = "hero"
 
 
-def note(state_dict: Mapping[str, Tensor], prefix: str, config: HeroConfig) -> None:
+def note_config(state_dict: Mapping[str, Tensor], prefix: str, config: HeroConfig) -> None:
     """Write the config into ``state_dict``; ``prefix`` is that of the wrapped model's entries, with its dot."""
     metadata = getattr(state_dict, "_metadata", None)
     if metadata is not None:
         metadata.setdefault(prefix[:-1], {})[NOTE] = config.to_dict()
 
 
-def with_note(weights: Mapping[str, Tensor], config: HeroConfig) -> dict[str, Tensor]:
+def with_config_note(weights: Mapping[str, Tensor], config: HeroConfig) -> dict[str, Tensor]:
     """Return a ``state_dict`` of these weights, of a wrapped model or a plug-in, that says its config."""
     state_dict: Any = OrderedDict(weights)
     state_dict._metadata = OrderedDict()
-    note(state_dict, "", config)
+    note_config(state_dict, "", config)
     return state_dict
 
 
@@ -44,7 +44,7 @@ def config_of(state_dict: Any) -> HeroConfig | None:
     return None if found is None else HeroConfig.from_dict(found)
 
 
-def differences(state_dict: Any, config: HeroConfig, grounder: Grounder) -> list[str]:
+def config_differences(state_dict: Any, config: HeroConfig, grounder: Grounder) -> list[str]:
     """Return what would make the weights mean something else in a model with ``config``: ``levels=2`` and the like.
 
     ``grounder`` is the model's. Empty where only training tells the two apart, or ``state_dict`` does not say.

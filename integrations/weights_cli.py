@@ -22,7 +22,7 @@ from hero_plugin.integrations.files import atomic_write
 from hero_plugin.integrations.inferred_config import Told, infer_config, shown
 from hero_plugin.integrations.settings import read_settings
 from hero_plugin.plugin_file import check_base
-from hero_plugin.provenance import with_note
+from hero_plugin.provenance import with_config_note
 
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 PluginFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PLUGIN")]
@@ -163,7 +163,9 @@ def merged(config: MergeConfig) -> tuple[Any, list[str]]:
         except PluginError as error:
             raise UserError(str(error).replace("strict=False", "--no-strict")) from error
     notes = [str(each.message) for each in differences]
-    state = with_note({**{f"base.{name}": value for name, value in target.base.items()}, **plugin.hero}, plugin.config)
+    state = with_config_note(
+        {**{f"base.{name}": value for name, value in target.base.items()}, **plugin.hero}, plugin.config
+    )
     if target.entry is None:
         return state, notes
     if type(target.outer.get("opt")) is dict:
