@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -36,9 +35,8 @@ class EvalBenchConfig:
     """Write the numbers here."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command: measure, print, write."""
-    config = tyro.cli(EvalBenchConfig, prog="hero-plugin bench eval", args=argv)
+def main(config: EvalBenchConfig) -> None:
+    """Measure, print, write."""
     if config.rounds < 1:
         raise UserError(f"--rounds must be at least 1, got {config.rounds}")
     numbers = measure(config)
@@ -92,7 +90,3 @@ def _table(numbers: Mapping[str, Any]) -> Table:
         cells = (f"{value:.3f} s" for value in (median, min(times), max(times)))
         table.add_row(name, *cells, f"{median / own:.1f}")
     return table
-
-
-if __name__ == "__main__":
-    main()

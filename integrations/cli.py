@@ -8,31 +8,82 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of the table of commands.
+
+    Attributes:
+        run: MODULE:FUNCTION. The dataclass of the function's argument ``config`` is the flags; a function without one
+            reads ``argv`` itself, and one with both gets both. It returns an exit status, or anything else for 0.
+        help: What the command does.
+        config: MODULE:CLASS of the flags, where it is narrower than the function's own.
+        alone: The command writes, and knows nothing of other processes.
+    """
+
+    run: str
+    help: str
+    config: str = ""
+    alone: bool = False
+
 
 COMMANDS = {
-    "train emb": ("commands:train", "train EMB, plain or with HERO, into a run folder"),
-    "train moment_detr": ("commands:train", "the same with Moment-DETR"),
-    "train qd_detr": ("commands:train", "the same with QD-DETR"),
-    "train tr_detr": ("commands:train", "the same with TR-DETR"),
-    "eval": ("eval_cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures"),
-    "predict": ("predict.cli:predict", "answer a large file of queries by a run, in shards that resume"),
-    "predict merge": ("predict.cli:merge", "join the parts of such a prediction"),
-    "adapt": ("commands:adapt", "teach a HERO run new words with a few labelled queries, the plug-in alone learning"),
-    "launch": ("launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"),
-    "sweep": ("commands:sweep", "train variants over several seeds, score them on further sets, tabulate and draw"),
-    "demo": ("commands:demo", "EMB beside HERO on synthetic data, in minutes on a CPU"),
-    "data": ("data_cli:command", "convert annotations, check and render features"),
-    "weights show": ("weights_cli:show", "what a checkpoint holds: base, levels, config, version, sizes"),
-    "weights extract": ("weights_cli:extract", "take the plug-in out of a checkpoint"),
-    "weights merge": ("weights_cli:merge", "put a plug-in on another copy of the base"),
-    "vocab": ("vocab.cli:command", "words that training never had: measure them, build and review queries with them"),
-    "bench": ("bench.cli:main", "what HERO costs: time, memory, FLOPs, beside the plain base and the literal paper"),
-    "bench eval": ("bench_eval:main", "speed of QVHighlights' evaluation beside the official script's"),
-    "version": ("cli:version", "versions of hero-plugin and of what it runs on"),
+    "train emb": Command(
+        "training:run", "train EMB, plain or with HERO, into a run folder", "emb_config:EmbTrainConfig"
+    ),
+    "train moment_detr": Command("training:run", "the same with Moment-DETR", "detr_config:MomentDETRTrainConfig"),
+    "train qd_detr": Command("training:run", "the same with QD-DETR", "detr_config:QDDETRTrainConfig"),
+    "train tr_detr": Command("training:run", "the same with TR-DETR", "detr_config:TRDETRTrainConfig"),
+    "eval": Command(
+        "cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures", alone=True
+    ),
+    "predict": Command("predict.predicting:run", "answer a large file of queries by a run, in shards that resume"),
+    "predict merge": Command("predict.predicting:run_merge", "join the parts of such a prediction"),
+    "adapt": Command(
+        "adapt.adapting:run",
+        "teach a HERO run new words with a few labelled queries, the plug-in alone learning",
+        alone=True,
+    ),
+    "launch": Command("launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"),
+    "sweep": Command(
+        "sweep:main", "train variants over several seeds, score them on further sets, tabulate and draw", alone=True
+    ),
+    "demo": Command("demo:run", "EMB beside HERO on synthetic data, in minutes on a CPU", alone=True),
+    "data convert": Command("data_cli:convert", "convert an annotation file into another format"),
+    "data check": Command("data_cli:check", "check annotations, features and words, all problems at once"),
+    "data info": Command("data_cli:info", "what annotation files hold, and what is wrong with them"),
+    "data timelines": Command("timelines.cli:timelines", "render clip features from human action timelines"),
+    "data descriptions": Command("timelines.cli:descriptions", "the same from what one person wrote about a video"),
+    "data timelines-figure": Command("timelines.cli:timelines_figure", "draw one such video"),
+    "data timelines-oracle": Command("timelines.cli:timelines_oracle", "how clear such features are, by noise"),
+    "weights show": Command("weights_cli:show", "what a checkpoint holds: base, levels, config, version, sizes"),
+    "weights extract": Command("weights_cli:extract", "take the plug-in out of a checkpoint"),
+    "weights merge": Command("weights_cli:merge", "put a plug-in on another copy of the base"),
+    "vocab stats": Command("vocab.cli:stats", "words of test queries that training never had"),
+    "vocab build": Command("vocab.build_command:build", "reword queries with words that training never had"),
+    "vocab review": Command("vocab.cli:review", "a page to review rewordings in a browser"),
+    "vocab apply": Command("vocab.apply_command:apply", "apply a reviewer's decisions"),
+    "vocab sample": Command("vocab.cli:sample", "draw rewordings to label"),
+    "vocab rate": Command("vocab.cli:rate", "how often rewordings are wrong, by such labels"),
+    "bench": Command(
+        "bench.cli:main", "what HERO costs: time, memory, FLOPs, beside the plain base and the literal paper"
+    ),
+    "bench eval": Command("bench_eval:main", "speed of QVHighlights' evaluation beside the official script's"),
+    "version": Command("cli:version", "versions of hero-plugin and of what it runs on"),
 }
-ALONE = ("eval", "adapt", "sweep", "demo")
-"""Commands that write, and know nothing of other processes."""
+EVALUATIONS = {"--submission": "submission_cli:main", "--run": "evaluate:main"}
+"""The two commands named eval, by the flag that each needs."""
+EVAL_USAGE = """hero-plugin eval scores one of two things:
+
+  hero-plugin eval --run FOLDER
+      runs of this package, on any annotations, side by side where there are several
+  hero-plugin eval --submission FILE --annotations FILE
+      what any model predicted, by QVHighlights' official evaluation; with --train by unseen words, too
+"""
 EXTRA = ("tyro", "pydantic", "rich", "matplotlib", "tensorboard", "h5py")
 
 
@@ -46,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         words[0] = "version"
     name = _command(words)
     if name is None:
+        if _group(words[0]) and not {"-h", "--help"}.isdisjoint(words[1:]):
+            print(usage(_group(words[0])))
+            return 0
         return _complain(_unknown(words))
     missing = [module for module in EXTRA if importlib.util.find_spec(module) is None]
     if missing and name != "version":
@@ -56,9 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(name, words[len(name.split()) :])
 
 
-def usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+def usage(names: Sequence[str] = tuple(COMMANDS)) -> str:
+    """Return what commands there are, one line each."""
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {COMMANDS[name].help}" for name in names]
     return "\n".join(
         [
             "usage: hero-plugin COMMAND [flags]",
@@ -78,17 +133,37 @@ def version(argv: Sequence[str]) -> None:
         print(f"{name:<12} {number}")
 
 
+def evaluate(argv: Sequence[str]) -> None:
+    """Run the evaluation that the flags are for. Without either, ``--help`` shows both."""
+    from hero_plugin.integrations.errors import UserError
+
+    given = {word.partition("=")[0] for word in argv}
+    for flag, function in EVALUATIONS.items():
+        if flag in given:
+            return _call(_load(function), "eval", argv)
+    if given.isdisjoint({"-h", "--help"}):
+        raise UserError(f"{EVAL_USAGE}\nhero-plugin eval --help shows the flags of both.")
+    print(EVAL_USAGE)
+    for function in reversed(EVALUATIONS.values()):
+        with suppress(SystemExit):  # how the parser ends its help
+            _call(_load(function), "eval", argv)
+
+
 def _command(words: list[str]) -> str | None:
+    known = {name.replace("-", "_"): name for name in COMMANDS}
     for length in (2, 1):
         name = " ".join(words[:length]).replace("-", "_")
-        if name in COMMANDS:
-            return name
+        if name in known:
+            return known[name]
     return None
 
 
+def _group(word: str) -> list[str]:
+    return [name for name in COMMANDS if name.startswith(word + " ")]
+
+
 def _unknown(words: list[str]) -> str:
-    below = [name for name in COMMANDS if name.startswith(words[0] + " ")]
-    if below:
+    if below := _group(words[0]):
         return f"hero-plugin {words[0]}: say which: " + ", ".join(f"hero-plugin {name}" for name in below)
     typed = " ".join(word for word in words[:2] if not word.startswith("-"))
     near = difflib.get_close_matches(typed, COMMANDS, n=1) or difflib.get_close_matches(
@@ -98,10 +173,20 @@ def _unknown(words: list[str]) -> str:
     return f"hero-plugin: no command {words[0]!r}{hint}\n\n{usage()}"
 
 
-def _load(name: str) -> Callable[[Sequence[str]], int | None]:
-    module, function = COMMANDS[name][0].split(":")
-    command = getattr(importlib.import_module(f"hero_plugin.integrations.{module}"), function)
-    return partial(command, base=name.split()[1]) if name.startswith("train ") else command
+def _load(path: str) -> Any:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(f"hero_plugin.integrations.{module}"), name)
+
+
+def _call(function: Callable[..., Any], name: str, argv: Sequence[str], kind: type | None = None) -> Any:
+    """Call a command's function with its flags as a config, with the words themselves, or with both."""
+    hints = get_type_hints(function)
+    given: dict[str, Any] = {"argv": argv} if "argv" in hints else {}
+    if kind := kind or hints.get("config"):
+        from hero_plugin.integrations.settings import parse
+
+        given["config"] = parse(kind, name, argv)
+    return function(**given)
 
 
 def _run(name: str, argv: list[str]) -> int:
@@ -113,9 +198,11 @@ def _run(name: str, argv: list[str]) -> int:
     rank = Rank()
     try:
         rank = Rank.of_this_process()
-        if name in ALONE and rank.size > 1:
+        command = COMMANDS[name]
+        if command.alone and rank.size > 1:
             raise UserError(f"hero-plugin {name} runs as one process: start it without torchrun")
-        return _load(name)(argv) or 0
+        status = _call(_load(command.run), name, argv, _load(command.config) if command.config else None)
+        return status if isinstance(status, int) else 0
     except (UserError, DataError, FileNotFoundError) as error:
         status = _complain(rank.told(str(error)))
         if isinstance(error, UserError) and error.hard:

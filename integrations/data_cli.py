@@ -1,11 +1,12 @@
-"""`hero-plugin data ...`: convert and check annotations and features, render timeline features."""
+"""The commands `hero-plugin data convert`, `info` and `check`, on annotations and features."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,97 +28,95 @@ from hero_plugin.integrations.annotations.detect import Format, format_name
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import FeatureStore, open_features
 from hero_plugin.integrations.files import write_text
-from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.progress_bar import bar
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.timelines.cli import descriptions, timelines, timelines_figure, timelines_oracle
 from hero_plugin.integrations.words import load_word_vectors, tokenize
-
-__all__ = ["COMMANDS", "check", "command", "convert", "info", "main"]
 
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 _BY_VIDEO = ("captions", "charades-cd")  # formats that understand each other's extras
 
 
-def convert(
-    *,
-    input: Path,
-    output: Path,
-    to: Format,
-    from_: Annotated[Format | Literal["auto"], tyro.conf.arg(name="from")] = "auto",
-    durations: Files = (),
-    durations_from_features: Path | None = None,
-    clips_per_second: float | None = None,
-    on_outside: OnOutside = "clamp",
-    on_broken: OnBroken = "error",
-    clip_length: float = 2.0,
-    rounding: Snap = "none",
-    windows: Windows = "keep",
-    saliency: SaliencyChoice = "keep",
-    saliency_score: float = 4.0,
-    annotators: int = 3,
-    query_ids: QueryIds = "keep",
-    first_query_id: int = 0,
-    period: Period = "keep",
-    overwrite: bool = False,
-) -> None:
-    """Convert an annotation file into another format.
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Convert an annotation file into another format."""
 
-    Args:
-        input: The file to read.
-        output: The file to write; it appears whole or not at all.
-        to: Its format.
-        from_: Format of the input; auto looks into the file.
-        durations: Video lengths where the input has none (Charades-STA text): Charades' action timelines, any
-            Charades-CD file, Charades' own CSV, ...
-        durations_from_features: Or take them from these features: clips divided by --clips-per-second.
-        clips_per_second: Rate of those features.
-        on_outside: A moment that ends after its video: cut it at the end, keep it, or call it an error.
-        on_broken: Queries that cannot be used (end before start, empty, malformed, ...): stop, or leave them out.
-        clip_length: Seconds a clip, for --rounding and --saliency.
-        rounding: Move moments to clip edges: not at all, to the best overlap (EMB), both boundaries down
-            (Moment-DETR), to the nearest edge, or outward.
-        windows: Several moments of a query: keep them (QVHighlights only), the first, the longest, their hull,
-            or one query each.
-        saliency: Highlight labels: keep what is there, none, or made from moments: every clip inside, in
-            proportion to the overlap, or as lighthouse and QD-DETR make them for Charades-STA.
-        saliency_score: Score of a clip inside a moment (QVHighlights: 0 to 4).
-        annotators: How often the score is repeated a clip (QVHighlights: 3).
-        query_ids: Keep ids, number them, or VIDEO_0, VIDEO_1, ...; unless they are kept, they may occur twice.
-        first_query_id: Where --query-ids number begins; give every split its own range.
-        period: The full stop at the end of sentences: keep, strip or add it.
-        overwrite: Replace an existing output.
-    """
-    if output.exists() and (not overwrite or output.resolve() == input.resolve()):
+    input: Path
+    """The file to read."""
+    output: Path
+    """The file to write; it appears whole or not at all."""
+    to: Format
+    """Its format."""
+    from_: Annotated[Format | Literal["auto"], tyro.conf.arg(name="from")] = "auto"
+    """Format of the input; auto looks into the file."""
+    durations: Files = ()
+    """Video lengths where the input has none (Charades-STA text): Charades' action timelines, any Charades-CD file,
+    Charades' own CSV, ..."""
+    durations_from_features: Path | None = None
+    """Or take them from these features: clips divided by --clips-per-second."""
+    clips_per_second: float | None = None
+    """Rate of those features."""
+    on_outside: OnOutside = "clamp"
+    """A moment that ends after its video: cut it at the end, keep it, or call it an error."""
+    on_broken: OnBroken = "error"
+    """Queries that cannot be used (end before start, empty, malformed, ...): stop, or leave them out."""
+    clip_length: float = 2.0
+    """Seconds a clip, for --rounding and --saliency."""
+    rounding: Snap = "none"
+    """Move moments to clip edges: not at all, to the best overlap (EMB), both boundaries down (Moment-DETR), to the
+    nearest edge, or outward."""
+    windows: Windows = "keep"
+    """Several moments of a query: keep them (QVHighlights only), the first, the longest, their hull, or one query
+    each."""
+    saliency: SaliencyChoice = "keep"
+    """Highlight labels: keep what is there, none, or made from moments: every clip inside, in proportion to the
+    overlap, or as lighthouse and QD-DETR make them for Charades-STA."""
+    saliency_score: float = 4.0
+    """Score of a clip inside a moment (QVHighlights: 0 to 4)."""
+    annotators: int = 3
+    """How often the score is repeated a clip (QVHighlights: 3)."""
+    query_ids: QueryIds = "keep"
+    """Keep ids, number them, or VIDEO_0, VIDEO_1, ...; unless they are kept, they may occur twice."""
+    first_query_id: int = 0
+    """Where --query-ids number begins; give every split its own range."""
+    period: Period = "keep"
+    """The full stop at the end of sentences: keep, strip or add it."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+
+def convert(config: ConvertConfig) -> None:
+    """Run the command."""
+    output, clip_length, annotators = config.output, config.clip_length, config.annotators
+    if output.exists() and (not config.overwrite or output.resolve() == config.input.resolve()):
         raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input itself)")
     if not clip_length > 0 or annotators < 1:
         raise UserError(f"--clip-length and --annotators must be positive, got {clip_length} and {annotators}")
-    lengths = _durations(durations, durations_from_features, clips_per_second)
+    lengths = _durations(config.durations, config.durations_from_features, config.clips_per_second)
     report = ReadReport()
-    with bar(f"reading {input.name}") as progress:
+    with bar(f"reading {config.input.name}") as progress:
         records = read_annotations(
-            input,
-            format=from_,
+            config.input,
+            format=config.from_,
             durations=lengths,
-            on_outside=on_outside,
-            on_broken=on_broken,
-            unique_ids=query_ids == "keep",
+            on_outside=config.on_outside,
+            on_broken=config.on_broken,
+            unique_ids=config.query_ids == "keep",
             report=report,
             progress=progress,
         )
-    target = format_name(to)
+    target = format_name(config.to)
     converted = convert_records(
         records,
         clip_length=clip_length,
-        rounding=rounding,
-        windows=windows,
-        saliency=saliency,
-        saliency_score=saliency_score,
+        rounding=config.rounding,
+        windows=config.windows,
+        saliency=config.saliency,
+        saliency_score=config.saliency_score,
         annotators=annotators,
-        query_ids=query_ids,
-        first_query_id=first_query_id,
-        period=period,
+        query_ids=config.query_ids,
+        first_query_id=config.first_query_id,
+        period=config.period,
         keep_extra=report.format == target or {report.format, target} <= set(_BY_VIDEO),
     )
     write_annotations(converted, output, format=target)
@@ -126,19 +125,25 @@ def convert(
     _print_report(report, " (--on-outside)")
 
 
-def info(files: tyro.conf.Positional[Files], /, *, durations: Files = (), on_broken: OnBroken = "drop") -> None:
-    """Say what annotation files hold: format, queries, videos, lengths, what is wrong with them.
+@dataclass(frozen=True)
+class InfoConfig:
+    """Say what annotation files hold: format, queries, videos, lengths, what is wrong with them."""
 
-    Args:
-        files: Annotation files.
-        durations: Video lengths where a file has none (Charades-STA text).
-        on_broken: Count queries that cannot be used (drop), or stop at them (error).
-    """
-    lengths = load_durations(durations) if durations else None
+    files: tyro.conf.Positional[Files]
+    """Annotation files."""
+    durations: Files = ()
+    """Video lengths where a file has none (Charades-STA text)."""
+    on_broken: OnBroken = "drop"
+    """Count queries that cannot be used (drop), or stop at them (error)."""
+
+
+def info(config: InfoConfig) -> None:
+    """Run the command."""
+    lengths, on_broken = load_durations(config.durations) if config.durations else None, config.on_broken
     table = Table(
         "file", "format", "queries", "videos", "moments", "moment, s", "video, s", "words", "clamped", "broken"
     )
-    for file in files:
+    for file in config.files:
         report = ReadReport()
         with bar(f"reading {file.name}") as progress:
             records = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
@@ -159,85 +164,49 @@ def info(files: tyro.conf.Positional[Files], /, *, durations: Files = (), on_bro
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def check(
-    *,
-    annotations: Files,
-    features: Files = (),
-    words: Path | None = None,
-    durations: Files = (),
-    max_clips: int | None = None,
-    on_broken: OnBroken = "error",
-    problems: Path | None = None,
-) -> None:
-    """Check annotations, their videos' features and their words, and report every problem at once.
+@dataclass(frozen=True)
+class CheckConfig:
+    """Check annotations, their videos' features and their words, and report every problem at once."""
 
-    Args:
-        annotations: Annotation files, any format.
-        features: Feature folders or HDF5 files; several are concatenated.
-        words: Word vectors, GloVe text or .npz.
-        durations: Video lengths where a file has none (Charades-STA text).
-        max_clips: Longer videos are pooled to so many clips.
-        on_broken: Queries that cannot be used are problems (error), or left out (drop).
-        problems: Also write all problems to this file, one a line.
-    """
-    if max_clips is not None and max_clips < 1:
-        raise UserError(f"--max-clips must be at least 1, got {max_clips}")
+    annotations: Files
+    """Annotation files, any format."""
+    features: Files = ()
+    """Feature folders or HDF5 files; several are concatenated."""
+    words: Path | None = None
+    """Word vectors, GloVe text or .npz."""
+    durations: Files = ()
+    """Video lengths where a file has none (Charades-STA text)."""
+    max_clips: int | None = None
+    """Longer videos are pooled to so many clips."""
+    on_broken: OnBroken = "error"
+    """Queries that cannot be used are problems (error), or left out (drop)."""
+    problems: Path | None = None
+    """Also write all problems to this file, one a line."""
+
+
+def check(config: CheckConfig) -> None:
+    """Run the command."""
+    if config.max_clips is not None and config.max_clips < 1:
+        raise UserError(f"--max-clips must be at least 1, got {config.max_clips}")
     found: list[Problem] = []
     records: list[Record] = []
     lengths: dict[str, float] | None = None
     with _joining(found, "--durations"):
-        lengths = load_durations(durations) if durations else None
-    for file in () if found else annotations:  # without the lengths that were meant, each would be told of again
+        lengths = load_durations(config.durations) if config.durations else None
+    for file in () if found else config.annotations:  # without the lengths that were meant, each would be told of again
         with _joining(found, "--annotations"):
-            records += _check_annotations(file, lengths, on_broken)
-    if features and records:
+            records += _check_annotations(file, lengths, config.on_broken)
+    if config.features and records:
         with _joining(found, "--features"):
-            found += _check_features(features, records, max_clips)
-    if words is not None and records:
+            found += _check_features(config.features, records, config.max_clips)
+    if config.words is not None and records:
         with _joining(found, "--words"):
-            _check_words(words, records)
-    if problems is not None:
-        write_text(problems, "".join(f"{problem}\n" for problem in found))
+            _check_words(config.words, records)
+    if config.problems is not None:
+        write_text(config.problems, "".join(f"{problem}\n" for problem in found))
     if found:
         raise DataError(found)
     print("no problems found")
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "convert": convert,
-    "check": check,
-    "info": info,
-    "timelines": timelines,
-    "descriptions": descriptions,
-    "timelines-figure": timelines_figure,
-    "timelines-oracle": timelines_oracle,
-}
-
-
-def command(argv: Sequence[str]) -> None:
-    """`hero-plugin data ...`: run one of COMMANDS; mistakes in the input come out as exceptions."""
-    tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="hero-plugin data",
-        description="Convert and check annotations and features, render timeline features.",
-        args=list(argv),
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run as a program: 0, or 2 and a message for a mistake in the input, or 130 when stopped."""
-    try:
-        command(sys.argv[1:] if argv is None else argv)
-    except (DataError, UserError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Interrupted as stopped:
-        print(f"\n{stopped}", file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("\nstopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
 
 
 def _durations(files: Sequence[Path], features: Path | None, clips_per_second: float | None) -> dict[str, float] | None:
@@ -310,7 +279,3 @@ def _print_report(report: ReadReport, flag: str = "") -> None:
         print(f"  left out {len(report.dropped)} broken queries (--on-broken):")
         for problem in report.dropped[:20]:
             print(f"    {problem.where}: {problem.what}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,6 +14,7 @@ from hero_plugin.integrations.emb_data import EmbData
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import MemoryFeatures
 from hero_plugin.integrations.files import write_json
+from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.synthetic import SyntheticConfig, make_synthetic
 from hero_plugin.integrations.task import Scores, score_cells, scores_table
@@ -36,6 +37,14 @@ class DemoConfig:
     """Of the data and of both trainings."""
     threads: int = 1
     """CPU threads. More than one helps only where as many cores are idle."""
+
+
+def run(config: DemoConfig) -> None:
+    """Run the command."""
+    try:
+        main(config)
+    except Interrupted:
+        raise Interrupted("stopped; run the demo again to start it afresh") from None
 
 
 def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str, Scores]]:

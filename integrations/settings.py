@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,7 @@ from pydantic_core import to_json
 
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.named_sets import named_sets
+from hero_plugin.integrations.ranks import Rank
 
 Config = TypeVar("Config")
 Files = TypeVar("Files", bound="FileConfig")
@@ -33,6 +36,10 @@ class FileConfig:
     """
 
     sets: ClassVar[tuple[str, ...]] = ()
+
+    def start(self: Files) -> Files | None:
+        """Return what the flags stand over, where these settings say that it is not the defaults."""
+        return None
 
     def mistakes(self) -> list[str]:
         """Return what is missing or impossible, one line each."""
@@ -163,3 +170,27 @@ def _said(error: Any) -> str:
     ):
         what = what.replace(theirs, ours)
     return f"{'.'.join(map(str, error['loc']))} {what}, got {error['input']!r}"
+
+
+def parse(kind: type[Config], name: str, argv: Sequence[str], default: Config | None = None) -> Config:
+    """Return the flags of ``hero-plugin NAME`` as a config. ``--help`` and mistyped flags are tyro's business.
+
+    Flags such as --resume choose what all flags stand over; then they are read once more, over that.
+
+    Raises:
+        ConfigError: Values that a config refuses.
+    """
+    import tyro
+
+    extra = {} if default is None else {"default": default}
+    # Under torchrun every process reads the same flags: one of them says what is wrong, or shows the help.
+    with ExitStack() as silence:
+        if not Rank.of_this_process().leads:
+            silence.enter_context(redirect_stdout(io.StringIO()))
+            silence.enter_context(redirect_stderr(io.StringIO()))
+        try:
+            config = tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    start = config.start() if default is None and isinstance(config, FileConfig) else None
+    return config if start is None else parse(kind, name, argv, start)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.table import Table
 
 from hero_plugin.highlights import LEVELS
@@ -65,11 +64,6 @@ class SubmissionConfig:
     """Draws behind the intervals; 0: no figures by drift."""
     seed: int = 0
     """Of the draws."""
-
-
-def evaluate(argv: Sequence[str]) -> None:
-    """The command."""
-    main(tyro.cli(SubmissionConfig, prog="hero-plugin eval", args=list(argv)))
 
 
 def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, Any]:

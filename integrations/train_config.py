@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.annotations.checks import OnBroken
@@ -16,8 +16,11 @@ from hero_plugin.integrations.named_sets import named_sets
 from hero_plugin.integrations.optimizers import OptimizerName
 from hero_plugin.integrations.precision import Amp
 from hero_plugin.integrations.resident import Place
+from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.schedules import Schedule
-from hero_plugin.integrations.settings import FileConfig, too_small
+from hero_plugin.integrations.settings import ConfigError, FileConfig, read_settings, too_small
+
+Config = TypeVar("Config", bound="TrainConfig")
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,25 @@ class TrainConfig(FileConfig):
     def model_name(self) -> str:
         """EMB or HERO-EMB, say."""
         return self.title if self.base_only else f"HERO-{self.title}"
+
+    def start(self: Config) -> Config | None:
+        """Return what the flags start from if not from the recipe: the run to resume, a settings file, the paper.
+
+        Raises:
+            ConfigError: There is no telling which run, or the settings are not of this base.
+        """
+        from hero_plugin.integrations.bases import config_from  # which knows the configs
+
+        if self.resume and self.output is None:
+            raise ConfigError("--resume needs --output: the folder of the run to continue")
+        found = start = type(self)()
+        if self.resume and (self.output / "config.json").is_file():
+            found = config_from(RunFolder.open(self.output).config(), f"{self.output}/config.json", start)
+        if self.paper and not found.paper:  # before the file, whose single choices stand over it
+            found = replace(found, paper=True, hero=HeroConfig.paper())
+        if self.config is not None:
+            found = config_from(read_settings(self.config), str(self.config), found)
+        return None if found is start else found
 
     def mistakes(self) -> list[str]:
         """What is missing or impossible, a line each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import StoreBank
 from hero_plugin.integrations.freed_memory import keep_freed_memory
 from hero_plugin.integrations.initial_weights import start_from
+from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.precision import choose_device, loss_scaler
 from hero_plugin.integrations.process_group import ALONE, Group, joined
 from hero_plugin.integrations.ranks import Rank
@@ -31,6 +33,16 @@ from hero_plugin.integrations.task import score_cells, scores_table
 from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
 from hero_plugin.metrics import SCORES
+
+
+def run(config: TrainConfig) -> None:
+    """Run the command; whoever stops it is told how to go on."""
+    try:
+        main(config)
+    except (Interrupted, KeyboardInterrupt):  # the latter while it reads or draws
+        again = f"hero-plugin train {config.base} --output {shlex.quote(str(config.output))} --resume"
+        many = ", under torchrun or not" if Rank.of_this_process().size > 1 else ""
+        raise Interrupted(f"stopped; everything is saved. Resume with{many}: {again}") from None
 
 
 def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:

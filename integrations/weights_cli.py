@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,9 +73,8 @@ class MergeConfig:
     """Replace OUTPUT."""
 
 
-def show(argv: Sequence[str]) -> None:
-    """``hero-plugin weights show``."""
-    config = tyro.cli(ShowConfig, prog="hero-plugin weights show", args=list(argv))
+def show(config: ShowConfig) -> None:
+    """Run ``hero-plugin weights show``."""
     facts = facts_of(read_contents(config.file))
     if config.json:
         print(json.dumps(facts, indent=2))
@@ -85,18 +84,16 @@ def show(argv: Sequence[str]) -> None:
         screen.show(facts_table(facts))
 
 
-def extract(argv: Sequence[str]) -> None:
-    """``hero-plugin weights extract``."""
-    config = tyro.cli(ExtractConfig, prog="hero-plugin weights extract", args=list(argv))
+def extract(config: ExtractConfig) -> None:
+    """Run ``hero-plugin weights extract``."""
     plugin = extracted(config)
     plugin.save(free(config.output, config.overwrite))
     parts = ", ".join(f"{name} {number:,}" for name, number in sizes(plugin.hero).items()) or "no weights: HERO is off"
     Screen().say(f"{config.output}: plug-in of {plugin.base.class_name or 'an unknown base'} ({parts})")
 
 
-def merge(argv: Sequence[str]) -> None:
-    """``hero-plugin weights merge``."""
-    config = tyro.cli(MergeConfig, prog="hero-plugin weights merge", args=list(argv))
+def merge(config: MergeConfig) -> None:
+    """Run ``hero-plugin weights merge``."""
     screen = Screen()
     content, notes = merged(config)
     with atomic_write(free(config.output, config.overwrite), "wb") as stream:

@@ -6,6 +6,7 @@ Of several vocabularies, the last one's stage is the output folder itself; earli
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ from hero_plugin.integrations.figures.curves import losses_figure
 from hero_plugin.integrations.figures.style import SETTINGS, save_figure
 from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.freed_memory import keep_freed_memory
+from hero_plugin.integrations.interrupts import Interrupted
 from hero_plugin.integrations.named_sets import named_sets
 from hero_plugin.integrations.precision import choose_device
 from hero_plugin.integrations.records import Record
@@ -57,6 +59,15 @@ class Stage:
     """What the model learned from before: the run's training queries, then those of each vocabulary since."""
     rehearsal: tuple[Path, ...]
     """Files of those past queries that are replayed, one per file in ``past``."""
+
+
+def run(config: AdaptConfig) -> None:
+    """Run the command; whoever stops it is told how to go on."""
+    try:
+        main(config)
+    except (Interrupted, KeyboardInterrupt):
+        again = f"hero-plugin adapt --output {shlex.quote(str(config.output))} --resume"
+        raise Interrupted(f"stopped; everything is saved. Resume with: {again}") from None
 
 
 def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:

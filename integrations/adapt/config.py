@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.named_sets import named_sets
-from hero_plugin.integrations.settings import FileConfig, too_small
+from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.settings import FileConfig, filled, too_small
 from hero_plugin.integrations.train_config import RunInputs, repeated
 
 HOW_TO_START = ("output", "resume", "overwrite", "device", "threads", "checkpoint_steps", "checkpoint_seconds")
@@ -97,6 +98,15 @@ class AdaptConfig(RunInputs, FileConfig):
                 f"--annotations: name folders, so letters, digits, '-', '_' and '.' alone; got {', '.join(odd)}"
             )
         return wrong
+
+    def start(self) -> AdaptConfig | None:
+        """Return what the flags start from if not from the defaults: the settings of the adaptation to resume."""
+        if not self.resume or self.output is None or not (self.output / "config.json").is_file():
+            return None
+        record = dict(RunFolder.open(self.output).config().get("adapted", {}))
+        for name in ("stage", "past"):  # what the settings led to
+            record.pop(name, None)
+        return filled(AdaptConfig(), record, f"{self.output}/config.json")
 
     def vocabularies(self) -> list[tuple[str, Path]]:
         """Return (name, path) of each file with new words, in the order of learning."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.bench.cases import (
@@ -144,14 +142,18 @@ class BenchConfig:
         return models_of(names, self.levels, mode)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
-    config = tyro.cli(BenchConfig, prog="hero-plugin bench", args=argv)
+def main(config: BenchConfig, argv: Sequence[str]) -> None:
+    """Measure, print, and write where asked.
+
+    Args:
+        config: What to measure.
+        argv: The flags that say so, for the report.
+    """
     screen = Screen()
     if config.read:
         reports = [Report.read(path) for path in config.read]
     else:
-        reports = [measured(config, screen, command_of(sys.argv[2:] if argv is None else argv))]
+        reports = [measured(config, screen, command_of(argv))]
     measurements = [each for report in reports for each in report.measurements]
     for report in reports:
         for group in settings_of(report.measurements):
@@ -166,7 +168,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.markdown is not None:
         parts = {} if config.targets and not config.read else device_parts(reports)
         write_page(config.markdown, parts | (targets_part(reports) if config.targets else {}))
-    return 0
 
 
 def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
@@ -232,7 +233,3 @@ def command_of(argv: Sequence[str]) -> str:
         else:
             words.append(rest.pop(0))
     return shlex.join(words)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

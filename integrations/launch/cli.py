@@ -13,7 +13,6 @@ from typing import Annotated
 import tyro
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations.commands import parse
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.launch.describe import describe
 from hero_plugin.integrations.launch.repositories import Repository, config_in, recognise, unknown
@@ -22,6 +21,7 @@ from hero_plugin.integrations.launch.shells import WRAPPED, is_shell, run_shell
 from hero_plugin.integrations.launch.shims import Shim, present
 from hero_plugin.integrations.launch.wrapping import Wrapping
 from hero_plugin.integrations.safe_load import load_checkpoint_safely, supported
+from hero_plugin.integrations.settings import parse
 
 PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow"}
 """Modules whose package has another name."""

@@ -63,3 +63,13 @@ class PredictConfig(RunInputs):
         wrong += [f"{path}: no such file" for path in (self.queries, self.durations) if path and not path.is_file()]
         if wrong:
             raise UserError("\n".join(wrong))
+
+
+@dataclass
+class MergeConfig:
+    """Join the parts of a prediction whose shards are all done, as the last of them does by itself."""
+
+    output: Path
+    """As given to hero-plugin predict."""
+    keep_parts: bool = False
+    """Leave the parts where they are."""

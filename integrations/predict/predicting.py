@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from hero_plugin.integrations.interrupts import Interrupted, Interrupts
 from hero_plugin.integrations.precision import Amp, choose_device
 from hero_plugin.integrations.predict.answerable import QueryValidator
 from hero_plugin.integrations.predict.answering import Answerer, AnswerOptions, answer_all
-from hero_plugin.integrations.predict.config import PredictConfig
+from hero_plugin.integrations.predict.config import MergeConfig, PredictConfig
 from hero_plugin.integrations.predict.journal import Part, PartPaths
 from hero_plugin.integrations.predict.manifest import Manifest, file_digest
 from hero_plugin.integrations.predict.merging import finished_report, merge, unfinished
@@ -283,9 +283,19 @@ def merge_if_done(manifest: Manifest, screen: Screen, keep_parts: bool = False) 
     return report
 
 
-def command_line(argv: list[str]) -> str:
+def command_line(argv: Sequence[str]) -> str:
     """Return the command that starts this again."""
     return "hero-plugin predict " + shlex.join(argv)
+
+
+def run(config: PredictConfig, argv: Sequence[str]) -> None:
+    """Run ``hero-plugin predict``."""
+    main(config, command=command_line(argv))
+
+
+def run_merge(config: MergeConfig) -> int:
+    """Run ``hero-plugin predict merge``. Returns 1 where shards are not done, else 0."""
+    return 0 if merge_if_done(Manifest.open(config.output), Screen(), config.keep_parts) is not None else 1
 
 
 def _resolved(path: Path | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,129 +32,132 @@ from hero_plugin.integrations.timelines import (
 )
 from hero_plugin.integrations.words import load_word_vectors
 
-__all__ = ["descriptions", "timelines", "timelines_figure", "timelines_oracle"]
-
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 SCORES = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")
 PICTURES = ("png", "pdf", "svg")
 
 
-def timelines(
-    *,
-    timelines: Path,
-    annotations: Files,
-    words: Path,
-    output: Path,
-    seed: int = 0,
-    config: Annotated[TimelineConfig, tyro.conf.arg(name="")] = TimelineConfig(),  # noqa: B008 (frozen)
-    dtype: Literal["float16", "float32"] = "float16",
-    videos_of: Files = (),
-    on_broken: OnBroken = "error",
-    resume: bool = False,
-) -> None:
-    """Render clip features from human action timelines: a folder of VIDEO.npy, as real features come in.
+@dataclass(frozen=True)
+class TimelinesConfig:
+    """Render clip features from human action timelines: a folder of VIDEO.npy, as real features come in."""
 
-    Args:
-        timelines: Charades' action timelines, {VIDEO: {duration, actions: [[class, start, end], ...]}}.
-        annotations: TRAINING annotations, whose queries give the actions their semantic half. Never test files.
-        words: Word vectors, GloVe text or .npz.
-        output: Folder to write.
-        seed: Another seed, other prototypes and other noise.
-        config: Strengths; --noise multiplies all errors.
-        dtype: Of the files.
-        videos_of: Render only the videos of these annotation files.
-        on_broken: Training queries that cannot be used: stop (error), or leave them out (drop).
-        resume: Go on with a folder that was begun with the same settings.
-    """
-    known, lengths = timelines_of(timelines)
-    records = read_many(annotations, lengths, on_broken)
-    wanted = {r.video_id for r in read_many(videos_of, lengths, "drop")} if videos_of else None
-    with bar(f"reading {words.name}") as progress:
-        table = load_word_vectors(words, words_of(records), progress=progress)
-    prototypes = build_prototypes(records, known, table, config, seed=seed)
+    timelines: Path
+    """Charades' action timelines, {VIDEO: {duration, actions: [[class, start, end], ...]}}."""
+    annotations: Files
+    """TRAINING annotations, whose queries give the actions their semantic half. Never test files."""
+    words: Path
+    """Word vectors, GloVe text or .npz."""
+    output: Path
+    """Folder to write."""
+    seed: int = 0
+    """Another seed, other prototypes and other noise."""
+    strengths: Annotated[TimelineConfig, tyro.conf.arg(name="")] = field(default_factory=TimelineConfig)
+    """Strengths; --noise multiplies all errors."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Of the files."""
+    videos_of: Files = ()
+    """Render only the videos of these annotation files."""
+    on_broken: OnBroken = "error"
+    """Training queries that cannot be used: stop (error), or leave them out (drop)."""
+    resume: bool = False
+    """Go on with a folder that was begun with the same settings."""
+
+
+def timelines(config: TimelinesConfig) -> None:
+    """Run the command."""
+    known, lengths = timelines_of(config.timelines)
+    records = read_many(config.annotations, lengths, config.on_broken)
+    wanted = {r.video_id for r in read_many(config.videos_of, lengths, "drop")} if config.videos_of else None
+    with bar(f"reading {config.words.name}") as progress:
+        table = load_word_vectors(config.words, words_of(records), progress=progress)
+    prototypes = build_prototypes(records, known, table, config.strengths, seed=config.seed)
     bare = int((prototypes.queries == 0).sum())
-    sources = {"timelines": timelines.name, "annotations": [a.name for a in annotations], "words": words.name}
-    with going_on_with(output), bar("rendering") as progress:
+    files = {"timelines": config.timelines.name, "annotations": [a.name for a in config.annotations]}
+    with going_on_with(config.output), bar("rendering") as progress:
         done = render_folder(
-            output,
+            config.output,
             known,
             prototypes,
-            config,
-            seed=seed,
+            config.strengths,
+            seed=config.seed,
             videos=wanted,
-            dtype=dtype,
-            resume=resume,
-            sources=sources,
+            dtype=config.dtype,
+            resume=config.resume,
+            sources={**files, "words": config.words.name},
             progress=progress,
         )
     print(
-        f"{output}: {done.written} videos rendered, {done.skipped} were there; "
-        f"{done.clips} clips of {config.dim} numbers"
+        f"{config.output}: {done.written} videos rendered, {done.skipped} were there; "
+        f"{done.clips} clips of {config.strengths.dim} numbers"
         + (f"; {bare} actions that no query describes are random" if bare else "")
     )
 
 
-def descriptions(
-    *,
-    annotations: Path,
-    timelines: Path,
-    train: Files,
-    words: Path,
-    output: Path,
-    queries: Path,
-    seed: int = 0,
-    config: Annotated[TimelineConfig, tyro.conf.arg(name="")] = TimelineConfig(),  # noqa: B008 (frozen)
-    dtype: Literal["float16", "float32"] = "float16",
-    on_broken: OnBroken = "error",
-    resume: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class DescriptionsConfig:
     """Render clip features of ActivityNet's videos from what one person wrote about them; the other's queries ask.
 
     For testing, on other videos and in another vocabulary, what was trained on timeline features: --timelines,
     --train, --words, --seed and the strengths must be those of the training features.
-
-    Args:
-        annotations: ActivityNet Captions or a split of ActivityNet-CD; its videos that two people described are taken.
-        timelines: Charades' action timelines.
-        train: The training annotations that the training features were rendered with.
-        words: Word vectors, GloVe text or .npz.
-        output: Folder to write the features into.
-        queries: Annotation file to write: the other person's queries.
-        seed: As rendered.
-        config: As rendered.
-        dtype: Of the files.
-        on_broken: Queries that cannot be used: stop (error), or leave them out (drop).
-        resume: Go on with a folder that was begun with the same settings.
     """
-    if queries.exists() and not resume:
+
+    annotations: Path
+    """ActivityNet Captions or a split of ActivityNet-CD; its videos that two people described are taken."""
+    timelines: Path
+    """Charades' action timelines."""
+    train: Files
+    """The training annotations that the training features were rendered with."""
+    words: Path
+    """Word vectors, GloVe text or .npz."""
+    output: Path
+    """Folder to write the features into."""
+    queries: Path
+    """Annotation file to write: the other person's queries."""
+    seed: int = 0
+    """As rendered."""
+    strengths: Annotated[TimelineConfig, tyro.conf.arg(name="")] = field(default_factory=TimelineConfig)
+    """As rendered."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Of the files."""
+    on_broken: OnBroken = "error"
+    """Queries that cannot be used: stop (error), or leave them out (drop)."""
+    resume: bool = False
+    """Go on with a folder that was begun with the same settings."""
+
+
+def descriptions(config: DescriptionsConfig) -> None:
+    """Run the command."""
+    annotations, queries = config.annotations, config.queries
+    if queries.exists() and not config.resume:
         raise UserError(f"{queries} exists already: name another file, or add --resume to write the same one again")
-    known, lengths = timelines_of(timelines)
-    records = read_many(train, lengths, on_broken)
-    seen, asked = two_writers(read_many([annotations], {}, on_broken))
+    known, lengths = timelines_of(config.timelines)
+    records = read_many(config.train, lengths, config.on_broken)
+    seen, asked = two_writers(read_many([annotations], {}, config.on_broken))
     if not seen:
         raise UserError(
             f"{annotations} has no video that two people described: ActivityNet-CD's val, test_iid and test_ood have"
         )
-    with bar(f"reading {words.name}") as progress:
-        table = load_word_vectors(words, words_of([*records, *seen, *asked]), progress=progress)
-    prototypes = build_prototypes(records, known, table, config, seed=seed)
-    described, looks = described_timelines(seen, prototypes, table, config, seed=seed)
-    files = {"annotations": annotations.name, "timelines": timelines.name, "train": [file.name for file in train]}
-    with going_on_with(output), bar("rendering") as progress:
+    with bar(f"reading {config.words.name}") as progress:
+        table = load_word_vectors(config.words, words_of([*records, *seen, *asked]), progress=progress)
+    prototypes = build_prototypes(records, known, table, config.strengths, seed=config.seed)
+    described, looks = described_timelines(seen, prototypes, table, config.strengths, seed=config.seed)
+    files = {"annotations": annotations.name, "timelines": config.timelines.name}
+    files["train"] = [file.name for file in config.train]
+    with going_on_with(config.output), bar("rendering") as progress:
         done = render_folder(
-            output,
+            config.output,
             described,
             looks,
-            config,
-            seed=seed,
-            dtype=dtype,
-            resume=resume,
+            config.strengths,
+            seed=config.seed,
+            dtype=config.dtype,
+            resume=config.resume,
             what="simulated clip features rendered from what one person wrote about a video",
-            sources={**files, "words": words.name},
+            sources={**files, "words": config.words.name},
             progress=progress,
         )
     write_annotations(asked, queries, format="activitynet-cd")
-    print(f"{output}: {done.written} videos rendered from {len(seen)} sentences, {done.skipped} were there")
+    print(f"{config.output}: {done.written} videos rendered from {len(seen)} sentences, {done.skipped} were there")
     print(f"{queries}: {len(asked)} queries of other people about them")
     meanings = [sentence_meanings(part, prototypes, table) for part in (asked, seen)]
     scores = reach(asked, meanings[0], described, meanings[1], records)
@@ -181,78 +184,83 @@ def going_on_with(output: Path) -> Iterator[None]:
         ) from None
 
 
-def timelines_figure(
-    *,
-    timelines: Path,
-    annotations: Files,
-    words: Path,
-    video: str,
-    output: Path,
-    seed: int = 0,
-    config: Annotated[TimelineConfig, tyro.conf.arg(name="")] = TimelineConfig(),  # noqa: B008 (frozen)
-) -> None:
-    """Draw one video: its annotated actions over what its rendered clips show.
+@dataclass(frozen=True)
+class TimelinesFigureConfig:
+    """Draw one video: its annotated actions over what its rendered clips show."""
 
-    Args:
-        timelines: Charades' action timelines.
-        annotations: The training annotations that the features were rendered with.
-        words: The word vectors that they were rendered with.
-        video: Name of the video.
-        output: Picture to write, .png, .pdf or .svg.
-        seed: As rendered.
-        config: As rendered.
-    """
+    timelines: Path
+    """Charades' action timelines."""
+    annotations: Files
+    """The training annotations that the features were rendered with."""
+    words: Path
+    """The word vectors that they were rendered with."""
+    video: str
+    """Name of the video."""
+    output: Path
+    """Picture to write, .png, .pdf or .svg."""
+    seed: int = 0
+    """As rendered."""
+    strengths: Annotated[TimelineConfig, tyro.conf.arg(name="")] = field(default_factory=TimelineConfig)
+    """As rendered."""
+
+
+def timelines_figure(config: TimelinesFigureConfig) -> None:
+    """Run the command."""
     from hero_plugin.integrations.timelines.figure import timeline_figure
     from hero_plugin.integrations.timelines.render import render_video
 
-    kind = output.suffix.lstrip(".").lower() or PICTURES[0]
+    kind = config.output.suffix.lstrip(".").lower() or PICTURES[0]
     if kind not in PICTURES:
-        raise UserError(f"--output must end in .{', .'.join(PICTURES[:-1])} or .{PICTURES[-1]}, got {output}")
-    known, lengths = timelines_of(timelines)
+        raise UserError(f"--output must end in .{', .'.join(PICTURES[:-1])} or .{PICTURES[-1]}, got {config.output}")
+    known, lengths = timelines_of(config.timelines)
+    video, strengths, seed = config.video, config.strengths, config.seed
     if video not in known:
-        raise UserError(f"{timelines} has no video {video!r}; its names look like {', '.join(list(known)[:3])}")
-    records = read_many(annotations, lengths, "drop")
-    prototypes = build_prototypes(records, known, load_word_vectors(words, words_of(records)), config, seed=seed)
-    figure = timeline_figure(known[video], prototypes, render_video(known[video], prototypes, config, seed))
-    with atomic_path(output) as temporary:
+        raise UserError(f"{config.timelines} has no video {video!r}; its names look like {', '.join(list(known)[:3])}")
+    records = read_many(config.annotations, lengths, "drop")
+    table = load_word_vectors(config.words, words_of(records))
+    prototypes = build_prototypes(records, known, table, strengths, seed=seed)
+    figure = timeline_figure(known[video], prototypes, render_video(known[video], prototypes, strengths, seed))
+    with atomic_path(config.output) as temporary:
         figure.savefig(temporary, format=kind, dpi=150)
-    print(output)
+    print(config.output)
 
 
-def timelines_oracle(
-    *,
-    timelines: Path,
-    annotations: Files,
-    test: Files,
-    words: Path,
-    noise: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0),
-    seed: int = 0,
-    config: Annotated[TimelineConfig, tyro.conf.arg(name="config")] = TimelineConfig(),  # noqa: B008 (frozen)
-) -> None:
-    """Show how clear timeline features are, by noise: how well someone grounds who knows each query's action.
+@dataclass(frozen=True)
+class TimelinesOracleConfig:
+    """Show how clear timeline features are, by noise: how well someone grounds who knows each query's action."""
 
-    Args:
-        timelines: Charades' action timelines.
-        annotations: Training annotations.
-        test: Annotations to score.
-        words: Word vectors.
-        noise: Noise levels, one line of the table each.
-        seed: Of the features.
-        config: The other strengths.
-    """
+    timelines: Path
+    """Charades' action timelines."""
+    annotations: Files
+    """Training annotations."""
+    test: Files
+    """Annotations to score."""
+    words: Path
+    """Word vectors."""
+    noise: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
+    """Noise levels, one line of the table each."""
+    seed: int = 0
+    """Of the features."""
+    strengths: Annotated[TimelineConfig, tyro.conf.arg(name="config")] = field(default_factory=TimelineConfig)
+    """The other strengths."""
+
+
+def timelines_oracle(config: TimelinesOracleConfig) -> None:
+    """Run the command."""
     from hero_plugin.integrations.timelines.oracle import fit_oracle, oracle_scores
 
-    known, lengths = timelines_of(timelines)
-    records = read_many(annotations, lengths, "drop")
-    tests = {file.stem: read_many([file], lengths, "drop") for file in test}
-    prototypes = build_prototypes(records, known, load_word_vectors(words, words_of(records)), config, seed=seed)
+    known, lengths = timelines_of(config.timelines)
+    records = read_many(config.annotations, lengths, "drop")
+    tests = {file.stem: read_many([file], lengths, "drop") for file in config.test}
+    vectors = load_word_vectors(config.words, words_of(records))
+    prototypes = build_prototypes(records, known, vectors, config.strengths, seed=config.seed)
     table = Table("noise", "queries", *SCORES)
     with bar("rendering and grounding") as progress:
-        for done, level in enumerate(noise):
-            progress(done, len(noise))
-            louder = replace(config, noise=level)
-            oracle = fit_oracle(records, known, prototypes, louder, seed=seed)
+        for done, level in enumerate(config.noise):
+            progress(done, len(config.noise))
+            louder = replace(config.strengths, noise=level)
+            oracle = fit_oracle(records, known, prototypes, louder, seed=config.seed)
             for name, part in tests.items():
-                scores = oracle_scores(oracle, part, known, prototypes, louder, seed=seed)
+                scores = oracle_scores(oracle, part, known, prototypes, louder, seed=config.seed)
                 table.add_row(f"{level:g}", name, *(f"{scores[metric]:.1f}" for metric in SCORES))
     Console().print(table)

@@ -48,8 +48,8 @@ Relation = Literal["synonym", "hypernym"]
 class BuildConfig:
     """Make open-vocabulary rewordings of an annotation file.
 
-    Each says a word that training never had, means the same as its original, and keeps the original's moments.
-    OUTPUT.manifest.json says how it came about.
+    Each says a word that training never had, means the same as its original and keeps the original's moments.
+    OUTPUT.manifest.json says how they came about. Ctrl-C stops; the same command with --resume goes on.
     """
 
     input: Path

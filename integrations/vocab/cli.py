@@ -1,10 +1,11 @@
-"""Commands ``hero-plugin vocab``: measure drift, build open-vocabulary queries, review and sample them."""
+"""The commands `hero-plugin vocab stats`, `review`, `sample` and `rate`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,163 +19,147 @@ from hero_plugin.integrations.files import write_text
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.progress_bar import bar
 from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab import apply_command, build_command
-from hero_plugin.integrations.vocab.apply_command import ApplyConfig
-from hero_plugin.integrations.vocab.build_command import BuildConfig
 from hero_plugin.integrations.vocab.built_file import check_overwrite, read_built
 from hero_plugin.integrations.vocab.rewording import is_reworded
 from hero_plugin.integrations.vocab.tokenizers import TOKENIZERS, open_tokenizer
 
-__all__ = ["COMMANDS", "command"]
-
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 
 
-def stats(
-    *,
-    train: Files,
-    test: Files,
-    tokenizer: str = "words",
-    lexicon: Path | None = None,
-    top: int = 15,
-    sensitivity: bool = False,
-    json_: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
-    figure: Path | None = None,
-) -> None:
-    """Say how many test queries are made only of words that training had, and which words it never had.
+@dataclass(frozen=True)
+class StatsConfig:
+    """Say how many test queries are made only of words that training had, and which words it never had."""
 
-    Args:
-        train: Training annotations, any format; their words are the training vocabulary.
-        test: Test annotations, any format; each file is a row.
-        tokenizer: What a word is: words, treebank, whitespace, stripped, letters, or MODULE:FUNCTION.
-        lexicon: A lexicon (JSON), whose parts of speech serve where no tagger is installed.
-        top: Unseen words to list per test file.
-        sensitivity: Also give the shares under each tokenizer.
-        json_: Write everything to this file.
-        figure: Draw it into this PNG.
-    """
+    train: Files
+    """Training annotations, any format; their words are the training vocabulary."""
+    test: Files
+    """Test annotations, any format; each file is a row."""
+    tokenizer: str = "words"
+    """What a word is: words, treebank, whitespace, stripped, letters, or MODULE:FUNCTION."""
+    lexicon: Path | None = None
+    """A lexicon (JSON), whose parts of speech serve where no tagger is installed."""
+    top: int = 15
+    """So many unseen words are listed a test file."""
+    sensitivity: bool = False
+    """Also give the shares under each tokenizer."""
+    json_: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    """Write everything to this file."""
+    figure: Path | None = None
+    """Draw it into this PNG."""
+
+
+def stats(config: StatsConfig) -> None:
+    """Run the command."""
     from hero_plugin.integrations.vocab.stats import drift_table, measure, sensitivity_table, to_json, words_table
     from hero_plugin.integrations.vocab.tagging import find_tagger
 
-    split = open_tokenizer(tokenizer)
-    training, tests = read_queries(train), {name: read_queries([file]) for name, file in _names(test).items()}
-    tagger = find_tagger(lexicon)
+    split = open_tokenizer(config.tokenizer)
+    training, tests = (
+        read_queries(config.train),
+        {name: read_queries([file]) for name, file in _names(config.test).items()},
+    )
+    tagger = find_tagger(config.lexicon)
     vocabulary, sets = measure(training, tests, split, tagger)
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     console.print(drift_table(vocabulary, sets))
     for each in sets:
-        if each.drift.ranking and top:
-            console.print(words_table(each, top))
+        if each.drift.ranking and config.top:
+            console.print(words_table(each, config.top))
     tags = tagger.name if tagger else 'no tagger at hand (pip install "hero-plugin[vocab]")'
-    print(f"tokenizer: {tokenizer}; parts of speech: {tags}")
-    if sensitivity:
+    print(f"tokenizer: {config.tokenizer}; parts of speech: {tags}")
+    if config.sensitivity:
         rows = [(name, what, *measure(training, tests, function)) for name, (function, what) in TOKENIZERS.items()]
-        if tokenizer not in TOKENIZERS:
-            rows.append((tokenizer, "", vocabulary, sets))
+        if config.tokenizer not in TOKENIZERS:
+            rows.append((config.tokenizer, "", vocabulary, sets))
         console.print(sensitivity_table(rows))
-    if json_ is not None:
-        values = to_json(vocabulary, sets, tokenizer, tagger.name if tagger else None)
-        write_text(json_, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-        print(json_)
-    if figure is not None:
+    if config.json_ is not None:
+        values = to_json(vocabulary, sets, config.tokenizer, tagger.name if tagger else None)
+        write_text(config.json_, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        print(config.json_)
+    if config.figure is not None:
         from hero_plugin.integrations.figures.style import save_figure
         from hero_plugin.integrations.vocab.figure import drift_figure
 
-        print(save_figure(drift_figure(sets, len(vocabulary)), figure))
+        print(save_figure(drift_figure(sets, len(vocabulary)), config.figure))
 
 
-def build(config: Annotated[BuildConfig, tyro.conf.arg(name="")]) -> None:
-    """Make open-vocabulary rewordings of an annotation file.
-
-    Each says a word that training never had, means the same as its original and keeps the original's moments.
-    OUTPUT.manifest.json says how they came about. Ctrl-C stops; the same command with --resume goes on.
-    """
-    build_command.build(config)
-
-
-def review(*, input: Path, output: Path, overwrite: bool = False) -> None:
+@dataclass(frozen=True)
+class ReviewConfig:
     """Make a page to review rewordings in a browser: accept, reject or edit each by a key, then export the decisions.
 
     The page is one file, asks for nothing else and sends nothing; the browser keeps what was decided. The exported
     decisions go into `vocab apply`, or into `vocab build --decisions`.
-
-    Args:
-        input: A file that `vocab build` made.
-        output: The HTML file to write.
-        overwrite: Replace an existing output.
     """
+
+    input: Path
+    """A file that `vocab build` made."""
+    output: Path
+    """The HTML file to write."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+
+def review(config: ReviewConfig) -> None:
+    """Run the command."""
     from hero_plugin.integrations.checksum import checksum
     from hero_plugin.integrations.vocab.review import review_page
 
-    check_overwrite(output, input, overwrite)
-    records = read_built(input)
+    check_overwrite(config.output, config.input, config.overwrite)
+    records = read_built(config.input)
     number = sum(map(is_reworded, records))
-    write_text(output, review_page(records, input.name, checksum(input)))
-    print(f"{output}: {number} rewordings; open it in a browser")
+    write_text(config.output, review_page(records, config.input.name, checksum(config.input)))
+    print(f"{config.output}: {number} rewordings; open it in a browser")
 
 
-def apply(config: Annotated[ApplyConfig, tyro.conf.arg(name="")]) -> None:
-    """Apply a reviewer's decisions to a built file: accepted stay, rejected go, edited are checked anew."""
-    apply_command.apply(config)
+@dataclass(frozen=True)
+class SampleConfig:
+    """Draw rewordings to read and label, so that `vocab rate` can say how often the builder errs."""
+
+    input: Files
+    """Files that `vocab build` made; the sample is of all of them together."""
+    output: Path
+    """The table to write, tab-separated, its first column empty for the label."""
+    number: int = 200
+    """So many."""
+    seed: int = 0
+    """Another seed, another sample."""
+    overwrite: bool = False
+    """Replace an existing output, and the labels in it."""
 
 
-def sample(*, input: Files, output: Path, number: int = 200, seed: int = 0, overwrite: bool = False) -> None:
-    """Draw rewordings to read and label, so that `vocab rate` can say how often the builder errs.
-
-    Args:
-        input: Files that `vocab build` made; the sample is of all of them together.
-        output: The table to write, tab-separated, its first column empty for the label.
-        number: Rewordings to draw.
-        seed: Another seed, another sample.
-        overwrite: Replace an existing output, and the labels in it.
-    """
+def sample(config: SampleConfig) -> None:
+    """Run the command."""
     from hero_plugin.integrations.vocab.sampling import LABELS, draw_sample, write_sample
 
-    if number < 1:
-        raise UserError(f"--number must be at least 1, got {number}")
-    for file in input:
-        check_overwrite(output, file, overwrite)
-    built = [record for file in input for record in read_annotations(file, on_outside="keep")]
-    drawn = draw_sample(built, number, seed)
-    write_sample(drawn, output)
-    print(f"{output}: {len(drawn)} rewordings; label each with one of {', '.join(LABELS)}")
+    if config.number < 1:
+        raise UserError(f"--number must be at least 1, got {config.number}")
+    for file in config.input:
+        check_overwrite(config.output, file, config.overwrite)
+    built = [record for file in config.input for record in read_annotations(file, on_outside="keep")]
+    drawn = draw_sample(built, config.number, config.seed)
+    write_sample(drawn, config.output)
+    print(f"{config.output}: {len(drawn)} rewordings; label each with one of {', '.join(LABELS)}")
 
 
-def rate(files: tyro.conf.Positional[Files], /) -> None:
-    """Say how often the builder errs, by the labels of samples.
+@dataclass(frozen=True)
+class RateConfig:
+    """Say how often the builder errs, by the labels of samples."""
 
-    Args:
-        files: Tables of `vocab sample`, labelled.
-    """
+    files: tyro.conf.Positional[Files]
+    """Tables of `vocab sample`, labelled."""
+
+
+def rate(config: RateConfig) -> None:
+    """Run the command."""
     from hero_plugin.integrations.vocab.sampling import ERRORS, LABELS, read_labels, wilson_interval
 
-    for file in files:
+    for file in config.files:
         counts = read_labels(file)
         number, errors = counts.total(), sum(counts[label] for label in ERRORS)
         low, high = wilson_interval(errors, number)
         print(f"{file.name}: " + ", ".join(f"{counts[label]} {label}" for label in LABELS))
         share, between = f"{100 * errors / number:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"
         print(f"  {errors} errors in {number}: {share}, 95 % interval {between}")
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "stats": stats,
-    "build": build,
-    "review": review,
-    "apply": apply,
-    "sample": sample,
-    "rate": rate,
-}
-
-
-def command(argv: Sequence[str]) -> None:
-    """Run one of ``COMMANDS``; mistakes in the input come out as exceptions."""
-    tyro.extras.subcommand_cli_from_dict(
-        {**COMMANDS},
-        prog="hero-plugin vocab",
-        description="Measure the drift of words, build open-vocabulary queries, review and sample them.",
-        args=list(argv),
-    )
 
 
 def read_queries(files: Sequence[Path]) -> list[Record]:

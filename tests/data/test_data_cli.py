@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from hero_plugin.integrations import data_cli
+from hero_plugin.integrations import cli
 from hero_plugin.integrations.features import open_features
 
 from . import samples
@@ -42,7 +42,7 @@ def place(tmp_path):
 
 
 def run(*words):
-    return data_cli.main([str(word) for word in words])
+    return cli.main(["data", *map(str, words)])
 
 
 def convert(place, *more, output="out.jsonl", to="qvhighlights"):
@@ -205,7 +205,7 @@ def test_ctrl_c_leaves_only_whole_files_and_resumes(place):
     )
     samples.write(place, "timelines.json", many)
     words = ("--timelines", "timelines.json", "--annotations", "train.txt", "--words", "words.npz", "--output", "out")
-    program = [sys.executable, "-m", "hero_plugin.integrations.data_cli", "timelines", *words]
+    program = [sys.executable, "-m", "hero_plugin.integrations.cli", "data", "timelines", *words]
     process = subprocess.Popen(program, cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(list(place.glob("out/*.npy"))) < 20 and time.monotonic() < deadline:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.data_cli import command
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.features import open_features
 from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.settings import parse
 from hero_plugin.integrations.timelines import (
     TimelineConfig,
     build_prototypes,
@@ -21,6 +21,7 @@ from hero_plugin.integrations.timelines import (
     sentence_meanings,
     two_writers,
 )
+from hero_plugin.integrations.timelines.cli import DescriptionsConfig, descriptions
 
 from ..resources import shared
 from .test_timelines import RECORDS, TIMELINES, WORDS
@@ -84,6 +85,10 @@ def test_what_can_be_reached(annotations):
     assert mixed_up["by the words"]["R1@0.7"] == 0
 
 
+def command(flags):
+    descriptions(parse(DescriptionsConfig, "data descriptions", flags))
+
+
 def test_the_command(tmp_path, annotations, capsys):
     train = write(
         tmp_path / "train.json",
@@ -93,7 +98,7 @@ def test_the_command(tmp_path, annotations, capsys):
     timelines = write(tmp_path / "timelines.json", {"A": actions})
     np.savez(tmp_path / "words.npz", words=np.array(WORDS.words), vectors=WORDS.vectors)
     output, queries = tmp_path / "features", tmp_path / "asked.json"
-    flags = ["descriptions", "--annotations", annotations, "--timelines", timelines, "--train", train]
+    flags = ["--annotations", annotations, "--timelines", timelines, "--train", train]
     flags += ["--words", tmp_path / "words.npz", "--output", output, "--queries", queries, "--dim", 16]
     flags = [str(flag) for flag in flags]
     command(flags)

@@ -13,7 +13,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hero_plugin.integrations import commands
+from hero_plugin.integrations import cli
 from hero_plugin.integrations.adapt import adapting
 from hero_plugin.integrations.adapt.adapting import main
 from hero_plugin.integrations.adapt.config import AdaptConfig
@@ -149,7 +149,7 @@ def test_an_interrupted_adaptation_resumes_to_the_same_bits(start, adapted, runs
         patch.setattr(adapting, "score_sets", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             main(replace(config, resume=True), QUIET)
-    commands.adapt(["--output", str(config.output), "--resume", "--device", "cpu"])
+    assert cli.main(["adapt", "--output", str(config.output), "--resume", "--device", "cpu"]) == 0
     run = RunFolder(config.output)
     assert all(torch.equal(value, model(adapted)[name]) for name, value in model(run).items())
     assert run.results()["best"] == adapted.results()["best"]

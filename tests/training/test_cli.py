@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations import cli, commands
+from hero_plugin.integrations import cli, training
 from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.emb_config import EmbTrainConfig
 from hero_plugin.integrations.interrupts import Interrupted
@@ -20,7 +20,7 @@ from hero_plugin.integrations.named_sets import named_sets
 from hero_plugin.integrations.problems import DataError, Problem
 from hero_plugin.integrations.process_group import PeerLost
 from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.settings import ConfigError, read_settings
+from hero_plugin.integrations.settings import ConfigError, parse, read_settings
 
 
 def run(capsys, *argv: str) -> tuple[int, str, str]:
@@ -100,10 +100,10 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(capsys, monkey
     ],
 )
 def test_what_goes_wrong_is_one_message_and_a_status(capsys, monkeypatch, error, status, said):
-    def fails(argv, base):
+    def fails(config):
         raise error
 
-    monkeypatch.setattr(commands, "train", fails)
+    monkeypatch.setattr(training, "run", fails)
     got, out, err = run(capsys, "train", "emb")
     assert got == status
     assert err.strip() == said
@@ -111,11 +111,11 @@ def test_what_goes_wrong_is_one_message_and_a_status(capsys, monkeypatch, error,
 
 
 def test_a_process_that_lost_its_peers_ends_at_once(capsys, monkeypatch):
-    def fails(argv, base):
+    def fails(config):
         raise PeerLost("another process has ended")
 
     ended = []
-    monkeypatch.setattr(commands, "train", fails)
+    monkeypatch.setattr(training, "run", fails)
     monkeypatch.setattr(os, "_exit", ended.append)
     _, _, err = run(capsys, "train", "emb")
     assert ended == [2]
@@ -123,10 +123,10 @@ def test_a_process_that_lost_its_peers_ends_at_once(capsys, monkeypatch):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    def fails(argv, base):
+    def fails(config):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(commands, "train", fails)
+    monkeypatch.setattr(training, "run", fails)
     with pytest.raises(ZeroDivisionError):
         cli.main(["train", "emb"])
 
@@ -164,7 +164,7 @@ def test_every_field_of_hero_is_a_flag(capsys):
 
 
 def flags(*argv: str) -> EmbTrainConfig:
-    return commands.parse(EmbTrainConfig, "train emb", argv, default=commands.train_defaults(argv))
+    return parse(EmbTrainConfig, "train emb", argv)
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):

@@ -18,7 +18,6 @@ from hero_plugin import HeroModel
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.commands import parse, train_defaults
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.detr_task import DetrTask
 from hero_plugin.integrations.engine import Trainer
@@ -32,7 +31,7 @@ from hero_plugin.integrations.problems import DataError
 from hero_plugin.integrations.query_features import WordQueries
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.schedules import step_decay
-from hero_plugin.integrations.settings import ConfigError
+from hero_plugin.integrations.settings import ConfigError, parse
 from hero_plugin.integrations.submission_checks import read_submission
 from hero_plugin.integrations.sweep import SweepConfig
 from hero_plugin.integrations.sweep import main as sweep
@@ -250,7 +249,7 @@ def test_one_sweep_covers_several_bases(runs, tmp_path, monkeypatch):
     assert sweep(SweepConfig(file, jobs=2), QUIET) == 0
     assert [command[4] for command in started] == ["emb", "moment_detr"]
     for command in started:  # what the process would train
-        config = train_defaults(command[5:], command[4])
+        config = parse(BASES[command[4]].config, "train", command[5:])
         assert (config.base, config.base_only) == (command[4], True)
     file.write_text(json.dumps({**plan, "variants": {"QD": {"base": "qd_detr", "drop_rate": 0.1}}}))
     with pytest.raises(UserError, match=r"variant 'QD': no setting 'drop_rate'"):
@@ -262,10 +261,10 @@ def test_one_sweep_covers_several_bases(runs, tmp_path, monkeypatch):
 
 def test_a_run_is_resumed_as_what_it_is(trained):
     argv = ("--output", str(trained.path), "--resume")
-    config = parse(BASES["qd_detr"].config, "train qd_detr", argv, default=train_defaults(argv, "qd_detr"))
+    config = parse(BASES["qd_detr"].config, "train qd_detr", argv)
     assert config.checked().to_json() == {key: value for key, value in trained.config().items() if key != "versions"}
     with pytest.raises(ConfigError, match="these are settings of qd_detr, not of emb"):
-        train_defaults(argv, "emb")
+        parse(BASES["emb"].config, "train emb", argv)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hero_plugin import highlights, retrieval
-from hero_plugin.integrations import bench_eval
+from hero_plugin.integrations import bench_eval, cli
 from hero_plugin.integrations.upstream_evaluation import official_evaluation
 from hero_plugin.qvhighlights import qvhighlights_scores
 from tests.resources import upstream
@@ -140,9 +140,8 @@ def test_the_benchmark_compares_every_figure(tmp_path, sample, capsys, monkeypat
     for name, rows in zip(("sub", "truth"), sample, strict=True):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows if row["qid"] in kept))
     files = ["--submission", str(tmp_path / "sub"), "--annotations", str(tmp_path / "truth")]
-    bench_eval.main(
-        ["--upstream", str(upstream("moment_detr")), *files, "--rounds", "1", "--json", str(tmp_path / "o")]
-    )
+    argv = ["--upstream", str(upstream("moment_detr")), *files, "--rounds", "1", "--json", str(tmp_path / "o")]
+    assert cli.main(["bench", "eval", *argv]) == 0
     assert "largest difference of 104 figures: 0" in capsys.readouterr().out
     numbers = json.loads((tmp_path / "o").read_text())
     assert numbers["queries"] == 20

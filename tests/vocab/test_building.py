@@ -12,9 +12,9 @@ from collections import Counter
 
 import pytest
 
-from hero_plugin.integrations import data_cli
 from hero_plugin.integrations.annotations import read_annotations
 from hero_plugin.integrations.checksum import checksum
+from hero_plugin.integrations.cli import main
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.records import REWORDED, Record
 from hero_plugin.integrations.vocab.choice import ChoiceLimits, choose
@@ -87,7 +87,7 @@ def test_the_link_survives_formats(world, target):
     for other in ("qvhighlights", "activitynet"):
         out = world / f"as-{other}"
         files = ("--input", world / "ov.json", "--output", out, "--to", other, "--on-outside", "keep")
-        assert data_cli.main(["convert", *map(str, files)]) == 0
+        assert main(["data", "convert", *map(str, files)]) == 0
         links = [record.extra[REWORDED] for record in read_annotations(out, on_outside="keep")]
         assert {link["id"]: link for link in links} == before
 
