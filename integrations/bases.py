@@ -1,41 +1,91 @@
-"""The table of the bases that can be trained."""
+"""The table of the bases that can be trained; everything else about a base is behind its entry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from hero_plugin import HeroConfig
-from hero_plugin.adapters.detr.config import MomentDETRConfig, QDDETRConfig, TRDETRConfig
+from hero_plugin.adapters.moment_detr import MomentDETRConfig, build_moment_detr
+from hero_plugin.adapters.qd_detr import QDDETRConfig, build_qd_detr
+from hero_plugin.adapters.tr_detr import TRDETRConfig, build_tr_detr
 from hero_plugin.integrations.console import Screen
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.detr_base import DetrBase
 from hero_plugin.integrations.detr_config import MomentDETRTrainConfig, QDDETRTrainConfig, TRDETRTrainConfig
 from hero_plugin.integrations.emb_base import EmbBase
 from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.features import FeatureStore
 from hero_plugin.integrations.settings import ConfigError, filled
 from hero_plugin.integrations.task import Task
 from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
 
+BaseName = Literal["emb", "moment_detr", "qd_detr", "tr_detr"]
+BASE_NAMES: tuple[BaseName, ...] = get_args(BaseName)
+
 
 class Base(Protocol):
-    """The interface between a base and training and evaluation. Each base has its own types of config and data."""
+    """What training, evaluation and the bench ask of a base. Its configs and its data are of types of its own."""
 
-    config: type[TrainConfig]
-    data: type[GroundingData]
-    own_parameters: tuple[str, ...]
-    """Parameters of the model that depend on the data, by the base's names: a trained base does not bring them."""
+    @property
+    def config(self) -> type[TrainConfig]:
+        """The settings of its trainings; ``config.title`` is its published name."""
+        ...
+
+    @property
+    def data(self) -> type[GroundingData]:
+        """What its data is."""
+        ...
+
+    @property
+    def own_parameters(self) -> tuple[str, ...]:
+        """Parameters of the model that depend on the data, by the base's names: a trained base does not bring them."""
+        ...
+
+    @property
+    def reads_video_padding(self) -> bool:
+        """Whether its answers, as its authors wrote them, move with how far a video is padded.
+
+        They move by thousandths of a score, and by seconds at times. A batch then holds videos of one length, so that
+        no answer depends on its neighbours.
+        """
+        ...
+
+    @property
+    def clone(self) -> tuple[str, str]:
+        """The folder that its authors' repository is cloned into, and the module that holds the model."""
+        ...
+
+    @property
+    def clone_width(self) -> int | None:
+        """The one hidden size that its authors' code is written for, or None."""
+        ...
 
     def read(
         self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
     ) -> Any:
         """Read and check sets of annotations; ``originals`` adds the queries that reworded ones reword."""
+        ...
+
+    def words_only(
+        self,
+        config: Any,
+        store: FeatureStore,
+        words: Sequence[str],
+        split: Callable[[str], list[str]],
+        queries: Any = None,
+    ) -> Any:
+        """Return data without records, for sentences of ``words``.
+
+        Args:
+            queries: the queries' own features, in place of word vectors.
+        """
         ...
 
     def vocabulary(self, config: Any, data: Any) -> Vocabulary:
@@ -72,9 +122,25 @@ class Base(Protocol):
 
 BASES: Mapping[str, Base] = {
     "emb": EmbBase(),
-    "moment_detr": DetrBase(MomentDETRTrainConfig, MomentDETRConfig),
-    "qd_detr": DetrBase(QDDETRTrainConfig, QDDETRConfig),
-    "tr_detr": DetrBase(TRDETRTrainConfig, TRDETRConfig),
+    "moment_detr": DetrBase(
+        MomentDETRTrainConfig, MomentDETRConfig, build_moment_detr, clone=("moment_detr", "moment_detr.model")
+    ),
+    "qd_detr": DetrBase(
+        QDDETRTrainConfig,
+        QDDETRConfig,
+        build_qd_detr,
+        clone=("QD-DETR", "qd_detr.model"),
+        clone_width=256,
+        reads_video_padding=True,
+    ),
+    "tr_detr": DetrBase(
+        TRDETRTrainConfig,
+        TRDETRConfig,
+        build_tr_detr,
+        clone=("TR-DETR", "tr_detr.model"),
+        clone_width=256,
+        reads_video_padding=True,
+    ),
 }
 
 

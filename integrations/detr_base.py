@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,11 @@ from hero_plugin.integrations.detr_data import DetrData, read_detr_data
 from hero_plugin.integrations.detr_task import DetrTask
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.features import FeatureStore
+from hero_plugin.integrations.query_features import Queries, WordQueries
 from hero_plugin.integrations.settings import ConfigError
 from hero_plugin.integrations.vocabulary import Vocabulary
+from hero_plugin.integrations.words import load_word_vectors
 
 ENDPOINTS = 2
 """Numbers that the collate function appends to a clip's features."""
@@ -31,13 +34,21 @@ ENDPOINTS = 2
 class DetrBase:
     """A DETR: it takes words as vectors, so its vocabulary only serves to distinguish new words from trained ones.
 
-    described: what describes a model of it. Its ``build_BASE`` makes the model, and the criterion.
+    Args:
+        config: the settings of its trainings.
+        described: what describes a model of it.
+        builder: makes the model and its criterion of ``described``.
+        clone: as in ``bases.Base``, like the others.
     """
 
     config: type[DetrTrainConfig]
     described: type[DETRConfig]
-    data = DetrData
-    own_parameters = ()
+    builder: Callable[[Any], tuple[nn.Module, nn.Module]]
+    clone: tuple[str, str]
+    clone_width: int | None = None
+    reads_video_padding: bool = False
+    data: ClassVar[type[DetrData]] = DetrData
+    own_parameters: ClassVar[tuple[str, ...]] = ()
 
     def read(
         self,
@@ -48,6 +59,22 @@ class DetrBase:
     ) -> DetrData:
         """Read and check the sets."""
         return read_detr_data(paths, config, screen, originals)
+
+    def words_only(
+        self,
+        config: DetrTrainConfig,
+        store: FeatureStore,
+        words: Sequence[str],
+        split: Callable[[str], list[str]],
+        queries: Queries | None = None,
+    ) -> DetrData:
+        """Return data without records, for sentences of ``words``."""
+        if queries is None:
+            vectors = load_word_vectors(config.words, set(words))
+            if not len(vectors):
+                raise UserError("no word of the queries has a vector in the word table; check --words and --queries")
+            queries = WordQueries(vectors, split, config.max_words, config.normalize_words)
+        return DetrData({}, store, queries, split)
 
     def vocabulary(self, config: DetrTrainConfig, data: DetrData) -> Vocabulary:
         """Return every word of the data, those of training sentences first."""
@@ -80,8 +107,7 @@ class DetrBase:
             settings = self.described(text_dim=text_dim, video_dim=video_dim, **same)
         except ValueError as error:
             raise ConfigError(f"{config.title}: {error}") from error
-        module = importlib.import_module(f"hero_plugin.adapters.{config.base}.build")
-        return getattr(module, f"build_{config.base}")(settings)
+        return self.builder(settings)
 
     def examples(
         self,

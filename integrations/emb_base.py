@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ from hero_plugin.integrations.emb_data import EmbData, read_data
 from hero_plugin.integrations.emb_task import EmbTask
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import FeatureBank
+from hero_plugin.integrations.features import FeatureStore
 from hero_plugin.integrations.vocabulary import Vocabulary
+from hero_plugin.integrations.words import load_word_vectors
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
 
@@ -28,7 +30,10 @@ class EmbBase:
 
     config = EmbTrainConfig
     data = EmbData
-    own_parameters = (WORD_TABLE, "embedding_net.char_emb.char_emb.weight")
+    own_parameters: tuple[str, ...] = (WORD_TABLE, "embedding_net.char_emb.char_emb.weight")
+    reads_video_padding = False
+    clone = ("EMB", "model.emb")
+    clone_width: int | None = None
 
     def read(
         self,
@@ -39,6 +44,17 @@ class EmbBase:
     ) -> EmbData:
         """Read and check the sets."""
         return read_data(paths, config, screen, originals)
+
+    def words_only(
+        self,
+        config: EmbTrainConfig,
+        store: FeatureStore,
+        words: Sequence[str],
+        split: Callable[[str], list[str]],
+        queries: None = None,
+    ) -> EmbData:
+        """Return data without records, for sentences of ``words``."""
+        return EmbData({}, store, load_word_vectors(config.words, set(words)), split)
 
     def vocabulary(self, config: EmbTrainConfig, data: EmbData) -> Vocabulary:
         """Return the words of the data that have vectors."""

@@ -128,6 +128,11 @@ class TrainConfig(FileConfig):
     """Delete the run in --output and start again."""
 
     @property
+    def seconds_per_clip(self) -> float:
+        """The one length of all clips, in seconds; 0 where the clips of a video share its duration."""
+        return 0.0
+
+    @property
     def model_name(self) -> str:
         """EMB or HERO-EMB, say."""
         return self.title if self.base_only else f"HERO-{self.title}"

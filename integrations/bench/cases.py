@@ -1,4 +1,4 @@
-"""What is measured: a setting, which compared models share, and the models."""
+"""What the bench measures: settings, which compared models share, and the models."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-BaseName = Literal["emb", "moment_detr", "qd_detr", "tr_detr"]
+from hero_plugin.integrations.bases import BASES, BaseName
+
 ModelName = Literal["plain", "hero", "pair", "checkpoint", "literal", "upstream", "upstream-hero"]
 Mode = Literal["train", "inference"]
 Format = Literal["fp32", "bf16"]
 
-BASES: tuple[BaseName, ...] = ("emb", "moment_detr", "qd_detr", "tr_detr")
 OURS: tuple[ModelName, ...] = ("plain", "hero", "pair", "checkpoint", "literal")
 UPSTREAM: tuple[ModelName, ...] = ("upstream", "upstream-hero")
 WITHOUT_LEVELS = ("plain", "upstream")
 TRAINING_ONLY = ("pair", "checkpoint")
 """In inference these do what "hero" does, but for a light head."""
 
-TITLES = {"emb": "EMB", "moment_detr": "Moment-DETR", "qd_detr": "QD-DETR", "tr_detr": "TR-DETR"}
 MEANINGS = {
     "plain": "plain base",
     "hero": "HERO",
@@ -31,6 +30,7 @@ MEANINGS = {
 
 
 def device_name(device: str) -> str:
+    """Return the name of a device as a reader knows it."""
     return {"cpu": "CPU", "cuda": "GPU"}.get(device, device)
 
 
@@ -45,7 +45,7 @@ class Setting:
 
     def __str__(self) -> str:
         step = "training step" if self.mode == "train" else "inference"
-        return f"{TITLES[self.base]}, {step}, {device_name(self.device)}, {self.dtype}"
+        return f"{BASES[self.base].config.title}, {step}, {device_name(self.device)}, {self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Model:
 
 
 def models_of(names: Sequence[ModelName], levels: Sequence[int], mode: Mode) -> list[Model]:
-    """Every named model, those with HERO at every number of levels; plain ones first."""
+    """Return every named model, those with HERO at every number of levels; plain ones first."""
     kept = [name for name in names if mode == "train" or name not in TRAINING_ONLY]
     plain = [Model(name) for name in kept if name in WITHOUT_LEVELS]
     return plain + [Model(name, count) for count in levels for name in kept if name not in WITHOUT_LEVELS]

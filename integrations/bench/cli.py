@@ -12,11 +12,10 @@ from typing import Literal
 import torch
 
 from hero_plugin import HeroConfig
+from hero_plugin.integrations.bases import BASE_NAMES, BaseName
 from hero_plugin.integrations.bench.cases import (
-    BASES,
     OURS,
     UPSTREAM,
-    BaseName,
     Format,
     Mode,
     Model,
@@ -45,7 +44,7 @@ class BenchConfig:
     """Measure what HERO costs: parameters, FLOPs, step time, throughput, peak memory, beside the plain base and beside
     a literal implementation of the paper, in turns on the same random inputs."""
 
-    bases: tuple[BaseName, ...] = BASES
+    bases: tuple[BaseName, ...] = BASE_NAMES
     models: tuple[ModelName, ...] = ()
     """plain: the base. hero: HERO around it. pair, checkpoint: with relevance="pair", with checkpoint=True.
     literal: the paper in plain loops. upstream, upstream-hero: the authors' own base, with --upstream. All there are

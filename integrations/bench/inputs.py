@@ -1,4 +1,4 @@
-"""Random batches in the form that the training scripts take them; the first video and the first query are full."""
+"""Random batches as the training scripts take them; the first video and the first query are of full length."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from hero_plugin.integrations.bench.sizes import Sizes
 from hero_plugin.integrations.task import Batch
 
 VOCABULARY = 1000
-SECONDS_A_CLIP = 2.0
+CLIP_SECONDS = 2.0
 HIGHEST_SCORE = 4.0
 MOST_MOMENTS = 2
 
 
-def random_batch(base: str, sizes: Sizes, seed: int) -> Batch:
-    """What the base's collate would make, on the CPU."""
-    draw = torch.Generator().manual_seed(seed)
-    return emb_batch(sizes, draw) if base == "emb" else detr_batch(sizes, draw)
-
-
 def emb_batch(sizes: Sizes, draw: Generator) -> Batch:
-    """Keys and shapes of :class:`~hero_plugin.integrations.batches.EmbCollate`."""
+    """Return a batch with the keys and shapes of ``EmbCollate``."""
     clips, v_mask = random_lengths(sizes.batch, sizes.clips, draw)
     _, q_mask = random_lengths(sizes.batch, sizes.words, draw)
     word_ids = torch.randint(1, VOCABULARY + 2, q_mask.shape, generator=draw) * q_mask.long()
@@ -35,14 +29,14 @@ def emb_batch(sizes: Sizes, draw: Generator) -> Batch:
         "video": video,
         "v_mask": v_mask,
         "clips": clips,
-        "durations": clips * SECONDS_A_CLIP,
+        "durations": clips * CLIP_SECONDS,
         "first": first,
         "last": last,
     }
 
 
 def detr_batch(sizes: Sizes, draw: Generator) -> Batch:
-    """Keys and shapes of :class:`~hero_plugin.integrations.detr_batches.DetrCollate`; one or two moments a query."""
+    """Return a batch with the keys and shapes of ``DetrCollate``, with one or two moments per query."""
     clips, v_mask = random_lengths(sizes.batch, sizes.clips, draw)
     words, q_mask = random_lengths(sizes.batch, sizes.words, draw)
     width = 0.05 + 0.25 * torch.rand(sizes.batch, MOST_MOMENTS, generator=draw)
@@ -58,7 +52,7 @@ def detr_batch(sizes: Sizes, draw: Generator) -> Batch:
         "src_vid_mask": v_mask,
         "clips": clips,
         "words": words,
-        "durations": clips * SECONDS_A_CLIP,
+        "durations": clips * CLIP_SECONDS,
         "spans": spans,
         "windows": windows,
         "hard_positive": torch.full_like(windows, -1),
@@ -71,7 +65,7 @@ def detr_batch(sizes: Sizes, draw: Generator) -> Batch:
 
 
 def random_lengths(count: int, longest: int, draw: Generator) -> tuple[Tensor, Tensor]:
-    """Between a third of the longest and all of it: (count,) long, and the mask (count, longest) float32."""
+    """Draw lengths from a third of ``longest`` on: (count,) long, and their mask (count, longest) float32."""
     lengths = torch.randint(-(-longest // 3), longest + 1, (count,), generator=draw)
     lengths[0] = longest
     return lengths, (torch.arange(longest) < lengths.unsqueeze(1)).float()

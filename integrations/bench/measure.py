@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations.bench.building import build_bare, build_upstream, recipe_of
+from hero_plugin.integrations.bench.building import build_bare, build_upstream, random_batch, recipe_of
 from hero_plugin.integrations.bench.cases import UPSTREAM, Model, Setting
 from hero_plugin.integrations.bench.counting import Operations, count_kernels
-from hero_plugin.integrations.bench.inputs import random_batch
 from hero_plugin.integrations.bench.memory import peak_memory
 from hero_plugin.integrations.bench.sizes import Sizes
 from hero_plugin.integrations.bench.steps import Job

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from hero_plugin.integrations.bench.cases import TITLES, Model, device_name
+from hero_plugin.integrations.bases import BASES
+from hero_plugin.integrations.bench.cases import Model, device_name
 from hero_plugin.integrations.bench.measure import Measurement
 from hero_plugin.integrations.bench.targets import Result, ratio_of
 
@@ -19,7 +20,7 @@ class Grid(NamedTuple):
 
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     words: tuple[str, ...] = ()
 
 
@@ -72,7 +73,7 @@ def verdicts(results: Sequence[Result]) -> Grid:
         rows.append(
             (
                 target.letter,
-                TITLES[target.base],
+                BASES[target.base].config.title,
                 device_name(target.device) + (f", {result.dtype}" if result.dtype != "fp32" else ""),
                 target.statement,
                 target.limit,

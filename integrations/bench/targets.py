@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hero_plugin.integrations.bench.cases import BASES, BaseName, Mode, Model, ModelName, device_name
+from hero_plugin.integrations.bases import BASE_NAMES, BaseName
+from hero_plugin.integrations.bench.cases import Mode, Model, ModelName, device_name
 from hero_plugin.integrations.bench.measure import Measurement
 from hero_plugin.integrations.bench.timing import Spread
 
@@ -56,16 +57,16 @@ SHORT = {
 def _targets() -> Iterable[Target]:
     yield Target("a", "emb", "train", "cpu", "hero", "upstream", "time", 1.0)
     for device, bound in (("cpu", 3.0), ("cuda", 4.0)):
-        for base in BASES:
+        for base in BASE_NAMES:
             yield Target("b", base, "train", device, "literal", "hero", "time", bound, at_least=True)
     for mode, bound in (("train", 1.6), ("inference", 1.3)):
-        for base in BASES:
-            yield Target("c", base, mode, "cuda", "hero", "plain", "time", bound)  # type: ignore[arg-type]
+        for base in BASE_NAMES:
+            yield Target("c", base, mode, "cuda", "hero", "plain", "time", bound)
     for device in ("cpu", "cuda"):
-        for base in BASES:
+        for base in BASE_NAMES:
             yield Target("d", base, "train", device, "pair", "hero", "time", 0.65)
     for device in ("cpu", "cuda"):
-        for base in BASES:
+        for base in BASE_NAMES:
             yield Target("e", base, "train", device, "hero", "literal", "memory", 1.0)
             yield Target("e", base, "train", device, "checkpoint", "plain", "memory", 2.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,22 +14,16 @@ from hero_plugin.integrations.bases import BASES
 from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.data import GroundingData
 from hero_plugin.integrations.detr_config import DetrTrainConfig
-from hero_plugin.integrations.detr_data import DetrData
-from hero_plugin.integrations.emb_data import EmbData
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.feature_bank import ArrayBank, BankCollate, FeatureBank
 from hero_plugin.integrations.features import FeatureStore, open_features
-from hero_plugin.integrations.query_features import ARRAY, Queries, WordQueries
+from hero_plugin.integrations.query_features import ARRAY
 from hero_plugin.integrations.records import Record
 from hero_plugin.integrations.run_folder import RunFolder
 from hero_plugin.integrations.task import Task
 from hero_plugin.integrations.train_config import TrainConfig
 from hero_plugin.integrations.vocabulary import Vocabulary
-from hero_plugin.integrations.words import load_word_vectors, tokenize
-
-READ_PADDING = frozenset({"qd_detr", "tr_detr"})
-"""Bases whose answers, as their authors wrote them, move with how far a video is padded (by thousandths of a score, and
-seconds at times). A batch of theirs holds videos of one length, so that no answer depends on its neighbours."""
+from hero_plugin.integrations.words import tokenize
 
 Tokenize = Callable[[str], list[str]]
 
@@ -76,11 +70,11 @@ class RunPredictor:
     @property
     def pads(self) -> bool:
         """Whether videos of different lengths may share a batch."""
-        return self.settings.base not in READ_PADDING
+        return not BASES[self.settings.base].reads_video_padding
 
     def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
         """Return examples of records whose videos are in ``bank``, in the same order."""
-        window = replace(self.data, sets={"window": records})  # type: ignore[type-var]
+        window = replace(self.data, sets={"window": records})
         return BASES[self.settings.base].examples(self.settings, window, "window", bank, self.vocabulary)
 
     def collate(self, bank: FeatureBank) -> BankCollate:
@@ -97,9 +91,9 @@ def split_of(settings: TrainConfig) -> Tokenize:
 
 def written_queries(settings: TrainConfig) -> StreamedQueries | None:
     """Return the queries' own features, None for a run that was trained without such."""
-    if isinstance(settings, DetrTrainConfig) and settings.query_features is not None:
-        return StreamedQueries.open(settings)
-    return None
+    if getattr(settings, "query_features", None) is None:
+        return None
+    return StreamedQueries.open(cast(DetrTrainConfig, settings))
 
 
 def load_predictor(
@@ -127,11 +121,7 @@ def load_predictor(
         UserError: features or word vectors are not of the run's kind, or no word has a vector.
     """
     base, split, wanted = BASES[settings.base], split_of(settings), list(words)
-    data: GroundingData
-    if base.data is EmbData:
-        data = EmbData({}, store, load_word_vectors(settings.words, set(wanted)), split)  # type: ignore[arg-type]
-    else:
-        data = DetrData({}, store, written or _word_queries(settings, wanted, split), split)
+    data: GroundingData = base.words_only(settings, store, wanted, split, written)
     state = load_checkpoint(run.best if checkpoint == "best" else run.last)
     known = Vocabulary.from_json(run.vocabulary())
     try:
@@ -142,10 +132,3 @@ def load_predictor(
         raise UserError(f"{run.path}: {error}") from error
     task.model.eval()
     return RunPredictor(task, settings, data, vocabulary)
-
-
-def _word_queries(settings: Any, words: list[str], split: Tokenize) -> Queries:
-    vectors = load_word_vectors(settings.words, set(words))
-    if not len(vectors):
-        raise UserError("no word of the queries has a vector in the word table; check --words and --queries")
-    return WordQueries(vectors, split, settings.max_words, settings.normalize_words)

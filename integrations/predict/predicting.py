@@ -15,7 +15,6 @@ import torch
 from hero_plugin.integrations.annotations.durations import load_durations
 from hero_plugin.integrations.bases import config_from
 from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.detr_config import DetrTrainConfig
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.evaluate import with_sources
 from hero_plugin.integrations.features import FeatureStore, open_features, sample_clips
@@ -103,7 +102,7 @@ def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
     """Open everything; of large files, only the query file is read through, for its checksum."""
     run = RunFolder.open(config.run)
     settings = with_sources(config_from(run.config(), str(run.config_file)), config, (), run)
-    grid = settings.seconds_per_clip if isinstance(settings, DetrTrainConfig) else 0.0
+    grid = settings.seconds_per_clip
     store = open_features(list(settings.features), normalize=bool(getattr(settings, "normalize_features", False)))
     pooling = "cut" if grid else settings.pooling
     written = written_queries(settings)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import HeroConfig, HeroModel
-from hero_plugin.integrations.bench.building import build_bare, recipe_of
-from hero_plugin.integrations.bench.cases import BASES, Model
-from hero_plugin.integrations.bench.inputs import random_batch
+from hero_plugin.integrations.bases import BASES
+from hero_plugin.integrations.bench.building import build_bare, random_batch, recipe_of
+from hero_plugin.integrations.bench.cases import Model
 from hero_plugin.integrations.bench.literal import LiteralHero, drawn
 from hero_plugin.integrations.task import Batch, Task
 from tests.adapters.detr_bases import flat, without_dropout

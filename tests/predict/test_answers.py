@@ -10,13 +10,12 @@ import pytest
 
 from hero_plugin.integrations.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.annotations.qvhighlights import qid
-from hero_plugin.integrations.bases import config_from
+from hero_plugin.integrations.bases import BASES, config_from
 from hero_plugin.integrations.evaluate import EvalConfig
 from hero_plugin.integrations.evaluate import main as evaluate
 from hero_plugin.integrations.grounding import Grounded, predict_set
 from hero_plugin.integrations.predict import answering
 from hero_plugin.integrations.predict.config import PredictConfig
-from hero_plugin.integrations.predict.models import READ_PADDING
 from hero_plugin.integrations.predict.predicting import main
 from hero_plugin.integrations.submission_checks import read_submission
 from hero_plugin.integrations.submissions import SALIENCY, WINDOWS
@@ -60,7 +59,7 @@ def test_answers_are_those_of_eval(base, trained, run_of, tmp_path, monkeypatch)
     run = run_of(base)
     annotations = trained.files.root / "seen.json"
     records = read_annotations(annotations)
-    theirs = evaluated(monkeypatch, run, annotations, 1 if base in READ_PADDING else 64)
+    theirs = evaluated(monkeypatch, run, annotations, 1 if BASES[base].reads_video_padding else 64)
     ours = kept(monkeypatch)
     flags = {"device": "cpu", "batch_size": 5, "window": 7}
     report = main(PredictConfig(run=run, queries=annotations, output=tmp_path / "ours", **flags), QUIET)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from hero_plugin.integrations.bench.cases import BASES, Model, Setting
+from hero_plugin.integrations.bases import BASES
+from hero_plugin.integrations.bench.cases import Model, Setting
 from hero_plugin.integrations.bench.measure import Effort, compare
 from tests.bench.small import small
 
