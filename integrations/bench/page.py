@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hero_plugin.integrations.bench.report import Report
-from hero_plugin.integrations.bench.tables import comparison, markdown, settings_of, verdicts
+from hero_plugin.integrations.bench.tables import comparison, markdown, narrowed, settings_of, verdicts
 from hero_plugin.integrations.bench.targets import judge
 from hero_plugin.integrations.errors import UserError
 from hero_plugin.integrations.files import write_text
@@ -33,7 +33,8 @@ def device_parts(reports: Sequence[Report]) -> dict[str, str]:
     for report in reports:
         for device in dict.fromkeys(each.setting.device for each in report.measurements):
             groups = settings_of([each for each in report.measurements if each.setting.device == device])
-            written.setdefault(device, []).extend([*(markdown(comparison(group)) for group in groups), source(report)])
+            tables = [markdown(narrowed(comparison(group))) for group in groups]
+            written.setdefault(device, []).extend([*tables, source(report)])
     return {device: "\n".join(tables) for device, tables in written.items()}
 
 

@@ -13,6 +13,17 @@ from hero_plugin.integrations.bench.measure import Measurement
 from hero_plugin.integrations.bench.targets import Result, ratio_of
 
 NOTHING = "–"
+ON_PAGE = (
+    "model",
+    "million parameters",
+    "GFLOP",
+    "ms",
+    "peak MB",
+    "time / plain",
+    "memory / plain",
+    "literal time / this",
+)
+"""Columns of a comparison on a page; JSON and the terminal have all."""
 
 
 class Grid(NamedTuple):
@@ -114,6 +125,17 @@ def rich_table(grid: Grid) -> Table:
     for row in grid.rows:
         table.add_row(*row)
     return table
+
+
+def narrowed(grid: Grid) -> Grid:
+    """Return the columns of a comparison that a page has room for, the quartiles beside their median."""
+    place = {name: index for index, name in enumerate(grid.header)}
+    rows = []
+    for row in grid.rows:
+        median, quartiles = row[place["ms"]], row[place["quartiles"]]
+        timed = median if median == NOTHING else f"{median} ({quartiles})"
+        rows.append(tuple(timed if name == "ms" else row[place[name]] for name in ON_PAGE))
+    return Grid(grid.title, ON_PAGE, rows, grid.words)
 
 
 def markdown(grid: Grid) -> str:
