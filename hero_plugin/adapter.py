@@ -24,7 +24,7 @@ class Adapter(ABC):
     A subclass names the classes it serves and the attributes it uses, and implements ``dim``, ``embed``, ``ground`` and
     ``relate``. It keeps nothing from one call to the next but the base.
     Register it with ``register_adapter``, or from a package of your own by an entry point in the group
-    ``hero_plugin.adapters``. ``docs/adapters.md`` writes one from scratch.
+    ``hero_plugin.adapters``. ``docs/guide/own_base.md`` writes one from scratch.
     """
 
     class_names: ClassVar[tuple[str, ...]] = ()
@@ -46,7 +46,7 @@ class Adapter(ABC):
         """Refuse a subclass that lacks a required method, and say what to do: Python's own message does not."""
         if missing := sorted(cls.__abstractmethods__):
             raise TypeError(
-                f"{cls.__name__} must define {', '.join(missing)}: docs/adapters.md writes an adapter from scratch"
+                f"{cls.__name__} must define {', '.join(missing)}: docs/guide/own_base.md writes an adapter from scratch"
             )
         return super().__new__(cls)
 
@@ -71,7 +71,7 @@ class Adapter(ABC):
             except AttributeError:
                 raise TypeError(
                     f"{type(base).__name__} was recognised by {cls.__name__}, but it has no attribute {path!r}. "
-                    f"A fork that renamed it needs its own adapter: subclass {cls.__name__}, see docs/adapters.md"
+                    f"A fork that renamed it needs its own adapter: subclass {cls.__name__}, see docs/guide/own_base.md"
                 ) from None
 
     @property
@@ -128,7 +128,7 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
     raise TypeError(
         f"no adapter knows {type(base).__name__}. Known bases: {', '.join(names) or 'none are installed'}. "
         "To use another base, build it as hero_plugin.TwoStage(fuser, predictor, dim), or subclass hero_plugin.Adapter "
-        "and pass it as wrap_model(base, adapter=YourAdapter): docs/adapters.md shows both on a page"
+        "and pass it as wrap_model(base, adapter=YourAdapter): docs/guide/own_base.md shows both on a page"
     )
 
 

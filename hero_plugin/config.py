@@ -18,7 +18,7 @@ class HeroConfig:
 
     The paper's hyper-parameters are the defaults. Where a default departs from the paper's *formula*
     because a measurement says so (``norm``, ``identity_start``, ``positions``, ``gate``, ``normalize``, ``calibrate``),
-    ``paper`` has the literal reading and ``docs/results.md`` the measurement.
+    ``paper`` has the literal reading and ``docs/results/first_epochs.md`` the measurement.
     Each row of the paper's ablation table is one field: HEM is ``levels`` (1 removes it, 2/4/8 vary it),
     SGVF is ``sgvf``, CMTR is ``cmtr``.
     """

@@ -9,7 +9,7 @@ results.json     the scores, once the run is finished
 tensorboard/     the log as TensorBoard events
 figures/         the log as pictures
 
-An adapted run has more of them, and stages inside it: docs/adaptation.md.
+An adapted run has more of them, and stages inside it: docs/guide/adapt.md.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class DETRAdapter(Adapter):
                 raise TypeError(
                     f"{type(base).__name__} was recognised by {cls.__name__}, but its forward takes no argument "
                     f"{name!r}. A fork that renamed it needs its own adapter: subclass {cls.__name__}, see "
-                    "docs/adapters.md"
+                    "docs/guide/own_base.md"
                 )
 
     @property

@@ -156,5 +156,6 @@ class FlashVTGAdapter(DETRAdapter):
         raise TypeError(
             f"{type(base).__name__} cannot be wrapped behind its projections: its forward sorts each query's moments "
             "by score, so that the levels' moments no longer correspond, and evaluates one sample at a time. It needs "
-            "an adapter of its own that enters before the sorting: see docs/detr.md and docs/adapters.md"
+            "an adapter of its own that enters before the sorting: see docs/concepts/bases.md and "
+            "docs/guide/own_base.md"
         )

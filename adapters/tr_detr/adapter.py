@@ -13,7 +13,7 @@ class TRDETRAdapter(DETRAdapter):
 
     The projected features among its outputs (``src_txt_ed`` and the like), which its contrastive losses compare, are
     those before HERO. Clips that have been filtered by their own query are told from the batch's others by that alone:
-    with such clips the loss falls, and the model learns nothing from it (docs/results.md has the figures).
+    with such clips the loss falls, and the model learns nothing from it (docs/results/tr_detr.md has the figures).
     """
 
     class_names = ("TRDETR",)

@@ -1,6 +1,6 @@
 """Draws gains.png, HERO minus its base at R1@0.5, from gains.json: `python docs/figures/gains.py`.
 
-The figures are those of docs/results.md and docs/drift.md (tests/docs/test_gains.py holds them together).
+The figures are those of the page that each row names (tests/docs/test_form.py holds them together).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def recognise(folder: Path) -> Repository:
     raise UserError(
         f"--repo {folder}: this is none of the repositories known here, which are told by these files:\n{known}\n"
         "For another one, say what builds its model: --build MODULE:FUNCTION, a function that returns the model, or "
-        "model and criterion. Or wrap it by hand, which takes two lines: docs/launch.md"
+        "model and criterion. Or wrap it by hand, which takes two lines: docs/guide/by_hand.md"
     )
 
 

@@ -40,7 +40,7 @@ __all__ = ["SweepConfig", "main"]
 
 @dataclass
 class SweepConfig:
-    """Train variants over several seeds, tabulate and draw them. The file's form: docs/training.md."""
+    """Train variants over several seeds, tabulate and draw them. The file's form: docs/guide/sweep.md."""
 
     config: Path
     """JSON or TOML: output, seeds, settings, variants; compare, sets."""

@@ -312,7 +312,7 @@ def test_recomputed_and_copied(name):
     recomputed.load_state_dict(kept.state_dict())
     criterion = wrap_criterion(criterion, kept.config)
     totals = [step(name, model, criterion)[1] for model in (kept, recomputed)]
-    # One by one, the last negative pair of QD-DETR meets words of its own level (docs/detr.md).
+    # One by one, the last negative pair of QD-DETR meets words of its own level (docs/concepts/bases.md).
     alike = name != "qd_detr"
     torch.testing.assert_close(*totals, **({} if alike else {"rtol": 1e-3, "atol": 1e-3}))
     for (key, one), other in zip(kept.named_parameters(), recomputed.parameters(), strict=True):

@@ -56,7 +56,7 @@ def assert_equal_models(size, fields, train, seed=0):
     assert [x.dtype for x in got] == [x.dtype for x in wanted]
     outputs = largest(got, wanted)
     losses = max(largest(case.losses(ours, got, t), case.losses(theirs, wanted, t)) for t in (0.5, 0.9, 1.0))
-    print(f"difference of outputs {outputs:.1e}, of losses {losses:.1e}")  # docs/emb.md quotes them: pytest -s
+    print(f"difference of outputs {outputs:.1e}, of losses {losses:.1e}")  # quoted by docs/concepts/bases.md: pytest -s
     assert outputs < TOLERANCE
     assert losses < TOLERANCE
     assert largest(ours.predictor.extract_index(*got[1:3]), theirs.predictor.extract_index(*wanted[1:3])) == 0

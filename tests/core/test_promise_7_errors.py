@@ -26,7 +26,13 @@ def test_an_unknown_base_names_the_known_ones_and_the_way_out():
     assert "no adapter knows Unknown" in message
     for adapter in known_adapters():
         assert all(name in message for name in adapter.class_names)
-    for hint in ("EMB", "TwoStage", "hero_plugin.Adapter", "wrap_model(base, adapter=YourAdapter)", "docs/adapters.md"):
+    for hint in (
+        "EMB",
+        "TwoStage",
+        "hero_plugin.Adapter",
+        "wrap_model(base, adapter=YourAdapter)",
+        "docs/guide/own_base.md",
+    ):
         assert hint in message
 
 
@@ -39,7 +45,7 @@ def test_a_known_base_in_the_wrong_shape_names_what_is_missing(missing):
         TypeError, match=f"EMB was recognised by EMBAdapter, but it has no attribute '{missing}"
     ) as error:
         wrap_model(base)
-    assert "docs/adapters.md" in str(error.value)
+    assert "docs/guide/own_base.md" in str(error.value)
 
 
 def test_wrapping_twice():

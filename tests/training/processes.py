@@ -53,7 +53,7 @@ EXACT = (
     "TR-DETR",
     "HERO-TR-DETR",
 )
-"""Those of the cases whose gradient on two processes is that of one; docs/training.md says why the others' is not."""
+"""Cases whose gradient on two processes is that of one; docs/guide/distributed.md says why the others' is not."""
 
 
 def cases(root: Path) -> dict[str, dict[str, object]]:

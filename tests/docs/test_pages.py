@@ -1,0 +1,226 @@
+"""The Python on every page, executed as printed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hero_plugin import HeroConfig, adapter, wrap_model
+from tests.data.samples import CHARADES_CD, DURATIONS, STA, write
+from tests.docs.pages import DOCS, python_blocks, run
+from tests.resources import shared
+from tests.training.dataset import write_files
+from tests.training.test_submissions import RECORDS
+from tests.vocab.samples import build, need_packages, write_world
+from tests.weights.measure_start import CONFIGS
+
+TESTED = {
+    "start/quickstart.md",
+    "guide/by_hand.md",  # in test_by_hand.py
+    "guide/data.md",
+    "guide/evaluate.md",
+    "guide/own_base.md",
+    "guide/plugin_files.md",
+    "guide/submissions.md",
+    "guide/timelines.md",
+    "guide/train.md",
+    "guide/vocabulary.md",
+    "guide/wrap.md",
+    "concepts/bases.md",
+    "results/adaptation.md",
+    "results/charades_cd.md",
+    "results/first_epochs.md",
+}
+
+
+def test_no_page_is_forgotten():
+    assert {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md") if python_blocks(path)} == TESTED
+
+
+def test_readme():
+    losses = run("README.md")["losses"]
+    assert {"loss_relevance", "loss_consistency"} <= set(losses)
+    model = run("README.md")["model"]
+    assert all(parameter.grad is not None for name, parameter in model.named_parameters() if name.startswith("hero."))
+
+
+def test_quick_start(capsys):
+    run("start/quickstart.md")
+    assert capsys.readouterr().out == "torch.Size([2, 10, 2])\n"
+
+
+def test_wrapping(capsys):
+    names = run("guide/wrap.md")
+    assert "loss_relevance" in capsys.readouterr().out
+    assert names["model"].base is names["base"]
+
+
+def test_what_a_wrapped_emb_saves_is_the_plugin_alone(tmp_path):
+    from hero_plugin import save_plugin
+
+    save_plugin(run("guide/wrap.md")["model"], tmp_path / "plugin.pt")
+    weights = torch.load(tmp_path / "plugin.pt", weights_only=True)["hero"]
+    assert weights
+    assert all(name.startswith("hero.") for name in weights)
+
+
+@pytest.fixture
+def own_base(monkeypatch):
+    """What the page's Python defines; its registration is undone afterwards."""
+    monkeypatch.setattr(adapter, "_registered", [])
+    return run("guide/own_base.md")
+
+
+def test_two_stage_trains(own_base):
+    missing = [name for name, parameter in own_base["model"].named_parameters() if parameter.grad is None]
+    assert missing == []
+    assert own_base["outputs"]["start"].shape == (2, 64)
+
+
+class MyModel(nn.Module):
+    """The kind of model that the page's adapter is for."""
+
+    def __init__(self):
+        super().__init__()
+        self.video_projection, self.query_projection = nn.Linear(20, 16), nn.Linear(30, 16)
+        self.score, self.spans = nn.Linear(16, 1), nn.Linear(16, 2)
+
+    def forward(self, video, video_mask, query, query_mask):
+        words = self.query_projection(query).mean(1, keepdim=True)
+        fused = torch.relu(self.video_projection(video) + words)
+        score = self.score(fused).squeeze(-1)
+        return {"score": score, "spans": self.spans(fused.mean(1)).sigmoid(), "video_mask": video_mask}
+
+
+def test_an_adapter_of_ones_own(own_base):
+    model = wrap_model(MyModel(), levels=2)
+    assert isinstance(model.grounder, own_base["MyModelAdapter"])
+    outputs = model(torch.randn(3, 9, 20), torch.ones(3, 9), torch.randn(3, 5, 30), torch.ones(3, 5))
+    assert outputs["score"].shape == (3, 9)
+    assert set(outputs) == {"score", "spans", "video_mask", "hero"}
+    assert ((outputs["spans"] > 0) & (outputs["spans"] < 1)).all()
+
+
+def test_plugin_files(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("rich")
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        names = run("guide/plugin_files.md")
+    printed = capsys.readouterr().out
+    assert "the base is MomentDETR here, QDDETR in the checkpoint" in printed
+    assert "its hidden size is 128 here, 256 in the checkpoint" in printed
+    assert names["config"] == HeroConfig()
+    assert all(parameter.requires_grad for parameter in names["base"].parameters())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_table_of_starts_says_of_every_config_what_the_library_says(name):
+    page = (DOCS / "concepts" / "hero.md").read_text("utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    said = row.split("|")[6].strip()
+    assert said.startswith("yes" if CONFIGS[name].starts_as_base else "no")
+
+
+def test_bases():
+    assert run("concepts/bases.md")["model"].base is not None
+
+
+def test_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "charades_train.json", CHARADES_CD)
+    write(tmp_path, "charades_sta_train.txt", STA)
+    timelines = {video: {"duration": duration, "actions": []} for video, duration in DURATIONS.items()}
+    write(tmp_path, "action_timelines.json", timelines)
+    clips = np.ones((4, 3), np.float32)
+    for folder in ("features/i3d", "slowfast", "clip"):
+        (tmp_path / folder).mkdir(parents=True)
+        np.save(tmp_path / folder / "3MSZA.npy", clips)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "features.h5", "w") as file:
+        file["3MSZA"] = clips
+    assert run("guide/data.md")["store"]["3MSZA"].shape == (4, 6)
+    assert json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])["vid"] == "3MSZA"
+
+
+def test_timelines(tmp_path, monkeypatch):
+    from hero_plugin.integrations.annotations import read_annotations
+    from hero_plugin.integrations.words import load_word_vectors
+
+    (tmp_path / "action_timelines.json").symlink_to(shared("charades", "action_timelines.json"))
+    monkeypatch.chdir(tmp_path)
+    records = read_annotations(shared("charades_cd", "charades_train.json"))[:200]
+    vectors = load_word_vectors(shared("vectors", "minilm_words_384.npz"))
+    names = run("guide/timelines.md", train_records=records, word_vectors=vectors)
+    assert names["clips"].shape == (62, 256)
+
+
+def test_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(write_files(tmp_path).root)
+    text = (DOCS / "guide" / "train.md").read_text("utf-8")
+    assert 'words=Path("words.npz")))' in text
+    from hero_plugin.integrations import train_emb
+
+    small = {"epochs": 1, "dim": 16, "batch_size": 8, "threads": 1, "device": "cpu", "figure_queries": 0}
+    usual = train_emb.EmbTrainConfig
+    monkeypatch.setattr(train_emb, "EmbTrainConfig", lambda **given: usual(**{**small, **given}))
+    run("guide/train.md")
+    assert "R1@0.5" in capsys.readouterr().out
+
+
+def test_evaluation(capsys):
+    assert run("guide/evaluate.md")["difference"].draws.shape == (2000, 4)
+    assert capsys.readouterr().out.split()[0] == "0"
+
+
+def test_submissions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = np.array([[0.0, 8.0]]), np.array([0.9]), np.linspace(0, 1, 30)
+    run("guide/submissions.md", records=RECORDS, model=lambda record: found)
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == len(RECORDS)
+
+
+def test_vocabulary(tmp_path, monkeypatch, capsys):
+    need_packages()
+    world = write_world(tmp_path)
+    assert build(world) == 0
+    (world / "ov").mkdir()
+    shutil.copy(world / "ov.json", world / "ov" / "charades_test_ood.json")
+    monkeypatch.chdir(world)
+    capsys.readouterr()
+    names = run("guide/vocabulary.md")
+    assert capsys.readouterr().out == "50.0 {0: 1, 2: 1} crate\n"
+    assert names["rewording"].unseen
+
+
+@pytest.fixture
+def beside_shared_data(tmp_path, monkeypatch):
+    """A folder from which the annotations are at ../shared/data, as from the repository's."""
+    (tmp_path / "shared" / "data").mkdir(parents=True)
+    (tmp_path / "shared" / "data" / "charades_cd").symlink_to(shared("charades_cd", "charades_train.json").parent)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.mark.usefixtures("beside_shared_data")
+def test_adaptation(capsys):
+    run("results/adaptation.md")
+    assert "train things 787" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("beside_shared_data")
+def test_words_that_training_never_saw(capsys):
+    run("results/charades_cd.md")
+    assert "133 of 3372" in capsys.readouterr().out
+
+
+def test_the_first_epochs(capsys):
+    draws = run("results/first_epochs.md")["draws"]
+    assert draws.shape == (200, 4)
+    assert [f"{float(each):.2f}" for each in (draws.sum(1).mean(), draws.sum(1).std())] == ["1.00", "0.63"]
