@@ -12,11 +12,12 @@ JOBS   ?= 2
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint types check package clean
+.PHONY: help demo test lint types docs check package clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "make check  what CI runs: lint, types, the package in three installs, tests"
+	@echo "make check  what CI runs: lint, types, the docs, the package in three installs, tests"
+	@echo "make docs   the documentation site, into build/docs"
 	@echo "make clean  remove the virtual environment and what the demo wrote"
 
 demo: $(READY)
@@ -36,7 +37,11 @@ types: $(READY)
 package: $(READY)
 	$(BIN)/python -m tests.packaging.installs
 
-check: lint types package test
+# The site, without a warning. Its help texts and tables are asked of the code.
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+check: lint types docs package test
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

@@ -1,0 +1,61 @@
+"""The commands that pages and the reference name exist, and the reference has all of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+
+import pytest
+
+from hero_plugin.integrations.cli import COMMANDS
+from hero_plugin.integrations.vocab.cli import COMMANDS as VOCAB
+from tests.docs.pages import DOCS
+
+CLI = (DOCS / "reference" / "cli.md").read_text("utf-8")
+ASKED = re.findall(r"```\{command-help\} (.+)", CLI)
+GROUPS = {"data", "vocab", "version"}
+
+
+def extension(name: str):
+    spec = importlib.util.spec_from_file_location(name, DOCS / "_ext" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_command_is_in_the_reference():
+    assert set(COMMANDS) - GROUPS <= set(ASKED)
+    assert {f"vocab {name}" for name in VOCAB} == {each for each in ASKED if each.startswith("vocab ")}
+    pytest.importorskip("sphinx")
+    listed = re.search(r"\{([\w,-]+)\}", extension("command_help").help_of("data")).group(1)
+    assert {f"data {name}" for name in listed.split(",")} == {each for each in ASKED if each.startswith("data ")}
+
+
+def test_every_vocab_command_is_on_its_page():
+    page = (DOCS / "guide" / "vocabulary.md").read_text("utf-8")
+    assert set(re.findall(r"hero-plugin vocab (\w+)", page)) == set(VOCAB)
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_the_reference_shows_what_help_prints(command):
+    pytest.importorskip("sphinx")
+    shown = extension("command_help")
+    text = shown.help_of(command)
+    assert f"hero-plugin {command}" in text.splitlines()[0]
+    assert max(map(len, text.splitlines())) <= shown.WIDTH
+
+
+@pytest.mark.parametrize("path", re.findall(r"settings-table\} (\S+)", (DOCS / "reference" / "config.md").read_text()))
+def test_every_setting_is_explained(path):
+    pytest.importorskip("sphinx")
+    rows = extension("settings_table").rows_of(path)
+    assert rows and all(name and meaning for name, _, meaning in rows)
+
+
+def test_the_library_reference_has_every_public_name():
+    import hero_plugin
+
+    page = (DOCS / "reference" / "api.md").read_text("utf-8")
+    assert set(re.findall(r"\.\. auto\w+:: (\w+)", page)) == set(hero_plugin.__all__)
