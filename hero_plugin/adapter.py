@@ -46,7 +46,8 @@ class Adapter(ABC):
         """Refuse a subclass that lacks a required method, and say what to do: Python's own message does not."""
         if missing := sorted(cls.__abstractmethods__):
             raise TypeError(
-                f"{cls.__name__} must define {', '.join(missing)}: docs/guide/own_base.md writes an adapter from scratch"
+                f"{cls.__name__} must define {', '.join(missing)}: "
+                "docs/guide/own_base.md writes an adapter from scratch"
             )
         return super().__new__(cls)
 
