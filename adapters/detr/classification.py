@@ -32,9 +32,10 @@ def sigmoid_focal_loss(
     """
     # How much is missing to certainty: 1 - p where the target is 1, p where it is 0.
     missing = inputs.sigmoid() * (1 - targets) + (-inputs).sigmoid() * targets
-    loss = missing.pow(gamma) * F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+    weight = missing.pow(gamma)
     if alpha >= 0:
-        loss = loss * (alpha * targets + (1 - alpha) * (1 - targets))
+        weight = (alpha * targets + (1 - alpha) * (1 - targets)) * weight
+    loss = weight * F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
     return {"none": lambda: loss, "mean": loss.mean, "sum": loss.sum}[reduction]()
 
 
