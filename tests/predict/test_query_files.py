@@ -174,7 +174,7 @@ def test_the_command_says_what_it_did(trained, tmp_path, capsys):
     assert cli.main(["predict", "merge", "--output", str(tmp_path / "out.jsonl")]) == 1
     assert cli.main(["predict", *flags, "--shard", "1/2"]) == 0
     said = capsys.readouterr().out
-    assert "queries answered" in said and "h of video searched per second a shard" in said
+    assert "queries answered" in said and "h of video searched per second per shard" in said
     assert cli.main(["predict", "merge", "--output", str(tmp_path / "out.jsonl")]) == 0
     assert cli.main(["predict", *flags, "--window", "0"]) == 2
     assert "--window must be at least 1" in capsys.readouterr().err
