@@ -16,15 +16,16 @@ version = release = hero_plugin.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_help", "settings_table"]
 exclude_patterns = ["experiments"]
 
-myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+smartquotes = False  # would make a dash of --flag
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"show-inheritance": False}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-python_maximum_signature_line_length = 80
+napoleon_use_rtype = False
+python_maximum_signature_line_length = 120
 add_module_names = False
 
 html_theme = "furo"

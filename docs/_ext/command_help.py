@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import textwrap
 from contextlib import redirect_stderr, redirect_stdout
 from unittest.mock import patch
@@ -34,7 +35,13 @@ def help_of(command: str) -> str:
     if status:
         raise ValueError(f"hero-plugin {command} --help ends with {status}: {printed.getvalue()}")
     lines = printed.getvalue().strip().splitlines()
-    return "\n".join(part for line in lines for part in textwrap.wrap(line, WIDTH, **KEPT) or [""])
+    return "\n".join(part for line in lines for part in wrapped(line))
+
+
+def wrapped(line: str) -> list[str]:
+    """Break a line that tyro left long; what follows a name in a list stays in its column."""
+    indent = len(re.match(r" *(\S.*? {2,})?", line).group())
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, **KEPT) or [""]
 
 
 class CommandHelp(SphinxDirective):
