@@ -10,8 +10,10 @@ import pytest
 
 from hero_plugin.integrations.cli import COMMANDS
 from tests.docs.pages import DOCS
+from tests.resources import REPOSITORY
 
 CLI = (DOCS / "reference" / "cli.md").read_text("utf-8")
+README = REPOSITORY / "README.md"
 ASKED = re.findall(r"```\{command-help\} (.+)", CLI)
 
 
@@ -55,3 +57,29 @@ def test_the_library_reference_has_every_public_name():
     listed = re.findall(r"\.\. auto\w+:: (\w+)", page)
     assert set(hero_plugin.__all__) <= set(listed)
     assert all(hasattr(hero_plugin, name) for name in listed)
+
+
+def commands_on(page) -> list[tuple[str, list[str]]]:
+    """Return each ``hero-plugin`` command of a page's shell blocks with the flags that it is given."""
+    found = []
+    for language, block in re.findall(r"^```(\S*)\n(.*?)^```", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE):
+        if language:
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            words = line.partition("#")[0].partition("hero-plugin ")[2].partition(" -- ")[0].split()
+            names = [" ".join(words[:length]) for length in (2, 1)]
+            name = next((each for each in names if each in COMMANDS), "")
+            if name:
+                found.append((name, [word.partition("=")[0] for word in words if word.startswith("--")]))
+    return found
+
+
+@pytest.mark.parametrize("page", [README, *sorted(DOCS.rglob("*.md"))], ids=lambda path: str(path.name))
+def test_commands_have_the_flags_that_pages_give_them(page):
+    pytest.importorskip("sphinx")
+    shown = extension("command_help")
+    for name, flags in commands_on(page):
+        known = set(re.findall(r"(?<![\w-])--[\w.-]+", shown.help_of(name)))
+        if name == "eval":
+            known.add("--submission")
+        assert set(flags) - {"--help"} <= known, f"hero-plugin {name}"
