@@ -139,7 +139,7 @@ def test_ctrl_c_between_two_runs_keeps_what_is_scored(sweep, runs, tmp_path, mon
         ({"a": 3}, "set 'a' is a path, or a table that has `annotations`"),
         ({"a": {"features": ["f"]}}, "set 'a' is a path, or a table that has `annotations`"),
         ({"a": {"annotations": "a.json", "feature": "f"}}, "did you mean 'features'"),
-        ({"a": {"annotations": "a.json", "on_broken": "skip"}}, "set 'a': on_broken must be one of error, drop"),
+        ({"a": {"annotations": "a.json", "on_broken": "skip"}}, "set 'a': on_broken must be 'error' or 'drop', got 'skip'"),
         ({"seen": "a.json"}, "set 'seen' needs another name"),
         ({"val": "a.json"}, "set 'val' needs another name"),
     ],
