@@ -6,24 +6,18 @@
 
 from pathlib import Path
 
-from hero_plugin.adapter import Adapter, known_adapters, register_adapter
+from hero_plugin._compat import beside, check_torch
+from hero_plugin.adapter import Adapter, First, PassThrough, Seam, known_adapters, register_adapter
 from hero_plugin.aggregation import WeightedAggregation
-from hero_plugin.checkout import beside
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import HeroConfig
-from hero_plugin.criterion import HeroCriterion, clip_labels, wrap_criterion
+from hero_plugin.config import HeroConfig, config_of
 from hero_plugin.hem import HEM
-from hero_plugin.losses import consistency_loss, hero_losses, relevance_loss
+from hero_plugin.losses import HeroCriterion, clip_labels, consistency_loss, hero_losses, relevance_loss, wrap_criterion
 from hero_plugin.model import HeroModel
 from hero_plugin.plugin_file import Plugin, PluginError, load_plugin, read_plugin, save_plugin
-from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor
-from hero_plugin.provenance import config_of
+from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor, TwoStage
 from hero_plugin.relevance import PairRelevance
-from hero_plugin.seam import First, Seam
-from hero_plugin.seam import PassThrough as PassThrough
 from hero_plugin.sgvf import SGVF
-from hero_plugin.two_stage import TwoStage
-from hero_plugin.versions import check_torch
 from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
 
 check_torch()
@@ -45,6 +39,7 @@ __all__ = [
     "HeroModel",
     "Pair",
     "PairRelevance",
+    "PassThrough",
     "Plugin",
     "PluginError",
     "Predictor",

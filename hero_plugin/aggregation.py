@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hero_plugin.attention import at_least_float32
-from hero_plugin.structure import map_tensors
+from hero_plugin.levels import map_tensors
 
 Kind = Literal["logits", "probability", "direction", "shared", "whole"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from hero_plugin.checks import expect_shape
+from hero_plugin.attention import expect_shape
 
 
 class CMTR(nn.Module):

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hero_plugin.attention import Keys, attend
-from hero_plugin.checks import expect_shape
+from hero_plugin.attention import Keys, attend, expect_shape
 
 
 class HEM(nn.Module):

@@ -13,16 +13,48 @@ from torch.utils.checkpoint import checkpoint
 
 from hero_plugin.aggregation import WeightedAggregation
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import HeroConfig
-from hero_plugin.freezing import Frozen
+from hero_plugin.config import HeroConfig, config_differences, note_config, with_config_note
 from hero_plugin.hem import HEM
-from hero_plugin.levels import stack, unfold
+from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
 from hero_plugin.protocol import Grounder, Grounding, Pair, ranks_clips
-from hero_plugin.provenance import config_differences, note_config, with_config_note
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
-from hero_plugin.structure import map_tensors
+
+# A base that does not learn while the plug-in does, and comes back as it was.
+
+
+class Frozen:
+    """What a base was before it was frozen: which parameters learned, and the mode of each part.
+
+    A frozen base is deterministic: its parts stay in eval mode, whatever mode the wrapped model is in. Gradients pass
+    through it to the plug-in.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        self.learned = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
+        self.modes = {name: module.training for name, module in base.named_modules()}
+        base.requires_grad_(False)
+
+    def hold(self, base: nn.Module, training: bool) -> None:
+        """Put in eval mode every part that draws or that keeps statistics.
+
+        Args:
+            base: the base.
+            training: whether a backward will follow.
+        """
+        base.eval()
+        for module in base.modules() if training else ():
+            # cuDNN has no backward for a recurrent layer in eval mode; where it drops nothing the modes are the same.
+            if isinstance(module, nn.RNNBase) and (module.num_layers == 1 or module.dropout == 0):
+                module.training = True
+
+    def undo(self, base: nn.Module) -> None:
+        """Give every part of the base its state from before."""
+        for name, parameter in base.named_parameters():
+            parameter.requires_grad_(self.learned.get(name, parameter.requires_grad))
+        for name, module in base.named_modules():
+            module.training = self.modes.get(name, module.training)
 
 
 @dataclass(eq=False)

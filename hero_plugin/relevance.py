@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.checks import expect_shape
+from hero_plugin.attention import expect_shape
 
 
 class PairRelevance(nn.Module):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.attention import Keys, attend
-from hero_plugin.checks import expect_shape
+from hero_plugin.attention import Keys, attend, expect_shape
 
 
 class SGVF(nn.Module):

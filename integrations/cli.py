@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.util
 import os
 import sys
@@ -33,49 +32,59 @@ class Command:
 
 COMMANDS = {
     "train emb": Command(
-        "training:run", "train EMB, plain or with HERO, into a run folder", "emb_config:EmbTrainConfig"
+        "training.train:run", "train EMB, plain or with HERO, into a run folder", "training.emb:EmbTrainConfig"
     ),
-    "train moment_detr": Command("training:run", "the same with Moment-DETR", "detr_config:MomentDETRTrainConfig"),
-    "train qd_detr": Command("training:run", "the same with QD-DETR", "detr_config:QDDETRTrainConfig"),
-    "train tr_detr": Command("training:run", "the same with TR-DETR", "detr_config:TRDETRTrainConfig"),
+    "train moment_detr": Command(
+        "training.train:run", "the same with Moment-DETR", "training.detr:MomentDETRTrainConfig"
+    ),
+    "train qd_detr": Command("training.train:run", "the same with QD-DETR", "training.detr:QDDETRTrainConfig"),
+    "train tr_detr": Command("training.train:run", "the same with TR-DETR", "training.detr:TRDETRTrainConfig"),
     "eval": Command(
         "cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures", alone=True
     ),
-    "predict": Command("predict.predicting:run", "answer a large file of queries by a run, in shards that resume"),
-    "predict merge": Command("predict.predicting:run_merge", "join the parts of such a prediction"),
+    "predict": Command("tools.predict.predict:run", "answer a large file of queries by a run, in shards that resume"),
+    "predict merge": Command("tools.predict.predict:run_merge", "join the parts of such a prediction"),
     "adapt": Command(
-        "adapt.adapting:run",
+        "tools.adapt.adapt:run",
         "teach a HERO run new words with a few labelled queries, the plug-in alone learning",
         alone=True,
     ),
-    "launch": Command("launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"),
+    "launch": Command(
+        "tools.launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"
+    ),
     "sweep": Command(
-        "sweep:main", "train variants over several seeds, score them on further sets, tabulate and draw", alone=True
+        "tools.sweep:main",
+        "train variants over several seeds, score them on further sets, tabulate and draw",
+        alone=True,
     ),
-    "demo": Command("demo:run", "EMB beside HERO on synthetic data, in minutes on a CPU", alone=True),
-    "data convert": Command("data_cli:convert", "convert an annotation file into another format"),
-    "data check": Command("data_cli:check", "check annotations, features and words, all problems at once"),
-    "data info": Command("data_cli:info", "what annotation files hold, and what is wrong with them"),
-    "data timelines": Command("timelines.cli:timelines", "render clip features from human action timelines"),
-    "data descriptions": Command("timelines.cli:descriptions", "the same from what one person wrote about a video"),
-    "data timelines-figure": Command("timelines.cli:timelines_figure", "draw one such video"),
-    "data timelines-oracle": Command("timelines.cli:timelines_oracle", "how clear such features are, by noise"),
-    "weights show": Command("weights_cli:show", "what a checkpoint holds: base, levels, config, version, sizes"),
-    "weights extract": Command("weights_cli:extract", "take the plug-in out of a checkpoint"),
-    "weights merge": Command("weights_cli:merge", "put a plug-in on another copy of the base"),
-    "vocab stats": Command("vocab.cli:stats", "words of test queries that training never had"),
-    "vocab build": Command("vocab.build_command:build", "reword queries with words that training never had"),
-    "vocab review": Command("vocab.cli:review", "a page to review rewordings in a browser"),
-    "vocab apply": Command("vocab.apply_command:apply", "apply a reviewer's decisions"),
-    "vocab sample": Command("vocab.cli:sample", "draw rewordings to label"),
-    "vocab rate": Command("vocab.cli:rate", "how often rewordings are wrong, by such labels"),
+    "demo": Command("tools.demo:run", "EMB beside HERO on synthetic data, in minutes on a CPU", alone=True),
+    "data convert": Command("data.cli:convert", "convert an annotation file into another format"),
+    "data check": Command("data.cli:check", "check annotations, features and words, all problems at once"),
+    "data info": Command("data.cli:info", "what annotation files hold, and what is wrong with them"),
+    "data timelines": Command("tools.timelines.cli:timelines", "render clip features from human action timelines"),
+    "data descriptions": Command(
+        "tools.timelines.cli:descriptions", "the same from what one person wrote about a video"
+    ),
+    "data timelines-figure": Command("tools.timelines.cli:timelines_figure", "draw one such video"),
+    "data timelines-oracle": Command("tools.timelines.cli:timelines_oracle", "how clear such features are, by noise"),
+    "weights show": Command("training.weights:show", "what a checkpoint holds: base, levels, config, version, sizes"),
+    "weights extract": Command("training.weights:extract", "take the plug-in out of a checkpoint"),
+    "weights merge": Command("training.weights:merge", "put a plug-in on another copy of the base"),
+    "vocab stats": Command("tools.vocab.cli:stats", "words of test queries that training never had"),
+    "vocab build": Command("tools.vocab.build:build", "reword queries with words that training never had"),
+    "vocab review": Command("tools.vocab.cli:review", "a page to review rewordings in a browser"),
+    "vocab apply": Command("tools.vocab.build:apply", "apply a reviewer's decisions"),
+    "vocab sample": Command("tools.vocab.cli:sample", "draw rewordings to label"),
+    "vocab rate": Command("tools.vocab.cli:rate", "how often rewordings are wrong, by such labels"),
     "bench": Command(
-        "bench.cli:main", "what HERO costs: time, memory, FLOPs, beside the plain base and the literal paper"
+        "tools.bench.cli:main", "what HERO costs: time, memory, FLOPs, beside the plain base and the literal paper"
     ),
-    "bench eval": Command("bench_eval:main", "speed of QVHighlights' evaluation beside the official script's"),
+    "bench eval": Command(
+        "tools.bench.evaluation:main", "speed of QVHighlights' evaluation beside the official script's"
+    ),
     "version": Command("cli:version", "versions of hero-plugin and of what it runs on"),
 }
-EVALUATIONS = {"--submission": "submission_cli:main", "--run": "evaluate:main"}
+EVALUATIONS = {"--submission": "evaluation.official:main", "--run": "evaluation.evaluate:main"}
 """The two commands named eval, by the flag that each needs."""
 EVAL_USAGE = """hero-plugin eval scores one of two things:
 
@@ -127,7 +136,7 @@ def usage(names: Sequence[str] = tuple(COMMANDS)) -> str:
 
 def version(argv: Sequence[str]) -> None:
     """Print what a bug report needs."""
-    from hero_plugin.integrations.run_folder import versions
+    from hero_plugin.integrations.training.run_folder import versions
 
     for name, number in versions().items():
         print(f"{name:<12} {number}")
@@ -135,7 +144,7 @@ def version(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run the evaluation that the flags are for. Without either, ``--help`` shows both."""
-    from hero_plugin.integrations.errors import UserError
+    from hero_plugin.integrations.support.errors import UserError
 
     given = {word.partition("=")[0] for word in argv}
     for flag, function in EVALUATIONS.items():
@@ -183,17 +192,15 @@ def _call(function: Callable[..., Any], name: str, argv: Sequence[str], kind: ty
     hints = get_type_hints(function)
     given: dict[str, Any] = {"argv": argv} if "argv" in hints else {}
     if kind := kind or hints.get("config"):
-        from hero_plugin.integrations.settings import parse
+        from hero_plugin.integrations.support.settings import parse
 
         given["config"] = parse(kind, name, argv)
     return function(**given)
 
 
 def _run(name: str, argv: list[str]) -> int:
-    from hero_plugin.integrations.errors import UserError, end_at_once
-    from hero_plugin.integrations.interrupts import Interrupted
-    from hero_plugin.integrations.problems import DataError
-    from hero_plugin.integrations.ranks import Rank
+    from hero_plugin.integrations.support.errors import DataError, UserError, end_at_once
+    from hero_plugin.integrations.support.process import Interrupted, Rank
 
     rank = Rank()
     try:

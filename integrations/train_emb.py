@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hero_plugin.integrations.emb_config import EmbTrainConfig
-from hero_plugin.integrations.training import main, train
+from hero_plugin.integrations.training.emb import EmbTrainConfig
+from hero_plugin.integrations.training.train import main, train
 
 __all__ = ["EmbTrainConfig", "main", "train"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hero_plugin.integrations.detr_config import MomentDETRTrainConfig
-from hero_plugin.integrations.training import main, train
+from hero_plugin.integrations.training.detr import MomentDETRTrainConfig
+from hero_plugin.integrations.training.train import main, train
 
 __all__ = ["MomentDETRTrainConfig", "main", "train"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hero_plugin.integrations.detr_config import QDDETRTrainConfig
-from hero_plugin.integrations.training import main, train
+from hero_plugin.integrations.training.detr import QDDETRTrainConfig
+from hero_plugin.integrations.training.train import main, train
 
 __all__ = ["QDDETRTrainConfig", "main", "train"]
 

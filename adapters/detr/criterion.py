@@ -5,20 +5,206 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.adapters.detr.alignment import clip_text_loss, query_text_loss, video_text_loss
-from hero_plugin.adapters.detr.classification import (
-    class_error,
-    foreground_targets,
-    sigmoid_focal_loss,
-    weighted_cross_entropy,
+from hero_plugin.adapters.detr.config import DETRConfig
+from hero_plugin.adapters.detr.matcher import (
+    HungarianMatcher,
+    pad_windows,
+    paired_generalized_temporal_iou,
+    span_cxw_to_xx,
+    target_windows,
 )
-from hero_plugin.adapters.detr.matcher import HungarianMatcher, pad_windows, target_windows
-from hero_plugin.adapters.detr.saliency import hinge_loss, negative_pair_loss, rank_contrastive_loss
-from hero_plugin.adapters.detr.spans import paired_generalized_temporal_iou, span_cxw_to_xx
-from hero_plugin.attention import at_least_float32
-from hero_plugin.checks import expect_shape
+from hero_plugin.attention import at_least_float32, expect_shape
+
+# Losses that align text and video: Moment-DETR's optional one, and the two that TR-DETR adds.
+
+
+def query_text_loss(queries: Tensor, words: Tensor, foreground: Tensor, samples: int, temperature: float) -> Tensor:
+    """Compare matched object queries with the text against the others of their sample (``loss_contrastive_align``).
+
+    Like upstream, it sums over all words, padding included. A sample without windows has no positive and takes no part.
+
+    Args:
+        queries: (K, B, Q, E), of unit length.
+        words: (B, L, E), of unit length.
+        foreground: (K, B, Q) bool, the matched ones.
+        samples: how many samples of the batch have one.
+        temperature: of the softmax over object queries.
+
+    Returns:
+        (K,).
+    """
+    logits = torch.einsum("kbqe,ble->kbql", queries, words).sum(-1) / temperature
+    positive = logits.masked_fill(~foreground, 0.0).sum(-1) / foreground.sum(-1).clamp(min=1)
+    losses = logits.logsumexp(-1) - positive
+    return losses.masked_fill(~foreground.any(-1), 0.0).sum(-1) / max(1, samples)
+
+
+def video_text_loss(video: Tensor, text: Tensor, temperature: float = 0.07) -> Tensor:
+    """Find a video's own query among the batch's, and a query's own video (TR-DETR's VTC).
+
+    Args:
+        video: (B, D), averages over clips.
+        text: (B, D), averages over words.
+        temperature: of the softmax.
+
+    Returns:
+        A scalar.
+    """
+    logits = F.normalize(text, dim=1) @ F.normalize(video, dim=1).T / temperature
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def clip_text_loss(
+    clips: Tensor, words: Tensor, relevant: Tensor, video_mask: Tensor, query_mask: Tensor, temperature: float = 0.07
+) -> Tensor:
+    """Make relevant clips like the query, and the others not (TR-DETR's CTC).
+
+    Like upstream, the mean is over padding, too: its logits are 0.
+
+    Args:
+        clips: (B, T, D).
+        words: (B, L, D).
+        relevant: (B, T), 1 at relevant clips.
+        video_mask: (B, T).
+        query_mask: (B, L).
+        temperature: of the sigmoid.
+
+    Returns:
+        A scalar.
+    """
+    words = F.normalize(words, dim=2) * query_mask.to(words.dtype).unsqueeze(-1)
+    query = words.sum(1) / query_mask.to(words.dtype).sum(1, keepdim=True).clamp(min=1)
+    similarity = (F.normalize(clips, dim=2) @ query.unsqueeze(-1)).squeeze(-1)
+    logits = similarity * video_mask.to(similarity.dtype) / temperature
+    return F.binary_cross_entropy_with_logits(logits, relevant.bool().to(logits.dtype))
+
+
+# Which predictions are foreground: two losses over two logits, foreground first.
+
+
+def weighted_cross_entropy(logits: Tensor, foreground: Tensor, background_weight: float) -> Tensor:
+    """Cross-entropy in which background, which most predictions are, counts less.
+
+    logits: (..., Q, 2), foreground: (..., Q) bool -> (..., Q).
+    """
+    right, wrong = logits.log_softmax(-1).unbind(-1)
+    return -torch.where(foreground, right, background_weight * wrong)
+
+
+def sigmoid_focal_loss(
+    inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
+) -> Tensor:
+    """Return the focal loss of each logit on its own (Lin et al., 2017), called as torchvision's.
+
+    It is a binary cross-entropy in which easy logits count less.
+
+    Args:
+        inputs: logits of any shape.
+        targets: what the logits should say, from 0 to 1, of the same shape.
+        alpha: weight of the targets that are 1, against 1 - alpha of the others; negative for no weights.
+        gamma: how much less easy logits count.
+        reduction: "none", "mean" or "sum".
+    """
+    # How much is missing to certainty: 1 - p where the target is 1, p where it is 0.
+    missing = inputs.sigmoid() * (1 - targets) + (-inputs).sigmoid() * targets
+    weight = missing.pow(gamma)
+    if alpha >= 0:
+        weight = (alpha * targets + (1 - alpha) * (1 - targets)) * weight
+    loss = weight * F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+    return {"none": lambda: loss, "mean": loss.mean, "sum": loss.sum}[reduction]()
+
+
+def foreground_targets(logits: Tensor, foreground: Tensor) -> Tensor:
+    """Return which of the two logits is right: (..., Q, 2) and (..., Q) bool -> (..., Q, 2) of the logits' type."""
+    return torch.stack([foreground, ~foreground], dim=-1).to(logits.dtype)
+
+
+def class_error(logits: Tensor) -> Tensor:
+    """How many of the matched predictions, in percent, are not classified as foreground; 0 where there are none.
+
+    logits: (K, P, 2) -> (K,), without gradient.
+    """
+    matched = logits.detach()
+    if matched.shape[-2] == 0:
+        return matched.new_zeros(len(matched))
+    right = matched.argmax(-1) == 0
+    return 100 - right.sum(-1).to(matched.dtype) * (100.0 / matched.shape[-2])
+
+
+# Three losses on the clips' saliency scores.
+
+
+SALIENCY_RANKS = 11
+"""Saliency labels, a sum of three annotators' 0 to 4, are compared with 1 to 11."""
+SALIENCY_TEMPERATURE = 0.5
+"""Of the softmax over clips."""
+PADDING_SCORE = -1e3
+"""Score of padding and logit of a clip labelled above ``HIGHEST_LABEL``: low enough to have no share in a softmax."""
+HIGHEST_LABEL = 100
+"""A label above this takes no part among the other clips. Datasets have none; upstream knows it."""
+
+
+def hinge_loss(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Make a positive clip score higher than its negative by ``margin`` (Moment-DETR).
+
+    Args:
+        scores: (B, T).
+        positive: (B, pairs) long, clip indices.
+        negative: likewise.
+        margin: how much higher.
+
+    Returns:
+        A scalar.
+    """
+    gap = margin + scores.gather(1, negative) - scores.gather(1, positive)
+    # Twice the mean, as upstream, which so keeps the scale of an earlier version.
+    return 2 * gap.clamp(min=0).sum() / max(1, positive.numel())
+
+
+def rank_contrastive_loss(scores: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor:
+    """Contrast, for each of 11 ranks, the clips labelled at least so high with all clips of the video (QD-DETR).
+
+    Upstream loops over the ranks and, asking the device each time, skips one that no clip of the batch reaches. The
+    softmax is the same for every rank, and a rank without clips adds 0 anyway: one expression gives the same. It keeps
+    upstream's 1e-6 and its division by 12.
+
+    Args:
+        scores: (B, T).
+        labels: (B, T).
+        video_mask: (B, T), 1 where real.
+
+    Returns:
+        A scalar.
+    """
+    real, known = video_mask.bool(), labels <= HIGHEST_LABEL
+    scores = scores.masked_fill(~real, PADDING_SCORE)
+    logits = torch.where(known, scores / SALIENCY_TEMPERATURE, PADDING_SCORE)
+    logits = logits - logits.amax(1, keepdim=True)
+    log_probability = logits - (logits.exp().sum(1, keepdim=True) + 1e-6).log()
+    ranks = torch.arange(1, SALIENCY_RANKS + 1, device=labels.device).view(-1, 1, 1)
+    positive = (labels >= ranks).to(scores.dtype)
+    summed = (positive * log_probability.masked_fill(~real, 0.0)).sum(-1)
+    return -(summed / (positive.sum(-1) + 1e-6)).mean(-1).sum() / (SALIENCY_RANKS + 1)
+
+
+def negative_pair_loss(scores: Tensor, video_mask: Tensor) -> Tensor:
+    """Make no clip relevant to another video's query (QD-DETR): -log(1 - sigmoid(score)), summed over the clips.
+
+    Written as softplus, which it equals; upstream's form is infinite in float32 from a score of about 17.
+
+    Args:
+        scores: (B, T).
+        video_mask: (B, T), 1 where real.
+
+    Returns:
+        A scalar.
+    """
+    return F.softplus(scores.masked_fill(~video_mask.bool(), -torch.inf)).sum(1).mean()
+
 
 LABEL_LOSSES = ("cross_entropy", "focal")
 
@@ -183,3 +369,45 @@ def require_target(targets: dict[str, Any], name: str, loss: str) -> Tensor:
     if name not in targets:
         raise KeyError(f"targets have no {name}, which {loss} needs; they have {', '.join(targets)}")
     return targets[name]
+
+
+# Criterion and loss weights of a configuration.
+
+
+def build_criterion(config: DETRConfig, *, text_alignment: bool = False, **options: Any) -> SetCriterion:
+    """Build the criterion of a model; ``options`` are those of ``SetCriterion`` that no config has."""
+    matcher = HungarianMatcher(
+        cost_class=config.set_cost_class,
+        cost_span=config.set_cost_span,
+        cost_giou=config.set_cost_giou,
+        span_loss_type=config.span_loss_type,
+        max_v_l=config.max_v_l,
+    )
+    return SetCriterion(
+        matcher,
+        loss_weights(config, text_alignment),
+        eos_coef=config.eos_coef,
+        saliency_margin=config.saliency_margin,
+        contrastive_align=config.contrastive_align_loss,
+        temperature=config.temperature,
+        text_alignment=text_alignment,
+        **options,
+    )
+
+
+def loss_weights(config: DETRConfig, text_alignment: bool = False) -> dict[str, float]:
+    """Return the weight of every loss by its name; the decoder's earlier layers weigh as much as its last."""
+    by_layer = {
+        "loss_span": config.span_loss_coef,
+        "loss_giou": config.giou_loss_coef,
+        "loss_label": config.label_loss_coef,
+    }
+    if config.contrastive_align_loss:
+        by_layer["loss_contrastive_align"] = config.contrastive_align_loss_coef
+    weights = {**by_layer, "loss_saliency": config.lw_saliency}
+    if text_alignment:
+        weights.update(loss_vtc=config.vtc_loss_coef, loss_ctc=config.ctc_loss_coef)
+    if config.aux_loss:
+        for layer in range(config.dec_layers - 1):
+            weights.update({f"{name}_{layer}": weight for name, weight in by_layer.items()})
+    return weights

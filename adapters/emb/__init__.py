@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hero_plugin.adapters.emb.config import EMBConfig
+from hero_plugin.adapters.emb.losses import elastic_threshold
 from hero_plugin.adapters.emb.model import EMB
-from hero_plugin.adapters.emb.threshold import elastic_threshold
 
 __all__ = ["EMB", "EMBConfig", "elastic_threshold"]

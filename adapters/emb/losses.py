@@ -2,13 +2,83 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hero_plugin.adapters.emb.elastic import positions_between, pseudo_moment, temporal_iou
-from hero_plugin.adapters.emb.recurrence import count_real
+from hero_plugin.adapters.emb.layers import count_real, mask_logits
 from hero_plugin.attention import at_least_float32
+
+# Elastic labels: boundaries beside the annotated ones that count as right.
+
+
+def temporal_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Return the intersection of moments over their hull: (..., 2) and (..., 2) -> (...), shapes broadcast."""
+    inner = torch.minimum(first[..., 1], second[..., 1]) - torch.maximum(first[..., 0], second[..., 0])
+    outer = torch.maximum(first[..., 1], second[..., 1]) - torch.minimum(first[..., 0], second[..., 0])
+    return inner.clamp(min=0) / outer.clamp(min=1e-5)
+
+
+def confident_proposals(
+    bounds: Tensor,
+    scores: Tensor,
+    mask: Tensor,
+    moments: Tensor | None = None,
+    threshold: float = 0.5,
+    k: int = 1,
+) -> Tensor:
+    """Choose the k best scored proposals among those that overlap the annotation enough.
+
+    Args:
+        bounds: (B, P, 2), first and last clip of each proposal.
+        scores: (B, P).
+        mask: (B, P), 1 for proposals that exist.
+        moments: (B, 2), the annotations, or None to choose among all.
+        threshold: the overlap needed.
+        k: how many.
+
+    Returns:
+        (B, k, 2); the moment itself where no proposal overlaps it by ``threshold``.
+    """
+    allowed = mask.bool()
+    if moments is not None:
+        allowed = allowed & (temporal_iou(bounds, moments.unsqueeze(1)) >= threshold)
+    best = mask_logits(scores, allowed).topk(k, dim=1).indices
+    chosen = bounds.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
+    if moments is None:
+        return chosen
+    return torch.where(allowed.any(dim=1).view(-1, 1, 1), chosen, moments.unsqueeze(1))
+
+
+def pseudo_moment(
+    moments: Tensor | None, proposals: Tensor, pscores: Tensor, pmask: Tensor, threshold: float
+) -> Tensor:
+    """Return the moment that the ranker would have annotated.
+
+    As upstream, the second value is one past the last clip, and the elastic ranges are made with it like that.
+
+    Args:
+        moments: (B, 2) long, first and last clip, inclusive, or None.
+        proposals: (B, P, 2) long, likewise.
+        pscores: (B, P).
+        pmask: (B, P), 1 for proposals that exist.
+        threshold: the overlap with ``moments`` that a proposal needs.
+
+    Returns:
+        (B, 2) long.
+    """
+    past = proposals.new_tensor([0, 1])
+    around = None if moments is None else moments + past
+    return confident_proposals(proposals + past, pscores, pmask, around, threshold).squeeze(1)
+
+
+def positions_between(first: Tensor, second: Tensor, size: int) -> Tensor:
+    """Mark the positions from the smaller of two to the larger, both included: (B,) and (B,) -> (B, size) bool."""
+    steps = torch.arange(size, device=first.device)
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    return (steps >= low.unsqueeze(1)) & (steps <= high.unsqueeze(1))
 
 
 def elementwise_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
@@ -137,3 +207,23 @@ def highlight_labels(
     last = torch.minimum(count_real(mask) - 1, last + extension)
     steps = torch.arange(mask.shape[1], device=mask.device)
     return (steps >= first.unsqueeze(1)) & (steps <= last.unsqueeze(1))
+
+
+# Schedule of the elastic labels' threshold.
+
+
+def elastic_threshold(epoch: int, epochs: int, low: float = 0.5) -> float:
+    """Return the overlap with the annotation that a proposal needs to widen it, in ``(low, 1)``.
+
+    Falls from 1 to ``low`` along a sigmoid centred on the middle of the training, so the labels start as
+    annotated and become elastic once proposals can be trusted (EMB, section 3.3).
+
+    Args:
+        epoch: 0-based, below ``epochs``.
+        epochs: of the training.
+        low: where the threshold ends.
+    """
+    if not 0 <= epoch < epochs:
+        raise ValueError(f"epoch must be in 0..{epochs - 1}, got {epoch}")
+    steepness = 20.0
+    return low + (1.0 - low) / (1.0 + math.exp(steepness * (epoch / epochs - 0.5)))

@@ -6,19 +6,123 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.emb.config import EMBConfig
-from hero_plugin.adapters.emb.elastic import positions_between, pseudo_moment
 from hero_plugin.adapters.emb.encoder import GuidedAttentionEncoder
-from hero_plugin.adapters.emb.fuser import VSLFuser
-from hero_plugin.adapters.emb.heads import HighLightLayer, ProposalRanker
-from hero_plugin.adapters.emb.layers import VisualProjection
-from hero_plugin.adapters.emb.losses import elastic_ranges, highlight_labels, location_loss
-from hero_plugin.adapters.emb.position import CosinePosition
-from hero_plugin.adapters.emb.predictor import ConditionedPredictor
+from hero_plugin.adapters.emb.heads import ConditionedPredictor, HighLightLayer, ProposalRanker, VSLFuser
+from hero_plugin.adapters.emb.layers import Conv1D, VisualProjection
+from hero_plugin.adapters.emb.losses import (
+    elastic_ranges,
+    highlight_labels,
+    location_loss,
+    positions_between,
+    pseudo_moment,
+)
 from hero_plugin.adapters.emb.proposals import ProposalMap, scatter_to_map
-from hero_plugin.adapters.emb.words import FIRST_WORD, Embedding
+from hero_plugin.hem import sinusoid
+
+# Word embedding.
+
+
+PAD, UNK, FIRST_WORD = 0, 1, 2
+
+
+class WordEmbedding(nn.Module):
+    """Frozen word vectors with a learned vector for unknown words, or a learned table without them."""
+
+    def __init__(
+        self, num_words: int, word_dim: int, drop_rate: float, word_vectors: Tensor | np.ndarray | None
+    ) -> None:
+        super().__init__()
+        self.is_pretrained = word_vectors is not None
+        if self.is_pretrained:
+            vectors = torch.as_tensor(word_vectors, dtype=torch.float32).detach().clone()
+            self.pad_vec = nn.Parameter(torch.zeros(1, word_dim), requires_grad=False)
+            self.unk_vec = nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, word_dim)))
+            self.glove_vec = nn.Parameter(vectors, requires_grad=False)
+        else:
+            self.word_emb = nn.Embedding(num_words, word_dim, padding_idx=PAD)
+        self.dropout = Dropout(drop_rate)
+
+    def forward(self, word_ids: Tensor) -> Tensor:
+        """Embed: word_ids (B, L) long, 0 padding, 1 unknown -> (B, L, word_dim)."""
+        if not self.is_pretrained:
+            return self.dropout(self.word_emb(word_ids))
+        # Looked up beside the table, not in one joined with it: joining copies the vocabulary every step.
+        known = F.embedding((word_ids - FIRST_WORD).clamp(min=0), self.glove_vec)
+        ids = word_ids.unsqueeze(-1)
+        words = torch.where(ids == UNK, self.unk_vec, known)
+        return self.dropout(torch.where(ids == PAD, self.pad_vec.detach(), words))
+
+
+class CharacterEmbedding(nn.Module):
+    """Parameters of upstream's character embedding, which its forward computes and never uses.
+
+    Kept, frozen, so that checkpoints load; nothing here is ever computed.
+    """
+
+    def __init__(self, num_chars: int, char_dim: int) -> None:
+        super().__init__()
+        self.char_emb = nn.Embedding(num_chars, char_dim, padding_idx=0)
+        self.char_convs = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(char_dim, channels, kernel_size=(1, width)))
+            for width, channels in ((1, 10), (2, 20), (3, 30), (4, 40))
+        )
+        self.requires_grad_(False)
+
+
+class Embedding(nn.Module):
+    """Word embedding, projected to the model's width."""
+
+    def __init__(
+        self,
+        num_words: int,
+        num_chars: int,
+        word_dim: int,
+        char_dim: int,
+        drop_rate: float,
+        out_dim: int,
+        word_vectors: Tensor | np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self.word_emb = WordEmbedding(num_words, word_dim, drop_rate, word_vectors)
+        self.char_emb = CharacterEmbedding(num_chars, char_dim)
+        self.linear = Conv1D(word_dim, out_dim)
+
+    def forward(self, word_ids: Tensor, char_ids: Any = None) -> Tensor:
+        """Embed: word_ids (B, L) long -> (B, L, out_dim). ``char_ids`` is accepted, as upstream's, and not read."""
+        return self.linear(self.word_emb(word_ids))
+
+
+# Sinusoidal positions of clips and words.
+
+
+class CosinePosition(nn.Module):
+    """Sinusoidal positions, added; the table is the buffer ``pe`` (max_pos_len, dim)."""
+
+    pe: Tensor
+
+    def __init__(self, dim: int, max_pos_len: int) -> None:
+        super().__init__()
+        self.register_buffer("pe", sinusoid(max_pos_len, dim, torch.empty(0, dtype=torch.float32)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the positions: (..., L, D) -> (..., L, D).
+
+        Raises:
+            ValueError: L exceeds the table.
+        """
+        length, limit = x.shape[-2], self.pe.shape[0]
+        if length > limit:
+            raise ValueError(
+                f"a sequence of {length} is longer than max_pos_len={limit}: raise it in the config, "
+                "or pool the features to fewer clips"
+            )
+        return x + self.pe[:length]
+
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.adapters.emb.recurrence import count_real
+from hero_plugin.adapters.emb.layers import count_real
 
 # Upstream meant -1e30. This rounds to zero beside any feature, and its checkpoints were trained with it.
 CELL_PADDING = -1e-30

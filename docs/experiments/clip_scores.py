@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 
-from hero_plugin.integrations.annotations import read_annotations
+from hero_plugin.integrations.data.annotations import read_annotations
 
 
 def clip_scores(annotations: str, predictions: str) -> dict[str, float]:

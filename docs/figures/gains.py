@@ -11,7 +11,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from hero_plugin.integrations.figures.style import BASE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
+from hero_plugin.integrations.support.plotting import BASE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
 
 HERE = Path(__file__).parent
 

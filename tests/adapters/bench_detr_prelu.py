@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from hero_plugin.adapters.detr.prelu import PReLU
+from hero_plugin.adapters.cpu_ops import PReLU
 from hero_plugin.config import HeroConfig
-from hero_plugin.integrations.bench.cases import Model, Setting
-from hero_plugin.integrations.bench.measure import jobs_of
-from hero_plugin.integrations.bench.sizes import sizes_of
-from hero_plugin.integrations.freed_memory import keep_freed_memory
+from hero_plugin.integrations.tools.bench.cases import Model, Setting, sizes_of
+from hero_plugin.integrations.tools.bench.measure import jobs_of
+from hero_plugin.integrations.training.device import keep_freed_memory
 
 
 def main() -> None:

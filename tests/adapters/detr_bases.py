@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hero_plugin import Grounder
 from hero_plugin.adapter import adapter_for
 from hero_plugin.adapters.detr.config import MomentDETRConfig, QDDETRConfig, TRDETRConfig
-from hero_plugin.structure import map_tensors
+from hero_plugin.levels import map_tensors
 from tests.adapters import upstream_detr
 from tests.core.bases import lengths_mask
 
@@ -44,7 +44,7 @@ def build(name: str, audio: bool = False, **options: Any) -> tuple[nn.Module, nn
                 **options,
             }
         )
-        module = importlib.import_module(f"hero_plugin.adapters.{model_of(name)}.build")
+        module = importlib.import_module(f"hero_plugin.adapters.{model_of(name)}")
         return getattr(module, f"build_{model_of(name)}")(config)
     if audio:
         options |= {"a_feat_dim": AUDIO_DIM, "a_feat_dir": "any"}

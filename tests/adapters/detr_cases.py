@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin.adapters.detr.config import DETRConfig, MomentDETRConfig, QDDETRConfig, TRDETRConfig
-from hero_plugin.adapters.moment_detr.model import MomentDETR
-from hero_plugin.adapters.qd_detr.model import QDDETR
-from hero_plugin.adapters.tr_detr.model import TRDETR
+from hero_plugin.adapters.moment_detr import MomentDETR
+from hero_plugin.adapters.qd_detr import QDDETR
+from hero_plugin.adapters.tr_detr import TRDETR
 
 MODELS: dict[str, tuple[type[nn.Module], type[DETRConfig]]] = {
     "moment_detr": (MomentDETR, MomentDETRConfig),

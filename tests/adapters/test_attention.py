@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.adapters import attention
-from hero_plugin.adapters.attention import LOWEST, attend_with_bias
-from hero_plugin.adapters.dropout import drop
+from hero_plugin.adapters import cpu_ops as attention
+from hero_plugin.adapters.cpu_ops import LOWEST, attend_with_bias, drop
 from tests.old_torch import HALF_TYPES
 
 

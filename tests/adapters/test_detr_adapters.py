@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, hero_state_dict, unwrap_model, wrap_criterion, wrap_model
+from hero_plugin.adapters import qd_detr
 from hero_plugin.adapters.detr.adapter import DETRAdapter
-from hero_plugin.adapters.moment_detr.adapter import MomentDETRAdapter
-from hero_plugin.adapters.qd_detr import adapter as qd_detr
-from hero_plugin.adapters.qd_detr.adapter import QDDETRAdapter
-from hero_plugin.adapters.tr_detr.adapter import TRDETRAdapter
+from hero_plugin.adapters.moment_detr import MomentDETRAdapter
+from hero_plugin.adapters.qd_detr import QDDETRAdapter
+from hero_plugin.adapters.tr_detr import TRDETRAdapter
 from hero_plugin.levels import unfold
 from tests.adapters.detr_bases import (
     AUDIO_DIM,

@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hero_plugin.adapters.detr import matcher as matching
-from hero_plugin.adapters.detr.build import build_criterion
-from hero_plugin.adapters.detr.classification import foreground_targets, sigmoid_focal_loss
 from hero_plugin.adapters.detr.config import DETRConfig
-from hero_plugin.adapters.detr.criterion import SetCriterion
+from hero_plugin.adapters.detr.criterion import (
+    SetCriterion,
+    build_criterion,
+    foreground_targets,
+    negative_pair_loss,
+    rank_contrastive_loss,
+    sigmoid_focal_loss,
+)
 from hero_plugin.adapters.detr.matcher import HungarianMatcher
-from hero_plugin.adapters.detr.saliency import negative_pair_loss, rank_contrastive_loss
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
 from tests.adapters.upstream_detr import sigmoid_focal_loss as published_focal_loss
 from tests.core.quick import few, quick

@@ -10,8 +10,8 @@ from dataclasses import fields
 import pytest
 import torch
 
-from hero_plugin.adapters.detr.build import build_criterion
 from hero_plugin.adapters.detr.config import DETRConfig
+from hero_plugin.adapters.detr.criterion import build_criterion
 from hero_plugin.adapters.detr.matcher import pad_windows
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
 from tests.adapters.upstream_detr import DEFAULTS, UPSTREAM, build

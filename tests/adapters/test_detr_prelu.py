@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hero_plugin.adapters.detr.prelu import PReLU
+from hero_plugin.adapters.cpu_ops import PReLU
 
 
 def gradients(module: nn.Module, input: Tensor, grad: Tensor) -> tuple[Tensor, ...]:

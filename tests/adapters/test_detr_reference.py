@@ -10,16 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hero_plugin.adapters.detr.attention import MultiheadAttention, attend_with_mask, split_heads
-from hero_plugin.adapters.detr.encoder import text_to_video_mask
-from hero_plugin.adapters.detr.layers import summed_projection
-from hero_plugin.adapters.detr.spans import (
-    generalized_temporal_iou,
-    paired_generalized_temporal_iou,
-    span_cxw_to_xx,
-)
-from hero_plugin.adapters.dropout import Dropout
-from hero_plugin.adapters.tr_detr.moments import best_moment, slice_clips
+from hero_plugin.adapters.cpu_ops import Dropout
+from hero_plugin.adapters.detr.matcher import generalized_temporal_iou, paired_generalized_temporal_iou, span_cxw_to_xx
+from hero_plugin.adapters.detr.model import summed_projection
+from hero_plugin.adapters.detr.transformer import MultiheadAttention, attend_with_mask, split_heads, text_to_video_mask
+from hero_plugin.adapters.tr_detr import best_moment, slice_clips
 from tests.adapters.detr_cases import MODELS, SMALL, Case, build, flat, total
 from tests.old_torch import HALF_TYPES
 

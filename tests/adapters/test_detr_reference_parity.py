@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.adapters.detr.spans import span_cxw_to_xx
+from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from tests.adapters import upstream_detr
 from tests.adapters.detr_cases import MODELS, VIDEO_DIM, WITHOUT_DROPOUT, Case, build, flat, total
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hero_plugin import HeroConfig, unwrap_model, wrap_criterion, wrap_model
-from hero_plugin.adapters.detr import relatives
+from hero_plugin.adapters.detr import lighthouse as relatives
 from tests.adapters.detr_bases import (
     AUDIO_DIM,
     RELATIVES,

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from hero_plugin.adapters.dropout import Dropout
+from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
-from hero_plugin.adapters.emb.guides import surrounding_max
+from hero_plugin.adapters.emb.encoder import surrounding_max
+from hero_plugin.adapters.emb.layers import bidirectional_lstm, count_real, lengths_of
 from hero_plugin.adapters.emb.proposals import ProposalMap
-from hero_plugin.adapters.emb.recurrence import bidirectional_lstm, count_real, lengths_of
-from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb
+from hero_plugin.integrations.tools.bench.upstream import load_upstream_emb
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
 from tests.old_torch import HALF_TYPES, needs_compiler
 

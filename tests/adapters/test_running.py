@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.adapters.emb.running import max_after, max_before
+from hero_plugin.adapters.cpu_ops import max_after, max_before
 
 
 @given(

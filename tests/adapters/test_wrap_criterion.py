@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from hero_plugin import HeroConfig, clip_labels, hero_losses, wrap_criterion, wrap_model
-from hero_plugin.adapters.detr.build import build_criterion
 from hero_plugin.adapters.detr.config import DETRConfig, MomentDETRConfig, QDDETRConfig, TRDETRConfig
-from hero_plugin.adapters.moment_detr.build import build_moment_detr
-from hero_plugin.adapters.qd_detr.build import build_qd_detr
-from hero_plugin.adapters.tr_detr.build import build_tr_detr
+from hero_plugin.adapters.detr.criterion import build_criterion
+from hero_plugin.adapters.moment_detr import build_moment_detr
+from hero_plugin.adapters.qd_detr import build_qd_detr
+from hero_plugin.adapters.tr_detr import build_tr_detr
 from tests.adapters import upstream_detr
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
 from tests.core.bases import shake

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hero_plugin.integrations.upstream_detr_clone import load_upstream_detr
+from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
 from tests.resources import upstream
 
 CLONES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from hero_plugin.integrations.upstream_emb_clone import UpstreamEMB
-from hero_plugin.integrations.upstream_emb_clone import load_upstream_emb as load_from
+from hero_plugin.integrations.tools.bench.upstream import UpstreamEMB
+from hero_plugin.integrations.tools.bench.upstream import load_upstream_emb as load_from
 from tests.resources import upstream
 
 

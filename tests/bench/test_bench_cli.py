@@ -6,13 +6,12 @@ import json
 
 import pytest
 
-from hero_plugin.integrations.bench import cli as bench
-from hero_plugin.integrations.bench.cli import BenchConfig, command_of
-from hero_plugin.integrations.bench.page import marks
-from hero_plugin.integrations.bench.report import Report
 from hero_plugin.integrations.cli import main as hero_plugin
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.settings import parse
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.settings import parse
+from hero_plugin.integrations.tools.bench import cli as bench
+from hero_plugin.integrations.tools.bench.cli import BenchConfig, command_of
+from hero_plugin.integrations.tools.bench.report import Report, marks
 from tests.old_torch import counts_flops
 from tests.resources import upstream
 

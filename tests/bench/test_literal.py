@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import HeroConfig, HeroModel
-from hero_plugin.integrations.bases import BASES
-from hero_plugin.integrations.bench.building import build_bare, random_batch, recipe_of
-from hero_plugin.integrations.bench.cases import Model
-from hero_plugin.integrations.bench.literal import LiteralHero, drawn
-from hero_plugin.integrations.task import Batch, Task
+from hero_plugin.integrations.tools.bench.cases import Model
+from hero_plugin.integrations.tools.bench.literal import LiteralHero, drawn
+from hero_plugin.integrations.tools.bench.models import build_bare, random_batch, recipe_of
+from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.task import Batch, Task
 from tests.adapters.detr_bases import flat, without_dropout
 from tests.bench.small import small
 from tests.core.bases import lengths_mask, shake

@@ -11,11 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hero_plugin.adapters.emb.recurrence import bidirectional_lstm
-from hero_plugin.integrations.bench.counting import Operations
-from hero_plugin.integrations.bench.memory import LiveBytes, own_bytes, peak_memory
-from hero_plugin.integrations.bench.steps import Job
-from hero_plugin.integrations.bench.timing import Spread, interleaved
+from hero_plugin.adapters.emb.layers import bidirectional_lstm
+from hero_plugin.integrations.tools.bench.counters import (
+    LiveBytes,
+    Operations,
+    Spread,
+    interleaved,
+    own_bytes,
+    peak_memory,
+)
+from hero_plugin.integrations.tools.bench.models import Job
 from tests.old_torch import counts_flops
 
 pytestmark = counts_flops
@@ -149,7 +154,7 @@ def test_gradients_of_the_step_before_make_room():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_memory_and_kernels_on_a_gpu():
-    from hero_plugin.integrations.bench.counting import count_kernels
+    from hero_plugin.integrations.tools.bench.counters import count_kernels
 
     device = torch.device("cuda")
     x, other = torch.zeros(1 << 20, device=device), torch.zeros(1 << 22, device=device)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hero_plugin.integrations.bench.cases import Model, Setting
-from hero_plugin.integrations.bench.measure import Measurement
-from hero_plugin.integrations.bench.targets import TARGETS, judge, models_for
+from hero_plugin.integrations.tools.bench.cases import Model, Setting
+from hero_plugin.integrations.tools.bench.measure import Measurement
+from hero_plugin.integrations.tools.bench.report import TARGETS, judge, models_for
 from tests.bench.small import small
 
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hero_plugin.adapters.moment_detr import MomentDETR, MomentDETRConfig
-from hero_plugin.adapters.qd_detr import QDDETR, QDDETRConfig
-from hero_plugin.adapters.tr_detr import TRDETR, TRDETRConfig
+from hero_plugin.adapters.detr.config import MomentDETRConfig, QDDETRConfig, TRDETRConfig
+from hero_plugin.adapters.moment_detr import MomentDETR
+from hero_plugin.adapters.qd_detr import QDDETR
+from hero_plugin.adapters.tr_detr import TRDETR
 from tests.core.bases import QUERY_DIM, VIDEO_DIM, lengths_mask
 
 SMALL: dict[str, Any] = {

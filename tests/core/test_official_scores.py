@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin import qvhighlights
-from hero_plugin.highlights import clip_scores, highlight_scores
-from hero_plugin.qvhighlights import qvhighlights_scores
-from hero_plugin.ragged import padded, sum_kept
-from hero_plugin.retrieval import OVERLAPS, queries_by_length, retrieval_scores
+from hero_plugin.integrations.scoring import qvhighlights
+from hero_plugin.integrations.scoring.qvhighlights import (
+    OVERLAPS,
+    clip_scores,
+    highlight_scores,
+    padded,
+    queries_by_length,
+    qvhighlights_scores,
+    retrieval_scores,
+    sum_kept,
+)
 
 
 @given(st.integers(1, 12), st.integers(1, 300), st.floats(0.05, 1), st.integers(0, 2**32 - 1))

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import hero_plugin
-from hero_plugin import aggregation, checks, cmtr, hem, sgvf, two_stage, wrap
+from hero_plugin import aggregation, cmtr, hem, sgvf, wrap
+from hero_plugin import attention as checks
+from hero_plugin import protocol as two_stage
 from tests.core.bases import DIM, ToyFuser, TuplePredictor
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.data.records import Record
 
 STA = "3MSZA 24.3 30.4##person turn a light on.\nAMT7R 4.3 12.5##a person is putting a picture onto the wall.\n"
 DURATIONS = {"3MSZA": 30.96, "AMT7R": 20.0}

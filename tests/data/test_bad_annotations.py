@@ -9,15 +9,10 @@ import re
 
 import pytest
 
-from hero_plugin.integrations.annotations import (
-    ReadReport,
-    detect_format,
-    load_durations,
-    read_annotations,
-    write_annotations,
-)
-from hero_plugin.integrations.problems import DataError, Problem, Problems
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.data.annotations import detect_format, read_annotations, write_annotations
+from hero_plugin.integrations.data.checks import ReadReport, load_durations
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 
 from ..resources import shared
 from . import samples

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.annotations import convert_records
-from hero_plugin.integrations.annotations.conversion import snap_moment
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.data.moments import convert_records, snap_moment
+from hero_plugin.integrations.data.records import Record
 
 RECORD = Record("7", "v", "a person sits.", ((3.0, 9.1), (11.0, 12.0)), 15.0, extra={"qid": "7", "novels": [1]})
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.features import open_features
+from hero_plugin.integrations.data.features import open_features
 
 from . import samples
 from .test_timelines import RECORDS, TIMELINES, WORDS

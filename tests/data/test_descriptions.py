@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.features import open_features
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.settings import parse
-from hero_plugin.integrations.timelines import (
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.features import open_features
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.settings import parse
+from hero_plugin.integrations.tools.timelines import (
     TimelineConfig,
     build_prototypes,
     described_timelines,
@@ -21,7 +21,7 @@ from hero_plugin.integrations.timelines import (
     sentence_meanings,
     two_writers,
 )
-from hero_plugin.integrations.timelines.cli import DescriptionsConfig, descriptions
+from hero_plugin.integrations.tools.timelines.cli import DescriptionsConfig, descriptions
 
 from ..resources import shared
 from .test_timelines import RECORDS, TIMELINES, WORDS

@@ -13,15 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.integrations import data_cli
-from hero_plugin.integrations.features import (
-    FeatureStore,
-    MemoryFeatures,
-    open_features,
-    sample_clips,
-)
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.data import cli as data_cli
+from hero_plugin.integrations.data.features import FeatureStore, MemoryFeatures, open_features, sample_clips
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.support.errors import DataError
 
 from ..resources import upstream
 from .test_moments import load_upstream

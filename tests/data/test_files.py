@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hero_plugin.integrations.files import atomic_path, atomic_write, remove_leftovers, write_text
+from hero_plugin.integrations.support.files import atomic_path, atomic_write, remove_leftovers, write_text
 
 
 @pytest.mark.parametrize("durable", [True, False])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.moments import (
+from hero_plugin.integrations.data.moments import (
     clips_to_moment,
     moment_to_clips,
     moments_to_clips,

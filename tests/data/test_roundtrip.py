@@ -9,13 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from hero_plugin.integrations.annotations import (
-    ReadReport,
-    detect_format,
-    read_annotations,
-    write_annotations,
-)
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.data.annotations import detect_format, read_annotations, write_annotations
+from hero_plugin.integrations.data.checks import ReadReport
+from hero_plugin.integrations.data.records import Record
 
 from ..resources import shared, upstream
 from . import samples

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.features import open_features
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.timelines import (
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.features import open_features
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import WordVectors, load_word_vectors
+from hero_plugin.integrations.support.errors import DataError
+from hero_plugin.integrations.tools.timelines import (
     CLASSES,
     Timeline,
     TimelineConfig,
@@ -24,10 +25,8 @@ from hero_plugin.integrations.timelines import (
     render_video,
     timeline_features,
 )
-from hero_plugin.integrations.timelines.figure import timeline_figure
-from hero_plugin.integrations.timelines.oracle import fit_oracle, oracle_scores
-from hero_plugin.integrations.timelines.seeds import generator
-from hero_plugin.integrations.words import WordVectors, load_word_vectors
+from hero_plugin.integrations.tools.timelines.oracle import fit_oracle, oracle_scores, timeline_figure
+from hero_plugin.integrations.tools.timelines.render import generator
 
 from ..resources import shared
 

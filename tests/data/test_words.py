@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.words import WordVectors, load_word_vectors, tokenize
+from hero_plugin.integrations.data.words import WordVectors, load_word_vectors, tokenize
+from hero_plugin.integrations.support.errors import DataError
 
 from ..resources import shared
 

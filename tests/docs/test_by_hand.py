@@ -40,7 +40,8 @@ def snippets(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [*DETRS, "lighthouse"])
 def test_the_edit_of_a_detr(name):
-    from hero_plugin.adapters.qd_detr import QDDETRConfig, build_qd_detr
+    from hero_plugin.adapters.detr.config import QDDETRConfig
+    from hero_plugin.adapters.qd_detr import build_qd_detr
 
     model, criterion = build_qd_detr(QDDETRConfig(text_dim=5, video_dim=6, hidden_dim=16, nheads=4))
     names = {"model": model, "criterion": criterion, "calculate_taskweave_losses": lambda losses, weights, *rest: 0.0}

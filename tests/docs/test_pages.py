@@ -150,8 +150,8 @@ def test_data(tmp_path, monkeypatch):
 
 
 def test_timelines(tmp_path, monkeypatch):
-    from hero_plugin.integrations.annotations import read_annotations
-    from hero_plugin.integrations.words import load_word_vectors
+    from hero_plugin.integrations.data.annotations import read_annotations
+    from hero_plugin.integrations.data.words import load_word_vectors
 
     (tmp_path / "action_timelines.json").symlink_to(shared("charades", "action_timelines.json"))
     monkeypatch.chdir(tmp_path)

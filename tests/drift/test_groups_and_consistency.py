@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.consistency import CONSISTENCY, consistency
-from hero_plugin.query_groups import UNSEEN, by_label, by_unseen_words
+from hero_plugin.integrations.scoring.metrics import CONSISTENCY, UNSEEN, by_label, by_unseen_words, consistency
 
 
 def partitions(masks, queries):

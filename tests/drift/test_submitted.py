@@ -7,8 +7,8 @@ import json
 import pytest
 
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.annotations import write_annotations
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.data.annotations import write_annotations
+from hero_plugin.integrations.data.records import Record
 
 SENTENCES = ("person opens a door", "person opens a crate", "human opens a crate", "person opens a box")
 

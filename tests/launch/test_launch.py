@@ -11,7 +11,7 @@ import torch
 
 from hero_plugin import HeroConfig, config_of
 from hero_plugin.integrations.cli import main
-from hero_plugin.integrations.safe_load import load_checkpoint_safely, supported
+from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 from tests.launch.layouts import environment, files, launch, launch_words
 
 MODEL = """

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.launch.repositories import REPOSITORIES, recognise, unknown
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.launch.repositories import REPOSITORIES, recognise, unknown
 from tests.launch.layouts import CLONES
 from tests.resources import upstream
 

@@ -14,20 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from hero_plugin.adapters.detr.classification import foreground_targets
-from hero_plugin.adapters.detr.classification import sigmoid_focal_loss as of_tr_detr
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.launch.patches import patched
-from hero_plugin.integrations.launch.repositories import REPOSITORIES
-from hero_plugin.integrations.launch.shims import present
-from hero_plugin.integrations.launch.shims.configured_device import CONFIGURED_DEVICE
-from hero_plugin.integrations.launch.shims.cuda_on_cpu import CUDA_ON_CPU
-from hero_plugin.integrations.launch.shims.float_lengths import FLOAT_LENGTHS
-from hero_plugin.integrations.launch.shims.focal_loss import FOCAL_LOSS
-from hero_plugin.integrations.launch.shims.fork import FORK
-from hero_plugin.integrations.launch.shims.punkt import PUNKT
-from hero_plugin.integrations.launch.shims.torch_load import TORCH_LOAD
-from hero_plugin.integrations.launch.shims.transformers_adamw import TRANSFORMERS_ADAMW
+from hero_plugin.adapters.detr.criterion import foreground_targets
+from hero_plugin.adapters.detr.criterion import sigmoid_focal_loss as of_tr_detr
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.launch.patches import patched
+from hero_plugin.integrations.tools.launch.repositories import REPOSITORIES
+from hero_plugin.integrations.tools.launch.shims import (
+    CONFIGURED_DEVICE,
+    CUDA_ON_CPU,
+    FLOAT_LENGTHS,
+    FOCAL_LOSS,
+    FORK,
+    PUNKT,
+    TORCH_LOAD,
+    TRANSFORMERS_ADAMW,
+    present,
+)
 from tests.resources import REPOSITORY
 
 safely_loading = pytest.mark.skipif(not TORCH_LOAD.needed(), reason="torch before 2.4 cannot load settings safely")

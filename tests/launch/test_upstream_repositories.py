@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, config_of
-from hero_plugin.integrations.safe_load import load_checkpoint_safely, supported
+from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 from tests.launch.layouts import (
     EMB_COMMAND,
     checkout,

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.bases import config_from
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.predict.config import PredictConfig
-from hero_plugin.integrations.predict.predicting import main
-from hero_plugin.integrations.training import main as train
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.tools.predict.config import PredictConfig
+from hero_plugin.integrations.tools.predict.predict import main
+from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.train import main as train
 from tests.training.conftest import one_thread  # noqa: F401 (a fixture)
 from tests.training.dataset import Files, write_files
 from tests.training.detr_files import detr_settings

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hero_plugin.integrations.annotations import read_annotations, write_annotations
-from hero_plugin.integrations.annotations.qvhighlights import qid
-from hero_plugin.integrations.bases import BASES, config_from
-from hero_plugin.integrations.evaluate import EvalConfig
-from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.grounding import Grounded, predict_set
-from hero_plugin.integrations.predict import answering
-from hero_plugin.integrations.predict.config import PredictConfig
-from hero_plugin.integrations.predict.predicting import main
-from hero_plugin.integrations.submission_checks import read_submission
-from hero_plugin.integrations.submissions import SALIENCY, WINDOWS
-from hero_plugin.integrations.training import main as train
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.data.formats import qid
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.scoring.submissions import SALIENCY, WINDOWS, read_submission
+from hero_plugin.integrations.tools.predict import answering
+from hero_plugin.integrations.tools.predict.config import PredictConfig
+from hero_plugin.integrations.tools.predict.predict import main
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.task import Grounded
+from hero_plugin.integrations.training.train import main as train
 from tests.predict.conftest import QUIET, rows
 from tests.training.detr_files import write_published
 
@@ -48,7 +48,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, run: Path, annotations: Path, bat
         found.append(predict_set(*given, **options))
         return found[-1]
 
-    monkeypatch.setattr("hero_plugin.integrations.evaluate.predict_set", keep)
+    monkeypatch.setattr("hero_plugin.integrations.training.load_run.predict_set", keep)
     flags = {"device": "cpu", "resamples": 0, "batch_size": batch_size}
     evaluate(EvalConfig(run=(run,), annotations=(str(annotations),), **flags), QUIET)
     return found[0]

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.annotations.qvhighlights import qid
-from hero_plugin.integrations.predict.query_file import open_queries
-from hero_plugin.integrations.problems import DataError
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.formats import qid
+from hero_plugin.integrations.support.errors import DataError
+from hero_plugin.integrations.tools.predict.queries import open_queries
 from tests.data.samples import CHARADES_CD, STA, write
 from tests.predict.conftest import rows
 from tests.resources import shared

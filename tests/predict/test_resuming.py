@@ -16,15 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.interrupts import Interrupted
-from hero_plugin.integrations.predict import answering, manifest, merging
-from hero_plugin.integrations.predict.journal import Part, PartPaths, read_journal
-from hero_plugin.integrations.predict.manifest import Manifest
-from hero_plugin.integrations.predict.predicting import entries_in
-from hero_plugin.integrations.predict.shards import Shard
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.ranks import Rank
+from hero_plugin.integrations.support.errors import DataError, UserError
+from hero_plugin.integrations.support.process import Interrupted, Rank
+from hero_plugin.integrations.tools.predict import answering
+from hero_plugin.integrations.tools.predict import merge as merging
+from hero_plugin.integrations.tools.predict import store as manifest
+from hero_plugin.integrations.tools.predict.config import Shard
+from hero_plugin.integrations.tools.predict.predict import entries_in
+from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, read_journal
 from tests.predict.conftest import rows
 
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from hero_plugin.integrations.bases import BASES
-from hero_plugin.integrations.bench.cases import Model, Setting
-from hero_plugin.integrations.bench.measure import Effort, compare
+from hero_plugin.integrations.tools.bench.cases import Model, Setting
+from hero_plugin.integrations.tools.bench.measure import Effort, compare
+from hero_plugin.integrations.training.bases import BASES
 from tests.bench.small import small
 
 EXPECTED = Path(__file__).parent / "expected.json"

@@ -10,12 +10,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations.bench.building import build_bare, recipe_of
-from hero_plugin.integrations.bench.cases import BASES, Model
-from hero_plugin.integrations.bench.counting import Operations
-from hero_plugin.integrations.bench.inputs import random_batch
-from hero_plugin.integrations.detr_task import draw_targets
-from hero_plugin.integrations.loading import to_device
+from hero_plugin.integrations.tools.bench.cases import Model
+from hero_plugin.integrations.tools.bench.counters import Operations
+from hero_plugin.integrations.tools.bench.models import build_bare, random_batch, recipe_of
+from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.batching import to_device
+from hero_plugin.integrations.training.detr import draw_targets
 from tests.bench.small import small
 from tests.old_torch import counts_flops
 

@@ -12,12 +12,12 @@ import time
 import numpy as np
 import torch
 
-from hero_plugin.integrations.batches import EmbCollate, Example
-from hero_plugin.integrations.feature_bank import StoreBank
-from hero_plugin.integrations.features import MemoryFeatures
-from hero_plugin.integrations.freed_memory import keep_freed_memory
-from hero_plugin.integrations.loading import to_device
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.data.feature_bank import StoreBank
+from hero_plugin.integrations.data.features import MemoryFeatures
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.training.batching import to_device
+from hero_plugin.integrations.training.device import keep_freed_memory
+from hero_plugin.integrations.training.emb import EmbCollate, Example
 
 WIDTHS = {"word vectors": 384, "I3D": 1024, "SlowFast and CLIP": 2816}
 VIDEOS, BATCH = 500, 16

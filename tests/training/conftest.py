@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from hero_plugin.integrations.bases import config_from
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.train_config import TrainConfig
-from hero_plugin.integrations.training import main
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.train import main
 from tests.training.dataset import Files, write_files
 
 

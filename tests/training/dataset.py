@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hero_plugin.integrations.annotations import write_annotations
-from hero_plugin.integrations.synthetic import SyntheticConfig, SyntheticData, make_synthetic
+from hero_plugin.integrations.data.annotations import write_annotations
+from hero_plugin.integrations.data.synthetic import SyntheticConfig, SyntheticData, make_synthetic
 
 TINY = SyntheticConfig(
     train_videos=12, test_videos=6, queries=2, clips=(8, 12), events=(2, 2), word_dim=12, video_dim=10

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hero_plugin.integrations.records import Record
+from hero_plugin.integrations.data.records import Record
 from tests.training.dataset import Files
 
 SMALL = {

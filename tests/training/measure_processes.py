@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from hero_plugin.integrations.process_group import ALONE, joined
-from hero_plugin.integrations.ranks import Rank
+from hero_plugin.integrations.support.process import Rank
+from hero_plugin.integrations.training.distributed import ALONE, joined
 from tests.training.processes import (
     CPU,
     EXACT,

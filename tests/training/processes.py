@@ -16,17 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, multiprocessing, nn
 
-from hero_plugin.integrations.bases import BASES, config_from
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.errors import end_at_once
-from hero_plugin.integrations.grounding import predict_set
-from hero_plugin.integrations.interrupts import Interrupted
-from hero_plugin.integrations.process_group import Group, PeerLost, joined
-from hero_plugin.integrations.ranks import Rank
-from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.shares import BatchShard
-from hero_plugin.integrations.training import read, run_vocabulary
-from hero_plugin.integrations.training_step import TrainingStep
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import end_at_once
+from hero_plugin.integrations.support.process import Interrupted, Rank
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.distributed import BatchShard, Group, PeerLost, joined
+from hero_plugin.integrations.training.engine import TrainingStep
+from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.train import read, run_vocabulary
 from tests.training.dataset import write_files
 from tests.training.detr_files import detr_settings, write_published
 from tests.training.toy import RECIPE, ToyTask, fit, items, trainer

@@ -14,29 +14,25 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.adapt import adapting
-from hero_plugin.integrations.adapt.adapting import main
-from hero_plugin.integrations.adapt.config import AdaptConfig
-from hero_plugin.integrations.adapt.distillation import Distillation
-from hero_plugin.integrations.adapt.drawing import draw_queries, mix_rehearsal
-from hero_plugin.integrations.adapt.interpolation import interpolate
-from hero_plugin.integrations.adapt.measures import ScoreMatrix, markdown_table
-from hero_plugin.integrations.annotations import read_annotations, write_annotations
-from hero_plugin.integrations.bases import BASES, config_from
-from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.engine import Trainer
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.evaluate import EvalConfig
-from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.interrupts import Interrupted
-from hero_plugin.integrations.locks import only_one_in
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.settings import ConfigError
-from hero_plugin.integrations.training import main as train
-from hero_plugin.integrations.vocabulary import Vocabulary
-from hero_plugin.metrics import SCORES
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import DataError, UserError
+from hero_plugin.integrations.support.files import only_one_in
+from hero_plugin.integrations.support.process import Interrupted
+from hero_plugin.integrations.support.settings import ConfigError
+from hero_plugin.integrations.tools.adapt import adapt as adapting
+from hero_plugin.integrations.tools.adapt.adapt import Distillation, draw_queries, interpolate, main, mix_rehearsal
+from hero_plugin.integrations.tools.adapt.config import AdaptConfig
+from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, markdown_table
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.training.train import main as train
 from tests.training.detr_files import detr_settings
 
 QUIET = Screen(quiet=True)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from hero_plugin.adapters.emb.words import PAD, UNK
-from hero_plugin.integrations.batches import EmbCollate, check_records, make_examples
-from hero_plugin.integrations.feature_bank import StoreBank
-from hero_plugin.integrations.features import MemoryFeatures
-from hero_plugin.integrations.moments import moment_to_clips
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.synthetic import OBJECTS, VERBS, SyntheticConfig, make_synthetic
-from hero_plugin.integrations.vocabulary import Vocabulary
-from hero_plugin.integrations.words import WordVectors, tokenize
+from hero_plugin.adapters.emb.model import PAD, UNK
+from hero_plugin.integrations.data.feature_bank import StoreBank
+from hero_plugin.integrations.data.features import MemoryFeatures
+from hero_plugin.integrations.data.moments import moment_to_clips
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.synthetic import OBJECTS, VERBS, SyntheticConfig, make_synthetic
+from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
+from hero_plugin.integrations.support.errors import DataError
+from hero_plugin.integrations.training.dataset import check_records
+from hero_plugin.integrations.training.emb import EmbCollate, make_examples
 
 RANDOM = np.random.default_rng(0)
 STORE = MemoryFeatures({"short": RANDOM.random((3, 4), np.float32), "long": RANDOM.random((7, 4), np.float32)})

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations import cli, training
-from hero_plugin.integrations.bases import config_from
-from hero_plugin.integrations.emb_config import EmbTrainConfig
-from hero_plugin.integrations.interrupts import Interrupted
-from hero_plugin.integrations.named_sets import named_sets
-from hero_plugin.integrations.problems import DataError, Problem
-from hero_plugin.integrations.process_group import PeerLost
-from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.settings import ConfigError, parse, read_settings
+from hero_plugin.integrations import cli
+from hero_plugin.integrations.support.errors import DataError, Problem
+from hero_plugin.integrations.support.process import Interrupted
+from hero_plugin.integrations.support.settings import ConfigError, named_sets, parse, read_settings
+from hero_plugin.integrations.training import train as training
+from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.distributed import PeerLost
+from hero_plugin.integrations.training.emb import EmbTrainConfig
+from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 
 
 def run(capsys, *argv: str) -> tuple[int, str, str]:

@@ -13,15 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.detr_batches import DetrCollate, endpoints, make_detr_examples
-from hero_plugin.integrations.detr_draws import draw_pairs, draw_windows
-from hero_plugin.integrations.detr_labels import make_labels, seen_moments, span_labels
-from hero_plugin.integrations.feature_bank import StoreBank
-from hero_plugin.integrations.features import open_features
-from hero_plugin.integrations.query_features import QueryFiles
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.upstream_detr_clone import load_upstream_detr
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.feature_bank import StoreBank
+from hero_plugin.integrations.data.features import open_features
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
+from hero_plugin.integrations.training.detr_batches import (
+    DetrCollate,
+    QueryFiles,
+    draw_pairs,
+    draw_windows,
+    endpoints,
+    make_detr_examples,
+    make_labels,
+    seen_moments,
+    span_labels,
+)
 from tests.resources import shared, upstream
 
 CLIP_LENGTH = 2

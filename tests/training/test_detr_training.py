@@ -15,31 +15,29 @@ import pytest
 import torch
 
 from hero_plugin import HeroModel
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.bases import BASES, config_from
-from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.detr_task import DetrTask
-from hero_plugin.integrations.engine import Trainer
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.evaluate import EvalConfig
-from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.grounding import predict_set
-from hero_plugin.integrations.optimizers import build_optimizer
-from hero_plugin.integrations.precision import autocast
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.query_features import WordQueries
-from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.schedules import step_decay
-from hero_plugin.integrations.settings import ConfigError, parse
-from hero_plugin.integrations.submission_checks import read_submission
-from hero_plugin.integrations.sweep import SweepConfig
-from hero_plugin.integrations.sweep import main as sweep
-from hero_plugin.integrations.sweep.plan import read_plan
-from hero_plugin.integrations.training import main
-from hero_plugin.integrations.upstream_detr_clone import load_upstream_detr
-from hero_plugin.integrations.words import WordVectors, tokenize
-from hero_plugin.metrics import SCORES
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.words import WordVectors, tokenize
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.scoring.submissions import read_submission
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import DataError, UserError
+from hero_plugin.integrations.support.settings import ConfigError, parse
+from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
+from hero_plugin.integrations.tools.sweep import SweepConfig
+from hero_plugin.integrations.tools.sweep import main as sweep
+from hero_plugin.integrations.tools.sweep.sweep import read_plan
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.detr import DetrTask
+from hero_plugin.integrations.training.detr_batches import WordQueries
+from hero_plugin.integrations.training.device import autocast
+from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.optim import build_optimizer, step_decay
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.train import main
 from tests.resources import upstream
 from tests.training.detr_files import detr_settings, query, write_published
 

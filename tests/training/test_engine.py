@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hero_plugin.integrations.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from hero_plugin.integrations.engine import Diverged
-from hero_plugin.integrations.grounding import predict_set, score
-from hero_plugin.integrations.interrupts import Interrupted
-from hero_plugin.metrics import temporal_iou
+from hero_plugin.integrations.scoring.metrics import temporal_iou
+from hero_plugin.integrations.support.process import Interrupted
+from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from hero_plugin.integrations.training.engine import Diverged
+from hero_plugin.integrations.training.inference import predict_set, score
 from tests.training.toy import RECIPE, ToyTask, fit, items, trainer
 
 

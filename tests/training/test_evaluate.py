@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from hero_plugin.integrations import evaluate as evaluating
-from hero_plugin.integrations.annotations import read_annotations, write_annotations
-from hero_plugin.integrations.bases import config_from
-from hero_plugin.integrations.checkpoints import CheckpointError
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.emb_config import EmbTrainConfig
-from hero_plugin.integrations.emb_data import read_data
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.evaluate import EvalConfig, load_run, main
-from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.vocabulary import FIRST_WORD, UNK
-from hero_plugin.metrics import grounding_scores
+from hero_plugin.adapters.emb.model import FIRST_WORD, UNK
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.evaluation import evaluate as evaluating
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
+from hero_plugin.integrations.scoring.metrics import grounding_scores
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.checkpoints import CheckpointError
+from hero_plugin.integrations.training.emb import EmbTrainConfig, read_data
+from hero_plugin.integrations.training.load_run import load_run
+from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 
 QUIET = Screen(quiet=True)
 

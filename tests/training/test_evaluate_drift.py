@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hero_plugin.integrations.annotations import read_annotations, write_annotations
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.drift.models import Model, find_runs, models_of, references
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.evaluate import EvalConfig, main
-from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.vocab.rewording import Change, Rewording, reworded_record
-from hero_plugin.integrations.words import tokenize
-from hero_plugin.metrics import SCORES
-from hero_plugin.open_vocabulary import training_vocabulary, unseen_words
-from hero_plugin.query_groups import UNSEEN
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.data.records import Change, Rewording, reworded_record
+from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
+from hero_plugin.integrations.evaluation.robustness import Model, find_runs, models_of, references
+from hero_plugin.integrations.scoring.metrics import SCORES, UNSEEN
+from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 
 QUIET = Screen(quiet=True)
 
@@ -212,8 +211,7 @@ def test_hero_is_compared_with_its_base(kinds, expected):
 
 
 def test_models_must_have_answered_the_same_queries(runs, tmp_path):
-    from hero_plugin.integrations.drift.answers import answers_of
-    from hero_plugin.integrations.drift.report import Draws, drift_report
+    from hero_plugin.integrations.evaluation.robustness import Draws, answers_of, drift_report
 
     records = read_annotations(runs.files.root / "seen.json")
     moments = np.array([record.moments[0] for record in records])

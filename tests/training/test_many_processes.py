@@ -17,14 +17,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from hero_plugin.integrations.checkpoints import load_checkpoint
 from hero_plugin.integrations.cli import main as command
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.grounding import predict_set
-from hero_plugin.integrations.precision import choose_device
-from hero_plugin.integrations.process_group import ALONE, joined
-from hero_plugin.integrations.ranks import Rank
-from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.process import Rank
+from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.device import choose_device
+from hero_plugin.integrations.training.distributed import ALONE, joined
+from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.run_folder import RunFolder
 from tests.training.dataset import write_files
 from tests.training.processes import (
     COUNT,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.metrics import grounding_scores, mean_iou, recall_at, temporal_iou
+from hero_plugin.integrations.scoring.metrics import grounding_scores, mean_iou, recall_at, temporal_iou
 
 times = st.integers(0, 60).map(lambda tenths: tenths / 2)
 moments = st.lists(st.tuples(times, times, times, times), min_size=1, max_size=20).map(

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hero_plugin import highlights, retrieval
-from hero_plugin.integrations import bench_eval, cli
-from hero_plugin.integrations.upstream_evaluation import official_evaluation
-from hero_plugin.qvhighlights import qvhighlights_scores
+from hero_plugin.integrations import cli
+from hero_plugin.integrations.scoring import qvhighlights as highlights
+from hero_plugin.integrations.scoring import qvhighlights as retrieval
+from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
+from hero_plugin.integrations.tools.bench import evaluation as bench_eval
+from hero_plugin.integrations.tools.bench.upstream import official_evaluation
 from tests.resources import upstream
 
 

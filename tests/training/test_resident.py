@@ -10,17 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.bases import BASES, config_from
-from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.evaluate import EvalConfig
-from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.feature_bank import StoreBank
-from hero_plugin.integrations.features import MemoryFeatures
-from hero_plugin.integrations.loading import batches, to_device
-from hero_plugin.integrations.resident import DEVICE_SHARE, DeviceBatch, fits_in_memory
-from hero_plugin.integrations.training import main
+from hero_plugin.integrations.data.feature_bank import DEVICE_SHARE, DeviceBatch, StoreBank, fits_in_memory
+from hero_plugin.integrations.data.features import MemoryFeatures
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.batching import batches, to_device
+from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.train import main
 from tests.training.detr_files import detr_settings
 
 QUIET = Screen(quiet=True)

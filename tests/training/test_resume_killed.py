@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hero_plugin.integrations.run_folder import RunFolder
+from hero_plugin.integrations.training.run_folder import RunFolder
 from tests.training.dataset import write_files
 
 SIGNALS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 130}

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.ranks import Rank
-from hero_plugin.integrations.sampler import EpochOrder, length_sorted
-from hero_plugin.integrations.schedules import linear_decay
-from hero_plugin.integrations.shares import BatchShard
+from hero_plugin.integrations.support.process import Rank
+from hero_plugin.integrations.training.batching import EpochOrder, length_sorted
+from hero_plugin.integrations.training.distributed import BatchShard
+from hero_plugin.integrations.training.optim import linear_decay
 
 sizes, seeds, epochs = st.integers(1, 60), st.integers(0, 2**40), st.integers(0, 100)
 

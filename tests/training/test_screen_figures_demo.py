@@ -11,14 +11,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hero_plugin.integrations import demo
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.demo import DemoConfig
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.figures.curves import levels_figure, losses_figure, recall_figure
-from hero_plugin.integrations.figures.queries import ModelView, query_figure
-from hero_plugin.integrations.synthetic import SyntheticConfig
-from hero_plugin.integrations.task import brief_scores, score_cells, scores_table
+from hero_plugin.integrations.data.synthetic import SyntheticConfig
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools import demo
+from hero_plugin.integrations.tools.demo import DemoConfig
+from hero_plugin.integrations.training.figures import (
+    ModelView,
+    levels_figure,
+    losses_figure,
+    query_figure,
+    recall_figure,
+)
+from hero_plugin.integrations.training.task import brief_scores, score_cells, scores_table
 
 LINE = {
     "epoch": 2,

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.annotations import read_annotations, write_annotations
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.submission_checks import read_submission
-from hero_plugin.integrations.submissions import official_scores, submission_line, write_submission
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.scoring.submissions import (
+    official_scores,
+    read_submission,
+    submission_line,
+    write_submission,
+)
+from hero_plugin.integrations.support.errors import DataError
 
 SALIENCY = tuple((clip, (4.0, 3.0, 2.0)) for clip in range(3))
 

@@ -8,15 +8,14 @@ import shutil
 
 import pytest
 
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.run_folder import RunFolderError
-from hero_plugin.integrations.sweep import SweepConfig, main
-from hero_plugin.integrations.sweep.paired import compare
-from hero_plugin.integrations.sweep.paired import markdown as differences_table
-from hero_plugin.integrations.sweep.plan import read_plan
-from hero_plugin.integrations.sweep.table import collect, markdown
-from hero_plugin.metrics import SCORES
+from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.sweep import SweepConfig, main
+from hero_plugin.integrations.tools.sweep.report import collect, compare, markdown
+from hero_plugin.integrations.tools.sweep.report import paired_markdown as differences_table
+from hero_plugin.integrations.tools.sweep.sweep import read_plan
+from hero_plugin.integrations.training.run_folder import RunFolderError
 from tests.resources import REPOSITORY, shared
 
 QUIET = Screen(quiet=True)

@@ -8,14 +8,15 @@ import signal
 
 import pytest
 
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.evaluate import EvalConfig
-from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.figures.style import BASE, HERO
-from hero_plugin.integrations.interrupts import Interrupted
-from hero_plugin.integrations.sweep import SweepConfig, further, main
-from hero_plugin.integrations.sweep.figure import metric_figure
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.plotting import BASE, HERO
+from hero_plugin.integrations.support.process import Interrupted
+from hero_plugin.integrations.tools.sweep import SweepConfig, main
+from hero_plugin.integrations.tools.sweep import sweep as further
+from hero_plugin.integrations.tools.sweep.report import metric_figure
 
 QUIET = Screen(quiet=True)
 
@@ -139,7 +140,10 @@ def test_ctrl_c_between_two_runs_keeps_what_is_scored(sweep, runs, tmp_path, mon
         ({"a": 3}, "set 'a' is a path, or a table that has `annotations`"),
         ({"a": {"features": ["f"]}}, "set 'a' is a path, or a table that has `annotations`"),
         ({"a": {"annotations": "a.json", "feature": "f"}}, "did you mean 'features'"),
-        ({"a": {"annotations": "a.json", "on_broken": "skip"}}, "set 'a': on_broken must be 'error' or 'drop', got 'skip'"),
+        (
+            {"a": {"annotations": "a.json", "on_broken": "skip"}},
+            "set 'a': on_broken must be 'error' or 'drop', got 'skip'",
+        ),
         ({"seen": "a.json"}, "set 'seen' needs another name"),
         ({"val": "a.json"}, "set 'val' needs another name"),
     ],

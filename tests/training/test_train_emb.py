@@ -13,27 +13,22 @@ import torch
 
 from hero_plugin import HeroConfig, HeroModel
 from hero_plugin.adapters.emb import EMB, elastic_threshold
-from hero_plugin.integrations.annotations import read_annotations, write_annotations
-from hero_plugin.integrations.bases import BASES
-from hero_plugin.integrations.batches import EmbCollate
-from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.emb_base import build_task
-from hero_plugin.integrations.emb_data import EmbData
-from hero_plugin.integrations.emb_task import in_seconds
-from hero_plugin.integrations.engine import Trainer
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.features import MemoryFeatures
-from hero_plugin.integrations.locks import only_one_in
-from hero_plugin.integrations.optimizers import build_optimizer
-from hero_plugin.integrations.precision import autocast
-from hero_plugin.integrations.problems import DataError
-from hero_plugin.integrations.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.settings import ConfigError
-from hero_plugin.integrations.train_config import TrainConfig
-from hero_plugin.integrations.train_emb import EmbTrainConfig, main
-from hero_plugin.integrations.vocabulary import Vocabulary
-from hero_plugin.integrations.words import tokenize
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.data.features import MemoryFeatures
+from hero_plugin.integrations.data.words import Vocabulary, tokenize
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import DataError, UserError
+from hero_plugin.integrations.support.files import only_one_in
+from hero_plugin.integrations.support.settings import ConfigError
+from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.device import autocast
+from hero_plugin.integrations.training.emb import EmbCollate, EmbData, EmbTrainConfig, build_task, in_seconds
+from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.optim import build_optimizer
+from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.training.train import main
 
 
 @pytest.fixture

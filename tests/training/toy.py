@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.engine import Trainer
-from hero_plugin.integrations.grounding import Grounded, score
-from hero_plugin.integrations.process_group import ALONE, Group
-from hero_plugin.integrations.run_folder import RunFolder
-from hero_plugin.integrations.seeding import seed_everything
-from hero_plugin.integrations.task import Batch, Prediction, Scores
-from hero_plugin.integrations.train_config import TrainConfig
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.device import seed_everything
+from hero_plugin.integrations.training.distributed import ALONE, Group
+from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.inference import score
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores
 
 RECIPE = TrainConfig(epochs=3, batch_size=4, eval_batch_size=3, lr=0.05, seed=1)
 

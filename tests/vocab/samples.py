@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hero_plugin.integrations.cli import main
-from hero_plugin.integrations.vocab.english import PACKAGES
-from hero_plugin.integrations.vocab.wordnet import find_wordnet
+from hero_plugin.integrations.tools.vocab.english import PACKAGES
+from hero_plugin.integrations.tools.vocab.meaning import find_wordnet
 
 TRAIN = """A 0 5##person puts a phone on the sofa.
 A 6 9##a person opens the door.

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from hero_plugin.integrations.annotations import ReadReport, read_annotations
-from hero_plugin.integrations.annotations.sentences import read_sentences
+from hero_plugin.integrations.data.annotations import read_annotations, read_sentences
+from hero_plugin.integrations.data.checks import ReadReport
 
 STA = "AB12C 24.3 30.4##human flips a luminaire on.\nAB12C 1.0 2.5##an individual shuts the wardrobe.\n"
 CD = {

@@ -12,15 +12,21 @@ from collections import Counter
 
 import pytest
 
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.checksum import checksum
 from hero_plugin.integrations.cli import main
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.choice import ChoiceLimits, choose
-from hero_plugin.integrations.vocab.journal import BuildJournal
-from hero_plugin.integrations.vocab.rewording import Change, Rewording, is_reworded, original_query, rewording_of
-from hero_plugin.integrations.words import tokenize
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.records import (
+    REWORDED,
+    Change,
+    Record,
+    Rewording,
+    is_reworded,
+    original_query,
+    rewording_of,
+)
+from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import checksum
+from hero_plugin.integrations.tools.vocab.builder import BuildJournal, ChoiceLimits, choose
 
 from .samples import TEST, build, need_packages, write_world
 

@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.chat import Chat, ChatConfig
-from hero_plugin.integrations.vocab.query import TaggedQuery
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.vocab.english import TaggedQuery
+from hero_plugin.integrations.tools.vocab.sources import Chat, ChatConfig
 
 from .samples import build, need_packages, write_world
 

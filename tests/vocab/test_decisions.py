@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.records import REWORDED
-from hero_plugin.integrations.vocab.decisions import load_decisions
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.records import REWORDED
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.vocab.review import load_decisions
 
 from .samples import build, need_packages, vocab, write_world
 

@@ -6,17 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.annotations.sentences import read_sentences
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.vocab.tokenizers import TOKENIZERS, open_tokenizer
-from hero_plugin.integrations.words import tokenize, word_spans
-from hero_plugin.open_vocabulary import (
+from hero_plugin.integrations.data.annotations import read_sentences
+from hero_plugin.integrations.data.words import TOKENIZERS, open_tokenizer, tokenize, word_spans
+from hero_plugin.integrations.scoring.open_vocabulary import (
     category_set,
     is_open_vocabulary,
     measure_drift,
     training_vocabulary,
     unseen_words,
 )
+from hero_plugin.integrations.support.errors import UserError
 
 from ..resources import shared
 

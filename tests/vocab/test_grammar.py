@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.agreement import AgreementFilter
-from hero_plugin.integrations.vocab.filters import KnownWordsFilter
-from hero_plugin.integrations.vocab.protection import ProtectedFilter
-from hero_plugin.integrations.vocab.query import make_query
-from hero_plugin.integrations.vocab.sources import paraphrase
-from hero_plugin.integrations.vocab.swaps import WordSwaps, combine
-from hero_plugin.integrations.vocab.tagging import RuleTagger
-from hero_plugin.integrations.vocab.thesaurus import ThesaurusEntry
-from hero_plugin.integrations.vocab.wordnet import WordNet
-from hero_plugin.integrations.words import tokenize
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, make_query
+from hero_plugin.integrations.tools.vocab.filters import KnownWordsFilter, ProtectedFilter
+from hero_plugin.integrations.tools.vocab.grammar import AgreementFilter
+from hero_plugin.integrations.tools.vocab.meaning import WordNet
+from hero_plugin.integrations.tools.vocab.sources import paraphrase
+from hero_plugin.integrations.tools.vocab.swaps import ThesaurusEntry, WordSwaps, combine
 
 from .samples import need_packages, need_wordnet
 

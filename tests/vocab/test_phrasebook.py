@@ -10,20 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.annotations import read_annotations
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.agreement import AgreementFilter
-from hero_plugin.integrations.vocab.choice import ChoiceLimits, choose
-from hero_plugin.integrations.vocab.english import inflected
-from hero_plugin.integrations.vocab.filters import first_reason
-from hero_plugin.integrations.vocab.phrase_swaps import PhraseSwaps
-from hero_plugin.integrations.vocab.phrasebook import PHRASEBOOK, SLOT, read_phrasebook
-from hero_plugin.integrations.vocab.query import make_query
-from hero_plugin.integrations.vocab.rewording import Change, Rewording, rewording_of
-from hero_plugin.integrations.vocab.swaps import combine
-from hero_plugin.integrations.vocab.tagging import RuleTagger
-from hero_plugin.integrations.words import tokenize
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.records import REWORDED, Change, Record, Rewording, rewording_of
+from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.vocab.builder import ChoiceLimits, choose
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, inflected, make_query
+from hero_plugin.integrations.tools.vocab.filters import first_reason
+from hero_plugin.integrations.tools.vocab.grammar import AgreementFilter
+from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, SLOT, PhraseSwaps, read_phrasebook
+from hero_plugin.integrations.tools.vocab.swaps import combine
 
 from .samples import build, need_packages, write_world
 

@@ -9,12 +9,10 @@ import time
 
 import pytest
 
-from hero_plugin.integrations.annotations import write_annotations
-from hero_plugin.integrations.checksum import checksum
-from hero_plugin.integrations.records import REWORDED, Record
-from hero_plugin.integrations.vocab.decisions import load_decisions
-from hero_plugin.integrations.vocab.review import review_page
-from hero_plugin.integrations.vocab.rewording import Change, Rewording, reworded_record
+from hero_plugin.integrations.data.annotations import write_annotations
+from hero_plugin.integrations.data.records import REWORDED, Change, Record, Rewording, reworded_record
+from hero_plugin.integrations.support.files import checksum
+from hero_plugin.integrations.tools.vocab.review import load_decisions, review_page
 
 from .samples import build, need_packages, vocab, write_world
 

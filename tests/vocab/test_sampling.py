@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.annotations import write_annotations
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.rewording import Change, Rewording, reworded_record
-from hero_plugin.integrations.vocab.sampling import draw_sample, read_labels, wilson_interval, write_sample
+from hero_plugin.integrations.data.annotations import write_annotations
+from hero_plugin.integrations.data.records import Change, Record, Rewording, reworded_record
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.vocab.review import draw_sample, read_labels, wilson_interval, write_sample
 
 from .samples import vocab
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.records import Record
-from hero_plugin.integrations.vocab.meaning import SenseJudge, WordSimilarity
-from hero_plugin.integrations.vocab.query import make_query
-from hero_plugin.integrations.vocab.sense import SenseFilter
-from hero_plugin.integrations.vocab.swaps import WordSwaps
-from hero_plugin.integrations.vocab.tagging import RuleTagger
-from hero_plugin.integrations.vocab.thesaurus import WordNetThesaurus
-from hero_plugin.integrations.vocab.wordnet import WordNet, find_wordnet
-from hero_plugin.integrations.words import load_word_vectors
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import load_word_vectors
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, make_query
+from hero_plugin.integrations.tools.vocab.filters import SenseFilter
+from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet
+from hero_plugin.integrations.tools.vocab.swaps import WordNetThesaurus, WordSwaps
 
 from ..resources import shared
 from .samples import need_wordnet

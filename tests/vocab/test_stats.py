@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hero_plugin.integrations.vocab.tagging import LexiconTagger, find_tagger
+from hero_plugin.integrations.tools.vocab.english import LexiconTagger, find_tagger
 
 from .samples import need_packages, vocab, write_world
 

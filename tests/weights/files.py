@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from hero_plugin.integrations.safe_load import supported
+from hero_plugin.integrations.training.checkpoints import supported
 
 
 def detr_checkpoint(model: nn.Module, opt: Any = None) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 
 from hero_plugin import HeroConfig, wrap_model
+from hero_plugin.adapters.detr.config import MomentDETRConfig, QDDETRConfig, TRDETRConfig
 from hero_plugin.adapters.emb import EMB, EMBConfig
-from hero_plugin.adapters.moment_detr import MomentDETR, MomentDETRConfig
-from hero_plugin.adapters.qd_detr import QDDETR, QDDETRConfig
-from hero_plugin.adapters.tr_detr import TRDETR, TRDETRConfig
+from hero_plugin.adapters.moment_detr import MomentDETR
+from hero_plugin.adapters.qd_detr import QDDETR
+from hero_plugin.adapters.tr_detr import TRDETR
 from tests.core.bases import lengths_mask, tensors
 
 CONFIGS = {

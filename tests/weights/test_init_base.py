@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from hero_plugin.adapters.emb import EMB, EMBConfig
-from hero_plugin.integrations.bases import config_from
-from hero_plugin.integrations.checkpoints import load_checkpoint
-from hero_plugin.integrations.console import Screen
-from hero_plugin.integrations.errors import UserError
-from hero_plugin.integrations.evaluate import EvalConfig
-from hero_plugin.integrations.evaluate import main as evaluate
-from hero_plugin.integrations.initial_weights import start_from
-from hero_plugin.integrations.run_folder import EARLIER
-from hero_plugin.integrations.settings import ConfigError
-from hero_plugin.integrations.training import main
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.settings import ConfigError
+from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.checkpoint_formats import start_from
+from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.run_folder import EARLIER
+from hero_plugin.integrations.training.train import main
 from tests.core import detr
 from tests.training.detr_files import detr_settings
 from tests.weights.files import detr_checkpoint, emb_checkpoint, saved

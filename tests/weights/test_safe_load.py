@@ -12,9 +12,8 @@ import pytest
 import torch
 from packaging.version import Version
 
-from hero_plugin.integrations import safe_load
-from hero_plugin.integrations.checkpoints import CheckpointError
-from hero_plugin.integrations.safe_load import load_checkpoint_safely
+from hero_plugin.integrations.training import checkpoints as safe_load
+from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint_safely
 from tests.core import detr
 from tests.weights.files import detr_checkpoint, saved
 

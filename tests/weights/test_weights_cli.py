@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, config_of, load_plugin, read_plugin, save_plugin, wrap_model
-from hero_plugin.integrations import cli, safe_load
-from hero_plugin.integrations.checkpoint_contents import read_contents
-from hero_plugin.integrations.inferred_config import Told, infer_config, open_choices
+from hero_plugin.integrations import cli
+from hero_plugin.integrations.training import checkpoints as safe_load
+from hero_plugin.integrations.training.checkpoint_formats import read_contents
+from hero_plugin.integrations.training.weights import Told, infer_config, open_choices
 from hero_plugin.plugin_file import plugin_of
 from tests.adapters import upstream_detr, upstream_emb
 from tests.core import detr, emb

@@ -1,0 +1,168 @@
+"""Adapters of the family's descendants, as lighthouse has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import Grounding, Pair, Seam
+from hero_plugin._compat import is_compiling
+from hero_plugin.adapters.detr.adapter import (
+    CallOnce,
+    DETRAdapter,
+    FirstClipSlot,
+    LevelByLevel,
+    has_module,
+    return_none,
+    saliency,
+)
+from hero_plugin.aggregation import Kind
+
+
+class EaTRAdapter(DETRAdapter):
+    """Adapter of EaTR (ICCV 2023), which guesses events from the clips as they come: the same at every level."""
+
+    class_names = ("EaTR",)
+    marks = ("input_vid_proj.", "event_span_embed.", "saliency_proj.")
+    requires = (*DETRAdapter.requires, "generate_pseudo_event")
+    skips_decoder = True
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
+        """Guessed events stay as the base found them, a list with a tensor for each sample."""
+        spans: Kind = "probability"
+        return {**super().kinds, "pred_spans": spans, "pred_event_spans": spans, "pseudo_event_spans": "whole"}
+
+    def embed(self, *args: Any, **kwargs: Any) -> Pair:
+        """Project EaTR's inputs; the events in the clips as they come travel with the pair."""
+        given = self.signature.bind(*args, **kwargs).arguments
+        clips, audio = given["src_vid"], given.get("src_aud")
+        clips = clips if audio is None else torch.cat([clips, audio], dim=2)
+        events = self.base.generate_pseudo_event(clips, given["src_vid_mask"])
+        pair = super().embed(*args, **kwargs)
+        return replace(pair, extra={**pair.extra, "events": events})
+
+    def ground(self, pair: Pair) -> Grounding:
+        """Run EaTR's own forward, with the events it would have guessed."""
+        grounding, events = super().ground(pair), pair.extra["events"]
+        grounding.outputs["pseudo_event_spans"] = events[: len(events) // pair.levels]
+        return grounding
+
+    def run(self, seam: Seam, pair: Pair, **changes: Any) -> Any:
+        """Return the seam's outputs; the events are no argument of the forward."""
+        extra = {name: value for name, value in pair.extra.items() if name != "events"}
+        return super().run(seam, replace(pair, extra=extra), **changes)
+
+    def make_seam(self, **replacements: Any) -> Seam:
+        """Make a seam in which no events are guessed: behind the projections it is too late."""
+        return super().make_seam(generate_pseudo_event=return_none, **replacements)
+
+    def saliency_stubs(self) -> dict[str, Any]:
+        """Return stubs of the decoder, and of the slots it starts from."""
+        path = f"{self.transformer}.decoder.slot_atten"
+        return {**super().saliency_stubs(), **({path: FirstClipSlot()} if has_module(self.base, path) else {})}
+
+
+class CGDETRAdapter(DETRAdapter):
+    """Adapter of CG-DETR (2023), which also takes names, to know real negatives, and while training the targets."""
+
+    class_names = ("CGDETR",)
+    marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.", "dummy_rep_token")
+    skips_decoder = True
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
+        """Attention is in [0, 1]; the prompt tokens are a parameter."""
+        attention = ("t2vattnvalues", "t2vattnvalues_neg", "cate_attn_weights")
+        return {
+            **super().kinds,
+            **dict.fromkeys(attention, "probability"),
+            **dict.fromkeys(("txt_mask", "src_txt_mask_neg"), "shared"),
+            "global_rep_tokens": "whole",
+        }
+
+    def embed(self, *args: Any, **kwargs: Any) -> Pair:
+        """Project CG-DETR's inputs; ``vid`` and ``qid`` are lists with one name per sample."""
+        pair = super().embed(*args, **kwargs)
+        names = {name: list(pair.extra[name]) for name in ("vid", "qid") if pair.extra.get(name) is not None}
+        return replace(pair, extra={**pair.extra, **names})
+
+    def relate(self, pair: Pair) -> Tensor:
+        """Run CG-DETR without decoder, moment tokens and negative pairs: relevance logits (B, T)."""
+        return saliency(self.run(self.saliency_seam, pair, vid=None, targets=None))
+
+
+class FirstPassAdapter(DETRAdapter):
+    """Adapter of a base whose forward runs its transformer again, on negative pairs: ``relate`` runs it once."""
+
+    def relate(self, pair: Pair) -> Tensor:
+        """Return the first pass's saliency, without the decoder where it may be skipped: relevance logits (B, T)."""
+        if is_compiling():
+            return super().relate(pair)
+        light = self.make_seam(**self.saliency_stubs()).view.get_submodule(self.transformer)
+        return saliency(self.run(self.make_seam(**{self.transformer: CallOnce(light)}), pair))
+
+
+class UVCOMAdapter(FirstPassAdapter):
+    """Adapter of UVCOM (CVPR 2024), whose ``CIM`` compares a batch's samples: ``ground`` gives it a level at a time.
+
+    So its similarities, and the negatives it chooses by them in later epochs, are those of the base.
+    """
+
+    class_names = ("UVCOM",)
+    marks = ("input_vid_proj.", "CIM.")
+    requires = ("input_vid_proj", "input_txt_proj", "CIM.d_model")
+    transformer = "CIM"
+    skips_decoder = True
+
+    def project_with_audio(self, video: Tensor, audio: Tensor) -> Tensor:
+        """Project clips and audio, which has its own projection, and add the two."""
+        return self.base.input_vid_proj(video) + self.base.input_audio_proj(audio)
+
+    def ground(self, pair: Pair) -> Grounding:
+        """Run UVCOM's own forward; ``sim`` is every level's own."""
+        if pair.levels == 1:
+            return super().ground(pair)
+        outputs = self.run(self.make_seam(CIM=LevelByLevel(self.base.CIM, pair.levels)), pair)
+        return Grounding(outputs, saliency(outputs))
+
+
+class TaskWeaveAdapter(FirstPassAdapter):
+    """Adapter of TaskWeave (CVPR 2024), which returns its outputs and the variances of its tasks, two parameters.
+
+    Its saliency scores read the retrieved moments where ``mr2hd``; else ``relate`` skips the decoder.
+    """
+
+    class_names = ("TaskWeave",)
+    marks = ("input_vid_proj.", "mr_log_var", "hd_log_var")
+    requires = (*DETRAdapter.requires, "mr2hd")
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
+        """The second output, the list of variances, belongs to the base and not to a level."""
+        return {**super().kinds, "1": "whole"}
+
+    @property
+    def skips_decoder(self) -> bool:  # type: ignore[override]
+        """Whether highlights come before moments."""
+        return not self.base.mr2hd
+
+
+class FlashVTGAdapter(DETRAdapter):
+    """Adapter that refuses FlashVTG (WACV 2025), with the reason."""
+
+    class_names = ("FlashVTG",)
+
+    @classmethod
+    def check(cls, base: nn.Module) -> None:
+        """Raise ``TypeError``: its forward sorts what levels would have to be combined by."""
+        raise TypeError(
+            f"{type(base).__name__} cannot be wrapped behind its projections: its forward sorts each query's moments "
+            "by score, so that the levels' moments no longer correspond, and evaluates one sample at a time. It needs "
+            "an adapter of its own that enters before the sorting: see docs/concepts/bases.md and "
+            "docs/guide/own_base.md"
+        )

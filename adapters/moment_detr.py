@@ -1,0 +1,205 @@
+"""Moment-DETR: adapter, and reference implementation that loads upstream checkpoints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin.adapters.cpu_ops import Dropout
+from hero_plugin.adapters.detr.adapter import DETRAdapter
+from hero_plugin.adapters.detr.config import DETRConfig, MomentDETRConfig
+from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
+from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, xavier_
+from hero_plugin.adapters.detr.transformer import Encoder, MultiheadAttention, attendable
+
+# Adapter of Moment-DETR.
+
+
+class MomentDETRAdapter(DETRAdapter):
+    """Adapter of Moment-DETR (NeurIPS 2021).
+
+    Its saliency scores are read from the encoder: ``relate`` skips the decoder.
+    """
+
+    class_names = ("MomentDETR",)
+    marks = ("input_vid_proj.", "query_embed.", "saliency_proj.")
+    skips_decoder = True
+
+
+# Moment-DETR's transformer: clips and words in one sequence, learned queries that read it.
+
+
+class Transformer(nn.Module):
+    """Moment-DETR's transformer: encoder and decoder, called as upstream's."""
+
+    def __init__(self, config: DETRConfig) -> None:
+        super().__init__()
+        self.d_model, self.nhead = config.hidden_dim, config.nheads
+        self.encoder = Encoder(config, nn.ReLU)
+        self.decoder = Decoder(config)
+        xavier_(self)
+
+    def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode and decode.
+
+        Args:
+            src: (B, L, D), the clips, then the words.
+            mask: (B, L), True at padding.
+            query_embed: (queries, D).
+            pos_embed: (B, L, D).
+
+        Returns:
+            Decoder states (layers, B, queries, D) and memory (B, L, D).
+        """
+        memory = self.encoder(src, attendable(mask)[:, None, None], pos_embed)
+        query_embed = query_embed.unsqueeze(1).expand(-1, src.shape[0], -1)
+        states = self.decoder(
+            torch.zeros_like(query_embed),
+            memory.transpose(0, 1),
+            memory_key_padding_mask=mask,
+            pos=pos_embed.transpose(0, 1),
+            query_pos=query_embed,
+        )
+        return states.transpose(1, 2), memory
+
+
+class Decoder(nn.Module):
+    """``dec_layers`` layers; called as upstream's, with the sequence before the batch."""
+
+    def __init__(self, config: DETRConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.dec_layers))
+        self.norm = nn.LayerNorm(config.hidden_dim)
+
+    def forward(
+        self, tgt: Tensor, memory: Tensor, *, memory_key_padding_mask: Tensor, pos: Tensor, query_pos: Tensor
+    ) -> Tensor:
+        """Decode.
+
+        Args:
+            tgt: (queries, B, D), initial states.
+            memory: (L, B, D).
+            memory_key_padding_mask: (B, L), True at padding.
+            pos: (L, B, D), positions of the memory.
+            query_pos: (queries, B, D), positions of the queries.
+
+        Returns:
+            Normalised states of every layer, (layers, queries, B, D).
+        """
+        keep = attendable(memory_key_padding_mask)[:, None, None]
+        x, query_pos, memory, pos = (part.transpose(0, 1) for part in (tgt, query_pos, memory, pos))
+        key = memory + pos
+        states = []
+        for layer in self.layers:
+            x = layer(x, key, memory, keep, query_pos)
+            states.append(self.norm(x))
+        return torch.stack(states).transpose(1, 2)
+
+
+class DecoderLayer(nn.Module):
+    """Layer in which queries attend to one another, then to the memory; then a feed-forward part."""
+
+    def __init__(self, config: DETRConfig) -> None:
+        super().__init__()
+        dim = config.hidden_dim
+        self.pre_norm = config.pre_norm
+        self.self_attn = MultiheadAttention(dim, config.nheads, config.dropout)
+        self.multihead_attn = MultiheadAttention(dim, config.nheads, config.dropout)
+        self.linear1 = nn.Linear(dim, config.dim_feedforward)
+        self.dropout = Dropout(config.dropout)
+        self.linear2 = nn.Linear(config.dim_feedforward, dim)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(dim) for _ in range(3))
+        self.dropout1, self.dropout2, self.dropout3 = (Dropout(config.dropout) for _ in range(3))
+
+    def forward(self, x: Tensor, key: Tensor, memory: Tensor, keep: Tensor, query_pos: Tensor) -> Tensor:
+        """Run the layer.
+
+        Args:
+            x: (B, queries, D), the queries' states.
+            key: (B, L, D), the memory with its positions.
+            memory: (B, L, D).
+            keep: (B, 1, 1, L), True where real.
+            query_pos: (B, queries, D).
+
+        Returns:
+            (B, queries, D).
+        """
+        if self.pre_norm:
+            x = x + self.among_queries(self.norm1(x), query_pos)
+            x = x + self.to_memory(self.norm2(x), key, memory, keep, query_pos)
+            return x + self.feed_forward(self.norm3(x))
+        x = self.norm1(x + self.among_queries(x, query_pos))
+        x = self.norm2(x + self.to_memory(x, key, memory, keep, query_pos))
+        return self.norm3(x + self.feed_forward(x))
+
+    def among_queries(self, x: Tensor, query_pos: Tensor) -> Tensor:
+        """Let the queries attend to one another; shapes as in ``forward``."""
+        placed = x + query_pos
+        return self.dropout1(self.self_attn(placed, placed, x))
+
+    def to_memory(self, x: Tensor, key: Tensor, memory: Tensor, keep: Tensor, query_pos: Tensor) -> Tensor:
+        """Let the queries attend to the memory; shapes as in ``forward``."""
+        return self.dropout2(self.multihead_attn(x + query_pos, key, memory, keep))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Run the feed-forward part: (B, queries, D) -> (B, queries, D)."""
+        return self.dropout3(self.linear2(self.dropout(self.linear1(x).relu())))
+
+
+# Moment-DETR (Lei et al., NeurIPS 2021), as its authors published it, and faster.
+
+
+class MomentDETR(DETR):
+    """Retrieves the moments of a video that a query describes, and scores every clip.
+
+    Parameters have the names and shapes of the authors' code, so their checkpoints load with ``strict=True``.
+    """
+
+    def __init__(self, config: DETRConfig) -> None:
+        super().__init__(config, query_dim=config.hidden_dim)
+        self.transformer = Transformer(config)
+        self.saliency_proj = nn.Linear(config.hidden_dim, 1)
+
+    def forward(self, src_txt: Tensor, src_txt_mask: Tensor, src_vid: Tensor, src_vid_mask: Tensor) -> Outputs:
+        """Ground each query in its video.
+
+        Args:
+            src_txt: (B, L, text_dim), word features.
+            src_txt_mask: (B, L), 1 where real.
+            src_vid: (B, T, video_dim), clip features.
+            src_vid_mask: (B, T), 1 where real.
+
+        Returns:
+            ``DETR.predictions``, and saliency_scores (B, T).
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        check_inputs(src_txt, src_txt_mask, src_vid, src_vid_mask)
+        video, text = self.input_vid_proj(src_vid), self.input_txt_proj(src_txt)
+        mask = torch.cat([src_vid_mask, src_txt_mask], dim=1).bool()
+        states, memory = self.transformer(
+            torch.cat([video, text], dim=1),
+            ~mask,
+            self.query_embed.weight,
+            self.positions(video, src_vid_mask, text),
+        )
+        video_memory, text_memory = memory.split((video.shape[1], text.shape[1]), dim=1)
+        outputs = self.predictions(states, video_memory, text_memory)
+        return outputs | {"saliency_scores": self.saliency_proj(video_memory).squeeze(-1)}
+
+
+# Construction of Moment-DETR with its criterion.
+
+
+def build_moment_detr(config: DETRConfig) -> tuple[MomentDETR, SetCriterion]:
+    """Build model and criterion as upstream's ``build_model`` does, on the CPU.
+
+    >>> model, criterion = build_moment_detr(MomentDETRConfig(text_dim=512, video_dim=2818))
+    >>> losses = criterion(model(**model_inputs), targets)
+    >>> loss = sum(losses[k] * criterion.weight_dict[k] for k in losses if k in criterion.weight_dict)
+    """
+    return MomentDETR(config), build_criterion(config)
+
+
+__all__ = ["MomentDETR", "MomentDETRConfig", "build_moment_detr"]

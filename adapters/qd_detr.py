@@ -1,0 +1,200 @@
+"""QD-DETR: adapter, and reference implementation that loads upstream checkpoints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import Pair
+from hero_plugin._compat import is_compiling
+from hero_plugin.adapters.detr.adapter import (
+    CachedEncoder,
+    DETRAdapter,
+    ForwardState,
+    has_module,
+    saliency,
+    skip_layers,
+)
+from hero_plugin.adapters.detr.config import DETRConfig, QDDETRConfig
+from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
+from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, inverse_sigmoid, with_audio
+from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
+
+# Adapter of QD-DETR.
+
+
+class QDDETRAdapter(DETRAdapter):
+    """Adapter of QD-DETR (CVPR 2023), which pairs every video with the next sample's words as well.
+
+    With levels folded level-major, that next sample is the same as in the base at every level; only the last sample of
+    a level meets the first one's words as the next level has them. ``relate`` encodes the positive pairs alone and
+    skips the decoder; in a compiled model it encodes both.
+    """
+
+    class_names = ("QDDETR",)
+    marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.")
+    skips_decoder = True
+    encoders = ("t2v_encoder", "encoder")
+
+    def relate(self, pair: Pair) -> Tensor:
+        """Return the positive pairs' saliency: relevance logits (B, T)."""
+        if is_compiling():
+            return super().relate(pair)
+        return saliency(self.run(self.make_seam(**self.positive_pass_stubs()), pair))
+
+    def positive_pass_stubs(self) -> dict[str, Any]:
+        """Return the stubs of one forward, which comes to its decoder once the positive pairs are encoded."""
+        state = ForwardState()
+        layers = skip_layers(self.base, f"{self.transformer}.decoder.layers", state)
+        paths = [path for name in self.encoders if has_module(self.base, path := f"{self.transformer}.{name}")]
+        return {**layers, **{path: CachedEncoder(self.base.get_submodule(path), state) for path in paths}}
+
+
+# QD-DETR's transformer: clips read the words first, then one another and a token that stands for the whole.
+
+
+class Transformer(TextToVideoTransformer):
+    """QD-DETR's transformer: two encoders and a decoder, called as upstream's."""
+
+    def forward(
+        self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor, video_length: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Encode and decode.
+
+        Args:
+            src: as in ``encode``.
+            mask: as in ``encode``.
+            query_embed: (queries, 2), logits of moments.
+            pos_embed: as in ``encode``.
+            video_length: T.
+
+        Returns:
+            Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), and ``encode``'s two.
+        """
+        memory, memory_global = self.encode(src, mask, pos_embed, video_length)
+        clips = slice(1, video_length + 1)
+        states, references = decode(self.decoder, memory, mask[:, clips], pos_embed[:, clips], query_embed)
+        return states, references, memory, memory_global
+
+    def encode(self, src: Tensor, mask: Tensor, pos_embed: Tensor, video_length: int) -> tuple[Tensor, Tensor]:
+        """Encode clips that have read the words.
+
+        Args:
+            src: (B, 1 + T + L, D), the global token, the clips, the words.
+            mask: (B, 1 + T + L), True at padding.
+            pos_embed: (B, 1 + T + L, D).
+            video_length: T.
+
+        Returns:
+            Memory of the clips (B, T, D) and of the global token (B, D).
+        """
+        video = self.t2v_encoder(src[:, 1:], mask[:, 1:], pos_embed[:, 1:], video_length)
+        keep = attendable(mask[:, : video_length + 1])[:, None, None]
+        memory = self.encoder(torch.cat([src[:, :1], video], dim=1), keep, pos_embed[:, : video_length + 1])
+        return memory[:, 1:], memory[:, 0]
+
+
+# QD-DETR (Moon et al., CVPR 2023), as its authors published it, and faster.
+
+
+class QDDETR(DETR):
+    """Retrieves the moments of a video that a query describes, and scores every clip, for another query, too.
+
+    Parameters have the names and shapes of the authors' code, so their checkpoints load with ``strict=True``. As there,
+    outputs depend slightly on the other samples of a batch: see ``text_to_video_mask``.
+    """
+
+    def __init__(self, config: DETRConfig) -> None:
+        super().__init__(config, query_dim=2)
+        dim = config.hidden_dim
+        self.transformer = Transformer(config)
+        self.saliency_proj1 = nn.Linear(dim, dim)
+        self.saliency_proj2 = nn.Linear(dim, dim)
+        self.global_rep_token = nn.Parameter(torch.randn(dim))
+        self.global_rep_pos = nn.Parameter(torch.randn(dim))
+
+    def forward(
+        self,
+        src_txt: Tensor,
+        src_txt_mask: Tensor,
+        src_vid: Tensor,
+        src_vid_mask: Tensor,
+        src_aud: Tensor | None = None,
+        src_aud_mask: Tensor | None = None,
+    ) -> Outputs:
+        """Ground each query in its video, and score the clips against the next sample's query.
+
+        Args:
+            src_txt: (B, L, text_dim), word features.
+            src_txt_mask: (B, L), 1 where real.
+            src_vid: (B, T, Dv), clip features.
+            src_vid_mask: (B, T), 1 where real.
+            src_aud: (B, T, Da) or None, with Dv + Da = video_dim.
+            src_aud_mask: ignored, as upstream.
+
+        Returns:
+            ``DETR.predictions``, saliency_scores and saliency_scores_neg (B, T), and video_mask, which is src_vid_mask.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        check_inputs(src_txt, src_txt_mask, src_vid, src_vid_mask)
+        video, text = self.input_vid_proj(with_audio(src_vid, src_aud)), self.input_txt_proj(src_txt)
+        clips = video.shape[1]
+        positions = self.positions(video, src_vid_mask, text)
+        positions = torch.cat([self.global_rep_pos.expand(len(video), 1, -1), positions], dim=1)
+
+        src, padding = self.sequence(video, src_vid_mask, text, src_txt_mask)
+        states, references, memory, memory_global = self.transformer(
+            src, padding, self.query_embed.weight, positions, video_length=clips
+        )
+        # Words, that upstream looks for behind the clips, are not in the memory: there are none to align.
+        outputs = self.predictions(states, memory, memory[:, clips:], inverse_sigmoid(references))
+
+        # Negative pairs: every video with the next sample's query. Rolling the batch by one gives each sample another's
+        # query where there are two. With HERO's levels folded level-major, the next row is the next sample of the same
+        # level; batch-major, it would be the sample itself at another level. The positions stay the positive query's,
+        # as upstream. The encoders are enough: nobody reads what the decoder would say.
+        src, padding = self.sequence(video, src_vid_mask, text.roll(-1, 0), src_txt_mask.roll(-1, 0))
+        negative, negative_global = self.transformer.encode(src, padding, positions, clips)
+        return outputs | {
+            "saliency_scores": self.saliency(memory, memory_global),
+            "saliency_scores_neg": self.saliency(negative, negative_global),
+            "video_mask": src_vid_mask,
+        }
+
+    def sequence(self, video: Tensor, video_mask: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Join global token, clips and words: (B, 1 + T + L, D), and True at padding, (B, 1 + T + L)."""
+        src = torch.cat([self.global_rep_token.expand(len(video), 1, -1), video, text], dim=1)
+        real = torch.cat([video_mask.new_ones(len(video), 1), video_mask, text_mask], dim=1)
+        return src, ~real.bool()
+
+    def saliency(self, memory: Tensor, memory_global: Tensor) -> Tensor:
+        """Score how alike each clip (B, T, D) and the whole (B, D) are after a projection each: (B, T)."""
+        whole = self.saliency_proj2(memory_global)
+        # <W·clip + b, whole> as <clip, Wᵀ·whole> + <b, whole>: one projection per video, none per clip.
+        scores = memory @ (whole @ self.saliency_proj1.weight).unsqueeze(-1)
+        return (scores.squeeze(-1) + whole @ self.saliency_proj1.bias.unsqueeze(-1)) / math.sqrt(whole.shape[-1])
+
+
+# Construction of QD-DETR with its criterion.
+
+
+def build_qd_detr(config: DETRConfig, use_matcher: bool = True) -> tuple[QDDETR, SetCriterion]:
+    """Build model and criterion as upstream's ``build_model`` does, on the CPU.
+
+    Args:
+        config: sizes and weights.
+        use_matcher: False trains highlights alone, as upstream does for TVSum.
+
+    >>> model, criterion = build_qd_detr(QDDETRConfig(text_dim=512, video_dim=2818))
+    >>> losses = criterion(model(**model_inputs), targets)
+    >>> loss = sum(losses[k] * criterion.weight_dict[k] for k in losses if k in criterion.weight_dict)
+    """
+    return QDDETR(config), build_criterion(config, ranks=True, negative_pairs=True, use_matcher=use_matcher)
+
+
+__all__ = ["QDDETR", "QDDETRConfig", "build_qd_detr"]

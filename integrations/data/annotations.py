@@ -1,0 +1,258 @@
+"""Annotation files of temporal sentence grounding: read any format into records, write records in any format."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hero_plugin.integrations.data.checks import (
+    Durations,
+    OnBroken,
+    OnOutside,
+    ReadReport,
+    RecordChecks,
+    load_durations,
+)
+from hero_plugin.integrations.data.formats import (
+    read_by_video,
+    read_charades_sta,
+    read_qvhighlights,
+    write_captions,
+    write_charades_cd,
+    write_charades_sta,
+    write_qvhighlights,
+)
+from hero_plugin.integrations.data.moments import convert_records
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.support.console import bar
+from hero_plugin.integrations.support.errors import DataError, Problem
+from hero_plugin.integrations.support.files import OnProgress
+
+# Detection of a file's annotation format from its content.
+
+
+Format = Literal[
+    "charades-sta",
+    "charades-cd",
+    "charades-cg",
+    "activitynet",
+    "activitynet-cd",
+    "captions",
+    "qvhighlights",
+    "lighthouse",
+]
+"""The names that commands take."""
+FORMATS = ("charades-sta", "charades-cd", "captions", "qvhighlights")
+_ALIASES = {
+    "charades-cg": "captions",
+    "activitynet": "captions",
+    "activitynet-cd": "captions",
+    "activitynet-captions": "captions",
+    "moment-detr": "qvhighlights",
+    "lighthouse": "qvhighlights",
+}
+_LINE = re.compile(r"^\S+\s+\S+\s+\S+##")
+
+
+def format_name(name: str) -> str:
+    """Return the canonical name of a format; raise ``ValueError`` for an unknown one."""
+    known = _ALIASES.get(name, name)
+    if known not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join((*FORMATS, *_ALIASES))}, got {name!r}")
+    return known
+
+
+def detect_format(path: Path) -> str:
+    """Detect the format of a file by its content, not by its name.
+
+    Raises:
+        DataError: It looks like none of the known formats.
+    """
+    with open(path, encoding="utf-8-sig", errors="replace") as stream:
+        head = stream.read(1 << 16)
+    text = head.lstrip()
+    if text.startswith("{"):
+        first = text.split("\n", 1)[0]
+        if re.match(r'\{\s*"(?:qid|query|vid|duration|relevant_\w+|saliency_scores)"\s*:', first):
+            return "qvhighlights"
+        try:
+            row = json.loads(first)
+        except json.JSONDecodeError:
+            row = None  # one object over many lines, or a line longer than the head
+        if isinstance(row, dict) and "query" in row and "vid" in row:
+            return "qvhighlights"
+        return "charades-cd" if '"video_duration"' in head or '"framestamps"' in head else "captions"
+    if any(_LINE.match(line) for line in text.split("\n")[:100]):
+        return "charades-sta"
+    what = f"cannot tell its format; it begins {text[:60]!r}" if text else "an empty file"
+    fix = f"name it with format=... (--from), one of {', '.join(FORMATS)}"
+    raise DataError([Problem(str(path), what, fix)])
+
+
+__all__ = [
+    "FORMATS",
+    "ReadReport",
+    "convert_records",
+    "detect_format",
+    "load_durations",
+    "read_annotations",
+    "write_annotations",
+]
+
+READERS: Mapping[str, Callable[..., None]] = {
+    "charades-sta": read_charades_sta,
+    "charades-cd": read_by_video,
+    "captions": read_by_video,
+    "qvhighlights": read_qvhighlights,
+}
+_WRITERS: Mapping[str, Callable[[Sequence[Record], Path], None]] = {
+    "charades-sta": write_charades_sta,
+    "charades-cd": write_charades_cd,
+    "captions": write_captions,
+    "qvhighlights": write_qvhighlights,
+}
+
+
+def read_annotations(
+    path: str | os.PathLike[str],
+    *,
+    format: str = "auto",
+    durations: Durations | None = None,
+    split: str = "",
+    on_outside: OnOutside = "clamp",
+    on_broken: OnBroken = "error",
+    unique_ids: bool = True,
+    report: ReadReport | None = None,
+    progress: OnProgress | None = None,
+) -> list[Record]:
+    """Read an annotation file into records, in the file's order.
+
+    Args:
+        path: The file.
+        format: "charades-sta", "charades-cd", "captions" (also "activitynet", "activitynet-cd", "charades-cg"),
+            "qvhighlights" (also "lighthouse", "moment-detr"), or "auto": detected from the content.
+        durations: Seconds by video, for files that hold none (Charades-STA text): a mapping, a file or files; see
+            ``load_durations``.
+        split: The ``split`` of the records.
+        on_outside: What to do with a moment that ends after its video. "clamp" ends it with the video (the default:
+            one Charades moment in seven ends up to 1.5 s late, and EMB, lighthouse and Charades' own code all clamp),
+            "keep" leaves it, "error" makes it a problem.
+        on_broken: What to do with a query that cannot be used (a malformed line, an empty query, end <= start, a start
+            before 0 or after the video's end, NaN, an id that occurs twice). "error" raises one ``DataError`` with
+            all of them; "drop" leaves them out, with a warning, or noted in ``report`` where one is given.
+        unique_ids: Whether an id that occurs twice is a problem; false for callers that give new ids.
+        report: Filled with what was changed or left out.
+        progress: Called as progress(bytes read, bytes in all).
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: An option is wrong.
+        DataError: The file has problems.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation file at {path}")
+    checks = RecordChecks(path, on_outside, on_broken, split, unique_ids=unique_ids)
+    known = detect_format(path) if format == "auto" else format_name(format)
+    READERS[known](path, checks, None if durations is None else load_durations(durations), progress)
+    if report is not None:
+        report.format = known
+    return checks.finish(report)
+
+
+def write_annotations(records: Sequence[Record], path: str | os.PathLike[str], *, format: str) -> None:
+    """Write records as ``format`` (names as in ``read_annotations``); the file appears whole or not at all.
+
+    What a format has no place for is left out: ids and durations in Charades-STA text, ids in captions.
+
+    Raises:
+        DataError: A record cannot be written at all, such as several moments in a format of one.
+    """
+    known = format_name(format)
+    path = Path(path)
+    if not records:
+        raise DataError([Problem(str(path), "no records to write", "check what was read or left out")])
+    _WRITERS[known](list(records), path)
+
+
+# Reading of queries for their words alone, whatever is wrong with their moments or their videos' lengths.
+
+
+_SECOND = 1.0
+
+
+class _WordsOnly(RecordChecks):
+    """Checks of the sentence alone: three queries of Charades-CD test-ood begin after their video and count."""
+
+    def duration(self, where: str, raw: Any) -> float | None:
+        return _SECOND
+
+    def moment(self, where: str, raw: Any, duration: float) -> tuple[float, float] | None:
+        return 0.0, _SECOND
+
+
+class _AnyVideo(Mapping[str, float]):
+    """A stand-in for the videos' lengths, which Charades-STA text needs and words do not."""
+
+    def __getitem__(self, video: str) -> float:
+        return _SECOND
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 1
+
+
+def read_sentences(path: str | os.PathLike[str], progress: OnProgress | None = None) -> list[Record]:
+    """Read the queries of a file in any format, in its order. Moments and durations of these records mean nothing.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        DataError: Lines are malformed, or queries empty.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation file at {path}")
+    checks = _WordsOnly(path)
+    READERS[detect_format(path)](path, checks, _AnyVideo(), progress)
+    return checks.finish()
+
+
+# Several annotation files read as one list of queries.
+
+
+def read_many(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBroken) -> list[Record]:
+    """Read several annotation files, in order.
+
+    Args:
+        files: Annotation files of any format.
+        lengths: Seconds per video, for files that do not hold them.
+        on_broken: As in ``read_annotations``.
+
+    Raises:
+        DataError: Problems in any of the files, all at once.
+    """
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            with bar(f"reading {file.name}") as progress, warnings.catch_warnings():
+                warnings.simplefilter("ignore" if on_broken == "drop" else "default")
+                records += read_annotations(file, durations=lengths, on_broken=on_broken, progress=progress)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return records
+
+
+def words_of(records: Sequence[Record]) -> set[str]:
+    """Return the distinct words of all sentences."""
+    return {word for record in records for word in tokenize(record.sentence)}

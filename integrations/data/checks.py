@@ -1,0 +1,259 @@
+"""Checks of every record that is read, and the handling of broken ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hero_plugin.integrations.data.records import Record, clean_sentence
+from hero_plugin.integrations.support.errors import DataError, Problem, Problems, not_utf8
+from hero_plugin.integrations.support.files import OnProgress, iter_lines
+
+OnOutside = Literal["clamp", "keep", "error"]
+OnBroken = Literal["error", "drop"]
+
+_DROP = 'correct it, or leave such queries out with on_broken="drop" (--on-broken drop)'
+
+
+@dataclass
+class ReadReport:
+    """What a reader changed or left out, for callers that report it."""
+
+    format: str = ""
+    clamped: int = 0
+    """Moments that ended after their video and were cut at its end."""
+    dropped: list[Problem] = field(default_factory=list)
+    """Queries left out because of ``on_broken="drop"``, and why."""
+    ids: list[str | int] = field(default_factory=list)
+    """Of all queries in the file, those left out included, as far as they can be read; numbers where it has numbers."""
+
+
+@dataclass
+class RecordChecks:
+    """The records of one file and everything that is wrong with it.
+
+    A reader calls ``sentence``, ``moment`` and ``duration`` (None: the record is lost and the problem noted), then
+    ``keep``. ``finish`` returns the records, or raises ``DataError`` with all problems.
+    """
+
+    path: Path
+    on_outside: OnOutside = "clamp"
+    on_broken: OnBroken = "error"
+    split: str = ""
+    records: list[Record] = field(default_factory=list)
+    broken: list[Problem] = field(default_factory=list)
+    fatal: list[Problem] = field(default_factory=list)
+    clamped: int = 0
+    unique_ids: bool = True
+    ids: list[str | int] = field(default_factory=list)
+    """A reader adds the id of each query here, whatever is wrong with the query."""
+    _ids: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.on_outside not in ("clamp", "keep", "error"):
+            raise ValueError(f'on_outside must be "clamp", "keep" or "error", got {self.on_outside!r}')
+        if self.on_broken not in ("error", "drop"):
+            raise ValueError(f'on_broken must be "error" or "drop", got {self.on_broken!r}')
+
+    def problem(self, where: str, what: str, fix: str = _DROP) -> None:
+        """Note what makes one query unusable."""
+        self.broken.append(Problem(f"{self.path}{where}", what, fix))
+
+    def failure(self, where: str, what: str, fix: str) -> None:
+        """Note what makes the whole reading useless, so that nobody drops it by accident."""
+        self.fatal.append(Problem(f"{self.path}{where}", what, fix))
+
+    def sentence(self, where: str, raw: Any) -> str | None:
+        """Return the query with tidy white space."""
+        if not isinstance(raw, str):
+            self.problem(where, f"the query must be text, got {raw!r}")
+            return None
+        sentence = clean_sentence(raw)
+        if not sentence:
+            self.problem(where, "empty query")
+            return None
+        return sentence
+
+    def duration(self, where: str, raw: Any) -> float | None:
+        """Return a video's length in seconds."""
+        value = as_number(raw)
+        if value is None or value <= 0:
+            self.problem(where, f"the video's duration must be a positive number of seconds, got {raw!r}")
+            return None
+        return value
+
+    def moment(self, where: str, raw: Any, duration: float) -> tuple[float, float] | None:
+        """Return (start, end) in seconds, inside the video as ``on_outside`` wants it."""
+        pair = list(raw) if isinstance(raw, list | tuple) else []
+        start, end = (as_number(pair[0]), as_number(pair[1])) if len(pair) == 2 else (None, None)
+        if start is None or end is None:
+            self.problem(where, f"a moment must be two finite numbers of seconds, got {raw!r}")
+            return None
+        if start < 0:
+            self.problem(where, f"the moment starts before its video: {start:g} s")
+            return None
+        if end <= start:
+            self.problem(where, f"the moment's end must be after its start, got {start:g} to {end:g} s")
+            return None
+        if end > duration and self.on_outside == "error":
+            what = f"the moment {start:g} to {end:g} s ends after its video of {duration:g} s"
+            self.problem(where, what, 'correct it, or use on_outside="clamp" (--on-outside clamp)')
+            return None
+        if end > duration and self.on_outside == "clamp":
+            if start >= duration:
+                self.problem(where, f"the moment {start:g} to {end:g} s lies outside its video of {duration:g} s")
+                return None
+            end = duration
+            self.clamped += 1
+        return start, end
+
+    def keep(self, where: str, record: Record) -> None:
+        """Add a record whose parts all passed."""
+        if self.unique_ids and record.query_id in self._ids:
+            fix = "give every query its own id, or number them anew (hero-plugin data convert --query-ids number)"
+            self.problem(where, f"the query id {record.query_id!r} occurs twice", fix)
+            return
+        self._ids.add(record.query_id)
+        self.records.append(record)
+
+    def finish(self, report: ReadReport | None = None) -> list[Record]:
+        """Return the records; raise ``DataError`` with all problems unless they may be dropped and records are left."""
+        if self.fatal or (self.broken and (self.on_broken == "error" or not self.records)):
+            raise DataError(self.fatal + self.broken)
+        if not self.records:
+            raise DataError([Problem(str(self.path), "no queries in this file", "is this the right file?")])
+        if report is not None:
+            report.clamped += self.clamped
+            report.dropped += self.broken
+            report.ids += self.ids
+        elif self.broken:
+            count, first = len(self.broken), self.broken[0]
+            warnings.warn(f"{self.path}: left out {count} broken queries; the first: {first}", stacklevel=3)
+        return self.records
+
+
+def as_number(raw: Any) -> float | None:
+    """Convert a JSON number or text to a finite float; None for everything else, booleans included."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        return None
+    try:
+        value = float(raw)
+    except (ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def numbered_lines(path: Path, checks: RecordChecks, progress: OnProgress | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the non-blank lines of a UTF-8 file with their numbers."""
+    for number, raw in iter_lines(path, progress):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+        except UnicodeDecodeError as error:
+            checks.problem(f":{number}", not_utf8(error), "save it as UTF-8")
+            continue
+        if line.strip():
+            yield number, line
+
+
+# Video lengths, for annotations that do not carry them (Charades-STA text).
+
+
+Durations = Mapping[str, Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+HOW_TO_GIVE_DURATIONS = (
+    "give durations=FILE (--durations FILE): JSON such as Charades' action timelines or any Charades-CD file, "
+    "the CSV of Charades (columns id, length), JSONL (vid, duration), or a mapping of video to seconds"
+)
+_KEYS = ("duration", "video_duration", "length")
+_NAMES = ("vid", "video_id", "video", "id")
+
+
+def load_durations(source: Durations) -> dict[str, float]:
+    """Load the seconds of each video, by video id.
+
+    Args:
+        source: A mapping {video: seconds} or {video: {"duration": seconds}}, or one or several files: JSON that holds
+            such a mapping (``duration`` or ``video_duration``), JSONL with ``vid`` and ``duration``, or CSV with a
+            column ``id`` (or ``video``, ``vid``) and a column ``length`` (or ``duration``).
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        DataError: Entries are not positive numbers of seconds; it lists every one.
+    """
+    if isinstance(source, Mapping):
+        return _checked("durations", source.items())
+    if isinstance(source, str | os.PathLike):
+        source = [source]
+    found: dict[str, float] = {}
+    for name in source:
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(f"no durations file at {path}")
+        found.update(_checked(str(path), _entries(path)))
+    return found
+
+
+def _entries(path: Path) -> list[tuple[str, Any]]:
+    table = path.suffix.lower() == ".csv"
+    text = _text(path, newline="" if table else None)
+    if table:
+        rows: list[Mapping[str, Any]] = list(csv.DictReader(io.StringIO(text, newline="")))
+    else:
+        try:
+            whole = json.loads(text)
+        except json.JSONDecodeError as error:
+            if path.suffix.lower() not in (".jsonl", ".ndjson"):
+                where = f"{path}:{error.lineno}"
+                raise DataError([Problem(where, f"not JSON ({error.msg})", HOW_TO_GIVE_DURATIONS)]) from error
+            whole = _json_lines(path, text)
+        if isinstance(whole, dict) and not any(key in whole for key in _KEYS):
+            return list(whole.items())
+        rows = [row for row in (whole if isinstance(whole, list) else [whole]) if isinstance(row, dict)]
+    name = next((key for key in _NAMES if rows and key in rows[0]), None)
+    if name is None or not any(key in rows[0] for key in _KEYS):
+        has = f"it has {list(rows[0])}" if rows else "it is empty"
+        raise DataError([Problem(str(path), f"no video names and durations found; {has}", HOW_TO_GIVE_DURATIONS)])
+    return [(str(row[name]), row) for row in rows]
+
+
+def _text(path: Path, newline: str | None) -> str:
+    try:
+        with open(path, newline=newline, encoding="utf-8-sig") as stream:
+            return stream.read()
+    except UnicodeDecodeError as error:
+        what = not_utf8(error)
+        raise DataError([Problem(str(path), what, "save it as UTF-8")]) from error
+
+
+def _json_lines(path: Path, text: str) -> list[Any]:
+    rows, problems = [], Problems()
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                problems.add(f"{path}:{number}", f"not JSON ({error.msg})", "correct or delete the line")
+    problems.raise_if_any()
+    return rows
+
+
+def _checked(where: str, entries: Any) -> dict[str, float]:
+    found, problems = {}, Problems()
+    for video, entry in entries:
+        raw = next((entry[key] for key in _KEYS if key in entry), None) if isinstance(entry, Mapping) else entry
+        seconds = as_number(raw)
+        if seconds is None or seconds <= 0:
+            what = f"the duration must be a positive number of seconds, got {raw!r}"
+            problems.add(f"{where}: video {video}", what, "correct or remove the entry")
+        else:
+            found[str(video)] = seconds
+    problems.raise_if_any()
+    return found

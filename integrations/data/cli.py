@@ -1,0 +1,273 @@
+"""The commands `hero-plugin data convert`, `info` and `check`, on annotations and features."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, write_annotations
+from hero_plugin.integrations.data.checks import OnBroken, OnOutside, ReadReport, load_durations
+from hero_plugin.integrations.data.features import FeatureStore, open_features
+from hero_plugin.integrations.data.moments import Period, QueryIds, SaliencyChoice, Snap, Windows, convert_records
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import load_word_vectors, tokenize
+from hero_plugin.integrations.support.console import bar
+from hero_plugin.integrations.support.errors import DataError, Problem, UserError
+from hero_plugin.integrations.support.files import write_text
+
+Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
+_BY_VIDEO = ("captions", "charades-cd")  # formats that understand each other's extras
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Convert an annotation file into another format."""
+
+    input: Path
+    """The file to read."""
+    output: Path
+    """The file to write; it appears whole or not at all."""
+    to: Format
+    """Its format."""
+    from_: Annotated[Format | Literal["auto"], tyro.conf.arg(name="from")] = "auto"
+    """Format of the input; auto looks into the file."""
+    durations: Files = ()
+    """Video lengths where the input has none (Charades-STA text): Charades' action timelines, any Charades-CD file,
+    Charades' own CSV, ..."""
+    durations_from_features: Path | None = None
+    """Or take them from these features: clips divided by --clips-per-second."""
+    clips_per_second: float | None = None
+    """Rate of those features."""
+    on_outside: OnOutside = "clamp"
+    """A moment that ends after its video: cut it at the end, keep it, or call it an error."""
+    on_broken: OnBroken = "error"
+    """Queries that cannot be used (end before start, empty, malformed, ...): stop, or leave them out."""
+    clip_length: float = 2.0
+    """Seconds a clip, for --rounding and --saliency."""
+    rounding: Snap = "none"
+    """Move moments to clip edges: not at all, to the best overlap (EMB), both boundaries down (Moment-DETR), to the
+    nearest edge, or outward."""
+    windows: Windows = "keep"
+    """Several moments of a query: keep them (QVHighlights only), the first, the longest, their hull, or one query
+    each."""
+    saliency: SaliencyChoice = "keep"
+    """Highlight labels: keep what is there, none, or made from moments: every clip inside, in proportion to the
+    overlap, or as lighthouse and QD-DETR make them for Charades-STA."""
+    saliency_score: float = 4.0
+    """Score of a clip inside a moment (QVHighlights: 0 to 4)."""
+    annotators: int = 3
+    """How often the score is repeated a clip (QVHighlights: 3)."""
+    query_ids: QueryIds = "keep"
+    """Keep ids, number them, or VIDEO_0, VIDEO_1, ...; unless they are kept, they may occur twice."""
+    first_query_id: int = 0
+    """Where --query-ids number begins; give every split its own range."""
+    period: Period = "keep"
+    """The full stop at the end of sentences: keep, strip or add it."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+
+def convert(config: ConvertConfig) -> None:
+    """Run the command."""
+    output, clip_length, annotators = config.output, config.clip_length, config.annotators
+    if output.exists() and (not config.overwrite or output.resolve() == config.input.resolve()):
+        raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input itself)")
+    if not clip_length > 0 or annotators < 1:
+        raise UserError(f"--clip-length and --annotators must be positive, got {clip_length} and {annotators}")
+    lengths = _durations(config.durations, config.durations_from_features, config.clips_per_second)
+    report = ReadReport()
+    with bar(f"reading {config.input.name}") as progress:
+        records = read_annotations(
+            config.input,
+            format=config.from_,
+            durations=lengths,
+            on_outside=config.on_outside,
+            on_broken=config.on_broken,
+            unique_ids=config.query_ids == "keep",
+            report=report,
+            progress=progress,
+        )
+    target = format_name(config.to)
+    converted = convert_records(
+        records,
+        clip_length=clip_length,
+        rounding=config.rounding,
+        windows=config.windows,
+        saliency=config.saliency,
+        saliency_score=config.saliency_score,
+        annotators=annotators,
+        query_ids=config.query_ids,
+        first_query_id=config.first_query_id,
+        period=config.period,
+        keep_extra=report.format == target or {report.format, target} <= set(_BY_VIDEO),
+    )
+    write_annotations(converted, output, format=target)
+    videos = len({record.video_id for record in converted})
+    print(f"{output}: {len(converted)} queries of {videos} videos, {report.format} -> {target}")
+    _print_report(report, " (--on-outside)")
+
+
+@dataclass(frozen=True)
+class InfoConfig:
+    """Say what annotation files hold: format, queries, videos, lengths, what is wrong with them."""
+
+    files: tyro.conf.Positional[Files]
+    """Annotation files."""
+    durations: Files = ()
+    """Video lengths where a file has none (Charades-STA text)."""
+    on_broken: OnBroken = "drop"
+    """Count queries that cannot be used (drop), or stop at them (error)."""
+
+
+def info(config: InfoConfig) -> None:
+    """Run the command."""
+    lengths, on_broken = load_durations(config.durations) if config.durations else None, config.on_broken
+    table = Table(
+        "file", "format", "queries", "videos", "moments", "moment, s", "video, s", "words", "clamped", "broken"
+    )
+    for file in config.files:
+        report = ReadReport()
+        with bar(f"reading {file.name}") as progress:
+            records = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
+        moments = [end - start for record in records for start, end in record.moments]
+        video = {record.video_id: record.duration for record in records}
+        table.add_row(
+            file.name,
+            report.format,
+            str(len(records)),
+            str(len(video)),
+            str(len(moments)),
+            f"{np.median(moments):.1f}" if moments else "-",
+            f"{np.median(list(video.values())):.1f}",
+            str(len({word for record in records for word in tokenize(record.sentence)})),
+            str(report.clamped),
+            str(len(report.dropped)),
+        )
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Check annotations, their videos' features and their words, and report every problem at once."""
+
+    annotations: Files
+    """Annotation files, any format."""
+    features: Files = ()
+    """Feature folders or HDF5 files; several are concatenated."""
+    words: Path | None = None
+    """Word vectors, GloVe text or .npz."""
+    durations: Files = ()
+    """Video lengths where a file has none (Charades-STA text)."""
+    max_clips: int | None = None
+    """Longer videos are pooled to so many clips."""
+    on_broken: OnBroken = "error"
+    """Queries that cannot be used are problems (error), or left out (drop)."""
+    problems: Path | None = None
+    """Also write all problems to this file, one a line."""
+
+
+def check(config: CheckConfig) -> None:
+    """Run the command."""
+    if config.max_clips is not None and config.max_clips < 1:
+        raise UserError(f"--max-clips must be at least 1, got {config.max_clips}")
+    found: list[Problem] = []
+    records: list[Record] = []
+    lengths: dict[str, float] | None = None
+    with _joining(found, "--durations"):
+        lengths = load_durations(config.durations) if config.durations else None
+    for file in () if found else config.annotations:  # without the lengths that were meant, each would be told of again
+        with _joining(found, "--annotations"):
+            records += _check_annotations(file, lengths, config.on_broken)
+    if config.features and records:
+        with _joining(found, "--features"):
+            found += _check_features(config.features, records, config.max_clips)
+    if config.words is not None and records:
+        with _joining(found, "--words"):
+            _check_words(config.words, records)
+    if config.problems is not None:
+        write_text(config.problems, "".join(f"{problem}\n" for problem in found))
+    if found:
+        raise DataError(found)
+    print("no problems found")
+
+
+def _durations(files: Sequence[Path], features: Path | None, clips_per_second: float | None) -> dict[str, float] | None:
+    if files and features is not None:
+        raise UserError("give --durations or --durations-from-features, not both")
+    if features is None:
+        return load_durations(list(files)) if files else None
+    if clips_per_second is None or not clips_per_second > 0:
+        raise UserError("--durations-from-features needs --clips-per-second, the rate of those features")
+    store = open_features(features)
+    return {video: len(store[video]) / clips_per_second for video in store.keys()}  # noqa: SIM118 (no iterator)
+
+
+@contextmanager
+def _joining(found: list[Problem], flag: str) -> Iterator[None]:
+    """What ends one part of a check is found like the rest, and the other parts go on."""
+    try:
+        yield
+    except DataError as error:
+        found += error.problems
+    except FileNotFoundError as error:
+        found.append(Problem(flag, str(error)))
+
+
+def _check_annotations(file: Path, lengths: dict[str, float] | None, on_broken: OnBroken) -> list[Record]:
+    report = ReadReport()
+    with bar(f"reading {file.name}") as progress:
+        records = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
+    print(f"{file}: {report.format}, {len(records)} queries of {len({r.video_id for r in records})} videos")
+    _print_report(report)
+    return records
+
+
+def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips: int | None) -> list[Problem]:
+    store: FeatureStore = open_features(list(paths), max_clips=max_clips)
+    problems: list[Problem] = []
+    durations = {record.video_id: record.duration for record in records}
+    rates = []
+    with bar("reading features") as progress:
+        for done, (video, duration) in enumerate(durations.items(), 1):
+            try:
+                rates.append(len(store[video]) / duration)
+            except DataError as error:
+                problems += error.problems
+            progress(done, len(durations))
+    print(f"features: {len(rates)} of {len(durations)} videos are usable, {store.dim} numbers a clip")
+    if rates:
+        low, middle, high = np.percentile(rates, [1, 50, 99])
+        print(f"  clips per second: median {middle:.2f}, from {low:.2f} to {high:.2f} for 98 in 100 videos")
+    return problems
+
+
+def _check_words(path: Path, records: Sequence[Record]) -> None:
+    counts = Counter(word for record in records for word in tokenize(record.sentence))
+    with bar(f"reading {path.name}") as progress:
+        table = load_word_vectors(path, set(counts), progress=progress)
+    lost = {word: count for word, count in counts.items() if word not in table}
+    share = 1 - sum(lost.values()) / max(sum(counts.values()), 1)
+    print(f"words: {len(counts) - len(lost)} of {len(counts)} have vectors, {100 * share:.2f}% of what is said")
+    if lost:
+        most = sorted(lost, key=lambda word: -lost[word])[:10]
+        print(f"  without: {', '.join(f'{word} ({lost[word]})' for word in most)}" + (" ..." if len(lost) > 10 else ""))
+
+
+def _print_report(report: ReadReport, flag: str = "") -> None:
+    """flag: what to choose otherwise by, where a command has it."""
+    if report.clamped:
+        print(f"  {report.clamped} moments ended after their video and were cut at its end{flag}")
+    if report.dropped:
+        print(f"  left out {len(report.dropped)} broken queries (--on-broken):")
+        for problem in report.dropped[:20]:
+            print(f"    {problem.where}: {problem.what}")

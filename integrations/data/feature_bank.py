@@ -1,0 +1,303 @@
+"""Banks of clip features, from which batches are made."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hero_plugin.integrations.data.features import FeatureStore
+from hero_plugin.integrations.support.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+# Clip features kept on the GPU: batches are gathered there, and no step copies any to it.
+
+
+Place = Literal["auto", "device", "host"]
+
+DEVICE_SHARE = 0.25
+"""Share of a GPU's free memory that features may take; the rest is left to the training."""
+
+
+def fits_in_memory(size: int, device: torch.device) -> bool:
+    """Return whether ``size`` bytes of features are few for a GPU; false on a CPU, where they already are."""
+    if device.type != "cuda":
+        return False
+    # By number: older torch refuses a device without one here.
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return size <= DEVICE_SHARE * torch.cuda.mem_get_info(index)[0]
+
+
+@dataclass(frozen=True)
+class DeviceFeatures:
+    """The features of several videos, one after the other in one tensor on a device."""
+
+    clips: Tensor
+    """(all clips + 1, dim) float32 or float16, the last row zeros."""
+    offsets: Tensor
+    """(videos,) long: where each begins."""
+
+    @classmethod
+    def of(cls, flat: np.ndarray, offsets: np.ndarray, device: torch.device) -> DeviceFeatures:
+        """Copy features ``flat`` (all clips, dim) to a device; ``offsets`` (videos,) say where each video begins."""
+        known = torch.from_numpy(flat)
+        clips = torch.zeros(len(flat) + 1, flat.shape[1], dtype=known.dtype, device=device)
+        clips[:-1].copy_(known)
+        return cls(clips, torch.from_numpy(offsets).to(device))
+
+    def on(self, device: torch.device) -> DeviceFeatures:
+        """Return these features on another device."""
+        return DeviceFeatures(self.clips.to(device), self.offsets.to(device))
+
+    def gather(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Return the features (R, T, dim) float32 of rows (R,) long with zeros where mask (R, T) bool is false."""
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        places = torch.where(mask, self.offsets[rows].unsqueeze(1) + steps, len(self.clips) - 1)
+        return F.embedding(places, self.clips).float()
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A placeholder for a batch's features until the batch is on the device: ``to`` makes them."""
+
+    features: DeviceFeatures
+    rows: Tensor
+    mask: Tensor
+    extra_features: Tensor | None = None
+    """(R, T, any width) float32, appended to each clip's features."""
+
+    @classmethod
+    def of(
+        cls, features: DeviceFeatures, rows: Sequence[int], mask: np.ndarray, extra_features: np.ndarray | None
+    ) -> DeviceBatch:
+        extra = None if extra_features is None else torch.from_numpy(extra_features)
+        return cls(features, torch.tensor(rows, dtype=torch.long), torch.from_numpy(mask), extra)
+
+    def pin_memory(self) -> DeviceBatch:
+        """Pin the parts on the host; ``DataLoader`` calls it as it calls a tensor's."""
+        extra_features = None if self.extra_features is None else self.extra_features.pin_memory()
+        return replace(self, rows=self.rows.pin_memory(), mask=self.mask.pin_memory(), extra_features=extra_features)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Tensor:
+        """Return (R, T, dim + extra) float32 on the device."""
+        rows, mask = (each.to(device, non_blocking=non_blocking) for each in (self.rows, self.mask))
+        gathered = self.features.gather(rows, mask)
+        if self.extra_features is None:
+            return gathered
+        return torch.cat([gathered, self.extra_features.to(device, non_blocking=non_blocking)], dim=-1)
+
+
+Storage = Literal["auto", "float32", "float16", "disk"]
+
+
+class FeatureBank(ABC):
+    """The clip features of some videos, looked up by row and padded into batches.
+
+    Args:
+        videos: ids of the videos, each once; a video's row is its place here.
+        lengths: number of clips of each video.
+        dim: width of a clip's features.
+    """
+
+    device_features: DeviceFeatures | None = None
+    """The features on a device, where they wait on one."""
+
+    def __init__(self, videos: Sequence[str], lengths: Sequence[int], dim: int) -> None:
+        self.videos, self.lengths, self.dim = list(videos), list(lengths), dim
+        self.rows = {video: row for row, video in enumerate(self.videos)}
+
+    @abstractmethod
+    def array(self, row: int) -> np.ndarray:
+        """Return the features (clips, dim) of the video in a row."""
+
+    def clips(self, row: int) -> int:
+        """Return the number of clips of the video in a row."""
+        return self.lengths[row]
+
+    def mask(self, rows: Sequence[int], clips: int = 0) -> np.ndarray:
+        """Return which clips are real, (B, T) bool, of the videos in ``rows``.
+
+        T is the longest of their lengths, or ``clips`` where that is more.
+        """
+        lengths = np.array([self.lengths[row] for row in rows])
+        return np.arange(max(clips, lengths.max())) < lengths[:, None]
+
+    def batch(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return features (B, T, dim) float32 with zeros for padding, and their mask (B, T) bool."""
+        mask = self.mask(rows)
+        return self._padded(rows, mask), mask
+
+    def tensor(
+        self, rows: Sequence[int], mask: np.ndarray, extra_features: np.ndarray | None = None
+    ) -> Tensor | DeviceBatch:
+        """Return features (B, T, dim) float32 with zeros where ``mask`` is False.
+
+        Args:
+            rows: rows of the videos.
+            mask: (B, T) bool, as ``mask`` returns it.
+            extra_features: (B, T, any width) float32, appended to each clip's features.
+
+        Returns:
+            The tensor; a ``DeviceBatch`` that becomes it on the device, where the features wait there.
+        """
+        if self.device_features is not None:
+            return DeviceBatch.of(self.device_features, rows, mask, extra_features)
+        features = self._padded(rows, mask)
+        if extra_features is not None:
+            features = np.concatenate([features, extra_features], axis=-1)
+        return torch.from_numpy(features)
+
+    def _padded(self, rows: Sequence[int], mask: np.ndarray) -> np.ndarray:
+        features = np.zeros((*mask.shape, self.dim), np.float32)
+        for index, row in enumerate(rows):
+            features[index, : self.lengths[row]] = self.array(row)
+        return features
+
+
+class ArrayBank(FeatureBank):
+    """A bank of arrays (clips, dim) that are in memory already.
+
+    Args:
+        arrays: features by video.
+        dim: width of a clip's features.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], dim: int) -> None:
+        super().__init__(list(arrays), [len(array) for array in arrays.values()], dim)
+        self._arrays = list(arrays.values())
+
+    def array(self, row: int) -> np.ndarray:
+        """Return the features (clips, dim) of the video in a row."""
+        return self._arrays[row]
+
+
+class StoreBank(FeatureBank):
+    """A bank of videos of a store, kept in one array so that making a batch is a single copy.
+
+    Args:
+        store: the features of all videos.
+        videos: ids of the videos to hold.
+        storage: ``auto`` keeps float32 where it fits into ``gigabytes``, else float16, else reads from disk each time.
+            float16 halves the memory and rounds each number to about three digits.
+        gigabytes: memory that ``auto`` may use.
+        progress: called with the number of videos read and their total.
+
+    Raises:
+        DataError: a video cannot be read, or float16 cannot hold it.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        videos: Iterable[str],
+        *,
+        storage: Storage = "auto",
+        gigabytes: float = 4.0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.store, videos = store, list(dict.fromkeys(videos))
+        arrays, lengths, size = [], [], 0
+        for done, video in enumerate(videos, 1):
+            array = store[video]
+            lengths.append(len(array))
+            size += array.size
+            # Halved while reading once float32 is out of the question, and dropped once float16 is too.
+            kind = _storage(storage, size, gigabytes)
+            if kind == "disk":
+                arrays.clear()
+            else:
+                arrays.append(_stored(array, kind, video))
+            progress(done, len(videos))
+        super().__init__(videos, lengths, store.dim)
+        self.storage = _storage(storage, size, gigabytes)
+        self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self._flat: np.ndarray | None = None
+        if self.storage != "disk":
+            self._flat = np.empty((int(self.offsets[-1]), self.dim), self.storage)
+            for index in range(len(arrays)):
+                array = _stored(arrays[index], self.storage, videos[index])
+                self._flat[self.offsets[index] : self.offsets[index + 1]] = array
+                arrays[index] = None
+
+    def array(self, row: int) -> np.ndarray:
+        """Return the features (clips, dim) of the video in a row."""
+        if self._flat is None:
+            return self.store[self.videos[row]]
+        return self._flat[self.offsets[row] : self.offsets[row + 1]]
+
+    def settle(self, device: torch.device, place: Place = "auto") -> None:
+        """Choose where the features wait; batches hold the same numbers either way.
+
+        Args:
+            device: where the model is.
+            place: ``device``, ``host`` (this machine's memory), or ``auto``: the device, for a GPU with plenty of
+                room for them. What stays on disk stays there.
+        """
+        if self.device_features is not None:
+            self.device_features = self.device_features.on(device)
+        elif self._flat is not None and (
+            place == "device" or (place == "auto" and fits_in_memory(self._flat.nbytes, device))
+        ):
+            self.device_features, self._flat = DeviceFeatures.of(self._flat, self.offsets[:-1], device), None
+
+    @property
+    def description(self) -> str:
+        """How and where the features are kept, for people."""
+        where = "" if self.device_features is None else f" on {self.device_features.clips.device}"
+        return f"{self.storage} features{where}"
+
+
+class BankCollate(ABC):
+    """The base class of collate functions: examples have ``video``, a row of the bank."""
+
+    def __init__(self, bank: FeatureBank) -> None:
+        self.bank = bank
+
+    @abstractmethod
+    def __call__(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Return one batch of the examples."""
+
+    def with_bank(self, bank: FeatureBank) -> Self:
+        """Return the same collate function for the videos of another bank."""
+        other = copy(self)
+        other.bank = bank
+        return other
+
+    @property
+    def parallelizable(self) -> bool:
+        """Whether other processes can make its batches: not where these are made of what is on a GPU."""
+        return self.bank.device_features is None
+
+    def clips(self, item: Any) -> int:
+        """Return the number of clips of an example's video."""
+        return self.bank.clips(item.video)
+
+
+def _stored(array: np.ndarray, kind: str, video: str) -> np.ndarray:
+    """Convert features; raise ``DataError`` where float16, which ends at 65,504, cannot hold a number."""
+    if array.dtype == kind:
+        return array
+    with np.errstate(over="ignore"):
+        stored = array.astype(kind)
+    if not np.isfinite(stored).all():
+        what = "features beyond 65,504, which float16 cannot hold"
+        raise DataError([Problem(f"video {video}", what, "give --storage disk, or float32, or more --memory")])
+    return stored
+
+
+def _storage(requested: Storage, numbers: int, gigabytes: float) -> str:
+    if requested != "auto":
+        return requested
+    if numbers * 4 <= gigabytes * 1e9:
+        return "float32"
+    return "float16" if numbers * 2 <= gigabytes * 1e9 else "disk"

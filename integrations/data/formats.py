@@ -1,0 +1,407 @@
+"""JSON that maps each video to its sentences and timestamps, as in ActivityNet Captions and its successors.
+
+`{VIDEO: {"duration" or "video_duration": seconds, "sentences": [...], "timestamps": [[start, end], ...], ...}}`.
+Any other list as long as `sentences` belongs to the sentences (`novels`, `encoded_sentences`), anything else
+to the video (`decode_fps`); both are kept in `Record.extra`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hero_plugin.integrations.data.checks import HOW_TO_GIVE_DURATIONS, RecordChecks, as_number, numbered_lines
+from hero_plugin.integrations.data.records import Record, clean_sentence
+from hero_plugin.integrations.support.errors import DataError, Problem, Problems
+from hero_plugin.integrations.support.files import OnProgress, atomic_write
+
+# Helpers that the writers of all formats share.
+
+
+def single_moment(record: Record, path: Path, problems: Problems) -> tuple[float, float] | None:
+    """Return the one moment of a record; note a problem where it has none or several."""
+    if len(record.moments) == 1:
+        start, end = record.moments[0]
+        return float(start), float(end)
+    problems.add(
+        f"{path}: query {record.query_id} of video {record.video_id}",
+        f"this format holds one moment per query, the record has {len(record.moments)}",
+        'choose what becomes of several windows: --windows "first", "longest", "hull" or "split"'
+        if record.moments
+        else "queries without labels can only be written as QVHighlights JSONL",
+    )
+    return None
+
+
+def raw_sentence(record: Record) -> str:
+    """Return the sentence as its file had it, unless it has been changed since."""
+    raw = record.extra.get("raw_sentence")
+    return raw if isinstance(raw, str) and clean_sentence(raw) == record.sentence else record.sentence
+
+
+def tidy_number(value: Any) -> Any:
+    """Return 72 for 72.0, as QVHighlights and ActivityNet Captions write whole seconds."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Charades-STA text: one line per query, `VIDEO START END##sentence`, seconds. It holds no durations.
+
+
+_SHAPE = "expected `VIDEO START END##sentence`"
+
+
+def read_charades_sta(
+    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
+) -> None:
+    """Add the records of a file to ``checks``; the file itself holds no durations."""
+    if durations is None:
+        checks.failure("", "Charades-STA text holds no video durations", HOW_TO_GIVE_DURATIONS)
+        durations = {}
+        unknown_is_news = False
+    else:
+        unknown_is_news = True
+    count: Counter[str] = Counter()
+    unknown: set[str] = set()
+    for number, line in numbered_lines(path, checks, progress):
+        where = f":{number}"
+        head, mark, raw = line.partition("##")
+        fields = head.split()
+        if not mark or len(fields) != 3:
+            checks.problem(where, f"{_SHAPE}, got {line[:80]!r}", "correct or delete the line")
+            continue
+        video = fields[0]
+        position = count[video]
+        count[video] += 1
+        checks.ids.append(f"{video}_{position}")
+        sentence = checks.sentence(where, raw)
+        duration = durations.get(video)
+        if duration is None:
+            if unknown_is_news and video not in unknown:
+                checks.failure(where, f"no duration for video {video}", HOW_TO_GIVE_DURATIONS)
+            unknown.add(video)
+            duration = float("inf")  # the rest of the line is still checked
+        moment = checks.moment(where, (fields[1], fields[2]), duration)
+        if sentence is None or moment is None or video in unknown:
+            continue
+        extra = {} if sentence == raw else {"raw_sentence": raw}
+        record = Record(f"{video}_{position}", video, sentence, (moment,), duration, checks.split, extra=extra)
+        checks.keep(where, record)
+
+
+def write_charades_sta(records: Sequence[Record], path: Path) -> None:
+    """Write one line per record. The format has no place for ids, durations, splits, saliency and extras."""
+    problems = Problems()
+    moments = [single_moment(record, path, problems) for record in records]
+    for record in records:
+        if "##" in record.video_id or not record.video_id or record.video_id.split() != [record.video_id]:
+            problems.add(f"{path}: video {record.video_id!r}", "this name cannot stand in such a line", "rename it")
+    problems.raise_if_any()
+    with atomic_write(path) as stream:
+        for record, moment in zip(records, moments, strict=True):
+            start, end = moment or (0.0, 0.0)
+            stream.write(f"{record.video_id} {start!r} {end!r}##{_sentence(record)}\n")
+
+
+def _sentence(record: Record) -> str:
+    raw = record.extra.get("raw_sentence")
+    if isinstance(raw, str) and clean_sentence(raw) == record.sentence and "\n" not in raw and "\r" not in raw:
+        return raw
+    return clean_sentence(record.sentence)
+
+
+_ENTRY_KEYS = ("sentences", "timestamps", "duration", "video_duration")
+
+
+def read_by_video(
+    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
+) -> None:
+    """Add the records of a file to ``checks``; ``durations`` serves videos whose entry has none."""
+    data = load_by_video(path, checks)
+    if data and not any(_is_entry(entry) for entry in data.values()):
+        what = f"none of its {len(data)} entries has lists `sentences` and `timestamps`"
+        checks.failure("", what, "is this an annotation file, and the right format?")
+        return
+    for video, entry in data.items():
+        where = f": video {video}"
+        if not _is_entry(entry):
+            checks.problem(where, "expected lists `sentences` and `timestamps`", "correct or remove the entry")
+            continue
+        sentences, timestamps = entry["sentences"], entry["timestamps"]
+        checks.ids += [f"{video}_{position}" for position in range(len(sentences))]
+        if len(sentences) != len(timestamps):
+            what = f"{len(sentences)} sentences but {len(timestamps)} timestamps"
+            checks.problem(where, what, "correct or remove the entry")
+            continue
+        raw_duration = entry.get("duration", entry.get("video_duration", (durations or {}).get(video)))
+        if raw_duration is None:
+            checks.failure(where, "no `duration` or `video_duration`", "add it, or give durations=FILE (--durations)")
+            continue
+        duration = checks.duration(where, raw_duration)
+        if duration is None:
+            continue
+        listed, whole = _extras(entry, len(sentences))
+        for position, raw in enumerate(sentences):
+            spot = f"{where}, sentence {position + 1}"
+            sentence = checks.sentence(spot, raw)
+            moment = checks.moment(spot, timestamps[position], duration)
+            if sentence is None or moment is None:
+                continue
+            extra: dict[str, Any] = {key: values[position] for key, values in listed.items()}
+            if "framestamps" in extra and extra["framestamps"] == frames_of(
+                timestamps[position], whole.get("decode_fps")
+            ):
+                del extra["framestamps"]  # the writer makes them again, from the moment as it then is
+            if sentence != raw:
+                extra["raw_sentence"] = raw
+            if whole:
+                extra["video"] = whole
+            query = f"{video}_{position}"
+            checks.keep(spot, Record(query, video, sentence, (moment,), duration, checks.split, extra=extra))
+    if progress is not None:
+        progress(size := path.stat().st_size, size)
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), list) for key in ("sentences", "timestamps"))
+
+
+def _extras(entry: dict[str, Any], count: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    more = {key: value for key, value in entry.items() if key not in _ENTRY_KEYS}
+    listed = {key: value for key, value in more.items() if isinstance(value, list) and len(value) == count}
+    return listed, {key: value for key, value in more.items() if key not in listed}
+
+
+def load_by_video(path: Path, checks: RecordChecks) -> dict[str, Any]:
+    """Load the JSON object; names that occur twice become problems of ``checks``."""
+    twice: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        """json.loads would keep the last of two entries of one name, and say nothing."""
+        found = dict(items)
+        if len(found) != len(items):
+            names = [name for name, _ in items]
+            twice.extend(sorted({name for name in names if names.count(name) > 1}))
+        return found
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs)
+    except json.JSONDecodeError as error:
+        fix = "the file may be truncated: copy or download it again"
+        raise DataError([Problem(f"{path}:{error.lineno}", f"not JSON ({error.msg})", fix)]) from error
+    except UnicodeDecodeError as error:
+        raise DataError([Problem(str(path), f"not UTF-8 text ({error.reason})", "save it as UTF-8")]) from error
+    if not isinstance(data, dict):
+        what = f"expected a JSON object of videos, got a {type(data).__name__}"
+        raise DataError([Problem(str(path), what, "is this the right file and format?")])
+    for name in twice:
+        checks.failure(f": {name}", "occurs twice in one JSON object", "merge or rename the entries")
+    return data
+
+
+def frames_of(moment: Sequence[Any], fps: Any) -> list[int] | None:
+    """Return the frames of a moment at ``fps``, rounded down, as Charades-CD numbers them."""
+    rate = as_number(fps)
+    seconds = [as_number(value) for value in moment]
+    if rate is None or any(value is None for value in seconds):
+        return None
+    return [math.floor(value * rate) for value in seconds if value is not None]
+
+
+def group_by_video(
+    records: Sequence[Record],
+    path: Path,
+    make_entry: Callable[[list[Record], list[tuple[float, float]]], dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Return ``{VIDEO: entry}`` in the order of the videos' first records, which must agree about durations."""
+    problems = Problems()
+    grouped: dict[str, list[Record]] = {}
+    moments: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        moment = single_moment(record, path, problems)
+        first = grouped.setdefault(record.video_id, [record])[0]
+        if first is not record:
+            grouped[record.video_id].append(record)
+            if first.duration != record.duration:
+                what = f"records give durations {first.duration:g} and {record.duration:g} s"
+                problems.add(f"{path}: video {record.video_id}", what, "one video has one duration: correct them")
+        moments.setdefault(record.video_id, []).append(moment or (0.0, 0.0))
+    problems.raise_if_any()
+    return {video: make_entry(group, moments[video]) for video, group in grouped.items()}
+
+
+def listed_extras(group: Sequence[Record], skip: Sequence[str] = ()) -> dict[str, list[Any]]:
+    """Return the extras that every sentence of a video has, as the lists that they came from."""
+    reserved = {"video", "raw_sentence", *skip}
+    keys = [key for key in group[0].extra if key not in reserved]
+    return {key: [r.extra[key] for r in group] for key in keys if all(key in r.extra for r in group)}
+
+
+# ActivityNet Captions JSON, also the form of ActivityNet-CD and Charades-CG (whose `novels` stay in `extra`).
+
+
+def write_captions(records: Sequence[Record], path: Path) -> None:
+    """Write `{VIDEO: {duration, timestamps, sentences, ...}}`. Query ids, splits and saliency have no place here."""
+    data = group_by_video(records, path, _captions_entry)
+    with atomic_write(path) as stream:
+        json.dump(data, stream)
+
+
+def _captions_entry(group: list[Record], moments: list[tuple[float, float]]) -> dict[str, Any]:
+    return {
+        "duration": group[0].duration,
+        "timestamps": [[tidy_number(start), tidy_number(end)] for start, end in moments],
+        "sentences": [raw_sentence(record) for record in group],
+        **listed_extras(group),
+        **group[0].extra.get("video", {}),
+    }
+
+
+# Charades-CD JSON: captions with `video_duration`, frame numbers and word numbers.
+
+
+_FPS = 16.0  # decode_fps of every video of Charades-CD
+
+
+def write_charades_cd(records: Sequence[Record], path: Path) -> None:
+    """Write the published layout. `framestamps` are made from the moments; `encoded_sentences` only where known."""
+    data = group_by_video(records, path, _charades_cd_entry)
+    with atomic_write(path) as stream:
+        json.dump(data, stream)
+
+
+def _charades_cd_entry(group: list[Record], moments: list[tuple[float, float]]) -> dict[str, Any]:
+    video = dict(group[0].extra.get("video", {}))
+    fps = video.pop("decode_fps", _FPS)
+    sentence_lists = listed_extras(group, skip=("framestamps",))
+    frames = [r.extra.get("framestamps") or frames_of(moment, fps) for r, moment in zip(group, moments, strict=True)]
+    encoded = (
+        {"encoded_sentences": sentence_lists.pop("encoded_sentences")} if "encoded_sentences" in sentence_lists else {}
+    )
+    return {
+        "framestamps": frames,
+        "decode_fps": fps,
+        **encoded,
+        "sentences": [raw_sentence(record) for record in group],
+        "video_fps": video.pop("video_fps", -1.0),
+        "timestamps": [list(moment) for moment in moments],
+        "video_duration": group[0].duration,
+        **sentence_lists,
+        **video,
+    }
+
+
+# QVHighlights-style JSONL, the input of Moment-DETR, its descendants and lighthouse: one JSON object per line.
+#
+# `{"qid", "query", "duration", "vid", "relevant_windows": [[s, e], ...], "relevant_clip_ids": [...],
+# "saliency_scores": [[a, b, c], ...]}`. Test files end after `vid`; Charades-STA and more in this form have windows
+# and no saliency. Other keys, and keys that are null, are kept in `Record.extra`.
+
+
+_LINE_KEYS = ("qid", "query", "duration", "vid", "relevant_clip_ids", "saliency_scores", "relevant_windows")
+
+
+def read_qvhighlights(
+    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
+) -> None:
+    """Add the records of a file to ``checks``; ``durations`` serves lines that have none."""
+    for number, line in numbered_lines(path, checks, progress):
+        where = f":{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            checks.problem(where, f"not JSON ({error.msg} at column {error.colno})", "correct or delete the line")
+            continue
+        missing = [key for key in ("query", "vid") if key not in row] if isinstance(row, dict) else ["query", "vid"]
+        if missing:
+            checks.problem(where, f"expected an object with {' and '.join(missing)}", "correct or delete the line")
+            continue
+        video, given = str(row["vid"]), row.get("qid", number - 1)
+        checks.ids.append(given if isinstance(given, int | str) else str(given))
+        raw_duration = row.get("duration", (durations or {}).get(video))
+        if raw_duration is None:
+            fix = "add it, or give durations=FILE (--durations)"
+            checks.failure(where, f"no `duration` of video {video}", fix)
+            continue
+        sentence, duration = checks.sentence(where, row["query"]), checks.duration(where, raw_duration)
+        if sentence is None or duration is None:
+            continue
+        moments = _windows(where, row.get("relevant_windows"), duration, checks)
+        saliency = _saliency(where, row.get("relevant_clip_ids"), row.get("saliency_scores"), checks)
+        if moments is None or saliency is None:
+            continue
+        extra = {key: value for key, value in row.items() if key not in _LINE_KEYS or value is None}
+        if sentence != row["query"]:
+            extra["raw_sentence"] = row["query"]
+        query = str(given)
+        if isinstance(given, str) and _number(query) is not None:
+            extra["qid"] = query  # "12" and 12 are different ids to code that compares them later
+        checks.keep(where, Record(query, video, sentence, moments, duration, checks.split, saliency, extra))
+
+
+def _windows(where: str, raw: Any, duration: float, checks: RecordChecks) -> tuple[tuple[float, float], ...] | None:
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        checks.problem(where, f"relevant_windows must be a list of [start, end], got {raw!r}")
+        return None
+    moments = [checks.moment(where, window, duration) for window in raw]
+    kept = tuple(moment for moment in moments if moment is not None)
+    return kept if len(kept) == len(moments) else None
+
+
+def _saliency(
+    where: str, clips: Any, scores: Any, checks: RecordChecks
+) -> tuple[tuple[int, tuple[float, ...]], ...] | None:
+    if clips is None:
+        return ()
+    if not isinstance(clips, list) or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in clips):
+        checks.problem(where, "relevant_clip_ids must be a list of clip numbers, 0 or more")
+        return None
+    if scores is None:
+        return tuple((clip, ()) for clip in clips)
+    if not isinstance(scores, list) or len(scores) != len(clips):
+        got = len(scores) if isinstance(scores, list) else repr(scores)
+        checks.problem(where, f"{len(clips)} relevant_clip_ids need as many saliency_scores, got {got}")
+        return None
+    if not all(isinstance(s, list) and all(as_number(x) is not None for x in s) for s in scores):
+        checks.problem(where, "saliency_scores must be lists of finite numbers, one list per clip")
+        return None
+    return tuple((clip, tuple(float(x) for x in each)) for clip, each in zip(clips, scores, strict=True))
+
+
+def write_qvhighlights(records: Sequence[Record], path: Path) -> None:
+    """Write one JSON object per line, keys in QVHighlights' order. Splits have no place here."""
+    with atomic_write(path) as stream:
+        for record in records:
+            stream.write(json.dumps(_row(record)) + "\n")
+
+
+def qid(record: Record) -> str | int:
+    """Return a record's id as QVHighlights writes it: a number, unless the record's own file had it as text."""
+    number = _number(record.query_id)
+    return record.query_id if number is None or record.extra.get("qid") == record.query_id else number
+
+
+def _row(record: Record) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "qid": qid(record),
+        "query": raw_sentence(record),
+        "duration": tidy_number(record.duration),
+        "vid": record.video_id,
+    }
+    if record.saliency:
+        row["relevant_clip_ids"] = [clip for clip, _ in record.saliency]
+        if any(scores for _, scores in record.saliency):
+            row["saliency_scores"] = [[tidy_number(x) for x in scores] for _, scores in record.saliency]
+    if record.moments:
+        row["relevant_windows"] = [[tidy_number(start), tidy_number(end)] for start, end in record.moments]
+    more = {key: value for key, value in record.extra.items() if key not in ("qid", "raw_sentence", "video")}
+    return {**row, **{key: value for key, value in more.items() if key not in row}}
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and str(int(text)) == text else None

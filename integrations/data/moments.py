@@ -1,0 +1,346 @@
+"""Conversion of moments in seconds to clip indices and back, and of moments to saliency labels.
+
+A video of ``duration`` seconds has ``clips`` clips of equal length; clip i covers
+[i, i + 1] * duration / clips seconds. Clip indices are inclusive on both sides, as in EMB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from hero_plugin.integrations.data.records import REWORDED, Record
+
+Rounding = Literal["best_iou", "floor", "nearest", "outward"]
+SaliencyRule = Literal["inside", "overlap", "lighthouse"]
+
+ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
+
+
+def moment_to_clips(
+    start: float, end: float, clips: int, duration: float, rounding: Rounding = "best_iou"
+) -> tuple[int, int]:
+    """Return the first and last clip (inclusive) of a moment.
+
+    Args:
+        start: Seconds.
+        end: Seconds.
+        clips: Number of clips of the video.
+        duration: Seconds of the video.
+        rounding: "best_iou" takes the clip range whose interval overlaps the moment best; EMB (and VSLNet) train on it.
+            "floor" rounds both boundaries down to a clip's edge, ``int(t / clip_length)``, as Moment-DETR and its
+            successors. "nearest" rounds both to the nearest edge. "outward" takes every clip that the moment touches.
+            A moment that the last three would make empty gets the one clip that holds its middle.
+    """
+    first, last = moments_to_clips([start], [end], clips, duration, rounding)
+    return int(first[0]), int(last[0])
+
+
+def moments_to_clips(
+    starts: Sequence[float] | np.ndarray,
+    ends: Sequence[float] | np.ndarray,
+    clips: int | Sequence[int] | np.ndarray,
+    durations: float | Sequence[float] | np.ndarray,
+    rounding: Rounding = "best_iou",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Convert many moments as ``moment_to_clips`` does: arrays (N,) in, two int64 arrays (N,) out.
+
+    ``clips`` and ``durations`` are one number for all or one per moment. The work per moment is constant, where
+    upstream compares all clips**2 ranges.
+    """
+    start, end, clip_count, duration = np.broadcast_arrays(
+        np.asarray(starts, np.float64),
+        np.asarray(ends, np.float64),
+        np.asarray(clips, np.int64),
+        np.asarray(durations, np.float64),
+    )
+    if start.ndim != 1:
+        raise ValueError(f"starts and ends must be (N,), got shape {start.shape}")
+    if start.size and not (np.isfinite(start).all() and np.isfinite(end).all()):
+        raise ValueError("moments must be finite numbers of seconds; got NaN or infinity")
+    if start.size and clip_count.min() < 1:
+        raise ValueError(f"a video needs at least one clip, got {clip_count.min()}")
+    if start.size and not (np.isfinite(duration).all() and duration.min() > 0):
+        raise ValueError(f"durations must be positive seconds, got {duration.min()}")
+    if rounding == "best_iou":
+        return _best_iou(start, end, clip_count, duration)
+    position_start, position_end = start * clip_count / duration, end * clip_count / duration
+    if rounding == "floor":
+        left, right = np.floor(position_start + ON_EDGE), np.floor(position_end + ON_EDGE)
+    elif rounding == "nearest":
+        left, right = np.floor(position_start + 0.5), np.floor(position_end + 0.5)
+    elif rounding == "outward":
+        left, right = np.floor(position_start + ON_EDGE), np.ceil(position_end - ON_EDGE)
+    else:
+        raise ValueError(f'rounding must be "best_iou", "floor", "nearest" or "outward", got {rounding!r}')
+    middle = np.clip(np.floor((position_start + position_end) / 2), 0, clip_count - 1)
+    first, last = np.clip(left, 0, clip_count - 1), np.clip(right - 1, 0, clip_count - 1)
+    empty = (right <= left) | (right <= 0) | (left >= clip_count)
+    return (
+        np.where(empty, middle, first).astype(np.int64),
+        np.where(empty, middle, last).astype(np.int64),
+    )
+
+
+def clips_to_moment(first: int, last: int, clips: int, duration: float) -> tuple[float, float]:
+    """Return the seconds (start, end) that the clips first..last (inclusive) cover.
+
+    The inverse of ``moment_to_clips`` under every rounding, and EMB's ``index_to_time`` (which rounds to float32 on
+    the way).
+    """
+    if not 0 <= first <= last < clips:
+        raise ValueError(f"need 0 <= first <= last < clips, got first={first}, last={last}, clips={clips}")
+    return first * duration / clips, (last + 1) * duration / clips
+
+
+def saliency_from_moments(
+    moments: Sequence[tuple[float, float]],
+    duration: float,
+    *,
+    clip_length: float = 2.0,
+    rule: SaliencyRule = "inside",
+    rounding: Rounding = "nearest",
+    score: float = 4.0,
+    annotators: int = 3,
+) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    """Make QVHighlights-style saliency labels for data that has only moments.
+
+    Args:
+        moments: (start, end) in seconds.
+        duration: Seconds of the video.
+        clip_length: Seconds per clip (the last one may be shorter).
+        rule: "inside" gives ``score`` to every clip of every moment (found with ``rounding``). "overlap" gives every
+            clip ``score`` times the fraction of it that moments cover, where that is not 0. "lighthouse" gives 1 to
+            the clips ``int(start/clip_length) .. int(end/clip_length) - 1`` of the first moment and nothing else:
+            the label that lighthouse and QD-DETR make while training on Charades-STA, TACoS and ActivityNet; it
+            ignores ``rounding`` and ``score``. A moment inside one clip labels the clip *before* its end there; that
+            is kept.
+        rounding: As in ``moment_to_clips``.
+        score: 4 is QVHighlights' "Very Good", so that its highlight metrics count the clip as positive.
+        annotators: How often the score is repeated; QVHighlights has three annotators per clip.
+
+    Returns:
+        ((clip index, scores), ...), sorted by clip index.
+    """
+    if not (math.isfinite(clip_length) and clip_length > 0):
+        raise ValueError(f"clip_length must be positive seconds, got {clip_length}")
+    if annotators < 1:
+        raise ValueError(f"annotators must be 1 or more, got {annotators}")
+    clips = max(1, math.ceil(duration / clip_length - ON_EDGE))
+    span = clips * clip_length  # the grid's own length: its last clip may reach beyond the video
+    scores: dict[int, float] = {}
+    if rule == "inside":
+        for start, end in moments:
+            first, last = moment_to_clips(start, end, clips, span, rounding)
+            scores.update(dict.fromkeys(range(first, last + 1), score))
+    elif rule == "overlap":
+        edges = np.arange(clips + 1) * clip_length
+        lengths = np.minimum(edges[1:], max(duration, edges[-2] + 1e-9)) - edges[:-1]
+        covered = np.zeros(clips)
+        for start, end in _union(moments):
+            covered += np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
+        fractions = np.minimum(covered / lengths, 1.0)
+        scores = {int(i): round(float(score * fractions[i]), 6) for i in np.nonzero(fractions > ON_EDGE)[0]}
+    elif rule == "lighthouse":
+        for start, end in moments[:1]:
+            first, last = lighthouse_clips(start, end, clips, clip_length)
+            scores = dict.fromkeys(range(first, last + 1), 1.0)
+    else:
+        raise ValueError(f'rule must be "inside", "overlap" or "lighthouse", got {rule!r}')
+    return tuple((clip, (scores[clip],) * annotators) for clip in sorted(scores))
+
+
+def lighthouse_clips(start: float, end: float, clips: int, clip_length: float, edge: float = 0.0) -> tuple[int, int]:
+    """Return the first and last clip (inclusive) that lighthouse labels for a moment.
+
+    A moment inside one clip gets the clip *before* its end, as in lighthouse.
+
+    Args:
+        start: Seconds.
+        end: Seconds.
+        clips: Number of clips of the video.
+        clip_length: Seconds per clip.
+        edge: Boundaries this little before a clip's edge, in clips, count as on it; lighthouse itself has 0.
+    """
+    last = max(0, min(int(end / clip_length + edge), clips) - 1)
+    return min(int(start / clip_length + edge), last), last
+
+
+def _union(moments: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Merge overlapping moments, so that no second is counted twice."""
+    merged: list[tuple[float, float]] = []
+    for start, end in sorted(moments):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _edge_time(edge: np.ndarray, clips: np.ndarray, duration: np.ndarray) -> np.ndarray:
+    """Return the seconds of clip edges, rounded to float32 exactly where EMB rounds, so that ties fall the same way."""
+    return (edge.astype(np.float32) / clips.astype(np.float32) * duration.astype(np.float32)).astype(np.float64)
+
+
+def _best_iou(
+    start: np.ndarray, end: np.ndarray, clips: np.ndarray, duration: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute EMB's time_to_index: the range of greatest overlap, the first of equals in (start, end) order.
+
+    For a fixed end, moving the start away from the moment's start only loses overlap, on either side; so the
+    best start edge is one of the two around it, the best end edge one of the two around the end, and four
+    ranges decide. Overlap is intersection over the hull, as upstream; where none overlaps, it is clip 0.
+    """
+    lower_start, upper_start = _clips_around(start, clips, duration, np.zeros_like(clips))
+    lower_end, upper_end = _clips_around(end, clips, duration, np.ones_like(clips))
+    candidates = [(s, e) for s in (lower_start, upper_start) for e in (lower_end, upper_end)]
+    overlaps = []
+    for first, last in candidates:
+        left, right = _edge_time(first, clips, duration), _edge_time(last + 1, clips, duration)
+        inside = np.maximum(0.0, np.minimum(right, end) - np.maximum(left, start))
+        overlaps.append(inside / np.maximum(1e-12, np.maximum(right, end) - np.minimum(left, start)))
+    table = np.stack(overlaps)  # (4, N), in upstream's order of comparison
+    best = table.argmax(axis=0)
+    rows = np.arange(start.size)
+    first = np.stack([c[0] for c in candidates])[best, rows]
+    last = np.stack([c[1] for c in candidates])[best, rows]
+    nothing = table.max(axis=0) <= 0.0 if start.size else np.zeros(0, bool)
+    return np.where(nothing, 0, first), np.where(nothing, 0, last)
+
+
+def _clips_around(
+    time: np.ndarray, clips: np.ndarray, duration: np.ndarray, edge: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the clips whose edge (0: left, 1: right) lies just at or before ``time``, and just at or after."""
+    guess = np.clip(np.floor(time * clips / duration) - edge, -1, clips).astype(np.int64)
+    lower = np.full_like(guess, -1)
+    for candidate in (guess - 1, guess, guess + 1):  # float32 edges may sit one clip off the guess
+        at_or_before = (_edge_time(candidate + edge, clips, duration) <= time) & (candidate < clips)
+        lower = np.where(at_or_before & (candidate > lower), candidate, lower)
+    exact = _edge_time(lower + edge, clips, duration) == time
+    upper = np.where(exact & (lower >= 0), lower, lower + 1)
+    return np.clip(lower, 0, clips - 1), np.clip(upper, 0, clips - 1)
+
+
+# Conversion of records between the conventions of data sets.
+
+
+QueryIds = Literal["keep", "number", "video"]
+Period = Literal["keep", "strip", "add"]
+Windows = Literal["keep", "first", "longest", "hull", "split"]
+SaliencyChoice = Literal["keep", "none", "inside", "overlap", "lighthouse"]
+Snap = Literal["none", "best_iou", "floor", "nearest", "outward"]
+
+
+def convert_records(
+    records: Iterable[Record],
+    *,
+    clip_length: float = 2.0,
+    rounding: Snap = "none",
+    windows: Windows = "keep",
+    saliency: SaliencyChoice = "keep",
+    saliency_score: float = 4.0,
+    annotators: int = 3,
+    query_ids: QueryIds = "keep",
+    first_query_id: int = 0,
+    period: Period = "keep",
+    keep_extra: bool = True,
+) -> list[Record]:
+    """Convert records between the conventions of data sets. The defaults change nothing.
+
+    Args:
+        records: Queries.
+        clip_length: Seconds per clip, for ``rounding`` and ``saliency``.
+        rounding: "none" leaves moments as they are; "best_iou", "floor", "nearest" and "outward" move them to the
+            clips' edges (see ``moment_to_clips``), as QVHighlights' windows are; the last edge is the video's end.
+        windows: what becomes of several moments of one query: "keep" them, the "first", the "longest", their
+            "hull" (first start to last end), or "split" into one query per moment (ids get "_0", "_1", ...).
+        saliency: "keep" what is there, "none", or labels made from the moments by a rule of
+            ``saliency_from_moments``: "inside", "overlap", "lighthouse". saliency_score, annotators: see there.
+        query_ids: "keep", "number" them from ``first_query_id``, or "video": VIDEO_0, VIDEO_1, ...
+        period: "keep", "strip" or "add" the full stop at the end of sentences (Charades-STA has it, Charades-CD not).
+        keep_extra: Whether to keep what only the old format knew.
+    """
+    _check("windows", windows, ("keep", "first", "longest", "hull", "split"))
+    _check("query_ids", query_ids, ("keep", "number", "video"))
+    _check("period", period, ("keep", "strip", "add"))
+    _check("saliency", saliency, ("keep", "none", "inside", "overlap", "lighthouse"))
+    _check("rounding", rounding, ("none", "best_iou", "floor", "nearest", "outward"))
+    if not (math.isfinite(clip_length) and clip_length > 0):
+        raise ValueError(f"clip_length must be positive seconds, got {clip_length}")
+    result: list[Record] = []
+    counts: Counter[str] = Counter()
+    for source in records:
+        for record in _windows(source, windows):
+            moments = record.moments
+            if rounding != "none":
+                moments = tuple(snap_moment(moment, record.duration, clip_length, rounding) for moment in moments)
+            labels = record.saliency
+            if saliency == "none":
+                labels = ()
+            elif saliency != "keep":
+                labels = saliency_from_moments(
+                    moments,
+                    record.duration,
+                    clip_length=clip_length,
+                    rule=saliency,
+                    rounding="nearest" if rounding == "none" else rounding,
+                    score=saliency_score,
+                    annotators=annotators,
+                )
+            query = record.query_id
+            if query_ids == "number":
+                query = str(first_query_id + len(result))
+            elif query_ids == "video":
+                query = f"{record.video_id}_{counts[record.video_id]}"
+                counts[record.video_id] += 1
+            extra = record.extra
+            if not keep_extra:  # the link of a reworded query to its original is everybody's
+                extra = {key: value for key, value in extra.items() if key == REWORDED}
+            if query != record.query_id and "qid" in extra:
+                extra = {key: value for key, value in extra.items() if key != "qid"}
+            sentence = _with_period(record.sentence, period)
+            result.append(
+                record.replace(query_id=query, sentence=sentence, moments=moments, saliency=labels, extra=extra)
+            )
+    return result
+
+
+def snap_moment(
+    moment: tuple[float, float], duration: float, clip_length: float, rounding: Rounding
+) -> tuple[float, float]:
+    """Return the moment with both boundaries on clip edges (seconds); the last clip ends where the video ends."""
+    clips = max(1, math.ceil(duration / clip_length - 1e-6))
+    first, last = moment_to_clips(*moment, clips, clips * clip_length, rounding)
+    return first * clip_length, min((last + 1) * clip_length, duration)
+
+
+def _windows(record: Record, choice: Windows) -> Sequence[Record]:
+    moments = record.moments
+    if choice == "keep" or len(moments) <= 1:
+        return [record]
+    if choice == "split":
+        return [record.replace(query_id=f"{record.query_id}_{i}", moments=(m,)) for i, m in enumerate(moments)]
+    if choice == "first":
+        kept = min(moments)
+    elif choice == "longest":
+        kept = max(moments, key=lambda moment: moment[1] - moment[0])
+    else:
+        kept = (min(start for start, _ in moments), max(end for _, end in moments))
+    return [record.replace(moments=(kept,))]
+
+
+def _with_period(sentence: str, choice: Period) -> str:
+    if choice == "keep":
+        return sentence
+    bare = sentence.rstrip(". ")
+    return (bare or sentence) + ("." if choice == "add" and not bare.endswith(("!", "?")) else "")
+
+
+def _check(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,380 @@
+"""Tokenization of sentences, and word vectors.
+
+Vectors come from GloVe text files (one line `word v1 v2 ... vD` per word) or from `.npz` files with the arrays
+`words` and `vectors`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from hero_plugin.adapters.emb.model import FIRST_WORD, UNK
+from hero_plugin.integrations.support.errors import DataError, Problem, Problems, UserError
+from hero_plugin.integrations.support.files import OnProgress, iter_lines
+
+_WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_TREEBANK = re.compile(r"[^\W_]+(?:[-/][^\W_]+)*n't\b|'(?:s|re|ve|ll|d|m)\b|[^\W_]+(?:[-/][^\W_]+)*|[^\w\s]|_")
+_APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'"})
+
+
+def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> list[str]:
+    """Split a sentence into lower-case words.
+
+    Args:
+        sentence: The sentence.
+        style: "words" keeps letters and digits, with apostrophes and hyphens inside a word, and drops punctuation.
+            "treebank" does as GloVe and EMB (through NLTK) do: contractions are split ("man's" -> "man", "'s";
+            "don't" -> "do", "n't"), and every punctuation mark is a token of its own.
+
+    >>> tokenize("A person's walk-in closet, opened.")
+    ['a', "person's", 'walk-in', 'closet', 'opened']
+    >>> tokenize("A person doesn't close it.", "treebank")
+    ['a', 'person', 'does', "n't", 'close', 'it', '.']
+    """
+    text = sentence.lower().translate(_APOSTROPHES)
+    if style == "words":
+        return _WORD.findall(text)
+    if style != "treebank":
+        raise ValueError(f'style must be "words" or "treebank", got {style!r}')
+    tokens: list[str] = []
+    for token in _TREEBANK.findall(text):
+        if token.endswith("n't") and len(token) > 3:
+            tokens += [token[:-3], "n't"]
+        else:
+            tokens.append(token)
+    return tokens
+
+
+def word_spans(sentence: str) -> list[tuple[int, int]]:
+    """Return where the words of ``tokenize(sentence)`` begin and end, as indices into the sentence.
+
+    >>> word_spans("A door, opened.")
+    [(0, 1), (2, 6), (8, 14)]
+    """
+    text = sentence.translate(_APOSTROPHES)
+    return [match.span() for match in _WORD.finditer(text)]
+
+
+@dataclass
+class WordVectors:
+    """A table of words and their vectors.
+
+    Attributes:
+        words: V distinct words.
+        vectors: float32 (V, dim); row i belongs to words[i].
+        index: Row by word.
+    """
+
+    words: list[str]
+    vectors: np.ndarray
+    index: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.words) != len(self.vectors):
+            raise ValueError(
+                f"vectors must be ({len(self.words)}, dim), one row a word, got shape {self.vectors.shape}"
+            )
+        self.index = {word: row for row, word in enumerate(self.words)}
+        if len(self.index) != len(self.words):
+            raise ValueError("words must be distinct")
+
+    @property
+    def dim(self) -> int:
+        """Return the width of a vector."""
+        return int(self.vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self.index
+
+    def get(self, word: str) -> np.ndarray | None:
+        """Return the vector (dim,) of a word, or None."""
+        row = self.index.get(word)
+        return None if row is None else self.vectors[row]
+
+    def only(self, words: Collection[str]) -> WordVectors:
+        """Return the table of those of ``words`` that are here, in this table's order."""
+        rows = [row for row, word in enumerate(self.words) if word in words]
+        return WordVectors([self.words[row] for row in rows], self.vectors[rows])
+
+
+def load_word_vectors(
+    path: str | os.PathLike[str],
+    only: Collection[str] | None = None,
+    *,
+    progress: OnProgress | None = None,
+) -> WordVectors:
+    """Read word vectors from `.npz` (arrays `words` (V,) and `vectors` (V, dim)) or from GloVe text.
+
+    A word that comes twice keeps its first vector. A word2vec-style first line ("2196017 300") is skipped.
+    Words that hold blanks (glove.840B has some) are kept whole. A zero row for "<PAD>" stays: what to do with
+    it is up to the caller.
+
+    Args:
+        path: The file.
+        only: Keep these words only. glove.840B has 2.2 million lines and 2.6 GB of numbers; with ``only``, just the
+            lines wanted are turned into numbers, and memory stays small.
+        progress: Called as progress(bytes read, bytes in all) while a text file is read.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        DataError: Lines are malformed; it lists each as file:line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no word vector file at {path}: expected .npz (words, vectors) or GloVe text")
+    with open(path, "rb") as stream:
+        is_zip = stream.read(2) == b"PK"
+    wanted = None if only is None else frozenset(only)
+    table = _load_npz(path) if is_zip or path.suffix == ".npz" else _load_text(path, wanted, progress)
+    return table if wanted is None or not is_zip else table.only(wanted)
+
+
+def _load_npz(path: Path) -> WordVectors:
+    fix = "save it with np.savez(path, words=np.array(list of str), vectors=float array (V, dim))"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [name for name in ("words", "vectors") if name not in archive.files]
+            if missing:
+                raise DataError([Problem(str(path), f"no array {missing}, it has {archive.files}", fix)])
+            words, vectors = archive["words"], archive["vectors"]
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError([Problem(str(path), f"not a readable .npz file ({error})", fix)]) from error
+    except Exception as error:
+        if type(error).__name__ not in ("BadZipFile", "error"):  # zipfile's and zlib's own
+            raise
+        raise DataError([Problem(str(path), f"a damaged .npz file ({error})", "copy or download it again")]) from error
+    if words.ndim != 1 or words.dtype.kind not in "US" or vectors.ndim != 2 or len(words) != len(vectors):
+        what = f"words {words.dtype} {words.shape} and vectors {vectors.dtype} {vectors.shape} do not belong together"
+        raise DataError([Problem(str(path), what, fix)])
+    vectors = vectors.astype(np.float32)
+    names = [w.decode("utf-8") if isinstance(w, bytes) else str(w) for w in words.tolist()]
+    broken = np.nonzero(~np.isfinite(vectors).all(axis=1))[0]
+    if len(broken):
+        raise DataError(
+            Problem(f"{path}: row {row} ({names[row]!r})", "NaN or infinity in the vector", "remove the row")
+            for row in broken
+        )
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        first.setdefault(name, row)
+    if len(first) != len(names):
+        names, vectors = list(first), vectors[list(first.values())]
+    return WordVectors(names, vectors)
+
+
+def _load_text(path: Path, only: frozenset[str] | None, progress: OnProgress | None) -> WordVectors:
+    wanted = None if only is None else {word.encode("utf-8") for word in only}
+    blanks = only is None or any(" " in word for word in only)
+    problems = Problems()
+    rows: dict[bytes, np.ndarray] = {}
+    dim = 0
+    for number, line in _lines(path, progress):
+        if not line.strip():
+            continue
+        if not dim:
+            fields = line.split(b" ")
+            if number == 1 and len(fields) == 2 and all(f.strip().isdigit() for f in fields):
+                continue  # word2vec header: how many words, how wide
+            dim = _width(fields)
+            if not dim:
+                raise DataError([Problem(f"{path}:{number}", "no `word v1 v2 ... vD` line", "is this GloVe text?")])
+        if line.count(b" ") < dim:
+            what = f"{line.count(b' ')} numbers, expected {dim} as in the first line"
+            problems.add(f"{path}:{number}", what, "the file may be truncated: download it again, or delete the line")
+            continue
+        word = line[: line.index(b" ")]
+        if line.count(b" ") > dim:
+            word = b" ".join(line.split(b" ")[:-dim])
+        elif wanted is not None and not blanks and word not in wanted:
+            continue
+        if (wanted is not None and word not in wanted) or word in rows:
+            continue
+        try:
+            vector = np.array([float(x) for x in line.split(b" ")[-dim:]], dtype=np.float32)
+        except ValueError:
+            problems.add(f"{path}:{number}", "something that is not a number among the numbers", "delete the line")
+            continue
+        if not np.isfinite(vector).all():
+            problems.add(f"{path}:{number}", "NaN or infinity among the numbers", "delete the line")
+            continue
+        rows[word] = vector
+    if not dim:
+        problems.add(str(path), "an empty file", "expected .npz (words, vectors) or GloVe text")
+    problems.raise_if_any()
+    words: dict[str, np.ndarray] = {}
+    for name, vector in rows.items():
+        words.setdefault(name.decode("utf-8", errors="replace"), vector)
+    return WordVectors(list(words), np.stack(list(words.values())) if words else np.zeros((0, dim), np.float32))
+
+
+def _lines(path: Path, progress: OnProgress | None) -> Iterator[tuple[int, bytes]]:
+    for number, line in iter_lines(path, progress, every=20_000):
+        yield number, line.rstrip(b"\r\n").rstrip(b" ")
+
+
+def _width(fields: list[bytes]) -> int:
+    """How many of a line's last fields are numbers (the word itself may be one, but is never counted)."""
+    count = 0
+    for value in reversed(fields[1:]):
+        try:
+            float(value)
+        except ValueError:
+            break
+        count += 1
+    return count
+
+
+# The vocabulary of a run, and its extension by new words.
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words in the order of the rows of a frozen table; ids 0 and 1 are padding and the unknown word.
+
+    >>> vocabulary = Vocabulary(("a", "door", "opens"))
+    >>> vocabulary.ids(["a", "wardrobe", "opens"])
+    [2, 1, 4]
+    """
+
+    words: tuple[str, ...]
+    scale: float = 1.0
+    """The factor between the vectors and the table."""
+    trained: int = 0
+    """Number of words in training sentences, which come first; the others were never trained on."""
+    adapted: tuple[str, ...] = ()
+    """Words that adaptations trained on later."""
+    _rows: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rows", {word: row for row, word in enumerate(self.words)})
+
+    @classmethod
+    def of(
+        cls,
+        training: Iterable[Sequence[str]],
+        others: Iterable[Sequence[str]],
+        vectors: WordVectors,
+        mean_length: float,
+    ) -> Vocabulary:
+        """Collect the words of tokenized sentences that have vectors, in order of appearance, trained ones first.
+
+        Args:
+            training: Sentences to train on.
+            others: Further sentences.
+            vectors: The word table.
+            mean_length: Mean length of a vector after scaling; 0 leaves the table as it is.
+        """
+        words = dict.fromkeys(word for sentence in training for word in sentence if word in vectors)
+        trained = len(words)
+        words.update(dict.fromkeys(word for sentence in others for word in sentence if word in vectors))
+        scale = 1.0
+        if mean_length and words:
+            rows = vectors.vectors[[vectors.index[word] for word in words]]
+            scale = mean_length / max(float(np.linalg.norm(rows, axis=1).mean()), 1e-12)
+        return cls(tuple(words), scale, trained)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._rows
+
+    def ids(self, tokens: Sequence[str]) -> list[int]:
+        """Return the ids of words; unknown ones get the id of the unknown word."""
+        return [self._rows.get(token, UNK - FIRST_WORD) + FIRST_WORD for token in tokens]
+
+    def table(self, vectors: WordVectors) -> np.ndarray:
+        """Return the vectors of the words, (words, dim) float32, scaled."""
+        rows = [vectors.index[word] for word in self.words]
+        return (vectors.vectors[rows] * self.scale).astype(np.float32)
+
+    def extended(self, sentences: Iterable[Sequence[str]], vectors: WordVectors) -> Vocabulary:
+        """Return this vocabulary plus the new words of the sentences that have vectors; old ids keep their meaning."""
+        new = dict.fromkeys(word for sentence in sentences for word in sentence if word in vectors and word not in self)
+        return replace(self, words=(*self.words, *new))
+
+    def adapted_to(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
+        """Return this vocabulary with its words in the sentences counted as trained on."""
+        new = self.unseen(word for sentence in sentences for word in sentence if word in self)
+        return replace(self, adapted=(*self.adapted, *new))
+
+    def unseen(self, tokens: Iterable[str]) -> list[str]:
+        """Return the words that no training sentence had, each once."""
+        later = set(self.adapted)
+        return [
+            word
+            for word in dict.fromkeys(tokens)
+            if self._rows.get(word, self.trained) >= self.trained and word not in later
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the vocabulary as JSON values."""
+        adapted = {"adapted": list(self.adapted)} if self.adapted else {}
+        return {"scale": self.scale, "trained": self.trained, **adapted, "words": list(self.words)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Vocabulary:
+        """Return the vocabulary that ``to_json`` described."""
+        return cls(tuple(value["words"]), float(value["scale"]), int(value["trained"]), tuple(value.get("adapted", ())))
+
+
+# Tokenizers by name: every figure about vocabularies depends on what counts as a word.
+
+
+Tokenizer = Callable[[str], list[str]]
+"""A sentence to its words, in order."""
+
+_EDGES = ".,!?;:\"'()[]"
+
+
+def _treebank(sentence: str) -> list[str]:
+    return tokenize(sentence, "treebank")
+
+
+def _whitespace(sentence: str) -> list[str]:
+    return sentence.lower().split()
+
+
+def _stripped(sentence: str) -> list[str]:
+    return [word for raw in _whitespace(sentence) if (word := raw.strip(_EDGES))]
+
+
+def _letters(sentence: str) -> list[str]:
+    return re.findall(r"[a-z]+", sentence.lower())
+
+
+TOKENIZERS: dict[str, tuple[Tokenizer, str]] = {
+    "words": (tokenize, "letters and digits, apostrophes and hyphens inside words kept (the default)"),
+    "treebank": (_treebank, "as GloVe and EMB: contractions split, punctuation marks are tokens"),
+    "whitespace": (_whitespace, "lower case, split at blanks, punctuation left on"),
+    "stripped": (_stripped, "the same, punctuation at the words' edges cut off"),
+    "letters": (_letters, "runs of a to z"),
+}
+
+
+def open_tokenizer(name: str) -> Tokenizer:
+    """Return a tokenizer by its name in ``TOKENIZERS``, or by its place, "package.module:function"."""
+    if name in TOKENIZERS:
+        return TOKENIZERS[name][0]
+    module, colon, function = name.partition(":")
+    expected = f"expected one of {', '.join(TOKENIZERS)}, or MODULE:FUNCTION"
+    if not colon:
+        raise UserError(f"no tokenizer {name!r}: {expected}")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"no tokenizer {name!r} ({error}): {expected}") from error
+    return found

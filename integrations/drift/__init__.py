@@ -1,1 +1,0 @@
-"""How models hold up as queries drift from the words of training."""

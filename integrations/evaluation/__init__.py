@@ -1,0 +1,1 @@
+"""Scores of runs and submissions on any annotations, by unseen words as well."""

@@ -1,0 +1,221 @@
+"""Evaluation of runs on any annotations, unseen words included: ``hero-plugin eval``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hero_plugin.integrations.data.feature_bank import StoreBank
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.evaluation.robustness import (
+    Answers,
+    Draws,
+    answers_of,
+    find_runs,
+    models_of,
+    with_originals,
+)
+from hero_plugin.integrations.evaluation.robustness_report import show_drift
+from hero_plugin.integrations.scoring.submissions import write_submission
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import nan_to_null, write_json
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.config import RunInputs, TrainConfig
+from hero_plugin.integrations.training.dataset import GroundingData, originals_of
+from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
+from hero_plugin.integrations.training.load_run import ground_with_bar, load_run, with_sources
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.task import brief_scores, score_cells, scores_table
+from hero_plugin.integrations.training.train import show_official
+
+
+@dataclass(kw_only=True)
+class EvalConfig(RunInputs):
+    """Score runs, base or HERO, by how far queries drift from their words, with confidence intervals.
+
+    Words outside a run's vocabulary get their vectors from the word table.
+    """
+
+    run: tuple[Path, ...]  # type: ignore[assignment]
+    """Folder of the run. Several are compared; runs that differ in their seed alone count as one model, and a sweep's
+    folder stands for all finished runs in it."""
+    annotations: tuple[str, ...] = ()
+    """Annotations to score, as PATH or NAME=PATH; none: the run's own test sets."""
+    checkpoint: str = "best"
+    """best or last."""
+    json: Path | None = None
+    """Write the scores here, with everything by drift."""
+    figures: Path | None = None
+    """Draw the scores by drift, and the pairs of originals and rewordings, as PNGs into this folder."""
+    predictions: Path | None = None
+    """Write each query's moment here, one JSON line a query. Of a DETR, a submission in QVHighlights' form; of several
+    sets, one each, with the set's name in the file's."""
+    pairs: bool = True
+    """Of reworded queries, answer the originals, too, and compare; their sentences are in the file."""
+    pool: bool = True
+    """Runs that differ in their seed alone are one model."""
+    draw_seeds: bool = True
+    """Draw trainings for the intervals of such a model, too, so that they speak of training anew; else they speak of
+    these trainings."""
+    resamples: int = 2000
+    """Draws behind the intervals; 0: no figures by drift."""
+    seed: int = 0
+    """Of the draws."""
+    batch_size: int = 64
+    """Queries at once."""
+
+
+def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str, float]]:
+    """Score, print and write; return the scores by set; of several runs, by run and set, as "RUN: SET"."""
+    screen = screen or Screen()
+    draws = Draws(config.resamples, config.seed, config.draw_seeds) if config.resamples else None
+    if config.figures is not None and draws is None:
+        raise UserError("--figures shows intervals, which --resamples 0 leaves out")
+    if config.batch_size < 1:
+        raise UserError(f"--batch-size must be at least 1, got {config.batch_size}")
+    for flag, path in (("--json", config.json), ("--predictions", config.predictions)):
+        if path is not None and path.is_dir():
+            raise UserError(f"{flag} {path}: is a folder; name a file")
+    if config.figures is not None and config.figures.is_file():
+        raise UserError(f"--figures {config.figures}: is a file; name a folder")
+    runs = find_runs(config.run, screen)
+    if len(runs) > 1 and config.predictions is not None:
+        raise UserError(f"--predictions writes those of one run, got {len(runs)}")
+    models = models_of(runs, pool=config.pool)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    reader = Reader(config, screen)
+    evaluated = []
+    for number, run in enumerate(runs, 1):
+        if not run.finished:
+            screen.say(f"note: {run.path} is not finished")
+        evaluated.append(evaluate_run(run, config, reader, screen))
+        if len(runs) > 1:
+            screen.say(f"{number}/{len(runs)}  {run_line(run, evaluated[-1])}")
+    if len(runs) == 1:
+        show_run(evaluated[0], config, screen)
+    results = {str(run.path): each for run, each in zip(runs, evaluated, strict=True)}
+    report = None
+    if draws is not None:
+        for model in (filled := [model for model, _ in models]):
+            for name in evaluated[0].scores:
+                model.answers[name] = [results[source].answers[name] for source in model.sources]
+        report = show_drift(filled, draws, screen, config.figures)
+    if config.json is not None:
+        every = [each.to_json(path, config.checkpoint) for path, each in results.items()]
+        whole = {**(every[0] if len(every) == 1 else {"runs": every}), **({"drift": report} if report else {})}
+        write_json(config.json, nan_to_null(whole))
+    if config.predictions is not None:
+        for path, lines in prediction_files(evaluated[0], config.predictions).items():
+            write_submission(path, lines)
+    if len(runs) == 1:
+        return evaluated[0].scores
+    return {f"{path}: {name}": scores for path, each in results.items() for name, scores in each.scores.items()}
+
+
+@dataclass
+class Evaluated:
+    """The evaluation of one run on each set."""
+
+    title: str
+    epoch: int
+    file_for_each_set: bool
+    scores: dict[str, dict[str, float]]
+    queries: dict[str, int]
+    untrained: dict[str, int]
+    """Distinct words that no training sentence had, by set."""
+    answers: dict[str, Answers]
+    lines: dict[str, list[dict[str, Any]]]
+    """What a file of predictions says; empty unless one is written."""
+
+    def to_json(self, run: str, checkpoint: str) -> dict[str, Any]:
+        return {"run": run, "checkpoint": checkpoint, "epoch": self.epoch, "scores": self.scores}
+
+
+class Reader:
+    """A reader of the data to score on, which it keeps for the next run that reads the same."""
+
+    def __init__(self, config: EvalConfig, screen: Screen) -> None:
+        self.config, self.screen = config, screen
+        self._settings: TrainConfig | None = None
+        self._data: Any = None
+        self._bank: Any = None
+
+    def read(self, settings: TrainConfig, run: RunFolder) -> tuple[GroundingData, StoreBank]:
+        """Raises ``UserError`` where there is nothing to score on."""
+        asked = with_sources(settings, self.config, self.config.annotations, run)
+        if not asked.test_sets():
+            raise UserError(f"{run.path}: the run has no test sets; name some with --annotations")
+        asked = replace(asked, **{name: getattr(BASES[asked.base].config(), name) for name in NOT_READ_BY})
+        if self._settings != asked:
+            wanted = self.config.pairs and self.config.resamples > 0
+            self._data = self._bank = None  # first, so that there is never room for two
+            self._data = BASES[asked.base].read(asked, dict(asked.test_sets()), self.screen, originals=wanted)
+            self._bank = self._data.bank(asked.storage, asked.memory, self.screen)
+            self._settings = asked
+        return self._data, self._bank
+
+
+NOT_READ_BY = (
+    *("seed", "hero", "base_only", "paper", "init_base", "freeze_base"),
+    *("compare", "output", "epochs", "threads", "features_on"),
+)
+"""Settings in which runs may differ and still read the same data."""
+
+
+def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Screen) -> Evaluated:
+    """Predict and score every set by the model of a run."""
+    settings = config_from(run.config(), str(run.config_file))
+    data, bank = reader.read(settings, run)
+    device = choose_device(config.device)
+    keep_freed_memory(device)
+    loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=device, bank=bank)
+    title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
+    found = Evaluated(title, loaded.epoch, loaded.task.file_for_each_set, {}, {}, {}, {}, {})
+    grounded = {
+        name: ground_with_bar(loaded, name, items, config.batch_size, screen) for name, items in loaded.sets.items()
+    }
+
+    def unseen(record: Record) -> list[str]:
+        return loaded.vocabulary.unseen(data.tokenize(record.sentence))
+
+    for name in (name for name, _ in with_sources(settings, config, config.annotations, run).test_sets()):
+        items = loaded.sets[name]
+        found.scores[name] = loaded.task.scores(items, grounded[name])
+        found.queries[name] = len(items)
+        words = (word for sentence in data.sentences(name) for word in sentence)
+        found.untrained[name] = len(loaded.vocabulary.unseen(words))
+        answers = answers_of([item.record for item in items], grounded[name].moments[:, 0], unseen)
+        if (originals := originals_of(name)) in grounded:
+            answers = with_originals(answers, data.sets[originals], grounded[originals].moments[:, 0])
+        found.answers[name] = answers
+        if config.predictions is not None:
+            found.lines[name] = loaded.task.prediction_lines(name, items, grounded[name])
+    return found
+
+
+def show_run(found: Evaluated, config: EvalConfig, screen: Screen) -> None:
+    """Show the scores of one run."""
+    rows = [
+        (name, str(found.queries[name]), str(found.untrained[name]), *score_cells(scores))
+        for name, scores in found.scores.items()
+    ]
+    screen.show(scores_table(rows, ("set", "queries", "untrained words"), found.title))
+    show_official(found.scores, screen)
+
+
+def run_line(run: RunFolder, found: Evaluated) -> str:
+    """Return one line for one of several runs."""
+    return "  ".join([f"{run.path.name} ({found.title})", *brief_scores(found.scores)])
+
+
+def prediction_files(found: Evaluated, path: Path) -> dict[Path, list[dict[str, Any]]]:
+    """What goes into which file: all sets into one, or one each where the lines do not say which set they are of."""
+    if found.file_for_each_set and len(found.lines) > 1:
+        return {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in found.lines.items()}
+    return {path: list(chain.from_iterable(found.lines.values()))}

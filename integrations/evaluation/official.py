@@ -1,0 +1,205 @@
+"""``hero-plugin eval --submission FILE``: QVHighlights' official figures of what any model predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from rich.table import Table
+
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.checks import OnBroken, ReadReport, load_durations
+from hero_plugin.integrations.data.formats import qid
+from hero_plugin.integrations.evaluation.robustness import Draws, submitted_models
+from hero_plugin.integrations.evaluation.robustness_report import show_drift
+from hero_plugin.integrations.scoring.qvhighlights import (
+    LENGTHS,
+    LEVELS,
+    OVERLAPS,
+    queries_by_length,
+    qvhighlights_scores,
+)
+from hero_plugin.integrations.scoring.submissions import SALIENCY, WINDOWS, Submission, read_submission
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import nan_to_null, write_json
+from hero_plugin.integrations.support.plotting import CYCLE, HERO, MUTED, SETTINGS, new_figure, save_figure
+
+RETRIEVAL = (
+    ("mAP@0.5", "MR-mAP", "0.5"),
+    ("mAP@0.75", "MR-mAP", "0.75"),
+    ("mAP", "MR-mAP", "average"),
+    ("R1@0.5", "MR-R1", "0.5"),
+    ("R1@0.7", "MR-R1", "0.7"),
+)
+"""Columns of the table, and where their figures are."""
+
+
+@dataclass
+class SubmissionConfig:
+    """Score what any model predicted, by the official evaluation of QVHighlights and by drift."""
+
+    submission: tuple[Path, ...]
+    """Predictions in QVHighlights' form, a JSON object a line. With --train, several are compared with the first."""
+    annotations: Path
+    """QVHighlights' JSONL, or any format that `hero-plugin data` reads. Without saliency, moments alone count."""
+    partial: bool = False
+    """Score the queries that both files have; otherwise both must have the same."""
+    durations: Path | None = None
+    """Lengths of the videos, for annotations that do not hold them."""
+    on_broken: OnBroken = "error"
+    """Annotations that cannot be used: list them and stop, or leave their queries out, of the submission, too."""
+    json: Path | None = None
+    """Write all figures here, in the official script's layout."""
+    figure: Path | None = None
+    """Draw the figures here, as a PNG."""
+    train: tuple[Path, ...] = ()
+    """Training annotations, any format: also give the scores by words that these never had, with intervals."""
+    tokenizer: str = "words"
+    """What a word is, as in `hero-plugin vocab stats`."""
+    figures: Path | None = None
+    """Draw the scores by drift as PNGs into this folder."""
+    resamples: int = 2000
+    """Draws behind the intervals; 0: no figures by drift."""
+    seed: int = 0
+    """Of the draws."""
+
+
+def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, Any]:
+    """Score, print and write.
+
+    Returns the figures, in the official layout; of several submissions, by file under "submissions". Either way with
+    "drift" beside them where there are training annotations.
+    """
+    screen = screen or Screen()
+    _check(config)
+    draws = Draws(config.resamples, config.seed) if config.train and config.resamples else None
+    durations = None if config.durations is None else load_durations(config.durations)
+    report = ReadReport()
+    records = read_annotations(
+        config.annotations, durations=durations, on_outside="keep", on_broken=config.on_broken, report=report
+    )
+    left_out = set(report.ids) - {qid(record) for record in records}
+    if report.dropped:
+        screen.say(
+            f"note: left out {len(report.dropped)} broken queries of {config.annotations} (--on-broken drop), "
+            f"the first: {report.dropped[0].where}: {report.dropped[0].what}"
+        )
+    found, scored = {}, {}
+    for path in config.submission:
+        found[path] = read_submission(
+            path, records, partial=config.partial, truth=str(config.annotations), left_out=left_out
+        )
+        scored[path] = qvhighlights_scores(found[path].lines, found[path].annotations)
+        if len(config.submission) > 1:
+            screen.say(f"\n{path}")
+        for table in tables(scored[path], found[path]):
+            screen.show(table)
+        for note in found[path].notes:
+            screen.say(f"note: {note}")
+    several = {"submissions": {str(path): scores for path, scores in scored.items()}}
+    result: dict[str, Any] = several if len(scored) > 1 else dict(*scored.values())
+    if draws is not None:
+        models = submitted_models(found, records, config.train, config.tokenizer)
+        result["drift"] = show_drift(models, draws, screen, config.figures)
+    if config.json is not None:
+        write_json(config.json, nan_to_null(result), indent=4)
+        screen.say(f"figures: {config.json}")
+    if config.figure is not None:
+        screen.say(f"drawn: {draw_official(scored[config.submission[0]], config.figure)}")
+    return result
+
+
+def _check(config: SubmissionConfig) -> None:
+    """Raise ``UserError`` where flags do not go together."""
+    if len(config.submission) > 1 and not config.train:
+        raise UserError("several submissions are compared by drift: add --train, the annotations they were trained on")
+    if len(config.submission) > 1 and config.figure is not None:
+        raise UserError(f"--figure draws one submission, got {len(config.submission)}; --figures compares them")
+    if config.figures is not None and not config.train:
+        raise UserError("--figures draws the scores by drift: add --train, the annotations the model was trained on")
+    if config.figures is not None and not config.resamples:
+        raise UserError("--figures shows intervals, which --resamples 0 leaves out")
+
+
+def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> list[Table]:
+    """Moment retrieval by length of the annotated windows, and highlights by what counts as one; those there are."""
+    made = []
+    if WINDOWS in submission.lines[0]:
+        queries = queries_by_length([row["relevant_windows"] for row in submission.annotations])
+        rows = [(_range(name), queries[name], _figures(scores[name], RETRIEVAL)) for name in LENGTHS]
+        made.append(_table("moment retrieval", [column for column, *_ in RETRIEVAL], rows))
+    if SALIENCY in submission.lines[0]:
+        columns = [("mAP", "HL-mAP"), ("HIT@1", "HL-Hit1")]
+        rows = [
+            (f"{name} (score {level} or more)", len(submission.lines), _figures(scores[f"HL-min-{name}"], columns))
+            for name, level in LEVELS.items()
+        ]
+        made.append(_table("highlights", [column for column, _ in columns], rows))
+    return made
+
+
+def _figures(part: Mapping[str, Any], columns: Sequence[tuple[str, ...]]) -> list[str]:
+    cells = []
+    for _, *keys in columns:
+        value: Any = part
+        for key in keys:
+            value = value[key]
+        cells.append("-" if math.isnan(value) else f"{value:.2f}")
+    return cells
+
+
+def _range(name: str) -> str:
+    shortest, longest = LENGTHS[name]
+    return name if math.isinf(longest) else f"{name} ({shortest:g} to {longest:g} s]"
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, int, list[str]]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("", no_wrap=True)
+    for column in ("queries", *columns):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, queries, cells in rows:
+        table.add_row(name, str(queries), *cells)
+    return table
+
+
+# A figure of the official QVHighlights scores of a submission.
+
+
+def draw_official(scores: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
+    """Draw precision and recall by required overlap, precision and hit rate by level; those that there are."""
+    panels = [draw for name, draw in (("full", _retrieval), ("HL-min-Fair", _highlights)) if name in scores]
+    with mpl.rc_context(SETTINGS):
+        figure, axes = new_figure(5.2 * len(panels), 3.8, 1, len(panels))
+        for draw, axis in zip(panels, axes[0], strict=True):
+            draw(axis, scores)
+            axis.set_ylabel("percent")
+            axis.set_ylim(bottom=0)
+        return save_figure(figure, path)
+
+
+def _retrieval(axis: Any, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, color in zip(reversed(LENGTHS), CYCLE, strict=False):
+        means = [scores[name]["MR-mAP"][str(overlap)] for overlap in OVERLAPS]
+        axis.plot(OVERLAPS, means, color=color, marker="o", markersize=3, label=f"mAP, {name}")
+    recalls = [scores["full"]["MR-R1"][str(overlap)] for overlap in OVERLAPS]
+    axis.plot(OVERLAPS, recalls, color=HERO, linestyle=":", label="R1, full")
+    axis.set(title="Moment retrieval", xlabel="required overlap")
+    axis.legend()
+
+
+def _highlights(axis: Any, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    for shift, (key, label, color) in ((-0.2, ("HL-mAP", "mAP", HERO)), (0.2, ("HL-Hit1", "HIT@1", MUTED))):
+        values = [scores[f"HL-min-{name}"][key] for name in LEVELS]
+        bars = axis.bar([place + shift for place in range(len(LEVELS))], values, width=0.38, color=color, label=label)
+        axis.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
+    axis.set_xticks(range(len(LEVELS)), [f"{name}\n(score {level}+)" for name, level in LEVELS.items()])
+    axis.grid(axis="x", visible=False)
+    axis.margins(y=0.12)
+    axis.set_title("Highlights")
+    axis.legend(loc="upper right")

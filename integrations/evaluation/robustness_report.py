@@ -1,0 +1,321 @@
+"""Drift as pictures: scores by group with their intervals, and whether answers move between two wordings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from hero_plugin.integrations.evaluation.robustness import Draws, Model, drift_report
+from hero_plugin.integrations.scoring.bootstrap import FEWEST_VIDEOS
+from hero_plugin.integrations.scoring.metrics import CONSISTENCY, SCORES, temporal_iou
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, INK, MUTED, SETTINGS, TRUTH, new_figure
+
+# The report on drift as tables: scores by group, wordings in pairs, consistency.
+
+
+Cell = Mapping[str, Any]
+
+
+def drift_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Of each set: the scores by group and, where there are pairs, the scores of both wordings and the consistency."""
+    tables = []
+    for name, found in report["sets"].items():
+        if found["groups"]:
+            tables.append(_scores_table(f"{name}, by drift", report, found["groups"]))
+        if found["pairs"]:
+            tables.append(_wordings_table(f"{name}, the same pairs in both wordings", report, found["pairs"]))
+            tables.append(_consistency_table(f"{name}, does the answer move?", report, found["pairs"]))
+    return tables
+
+
+def caption(report: Mapping[str, Any]) -> str:
+    """What the intervals are."""
+    interval = report["interval"]
+    return (
+        f"percent [{100 * interval['level']:.0f} % interval of {interval['resamples']:,} draws of {interval['drawn']}]"
+    )
+
+
+def group_name(part: Mapping[str, Any]) -> str:
+    if part["by"] == "unseen words":
+        return f"{part['group']} unseen"
+    return f"part: {part['group']}" if part["by"] == "part" else str(part["group"])
+
+
+def _scores_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table(title, ("group", "queries", "videos", *_model_column(report)), SCORES)
+    for part in worth_a_row(parts):
+        counts = (group_name(part), f"{part['queries']:,}", f"{part['videos']:,}")
+        _add_models(table, counts, report, part, SCORES, lambda figures: figures)
+    return table
+
+
+def _wordings_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
+    """Both wordings of all pairs; of the groups, what the rewording changes."""
+    table = _table(title, ("group", "pairs", "wording", *_model_column(report)), SCORES)
+    for part in worth_a_row(parts):
+        counts = (group_name(part), f"{part['queries']:,}")
+        for what in ("original", "reworded", "change") if part["by"] == "all" else ("change",):
+            start, signed = (*counts, what), what == "change"
+            _add_models(table, start, report, part, SCORES, lambda figures, what=what: figures[what], signed)
+            counts = ("", "")
+    return table
+
+
+def _consistency_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table(title, ("group", "pairs", *_model_column(report)), CONSISTENCY)
+    for part in worth_a_row(parts):
+        counts = (group_name(part), f"{part['queries']:,}")
+        _add_models(table, counts, report, part, CONSISTENCY, lambda figures: figures["consistency"])
+    return table
+
+
+def worth_a_row(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The groups that have queries, less those kinds of change, and those parts, that are all there is."""
+    every = parts[0]["queries"]
+    return [
+        part for part in parts if part["queries"] and (part["by"] not in ("change", "part") or part["queries"] != every)
+    ]
+
+
+def _add_models(
+    table: Table,
+    start: tuple[str, ...],
+    report: Mapping[str, Any],
+    part: Mapping[str, Any],
+    names: Sequence[str],
+    pick: Any,
+    signed: bool = False,
+) -> None:
+    """A row a model, each difference under its model; the first cells stand in the first row only."""
+    several = len(report["models"]) > 1
+    for model, about in report["models"].items():
+        label = (model,) if several else ()
+        table.add_row(*start, *label, *(_cell(pick(part["models"][model])[name], signed) for name in names))
+        start = ("",) * len(start)
+        if model in part["differences"]:
+            figures = pick(part["differences"][model])
+            cells = (_cell(figures[name], True) for name in names)
+            table.add_row(*start, f"  minus {about['compared_with']}", *cells, style="italic")
+    if several:
+        table.add_section()
+
+
+def _cell(figure: Cell, signed: bool) -> str:
+    if figure["value"] is None:
+        return "-"
+    sign = "+" if signed else ""
+    value, low, high = (
+        None if figure[key] is None else f"{round(figure[key], 1) + 0.0:{sign}.1f}" for key in ("value", "low", "high")
+    )
+    return f"{value}" if low is None else f"{value} [{low},{high}]"
+
+
+def _model_column(report: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("model",) if len(report["models"]) > 1 else ()
+
+
+def _table(title: str, first: Sequence[str], figures: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in first:
+        table.add_column(name, justify="right" if name in ("queries", "videos", "pairs") else "left", overflow="fold")
+    for name in figures:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
+
+
+# Models by drift, as a person sees them: tables, figures, and what to know of them.
+
+
+def show_drift(models: Sequence[Model], draws: Draws, screen: Screen, figures: Path | None = None) -> dict[str, Any]:
+    """Measure, print, and draw into the folder `figures`. Returns the report."""
+    with screen.working("drawing intervals", 1):
+        report = drift_report(models, draws)
+    for table in drift_tables(report):
+        screen.show(table)
+    screen.say(f"{caption(report)}; none where a group has fewer than {FEWEST_VIDEOS} videos")
+    for name, about in report["models"].items():
+        if len(about["seeds"]) > 1:
+            screen.say(f"{name}: mean over seeds {', '.join(map(str, about['seeds']))}")
+    for note in report["notes"]:
+        screen.say(f"note: {note}")
+    if figures is not None:
+        from hero_plugin.integrations.support.plotting import save_figure
+
+        for name, found in report["sets"].items():
+            file = re.sub(r"[^\w.-]+", "_", name)
+            if found["groups"]:
+                screen.say(f"drawn: {save_figure(groups_figure(report, name), figures / f'{file}-drift.png')}")
+            if found["pairs"]:
+                screen.say(f"drawn: {save_figure(pairs_figure(report, name, models), figures / f'{file}-pairs.png')}")
+    return report
+
+
+FEW = 30
+"""Groups of fewer videos are drawn pale, and their intervals do not decide how far the axis of differences reaches."""
+MANY = 7
+"""More groups than these have slanting names, which would else run into one another."""
+
+
+def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
+    """A set's scores by group, one panel a figure; below them the differences between models, where there are any."""
+    with mpl.rc_context(SETTINGS):
+        parts = worth_a_row(report["sets"][name]["groups"])
+        colors = model_colors(report)
+        rows = 2 if any(part["differences"] for part in parts) else 1
+        figure, axes = new_figure(
+            1.5 + 1.7 * max(6.0, len(parts) * max(1.0, 0.45 * len(colors))), 0.9 + 3.0 * rows, rows, len(SCORES),
+            sharex="col", height_ratios=(1.25, 1.0)[:rows],
+        )  # fmt: skip
+        for column, score in enumerate(SCORES):
+            top = axes[0][column]
+            _points(top, parts, colors, "models", score)
+            top.set_title(score)
+            top.set_ylim(bottom=0)
+            if rows == 2:
+                _points(axes[1][column], parts, colors, "differences", score)
+                axes[1][column].set_ylim(*_limits(parts, score))
+                axes[1][column].axhline(0, color=INK, linewidth=0.9)
+            if len(parts) <= MANY:
+                labels = [group_name(part).replace(" ", "\n") + f"\n{part['queries']:,}" for part in parts]
+                slant = {}
+            else:
+                labels = [f"{group_name(part)}  {part['queries']:,}" for part in parts]
+                slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+            axes[-1][column].set_xticks(range(len(parts)), labels, fontsize=8, **slant)
+        axes[0][0].set_ylabel("percent")
+        if rows == 2:
+            against = {about["compared_with"] for about in report["models"].values()} - {None}
+            axes[1][0].set_ylabel("minus " + (against.pop() if len(against) == 1 else "its base") + ", points")
+        _legend(figure, axes[0][0], report)
+        figure.suptitle(f"{name}: scores by unseen words", x=0.01, ha="left", fontsize=12, fontweight="bold")
+        note = f"group and its queries; {caption(report)}"
+        if any(part["videos"] < FEW for part in parts):
+            note += f"; pale: fewer than {FEW} videos"
+        figure.supxlabel(note, fontsize=8, color=MUTED, x=0.01, ha="left")
+        return figure
+
+
+def pairs_figure(report: Mapping[str, Any], name: str, models: Sequence[Model]) -> Figure:
+    """Originals beside rewordings, the overlap of each pair of answers, and the figures of consistency."""
+    with mpl.rc_context(SETTINGS):
+        whole = report["sets"][name]["pairs"][0]
+        colors = model_colors(report)
+        figure, axes = new_figure(13.5, 4.6, 1, 3, width_ratios=(1.15, 1.0, 1.25))
+        wordings, overlaps, kept = axes[0]
+        _wordings(wordings, whole, colors)
+        for model in models:
+            _overlap_curve(overlaps, model, name, colors[model.name])
+        overlaps.set(xlim=(0, 1), ylim=(0, 100), xlabel="overlap of the two answers, IoU", ylabel="pairs, percent")
+        overlaps.set_title("Pairs whose answers overlap\nthis much or more")
+        _points(kept, [whole], colors, "models", None)
+        kept.set_xticks(range(len(CONSISTENCY)), [each.replace(" ", "\n").replace("@", "\n@ ") for each in CONSISTENCY])
+        kept.set(ylim=(0, 100), ylabel="percent")
+        kept.set_title("Does the answer move?\nConsistency of the pairs")
+        _legend(figure, kept, report)
+        title = f"{name}: {whole['queries']:,} rewordings beside their originals, {whole['videos']:,} videos"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.supxlabel(caption(report), fontsize=8, color=MUTED, x=0.01, ha="left")
+        return figure
+
+
+def model_colors(report: Mapping[str, Any]) -> dict[str, str]:
+    """The usual two colours for a model and what it is compared with; else the cycle."""
+    names = list(report["models"])
+    against = [about["compared_with"] for about in report["models"].values()]
+    if len(names) == 1:
+        return {names[0]: HERO}
+    if len(names) == 2:
+        base = next(name for name in against if name)
+        return {name: BASE if name == base else HERO for name in names}
+    return dict(zip(names, (CYCLE * (1 + len(names) // len(CYCLE)))[: len(names)], strict=True))
+
+
+def _points(
+    axis: Any, parts: Sequence[Mapping[str, Any]], colors: Mapping[str, str], what: str, score: str | None
+) -> None:
+    """A point with its interval for each model in each group; of one part, for each figure of consistency."""
+    names = [name for name in colors if name in parts[0][what]]
+    for place, name in enumerate(names):
+        if score is None:
+            figures = [parts[0][what][name]["consistency"][each] for each in CONSISTENCY]
+        else:
+            figures = [part[what][name][score] for part in parts]
+        at = np.arange(len(figures)) + (place - (len(names) - 1) / 2) * min(0.24, 0.7 / len(names))
+        pale = None if score is None else np.array([part["videos"] < FEW for part in parts])
+        _errorbar(axis, at, figures, colors[name], name, pale)
+    axis.grid(axis="x", visible=False)
+    axis.set_xlim(-0.6, len(figures) - 0.4)
+
+
+def _limits(parts: Sequence[Mapping[str, Any]], score: str) -> tuple[float, float]:
+    """An axis that holds 0, every difference, and the intervals of the groups that are not tiny."""
+    held = [0.0]
+    for part in parts:
+        for figures in part["differences"].values():
+            keys = ("value", "low", "high") if part["videos"] >= FEW else ("value",)
+            held += [figures[score][key] for key in keys if figures[score][key] is not None]
+    margin = 0.08 * (max(held) - min(held)) or 1.0
+    return min(held) - margin, max(held) + margin
+
+
+def _errorbar(
+    axis: Any,
+    at: np.ndarray,
+    figures: Sequence[Mapping[str, Any]],
+    color: str,
+    label: str = "",
+    pale: np.ndarray | None = None,
+) -> Any:
+    """Points with their intervals, where they have one, some of them pale; returns the points that are not."""
+    values, low, high = (
+        np.array([np.nan if each[key] is None else each[key] for each in figures]) for key in ("value", "low", "high")
+    )
+    # A figure may lie outside an interval of percentiles, by a little, where a group is tiny.
+    spread = np.maximum(np.stack([values - low, high - values]), 0.0)
+    style = {"fmt": "o", "color": color, "markersize": 4.5, "elinewidth": 1.5, "capsize": 2.5}
+    if pale is not None and pale.any():
+        axis.errorbar(at[pale], values[pale], spread[:, pale], alpha=0.4, **style)
+        at, values, spread = at[~pale], values[~pale], spread[:, ~pale]
+    return axis.errorbar(at, values, spread, label=label, **style)[0]
+
+
+def _wordings(axis: Any, whole: Mapping[str, Any], colors: Mapping[str, str]) -> None:
+    """Every score of the originals, hollow, and of the rewordings, filled."""
+    step = min(0.3, 0.8 / len(colors))
+    for place, (name, color) in enumerate(colors.items()):
+        at = np.arange(len(SCORES)) + (place - (len(colors) - 1) / 2) * step
+        before, after = ([whole["models"][name][what][score] for score in SCORES] for what in ("original", "reworded"))
+        _errorbar(axis, at - step * 0.17, before, color).set_markerfacecolor("white")
+        _errorbar(axis, at + step * 0.17, after, color)
+    hollow = axis.plot([], [], "o", color=TRUTH, markerfacecolor="white", markersize=4.5)[0]
+    filled = axis.plot([], [], "o", color=TRUTH, markersize=4.5)[0]
+    axis.legend([hollow, filled], ["originals", "rewordings"], loc="upper right")
+    axis.set_xticks(range(len(SCORES)), SCORES)
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("percent")
+    axis.set_title("Scores of both wordings,\nthe same pairs")
+    axis.grid(axis="x", visible=False)
+
+
+def _overlap_curve(axis: Any, model: Model, name: str, color: str) -> None:
+    """The share of pairs with at least each overlap, over all trainings."""
+    found = [each for each in model.answers[name] if each.originals is not None]
+    ious = np.concatenate([temporal_iou(each.moments[each.originals.rows], each.originals.moments) for each in found])
+    grid = np.linspace(0, 1, 201)
+    axis.plot(grid, [100 * (ious >= threshold).mean() for threshold in grid], color=color)
+
+
+def _legend(figure: Figure, axis: Any, report: Mapping[str, Any]) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    several = {name: len(about["seeds"]) for name, about in report["models"].items()}
+    named = [f"{label} ({several[label]} seeds)" if several[label] > 1 else label for label in labels]
+    figure.legend(handles, named, loc="outside lower right", ncols=2)

@@ -1,0 +1,1 @@
+"""Scores of answers: metrics, the official QVHighlights evaluation, intervals, submissions."""

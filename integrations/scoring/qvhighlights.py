@@ -1,0 +1,371 @@
+"""Moment retrieval as QVHighlights scores it: average precision of the ranked windows, recall of the first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+# Padding of rows of different lengths, and sums over them that round as numpy's sum of each row does.
+
+
+def padded(
+    rows: Sequence[Sequence[Any]] | Sequence[np.ndarray], fill: float, width: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pad rows to the longest; return (R, longest, *width) float64, and their lengths (R,).
+
+    Args:
+        rows: R sequences of numbers, or of sequences of ``width`` numbers.
+        fill: The padding.
+        width: Shape of an item.
+    """
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    values = np.full((len(rows), int(lengths.max(initial=0)), *width), fill)
+    flat = [item for row in rows for item in row]
+    if flat:
+        values[np.arange(values.shape[1]) < lengths[:, None]] = np.array(flat, dtype=np.float64)
+    return values, lengths
+
+
+def sum_kept(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Return the sum of each row's kept values, bit for bit what ``np.sum(row[keep])`` gives.
+
+    Zeros in place of the others would not do: numpy adds eight partial sums side by side, so that zeros in
+    between change which values meet first, and so the last bit. Rows with equally many are summed together.
+
+    Args:
+        values: (R, C).
+        keep: (R, C) bool.
+
+    Returns:
+        (R,).
+    """
+    counts = keep.sum(axis=1)
+    flat, starts = values[keep], np.cumsum(counts) - counts
+    sums = np.zeros(len(values))
+    for count in np.unique(counts[counts > 0]):
+        rows = np.flatnonzero(counts == count)
+        sums[rows] = flat[starts[rows, None] + np.arange(count)].sum(axis=1)
+    return sums
+
+
+def percent(fraction: float | np.floating[Any]) -> float:
+    """Return a percentage with two decimals, rounded as printing rounds it."""
+    return float(f"{100 * fraction:.2f}")
+
+
+OVERLAPS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+LENGTHS = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, 150.0), "full": (-np.inf, np.inf)}
+"""Annotated windows of more than the first and at most the second number of seconds; `full` has them all."""
+RANKED = 10
+"""Windows of a query that count: the first ones as submitted, whatever their scores."""
+
+Windows = Sequence[Sequence[float]]
+
+
+def retrieval_scores(predicted: Sequence[Windows], truth: Sequence[Windows]) -> dict[str, dict[str, dict[str, float]]]:
+    """Compute mAP and R1 at each overlap, in percent with two decimals, for short, middle, long and all windows.
+
+    The figures are those of QVHighlights' official script, to the last digit, and so are its peculiarities:
+
+    * Only the first ten windows count. They are ranked by score, equals staying in the order submitted, while
+      R1 looks at the first window submitted.
+    * A window takes the free annotated window that it overlaps most. Which of several equal overlaps it takes
+      depends on numpy (``argsort``, backwards), there as here.
+    * A length range keeps the queries with an annotated window in it, and only these windows of theirs.
+    * Overlap is divided by the true union for mAP, by the hull for R1. A union of nothing (0 / 0, two windows
+      without length, or one that ends as much before its start as the other after) counts as full overlap.
+
+    Args:
+        predicted: For each of Q queries, one or more ``(start, end, score)`` in seconds.
+        truth: For each of the same queries, one or more ``(start, end)`` in seconds.
+
+    Returns:
+        ``{"short": {"MR-mAP": {"0.5": ..., "average": ...}, "MR-R1": {"0.5": ...}}, "middle": ...}``; NaN for a range
+        without queries.
+
+    Raises:
+        ValueError: A query has no window, or the numbers of queries differ.
+    """
+    if len(predicted) != len(truth):
+        raise ValueError(f"predicted and truth must be of the same queries, got {len(predicted)} and {len(truth)}")
+    windows, found = padded([[window[:3] for window in query[:RANKED]] for query in predicted], 0.0, (3,))
+    annotated, annotations = padded(truth, np.nan, (2,))
+    for name, counts in (("predicted", found), ("truth", annotations)):
+        if not counts.all():
+            raise ValueError(f"{name} must have a window or more for each query, query {counts.argmin()} has none")
+    precision, overlap, members = _by_range(windows, found, annotated)
+    return {name: _summary(precision[rows], overlap[rows]) for name, rows in members.items()}
+
+
+def queries_by_length(truth: Sequence[Windows]) -> dict[str, int]:
+    """Return the number of queries in each length range."""
+    return {name: int(kept.any(axis=1).sum()) for name, kept in _in_range(padded(truth, np.nan, (2,))[0]).items()}
+
+
+def _summary(precision: np.ndarray, overlap: np.ndarray) -> dict[str, dict[str, float]]:
+    """precision: (Q, overlaps); overlap: (Q,)."""
+    names = [str(threshold) for threshold in OVERLAPS]
+    if not len(overlap):
+        nothing = dict.fromkeys(names, float("nan"))
+        return {"MR-mAP": {**nothing, "average": float("nan")}, "MR-R1": nothing}
+    means = precision.mean(axis=0)
+    ap = {name: percent(mean) for name, mean in zip(names, means, strict=True)}
+    recall = {str(threshold): percent(np.mean(overlap >= threshold)) for threshold in OVERLAPS}
+    return {"MR-mAP": {**ap, "average": percent(means.mean())}, "MR-R1": recall}
+
+
+def _in_range(annotated: np.ndarray) -> dict[str, np.ndarray]:
+    """annotated: (Q, G, 2), nan where there is none -> by range (Q, G): is this window in it?"""
+    length = annotated[..., 1] - annotated[..., 0]
+    return {name: (shortest < length) & (length <= longest) for name, (shortest, longest) in LENGTHS.items()}
+
+
+def _by_range(
+    windows: np.ndarray, found: np.ndarray, annotated: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, slice]]:
+    """All ranges at once: average precision (P, overlaps), overlap of the first window (P,), and the P of a range."""
+    kept = _in_range(annotated)
+    queries = {name: np.flatnonzero(each.any(axis=1)) for name, each in kept.items()}
+    ends = np.cumsum([len(each) for each in queries.values()])
+    members = {name: slice(end - len(queries[name]), end) for name, end in zip(queries, ends, strict=True)}
+    query = np.concatenate(list(queries.values()))
+    keep = np.concatenate([kept[name][rows] for name, rows in queries.items()])
+    counts, truth = keep.sum(axis=1), annotated[query][keep]
+    starts = np.cumsum(counts) - counts
+    precision, overlap = np.zeros((len(query), len(OVERLAPS))), np.zeros(len(query))
+    for count in np.unique(counts):  # rows of one length: argsort's choice among equals depends on the length
+        rows = np.flatnonzero(counts == count)
+        of_query = truth[starts[rows, None] + np.arange(count)]
+        precision[rows], overlap[rows] = _score(windows[query[rows]], found[query[rows]], of_query)
+    return precision, overlap, members
+
+
+def _score(windows: np.ndarray, found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """windows: (Q, K, 3), of which the first `found` (Q,) are real; truth: (Q, G, 2) -> (Q, overlaps), (Q,)."""
+    real = np.arange(windows.shape[1]) < found[:, None]
+    overlaps = _union_overlap(windows, truth)
+    nearest = truth[np.arange(len(truth)), overlaps[:, 0].argmax(axis=-1)]
+    ranking = np.where(real, -windows[..., 2], np.inf).argsort(axis=1, kind="stable")
+    hits = _greedy_hits(np.take_along_axis(overlaps, ranking[..., None], axis=1), real)
+    return _average_precision(hits, real, truth.shape[1]), _hull_overlap(windows[:, 0], nearest)
+
+
+def _greedy_hits(overlaps: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Which windows, best first, take an annotated one. overlaps: (Q, K, G); real: (Q, K) -> (Q, overlaps, K)."""
+    queries, ranks, annotations = overlaps.shape
+    order = overlaps.argsort(axis=-1)[..., ::-1]
+    ranked = np.take_along_axis(overlaps, order, axis=-1)
+    reached = ~(ranked[:, :, None, :] < np.array(OVERLAPS)[:, None]) & real[..., None, None]  # nan reaches any
+    free = np.ones((queries, len(OVERLAPS), annotations), dtype=bool)
+    hits = np.zeros((queries, len(OVERLAPS), ranks), dtype=bool)
+    for rank in range(ranks):
+        choice = order[:, rank]
+        able = reached[:, rank] & np.take_along_axis(free, choice[:, None, :], axis=-1)
+        hit = hits[..., rank] = able.any(axis=-1)
+        query, threshold = np.nonzero(hit)
+        free[query, threshold, choice[query, able.argmax(axis=-1)[hit]]] = False
+    return hits
+
+
+def _average_precision(hits: np.ndarray, real: np.ndarray, annotations: int) -> np.ndarray:
+    """Area under the interpolated curve, as of PASCAL VOC 2011. hits: (Q, overlaps, K) -> (Q, overlaps)."""
+    true, false = hits.cumsum(axis=-1), (~hits & real[:, None]).cumsum(axis=-1)
+    edge = np.zeros((*hits.shape[:2], 1))
+    precision = np.concatenate([true / (true + false), edge], axis=-1)
+    precision = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    recall = np.concatenate([edge, true / annotations, edge + 1], axis=-1)
+    gain, step = np.diff(recall) * precision, recall[..., 1:] != recall[..., :-1]
+    return sum_kept(gain.reshape(-1, gain.shape[-1]), step.reshape(-1, gain.shape[-1])).reshape(hits.shape[:2])
+
+
+def _union_overlap(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Overlap over true union of all with all: (Q, K, 3), (Q, G, 2) -> (Q, K, G)."""
+    starts, ends = windows[:, :, None, 0], windows[:, :, None, 1]
+    from_, to = truth[:, None, :, 0], truth[:, None, :, 1]
+    inside = np.clip(np.minimum(ends, to) - np.maximum(starts, from_), 0, None)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return inside / ((ends - starts) + (to - from_) - inside)
+
+
+def _hull_overlap(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Overlap over hull of each with its own: (Q, 3), (Q, 2) -> (Q,); 0 for an empty hull."""
+    inside = np.maximum(0, np.minimum(windows[:, 1], truth[:, 1]) - np.maximum(windows[:, 0], truth[:, 0]))
+    hull = np.maximum(windows[:, 1], truth[:, 1]) - np.minimum(windows[:, 0], truth[:, 0])
+    return np.divide(inside, hull, out=np.zeros_like(inside), where=hull != 0)
+
+
+# Highlight detection as QVHighlights scores it: average precision of the clips' ranking, hit rate of the first.
+
+
+LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
+"""A clip is a highlight for an annotator who scored it this much, of 0 to 4, or more."""
+ANNOTATORS = 3
+CLIP_LENGTH = 2.0
+"""Seconds."""
+
+
+def clip_scores(clips: Sequence[int], scores: ArrayLike, duration: float) -> np.ndarray:
+    """Return the annotators' scores of every clip of a video (T, 3), 0 for a clip without scores.
+
+    Args:
+        clips: (C,) clips with scores.
+        scores: (C, 3).
+        duration: Seconds; a last piece of less than 2 s is no clip.
+
+    Raises:
+        ValueError: A clip has other than three scores, or is not in the video.
+    """
+    table = np.zeros((int(duration / CLIP_LENGTH), ANNOTATORS))
+    values = np.asarray(scores, dtype=np.float64)
+    if len(clips) and values.shape != (len(clips), ANNOTATORS):
+        raise ValueError(f"scores must be (C, {ANNOTATORS})=({len(clips)}, {ANNOTATORS}), got {values.shape}")
+    outside = [clip for clip in clips if not 0 <= clip < len(table)]
+    if outside:
+        raise ValueError(f"clips must be 0 to {len(table) - 1} in a video of {duration:g} s, got {outside}")
+    if len(clips):
+        table[np.asarray(clips)] = values
+    return table
+
+
+def highlight_scores(
+    saliency: Sequence[Sequence[float]], annotated: Sequence[np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """Compute mAP and hit rate at each level, in percent with two decimals.
+
+    The figures are those of QVHighlights' official script, to the last digit, and so are its peculiarities:
+
+    * Equal scores share one rank. Precision at a rank is the best of this and all lower ranks; AP is its mean
+      over the ranks that hold a highlight.
+    * An annotator without highlights gives AP 0, one who scored all clips so gives AP 1.
+    * Scores beyond the video's clips are cut off, missing ones are 0. The hit rate looks at all scores, and
+      finds no highlight beyond the last clip; of equal ones it takes the first.
+
+    Args:
+        saliency: For each of Q queries, one score per clip, at least one.
+        annotated: For each of the same queries, (T, 3); see ``clip_scores``.
+
+    Returns:
+        ``{"HL-min-Fair": {"HL-mAP": ..., "HL-Hit1": ...}, "HL-min-Good": ..., "HL-min-VeryGood": ...}``.
+
+    Raises:
+        ValueError: A query has no scores or clips, or the numbers of queries differ.
+    """
+    if len(saliency) != len(annotated):
+        raise ValueError(f"saliency and annotated must be of the same queries, got {len(saliency)}, {len(annotated)}")
+    predicted, given = padded(saliency, -np.inf)
+    truth, clips = padded(annotated, -1.0, (ANNOTATORS,))
+    for name, counts in (("saliency", given), ("annotated", clips)):
+        if not counts.all():
+            raise ValueError(f"{name} must have a clip or more for each query, query {counts.argmin()} has none")
+    queries, first = np.arange(len(truth)), predicted.argmax(axis=1)
+    there = truth[queries, np.minimum(first, clips - 1)].max(axis=1, initial=0.0, where=(first < clips)[:, None])
+    ranking = _Ranking.of(_fitted(predicted, given, clips, truth.shape[1]))
+    by_rank = np.take_along_axis(truth, ranking.order[..., None], axis=1).transpose(0, 2, 1)
+    return {
+        f"HL-min-{name}": {
+            "HL-mAP": percent(ranking.average_precision(by_rank >= level).mean()),
+            "HL-Hit1": percent(np.mean(there >= level)),
+        }
+        for name, level in LEVELS.items()
+    }
+
+
+def _fitted(predicted: np.ndarray, given: np.ndarray, clips: np.ndarray, longest: int) -> np.ndarray:
+    """A score for each clip: (Q, longest), 0 where none was given, -inf after the video's end."""
+    width = min(predicted.shape[1], longest)
+    scores = np.zeros((len(predicted), longest))
+    scores[:, :width] = np.where(np.arange(width) < given[:, None], predicted[:, :width], 0.0)
+    return np.where(np.arange(longest) < clips[:, None], scores, -np.inf)
+
+
+class _Ranking:
+    """Clips by falling score (Q, T), those with equal scores as one group."""
+
+    def __init__(self, order: np.ndarray, first: np.ndarray, last: np.ndarray) -> None:
+        self.order = order
+        self.first = first
+        """Where the group starts that a place belongs to."""
+        self.last = last
+        """Is a place the end of its group?"""
+
+    @classmethod
+    def of(cls, scores: np.ndarray) -> _Ranking:
+        order = (-scores).argsort(axis=1, kind="stable")
+        ranked = np.take_along_axis(scores, order, axis=1)
+        differs = ranked[:, 1:] != ranked[:, :-1]
+        edge = np.ones((len(scores), 1), dtype=bool)
+        begins, last = np.hstack([edge, differs]), np.hstack([differs, edge])
+        first = np.maximum.accumulate(np.where(begins, np.arange(scores.shape[1]), 0), axis=1)
+        return cls(order, first, last)
+
+    def average_precision(self, labels: np.ndarray) -> np.ndarray:
+        """labels: (Q, annotators, T) in ranked order, false after the video's end -> (Q, annotators)."""
+        true = labels.cumsum(axis=-1)
+        earlier = np.take_along_axis(true - labels, self.first[:, None], axis=-1)
+        gains = (self.last[:, None] & (true != earlier))[..., ::-1]
+        precision = np.where(self.last[:, None], true / np.arange(1, labels.shape[-1] + 1), 0.0)
+        best = np.maximum.accumulate(precision[..., ::-1], axis=-1)  # the clips after the end cannot raise it
+        rows = best.reshape(-1, best.shape[-1]), gains.reshape(-1, best.shape[-1])
+        return sum_kept(*rows).reshape(labels.shape[:2]) / np.maximum(gains.sum(axis=-1), 1)
+
+
+# The official QVHighlights evaluation of a submission.
+
+
+def qvhighlights_scores(
+    submission: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Score a submission as the official evaluation does: same keys, same order, same two decimals.
+
+    Args:
+        submission: One mapping per query, with ``qid`` and ``pred_relevant_windows`` ([start, end, score] in seconds),
+            ``pred_saliency_scores`` (one per clip of 2 s) or both; as in the official script, the first decides.
+        annotations: Of the same queries, ``qid`` and ``relevant_windows`` for windows, ``duration``,
+            ``relevant_clip_ids`` and ``saliency_scores`` for saliency.
+
+    Returns:
+        ``{"brief": {"MR-full-R1@0.5": ..., "HL-min-Fair-mAP": ...}, "HL-min-Fair": ..., "full": ...}``; see
+        ``retrieval_scores`` and ``highlight_scores`` for the parts.
+
+    >>> line = {"qid": 1, "pred_relevant_windows": [[0, 9, 0.8], [4, 10, 0.7]]}
+    >>> scores = qvhighlights_scores([line], [{"qid": 1, "relevant_windows": [[4, 10]]}])
+    >>> scores["brief"]["MR-full-mAP"], scores["brief"]["MR-full-R1@0.5"]
+    (55.0, 100.0)
+
+    Raises:
+        ValueError: No queries, other queries than annotated, or a query twice; and what the parts raise.
+    """
+    truth = {row["qid"]: row for row in annotations}
+    asked = {line["qid"] for line in submission}
+    if not asked or asked != set(truth) or len(asked) != len(submission) or len(truth) != len(annotations):
+        raise ValueError(
+            f"submission and annotations must have the same qids, each once: got {len(submission)} lines with "
+            f"{len(asked)} qids, {len(annotations)} annotations with {len(truth)}, {len(asked & set(truth))} shared"
+        )
+    rows = [truth[line["qid"]] for line in submission]
+    brief: dict[str, float] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    if "pred_relevant_windows" in submission[0]:
+        windows = [line["pred_relevant_windows"] for line in submission]
+        retrieval = retrieval_scores(windows, [row["relevant_windows"] for row in rows])
+        brief.update(sorted(_brief(retrieval).items()))
+        parts.update(retrieval)
+    if "pred_saliency_scores" in submission[0]:
+        annotated = [clip_scores(row["relevant_clip_ids"], row["saliency_scores"], row["duration"]) for row in rows]
+        highlights = highlight_scores([line["pred_saliency_scores"] for line in submission], annotated)
+        for name, figures in highlights.items():
+            brief.update({f"{name}-{key.removeprefix('HL-')}": value for key, value in figures.items()})
+        parts.update(highlights)
+    return {"brief": brief, **dict(sorted(parts.items()))}
+
+
+def _brief(retrieval: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
+    full = retrieval["full"]
+    return {
+        **{f"MR-{name}-mAP": figures["MR-mAP"]["average"] for name, figures in retrieval.items()},
+        **{f"MR-full-mAP@{overlap}": full["MR-mAP"][overlap] for overlap in ("0.5", "0.75")},
+        **{f"MR-full-R1@{overlap}": full["MR-R1"][overlap] for overlap in ("0.5", "0.7")},
+    }

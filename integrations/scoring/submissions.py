@@ -1,0 +1,396 @@
+"""Reading and checking of a submission: every problem is reported at once, before anything is scored."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hero_plugin.integrations.data.formats import qid, raw_sentence
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.scoring.qvhighlights import (
+    ANNOTATORS,
+    CLIP_LENGTH,
+    RANKED,
+    clip_scores,
+    qvhighlights_scores,
+)
+from hero_plugin.integrations.support.errors import Problems, not_utf8
+from hero_plugin.integrations.support.files import atomic_write, iter_lines
+
+# Submissions in QVHighlights' form: the predictions for each query, one JSON object per line.
+#
+# `{"qid", "query", "vid", "pred_relevant_windows": [[start, end, score], ...], "pred_saliency_scores": [...]}`:
+# windows in seconds, the most likely first, and one saliency score for each clip of two seconds. Moment-DETR, its
+# descendants and lighthouse write such files, and QVHighlights' official evaluation reads them.
+
+
+WINDOWS, SALIENCY = "pred_relevant_windows", "pred_saliency_scores"
+DECIMALS = 4  # as Moment-DETR and its descendants write them
+
+
+def submission_line(
+    record: Record, windows: ArrayLike, scores: ArrayLike, saliency: ArrayLike | None = None
+) -> dict[str, Any]:
+    """Return the line of one query, its windows sorted by score; equal scores keep their order.
+
+    Numbers are rounded to four decimals.
+
+    Args:
+        record: The query.
+        windows: (K, 2), start and end in seconds.
+        scores: (K,).
+        saliency: (T,), one score per clip; None for a model without.
+
+    Raises:
+        ValueError: Shapes do not fit, there is no window, or numbers are not finite.
+    """
+    found, weights = np.asarray(windows, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if found.ndim != 2 or found.shape[1] != 2 or not len(found):
+        raise ValueError(f"windows must be (K, 2), start and end of at least one window, got {found.shape}")
+    if weights.shape != found.shape[:1]:
+        raise ValueError(f"scores must be (K,)=({len(found)},), one per window, got {weights.shape}")
+    order = np.argsort(-weights, kind="stable")
+    ranked = np.column_stack([found, weights])[order]
+    line = {"qid": qid(record), "query": raw_sentence(record), "vid": record.video_id}
+    line[WINDOWS] = _rounded("windows and scores", ranked)
+    if saliency is not None:
+        clips = np.asarray(saliency, dtype=np.float64)
+        if clips.ndim != 1 or not len(clips):
+            raise ValueError(f"saliency must be (T,), one score per clip, got {clips.shape}")
+        line[SALIENCY] = _rounded("saliency", clips)
+    return line
+
+
+def annotation_row(record: Record) -> dict[str, Any]:
+    """Return the part of an annotated query that ``qvhighlights_scores`` reads."""
+    return {
+        "qid": qid(record),
+        "duration": record.duration,
+        "relevant_windows": record.moments,
+        "relevant_clip_ids": [clip for clip, _ in record.saliency],
+        "saliency_scores": [scores for _, scores in record.saliency],
+    }
+
+
+def has_official_labels(record: Record) -> bool:
+    """Return whether a query has what QVHighlights scores: moments, and three annotators' scores of clips of 2 s."""
+    if not record.moments or not any(scores for _, scores in record.saliency):
+        return False
+    row = annotation_row(record)
+    try:
+        return len(clip_scores(row["relevant_clip_ids"], row["saliency_scores"], record.duration)) > 0
+    except ValueError:
+        return False
+
+
+def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Score a model's own lines as QVHighlights does; moment retrieval alone where the records have no saliency.
+
+    Args:
+        lines: One per record, as from ``submission_line``, in any order.
+        records: The annotated queries.
+    """
+    if not any(record.saliency for record in records):
+        lines = [{key: value for key, value in line.items() if key != SALIENCY} for line in lines]
+    return qvhighlights_scores(lines, [annotation_row(record) for record in records])
+
+
+def write_submission(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> int:
+    """Write lines as they come; the file appears once it is complete. Return their number."""
+    count = 0
+    with atomic_write(path) as stream:
+        for line in lines:
+            stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def _rounded(name: str, values: np.ndarray) -> list[Any]:
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, got {np.count_nonzero(~np.isfinite(values))} that are not")
+    return (values.round(DECIMALS) + 0.0).tolist()  # + 0.0: no minus sign before a zero
+
+
+CLIPS_OFF = 2
+"""Number of saliency scores that may be missing or extra: feature extractors round a video's end differently."""
+_NAMED = 10  # ids that one message names
+
+Line = dict[str, Any]
+Numbered = tuple[int, Line]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The part of a submission that can be scored: lines and annotations of the same queries, with notes on them."""
+
+    lines: list[Line]
+    annotations: list[dict[str, Any]]
+    """In the form that ``qvhighlights_scores`` takes, in the order of the lines."""
+    notes: tuple[str, ...]
+
+
+def read_submission(
+    path: Path,
+    records: Sequence[Record],
+    *,
+    partial: bool = False,
+    truth: str = "",
+    left_out: AbstractSet[Any] = frozenset(),
+) -> Submission:
+    """Read a submission and match it with annotations.
+
+    Args:
+        path: The submission.
+        records: The annotated queries.
+        partial: Score the queries that both have, instead of requiring all of them.
+        truth: Name of the annotations in messages.
+        left_out: qids of annotations that do not count; their lines do not either.
+
+    Raises:
+        DataError: Everything that is wrong, first with the queries, then line by line.
+        FileNotFoundError: The file is missing.
+    """
+    path, truth = Path(path), truth or "the annotations"
+    if not path.is_file():
+        raise FileNotFoundError(f"no submission {path}")
+    of_lines, of_queries = Problems(), Problems()
+    every = _parsed(path, of_lines)
+    rows = [numbered for numbered in every if numbered[1]["qid"] not in left_out]
+    known = {qid(record): record for record in records}
+    rows, notes = _matched(str(path), truth, rows, known, partial, of_queries)
+    if count := sum(row["qid"] in left_out for _, row in every):
+        notes.insert(0, f"{count} lines are about queries left out of {truth}, and do not count")
+    chosen = [known[row["qid"]] for _, row in rows]
+    kinds = _kinds(str(path), truth, rows, chosen, of_queries, notes)
+    if WINDOWS in kinds:
+        _check_windows(str(path), rows, of_lines, notes)
+    if SALIENCY in kinds:
+        _check_saliency(str(path), truth, rows, chosen, (of_lines, of_queries), notes)
+    for problem in of_lines:
+        of_queries.add(problem.where, problem.what, problem.fix)
+    of_queries.raise_if_any()
+    lines = [{key: row[key] for key in ("qid", *kinds)} for _, row in rows]
+    return Submission(lines, [annotation_row(record) for record in chosen], tuple(notes))
+
+
+def _parsed(path: Path, problems: Problems) -> list[Numbered]:
+    rows: list[Numbered] = []
+    for number, raw in iter_lines(path):
+        where = f"{path}:{number}"
+        if not raw.strip():
+            continue
+        try:
+            row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError as error:
+            problems.add(where, not_utf8(error), "save it as UTF-8")
+            continue
+        except json.JSONDecodeError as error:
+            problems.add(where, f"not JSON ({error.msg} at column {error.colno})", "write one JSON object per line")
+            continue
+        if not isinstance(row, dict) or not _is_id(row.get("qid")):
+            got = repr(row.get("qid")) if isinstance(row, dict) else f"a {type(row).__name__}"
+            problems.add(where, f"expected an object with a qid, a number or text, got {_short(got)}")
+            continue
+        rows.append((number, row))
+    if not rows and not len(problems):
+        problems.add(str(path), "no lines in this file", "is this the right file?")
+    return rows
+
+
+def _matched(
+    where: str, truth: str, rows: list[Numbered], known: dict[Any, Record], partial: bool, problems: Problems
+) -> tuple[list[Numbered], list[str]]:
+    """The first line of each known qid."""
+    lines_of: dict[Any, list[int]] = defaultdict(list)
+    first: list[Numbered] = []
+    for number, row in rows:
+        if row["qid"] not in lines_of and row["qid"] in known:
+            first.append((number, row))
+        lines_of[row["qid"]].append(number)
+    repeated = {each: numbers for each, numbers in lines_of.items() if len(numbers) > 1}
+    if repeated:
+        named = [f"{each!r} (lines {', '.join(map(str, numbers))})" for each, numbers in repeated.items()]
+        problems.add(where, f"{_qids(len(repeated))} more than once: {_list(named)}", "keep one line per query")
+    unknown = [each for each in lines_of if each not in known]
+    mistyped = {each: _other_type(each) for each in unknown if _other_type(each) in known}
+    if mistyped:
+        named = [f"{each!r} for {other!r}" for each, other in mistyped.items()]
+        what = f"{_qids(len(mistyped))} of another type than in {truth}: {_list(named)}"
+        problems.add(where, what, "write qids as the annotations do, as numbers or as text")
+    unknown = [each for each in unknown if each not in mistyped]
+    answered = {*lines_of, *mistyped.values()}
+    missing = [each for each in known if each not in answered]
+    fix = "submit the queries of these annotations, or score the shared ones (--partial)"
+    notes = []
+    if partial and not first and not mistyped and rows:
+        what = f"no qid of its {len(rows)} lines is in {truth}: {_list(map(repr, unknown))}"
+        problems.add(where, what, "give the annotations that the submission is for")
+    elif partial and (unknown or missing):
+        notes.append(
+            f"partial: {_queries(len(first))} scored, {len(missing)} of "
+            f"{len(known)} annotated ones not submitted, {len(unknown)} submitted ones not annotated"
+        )
+    elif not partial and rows:
+        if missing:
+            what = f"{len(missing)} of the {_qids(len(known))} of {truth} missing: {_list(map(repr, missing))}"
+            problems.add(where, what, fix)
+        if unknown:
+            problems.add(where, f"{_qids(len(unknown))} unknown to {truth}: {_list(map(repr, unknown))}", fix)
+    return first, notes
+
+
+def _kinds(
+    where: str, truth: str, rows: list[Numbered], records: list[Record], problems: Problems, notes: list[str]
+) -> tuple[str, ...]:
+    """Which of windows and saliency are there to score: what all lines have, and all their annotations."""
+    submitted = {kind: [number for number, row in rows if kind in row] for kind in (WINDOWS, SALIENCY)}
+    annotated = {WINDOWS: [r for r in records if r.moments], SALIENCY: [r for r in records if r.saliency]}
+    if rows and not any(submitted.values()):
+        problems.add(where, f"no line has {WINDOWS} or {SALIENCY}", "write at least one of the two")
+    kinds = []
+    for kind, name in ((WINDOWS, "relevant_windows"), (SALIENCY, "relevant_clip_ids and saliency_scores")):
+        numbers, labelled = submitted[kind], annotated[kind]
+        if 0 < len(numbers) < len(rows):
+            lacking = [number for number, row in rows if kind not in row]
+            what = f"{len(numbers)} lines have {kind}, {len(lacking)} have not: lines {_list(lacking)}"
+            problems.add(where, what, "write it on every line or on none")
+        if 0 < len(labelled) < len(records) and numbers:
+            has = {record.query_id for record in labelled}
+            lacking = [repr(qid(record)) for record in records if record.query_id not in has]
+            what = f"{_queries(len(lacking))} without {name}: {_list(lacking)}"
+            problems.add(truth, what, "leave them out of the annotations and score with --partial")
+        if numbers and labelled:
+            kinds.append(kind)
+        elif numbers:
+            notes.append(f"{truth} has no {name}: {kind} is not scored")
+    if records and any(submitted.values()) and not kinds:
+        problems.add(truth, "holds no labels of what the submission predicts", "give annotations with labels")
+    return tuple(kinds)
+
+
+def _check_windows(where: str, rows: Iterable[Numbered], problems: Problems, notes: list[str]) -> None:
+    many = unsorted = backwards = 0
+    for number, row in rows:
+        if WINDOWS not in row:
+            continue
+        windows = row[WINDOWS]
+        wrong = _wrong_windows(windows)
+        if wrong:
+            fix = "write start and end in seconds and a score, for one window or more"
+            problems.add(f"{where}:{number}", f"qid {row['qid']!r}: {wrong}", fix)
+            continue
+        many += len(windows) > RANKED
+        unsorted += windows[0][2] < max(window[2] for window in windows[:RANKED])
+        backwards += any(window[1] < window[0] for window in windows[:RANKED])
+    if many:
+        notes.append(f"{_queries(many)} with more than {RANKED} windows: the first {RANKED} count")
+    if unsorted:
+        notes.append(f"{_queries(unsorted)} whose first window has not the highest score: R1 is about the first")
+    if backwards:
+        notes.append(
+            f"{_queries(backwards)} with a window that ends before it starts: scored as the official script does"
+        )
+
+
+def _wrong_windows(windows: Any) -> str:
+    if not isinstance(windows, list) or not windows:
+        return f"{WINDOWS} must be one or more [start, end, score], got {_short(repr(windows))}"
+    for index, window in enumerate(windows):
+        if not isinstance(window, list) or len(window) != 3 or not _numbers(window):
+            return f"window {index + 1} must be [start, end, score], got {_short(repr(window))}"
+        if not _finite(window):
+            return f"window {index + 1} must have finite numbers, got {_short(repr(window))}"
+    return ""
+
+
+def _check_saliency(
+    where: str,
+    truth: str,
+    rows: Iterable[Numbered],
+    records: Sequence[Record],
+    problems: tuple[Problems, Problems],
+    notes: list[str],
+) -> None:
+    of_lines, of_queries = problems
+    off = 0
+    for (number, row), record in zip(rows, records, strict=True):
+        try:
+            table = annotation_row(record)
+            clips = len(clip_scores(table["relevant_clip_ids"], table["saliency_scores"], record.duration))
+        except ValueError as error:
+            fix = f"saliency is {ANNOTATORS} scores for clips of {CLIP_LENGTH:g} s"
+            of_queries.add(f"{truth}: query {record.query_id}", str(error), fix)
+            continue
+        if SALIENCY not in row:
+            continue
+        wrong = _wrong_saliency(row[SALIENCY], clips)
+        if wrong:
+            fix = f"score each clip of {CLIP_LENGTH:g} s, or leave {SALIENCY} out on all lines"
+            of_lines.add(f"{where}:{number}", f"qid {row['qid']!r}: {wrong}", fix)
+        else:
+            off += len(row[SALIENCY]) != clips
+    if off:
+        notes.append(
+            f"{_queries(off)} whose saliency is up to {CLIPS_OFF} clips too short (zeros added) or too long (cut)"
+        )
+
+
+def _wrong_saliency(scores: Any, clips: int) -> str:
+    if not isinstance(scores, list) or not scores or not _numbers(scores):
+        return f"{SALIENCY} must be a list of numbers, got {_short(repr(scores))}"
+    if not _finite(scores):
+        index = next(index for index, score in enumerate(scores) if not _finite([score]))
+        return f"{SALIENCY} must be finite, got {_short(repr(scores[index]))} for clip {index}"
+    if not clips:
+        return f"the video is shorter than a clip of {CLIP_LENGTH:g} s"
+    if abs(len(scores) - clips) > CLIPS_OFF:
+        return f"{len(scores)} {SALIENCY} for a video of {clips} clips"
+    return ""
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and value == value
+
+
+def _other_type(value: Any) -> Any:
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() and value.isascii() else None
+    return str(value)
+
+
+def _numbers(values: list[Any]) -> bool:
+    return set(map(type, values)) <= {int, float}
+
+
+def _finite(values: list[Any]) -> bool:
+    try:
+        return all(map(math.isfinite, values))
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
+def _qids(count: int) -> str:
+    return f"{count} qid{'s' * (count != 1)}"
+
+
+def _queries(count: int) -> str:
+    return f"{count} {'query' if count == 1 else 'queries'}"
+
+
+def _list(items: Iterable[Any]) -> str:
+    named = [item if isinstance(item, str) else repr(item) for item in items]
+    rest = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return ", ".join(named[:_NAMED]) + rest
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""Files, settings, console and processes: nothing here knows a video or a model."""

@@ -1,0 +1,154 @@
+"""Output for people: progress bars on a terminal, one line per epoch anywhere else, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+class Screen:
+    """The display of a run. Bars go to the terminal only; the line of each epoch goes everywhere.
+
+    Args:
+        console: Where to print; the terminal by default.
+        label: Names one of several runs.
+        quiet: Print nothing.
+    """
+
+    def __init__(self, console: Console | None = None, *, label: str = "", quiet: bool = False) -> None:
+        self.console = console or _console()
+        self.label, self.quiet = label, quiet
+        self.epochs = self.steps = 0
+        self._bars: Progress | None = None
+        self._run: TaskID | None = None
+        self._part: TaskID | None = None
+        self._loss = ""
+
+    @contextmanager
+    def training(self, epochs: int, steps: int) -> Iterator[None]:
+        """Show bars for a training of ``epochs`` epochs of ``steps`` steps."""
+        self.epochs, self.steps = epochs, steps
+        with self.bars() as bars:
+            self._bars = bars
+            self._run = bars.add_task(f"[bold]{self.label or 'training'}", total=epochs * steps, note="")
+            self._part = bars.add_task("", total=steps, note="")
+            try:
+                yield
+            finally:
+                self._bars = None
+
+    @contextmanager
+    def working(self, what: str, total: int) -> Iterator[Any]:
+        """Show one bar for ``total`` parts of work; yield ``advance(done, total)``."""
+        with self.bars(transient=True) as bars:
+            task = bars.add_task(what, total=total, note="")
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+
+    def bars(self, transient: bool = True) -> Progress:
+        """Return progress bars in this screen's style."""
+        return Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=transient,
+            disable=self.quiet or not self.console.is_terminal,
+        )
+
+    def position(self, epoch: int, step: int) -> None:
+        """Move the bars to ``step`` of ``epoch`` (both from 0)."""
+        if self._bars is not None:
+            self._bars.update(self._run, completed=epoch * self.steps + step)
+            self._bars.reset(
+                self._part,
+                completed=step,
+                total=self.steps,
+                description=f"epoch {epoch + 1}/{self.epochs}",
+                note=self._loss,
+            )
+
+    def step(self) -> None:
+        """Advance by one training step."""
+        if self._bars is not None:
+            self._bars.advance(self._run)
+            self._bars.advance(self._part)
+
+    def loss(self, mean: float) -> None:
+        """Show the mean loss beside the bar."""
+        self._loss = f"loss {mean:.3f}"
+        if self._bars is not None:
+            self._bars.update(self._part, note=self._loss)
+
+    def evaluating(self, name: str, total: int) -> None:
+        """Show a bar for scoring the set ``name`` in ``total`` batches."""
+        if self._bars is not None:
+            self._bars.reset(self._part, total=total, description=f"scoring {name}", note="")
+
+    def evaluated(self) -> None:
+        """Advance by one scored batch."""
+        if self._bars is not None:
+            self._bars.advance(self._part)
+
+    def epoch_line(self, line: Mapping[str, Any], scores: Iterable[str]) -> None:
+        """Print one line per epoch: its loss, then the scores of every set as text, then its seconds."""
+        parts = [f"epoch {line['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
+        parts.append(f"loss {line['losses']['loss']:.3f}")
+        parts += scores
+        parts.append(f"{line['seconds']:.0f} s")
+        self.say((f"{self.label}  " if self.label else "") + "  ".join(parts))
+
+    def say(self, text: str) -> None:
+        """Print a line, unless quiet."""
+        if not self.quiet:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def show(self, table: Table) -> None:
+        """Print a table, unless quiet."""
+        if not self.quiet:
+            self.console.print(table)
+
+
+def _console() -> Console:
+    """Return the terminal; where output goes to a file, a console wide enough for tables."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, 150))
+
+
+# A progress bar for long reading and rendering.
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
+    """Show a progress bar on the error stream, if it is a terminal; yield its ``update(done, total)``."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,106 @@
+"""Problems in the user's data: what is wrong, where, and what to do, all of it at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NoReturn
+
+# Errors on the user's side: shown as one message, without a traceback.
+
+
+class UserError(Exception):
+    """An error whose message says what was expected, what came, and what to do.
+
+    Attributes:
+        hard: End the process as soon as the message is shown, skipping Python's own shutdown; see ``end_at_once``.
+    """
+
+    hard = False
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End this process now: no finalizers, nothing joined, streams flushed.
+
+    For a process whose group is broken. Threads of gloo and NCCL still hold tensors of a failed exchange; freeing
+    them while Python shuts down aborts the process (pytorch/pytorch#179291) or waits for the peer.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+_SHOWN = 20  # lines of a message that a person still reads; the exception carries every problem
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        where: ``file:line``, or ``file: video X``.
+        what: What was expected and what came.
+        fix: What to do.
+    """
+
+    where: str
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" -> {self.fix}" if self.fix else "")
+
+
+class DataError(ValueError):
+    """Data that cannot be used. ``problems`` holds everything found, not only the first thing."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        if not self.problems:
+            raise ValueError("DataError needs at least one problem")
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        if len(self.problems) == 1:
+            return str(self.problems[0])
+        fixes = list(dict.fromkeys(problem.fix for problem in self.problems if problem.fix))
+        lines = [f"{len(self.problems)} problems:"]
+        for problem in self.problems[:_SHOWN]:
+            lines.append(f"  {problem.where}: {problem.what}" if len(fixes) == 1 else f"  {problem}")
+        if len(self.problems) > _SHOWN:
+            lines.append(f"  ... and {len(self.problems) - _SHOWN} more")
+        if len(fixes) == 1:
+            lines.append(f"  -> {fixes[0]}")  # once is enough
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[list[Problem]]]:
+        return type(self), (self.problems,)  # so that it survives the trip back from a worker process
+
+
+class Problems:
+    """A list that readers append to while they go on reading; ``raise_if_any`` ends the reading."""
+
+    def __init__(self) -> None:
+        self._found: list[Problem] = []
+
+    def add(self, where: str, what: str, fix: str = "") -> None:
+        """Remember one problem."""
+        self._found.append(Problem(where, what, fix))
+
+    def raise_if_any(self) -> None:
+        """Raise ``DataError`` with everything found so far, if anything was."""
+        if self._found:
+            raise DataError(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found)
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Describe why a text cannot be decoded."""
+    return f"not UTF-8 text ({error.reason} at byte {error.start})"

@@ -1,0 +1,193 @@
+"""Atomic file writes: a file is the old one, the new one or absent, never half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+_MARK = ".writing-"
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the folder of ``path``; the file there becomes ``path`` at the end of the block.
+
+    An error or Ctrl-C inside the block removes the temporary file and leaves whatever was at ``path`` untouched.
+    The folder is created if needed.
+
+    Args:
+        path: The file to write.
+        durable: Flush to the disk before and after the rename, so that a power cut cannot leave an empty file.
+            Switch it off for thousands of small files that can be made again.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{_MARK}{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        if durable:
+            _flush(temporary, os.O_RDWR)
+        os.replace(temporary, path)
+    except BaseException:  # Ctrl-C too must leave nothing behind
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable and os.name == "posix":
+        _flush(path.parent, os.O_RDONLY)  # the rename itself lives in the folder
+
+
+@contextmanager
+def atomic_write(
+    path: str | os.PathLike[str], mode: str = "w", *, durable: bool = True, **options: Any
+) -> Iterator[IO[Any]]:
+    """Open a file for writing that appears under ``path`` only once it is complete; see ``atomic_path``.
+
+    Args:
+        path: The file to write.
+        mode: "w" (UTF-8, "\\n" line ends unless ``options`` of ``open`` say otherwise) or "wb".
+        durable: As in ``atomic_path``.
+        **options: Passed to ``open``.
+    """
+    if mode not in ("w", "wb"):
+        raise ValueError(f'mode must be "w" or "wb", got {mode!r}')
+    if mode == "w":
+        options = {"encoding": "utf-8", "newline": "\n", **options}
+    with atomic_path(path, durable=durable) as temporary, open(temporary, mode, **options) as stream:
+        yield stream
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a whole text file, UTF-8, at once or not at all."""
+    with atomic_write(path) as stream:
+        stream.write(text)
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2, ascii: bool = True) -> None:
+    """Write a value as an indented JSON file, at once or not at all.
+
+    Args:
+        path: The file.
+        value: Anything ``json`` can write. It writes NaN as ``NaN``; see ``nan_to_null``.
+        indent: Spaces per level.
+        ascii: Escape every other character.
+    """
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=ascii) + "\n")
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> int:
+    """Delete temporary files that a killed process left in ``folder``; return how many there were."""
+    count = 0
+    for path in Path(folder).glob(f".*{_MARK}????????"):
+        path.unlink(missing_ok=True)
+        count += 1
+    return count
+
+
+def _flush(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# The checksum by which manifests identify a file.
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
+
+
+def _hash(stream: Any) -> str:
+    found = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        found.update(block)
+    return found.hexdigest()
+
+
+# NaN as null: standard JSON has no NaN.
+
+
+def nan_to_null(scores: Any) -> Any:
+    """Return the scores with None for every NaN (the score of no query), in mappings and lists."""
+    if isinstance(scores, Mapping):
+        return {key: nan_to_null(value) for key, value in scores.items()}
+    if isinstance(scores, (list, tuple)):
+        return [nan_to_null(value) for value in scores]
+    return None if isinstance(scores, float) and math.isnan(scores) else scores
+
+
+# One process at a time, by locks that a killed process lets go of.
+
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[bool]:
+    """Whether this process is the one that holds the file ``path``; it is held until the block ends, or the process."""
+    with open(path, "ab") as stream:
+        yield try_lock(stream)
+
+
+@contextmanager
+def only_one_in(folder: Path) -> Iterator[bool]:
+    """The same for a folder, which gets no further file; of one that does not exist nobody is the holder."""
+    if fcntl is None or not folder.is_dir():
+        yield True
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        yield try_lock(opened)
+    finally:
+        os.close(opened)
+
+
+def try_lock(file: IO[Any] | int) -> bool:
+    """Lock an open file for this process, unless another has it. A killed process lets go of it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+# Iteration over the (line number, bytes) of a large file, with a progress callback.
+
+
+OnProgress = Callable[[int, int], None]
+"""Called with (bytes read, bytes in all)."""
+
+
+def iter_lines(path: Path, progress: OnProgress | None = None, every: int = 1000) -> Iterator[tuple[int, bytes]]:
+    """Yield (number from 1, line with its end), split at "\\n" alone: words of GloVe hold other line ends.
+
+    Args:
+        path: The file.
+        progress: Called as progress(bytes read, bytes in all), at the end too.
+        every: Lines between two calls of ``progress``.
+    """
+    total, done = path.stat().st_size, 0
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            done += len(line)
+            if progress is not None and number % every == 0:
+                progress(done, total)
+            yield number, line
+    if progress is not None:
+        progress(total, total)

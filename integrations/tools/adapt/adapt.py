@@ -1,0 +1,435 @@
+"""Adaptation of a finished run to new words: one stage per vocabulary, each a run folder of its own.
+
+Of several vocabularies, the last one's stage is the output folder itself; earlier ones are inside it, as ``1-NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import matplotlib as mpl
+import torch
+from torch import Tensor, nn
+
+from hero_plugin.integrations.data.annotations import detect_format, read_annotations, write_annotations
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import write_text
+from hero_plugin.integrations.support.plotting import SETTINGS, save_figure
+from hero_plugin.integrations.support.process import Interrupted
+from hero_plugin.integrations.support.settings import named_sets
+from hero_plugin.integrations.tools.adapt.config import AdaptConfig
+from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, adaptation_figure, markdown_table, print_table
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, seed_everything
+from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.figures import losses_figure
+from hero_plugin.integrations.training.load_run import LoadedRun, ground_with_bar, with_sources
+from hero_plugin.integrations.training.run_folder import RunFolder, claimed
+from hero_plugin.integrations.training.task import Batch, Scores, Task
+from hero_plugin.losses import consistency_loss
+
+# Learning without forgetting (Li and Hoiem, ECCV 2016): a loss that keeps answers near those before, on any query.
+
+
+class Distillation:
+    """``D_KL(before || now)``, the mean over all of the task's distributions over a video's clips."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.teacher = deepcopy(task.model).eval().requires_grad_(False)
+        self._outputs: object = None
+        task.model.register_forward_hook(self._keep)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss, a scalar; ``model`` has just run forward on the batch."""
+        with torch.no_grad():
+            before, mask = self.task.clip_logits(self.teacher, batch)
+        now, _ = self.task.clip_logits(model, batch, self._outputs)
+        self._outputs = None
+        losses = [consistency_loss(old, new, mask) for old, new in zip(before, now, strict=True)]
+        return torch.stack(losses).mean()
+
+    def _keep(self, model: nn.Module, inputs: object, outputs: object) -> None:
+        if model.training:
+            self._outputs = outputs
+
+
+# Task of an adaptation: the run's own, with a loss that keeps it from forgetting.
+
+
+class AdaptTask:
+    """The base's own task with a loss added; the engine trains it as any other.
+
+    Args:
+        task: the base's.
+        epoch: the epoch of the run's training whose labels the new queries get: the last, where EMB's are elastic.
+        distillation: weight of the added loss; 0: none.
+    """
+
+    def __init__(self, task: Task, epoch: int, distillation: float) -> None:
+        self.task, self.epoch, self.weight = task, epoch, distillation
+        self.distillation = Distillation(task) if distillation else None
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Return the base's losses, and ``loss_distillation``."""
+        losses = self.task.losses(model, batch, self.epoch)
+        if self.distillation is not None:
+            losses["loss_distillation"] = self.distillation(model, batch)
+            losses["loss"] = losses["loss"] + self.weight * losses["loss_distillation"]
+        return losses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+
+# WiSE-FT (Wortsman et al., CVPR 2022): weights between those before and those after.
+
+
+def interpolate(before: Mapping[str, Any], after: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Return ``(1 - share) before + share after`` for every float tensor that both have; share 1 is ``after``."""
+    return {name: _between(before.get(name), value, share) for name, value in after.items()}
+
+
+def _between(old: Any, new: Any, share: float) -> Any:
+    fits = isinstance(old, Tensor) and isinstance(new, Tensor) and new.is_floating_point() and old.shape == new.shape
+    return old.to(new.device).lerp(new, share) if fits and share < 1 else new
+
+
+# Draw of the queries that an adaptation learns from: by seed, and kept in the run's folder.
+
+
+Item = TypeVar("Item")
+
+
+def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list[Item]]:
+    """Return ``count`` of the items, drawn by seed, and the others, both in their order; 0 draws all."""
+    if count == 0:
+        return list(items), []
+    chosen = set(torch.randperm(len(items), generator=_generator(seed))[:count].tolist())
+    return (
+        [item for place, item in enumerate(items) if place in chosen],
+        [item for place, item in enumerate(items) if place not in chosen],
+    )
+
+
+def mix_rehearsal(
+    new: Sequence[Item], old: Sequence[Sequence[Item]], total: int, share: float, seed: int
+) -> list[Item]:
+    """Return ``total`` items, a ``share`` of them old: equally many from each list of old ones, whatever its length."""
+    replayed = min(round(total * share / len(old)), total // len(old)) if old else 0
+    items = _rounds(new, total - replayed * len(old), seed)
+    for each in old:
+        items += _rounds(each, replayed, seed)
+    return items
+
+
+def read_labelled(path: Path, settings: TrainConfig) -> list[Record]:
+    """Read the queries of a file that have a moment, as the run reads its own.
+
+    Raises:
+        UserError: none has a moment.
+    """
+    records = read_annotations(path, durations=settings.durations, on_broken=settings.on_broken)
+    found = [record for record in records if record.moments]
+    if not found:
+        raise UserError(f"{path}: none of its {len(records)} queries has a moment to learn or to measure with")
+    return found
+
+
+def write_like(source: Path, records: Sequence[Record], path: Path) -> Path:
+    """Write records in the format of the file that they come from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_annotations(records, path, format=detect_format(source))
+    return path
+
+
+def _rounds(items: Sequence[Any], count: int, seed: int) -> list[Any]:
+    """Return ``count`` items: all in a random order, again and again."""
+    generator, drawn = _generator(seed), []
+    while len(drawn) < count:
+        drawn += [items[place] for place in torch.randperm(len(items), generator=generator).tolist()]
+    return drawn[:count]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One vocabulary to learn."""
+
+    name: str
+    source: Path
+    """The file that its queries are drawn from."""
+    folder: Path
+    settings: TrainConfig
+    """The run's, on the drawn queries, with the plug-in alone learning."""
+    past: tuple[Path, ...]
+    """What the model learned from before: the run's training queries, then those of each vocabulary since."""
+    rehearsal: tuple[Path, ...]
+    """Files of those past queries that are replayed, one per file in ``past``."""
+
+
+def run(config: AdaptConfig) -> None:
+    """Run the command; whoever stops it is told how to go on."""
+    try:
+        main(config)
+    except (Interrupted, KeyboardInterrupt):
+        again = f"hero-plugin adapt --output {shlex.quote(str(config.output))} --resume"
+        raise Interrupted(f"stopped; everything is saved. Resume with: {again}") from None
+
+
+def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
+    """Adapt, measure, and write the report; return the adapted run."""
+    config = config.checked()
+    screen = screen or Screen()
+    start = RunFolder.open(config.run)
+    settings = starting_settings(start, config)
+    stages = plan(config, settings, start.config().get("adapted", {}).get("past", []))
+    new = {stage.name: _new_queries(stage, config, settings) for stage in stages}
+    how = {"resume": config.resume, "overwrite": config.overwrite}
+    record = _record(stages[-1], config)
+    RunFolder.check(stages[-1].folder, record, **how)
+    # Read before the folder is claimed: what cannot be learned from must not cost the adaptation that is there.
+    BASES[settings.base].read(settings, {stage.name: stage.source for stage in stages})
+    with ExitStack() as held:  # the last stage's folder holds the others'
+        last = claimed(stages[-1].folder, record, held, **how)
+        _write_queries(config, settings, stages, new)
+        torch.set_num_threads(stages[0].settings.threads or torch.get_num_threads())
+        run = start
+        for number, stage in enumerate(stages, 1):
+            folder = last
+            if stage is not stages[-1]:
+                folder = RunFolder.create(stage.folder, _record(stage, config), resume=True, overwrite=False)
+            if folder.finished:
+                screen.say(f"already finished: {stage.name}")
+            else:
+                screen.say(f"learning {stage.name}" + (f" ({number} of {len(stages)})" if len(stages) > 1 else ""))
+                learn(stage, config, run, folder, screen, first=run is start)
+            run = folder
+    report([name for name, _ in settings.test_sets()], stages, screen)
+    return last
+
+
+def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
+    """Return the settings of the run to start from, with the other files that the flags name.
+
+    Raises:
+        UserError: the run has no plug-in, or there is no test set of old words.
+    """
+    settings = config_from(start.config(), str(start.config_file))
+    if settings.base_only or not settings.hero.active:
+        raise UserError(
+            f"{start.path}: a run of the plain {settings.title}, which has no plug-in to adapt; "
+            "give --run the folder of a run with HERO"
+        )
+    settings = with_sources(settings, config, config.annotations_old, start)
+    if not settings.annotations_test:
+        raise UserError(f"{start.path}: the run has no test sets; name some of old words with --annotations-old")
+    return settings
+
+
+def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ()) -> list[Stage]:
+    """Return the stages, each with the settings of its run folder.
+
+    Args:
+        config: the flags.
+        settings: those of the run to start from.
+        before: files that the run had learned from before the one in its settings.
+    """
+    vocabularies = config.vocabularies()
+    old = [name for name, _ in settings.test_sets()]
+    again = [name for name, _ in vocabularies if name in old]
+    if again:
+        raise UserError(
+            f"--annotations: the run has a test set named {', '.join(again)} already; give another name, as NAME=PATH"
+        )
+    queries = config.output / "queries"
+    tests = dict(named_sets(config.annotations_test))
+    for name, path in vocabularies:
+        tests.setdefault(name, queries / f"{name}-test{path.suffix}")
+    past = (*map(Path, before), settings.annotations_train)
+    stages = []
+    for number, (name, path) in enumerate(vocabularies, 1):
+        folder = config.output if number == len(vocabularies) else config.output / f"{number}-{name}"
+        changed = replace(
+            settings,
+            output=folder,
+            annotations_train=queries / f"{name}-train{path.suffix}",
+            annotations_val=None,
+            annotations_test=(*settings.annotations_test, *(f"{key}={tests[key]}" for key, _ in vocabularies)),
+            init_base=None,
+            freeze_base=True,
+            lr=config.lr or settings.lr,
+            batch_size=config.batch_size,
+            schedule="linear",
+            warmup=0.0,
+            seed=config.seed,
+            device=config.device,
+            threads=config.threads or settings.threads,
+            checkpoint_steps=config.checkpoint_steps,
+            checkpoint_seconds=config.checkpoint_seconds,
+            compare=None,
+        )
+        rehearsal = tuple(queries / f"{name}-rehearsal-{place}{source.suffix}" for place, source in enumerate(past, 1))
+        stages.append(Stage(name, path, folder, changed, past, rehearsal if config.rehearsal else ()))
+        past = (*past, changed.annotations_train)
+    return stages
+
+
+def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, screen: Screen, *, first: bool) -> None:
+    """Learn one vocabulary: train, interpolate, score.
+
+    Args:
+        stage: what to learn.
+        config: the flags.
+        before: the run whose best checkpoint it starts from.
+        run: the stage's run folder.
+        screen: where to report.
+        first: ``before`` is not a stage, so its scores are not known.
+    """
+    started = time.monotonic()
+    settings, base = stage.settings, BASES[stage.settings.base]
+    device = choose_device(settings.device)
+    keep_freed_memory(device)
+    paths = {"train": settings.annotations_train}
+    paths.update({f"rehearsal {place}": path for place, path in enumerate(stage.rehearsal, 1)})
+    data = base.read(settings, {**paths, **dict(settings.test_sets())}, screen)
+    bank = data.bank(settings.storage, settings.memory, screen)
+    bank.settle(device, settings.features_on)
+    known, state = Vocabulary.from_json(before.vocabulary()), load_checkpoint(before.best)
+    try:
+        task, vocabulary = base.trained(settings, data, bank, known, state["model"], device)
+    except UserError as error:
+        raise UserError(f"{before.path}: {error}") from error
+    run.write_json(run.vocabulary_file, vocabulary.adapted_to(data.sentences("train")).to_json())
+    sets = {name: base.examples(settings, data, name, bank, vocabulary, learned=name in paths) for name in data.sets}
+    new, old = sets.pop("train"), [sets.pop(name) for name in paths if name != "train"]
+    loaded = LoadedRun(task, settings, vocabulary, sets, 1)
+
+    previous = _scores_before(loaded, before, run, first, screen)
+    weights = {name: value.clone() for name, value in task.model.state_dict().items()}
+    items = mix_rehearsal(new, old, config.steps * settings.batch_size, config.rehearsal, config.seed)
+    seed_everything(settings.seed)
+    adapted = AdaptTask(task, settings.epochs - 1, config.distillation)
+    # One epoch over a list that is as long as all steps: a short list would be cut into epochs of a step or two.
+    trainer = Trainer(adapted, replace(settings, epochs=1), items, run, screen)
+    trainer.restore()
+    trainer.fit({}, select=None)
+    # From last.pt each time, so that a second attempt after an interruption does not interpolate twice.
+    final = interpolate(weights, load_checkpoint(run.last, device)["model"], config.interpolation)
+    task.model.load_state_dict(final)
+    metrics = score_sets(loaded, screen)
+    save_checkpoint({"model": task.model.state_dict(), "epoch": 1, "metrics": metrics}, run.best)
+    with mpl.rc_context(SETTINGS):
+        save_figure(losses_figure(run.history()), run.figures / "losses.png")
+    results = {
+        "selected_on": None,
+        "best_epoch": 1,
+        "best": metrics,
+        "last": metrics,
+        "before": previous,
+        "queries": {"learned": len(new), **{name: len(items) for name, items in sets.items()}},
+        "parameters": sum(each.numel() for each in task.model.parameters() if each.requires_grad),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    run.write_json(run.results_file, results)
+
+
+def score_sets(loaded: LoadedRun, screen: Screen) -> dict[str, Scores]:
+    """Return the scores of every set."""
+    loaded.task.model.eval()
+    size = loaded.config.eval_batch_size
+    return {
+        name: loaded.task.scores(items, ground_with_bar(loaded, name, items, size, screen))
+        for name, items in loaded.sets.items()
+    }
+
+
+def report(old: list[str], stages: list[Stage], screen: Screen) -> None:
+    """Report gain and loss over all stages: a table on the screen, in Markdown and JSON, and a figure.
+
+    Args:
+        old: names of the sets of old words.
+        stages: all stages.
+        screen: where to print.
+    """
+    runs, names = [RunFolder(stage.folder) for stage in stages], [stage.name for stage in stages]
+    results = [run.results() for run in runs]
+    matrix = ScoreMatrix(old, names, [results[0]["before"], *(each["best"] for each in results)])
+    run = runs[-1]
+    run.write_json(run.path / "adaptation.json", {**matrix.to_json(), "queries": results[-1]["queries"]})
+    write_text(run.path / "adaptation.md", markdown_table(matrix))
+    with mpl.rc_context(SETTINGS):
+        figure = save_figure(adaptation_figure(matrix), run.figures / "adaptation.png")
+    print_table(matrix, screen)
+    screen.say(f"run folder: {run.path}\ntable: {run.path / 'adaptation.md'}, figure: {figure}")
+
+
+def _record(stage: Stage, config: AdaptConfig) -> dict[str, Any]:
+    """Return what the stage's run folder says about how it was made."""
+    past = [str(path) for path in stage.past]
+    return {**stage.settings.to_json(), "adapted": {**config.record(), "stage": stage.name, "past": past}}
+
+
+def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:
+    """Return the queries of a file with new words.
+
+    Raises:
+        UserError: too few are left to learn from or to measure on.
+    """
+    records = read_labelled(stage.source, settings)
+    tested = stage.name in dict(named_sets(config.annotations_test))
+    if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
+        raise UserError(
+            f"{stage.source}: of {len(records)} queries, --shots {config.shots} leaves none to measure on; "
+            f"draw fewer, or give --annotations-test {stage.name}=FILE"
+        )
+    return records
+
+
+def _write_queries(
+    config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
+) -> None:
+    """Draw the queries of every stage and write them to files. A resumed adaptation writes the same again."""
+    tested = dict(named_sets(config.annotations_test))
+    replayed = config.steps * config.batch_size
+    past: dict[Path, list[Record]] = {}
+    for stage in stages:
+        learned, held_out = draw_queries(new[stage.name], config.shots, config.seed)
+        write_like(stage.source, learned, stage.settings.annotations_train)
+        if stage.name not in tested:
+            write_like(stage.source, held_out, dict(stage.settings.test_sets())[stage.name])
+        for source, path in zip(stage.past, stage.rehearsal, strict=False):
+            if not source.is_file():
+                raise UserError(f"{source}: no such file to rehearse from; --rehearsal 0 does without")
+            if source not in past:
+                past[source] = read_labelled(source, settings)
+            some, _ = draw_queries(past[source], min(replayed, len(past[source])), config.seed)
+            write_like(source, some, path)
+
+
+def _scores_before(
+    loaded: LoadedRun, before: RunFolder, run: RunFolder, first: bool, screen: Screen
+) -> Mapping[str, Any]:
+    """Return the scores that this stage starts from; those of an earlier stage are in its results."""
+    if not first:
+        return before.results()["best"]
+    kept = run.path / "before.json"
+    if not kept.is_file():
+        run.write_json(kept, score_sets(loaded, screen))
+    return json.loads(kept.read_text("utf-8"))

@@ -1,0 +1,244 @@
+"""``hero-plugin bench``: measure, print, and write where asked."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from hero_plugin import HeroConfig
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.bench.cases import (
+    OURS,
+    UPSTREAM,
+    Format,
+    Mode,
+    Model,
+    ModelName,
+    Setting,
+    Sizes,
+    models_of,
+    sizes_of,
+)
+from hero_plugin.integrations.tools.bench.counters import Clock
+from hero_plugin.integrations.tools.bench.measure import Effort, Measurement, compare, work
+from hero_plugin.integrations.tools.bench.report import (
+    LEVELS,
+    Report,
+    comparison,
+    device_parts,
+    judge,
+    models_for,
+    rich_table,
+    settings_of,
+    targets_part,
+    verdicts,
+    write_page,
+)
+from hero_plugin.integrations.training.bases import BASE_NAMES, BaseName
+from hero_plugin.integrations.training.device import choose_device
+from hero_plugin.integrations.training.run_folder import versions
+
+Device = Literal["auto", "cpu", "cuda"]
+PATHS = {"--upstream": "FOLDER_OF_CLONES", "--json": "", "--figure": "", "--markdown": ""}
+
+
+@dataclass
+class BenchConfig:
+    """Measure what HERO costs: parameters, FLOPs, step time, throughput, peak memory, beside the plain base and beside
+    a literal implementation of the paper, in turns on the same random inputs."""
+
+    bases: tuple[BaseName, ...] = BASE_NAMES
+    models: tuple[ModelName, ...] = ()
+    """plain: the base. hero: HERO around it. pair, checkpoint: with relevance="pair", with checkpoint=True.
+    literal: the paper in plain loops. upstream, upstream-hero: the authors' own base, with --upstream. All there are
+    unless given."""
+    levels: tuple[int, ...] = (4,)
+    """Of HERO, one or several, such as 1 2 4 8."""
+    mode: tuple[Mode, ...] = ("train", "inference")
+    device: tuple[Device, ...] = ("auto",)
+    """auto: CUDA where there is one, else the CPU; with --targets, both."""
+    dtype: tuple[Format, ...] = ("fp32",)
+    """bf16 is autocast in the forward, as --amp in training."""
+    upstream: Path | None = None
+    """The folder that holds clones of the bases' repositories: EMB, moment_detr, QD-DETR, TR-DETR."""
+    targets: bool = False
+    """Measure what the speed targets need, and nothing else, and say which are met."""
+    read: tuple[Path, ...] = ()
+    """Show what was measured before, from files of --json, and measure nothing."""
+
+    batch: int | None = None
+    """B; the published size unless given, as the next three."""
+    clips: int | None = None
+    """T"""
+    words: int | None = None
+    """L"""
+    dim: int | None = None
+    """D"""
+    hero: HeroConfig = field(default_factory=HeroConfig)
+    """Other choices of HERO; levels, relevance and checkpoint are the compared models'."""
+
+    steps: int = 20
+    """Timed steps of each model, taken in turns; 0 counts FLOPs, operators and memory, and times nothing."""
+    warmup: int = 3
+    """Turns before the first that counts."""
+    clock: Clock = "wall"
+    """processor: this process's time on all its threads, which other programs disturb less; on the CPU only."""
+    compile: bool = False
+    """Time models under torch.compile; the other figures are the eager ones'."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""
+    seed: int = 0
+
+    json: Path | None = None
+    """Write every number here."""
+    figure: Path | None = None
+    """Draw step times and memory as a PNG."""
+    markdown: Path | None = None
+    """Renew the tables of this page between its comments <!-- bench cpu --> and <!-- end of bench cpu -->, and those of
+    cuda; with --targets, those of targets instead; with --targets and --read, all."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("warmup", 0), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        for count in self.levels:
+            if count < 1:
+                raise UserError(f"--levels must be at least 1, got {count}")
+        if self.upstream is None and any(name in UPSTREAM for name in self.models):
+            raise UserError("--models upstream needs --upstream: the folder that holds the clones")
+        for path in (self.json, self.figure, self.markdown):
+            if path is not None and not path.parent.is_dir():
+                raise UserError(f"no folder {path.parent} to write {path.name} into; create it first")
+        if self.read and self.json is not None:
+            raise UserError("--json writes what is measured, and --read measures nothing; leave one of them out")
+        if self.markdown is not None and not self.markdown.is_file():
+            raise UserError(f"no page {self.markdown} to renew the tables of")
+
+    def sizes(self, base: str) -> Sizes:
+        return sizes_of(base, batch=self.batch, clips=self.clips, words=self.words, dim=self.dim)
+
+    def devices(self) -> tuple[str, ...]:
+        if self.device == ("auto",) and self.targets:
+            return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        return tuple(dict.fromkeys(choose_device(name).type for name in self.device))
+
+    def effort(self) -> Effort:
+        return Effort(self.steps, self.warmup, self.seed, self.clock, self.compile)
+
+    def plan(self) -> list[tuple[Setting, list[Model]]]:
+        """Every setting, and the models that it compares."""
+        planned = []
+        for device in self.devices():
+            for dtype in self.dtype:
+                for base in self.bases:
+                    for mode in ("train", "inference") if self.targets else self.mode:
+                        models = self.models_in(base, mode, device)
+                        if models:
+                            planned.append((Setting(base, mode, device, dtype), models))
+        return planned
+
+    def models_in(self, base: str, mode: Mode, device: str) -> list[Model]:
+        if self.targets:
+            return models_of(models_for(base, mode, device, self.upstream is not None), (LEVELS,), mode)
+        names = self.models or (OURS if self.upstream is None else OURS + UPSTREAM)
+        return models_of(names, self.levels, mode)
+
+
+def main(config: BenchConfig, argv: Sequence[str]) -> None:
+    """Measure, print, and write where asked.
+
+    Args:
+        config: What to measure.
+        argv: The flags that say so, for the report.
+    """
+    screen = Screen()
+    if config.read:
+        reports = [Report.read(path) for path in config.read]
+    else:
+        reports = [measured(config, screen, command_of(argv))]
+    measurements = [each for report in reports for each in report.measurements]
+    for report in reports:
+        for group in settings_of(report.measurements):
+            screen.show(rich_table(comparison(group)))
+        screen.say(report.conditions)
+    if config.targets:
+        screen.show(rich_table(verdicts(judge(measurements))))
+    if config.figure is not None:
+        from hero_plugin.integrations.tools.bench.report import draw_comparison
+
+        draw_comparison(measurements, config.figure)
+    if config.markdown is not None:
+        parts = {} if config.targets and not config.read else device_parts(reports)
+        write_page(config.markdown, parts | (targets_part(reports) if config.targets else {}))
+
+
+def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
+    """Every setting in turn."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.clock == "processor" and "cuda" in config.devices():
+        raise UserError("--clock processor does not see a GPU's time; leave it out, or give --device cpu")
+    planned, effort, done = config.plan(), config.effort(), 0
+    total = sum(work(models, effort) for _, models in planned)
+    measurements: list[Measurement] = []
+    report = Report(command, conditions(config), measurements)
+    settings = json.loads(json.dumps(asdict(config), default=str))
+    with screen.working("measuring", total) as advance:
+
+        def after_step() -> None:
+            nonlocal done
+            done += 1
+            advance(done, total)
+
+        for number, (setting, models) in enumerate(planned, 1):
+            measurements += compare(
+                setting,
+                models,
+                config.sizes(setting.base),
+                effort,
+                hero=config.hero,
+                clones=config.upstream,
+                after_step=after_step,
+            )
+            if config.json is not None:  # after each setting: all of them can take an hour
+                report.write(config.json, config=settings, versions=versions())
+            if len(planned) > 1:
+                screen.say(f"measured {number} of {len(planned)}: {setting}")
+    return report
+
+
+def conditions(config: BenchConfig) -> str:
+    """On what, and how, it is measured."""
+    threads, devices = torch.get_num_threads(), config.devices()
+    parts = [f"torch {torch.__version__}"]
+    if "cpu" in devices:
+        parts.append(f"{threads} CPU thread{'s' * (threads > 1)}")
+    if "cuda" in devices:
+        parts.append(torch.cuda.get_device_name())
+    if config.steps:
+        clock = {"wall": "by the clock on the wall", "processor": "in processor time"}[config.clock]
+        compiled = "compiled " * config.compile
+        parts.append(
+            f"{config.steps} steps of each {compiled}model in turns, {clock}; ratios are medians over the turns"
+        )
+    return ", ".join(parts)
+
+
+def command_of(argv: Sequence[str]) -> str:
+    """The command line that measures the same elsewhere: without what is written, and where the clones lie here."""
+    words, rest = ["hero-plugin", "bench"], list(argv)
+    while rest:
+        flag, equals, _ = rest[0].partition("=")
+        if flag in PATHS:
+            words += [flag, PATHS[flag]] if PATHS[flag] else []
+            del rest[: 1 if equals else 2]
+        else:
+            words.append(rest.pop(0))
+    return shlex.join(words)

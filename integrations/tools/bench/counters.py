@@ -1,0 +1,250 @@
+"""What a step does, in numbers that do not depend on the machine's mood."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from packaging.version import Version
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils import flop_counter
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from hero_plugin.integrations.support.errors import UserError
+
+# Steps taken in turns, so that what else the machine does hits all alike.
+
+
+Step = Callable[[], object]
+Clock = Literal["wall", "processor"]
+
+
+def interleaved(
+    steps: Mapping[str, Step],
+    warmup: int,
+    turns: int,
+    device: torch.device,
+    clock: Clock = "wall",
+    after_step: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Seconds of each step, one a turn; in each turn every step runs once.
+
+    warmup: turns before the first that counts.
+    device: what the steps run on; the clock stops when it is done.
+    clock: "processor" counts the time of this process on all its threads, which other programs disturb less.
+    """
+    now = {"wall": time.perf_counter, "processor": time.process_time}[clock]
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(warmup + turns):
+        for name, step in steps.items():
+            wait(device)
+            began = now()
+            step()
+            wait(device)
+            if turn >= warmup:
+                seconds[name].append(now() - began)
+            after_step()
+    return seconds
+
+
+def wait(device: torch.device) -> None:
+    """Until everything that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Spread(NamedTuple):
+    """A median and the quartiles around it."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(*(float(value) for value in np.percentile(values, (25, 50, 75))))
+
+    @classmethod
+    def of_ratio(cls, over: Sequence[float], under: Sequence[float]) -> Spread:
+        """Of what was measured in the same turns: a machine that slows down slows both."""
+        return cls.of([one / other for one, other in zip(over, under, strict=True)])
+
+
+aten = torch.ops.aten
+OLDEST = "2.4"
+"""Before, torch called its formulas in another way."""
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operators of forward, backward and optimizer as they reach the device's code, and their FLOPs.
+
+    FLOPs are those of matrix products, convolutions, attention and recurrent layers by torch's formulas (a
+    multiplication and an addition are two); elementwise work does not count. torch's own ``FlopCounterMode`` is not
+    used: it hooks every module and fails where one takes a parameter as its input without gradients, as Moment-DETR's
+    decoder does in inference.
+
+    Raises:
+        UserError: this torch is too old.
+    """
+
+    def __init__(self) -> None:
+        if Version(OLDEST) > Version(torch.__version__):
+            raise UserError(f"counting FLOPs needs torch {OLDEST} or later, found {torch.__version__}")
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.flops = 0
+        self._formulas = {**flop_counter.flop_registry, **missing_formulas()}
+
+    @property
+    def total(self) -> int:
+        """Operators."""
+        return sum(self.counts.values())
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = operator(*args, **(kwargs or {}))
+        self.counts[str(operator)] += 1
+        formula = self._formulas.get(getattr(operator, "_overloadpacket", None))
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=returned)
+        return returned
+
+
+def missing_formulas() -> dict[Any, Any]:
+    """FLOPs of operators that torch's own counter passes over or counts wrongly, of those that this torch has."""
+    known = {
+        "convolution_backward": convolution_gradients,
+        "_scaled_dot_product_flash_attention_for_cpu": lambda q, k, v, *_: flop_counter.sdpa_flop_count(q, k, v),
+        "_scaled_dot_product_flash_attention_for_cpu_backward": lambda g, q, k, v, *_: (
+            flop_counter.sdpa_backward_flop_count(g, q, k, v)
+        ),
+        "mkldnn_rnn_layer": fused_layer,
+        "mkldnn_rnn_layer_backward": lambda *shapes: 2 * fused_layer(*shapes),
+        "_cudnn_rnn": cudnn_layers,
+        "_cudnn_rnn_backward": lambda *shapes: 2 * cudnn_layers(*shapes),
+    }
+    return {getattr(aten, name): of_shapes(formula) for name, formula in known.items() if hasattr(aten, name)}
+
+
+def of_shapes(formula: Any) -> Any:
+    """A formula of the arguments' shapes, called as torch's registry calls its own."""
+
+    def of_tensors(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
+        return formula(*tree_map(lambda each: each.shape if isinstance(each, torch.Tensor) else each, args))
+
+    return of_tensors
+
+
+def convolution_gradients(grad: Any, inputs: Any, weight: Any, *settings: Any) -> int:
+    """The gradients of inputs and weights cost a forward each; torch's formula forgets the groups of the weights'."""
+    _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = settings
+    return sum(wanted[:2]) * flop_counter.conv_flop_count(inputs, weight, grad, transposed)
+
+
+def fused_layer(inputs: Any, from_input: Any, from_state: Any, *_: Any) -> int:
+    """One direction of one layer: (positions, batch, width) and two weight matrices."""
+    return 2 * prod(inputs[:-1]) * (prod(from_input) + prod(from_state))
+
+
+def cudnn_layers(inputs: Any, weights: Any, *_: Any) -> int:
+    """Every layer and direction; packed inputs are (positions, width)."""
+    return 2 * prod(inputs[:-1]) * sum(prod(shape) for shape in weights if len(shape) == 2)
+
+
+def count_kernels(step: Step, device: torch.device) -> int:
+    """Kernels that a step launches on a CUDA device."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+        step()
+        wait(device)
+    return sum(event.count for event in recorded.key_averages() if "LaunchKernel" in event.key)
+
+
+# The most memory that a step holds at once: model, gradients, optimizer, inputs, and all it needs on the way.
+
+
+def peak_memory(step: Step, held: Iterator[Tensor], device: torch.device) -> int:
+    """Bytes, without those of other models on the device.
+
+    held: what the step has before it begins, one after the other: who keeps them here keeps the step from freeing them.
+    """
+    if device.type == "cuda":
+        gc.collect()
+        return peak_allocated(step, held, device)
+    with collected_later(), LiveBytes(held) as live:
+        step()
+    return live.peak
+
+
+def peak_allocated(step: Step, held: Iterator[Tensor], device: torch.device) -> int:
+    """On a CUDA device, as its allocator counts."""
+    wait(device)
+    own = own_bytes(held)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    wait(device)
+    return own + torch.cuda.max_memory_allocated(device) - before
+
+
+@contextmanager
+def collected_later() -> Iterator[None]:
+    """No garbage collection meanwhile: when it comes would decide what is alive."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of every tensor that is alive, what autograd keeps for the backward included.
+
+    Exact and the same on every run: tensors are counted as operators return them, storage by storage, until their
+    storage is gone. What an operator needs inside itself alone does not count.
+    """
+
+    def __init__(self, held: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._storages: dict[int, weakref.ref[Any]] = {}
+        for tensor in held:
+            self.add(tensor)
+
+    def add(self, tensor: Tensor) -> None:
+        """Count a tensor's storage, if it is not counted already, until it is gone."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages:
+            return
+
+        def gone(_: Any) -> None:
+            self.live -= size
+            del self._storages[key]
+
+        self._storages[key] = weakref.ref(storage, gone)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = operator(*args, **(kwargs or {}))
+        for leaf in tree_flatten(returned)[0]:
+            if isinstance(leaf, Tensor):
+                self.add(leaf)
+        return returned
+
+
+def own_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of tensors, each storage once."""
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())

@@ -1,0 +1,116 @@
+"""``hero-plugin demo``: EMB beside HERO-EMB on synthetic data, from nothing to a table and figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hero_plugin import HeroConfig
+from hero_plugin.integrations.data.features import MemoryFeatures
+from hero_plugin.integrations.data.synthetic import SyntheticConfig, make_synthetic
+from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import write_json
+from hero_plugin.integrations.support.process import Interrupted
+from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.task import Scores, score_cells, scores_table
+from hero_plugin.integrations.training.train import train
+
+MARK = "demo.json"
+SETS = {"seen": "words of the training queries", "unseen": "synonyms never trained on"}
+
+
+@dataclass
+class DemoConfig:
+    """Train EMB and HERO-EMB on the same synthetic data, with the same seed and steps; print both."""
+
+    output: Path = Path("demo-run")
+    """Folder for both runs; what an earlier demo left there is replaced."""
+    epochs: int = 8
+    """Times each training query is seen, by either model."""
+    seed: int = 0
+    """Of the data and of both trainings."""
+    threads: int = 1
+    """CPU threads. More than one helps only where as many cores are idle."""
+
+
+def run(config: DemoConfig) -> None:
+    """Run the command."""
+    try:
+        main(config)
+    except Interrupted:
+        raise Interrupted("stopped; run the demo again to start it afresh") from None
+
+
+def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str, Scores]]:
+    """Returns the scores by model and set."""
+    screen = screen or Screen()
+    started = time.monotonic()
+    if config.epochs < 1:
+        raise UserError(f"--epochs must be at least 1, got {config.epochs}")
+    _claim(config.output)
+    synthetic = make_synthetic(SyntheticConfig(seed=config.seed))
+    data = EmbData(synthetic.sets, MemoryFeatures(synthetic.features), synthetic.vectors, tokenize)
+    screen.say(describe(data))
+    recipe = recipe_for(config)
+    # The query figures come once, from the second run, with both models in them.
+    plain = replace(recipe, output=config.output / "emb", base_only=True, figure_queries=0)
+    base = _train(plain, data, "EMB     ", screen)
+    hero = replace(recipe, output=config.output / "hero-emb", compare=base.path)
+    plugged = _train(hero, data, "HERO-EMB", screen)
+    results = {"EMB": base.results()["best"], "HERO-EMB": plugged.results()["best"]}
+    show(results, screen)
+    screen.say("Figures:")
+    for path in sorted([*base.figures.rglob("*.png"), *plugged.figures.rglob("*.png")]):
+        screen.say(f"  {path}")
+    seconds = time.monotonic() - started
+    write_json(config.output / MARK, {"seconds": round(seconds, 1), "scores": results})
+    screen.say(f"done in {seconds:.0f} seconds; everything is in {config.output}")
+    return results
+
+
+def recipe_for(config: DemoConfig) -> EmbTrainConfig:
+    """The paper's recipe on a smaller model, for smaller data: hidden size 64, learning rate 1e-3."""
+    return EmbTrainConfig(
+        epochs=config.epochs,
+        seed=config.seed,
+        threads=config.threads,
+        device="cpu",
+        dim=64,
+        lr=1e-3,
+        eval_every=2,
+        eval_batch_size=128,
+        hero=HeroConfig(),
+    )
+
+
+def describe(data: EmbData) -> str:
+    queries = ", ".join(f"{len(records)} {name}" for name, records in data.sets.items())
+    return (
+        f"Synthetic data: {len(data.videos())} videos; queries: {queries}.\n"
+        "Test queries are about the same new videos twice: in words of the training queries (seen), "
+        "and in synonyms that training never had (unseen)."
+    )
+
+
+def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:
+    """One table, base beside HERO, for seen and for unseen words."""
+    rows = [(name, model, *score_cells(results[model][name])) for name in SETS for model in results]
+    screen.show(scores_table(rows, ("test words", "model"), "R1 at IoU 0.3, 0.5, 0.7 and mean IoU, in percent"))
+
+
+def _train(config: EmbTrainConfig, data: EmbData, label: str, screen: Screen) -> RunFolder:
+    run = RunFolder.create(config.output, config.to_json(), resume=False, overwrite=True)
+    return train(config, data, run, Screen(screen.console, label=label, quiet=screen.quiet), table=False)
+
+
+def _claim(folder: Path) -> None:
+    """Use a folder that is new, empty, or an earlier demo's; never anybody else's."""
+    if folder.exists() and not (folder / MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and no demo made it; choose another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MARK, {})

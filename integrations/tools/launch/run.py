@@ -1,0 +1,198 @@
+"""Running a Python script in its place, as ``python SCRIPT ...`` would, with patches inside."""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import tokenize
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.launch.patches import Patch, patched
+
+INTERPRETERS = ("python", "python3")
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script of a repository, and its own arguments."""
+
+    repository: Path
+    path: Path
+    """Absolute."""
+    arguments: tuple[str, ...]
+    as_module: bool = False
+    """Started by ``-m``: the repository, not the script's folder, comes first on the path."""
+    folder: Path | None = None
+    """Where it runs; None: the repository's top."""
+
+    @property
+    def shown(self) -> str:
+        """The path as it is written from where it runs."""
+        return os.path.relpath(self.path, self.folder or self.repository)
+
+
+def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] = ()) -> Script:
+    """The repository's own command line: ``[python] SCRIPT ARGUMENTS...`` or ``[python] -m MODULE ARGUMENTS...``.
+
+    known: the repository's entry points, for the message.
+
+    Raises:
+        UserError: nothing to run, or no such script in the repository.
+    """
+    words = list(words)
+    if words and Path(words[0]).name in INTERPRETERS:
+        words = words[1:]
+        while words[:1] == ["-u"]:
+            words = words[1:]
+    if not words:
+        example = f", such as: -- python {known[0]} ..." if known else ""
+        raise UserError(f"nothing to run: put the repository's own command line after --{example}")
+    folder = None
+    if words[0] == "-m" and len(words) > 1:
+        path, as_module, rest = repository.joinpath(*words[1].split(".")).with_suffix(".py"), True, words[2:]
+    else:
+        path, as_module, rest = repository / words[0], False, words[1:]
+        here = Path.cwd() / words[0]  # of a shell script that went into a folder of the repository
+        if not path.is_file() and here.is_file() and repository in here.resolve().parents:
+            path, folder = here, Path.cwd()
+    if path.suffix != ".py" or not path.is_file():
+        there_are = f"; there are {', '.join(known)}" if known else ""
+        raise UserError(f"{repository} has no Python script {words[as_module]!r}{there_are}")
+    return Script(repository, path.resolve(), tuple(rest), as_module, folder)
+
+
+def run_script(script: Script, patches: Sequence[Patch] = ()) -> None:
+    """Run it in this process, in the repository's folder. What it raises, ``SystemExit`` too, comes through."""
+    with in_place(script), patched(patches):
+        module = ModuleType("__main__")
+        module.__file__ = str(script.path)
+        sys.modules["__main__"] = module
+        definitions, rest = compiled(script.path)
+        exec(definitions, vars(module))
+        for patch in patches:
+            if patch.module == "__main__":
+                patch.apply(module)
+        exec(rest, vars(module))
+
+
+@contextmanager
+def in_place(script: Script) -> Iterator[None]:
+    """The process as ``python SCRIPT`` would find it, the repository importable; everything is put back after."""
+    before = (os.getcwd(), sys.argv, list(sys.path), sys.dont_write_bytecode, sys.modules.get("__main__"))
+    os.chdir(script.folder or script.repository)
+    sys.argv = [str(script.path) if script.as_module else script.shown, *script.arguments]
+    first = [] if script.as_module else [str(script.path.parent)]
+    # The repositories' shell scripts set PYTHONPATH to their top.
+    sys.path[:0] = list(dict.fromkeys([*first, str(script.repository)]))
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        folder, sys.argv, sys.path[:], sys.dont_write_bytecode, main = before
+        os.chdir(folder)
+        if main is not None:
+            sys.modules["__main__"] = main
+
+
+def compiled(path: Path) -> tuple[object, object]:
+    """A script in two parts: all that it defines, and what it does where it asks ``__name__ == "__main__"``."""
+    with tokenize.open(path) as stream:
+        tree = ast.parse(stream.read(), str(path))
+    start = next((place for place, statement in enumerate(tree.body) if _asks_for_main(statement)), len(tree.body))
+    flags = 0
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            for name in statement.names:
+                flags |= getattr(__future__, name.name).compiler_flag
+    parts = (ast.Module(tree.body[:start], []), ast.Module(tree.body[start:], []))
+    definitions, rest = (compile(part, str(path), "exec", flags, dont_inherit=True) for part in parts)
+    return definitions, rest
+
+
+def _asks_for_main(statement: ast.stmt) -> bool:
+    if not (isinstance(statement, ast.If) and isinstance(statement.test, ast.Compare)):
+        return False
+    sides = [statement.test.left, *statement.test.comparators]
+    return any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
+
+
+def missing(module: str) -> bool:
+    """Whether a top-level module is not installed."""
+    try:
+        return importlib.util.find_spec(module) is None
+    except (ImportError, ValueError):
+        return True
+
+
+# A repository's shell scripts: every ``python`` that they start is the launcher.
+
+
+SHELLS = ("bash", "sh", "zsh")
+WRAPPED = "HERO_PLUGIN_WRAPPED"
+"""Names a file, for the Python scripts of a shell script, that is there once one of them has wrapped a model."""
+
+
+def is_shell(words: Sequence[str]) -> bool:
+    """Whether a command line is a shell script's: ``bash scripts/train.sh ...``, or the script alone."""
+    return bool(words) and (Path(words[0]).name in SHELLS or words[0].endswith(".sh"))
+
+
+def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], *, dry_run: bool, plain: bool) -> int:
+    """Run it in the repository's folder, with our own ``python`` first on the PATH. Returns its exit status.
+
+    dry_run: the shell script runs, its Python scripts are only described. plain: without HERO.
+
+    Raises:
+        UserError: there is no such script, or HERO was in none of the Python scripts that it ran.
+    """
+    words = list(words) if Path(words[0]).name in SHELLS else ["bash", *words]
+    script = next((word for word in words[1:] if not word.startswith("-")), None)
+    if script is None or not (repository / script).is_file():
+        raise UserError(f"{repository} has no shell script {script!r}")
+    flags = [*flags, "--repo", str(repository)]  # the last one counts; a relative one would not hold where it runs
+    with tempfile.TemporaryDirectory(prefix="hero-plugin-") as folder:
+        for name in INTERPRETERS:
+            interpreter = Path(folder, name)
+            interpreter.write_text(interpreter_script(flags))
+            interpreter.chmod(0o755)
+        wrapped = Path(folder, "wrapped")
+        environment = {**os.environ, "PATH": os.pathsep.join([folder, os.environ.get("PATH", "")])}
+        environment[WRAPPED] = str(wrapped)
+        if dry_run:
+            print(f"in {repository}: {shlex.join(words)}, whose python is hero-plugin launch:", flush=True)
+        try:
+            status = subprocess.run(words, cwd=repository, env=environment, check=False).returncode
+        except FileNotFoundError as error:
+            raise UserError(f"there is no {words[0]} on this machine") from error
+        if not status and not plain and not dry_run and not wrapped.exists():
+            raise UserError(f"none of the Python scripts that {script} started built a model: HERO was not in this run")
+        return status
+
+
+def interpreter_script(flags: Sequence[str]) -> str:
+    """A ``python`` that launches what is a script, and is the real one for what cannot be one (``-c``, ``--version``).
+
+    Other options before a script reach the launcher, too, which refuses those it does not know: the real one would
+    train the plain base, and nobody would see it.
+    """
+    real = shlex.quote(sys.executable)
+    ours = shlex.join([sys.executable, "-m", "hero_plugin.integrations.cli", "launch", *flags, "--"])
+    return (
+        "#!/bin/sh\n"
+        'case "$1" in\n'
+        f'  -|-c|-V|--version|-h|--help) exec {real} "$@" ;;\n'
+        f'  *.py|-*) exec {ours} python "$@" ;;\n'
+        f'  *) exec {real} "$@" ;;\n'
+        "esac\n"
+    )

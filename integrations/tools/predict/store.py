@@ -1,0 +1,328 @@
+"""Manifest of a prediction: the facts on which all its shards must agree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import checksum, only_one, try_lock, write_text
+from hero_plugin.integrations.tools.predict.config import Shard
+
+# Part file of one shard, and the journal of its finished windows.
+#
+# ``part-I-of-N.jsonl`` holds one line per answered query. ``part-I-of-N.journal`` holds one line per window, written
+# once the window's answers are on the disk: where they end, their checksum, what was left out. Whatever follows the
+# last window on which both files agree was torn by a kill; it is cut off, and that window is answered again.
+#
+# Kept by hand: an SQLite file per shard needs as much code, a check of the whole file at each start, and answers a
+# whole shard again where this answers what is damaged.
+
+
+@dataclass(frozen=True)
+class PartPaths:
+    """Paths of the two files of a shard."""
+
+    part: Path
+    journal: Path
+
+    @classmethod
+    def of(cls, folder: Path, shard: Shard) -> PartPaths:
+        """Return the paths of a shard in a folder."""
+        name = f"part-{shard.index:05}-of-{shard.count:05}"
+        return cls(folder / f"{name}.jsonl", folder / f"{name}.journal")
+
+
+def read_journal(paths: PartPaths, manifest: str, first: int) -> list[dict[str, Any]]:
+    """Return the journal's entry of each finished window; empty if there is no journal.
+
+    Args:
+        paths: the shard's files.
+        manifest: digest of the manifest that the journal must belong to.
+        first: number of the shard's first window.
+    """
+    return [entry for entry, _ in _good(paths, manifest, first)[1:]]
+
+
+def _good(paths: PartPaths, manifest: str, first: int) -> list[tuple[dict[str, Any], int]]:
+    """Return the journal's first line and its entries, each with where it ends in the journal.
+
+    They stop before the first that is torn, out of order, or of answers that are no longer in the part.
+    """
+    size = paths.part.stat().st_size if paths.part.is_file() else 0
+    found: list[tuple[dict[str, Any], int]] = []
+    end = 0
+    for line in _whole_lines(paths.journal):
+        try:
+            entry = json.loads(line)
+        except ValueError:  # broken JSON, or bytes that are no text
+            break
+        expected = {"manifest": manifest} if not found else {"window": first + len(found) - 1}
+        if not isinstance(entry, dict) or any(entry.get(name) != value for name, value in expected.items()):
+            break
+        if entry.get("end", 0) > size:
+            break
+        end += len(line)
+        found.append((entry, end))
+    return found
+
+
+def _intact(part: Path, entries: Sequence[dict[str, Any]]) -> int:
+    """Return how many windows, from the first on, match their checksums."""
+    if entries:
+        start = 0
+        with open(part, "rb") as stream:
+            for number, entry in enumerate(entries):
+                if zlib.crc32(stream.read(entry["end"] - start)) != entry["crc"]:
+                    return number
+                start = entry["end"]
+    return len(entries)
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    if path.is_file():
+        with open(path, "rb") as stream:
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    return
+                yield line
+
+
+def has_windows(journal: Path) -> bool:
+    """Return whether a journal, of any manifest, names a finished window."""
+    return any(number for number, _ in enumerate(_whole_lines(journal)))
+
+
+def at_work(journal: Path) -> bool:
+    """Return whether a process has a shard's files open."""
+    with only_one(journal) as free:
+        return not free
+
+
+class Part:
+    """The two files of a shard, open for adding windows; one process at a time.
+
+    Attributes:
+        entries: the journal's entry of each finished window.
+
+    Raises:
+        UserError: another process has them open.
+    """
+
+    def __init__(self, paths: PartPaths, manifest: str, first: int, sync_seconds: float = 5.0) -> None:
+        self.paths, self.sync_seconds = paths, sync_seconds
+        self._journal = open(paths.journal, "ab")  # noqa: SIM115
+        if not try_lock(self._journal):
+            self._journal.close()
+            raise UserError(f"{paths.part}: another process is at work on this shard")
+        known = _good(paths, manifest, first)
+        known = known[: 1 + _intact(paths.part, [entry for entry, _ in known[1:]])]
+        self.entries = [entry for entry, _ in known[1:]]
+        self._end = self.entries[-1]["end"] if self.entries else 0
+        self._part = open(paths.part, "ab")  # noqa: SIM115
+        self._journal.truncate(known[-1][1] if known else 0)
+        self._part.truncate(self._end)
+        if not known:
+            self._journal.write(_line({"manifest": manifest}))
+        self._waiting: list[dict[str, Any]] = []
+        self._synced = time.monotonic()
+        self._writing = 0.0
+        _flush(self._part)
+        _flush(self._journal)
+
+    def add(self, window: int, lines: Sequence[str], **about: Any) -> None:
+        """Add the answers of the next window, and the facts that the journal keeps of it."""
+        start = time.perf_counter()
+        data = "".join(line + "\n" for line in lines).encode()
+        self._part.write(data)
+        self._end += len(data)
+        entry = {"window": window, "end": self._end, "answered": len(lines), "crc": zlib.crc32(data), **about}
+        entry["writing"] = self._writing  # that of the window before: this one's is not over
+        self._waiting.append(entry)
+        self.entries.append(entry)
+        if time.monotonic() - self._synced >= self.sync_seconds:
+            self.sync()
+        self._writing = time.perf_counter() - start
+
+    def sync(self) -> None:
+        """Flush everything added to the disk."""
+        _flush(self._part)
+        self._journal.write(b"".join(map(_line, self._waiting)))
+        _flush(self._journal)
+        self._waiting.clear()
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync, and let another process have the files."""
+        self.sync()
+        self._part.close()
+        self._journal.close()
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+
+
+def _flush(stream: IO[bytes]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+NAME = "manifest.json"
+
+PATIENCE = 60.0
+"""Seconds in which the leading process is there, too, and has replaced a manifest that nothing came of."""
+
+EXPLAINED = {
+    "weights": "the checkpoint has changed",
+    "vocabulary": "the run's vocabulary has changed",
+    "queries_sha256": "the query file has changed",
+    "shards": "another number of shards (ranks, or --shard I/N)",
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A prediction: its folder, its file of predictions, and the facts that its answers depend on."""
+
+    folder: Path
+    predictions: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Short digest of all facts."""
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @classmethod
+    def places(cls, output: Path) -> tuple[Path, Path]:
+        """Return the folder of parts and the file of predictions of an ``--output``."""
+        if output.suffix in (".jsonl", ".json"):
+            return output.with_name(output.name + ".parts"), output
+        return output, output / "predictions.jsonl"
+
+    @classmethod
+    def open(cls, output: Path) -> Manifest:
+        """Open the prediction in ``output``.
+
+        Raises:
+            UserError: there is none.
+        """
+        folder, predictions = cls.places(output)
+        path = folder / NAME
+        if not path.is_file():
+            raise UserError(f"{output}: no prediction here ({path} is missing)")
+        try:
+            return cls(folder, predictions, json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); delete {folder} to start again") from error
+
+    @classmethod
+    def agree(cls, output: Path, facts: Mapping[str, Any], *, leads: bool = True) -> Manifest:
+        """Start a prediction in ``output``, or continue the one that is there.
+
+        Args:
+            output: as given on the command line.
+            facts: what this prediction depends on.
+            leads: whether this process decides that a prediction with other facts is replaced while none of its windows
+                is finished; the other processes wait for that.
+
+        Raises:
+            UserError: the prediction there has other facts, which the message lists; or something else is there.
+        """
+        folder, predictions = cls.places(output)
+        path = folder / NAME
+        if not path.is_file():
+            if predictions.exists():
+                raise UserError(f"{predictions}: exists, and {path} does not; choose another --output")
+            if folder.exists() and (not folder.is_dir() or _strangers(folder)):
+                raise UserError(f"{folder}: exists, and holds no predictions; choose another --output")
+            _create(path, json.dumps(facts, indent=2) + "\n")
+        requested = json.loads(json.dumps(facts))
+        made = cls.open(output)
+        if made.changed(requested):
+            made = made._replaced(output, requested, leads)
+        changed = made.changed(requested)
+        if changed:
+            message = "".join(
+                f"  {name}: was {made.facts.get(name)!r}, now {requested.get(name)!r}"
+                + (f" ({EXPLAINED[name]})\n" if name in EXPLAINED else "\n")
+                for name in changed
+            )
+            raise UserError(
+                f"{output}: holds predictions that were made from other inputs or flags:\n{message}"
+                "Restore these to continue it, choose another --output to start a new one, "
+                f"or delete {folder} to start again."
+                + ("" if leads or made.begun() else " (No window of it is done: shard 0, started first, replaces it.)")
+            )
+        return made
+
+    def changed(self, requested: Mapping[str, Any]) -> list[str]:
+        """Return the names of the facts that differ in ``requested``."""
+        return [name for name in {**self.facts, **requested} if self.facts.get(name) != requested.get(name)]
+
+    def begun(self) -> bool:
+        """Return whether any window of any shard is finished."""
+        return self.predictions.exists() or any(map(has_windows, self._journals()))
+
+    def check_agreed(self, output: Path) -> None:
+        """Raise ``UserError`` if another prediction took this one's place before it had a part."""
+        if type(self).open(output).facts != self.facts:
+            raise UserError(f"{output}: another prediction was begun here at the same time; choose another --output")
+
+    def _replaced(self, output: Path, requested: Mapping[str, Any], leads: bool) -> Manifest:
+        """Return the manifest that stands there after there was time to replace this one."""
+        if leads:
+            if not self.begun() and not any(map(at_work, self._journals())):
+                write_text(self.folder / NAME, json.dumps(requested, indent=2) + "\n")
+            return type(self).open(output)
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            begun = self.begun()  # looked at first: whoever is through with a window replaced the manifest before
+            made = type(self).open(output)
+            if begun or not made.changed(requested) or time.monotonic() > deadline:
+                return made
+            time.sleep(0.1)
+
+    def _journals(self) -> list[Path]:
+        return list(self.folder.glob("part-*.journal"))
+
+
+def file_digest(path: Path) -> str:
+    """Return the first 16 digits of a file's SHA-256."""
+    return checksum(path)[:16]
+
+
+def _strangers(folder: Path) -> bool:
+    """Return whether the folder holds anything but what another shard leaves while it starts."""
+    return any(not entry.name.startswith(f".{NAME}") and entry.name != NAME for entry in folder.iterdir())
+
+
+def _create(path: Path, text: str) -> None:
+    """Write a file at once as a whole, unless another process has done so first."""
+    own = path.with_name(f".{NAME}-{uuid.uuid4().hex[:8]}")
+    write_text(own, text)
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        if not path.exists():
+            write_text(path, text)
+    finally:
+        own.unlink()

@@ -1,0 +1,398 @@
+"""What each action looks like: one direction in feature space, half of it from the words people use for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hero_plugin.integrations.data.checks import as_number
+from hero_plugin.integrations.data.features import MemoryFeatures
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import WordVectors, tokenize
+from hero_plugin.integrations.scoring.metrics import temporal_iou
+from hero_plugin.integrations.support.errors import DataError, Problem, Problems, UserError
+
+# How strongly the simulated perception errs: every number of it, in one place.
+
+
+class TimelineConfigError(UserError, ValueError):
+    """A strength outside its range."""
+
+
+@dataclass(frozen=True)
+class TimelineConfig:
+    """Strengths of timeline features. Lengths are relative to an action's prototype, which has length 1.
+
+    `noise` is the headline: it multiplies every error below it. 0 shows each action exactly as annotated.
+    """
+
+    dim: int = 256
+    """Width of a clip's feature."""
+    clips_per_second: float = 2.0
+    """Clip rate; a Charades video of 30 s gets 60 clips."""
+    max_clips: int = 128
+    """Longer videos get this many, evenly spread (Charades: those over 64 s)."""
+    semantic_share: float = 0.5
+    """Share of a prototype's energy that comes from the words of training queries; the rest is random."""
+    noise: float = 1.0
+    """Multiplies all errors: miss and false-action rates, jitter, blur, and the lengths of the noise vectors."""
+    miss_rate: float = 0.15
+    """Probability that an annotated action is not seen at all."""
+    false_rate: float = 0.75
+    """Mean number of actions per video that are seen and are not there."""
+    boundary_jitter: float = 1.0
+    """Standard deviation, in seconds, of the error of each start and end."""
+    boundary_blur: float = 0.75
+    """Seconds over which an action fades in and out (scale of a logistic curve)."""
+    strength_spread: float = 0.35
+    """How unequally strongly actions are seen (standard deviation of the logarithm)."""
+    appearance: float = 1.0
+    """Length of what makes one video's instance of an action look unlike another's."""
+    context: float = 0.3
+    """Part of a video's mean action signal that shows in all its clips: the scene gives the actions away."""
+    nuisance: float = 3.0
+    """Length of the per-video vector: camera, room, light."""
+    clip_noise: float = 4.5
+    """Length of the noise of one clip."""
+    noise_seconds: float = 1.5
+    """How long clip noise lasts: its correlation falls to 1/e after this time."""
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "max_clips"):
+            if getattr(self, name) < 1:
+                raise TimelineConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if not self.clips_per_second > 0:
+            raise TimelineConfigError(f"clips_per_second must be positive, got {self.clips_per_second}")
+        for name in ("semantic_share", "miss_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TimelineConfigError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        for name in (
+            *("noise", "false_rate", "boundary_jitter", "boundary_blur", "strength_spread"),
+            *("appearance", "context", "nuisance", "clip_noise", "noise_seconds"),
+        ):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise TimelineConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+
+    def clips(self, duration: float) -> int:
+        """Number of clips of a video of `duration` seconds."""
+        return max(1, min(self.max_clips, round(duration * self.clips_per_second)))
+
+    def scale(self) -> float:
+        """What features are multiplied by, so that their numbers are about 1 whatever the noise."""
+        energy = 1 + self.noise**2 * (self.appearance**2 + self.nuisance**2 + self.clip_noise**2)
+        return float((self.dim / energy) ** 0.5)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for a manifest."""
+        return asdict(self)
+
+
+# One independent stream of random numbers per name, whatever else is drawn, in whatever order.
+
+
+def generator(seed: int, *names: str) -> np.random.Generator:
+    """The generator that (seed, names) stands for: same arguments, same numbers, on every machine."""
+    digest = hashlib.blake2b("\0".join(names).encode("utf-8"), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, int.from_bytes(digest, "little")])))
+
+
+# Charades' action timelines: which of 157 actions a human saw, and when.
+
+
+CLASSES = 157
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The annotated actions of one video: action `classes[i]` lasts from `starts[i]` to `ends[i]` (seconds)."""
+
+    video_id: str
+    duration: float
+    classes: np.ndarray  # (A,) int64
+    starts: np.ndarray  # (A,) float64
+    ends: np.ndarray  # (A,) float64
+
+    def overlaps(self, start: float, end: float) -> np.ndarray:
+        """IoU (A,) of each action with a moment."""
+        return temporal_iou(np.stack([self.starts, self.ends], axis=-1), np.array([start, end]))
+
+
+def load_timelines(path: str | os.PathLike[str]) -> dict[str, Timeline]:
+    """Read `{VIDEO: {"duration": seconds, "actions": [[class, start, end], ...]}}`.
+
+    Actions that end after the video are cut at its end (30 in 100 do, by up to 1.5 s); those that have no length
+    then are left out (12 of 66,500 in Charades). Raises FileNotFoundError, or DataError with every bad entry.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no action timelines at {path}")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        fix = "the file may be truncated: copy or download it again"
+        raise DataError([Problem(str(path), f"not JSON ({error})", fix)]) from error
+    if not isinstance(data, dict) or not data:
+        what = "expected {VIDEO: {duration, actions}}"
+        raise DataError([Problem(str(path), what, "is this Charades' action timelines file?")])
+    problems, timelines = Problems(), {}
+    for video, entry in data.items():
+        timeline = _timeline(str(video), entry, f"{path}: video {video}", problems)
+        if timeline is not None:
+            timelines[timeline.video_id] = timeline
+    problems.raise_if_any()
+    return timelines
+
+
+def _timeline(video: str, entry: Any, where: str, problems: Problems) -> Timeline | None:
+    fix = "correct or remove the entry"
+    if not isinstance(entry, dict) or not isinstance(entry.get("actions"), list):
+        problems.add(where, "expected {duration, actions: [[class, start, end], ...]}", fix)
+        return None
+    duration = as_number(entry.get("duration"))
+    if duration is None or duration <= 0:
+        problems.add(where, f"duration must be a positive number of seconds, got {entry.get('duration')!r}", fix)
+        return None
+    rows = []
+    for action in entry["actions"]:
+        numbers = [as_number(x) for x in action] if isinstance(action, list) else []
+        row = [number for number in numbers if number is not None]
+        if len(numbers) != 3 or len(row) != 3:
+            problems.add(where, f"an action must be [class, start, end], got {action!r}", fix)
+        elif not (0 <= row[0] < CLASSES and row[0] == int(row[0])):
+            problems.add(where, f"the action's class must be 0 to {CLASSES - 1}, got {action[0]!r}", fix)
+        else:
+            rows.append(row)
+    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    starts, ends = np.clip(table[:, 1], 0, duration), np.clip(table[:, 2], 0, duration)
+    seen = ends > starts
+    return Timeline(video, duration, table[seen, 0].astype(np.int64), starts[seen], ends[seen])
+
+
+# Words that say nothing about the action. Particles (on, off, up, down, out) stay: they are half of many verbs.
+_EMPTY_TEXT = """
+a an the this that these those some their his her its they he she it them him person people man woman guy girl boy
+another other someone somebody one two and or while then as is are was were be been being has have had do does did
+begins begin began starts start started starting beginning continues in at of to with for from into by who which
+there person's different next
+"""
+_EMPTY = frozenset(_EMPTY_TEXT.split())
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """Directions of the actions.
+
+    vectors: float32 (157, dim), length 1; queries: (157,) how many training queries describe each action;
+    labels: the most telling words of each action's queries ("" where there are none), for figures;
+    center: the mean word vector over actions, which meanings are measured from.
+    """
+
+    vectors: np.ndarray
+    queries: np.ndarray
+    labels: tuple[str, ...]
+    center: np.ndarray
+
+    @property
+    def dim(self) -> int:
+        """Width of a prototype."""
+        return int(self.vectors.shape[1])
+
+    def checksum(self) -> str:
+        """Names these prototypes: equal on any machine up to five decimals."""
+        return hashlib.sha256(np.round(self.vectors, 5).astype("<f4").tobytes()).hexdigest()[:16]
+
+
+def build_prototypes(
+    records: Iterable[Record],
+    timelines: Mapping[str, Timeline],
+    words: WordVectors,
+    config: TimelineConfig | None = None,
+    *,
+    seed: int = 0,
+) -> Prototypes:
+    """One prototype an action, from training queries only.
+
+    Each query belongs to the action of its video that its moment overlaps best (equally well: to each in part).
+    An action's semantic half is the mean vector of its queries' content words, minus the mean over actions,
+    through a fixed random projection to `config.dim`; the other half is a random direction. An action that no
+    query describes is random altogether.
+
+    Raises DataError where records name videos without a timeline, or where no query has a known content word.
+    """
+    config = config or TimelineConfig()
+    sums, weights = np.zeros((CLASSES, words.dim)), np.zeros(CLASSES)
+    counts: list[Counter[str]] = [Counter() for _ in range(CLASSES)]
+    problems, missing = Problems(), set[str]()
+    for record in records:
+        timeline = timelines.get(record.video_id)
+        if timeline is None:
+            if record.video_id not in missing:
+                fix = "give annotations of the same videos as the timelines"
+                problems.add(f"video {record.video_id}", "has queries and no timeline", fix)
+            missing.add(record.video_id)
+            continue
+        content = content_words(record.sentence, words)
+        if not content or not record.moments or not len(timeline.classes):
+            continue
+        overlaps = timeline.overlaps(*record.moments[0])
+        if not overlaps.max() > 0:
+            continue
+        best = np.unique(timeline.classes[overlaps >= overlaps.max() - 1e-6])
+        vector = np.mean([words.vectors[words.index[word]] for word in content], axis=0)
+        for action in best:
+            sums[action] += vector / len(best)
+            weights[action] += 1 / len(best)
+            counts[action].update(content)
+    problems.raise_if_any()
+    if not weights.any():
+        problems.add("timeline prototypes", "no training query has a content word with a vector", "check --words")
+        raise DataError(problems)
+    known = weights > 0
+    means = sums / np.maximum(weights, 1e-12)[:, None]
+    center = means[known].mean(axis=0)
+    random = generator(seed, "prototypes").standard_normal((CLASSES, config.dim))
+    vectors = look(means - center, known, random, config, seed)
+    return Prototypes(vectors, weights.round(2), _labels(counts), center)
+
+
+def content_words(sentence: str, words: WordVectors) -> list[str]:
+    """The words of a sentence that say something about the action and have a vector."""
+    return [word for word in tokenize(sentence) if word not in _EMPTY and word in words]
+
+
+def look(meanings: np.ndarray, known: np.ndarray, random: np.ndarray, config: TimelineConfig, seed: int) -> np.ndarray:
+    """What things look like: float32 (things, dim), length 1; in part as their meaning says, in part by chance.
+
+    meanings: (things, words' dim) minus the center; known: (things,) whether there is one; random: (things, dim).
+    """
+    project = generator(seed, "projection").standard_normal((meanings.shape[1], config.dim))
+    semantic = np.where(known[:, None], meanings @ project, 0.0)
+    share = np.where(known, config.semantic_share, 0.0)[:, None]
+    vectors = np.sqrt(share) * _unit(semantic) + np.sqrt(1 - share) * _unit(random)
+    return _unit(vectors).astype(np.float32)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _labels(counts: list[Counter[str]]) -> tuple[str, ...]:
+    """Two words that an action's queries use more than the others' do."""
+    total = Counter[str]()
+    for count in counts:
+        total.update(count)
+    everything = max(sum(total.values()), 1)
+    labels = []
+    for count in counts:
+        mine = max(sum(count.values()), 1)
+        telling = {word: n * np.log(n * everything / (mine * total[word])) for word, n in count.items()}
+        labels.append(" ".join(sorted(telling, key=lambda word: (-telling[word], word))[:2]))
+    return tuple(labels)
+
+
+# From one video's timeline to its clip features: what an imperfect action recogniser might have seen.
+
+
+def render_video(
+    timeline: Timeline,
+    prototypes: Prototypes,
+    config: TimelineConfig | None = None,
+    seed: int = 0,
+    video_id: str | None = None,
+) -> np.ndarray:
+    """Features float32 (clips, dim) of one video.
+
+    A clip is the sum of the prototypes of the actions seen in it, each a little different in every video and
+    faded in and out around misjudged boundaries; plus a part of the video's mean signal, a vector of the
+    video's own, and noise that changes slowly. Depends on (timeline, prototypes, config, seed, video_id) alone;
+    `video_id` is the timeline's unless given. The random draws do not depend on the strengths, so that two
+    settings of `config.noise` show the same video, more and less clearly.
+    """
+    config = config or TimelineConfig()
+    if prototypes.dim != config.dim:
+        raise ValueError(f"the prototypes are {prototypes.dim} wide, config.dim is {config.dim}: build them anew")
+    video = timeline.video_id if video_id is None else video_id
+    clips, dim, noise = config.clips(timeline.duration), config.dim, config.noise
+    classes, starts, ends, strength = _seen(
+        timeline, config, len(prototypes.vectors), generator(seed, video, "actions")
+    )
+    looks = prototypes.vectors[classes]
+    if len(classes):
+        own = generator(seed, video, "looks").standard_normal((len(classes), dim), dtype=np.float32)
+        looks = looks + own * np.float32(noise * config.appearance / dim**0.5)
+    times = (np.arange(clips) + 0.5) * (timeline.duration / clips)
+    blur = max(noise * config.boundary_blur, 1e-6)
+    rise = _logistic((times[:, None] - starts) / blur)
+    shown = rise * _logistic((ends - times[:, None]) / blur) * strength  # (clips, actions)
+    features = shown.astype(np.float32) @ looks
+    features += np.float32(noise * config.context) * features.mean(axis=0)
+    nuisance = generator(seed, video, "nuisance").standard_normal(dim, dtype=np.float32)
+    features += nuisance * np.float32(noise * config.nuisance / dim**0.5)
+    wander = generator(seed, video, "clips").standard_normal((clips, dim), dtype=np.float32)
+    features += _slow(wander, timeline.duration / clips, config) * np.float32(noise * config.clip_noise / dim**0.5)
+    return features * np.float32(config.scale())
+
+
+def timeline_features(
+    timelines: Mapping[str, Timeline],
+    prototypes: Prototypes,
+    config: TimelineConfig | None = None,
+    *,
+    seed: int = 0,
+    videos: Iterable[str] | None = None,
+) -> MemoryFeatures:
+    """Features of some or all videos, in memory, as a feature store."""
+    wanted = timelines if videos is None else videos
+    arrays = {video: render_video(timelines[video], prototypes, config, seed) for video in wanted}
+    return MemoryFeatures(arrays, "timeline features")
+
+
+def _seen(
+    timeline: Timeline, config: TimelineConfig, kinds: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Classes, starts, ends and strengths of the actions that are seen, true and false (any of ``kinds``)."""
+    count, duration, noise = len(timeline.classes), timeline.duration, config.noise
+    chance, errors, levels = rng.random(count), rng.standard_normal((2, count)), rng.standard_normal(count)
+    kept = chance >= 1 - (1 - config.miss_rate) ** noise
+    jitter = errors * (noise * config.boundary_jitter)
+    starts, ends = timeline.starts + jitter[0], timeline.ends + jitter[1]
+    swapped = ends <= starts  # jitter as long as the action itself
+    middle = (timeline.starts + timeline.ends) / 2
+    starts, ends = np.where(swapped, middle - 0.25, starts), np.where(swapped, middle + 0.25, ends)
+    # False actions: a Poisson number of them, drawn by comparing fixed draws with the rate.
+    gaps = np.cumsum(rng.standard_exponential(16))
+    false = int((gaps < noise * config.false_rate).sum())
+    false_classes = rng.integers(0, kinds, 16)[:false]
+    begins, lengths = rng.random(16)[:false] * duration, (0.1 + 0.4 * rng.random(16)[:false]) * duration
+    false_starts = np.maximum(begins - lengths / 2, 0)
+    strengths = np.exp(noise * config.strength_spread * np.concatenate([levels[kept], rng.standard_normal(16)[:false]]))
+    return (
+        np.concatenate([timeline.classes[kept], false_classes]),
+        np.concatenate([starts[kept], false_starts]),
+        np.concatenate([ends[kept], np.minimum(begins + lengths / 2, duration)]),
+        strengths,
+    )
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(x, -30, 30)))
+
+
+def _slow(white: np.ndarray, seconds_per_clip: float, config: TimelineConfig) -> np.ndarray:
+    """White noise (clips, dim) made to last, by an autoregression of order one, its size unchanged."""
+    if config.noise_seconds <= 0:
+        return white
+    memory = np.float32(np.exp(-seconds_per_clip / config.noise_seconds))
+    fresh = np.float32((1 - float(memory) ** 2) ** 0.5)
+    for clip in range(1, len(white)):
+        white[clip] *= fresh
+        white[clip] += memory * white[clip - 1]
+    return white

@@ -1,0 +1,371 @@
+"""Taggers: the part of speech of each word of a query.
+
+nltk's tagger if its data is installed; else rules over a dictionary of forms, which say "?" rather than guess.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import tokenize, word_spans
+from hero_plugin.integrations.support.errors import UserError
+
+# English words: possible forms, lemmas and inflections, frequency, article.
+#
+# lemminflect, wordfreq and inflect know; here they answer through a cache.
+
+
+PACKAGES = ("lemminflect", "wordfreq", "inflect", "nltk")
+POS = {"n": "NOUN", "v": "VERB", "a": "ADJ", "r": "ADV"}
+"""WordNet's letters and lemminflect's names."""
+_MASS = 1.75  # a plural rarer than its singular by this many powers of ten is hardly ever said
+
+
+def need_english() -> None:
+    """Raise ``UserError`` unless the packages are installed."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'this needs {", ".join(missing)}: pip install "hero-plugin[vocab]"')
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages, on which the result depends."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in PACKAGES}
+
+
+@lru_cache(maxsize=200_000)
+def lemmas(word: str, pos: str) -> tuple[str, ...]:
+    """Return the words of which ``word`` can be a form, as part of speech n, v, a or r; () if there are none."""
+    import lemminflect
+
+    return tuple(lemminflect.getAllLemmas(word, upos=POS[pos]).get(POS[pos], ()))
+
+
+def lemma(word: str, pos: str) -> str | None:
+    """Return the first of ``lemmas``, or None."""
+    found = lemmas(word, pos)
+    return found[0] if found else None
+
+
+@lru_cache(maxsize=200_000)
+def inflected(base: str, tag: str) -> tuple[str, ...]:
+    """Return the forms of a lemma for a Penn tag (NN, NNS, VB, VBZ, ...), by dictionary or by rule."""
+    import lemminflect
+
+    return tuple(lemminflect.getInflection(base, tag))
+
+
+@lru_cache(maxsize=200_000)
+def forms(word: str) -> frozenset[str]:
+    """Return the Penn tags that a word can have by the dictionary: "walks" is NNS or VBZ; none for an unknown word."""
+    import lemminflect
+
+    found: set[str] = set()
+    for pos, upos in POS.items():
+        for base in lemmas(word, pos):
+            for tag, words in lemminflect.getAllInflections(base, upos=upos).items():
+                if word in words:
+                    found.add(tag)
+    return frozenset(found)
+
+
+@lru_cache(maxsize=200_000)
+def zipf(word: str) -> float:
+    """Return how common a word is: log10 of its occurrences per thousand million words; 0 for none."""
+    import wordfreq
+
+    return wordfreq.zipf_frequency(word, "en")
+
+
+@lru_cache(maxsize=50_000)
+def is_mass(noun: str) -> bool:
+    """Return whether a singular noun is hardly ever counted ("furniture"), judged by how rare its plural is."""
+    plurals = inflected(noun, "NNS")
+    return not plurals or plurals[0] == noun or zipf(noun) - max(zipf(word) for word in plurals) > _MASS
+
+
+@lru_cache(maxsize=50_000)
+def article(word: str) -> str:
+    """Return the article "a" or "an" that a word takes."""
+    return _engine().a(word).split()[0].lower()
+
+
+@lru_cache(maxsize=1)
+def _engine():  # type: ignore[no-untyped-def]
+    import inflect
+
+    return inflect.engine()
+
+
+UNCLEAR = "?"
+_BE = "be am is are was were been being 's 're"
+_CLOSED_LISTS = {
+    "DT": "a an the this that these those some any no every each another both all either neither",
+    "PRP$": "his her their its my your our whose one's person's",
+    "PRP": "he she it they him them himself herself itself themselves i we you me us someone somebody anyone who which",
+    "IN": """in on at of from with into onto by for about under behind over through across against around near inside
+    outside between towards toward during before after while as if off up down out away than because until along above
+    below beside besides upon within without past underneath beneath like""",
+    "TO": "to",
+    "CC": "and or but then nor & so",
+    "MD": "can could will would shall should may might must 'll",
+    "CD": "one two three four five six seven eight nine ten eleven twelve several many few",
+    "AUX": f"{_BE} has have had having do does did doing 've 'd",
+    "RB": """not n't very again now there here still just together too also slowly quickly suddenly finally
+    once twice back forward apart when where how why often never always""",
+}
+_CLOSED = {word: tag for tag, words in _CLOSED_LISTS.items() for word in words.split()}
+_NOUNS, _FINITE = ("NN", "NNS"), ("VBZ", "VBP", "VBD", "VB")
+_OPENS_NOUN = ("DT", "PRP$", "JJ", "CD")
+_COARSE = {"N": "noun", "V": "verb", "J": "adjective", "R": "adverb"}
+
+
+class Tagger(Protocol):
+    """Penn Treebank tags for the words of one query, ``UNCLEAR`` where the tagger cannot tell."""
+
+    name: str
+
+    def tag(self, words: Sequence[str]) -> list[str]:
+        """Return a tag per word."""
+        ...
+
+
+def coarse(tag: str) -> str:
+    """Return "noun", "verb", "adjective", "adverb" or "other" for a tag."""
+    return "other" if tag in ("RP", "MD") else _COARSE.get(tag[:1], "other")
+
+
+class RuleTagger:
+    """Tagger by closed word classes, the dictionary forms of every other word, and the words around it."""
+
+    name = "rules over lemminflect's dictionary"
+
+    def tag(self, words: Sequence[str]) -> list[str]:
+        """Return a tag per word."""
+        tags: list[str] = []
+        finite = ""  # the tag of the clause's verb so far
+        for place, word in enumerate(words):
+            tag = self._tag(words, place, tags, finite)
+            if tag in _FINITE or tag == "AUX":
+                finite = tag
+            elif tag == "CC" or word in ("who", "that", "which", "while", "as"):
+                finite = finite if tag == "CC" else ""
+            tags.append(tag)
+        return tags
+
+    def _tag(self, words: Sequence[str], place: int, tags: Sequence[str], finite: str) -> str:
+        word = words[place]
+        before = tags[-1] if tags else ""
+        after = words[place + 1] if place + 1 < len(words) else ""
+        if word in _CLOSED and not (word in ("like", "back") and before in _OPENS_NOUN):
+            return _CLOSED[word]
+        options = forms(word) or _guess(word)
+        nouns = [tag for tag in _NOUNS if tag in options]
+        if word.endswith("s"):
+            nouns.reverse()  # "clothes" can be either, and is spoken of as many
+        verbs = [tag for tag in ("VBZ", "VBD", "VBP", "VB", "VBG", "VBN") if tag in options]
+        if (
+            word.endswith("ing")
+            and before in ("", *_NOUNS, "PRP", "AUX", "CC", "RB", "IN", *_FINITE)
+            and "VBG" in options
+        ):
+            if before in (*_FINITE, "IN") and nouns and _noun_like(after) and after:
+                return UNCLEAR  # "has running water": or is it running?
+            return "VBG"
+        if nouns and before in _OPENS_NOUN and not finite and _verb_ahead(words, place):
+            return nouns[0]  # "a human grabs the crate": human is a noun
+        if "JJ" in options and before in (*_OPENS_NOUN, "IN", *_FINITE, "VBG") and after and _noun_like(after):
+            return "JJ"
+        if before in _OPENS_NOUN:
+            return nouns[0] if nouns else ("JJ" if "JJ" in options else _only(options))
+        if before in ("TO", "MD"):
+            return "VB" if "VB" in options and (before == "MD" or not _motion(tags, words)) else _only(options)
+        if before in (*_NOUNS, "PRP", "RB", UNCLEAR) and not finite and verbs:
+            if nouns and after and not _closed(after) and before in _NOUNS and not word.endswith("s"):
+                return UNCLEAR  # "person light switch"
+            return verbs[0]
+        if before == "AUX":
+            if "JJ" in options and not {"VBG", "VBN"} & options:
+                return "JJ"
+            return next((tag for tag in ("VBG", "VBN") if tag in options), _only(options))
+        if before == "CC":
+            if finite in options and (not nouns or _closed(after)):
+                return finite
+            return nouns[0] if nouns and not verbs else (_only(options) if not (nouns and verbs) else UNCLEAR)
+        if before in ("IN", *_FINITE, "VBG", "VBN", *_NOUNS) and nouns:
+            return nouns[0]
+        if before == "" and nouns:
+            return nouns[0]
+        return _only(options)
+
+
+def _only(options: frozenset[str]) -> str:
+    """Return the one option, or the most usual of one part of speech; else ``UNCLEAR``."""
+    kinds = {tag[0] for tag in options}
+    if len(kinds) != 1:
+        return UNCLEAR
+    return min(options, key=lambda tag: (len(tag), tag))
+
+
+def _guess(word: str) -> frozenset[str]:
+    """Return the tags that the end of an unknown word suggests."""
+    for end, tags in (("ing", ("VBG", "NN")), ("ly", ("RB",)), ("ed", ("VBD", "VBN")), ("s", ("NNS",))):
+        if word.endswith(end):
+            return frozenset(tags)
+    return frozenset({"NN"})
+
+
+def _closed(word: str) -> bool:
+    return not word or word in _CLOSED
+
+
+def _noun_like(word: str) -> bool:
+    return word not in _CLOSED and bool(forms(word) & {"NN", "NNS"})
+
+
+def _verb_ahead(words: Sequence[str], place: int) -> bool:
+    """Return whether the next word can be a finite verb, as a determiner or a pronoun follows it."""
+    if place + 2 >= len(words):
+        return False
+    return bool(forms(words[place + 1]) & {"VBZ", "VBD"}) and _CLOSED.get(words[place + 2]) in ("DT", "PRP$", "PRP")
+
+
+def _motion(tags: Sequence[str], words: Sequence[str]) -> bool:
+    """Return whether "to" follows a verb of going, so that a place may follow: "walks to work"."""
+    return (
+        len(words) > 1 and len(tags) >= 2 and words[len(tags) - 2].rstrip("s") in ("walk", "go", "goe", "run", "come")
+    )
+
+
+class NltkTagger:
+    """Tagger of nltk: its averaged perceptron."""
+
+    name = "nltk's averaged perceptron"
+
+    def tag(self, words: Sequence[str]) -> list[str]:
+        """Return a tag per word."""
+        import nltk
+
+        return [tag for _, tag in nltk.pos_tag(list(words))]
+
+
+_LEXICON_TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
+
+
+class LexiconTagger:
+    """Tagger by the parts of speech in a lexicon's entries, without context."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"the entries of {path.name}, whatever the context"
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        self._known = {word: [entry["pos"] for entry in found] for word, found in entries.items()}
+
+    def tag(self, words: Sequence[str]) -> list[str]:
+        """Return a tag per word."""
+        return [_LEXICON_TAGS.get((self._known.get(word) or [UNCLEAR])[0], UNCLEAR) for word in words]
+
+
+def find_tagger(lexicon: Path | None = None) -> Tagger | None:
+    """Return the best available tagger: nltk's, rules over lemminflect, a lexicon's; None if there is none."""
+    if importlib.util.find_spec("nltk") is not None and _has_nltk_data():
+        return NltkTagger()
+    if importlib.util.find_spec("lemminflect") is not None:
+        return RuleTagger()
+    return None if lexicon is None else LexiconTagger(lexicon)
+
+
+def _has_nltk_data() -> bool:
+    import nltk
+
+    try:
+        nltk.data.find("taggers/averaged_perceptron_tagger_eng")
+    except LookupError:
+        return False
+    return True
+
+
+# Query as the builder sees it: words, their positions and parts of speech, and its video's other queries.
+
+
+@dataclass(frozen=True)
+class TaggedQuery:
+    """A query with its words tagged.
+
+    Attributes:
+        record: the query.
+        words: lower case.
+        spans: start and end of each word in the sentence.
+        tags: Penn tag of each word.
+        siblings: the other queries of the same video.
+    """
+
+    record: Record
+    words: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...]
+    tags: tuple[str, ...]
+    siblings: tuple[Record, ...] = field(default=(), repr=False)
+
+    @property
+    def sentence(self) -> str:
+        """The sentence as written."""
+        return self.record.sentence
+
+    def with_words(self, swaps: dict[int, str]) -> str:
+        """Return the sentence with some words replaced, capitals kept; "" removes a word and the blank after it."""
+        pieces, done = [], 0
+        capital = False
+        for place in sorted(swaps):
+            (start, end), new = self.spans[place], swaps[place]
+            pieces.append(self.sentence[done:start])
+            capital = capital or self.sentence[start].isupper()
+            if new:
+                pieces.append(new[0].upper() + new[1:] if capital else new)
+                capital = False
+            else:
+                end += len(self.sentence[end:]) - len(self.sentence[end:].lstrip())
+                if not self.sentence[end : end + 1].isalnum():  # nothing, or a full stop
+                    pieces = ["".join(pieces).rstrip()]
+            done = end
+        return "".join(pieces) + self.sentence[done:]
+
+
+def make_query(record: Record, siblings: Sequence[Record], tagger: Tagger) -> TaggedQuery:
+    """Tokenize and tag a record's sentence."""
+    words = tuple(tokenize(record.sentence))
+    spans = tuple(word_spans(record.sentence))
+    if len(spans) != len(words):  # a letter whose lower case is two
+        words, spans = (), ()
+    others = tuple(other for other in siblings if other is not record)
+    return TaggedQuery(record, words, spans, tuple(tagger.tag(words)) if words else (), others)
+
+
+# Words that a thesaurus cannot replace well, as their meaning lies in the words around them.
+
+
+_VERBS = """be have do go get take make put give hold keep let set turn run come bring see look show hand pass play draw
+cast break cut change fall bear call carry catch drop hit lay lie lead leave lift pull push raise rise roll send
+shake sit stand stick strike throw work want need try seem appear happen become live feel say tell know think
+find mean stay fit fix tie dress drive ride fly jump race score serve shoot spot spring strip sweep swing continue
+demonstrate describe introduce perform proceed prepare"""
+FIXED_VERBS = frozenset(_VERBS.split())
+"""Light verbs, and verbs of a dozen senses."""
+
+_OTHERS = """thing way time end side back front top bottom middle part kind type lot bit one other same left right
+inside outside scene screen video camera shot clip image title text logo name words number line piece
+point place area again more most less many much several own such first second third next last final
+whole different various able little big good bad new old long short high low full open board court match
+game goal ring pool deck deal black white"""
+NEVER_SWAPPED = frozenset(_OTHERS.split())
+"""Nouns and adjectives of the same sort, and what captions say of the film itself."""
+
+_PARTICLES = "up down out off on over away in back through around along about apart together aside by"
+PARTICLES = frozenset(_PARTICLES.split())

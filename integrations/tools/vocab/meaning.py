@@ -1,0 +1,242 @@
+"""Meaning by word vectors: of words, of sentences, and of a word's senses in a query."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hero_plugin.integrations.data.words import WordVectors, tokenize
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, TaggedQuery
+
+# WordNet by nltk's reader, from nltk's data or from a folder of WordNet's files.
+
+
+FOLDERS = ("/usr/share/wordnet", "/usr/local/share/wordnet", "/usr/share/nltk_data/corpora/wordnet")
+_HOW = (
+    "install Debian's wordnet-base, or nltk's data (python -m nltk.downloader wordnet), or name the folder of data.noun"
+)
+# The lexicographer files of WordNet, in their order; Debian's package leaves this list out.
+_NOUNS = """Tops act animal artifact attribute body cognition communication event feeling food group location motive
+object person phenomenon plant possession process quantity relation shape state substance time"""
+_VERBS = """body change cognition communication competition consumption contact creation emotion motion perception
+possession social stative weather"""
+_LEXNAMES = (
+    *("adj.all", "adj.pert", "adv.all"),
+    *(f"noun.{name}" for name in _NOUNS.split()),
+    *(f"verb.{name}" for name in _VERBS.split()),
+    "adj.ppl",
+)
+_RARE = 0.5  # what a sense counts that the tagged corpus never had, divided by its rank
+
+
+def find_wordnet(folder: str | os.PathLike[str] | None = None) -> Path | None:
+    """Return the folder of WordNet's files: the one named, nltk's, or a Debian package's; None if there is none.
+
+    Raises:
+        UserError: the named folder has no WordNet.
+    """
+    if folder is not None:
+        if not (Path(folder) / "data.noun").is_file():
+            raise UserError(f"no WordNet in {folder}: expected a file data.noun there; {_HOW}")
+        return Path(folder)
+    homes = [Path.home() / "nltk_data", *map(Path, os.environ.get("NLTK_DATA", "").split(os.pathsep))]
+    places = [*(home / "corpora" / "wordnet" for home in homes), *map(Path, FOLDERS)]
+    return next((place for place in places if (place / "data.noun").is_file()), None)
+
+
+def open_wordnet(folder: str | os.PathLike[str] | None = None) -> WordNet:
+    """Open the WordNet of ``find_wordnet``.
+
+    Raises:
+        UserError: there is none; the message says how to get it.
+    """
+    found = find_wordnet(folder)
+    if found is None:
+        raise UserError(f"no WordNet on this machine: {_HOW}")
+    return WordNet(found)
+
+
+def _reader(folder: Path) -> Any:
+    try:
+        import nltk.data
+        from nltk.corpus.reader.wordnet import WordNetCorpusReader
+    except ImportError as error:
+        raise UserError('WordNet is read by nltk: pip install "hero-plugin[vocab]"') from error
+
+    class Reader(WordNetCorpusReader):
+        def open(self, name: str) -> Any:
+            if name == "lexnames":
+                return io.StringIO("".join(f"{row:02}\t{each}\t0\n" for row, each in enumerate(_LEXNAMES)))
+            return super().open(name)
+
+        def map_wn(self, version: str = "wordnet") -> None:
+            """Between WordNet versions; it would ask for nltk's own data."""
+
+    folder = folder.resolve()
+    if str(folder) not in nltk.data.path:
+        nltk.data.path.append(str(folder))  # nltk opens nothing outside these folders
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the multilingual data, which nobody needs here
+        return Reader(nltk.data.FileSystemPathPointer(str(folder)), None)
+
+
+class WordNet:
+    """Senses of words, and how likely each is. Parts of speech are WordNet's letters: n, v, a, r."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._reader = _reader(folder)
+
+    @lru_cache(maxsize=50_000)  # noqa: B019 (lives as long as the command)
+    def senses(self, lemma: str, pos: str) -> tuple[Any, ...]:
+        """Return the synsets of exactly this lemma (blanks allowed), the most frequent first."""
+        name = lemma.replace(" ", "_")
+        return tuple(s for s in self._reader.synsets(name, pos) if any(_same(own, name) for own in s.lemma_names()))
+
+    @lru_cache(maxsize=50_000)  # noqa: B019
+    def shares(self, lemma: str, pos: str) -> tuple[float, ...]:
+        """Return how often the lemma has each of ``senses``, adding up to 1, by WordNet's counts in tagged text."""
+        name = lemma.replace(" ", "_")
+        counts = []
+        for rank, sense in enumerate(self.senses(lemma, pos)):
+            tagged = sum(own.count() for own in sense.lemmas() if _same(own.name(), name))
+            counts.append(tagged + _RARE / (1 + rank))
+        total = sum(counts)
+        return tuple(count / total for count in counts)
+
+    def knows(self, phrase: str, pos: str | None = None) -> bool:
+        """Return whether WordNet has an entry for these words: "living room", "turn on"."""
+        return bool(self._entries(phrase.replace(" ", "_"), pos))
+
+    @lru_cache(maxsize=100_000)  # noqa: B019
+    def _entries(self, name: str, pos: str | None) -> bool:
+        return any(any(_same(own, name) for own in s.lemma_names()) for s in self._reader.synsets(name, pos))
+
+    def frames(self, sense: Any, lemma: str) -> frozenset[int]:
+        """Return the numbers of the sentence frames that a verb takes in a sense."""
+        name = lemma.replace(" ", "_")
+        return frozenset(f for own in sense.lemmas() if _same(own.name(), name) for f in own.frame_ids())
+
+
+def _same(one: str, other: str) -> bool:
+    return one.lower() == other.lower()
+
+
+_SIBLING = 0.4  # what a word of another query of the same video counts beside one of the query itself
+_SHARPNESS = 14.0  # of the context's say in the choice of a sense
+_EMPTY = frozenset({"person", "people", "man", "woman", "video", "camera"})
+"""Words that every other query has, whatever it is about."""
+
+
+class WordSimilarity:
+    """Cosines between words and between sentences, from a table of word vectors."""
+
+    def __init__(self, vectors: WordVectors) -> None:
+        rows = vectors.vectors.astype(np.float32)
+        self._unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        centred = self._unit - self._unit.mean(axis=0)
+        self._centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
+        self._index = vectors.index
+
+    def knows(self, word: str) -> bool:
+        """Return whether every word of an expression has a vector."""
+        return all(part in self._index for part in word.split())
+
+    def similarity(self, one: str, other: str) -> float | None:
+        """Return the cosine of two words (of expressions: of their words' mean); None if one has no vector."""
+        if not (self.knows(one) and self.knows(other)):
+            return None
+        return float(_unit(self._mean(self._unit, one.split())) @ _unit(self._mean(self._unit, other.split())))
+
+    def sentence_similarity(self, one: Iterable[str], other: Iterable[str]) -> float | None:
+        """Return the cosine of two sentences' content words, each sentence the mean of its words."""
+        left, right = self.mean(one), self.mean(other)
+        return None if left is None or right is None else float(left @ right)
+
+    def mean(self, words: Iterable[str], weights: Iterable[float] | None = None) -> np.ndarray | None:
+        """Return the unit mean (dim,) of words less what all words share; None if none has a vector."""
+        pairs = zip(words, weights, strict=True) if weights is not None else ((word, 1.0) for word in words)
+        total, any_word = np.zeros(self._centred.shape[1], np.float32), False
+        for word, weight in pairs:
+            if (row := self._index.get(word)) is not None:
+                total += weight * self._centred[row]
+                any_word = True
+        return _unit(total) if any_word else None
+
+    def _mean(self, table: np.ndarray, words: list[str]) -> np.ndarray:
+        return table[[self._index[word] for word in words]].mean(axis=0)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+def content(words: Iterable[str]) -> list[str]:
+    """Return the words of the open classes: nouns, verbs, adjectives, and unclear ones."""
+    words = list(words)
+    return [word for word, tag in zip(words, _open_classes(tuple(words)), strict=True) if tag]
+
+
+@lru_cache(maxsize=50_000)
+def _open_classes(words: tuple[str, ...]) -> tuple[bool, ...]:
+    return tuple(tag[:1] in "NVJ?" for tag in RuleTagger().tag(words))
+
+
+class SenseJudge:
+    """The likely sense of a word in a query: its frequency in text times how well its gloss fits the video's queries.
+
+    Args:
+        wordnet: without it, only contexts are available.
+        meaning: the word vectors.
+    """
+
+    def __init__(self, wordnet: WordNet | None, meaning: WordSimilarity) -> None:
+        self.wordnet, self.meaning = wordnet, meaning
+        self._contexts: dict[tuple[str, str], Any] = {}
+
+    def chances(self, query: TaggedQuery, word: str, base: str, pos: str) -> tuple[float, ...]:
+        """Return the probability of each sense of ``base`` in this query, in the order of ``WordNet.senses``."""
+        assert self.wordnet is not None
+        shares = np.array(self.wordnet.shares(base, pos))
+        if len(shares) < 2:
+            return tuple(shares.tolist())
+        context = self.context(query, word)
+        if context is None:
+            return tuple(shares.tolist())
+        fits = np.array([self._fit(context, base, pos, rank) for rank in range(len(shares))])
+        weights = (shares + 0.02) * np.exp(_SHARPNESS * (fits - fits.max()))
+        return tuple((weights / weights.sum()).tolist())
+
+    def context(self, query: TaggedQuery, without: str) -> np.ndarray | None:
+        """Return the mean (dim,) of the query's and its video's other queries' words, one word left out."""
+        key = (query.record.query_id, without)
+        if key not in self._contexts:
+            if len(self._contexts) > 1000:
+                self._contexts.clear()
+            own = [word for word in content(query.words) if word != without and word not in _EMPTY]
+            others = [word for s in query.siblings for word in content(tokenize(s.sentence))]
+            others = [word for word in others if word != without and word not in _EMPTY]
+            weights = [1.0] * len(own) + [_SIBLING] * len(others)
+            self._contexts[key] = self.meaning.mean(own + others, weights)
+        return self._contexts[key]
+
+    def _fit(self, context: np.ndarray, base: str, pos: str, rank: int) -> float:
+        vector = self._gloss(base, pos, rank)
+        return 0.0 if vector is None else float(context @ vector)
+
+    @lru_cache(maxsize=50_000)  # noqa: B019 (lives as long as the command)
+    def _gloss(self, base: str, pos: str, rank: int) -> np.ndarray | None:
+        """Return the mean (dim,) of the words that define a sense, its examples and its neighbours in WordNet."""
+        assert self.wordnet is not None
+        sense = self.wordnet.senses(base, pos)[rank]
+        near = [name for s in (sense, *sense.hypernyms()) for name in s.lemma_names()]
+        text = " ".join((sense.definition(), *sense.examples(), *near)).replace("_", " ")
+        return self.meaning.mean(word for word in content(tokenize(text)) if word != base)

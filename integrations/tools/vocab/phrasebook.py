@@ -1,0 +1,376 @@
+"""Swaps of the words and expressions of a phrasebook, as a source."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hero_plugin.integrations.data.records import Change
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.vocab.english import (
+    PARTICLES,
+    TaggedQuery,
+    article,
+    inflected,
+    is_mass,
+    lemma,
+    lemmas,
+)
+from hero_plugin.integrations.tools.vocab.grammar import (
+    NounPhrase,
+    breaks_off,
+    noun_phrase,
+    opens_noun_phrase,
+    verb_form,
+)
+from hero_plugin.integrations.tools.vocab.swaps import SOMEBODY, Swap
+
+# Phrasebook: words and expressions, their replacements, and the conditions for these.
+
+
+PHRASEBOOK = Path(__file__).with_name("phrasebook.json")
+"""The package's own."""
+SLOT = "..."
+"""Stands for the noun phrase that a verb takes."""
+_PARTS = {"noun": "thing", "verb": "action", "fixed": "circumstance"}
+_ALL_PARTS = ("person", "thing", "action", "circumstance")
+
+
+@dataclass(frozen=True)
+class PhraseEntry:
+    """One row of a phrasebook.
+
+    Words are lower case; nouns (their last word) and verbs (their first) stand for all their forms. Conditions are sets
+    of words, empty if there is none; "" is the query's edge. Those with ``_not`` must not hold.
+    """
+
+    old: tuple[str, ...]
+    new: tuple[tuple[str, ...], ...]
+    pos: str
+    """"noun", "verb", or "fixed": exactly these words."""
+    part: str
+    """As of `rewording.Change`."""
+    object: frozenset[str] = frozenset()
+    """What the verb's object is about."""
+    object_not: frozenset[str] = frozenset()
+    no_object: bool = False
+    """No object follows."""
+    next: frozenset[str] = frozenset()
+    """The word after the expression."""
+    next_not: frozenset[str] = frozenset()
+    next_tag: frozenset[str] = frozenset()
+    """The tag of that word."""
+    then: frozenset[str] = frozenset()
+    """The word after the object."""
+    then_not: frozenset[str] = frozenset()
+    then_object: frozenset[str] = frozenset()
+    """What the noun phrase after that word (after `next` where there is no object) is about."""
+    before: frozenset[str] = frozenset()
+    """The word before the expression."""
+    before_not: frozenset[str] = frozenset()
+    within: frozenset[str] = frozenset()
+    """The word before the noun phrase that a noun is in."""
+    beside: frozenset[str] = frozenset()
+    """Nouns that may stand before or after a noun; no others may."""
+    with_: frozenset[str] = frozenset()
+    """One of these is elsewhere in the query."""
+    without: frozenset[str] = frozenset()
+    """None of these is in the query."""
+    forms: frozenset[str] = frozenset()
+    """The only tags in which a verb is replaced."""
+
+
+_SETS = tuple(field.name for field in fields(PhraseEntry) if "frozenset" in str(field.type))
+_KEYS = ("old", "new", "pos", "part", "no_object", *(name.rstrip("_") for name in _SETS))
+
+
+def read_phrasebook(path: Path = PHRASEBOOK) -> list[PhraseEntry]:
+    """Read a file ``{"classes": {NAME: [WORD, ...]}, "entries": [{"old", "new", "pos", ...}]}``.
+
+    In a condition "@NAME" stands for the words of a class.
+
+    Raises:
+        UserError: with the entry that is wrong.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        classes, rows = raw.get("classes", {}), raw["entries"]
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        shape = '{"classes": {...}, "entries": [{"old": "pick up", "new": ["hoist"], "pos": "verb"}, ...]}'
+        raise UserError(f"{path} is not a phrasebook ({error}): expected JSON {shape}") from error
+    entries = []
+    for number, row in enumerate(rows, 1):
+        try:
+            entries.append(_entry(row, classes))
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise UserError(f"{path}, entry {number}, {json.dumps(row)[:100]}: {error}") from error
+    return entries
+
+
+def _entry(row: Mapping[str, Any], classes: Mapping[str, list[str]]) -> PhraseEntry:
+    unknown = set(row) - set(_KEYS)
+    if unknown:
+        raise ValueError(f"unknown {sorted(unknown)}: expected some of {', '.join(_KEYS)}")
+    pos = row["pos"]
+    if pos not in _PARTS:
+        raise ValueError(f"pos must be one of {', '.join(_PARTS)}, got {pos!r}")
+    part = row.get("part", _PARTS[pos])
+    if part not in _ALL_PARTS:
+        raise ValueError(f"part must be one of {', '.join(_ALL_PARTS)}, got {part!r}")
+    old, new = tuple(row["old"].split()), tuple(tuple(each.split()) for each in row["new"])
+    if not old or not new or not all(new):
+        raise ValueError("old and new must have words")
+    if old in new:
+        raise ValueError("an expression cannot replace itself")
+    if max(map(len, ([w for w in each if w == SLOT] for each in (old, *new)))) > 1 or old[0] == SLOT:
+        raise ValueError(f"at most one {SLOT} in an expression, and not at its beginning")
+    if pos == "verb" and (bad := [each[0] for each in (old, *new) if not _is_base(each[0])]):
+        raise ValueError(f"not the base form of a verb: {', '.join(bad)}")
+    sets = {name: _words(row.get(name.rstrip("_"), ()), classes) for name in _SETS}
+    return PhraseEntry(old, new, pos, part, no_object=bool(row.get("no_object", False)), **sets)
+
+
+def _is_base(verb: str) -> bool:
+    """Return whether this is no form of another verb; a verb that the dictionary lacks is inflected by rule."""
+    return verb in (lemmas(verb, "v") or (verb,))
+
+
+def _words(names: Any, classes: Mapping[str, list[str]]) -> frozenset[str]:
+    if isinstance(names, str):
+        raise ValueError(f"a condition is a list of words, got {names!r}")
+    return frozenset(word for name in names for word in (classes[name[1:]] if name.startswith("@") else (name,)))
+
+
+# Conditions of a phrasebook's entries, checked where the old expression stands in a query.
+
+
+_NOUNS = ("NN", "NNS")
+
+
+def holds_in(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> bool:
+    """Return whether the conditions for any part of speech hold, for the expression at words[start:stop]."""
+    before = query.words[start - 1] if start and not breaks_off(query, start - 1) else ""
+    after = word_at(query, stop) if not breaks_off(query, stop - 1) else ""
+    words = {*query.words[:start], *query.words[stop:]}
+    words |= {base for word in words if (base := lemma(word, "n")) is not None}
+    return (
+        (not entry.before or before in entry.before)
+        and before not in entry.before_not
+        and (not entry.next or after in entry.next)
+        and after not in entry.next_not
+        and (not entry.next_tag or (stop < len(query.tags) and query.tags[stop] in entry.next_tag))
+        and (not entry.with_ or bool(words & entry.with_))
+        and not words & entry.without
+    )
+
+
+def holds_for_noun(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> bool:
+    """Return whether the conditions hold for the noun at words[start:stop]: its phrase and adjacent nouns."""
+    head = query.words[stop - 1]
+    if any(lemma(word, "n") == lemma(head, "n") for word in (*query.words[:start], *query.words[stop:])):
+        return False  # "the boy" here and "the lad" there would be two of them
+    before = start - 1 if start and query.tags[start - 1] in _NOUNS and not breaks_off(query, start - 1) else None
+    after = stop if stop < len(query.tags) and not breaks_off(query, stop - 1) else None
+    if before is not None and query.words[before] not in entry.beside:
+        return False
+    if after is not None and query.tags[after] in (*_NOUNS, "?") and query.words[after] not in entry.beside:
+        return False
+    if not entry.within:
+        return True
+    place = start - 1
+    while place >= 0 and query.tags[place] in ("DT", "PRP$", "JJ", "CD", *_NOUNS):
+        place -= 1
+    return place >= 0 and query.words[place] in entry.within
+
+
+def holds_for_verb(entry: PhraseEntry, query: TaggedQuery, stop: int, found: NounPhrase | None) -> bool:
+    """Return whether the conditions hold for a verb expression before words[stop], and for its object."""
+    if entry.no_object and opens_noun_phrase(query, stop) and not breaks_off(query, stop - 1):
+        return False
+    if entry.object and (found is None or not found.heads & entry.object):
+        return False
+    if entry.object_not and found is not None and found.heads & entry.object_not:
+        return False
+    end = stop if found is None else max(stop, found.stop)
+    then = word_at(query, end) if not breaks_off(query, end - 1) else ""
+    if (entry.then and then not in entry.then) or then in entry.then_not:
+        return False
+    if entry.then_object:
+        place = noun_phrase(query, end + 1)
+        return place is not None and bool(place.heads & entry.then_object)
+    return True
+
+
+def word_at(query: TaggedQuery, place: int) -> str:
+    """Return the word at a place; "" past the end."""
+    return query.words[place] if place < len(query.words) else ""
+
+
+_POS = {"noun": "n", "verb": "v", "fixed": "r"}
+
+
+class PhraseSwaps:
+    """Propose every swap that the entries allow in a query, in the query's order."""
+
+    def __init__(self, entries: Sequence[PhraseEntry], name: str = "phrasebook", checksum: str = "") -> None:
+        self.name = "phrasebook"
+        self._facts = {"kind": "phrasebook", "file": name, "sha256": checksum, "entries": len(entries)}
+        self._by_first: dict[str, list[PhraseEntry]] = defaultdict(list)
+        for entry in entries:
+            self._by_first[entry.old[0]].append(entry)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, for the manifest."""
+        return dict(self._facts)
+
+    def propose(self, query: TaggedQuery) -> Iterator[Swap]:
+        """Iterate over the swaps, in the query's order."""
+        for place, word in enumerate(query.words):
+            keys = dict.fromkeys((word, *lemmas(word, "n"), *lemmas(word, "v")))
+            for entry in (entry for key in keys for entry in self._by_first.get(key, ())):
+                propose = {"noun": _nouns, "verb": _verbs, "fixed": _fixed}[entry.pos]
+                yield from propose(entry, query, place)
+
+
+def _fixed(entry: PhraseEntry, query: TaggedQuery, start: int) -> Iterator[Swap]:
+    stop = start + len(entry.old)
+    if query.words[start:stop] == entry.old and holds_in(entry, query, start, stop):
+        for new in entry.new:
+            yield _swap(entry, query, start, _in_place(start, stop, new), list(entry.old), new, query.tags[start])
+
+
+def _nouns(entry: PhraseEntry, query: TaggedQuery, start: int) -> Iterator[Swap]:
+    stop = start + len(entry.old)
+    head = stop - 1
+    if stop > len(query.words) or query.words[start:head] != entry.old[:-1]:
+        return
+    word, tag = query.words[head], query.tags[head]
+    as_it_stands = word == entry.old[-1]
+    if tag not in ("NN", "NNS") or not (as_it_stands or lemma(word, "n") == entry.old[-1]):
+        return
+    if not (holds_in(entry, query, start, stop) and holds_for_noun(entry, query, start, stop)):
+        return
+    for new in entry.new:
+        last = new[-1]
+        if not as_it_stands and not is_mass(last):
+            last = next(iter(inflected(last, "NNS")), last)
+        words = (*new[:-1], last)
+        yield _swap(entry, query, start, _in_place(start, stop, words), [*query.words[start:stop]], words, tag)
+
+
+def _verbs(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterator[Swap]:
+    if query.tags[place][:1] != "V" and not (query.tags[place] == "?" and query.words[place].endswith("ing")):
+        return
+    form = verb_form(query, place, entry.old[0])
+    if form is None or (entry.forms and form not in entry.forms):
+        return
+    for rest, found in _arrangements(entry, query, place):
+        stop = place + 1 if not rest else rest[-1] + 1
+        adjacent = place + 1 + sum(1 for each in rest if found is None or each < found.start)
+        if not holds_in(entry, query, place, stop if found is None or found.start >= stop else adjacent):
+            continue
+        if not holds_for_verb(entry, query, stop, found):
+            continue
+        for new in entry.new:
+            verb = inflected(new[0], form)
+            if verb and (edits := _verb_edits(query, place, rest, found, (verb[0], *new[1:]))) is not None:
+                old = [query.words[place], *(query.words[each] for each in rest)]
+                yield _swap(entry, query, place, edits, old, (verb[0], *new[1:]), form)
+
+
+def _arrangements(
+    entry: PhraseEntry, query: TaggedQuery, place: int
+) -> Iterator[tuple[tuple[int, ...], NounPhrase | None]]:
+    """Iterate over places of the words after the verb, and its object: "turns on the light", "turns the light on"."""
+    words = entry.old[1:]
+    needs_object = bool(entry.object) or SLOT in words
+    if SLOT in words and words[-1] != SLOT:
+        slot = words.index(SLOT)
+        yield from _around(query, place, words[:slot], words[slot + 1 :])
+        return
+    words = tuple(word for word in words if word != SLOT)
+    stop = place + 1 + len(words)
+    if query.words[place + 1 : stop] == words:
+        found = noun_phrase(query, stop) if needs_object else None
+        if found is not None or not needs_object:
+            yield tuple(range(place + 1, stop)), found
+    if entry.object and len(words) == 1 and words[0] in PARTICLES:
+        for rest, found in _around(query, place, (), words):
+            assert found is not None
+            after = query.tags[rest[-1] + 1] if rest[-1] + 1 < len(query.tags) else ""
+            if after not in ("DT", "PRP$", "NN", "NNS", "JJ", "CD"):  # "the book off the shelf": no particle
+                yield rest, found
+
+
+def _around(
+    query: TaggedQuery, place: int, before: tuple[str, ...], after: tuple[str, ...]
+) -> Iterator[tuple[tuple[int, ...], NounPhrase | None]]:
+    start = place + 1 + len(before)
+    if query.words[place + 1 : start] != before:
+        return
+    found = noun_phrase(query, start)
+    if found is not None and query.words[found.stop : found.stop + len(after)] == after:
+        yield (*range(place + 1, start), *range(found.stop, found.stop + len(after))), found
+
+
+def _verb_edits(
+    query: TaggedQuery, place: int, rest: tuple[int, ...], found: NounPhrase | None, new: tuple[str, ...]
+) -> tuple[tuple[int, str], ...] | None:
+    """Return what stands where; ``new`` is the verb in its form, then the words after it, perhaps around a slot."""
+    split = SLOT in new and new[-1] != SLOT
+    tail = new[new.index(SLOT) + 1 :] if split else ()
+    front = tuple(word for word in (new[: new.index(SLOT)] if split else new) if word != SLOT)
+    moved = found is not None and (found.is_pronoun or (bool(rest) and rest[-1] >= found.stop))
+    if moved and not split and new[-1] != SLOT and len(new) > 1:
+        front, tail = front[:1], front[1:]  # "switches it on"
+    if tail and found is None:
+        return None
+    edits = {place: " ".join(front), **dict.fromkeys(rest, "")}
+    behind = [each for each in rest if found is not None and each >= found.stop]
+    if tail and behind:
+        edits[behind[0]] = " ".join(tail)
+    elif tail:
+        assert found is not None
+        last = found.stop - 1
+        first, end = query.spans[last]
+        edits[last] = f"{query.sentence[first:end]} {' '.join(tail)}"
+    return tuple(sorted(edits.items()))
+
+
+def _in_place(start: int, stop: int, words: Sequence[str]) -> tuple[tuple[int, str], ...]:
+    return ((start, " ".join(words)), *((place, "") for place in range(start + 1, stop)))
+
+
+def _swap(
+    entry: PhraseEntry,
+    query: TaggedQuery,
+    start: int,
+    edits: Sequence[tuple[int, str]],
+    old: Sequence[str],
+    new: Sequence[str],
+    tag: str,
+) -> Swap:
+    edits = list(edits)
+    words = tuple(word for word in new if word != SLOT)
+    if start and query.words[start - 1] in ("a", "an") and entry.pos != "verb":
+        counted = new[0] not in SOMEBODY and entry.old[0] not in ("a", "an")
+        edits.insert(0, (start - 1, article(words[0]) if counted else ""))
+    kind = "synonym" if len(entry.old) == len(words) == 1 else "phrase"
+    change = Change(" ".join(old), " ".join(words), kind, "" if entry.pos == "fixed" else entry.pos, entry.part)
+    place = start + len(entry.old) - 1 if entry.pos == "noun" else start
+    return Swap(
+        sentence=query.with_words(dict(edits)).rstrip(),
+        changes=(change,),
+        place=place,
+        tag=tag,
+        pos=_POS[entry.pos],
+        base=" ".join(word for word in entry.old if word != SLOT),
+        new_base=" ".join(words),
+        relation="synonym",
+        edits=tuple(edits),
+        curated=True,
+    )

@@ -1,0 +1,229 @@
+"""Drift of test queries: words that training never had, and in how many queries."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich.table import Table
+
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import Tokenizer
+from hero_plugin.integrations.scoring.open_vocabulary import Drift, measure_drift, training_vocabulary
+from hero_plugin.integrations.support.plotting import CYCLE, GRID, INK, MUTED, SETTINGS, new_figure
+from hero_plugin.integrations.tools.vocab.english import Tagger, coarse
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One test file compared with the training vocabulary."""
+
+    __test__ = False  # pytest: not a test
+
+    name: str
+    records: Sequence[Record]
+    drift: Drift
+    pos: Mapping[str, str]
+    """Unseen word -> noun, verb, adjective, adverb or other; empty where nothing tags."""
+
+    def by_pos(self) -> dict[str, tuple[int, int]]:
+        """Return {part of speech: (unseen words, their occurrences)}."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for word in self.drift.ranking:
+            found[self.pos.get(word.word, "not tagged")].append(word.count)
+        return {pos: (len(counts), sum(counts)) for pos, counts in sorted(found.items(), key=lambda i: -len(i[1]))}
+
+    def example(self, index: int) -> str:
+        """Return the sentence of a query by its index."""
+        return self.records[index].sentence
+
+
+def measure(
+    train: Sequence[Record],
+    tests: Mapping[str, Sequence[Record]],
+    tokenizer: Tokenizer,
+    tagger: Tagger | None = None,
+    examples: int = 3,
+) -> tuple[frozenset[str], list[TestSet]]:
+    """Return the training vocabulary, and each test set compared with it."""
+    vocabulary = training_vocabulary(tokenizer(record.sentence) for record in train)
+    found = []
+    for name, records in tests.items():
+        drift = measure_drift((tokenizer(record.sentence) for record in records), vocabulary, examples)
+        found.append(TestSet(name, records, drift, _tags(records, drift, tokenizer, tagger) if tagger else {}))
+    return vocabulary, found
+
+
+def _tags(records: Sequence[Record], drift: Drift, tokenizer: Tokenizer, tagger: Tagger) -> dict[str, str]:
+    """Return the part of speech that each unseen word most often has."""
+    votes: dict[str, Counter[str]] = defaultdict(Counter)
+    for record, unseen in zip(records, drift.unseen, strict=True):
+        if unseen:
+            words = tokenizer(record.sentence)
+            for word, tag in zip(words, tagger.tag(words), strict=True):
+                if word in unseen:
+                    votes[word][coarse(tag)] += 1
+    return {word: counts.most_common(1)[0][0] for word, counts in votes.items()}
+
+
+def drift_table(vocabulary: frozenset[str], tests: Sequence[TestSet]) -> Table:
+    """Return a table with one row per test set."""
+    table = Table(title=f"training vocabulary: {len(vocabulary):,} words", title_justify="left")
+    for name in ("test", "queries", "words", "only seen words", "share %", "1 unseen", "2+ unseen", "unseen words"):
+        table.add_column(name, justify="left" if name == "test" else "right", no_wrap=name != "test")
+    for test in tests:
+        drift, numbers = test.drift, test.drift.by_number()
+        table.add_row(
+            test.name,
+            f"{drift.queries:,}",
+            f"{drift.words:,}",
+            f"{drift.seen_only:,}",
+            f"{drift.seen_share:.2f}",
+            f"{numbers.get(1, 0):,}",
+            f"{sum(count for number, count in numbers.items() if number > 1):,}",
+            f"{len(drift.ranking):,}",
+        )
+    return table
+
+
+def words_table(test: TestSet, top: int) -> Table:
+    """Return a table of the most frequent unseen words of a test set, with a query for each."""
+    kinds = ", ".join(f"{words} {pos}{'s' if pos in ('noun', 'verb', 'adjective', 'adverb') and words != 1 else ''}"
+                      for pos, (words, _) in test.by_pos().items())  # fmt: skip
+    table = Table(title=f"{test.name}: {len(test.drift.ranking):,} unseen words ({kinds})", title_justify="left")
+    table.add_column("word", no_wrap=True)
+    table.add_column("part of speech", no_wrap=True)
+    table.add_column("said", justify="right")
+    table.add_column("queries", justify="right")
+    table.add_column("for example")
+    for word in test.drift.ranking[:top]:
+        pos = test.pos.get(word.word, "-")
+        table.add_row(word.word, pos, str(word.count), str(word.queries), test.example(word.examples[0]))
+    return table
+
+
+def sensitivity_table(rows: Sequence[tuple[str, str, frozenset[str], Sequence[TestSet]]]) -> Table:
+    """Return a table of the same figures per tokenizer.
+
+    Args:
+        rows: (tokenizer, what it does, training vocabulary, test sets).
+    """
+    table = Table("tokenizer", "a word is", title="the share of queries with only seen words, %", title_justify="left")
+    table.add_column("training words", justify="right")
+    for test in rows[0][3]:
+        table.add_column(test.name, justify="right")
+    for name, what, vocabulary, tests in rows:
+        table.add_row(name, what, f"{len(vocabulary):,}", *(f"{test.drift.seen_share:.2f}" for test in tests))
+    return table
+
+
+def to_json(vocabulary: frozenset[str], tests: Sequence[TestSet], tokenizer: str, tagger: str | None) -> dict[str, Any]:
+    """Return everything as plain values; ``unseen_by_query`` lists each query that has unseen words."""
+    return {
+        "tokenizer": tokenizer,
+        "tagger": tagger,
+        "training_words": len(vocabulary),
+        "tests": {test.name: _test_json(test) for test in tests},
+    }
+
+
+def _test_json(test: TestSet) -> dict[str, Any]:
+    drift = test.drift
+    return {
+        "queries": drift.queries,
+        "words": drift.words,
+        "tokens": drift.tokens,
+        "unseen_tokens": drift.unseen_tokens,
+        "seen_only": drift.seen_only,
+        "seen_share": drift.seen_share,
+        "queries_by_unseen_words": {str(number): count for number, count in drift.by_number().items()},
+        "unseen_by_pos": {pos: {"words": words, "said": said} for pos, (words, said) in test.by_pos().items()},
+        "unseen_words": [
+            {
+                "word": word.word,
+                "pos": test.pos.get(word.word),
+                "count": word.count,
+                "queries": word.queries,
+                "examples": [test.example(index) for index in word.examples],
+            }
+            for word in drift.ranking
+        ],
+        "unseen_by_query": {
+            record.query_id: list(words) for record, words in zip(test.records, drift.unseen, strict=True) if words
+        },
+    }
+
+
+# Figure of drift: how many queries have unseen words, and which words those are.
+
+
+_BINS = ("only seen words", "1 unseen", "2 or more unseen")
+_SHADES = (GRID, CYCLE[2], CYCLE[4])
+_POS = ("noun", "verb", "adjective", "adverb", "other", "not tagged")
+
+
+def drift_figure(tests: Sequence[TestSet], training_words: int, top: int = 18) -> Figure:
+    """Draw queries by their number of unseen words and, below, each set's most common unseen words."""
+    with mpl.rc_context(SETTINGS):
+        return _draw(tests, training_words, top)
+
+
+def _draw(tests: Sequence[TestSet], training_words: int, top: int) -> Figure:
+    columns = len(tests)
+    figure, axes = new_figure(
+        max(7.5, 4.2 * columns),
+        1.6 + 0.5 * columns + 0.22 * top,
+        2,
+        columns,
+        height_ratios=(0.55 * columns + 0.5, 0.24 * top),
+    )
+    grid = axes[0][0].get_gridspec()
+    for axis in axes[0]:
+        axis.remove()
+    shares = figure.add_subplot(grid[0, :])
+    for row, test in enumerate(tests):
+        left = 0.0
+        for shade, width in zip(_SHADES, _shares(test), strict=True):
+            shares.barh(row, width, left=left, height=0.62, color=shade)
+            if width >= 2.5:
+                ink = INK if shade == GRID else "white"
+                shares.text(left + width / 2, row, f"{width:.1f}", ha="center", va="center", fontsize=9, color=ink)
+            left += width
+        shares.text(101, row, f"{test.drift.queries:,} queries", va="center", fontsize=9, color=MUTED)
+    shares.set_yticks(range(len(tests)), [test.name for test in tests])
+    shares.set(xlim=(0, 100), ylim=(len(tests) - 0.5, -0.5), xlabel="% of queries")
+    shares.set_title(f"Queries by unseen words; training has {training_words:,} words", pad=24)
+    shares.grid(False)
+    shares.tick_params(axis="y", length=0)
+    handles = [shares.barh(0, 0, color=shade) for shade in _SHADES]
+    shares.legend(handles, _BINS, loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, borderaxespad=0.2)
+    used = {test.pos.get(word.word, "not tagged") for test in tests for word in test.drift.ranking[:top]}
+    colors = {pos: CYCLE[place] if pos != "other" else MUTED for place, pos in enumerate(_POS)}
+    for column, test in enumerate(tests):
+        axis = axes[1][column]
+        words = test.drift.ranking[:top]
+        for row, word in enumerate(words):
+            axis.barh(row, word.queries, height=0.7, color=colors[test.pos.get(word.word, "not tagged")])
+            axis.text(word.queries, row, f" {word.queries}", va="center", fontsize=8, color=MUTED)
+        axis.set_yticks(range(len(words)), [word.word for word in words], fontsize=9, color=INK)
+        axis.set(ylim=(top - 0.4, -0.6), xlabel="queries")
+        axis.set_title(f"{test.name}: {len(test.drift.ranking):,} unseen words", fontsize=10)
+        axis.margins(x=0.12)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axis.grid(axis="y", visible=False)
+        axis.tick_params(axis="y", length=0)
+    shown = [pos for pos in _POS if pos in used]
+    last = axes[1][-1]
+    last.legend([last.barh(0, 0, color=colors[pos]) for pos in shown], shown, loc="lower right")
+    return figure
+
+
+def _shares(test: TestSet) -> tuple[float, float, float]:
+    numbers, total = test.drift.by_number(), test.drift.queries
+    none, one = numbers.get(0, 0), numbers.get(1, 0)
+    return 100 * none / total, 100 * one / total, 100 * (total - none - one) / total

@@ -1,0 +1,1 @@
+"""Training a base, plain or with HERO: configs, tasks, engine, run folders, checkpoints."""

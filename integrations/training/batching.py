@@ -1,0 +1,121 @@
+"""Loading of batches onto the device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from hero_plugin.integrations.support.process import Rank
+from hero_plugin.integrations.training.distributed import BatchShard
+from hero_plugin.integrations.training.task import Batch, Collate
+
+READ_ONE_BY_ONE = frozenset({"windows"})
+"""Entries of a batch that stay on the CPU: the number of moments per query, by which a DETR's targets are cut."""
+
+
+@dataclass(frozen=True)
+class CollateShard:
+    """A collate function for one process' shard of each batch."""
+
+    collate: Collate
+    rank: Rank
+    following_rows: int
+
+    def __call__(self, items: Sequence[Any]) -> Batch:
+        return self.collate(items, BatchShard.of(len(items), self.rank, self.following_rows).rows)
+
+
+def batches(
+    collate: Collate,
+    items: Sequence[Any],
+    indices: list[list[int]],
+    device: torch.device,
+    workers: int = 0,
+    *,
+    rank: Rank | None = None,
+    following_rows: int = 0,
+) -> Iterator[Batch]:
+    """Yield the given batches, in order, on ``device``; copied there without waiting where it is a GPU.
+
+    The loader has a generator of its own: made without one, it would draw from torch's global generator,
+    and a run that starts its loader once more because it was resumed would draw other dropout.
+
+    Args:
+        collate: Makes a batch.
+        items: Examples.
+        indices: Places in ``items``, per batch.
+        device: Where the batches go.
+        workers: Loading processes.
+        rank: The process whose shard of each batch to load; None loads whole batches.
+        following_rows: As in ``BatchShard.of``.
+    """
+    loader = DataLoader(
+        items,  # type: ignore[arg-type]  # a sequence is all that DataLoader asks of a dataset
+        batch_sampler=indices,
+        collate_fn=collate if rank is None else CollateShard(collate, rank, following_rows),
+        num_workers=workers if collate.parallelizable else 0,
+        worker_init_fn=_out_of_reach,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        yield to_device(batch, device)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Copy a batch to the device, except what is read number by number: reading it there would wait for the GPU."""
+    return {
+        name: each if name in READ_ONE_BY_ONE else each.to(device, non_blocking=True) for name, each in batch.items()
+    }
+
+
+def _out_of_reach(worker: int) -> None:
+    """Leave the process group: Ctrl-C and ``torchrun`` signal all of it, but a training that stops still loads."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
+# The order of examples: batches are a function of the seed and the epoch, and of nothing else.
+
+
+class EpochOrder:
+    """Shuffled batches of example indices, the same for the same epoch.
+
+    Nothing is remembered between epochs, so a run that resumes in the middle of one draws the batches that
+    it would have drawn. Several processes draw the same batches, and take a shard of each.
+
+    >>> order = EpochOrder(size=5, batch_size=2, seed=0)
+    >>> order.batches(epoch=3) == EpochOrder(size=5, batch_size=2, seed=0).batches(epoch=3)
+    True
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        if size < 1 or batch_size < 1:
+            raise ValueError(f"size and batch_size must be at least 1, got {size} and {batch_size}")
+        self.size, self.batch_size, self.seed = size, batch_size, seed
+
+    def __len__(self) -> int:
+        """Return the number of batches per epoch."""
+        return -(-self.size // self.batch_size)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Return the batches of an epoch, as example indices."""
+        generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+        order = torch.randperm(self.size, generator=generator).tolist()
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+
+def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return batches of similar lengths, longest first: little padding, and running out of memory shows at once."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """Return one 63-bit number for the pair, so that epoch 1 of seed 0 is not epoch 0 of seed 1."""
+    return (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % (1 << 63)

@@ -1,0 +1,217 @@
+"""Recognition of checkpoints, whoever wrote them: where the weights are, which are the base's and which HERO's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import HeroConfig, HeroModel, Plugin, PluginError, config_of, read_plugin
+from hero_plugin.adapter import adapter_by_weights
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint_safely
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.plugin_file import PARTS, SAFETENSORS, Fingerprint, forms, plugin_from
+
+Kind = Literal["plug-in", "run", "checkpoint", "weights"]
+ENTRIES = ("model", "state_dict")
+"""Keys under which training scripts save the weights: the DETRs', EMB's."""
+AROUND = ("module.", "_orig_mod.")
+"""Prefixes of every name, where ``DataParallel`` or ``torch.compile`` wrapped the model that was saved."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A checkpoint, taken apart."""
+
+    path: Path
+    kind: Kind
+    """Of a plug-in; of a run of this package; of another training script; or weights alone."""
+    outer: Any
+    """Everything that was read."""
+    entry: str | None
+    """The key in ``outer`` that the weights are under; None where they are not under one."""
+    base: Mapping[str, Tensor]
+    """The base's weights, by its own names."""
+    hero: Mapping[str, Tensor]
+    """The plug-in's, under ``hero.``."""
+    fingerprint: Fingerprint
+    """Of the base: as recorded, else as its weights show."""
+    config: HeroConfig | None
+    """None where the file does not say."""
+    config_from: str
+    """Where the config was found."""
+    version: str | None
+    """Of the hero_plugin that wrote it, where that is known."""
+
+    @property
+    def described(self) -> str:
+        """Return a description in words."""
+        if self.kind == "plug-in":
+            return "a plug-in's checkpoint"
+        of = "a wrapped model" if self.hero and self.base else "a plug-in" if self.hero else "the plain base"
+        if self.kind == "run":
+            return f"{self.path.name} of a hero-plugin run, {of}"
+        what = "weights alone (a state_dict)" if self.kind == "weights" else "a training script's checkpoint"
+        return f"{what}, {of}"
+
+    @property
+    def others(self) -> list[str]:
+        """Return the names of what is in it beside the weights."""
+        if not isinstance(self.outer, Mapping) or self.entry is None:
+            return []
+        return [str(name) for name in self.outer if name != self.entry]
+
+
+def read_contents(path: Path) -> Contents:
+    """Recognise a checkpoint.
+
+    Raises:
+        CheckpointError: It cannot be read safely, or holds no weights of a model.
+    """
+    if path.suffix == SAFETENSORS:
+        try:
+            return _of_plugin(path, read_plugin(path), None)
+        except PluginError as error:
+            raise CheckpointError(str(error)) from error
+    outer = load_checkpoint_safely(path)
+    if isinstance(outer, Mapping) and all(part in outer for part in PARTS):
+        try:
+            return _of_plugin(path, plugin_from(outer, str(path)), outer)
+        except PluginError as error:
+            raise CheckpointError(str(error)) from error
+    entry = next((name for name in ENTRIES if isinstance(outer, Mapping) and _is_state(outer.get(name))), None)
+    state = outer if entry is None else outer[entry]
+    if not _is_state(state):
+        held = ", ".join(map(str, outer)) if isinstance(outer, Mapping) else type(outer).__name__
+        raise CheckpointError(
+            f"{path}: no weights of a model found. Expected a state_dict, alone or under {' or '.join(ENTRIES)}, "
+            f"or a plug-in's checkpoint; found {held or 'nothing'}"
+        )
+    base, hero = split(state)
+    is_run = (
+        entry == "model" and isinstance(outer.get("version"), int) and not {"metrics", "progress"}.isdisjoint(outer)
+    )
+    kind: Kind = "run" if is_run else "weights" if entry is None else "checkpoint"
+    settings = _run_settings(path) if is_run else None
+    record = outer.get("hero") if entry is not None else None
+    config, source, version, recorded = _recorded(record, path)
+    if config is None:
+        config, source = _noted(state, path), "the checkpoint"
+    if config is None and settings is not None and hero:
+        config, source = settings[0].hero, "its run's config.json"
+    if version is None and settings is not None:
+        version = settings[1]
+    fingerprint = recorded or of_weights(base, hero)
+    return Contents(path, kind, outer, entry, base, hero, fingerprint, config, source, version)
+
+
+def split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split a model's weights into the base's, by its own names, and the plug-in's, under ``hero.``."""
+    bare = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    while prefix := next((each for each in AROUND if bare and all(name.startswith(each) for name in bare)), ""):
+        bare = {name[len(prefix) :]: value for name, value in bare.items()}
+    hero = {name: value for name, value in bare.items() if name.startswith("hero.")}
+    if all(name.startswith(("hero.", "base.")) for name in bare):
+        return {name[len("base.") :]: value for name, value in bare.items() if name not in hero}, hero
+    return bare, {}
+
+
+def of_weights(base: Mapping[str, Tensor], hero: Mapping[str, Tensor]) -> Fingerprint:
+    """Return a base's fingerprint, as far as its weights and the plug-in's show it."""
+    adapter = adapter_by_weights(base)
+    dim = next((value.shape[-1] for name, value in hero.items() if name in _AS_WIDE), None)
+    if dim is None and adapter is not None and adapter.width in base:
+        dim = base[adapter.width].shape[-1]
+    return Fingerprint(adapter.class_names[0] if adapter else None, dim, forms(base))
+
+
+_AS_WIDE = ("hero.cmtr.mask_token", "hero.sgvf.strength", "hero.sgvf.projections", "hero.hem.layers.0.value.weight")
+
+
+def _of_plugin(path: Path, plugin: Plugin, outer: Any) -> Contents:
+    where = "the checkpoint"
+    return Contents(path, "plug-in", outer, None, {}, plugin.hero, plugin.base, plugin.config, where, plugin.version)
+
+
+def _recorded(record: Any, path: Path) -> tuple[HeroConfig | None, str, str | None, Fingerprint | None]:
+    """What the entry ``"hero"`` of a wrapped model's checkpoint says, if there is one."""
+    if not isinstance(record, Mapping) or "config" not in record:
+        return None, "", None, None
+    try:
+        plugin = plugin_from({"hero": {}, "version": "unknown", "base": {}, **record}, str(path))
+    except PluginError as error:
+        raise CheckpointError(str(error)) from error
+    return plugin.config, "the checkpoint", plugin.version, plugin.base
+
+
+def _noted(state: Any, path: Path) -> HeroConfig | None:
+    """What the weights of a wrapped model say themselves."""
+    try:
+        return config_of(state)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _run_settings(path: Path) -> tuple[TrainConfig, str | None] | None:
+    """The settings of the run that a file lies in, and the version of hero_plugin; None where there are none."""
+    with suppress(UserError):
+        run = RunFolder.open(path.parent)
+        settings = run.config()
+        return config_from(settings, str(run.config_file)), settings.get("versions", {}).get("hero_plugin")
+    return None
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and any(isinstance(each, Tensor) for each in value.values())
+
+
+# Initialization of a training from a trained base.
+
+
+def start_from(model: nn.Module, path: Path, own: Collection[str] = ()) -> str:
+    """Give a base, plain or wrapped, the weights of a checkpoint; return a message for the user.
+
+    Args:
+        model: The base, or the model around it.
+        path: The checkpoint.
+        own: Parameters that keep their values because the data decides them, such as a vocabulary's.
+
+    Raises:
+        UserError: The checkpoint holds no base, or another one; the message says what differs.
+    """
+    contents = read_contents(path)
+    if not contents.base:
+        raise UserError(f"--init-base {path}: {contents.described}, without the weights of a base")
+    base = model.base if isinstance(model, HeroModel) else model
+    state = {name: value for name, value in base.state_dict().items() if name not in own}
+    check_same_base(state, contents, own)
+    with torch.no_grad():
+        for name, value in state.items():
+            value.copy_(contents.base[name])
+    message = f"starts from the base in {path} ({contents.described})"
+    if isinstance(model, HeroModel) and not model.config.starts_as_base:
+        message += "\nnote: the predictions do not start as that base's: " + "; ".join(model.config.departures)
+    return message
+
+
+def check_same_base(state: dict[str, torch.Tensor], contents: Contents, own: Collection[str]) -> None:
+    """Raise ``UserError`` unless a checkpoint's base is of the class and sizes of this one."""
+    adapter = adapter_by_weights([*state, *own])
+    here = Fingerprint(adapter.class_names[0] if adapter else None, None, forms(state))
+    tensors = {name: form for name, form in contents.fingerprint.tensors.items() if name not in own}
+    there = Fingerprint(contents.fingerprint.class_name, None, tensors)
+    lines = [*here.obstacles(there), *here.differences(there)]
+    if lines:
+        raise UserError(
+            f"--init-base {contents.path}: not a checkpoint of this base:\n"
+            + "\n".join(f"  {line}" for line in lines)
+            + "\nGive features, word vectors and sizes as it was trained with, or another checkpoint"
+        )

@@ -1,0 +1,220 @@
+"""The flags that every `hero-plugin train` has: one dataclass, which a JSON or TOML file can fill as well."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from hero_plugin import HeroConfig
+from hero_plugin.integrations.data.checks import OnBroken
+from hero_plugin.integrations.data.feature_bank import Place, Storage
+from hero_plugin.integrations.support.settings import ConfigError, FileConfig, named_sets, read_settings, too_small
+from hero_plugin.integrations.training.device import Amp
+from hero_plugin.integrations.training.optim import OptimizerName, Schedule
+from hero_plugin.integrations.training.run_folder import RunFolder
+
+Config = TypeVar("Config", bound="TrainConfig")
+
+
+@dataclass(frozen=True)
+class TrainConfig(FileConfig):
+    """The settings that the trainings of all bases share; a base's own config adds its model and brings its recipe."""
+
+    sets = ("annotations_test",)
+
+    base: ClassVar[str]
+    """As in `hero-plugin train BASE`."""
+    title: ClassVar[str]
+    """As the base's authors write it."""
+
+    output: Path | None = None
+    """The run's folder: settings, log, checkpoints, TensorBoard events and figures."""
+    annotations_train: Path | None = None
+    """Annotations to train on, in any format that `hero-plugin data convert` reads."""
+    annotations_val: Path | None = None
+    """Annotations that the best checkpoint is chosen on. Without them it is the last one."""
+    annotations_test: tuple[str, ...] = ()
+    """Annotations to score after each epoch, as PATH or NAME=PATH."""
+    durations: Path | None = None
+    """Lengths of the videos, for annotations that do not hold them (Charades-STA text)."""
+    on_broken: OnBroken = "error"
+    """Queries that cannot be used (outside their video, end before start): list them and stop, or leave them out."""
+    features: tuple[Path, ...] = ()
+    """A folder of VIDEO.npy or .npz, or an HDF5 file; several are joined along the feature axis."""
+    words: Path | None = None
+    """Word vectors: GloVe text, or .npz with the arrays words and vectors."""
+
+    init_base: Path | None = None
+    """Start from this base: best.pt of a run with --base-only, or a checkpoint of the authors' own code."""
+    freeze_base: bool = False
+    """Train the plug-in alone on it: the base learns nothing and drops nothing out."""
+
+    base_only: bool = False
+    """Train the plain base, without HERO."""
+    paper: bool = False
+    """Start from the literal paper (HeroConfig.paper()) instead of the measured defaults."""
+    hero: HeroConfig = field(default_factory=HeroConfig)
+    """HERO: every ablation is one of these flags."""
+
+    epochs: int = 20
+    """How often each training query is seen."""
+    batch_size: int = 16
+    """Queries a step; under torchrun, of all processes together."""
+    lr: float = 5e-4
+    """Learning rate at the start."""
+    schedule: Schedule = "linear"
+    """linear: the learning rate falls straight to 0. step: it drops to a tenth after every lr_drop epochs."""
+    lr_drop: int = 400
+    """Epochs between two drops; for the schedule step only."""
+    warmup: float = 0.0
+    """Share of the training during which the learning rate first rises from 0."""
+    optimizer: OptimizerName = "adam"
+    """adam: HERO's text. adamw: EMB's code, decay on weights and not on biases. adamw_all: the DETRs' code."""
+    weight_decay: float = 0.01
+    """For the kinds of adamw only."""
+    clip_norm: float = 1.0
+    """Longest gradient; longer ones are shortened to it."""
+    seed: int = 0
+    """Decides the weights at the start, the order of the queries, dropout and word masks."""
+
+    max_clips: int = 128
+    """Longer videos are shortened to this many clips."""
+    pooling: Literal["mean", "subsample"] = "mean"
+    """How they are shortened."""
+    tokenizer: Literal["words", "treebank"] = "words"
+    """treebank splits contractions and keeps punctuation, as GloVe and EMB do."""
+
+    device: str = "auto"
+    """auto takes CUDA where there is one; under torchrun, each process its own GPU."""
+    amp: Amp = "none"
+    """Half precision in the forward pass; fp16 on CUDA only."""
+    matmul: Literal["highest", "high"] = "highest"
+    """high lets CUDA round matrix products to TF32: faster, about three digits."""
+    threads: int = 0
+    """CPU threads of each process; 0 leaves torch's choice. Bits depend on it, so a resumed run keeps it."""
+    workers: int = 0
+    """Processes that make batches ahead: where features stay on disk, or off the GPU."""
+    storage: Storage = "auto"
+    """Features in memory as float32 or float16, or read from disk each time; auto takes what fits."""
+    memory: float = 4.0
+    """Gigabytes that auto may fill with features."""
+    features_on: Place = "auto"
+    """Where features in memory wait: device, on the GPU; host, beside it; auto, on a GPU that has room for them."""
+    eval_batch_size: int = 64
+    """Queries scored at once, by each process."""
+    eval_every: int = 1
+    """Score after every so many epochs, and after the last."""
+    checkpoint_steps: int = 0
+    """Also save every so many steps; 0: do not."""
+    checkpoint_seconds: float = 60.0
+    """Also save every so many seconds; 0: do not."""
+
+    compare: Path | None = None
+    """Another run (the base, say) whose moments the query figures show as well."""
+    figure_queries: int = 6
+    """How many queries get a figure, from the last test set."""
+    config: Path | None = None
+    """Settings from a JSON or TOML file, under these names; flags given beside it win."""
+    resume: bool = False
+    """Continue the run in --output, with its settings."""
+    overwrite: bool = False
+    """Delete the run in --output and start again."""
+
+    @property
+    def seconds_per_clip(self) -> float:
+        """The one length of all clips, in seconds; 0 where the clips of a video share its duration."""
+        return 0.0
+
+    @property
+    def model_name(self) -> str:
+        """EMB or HERO-EMB, say."""
+        return self.title if self.base_only else f"HERO-{self.title}"
+
+    def start(self: Config) -> Config | None:
+        """Return what the flags start from if not from the recipe: the run to resume, a settings file, the paper.
+
+        Raises:
+            ConfigError: There is no telling which run, or the settings are not of this base.
+        """
+        from hero_plugin.integrations.training.bases import config_from  # which knows the configs
+
+        if self.resume and self.output is None:
+            raise ConfigError("--resume needs --output: the folder of the run to continue")
+        found = start = type(self)()
+        if self.resume and (self.output / "config.json").is_file():
+            found = config_from(RunFolder.open(self.output).config(), f"{self.output}/config.json", start)
+        if self.paper and not found.paper:  # before the file, whose single choices stand over it
+            found = replace(found, paper=True, hero=HeroConfig.paper())
+        if self.config is not None:
+            found = config_from(read_settings(self.config), str(self.config), found)
+        return None if found is start else found
+
+    def mistakes(self) -> list[str]:
+        """What is missing or impossible, a line each."""
+        wrong = [
+            f"--{name.replace('_', '-')} is missing"
+            for name in ("output", "annotations_train", "features")
+            if not getattr(self, name)
+        ]
+        if wrong and self.resume and self.output and not (self.output / "config.json").is_file():
+            wrong.insert(0, f"--resume: no run in {self.output} to take the settings from")
+        wrong += too_small(self, epochs=1, lr_drop=1, batch_size=1, eval_batch_size=1, eval_every=1, max_clips=1)
+        for name in ("lr", "clip_norm", "memory"):
+            if not getattr(self, name) > 0:
+                wrong.append(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            wrong.append(f"--warmup must be in [0, 1), got {self.warmup}")
+        if self.freeze_base and self.init_base is None:
+            wrong.append("--freeze-base needs --init-base: a base that was never trained would stay so")
+        if self.freeze_base and (self.base_only or not self.hero.active):
+            wrong.append("--freeze-base leaves nothing to train without HERO")
+        if self.seed < 0:
+            wrong.append(f"--seed must not be negative, got {self.seed}")
+        names = [name for name, _ in self.test_sets()]
+        if repeated(names) or not {"train", "val"}.isdisjoint(names):
+            wrong.append(
+                f"--annotations-test needs different names, none of them train or val: got {', '.join(names)}; "
+                "give them as NAME=PATH"
+            )
+        return wrong
+
+    def test_sets(self) -> list[tuple[str, Path]]:
+        """(name, path) of each test set; the name is the file's where none is given."""
+        return named_sets(self.annotations_test)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings of the run, without what only says how to start it."""
+        settings = asdict(self)
+        for name in ("output", "config", "resume", "overwrite"):
+            del settings[name]
+        return {"base": self.base, **json.loads(json.dumps(settings, default=os.fspath))}
+
+
+def repeated(names: Sequence[str]) -> bool:
+    return len(set(names)) < len(names)
+
+
+@dataclass(kw_only=True)
+class RunInputs:
+    """The flags of commands that take a finished run: the run, and what they read instead of its own inputs."""
+
+    run: Path
+    """Folder of the run."""
+    features: tuple[Path, ...] = ()
+    """Other features than the run's."""
+    words: Path | None = None
+    """Another copy of the word table than the run's (of the same vectors)."""
+    query_features: Path | None = None
+    """Another folder of queries' features than the run's (DETRs)."""
+    durations: Path | None = None
+    """Lengths of the videos, for queries that do not say them."""
+    on_broken: OnBroken | None = None
+    """Queries that cannot be used: error or drop; as in the run unless given."""
+    device: str = "auto"
+    """auto takes CUDA where there is one."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""

@@ -1,0 +1,121 @@
+"""Examples and batches of EMB, from annotated sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.checks import ReadReport
+from hero_plugin.integrations.data.feature_bank import Storage, StoreBank
+from hero_plugin.integrations.data.features import FeatureStore
+from hero_plugin.integrations.data.records import Record, original_records
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import DataError, Problems
+from hero_plugin.integrations.training.config import TrainConfig
+
+Tokenize = Callable[[str], list[str]]
+
+
+def check_records(records: Sequence[Record], known: Any, tokenize: Tokenize, source: str, features: str) -> None:
+    """Check that every query can be predicted.
+
+    Args:
+        records: The queries.
+        known: Holds the ids of the videos that have features.
+        tokenize: Splits a sentence into words.
+        source: Name of the annotations, for messages.
+        features: Name of the features, for messages.
+
+    Raises:
+        DataError: Videos without features and sentences without a word, all at once.
+    """
+    problems = Problems()
+    missing: dict[str, int] = {}
+    for record in records:
+        if record.video_id not in known:
+            missing[record.video_id] = missing.get(record.video_id, 0) + 1
+        if not tokenize(record.sentence):
+            problems.add(
+                f"{source}: query {record.query_id}",
+                f"no word in {record.sentence!r}",
+                "write a sentence, or remove the query",
+            )
+    for video, queries in missing.items():
+        problems.add(
+            f"{source}: video {video}",
+            f"{queries} queries, and no features in {features}",
+            "add its feature file, correct --features, or remove its queries",
+        )
+    problems.raise_if_any()
+
+
+# The data of a training or an evaluation, whatever its base: annotations and clip features.
+
+
+class GroundingData:
+    """Records by set (``train``, ``val`` or a test set's name), and the features of their videos."""
+
+    sets: dict[str, list[Record]]
+    store: FeatureStore
+    tokenize: Callable[[str], list[str]]
+
+    def sentences(self, *sets: str) -> Iterable[list[str]]:
+        """Yield the words of every sentence of the given sets; of all sets where none is given."""
+        for name in sets or self.sets:
+            for record in self.sets[name]:
+                yield self.tokenize(record.sentence)
+
+    def videos(self) -> list[str]:
+        """Return the ids of all videos, each once."""
+        return list(dict.fromkeys(record.video_id for records in self.sets.values() for record in records))
+
+    def bank(self, storage: Storage, gigabytes: float, screen: Screen) -> StoreBank:
+        with screen.working("reading features", len(self.videos())) as progress:
+            return StoreBank(self.store, self.videos(), storage=storage, gigabytes=gigabytes, progress=progress)
+
+
+def originals_of(name: str) -> str:
+    """Return the name of the set of queries that those of the set ``name`` reword."""
+    return f"{name} (originals)"
+
+
+def read_sets(
+    paths: Mapping[str, Path],
+    config: TrainConfig,
+    store: FeatureStore,
+    tokenize: Callable[[str], list[str]],
+    screen: Screen | None = None,
+    originals: bool = False,
+) -> dict[str, list[Record]]:
+    """Read and check the annotations of every set.
+
+    Args:
+        paths: Annotation file by name of set.
+        config: Says how to read them.
+        store: Features, which every video must have.
+        tokenize: Splits a sentence into words.
+        screen: Where queries left out are mentioned.
+        originals: Beside each set with reworded queries, add a set of their originals, named by ``originals_of``.
+
+    Raises:
+        DataError: Whatever is wrong with the files, all at once.
+        FileNotFoundError: A file is missing.
+    """
+    sets: dict[str, list[Record]] = {}
+    problems = []
+    for name, path in paths.items():
+        try:
+            report = ReadReport()
+            sets[name] = read_annotations(path, durations=config.durations, on_broken=config.on_broken, report=report)
+            if screen is not None and report.dropped:
+                screen.say(f"{path}: left out {len(report.dropped)} queries that cannot be used (--on-broken drop)")
+            check_records(sets[name], store, tokenize, str(path), ", ".join(map(str, config.features)))
+            if originals and (found := original_records(sets[name])):
+                sets[originals_of(name)] = found
+        except DataError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DataError(problems)
+    return sets

@@ -1,0 +1,457 @@
+"""The task of Moment-DETR, QD-DETR and TR-DETR, plain or with HERO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import wrap_criterion, wrap_model
+from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, MomentDETRHyperparameters
+from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
+from hero_plugin.attention import at_least_float32
+from hero_plugin.integrations.data.feature_bank import FeatureBank
+from hero_plugin.integrations.data.features import FeatureStore, open_features
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import Vocabulary, load_word_vectors, tokenize
+from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
+from hero_plugin.integrations.scoring.submissions import annotation_row, has_official_labels, submission_line
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import Problems, UserError
+from hero_plugin.integrations.support.settings import ConfigError, too_small
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.dataset import GroundingData, read_sets
+from hero_plugin.integrations.training.detr_batches import (
+    DetrCollate,
+    DetrExample,
+    Queries,
+    QueryFiles,
+    WordQueries,
+    draw_pairs,
+    draw_windows,
+    is_cut,
+    make_detr_examples,
+)
+from hero_plugin.integrations.training.inference import score
+from hero_plugin.integrations.training.optim import OptimizerName, Schedule
+from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, level_gauges
+from hero_plugin.levels import map_tensors
+
+# The flags of ``hero-plugin train moment_detr``, ``qd_detr`` and ``tr_detr``, each with its authors' recipe.
+
+
+PUBLISHED_CLIP_LENGTH = 2.0
+"""Seconds, in the published features of QVHighlights."""
+
+
+@dataclass(frozen=True)
+class _DetrRecipe(TrainConfig):
+    """The recipe of Moment-DETR's training script, which its heirs kept, and what a DETR reads."""
+
+    epochs: int = 200
+    batch_size: int = 32
+    lr: float = 1e-4
+    schedule: Schedule = "step"
+    optimizer: OptimizerName = "adamw_all"
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.1
+    seed: int = 2018
+    max_clips: int = 75
+    eval_batch_size: int = 100
+    eval_every: int = 5
+
+    query_features: Path | None = None
+    """Instead of --words: a folder of qidQUERY.npz, each with the array last_hidden_state (words, width)."""
+    clip_length: float | None = None
+    """Seconds a clip lasts where all last the same: longer videos are cut at max_clips, moments found are rounded to
+    whole clips. 0: a video's clips share its duration, and longer videos are pooled. Not given: 2 with
+    --query-features (the published QVHighlights features), else 0."""
+    scored_clip_length: float = 2.0
+    """Seconds of the clips that annotators' saliency scores are of (QVHighlights: 2)."""
+    max_words: int = 32
+    """Longer queries are cut."""
+    normalize_features: bool = True
+    """Scale each clip's features to length 1, each feature folder's for itself."""
+    normalize_words: bool = True
+    """Scale each word's vector to length 1."""
+
+
+@dataclass(frozen=True)
+class DetrTrainConfig(DETRHyperparameters, _DetrRecipe):
+    """The settings that the DETRs share: how to train, what to read, and the model's own."""
+
+    @property
+    def seconds_per_clip(self) -> float:
+        """The clips' one length, or 0 where they share their video's duration."""
+        if self.clip_length is None:
+            return PUBLISHED_CLIP_LENGTH if self.query_features else 0.0
+        return self.clip_length
+
+    def mistakes(self) -> list[str]:
+        wrong = super().mistakes()
+        if bool(self.words) == bool(self.query_features):
+            wrong.append("give one of --words (a table of word vectors) and --query-features (a file a query)")
+        if self.clip_length is not None and not self.clip_length >= 0:
+            wrong.append(f"--clip-length must be 0 or more seconds, got {self.clip_length}")
+        if not self.scored_clip_length > 0:
+            wrong.append(f"--scored-clip-length must be positive, got {self.scored_clip_length}")
+        return wrong + too_small(self, max_words=1)
+
+
+@dataclass(frozen=True)
+class MomentDETRTrainConfig(MomentDETRHyperparameters, DetrTrainConfig):
+    """Train Moment-DETR, plain or with HERO. Defaults are its authors' recipe."""
+
+    base: ClassVar[str] = "moment_detr"
+    title: ClassVar[str] = "Moment-DETR"
+
+
+@dataclass(frozen=True)
+class QDDETRTrainConfig(DetrTrainConfig):
+    """Train QD-DETR, plain or with HERO. Defaults are its authors' recipe."""
+
+    base: ClassVar[str] = "qd_detr"
+    title: ClassVar[str] = "QD-DETR"
+
+
+@dataclass(frozen=True)
+class TRDETRTrainConfig(DetrTrainConfig):
+    """Train TR-DETR, plain or with HERO. Defaults are its authors' recipe (scripts/train.sh)."""
+
+    base: ClassVar[str] = "tr_detr"
+    title: ClassVar[str] = "TR-DETR"
+
+    seed: int = 2017
+    vtc_loss_coef: float = 0.3
+    """Weight of the loss between whole videos and queries."""
+    ctc_loss_coef: float = 0.5
+    """Weight of the loss between clips and queries."""
+
+
+# The data of the DETRs: annotations, features, and the queries' words as vectors.
+
+
+@dataclass
+class DetrData(GroundingData):
+    """Records, features, and the words of the records."""
+
+    sets: dict[str, list[Record]]
+    store: FeatureStore
+    queries: Queries
+    tokenize: Callable[[str], list[str]]
+
+
+def read_detr_data(
+    paths: Mapping[str, Path], config: DetrTrainConfig, screen: Screen | None = None, originals: bool = False
+) -> DetrData:
+    """Read and check everything that does not need the features themselves; ``originals`` as in ``read_sets``.
+
+    Raises:
+        DataError: Whatever is wrong with the annotations, all at once; or queries without their file.
+        FileNotFoundError: A file is missing.
+        UserError: The word table has none of the words.
+    """
+    store = open_features(
+        list(config.features),
+        max_clips=config.max_clips,
+        pooling="cut" if config.seconds_per_clip else config.pooling,
+        normalize=config.normalize_features,
+    )
+    split = partial(tokenize, style=config.tokenizer)
+    sets = read_sets(paths, config, store, split, screen, originals)
+    if "train" in sets:
+        check_annotated(sets["train"], str(paths["train"]))
+    records = [record for each in sets.values() for record in each]
+    return DetrData(sets, store, read_queries(records, split, config, screen), split)
+
+
+def read_queries(
+    records: list[Record], split: Callable[[str], list[str]], config: DetrTrainConfig, screen: Screen | None
+) -> Queries:
+    """Read the vectors of the records' words, from the table or from one file per query, as the config says."""
+    if config.query_features is not None:
+        return QueryFiles(
+            config.query_features,
+            records,
+            max_words=config.max_words,
+            normalize=config.normalize_words,
+            storage=config.storage,
+            gigabytes=config.memory,
+            screen=screen,
+        )
+    vectors = load_word_vectors(config.words, {word for record in records for word in split(record.sentence)})
+    if not len(vectors):
+        raise UserError("no word of the annotations has a vector in the word table; check --words and --tokenizer")
+    return WordQueries(vectors, split, config.max_words, config.normalize_words)
+
+
+def check_annotated(records: list[Record], source: str) -> None:
+    """Raise ``DataError`` where queries to train on have no moment."""
+    problems = Problems()
+    for record in records:
+        if not record.moments:
+            problems.add(f"{source}: query {record.query_id}", "no moment to train on", "annotate or remove it")
+    problems.raise_if_any()
+
+
+INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
+
+
+class DetrTask:
+    """The DETRs' losses and predictions, after their authors' ``train.py`` and ``inference.py``.
+
+    clip_length: seconds, moments found are rounded to whole clips of it; 0 leaves them as they are.
+    """
+
+    scores_clips = True
+    file_for_each_set = True
+
+    def __init__(
+        self, model: nn.Module, criterion: nn.Module, collate: DetrCollate, *, clip_length: float = 0.0
+    ) -> None:
+        self.model, self.criterion, self.collate, self.clip_length = model, criterion, collate, clip_length
+        self.following_rows = int(getattr(criterion, "negative_pairs", False))  # an authors' criterion does not say
+        unused = ["contrastive_align_projection_vid", *([] if model.use_txt_pos else ["txt_position_embed"])]
+        self.unused_parameters = [
+            name for name, _ in model.named_parameters() if not set(name.split(".")).isdisjoint(unused)
+        ]
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Compute all losses of the criterion; ``loss`` is the weighted sum of those that have a weight."""
+        targets = draw_targets(batch)
+        outputs = model(*(batch[name] for name in INPUTS))
+        # The forward may run in half precision; the losses and the matching must not.
+        with torch.autocast(batch["src_vid"].device.type, enabled=False):
+            losses = self.criterion.train()(map_tensors(lambda tensor, key: at_least_float32(tensor), outputs), targets)
+        weights = self.criterion.weight_dict
+        total = sum(losses[name] * weights[name] for name in losses if name in weights)
+        reported = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
+        return {**reported, "loss": total}
+
+    def predict(self, model: nn.Module, batch: Batch) -> Prediction:
+        """Predict all moments of each query, most probable first, clipped to the video."""
+        outputs = model(*(batch[name] for name in INPUTS))
+        scores = outputs["pred_logits"].float().softmax(-1)[..., 0]
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        durations = batch["durations"][:, None, None]
+        moments = span_cxw_to_xx(outputs["pred_spans"].float()) * self._seen(batch)[:, None, None]
+        moments = torch.minimum(moments.clamp(min=0), durations)
+        if self.clip_length:
+            moments = torch.round(moments / self.clip_length) * self.clip_length
+        moments = moments.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
+        saliency = outputs["saliency_scores"].float()
+        return Prediction(moments, scores, ranked(saliency, batch["src_vid_mask"]), saliency)
+
+    def _seen(self, batch: Batch) -> Tensor:
+        """Return the seconds (B,) that a video's spans are shares of: all, unless it was cut at ``max_clips``."""
+        clips, durations = batch["clips"], batch["durations"]
+        if not self.clip_length:
+            return durations
+        covered = (clips * self.clip_length).to(durations.dtype)
+        return torch.where(is_cut(durations, clips, self.clip_length), covered, durations)
+
+    def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
+        """Return the saliency scores."""
+        outputs = model(*(batch[name] for name in INPUTS)) if outputs is None else outputs
+        return [outputs["saliency_scores"].float()], batch["src_vid_mask"]
+
+    def truth(self, item: DetrExample) -> Sequence[tuple[float, float]]:
+        """Return the annotated moments in seconds."""
+        return item.record.moments
+
+    def scores(self, items: Sequence[DetrExample], grounded: Grounded) -> Scores:
+        """Score a set; QVHighlights' official scores as well where every query has its annotations."""
+        scores = score(self, items, grounded)
+        records = [item.record for item in items]
+        if records and all(map(has_official_labels, records)):
+            official = qvhighlights_scores(self.submission(items, grounded), list(map(annotation_row, records)))
+            # A range of lengths that no window is in has no score.
+            scores.update({name: value for name, value in official["brief"].items() if value == value})
+        return scores
+
+    def merit(self, scores: Scores) -> float:
+        """Return mAP over all windows, as upstream, where there is one; else the sum of the usual four scores."""
+        return scores["MR-full-mAP"] if "MR-full-mAP" in scores else sum(scores.values())
+
+    def gauges(self, model: nn.Module) -> dict[str, list[float]]:
+        """Return the weights of the levels."""
+        return level_gauges(model)
+
+    def prediction_lines(self, name: str, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
+        """Return a submission in QVHighlights' form, which has no place for the set's name."""
+        return self.submission(items, grounded)
+
+    def submission(self, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
+        """Return one line per query in QVHighlights' form, with the model's own saliency scores."""
+        return [
+            submission_line(item.record, grounded.moments[row], grounded.scores[row], grounded.saliency[row])
+            for row, item in enumerate(items)
+        ]
+
+
+def draw_targets(batch: Batch) -> dict[str, Any]:
+    """Draw the targets of the criteria, from torch's generator, where upstream's data sets draw them."""
+    spans, windows = draw_windows(batch["spans"], batch["windows"])
+    words = torch.arange(batch["src_txt"].shape[1], device=spans.device) < batch["words"].unsqueeze(1)
+    high, low = draw_pairs(batch["positives"], batch["negatives"], batch["hard_positive"], batch["hard_negative"])
+    return {
+        "span_labels": [{"spans": row[:count]} for row, count in zip(spans, windows.tolist(), strict=True)],
+        "saliency_pos_labels": high,
+        "saliency_neg_labels": low,
+        "saliency_all_labels": batch["scores"],
+        "src_pos_mask": batch["relevant"],
+        "src_txt_mask": words.to(batch["src_txt_mask"].dtype),
+    }
+
+
+def ranked(saliency: Tensor, mask: Tensor) -> Tensor:
+    """Scale scores to 0, a video's lowest, to 1, its highest: the DETRs train only their order, so 0 means nothing.
+
+    Args:
+        saliency: (B, T).
+        mask: (B, T).
+
+    Returns:
+        (B, T), 0 on padding.
+    """
+    real = mask.bool()
+    low = saliency.masked_fill(~real, torch.inf).amin(1, keepdim=True)
+    high = saliency.masked_fill(~real, -torch.inf).amax(1, keepdim=True)
+    return ((saliency - low) / (high - low).clamp(min=1e-6)).masked_fill(~real, 0.0)
+
+
+# The DETRs as bases: how their trainings and evaluations are assembled.
+
+
+ENDPOINTS = 2
+"""Numbers that the collate function appends to a clip's features."""
+
+
+@dataclass(frozen=True)
+class DetrBase:
+    """A DETR: it takes words as vectors, so its vocabulary only serves to distinguish new words from trained ones.
+
+    Args:
+        config: the settings of its trainings.
+        described: what describes a model of it.
+        builder: makes the model and its criterion of ``described``.
+        clone: as in ``bases.Base``, like the others.
+    """
+
+    config: type[DetrTrainConfig]
+    described: type[DETRConfig]
+    builder: Callable[[Any], tuple[nn.Module, nn.Module]]
+    clone: tuple[str, str]
+    clone_width: int | None = None
+    reads_video_padding: bool = False
+    data: ClassVar[type[DetrData]] = DetrData
+    own_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def read(
+        self,
+        config: DetrTrainConfig,
+        paths: Mapping[str, Path],
+        screen: Screen | None = None,
+        originals: bool = False,
+    ) -> DetrData:
+        """Read and check the sets."""
+        return read_detr_data(paths, config, screen, originals)
+
+    def words_only(
+        self,
+        config: DetrTrainConfig,
+        store: FeatureStore,
+        words: Sequence[str],
+        split: Callable[[str], list[str]],
+        queries: Queries | None = None,
+    ) -> DetrData:
+        """Return data without records, for sentences of ``words``."""
+        if queries is None:
+            vectors = load_word_vectors(config.words, set(words))
+            if not len(vectors):
+                raise UserError("no word of the queries has a vector in the word table; check --words and --queries")
+            queries = WordQueries(vectors, split, config.max_words, config.normalize_words)
+        return DetrData({}, store, queries, split)
+
+    def vocabulary(self, config: DetrTrainConfig, data: DetrData) -> Vocabulary:
+        """Return every word of the data, those of training sentences first."""
+        words = dict.fromkeys(chain.from_iterable(data.sentences("train")))
+        trained = len(words)
+        words.update(dict.fromkeys(chain.from_iterable(data.sentences())))
+        return Vocabulary(tuple(words), trained=trained)
+
+    def task(
+        self, config: DetrTrainConfig, data: DetrData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
+    ) -> DetrTask:
+        """Build the task, with fresh weights."""
+        model, criterion = self.build(config, data.queries.dim, bank.dim + ENDPOINTS)
+        if not config.base_only:
+            model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
+            criterion = wrap_criterion(criterion, model.config)
+        collate = DetrCollate(bank, data.queries)
+        return DetrTask(model.to(device), criterion.to(device), collate, clip_length=config.seconds_per_clip)
+
+    def build(self, config: DetrTrainConfig, text_dim: int, video_dim: int) -> tuple[nn.Module, nn.Module]:
+        """Build model and criterion with fresh weights."""
+        given = {each.name for each in fields(config)}
+        same = {each.name: getattr(config, each.name) for each in fields(self.described) if each.name in given}
+        same.update(max_v_l=config.max_clips, max_q_l=config.max_words)
+        if config.seconds_per_clip:
+            same["clip_length"] = config.seconds_per_clip
+        else:
+            same.pop("clip_length", None)
+        try:
+            settings = self.described(text_dim=text_dim, video_dim=video_dim, **same)
+        except ValueError as error:
+            raise ConfigError(f"{config.title}: {error}") from error
+        return self.builder(settings)
+
+    def examples(
+        self,
+        config: DetrTrainConfig,
+        data: DetrData,
+        name: str,
+        bank: FeatureBank,
+        vocabulary: Vocabulary,
+        learned: bool = False,
+    ) -> list[DetrExample]:
+        """Make the examples of a set."""
+        return make_detr_examples(
+            data.sets[name], bank, config.seconds_per_clip, config.scored_clip_length, learned=learned
+        )
+
+    def trained(
+        self,
+        config: DetrTrainConfig,
+        data: DetrData,
+        bank: FeatureBank,
+        known: Vocabulary,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        sentences: Iterable[Sequence[str]] | None = None,
+    ) -> tuple[DetrTask, Vocabulary]:
+        """Load a run's model for the queries of ``data``."""
+        check_widths(weights, data, bank)
+        task = self.task(config, data, bank, known, device)
+        task.model.load_state_dict(weights)
+        sentences = data.sentences() if sentences is None else sentences
+        words = dict.fromkeys((*known.words, *chain.from_iterable(sentences)))
+        return task, replace(known, words=tuple(words))
+
+
+def check_widths(weights: Mapping[str, Tensor], data: DetrData, bank: FeatureBank) -> None:
+    """Raise ``UserError`` where features or words are not as wide as those that the run was trained on."""
+    for layer, now, what, flag in (
+        ("input_vid_proj", bank.dim + ENDPOINTS, "features", "--features of the same kind"),
+        ("input_txt_proj", data.queries.dim, "word vectors", "--words or --query-features of the same kind"),
+    ):
+        extra = ENDPOINTS if layer == "input_vid_proj" else 0
+        width = next(len(value) for key, value in weights.items() if key.endswith(f"{layer}.0.LayerNorm.weight"))
+        if width != now:
+            raise UserError(f"trained on {what} of width {width - extra}, these have {now - extra}; give {flag}")

@@ -1,0 +1,394 @@
+"""Training labels of the DETRs: spans, and the ranking of clips.
+
+Labels that upstream draws at random while it reads are kept as what they are drawn from: a training step draws,
+from torch's generator (``detr_draws.py``).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank, Storage, StoreBank
+from hero_plugin.integrations.data.features import open_features, unit_length
+from hero_plugin.integrations.data.moments import ON_EDGE, lighthouse_clips
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import WordVectors
+from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import Problems
+from hero_plugin.integrations.training.task import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class DetrLabels:
+    """Labels of one query of a video of T clips."""
+
+    spans: np.ndarray
+    """(moments, 2) float32: center and width, the video being 1 long."""
+    hard_positive: int
+    """The clip that annotators like best; -1 where they gave no scores."""
+    hard_negative: int
+    """Of the clips with scores, the one they like least; -1 likewise."""
+    positives: np.ndarray
+    """(T,) float32: weights for drawing clips that should score high."""
+    negatives: np.ndarray
+    """(T,) float32: weights for drawing clips that should score low."""
+    scores: np.ndarray
+    """(T,) float32: annotators' scores, summed; 1 inside a moment where there are none."""
+    relevant: np.ndarray
+    """(T,) float32: 1 for the clips of the query."""
+
+
+def make_labels(record: Record, clips: int, clip_length: float, scored_length: float = CLIP_LENGTH) -> DetrLabels:
+    """Make labels as Moment-DETR's successors do on QVHighlights, and lighthouse on data without saliency scores.
+
+    Args:
+        record: The query.
+        clips: T, the clips of the video.
+        clip_length: Seconds; 0 where the clips share the video's duration.
+        scored_length: Seconds of the clips that annotators scored.
+    """
+    length = clip_length or record.duration / clips
+    moments = seen_moments(record, clips, clip_length) or record.moments
+    spans = span_labels(moments, clips * clip_length or record.duration)
+    if any(scores for _, scores in record.saliency):
+        places = np.array([place for place, _ in record.saliency])
+        given = np.array([sum(scores) for _, scores in record.saliency])
+        if abs(length - scored_length) > ON_EDGE:
+            places, given = _on_other_clips(places, given, scored_length, clips, length)
+        return _from_scores(places, given, clips, spans)
+    return _from_moments(moments, clips, length, spans)
+
+
+def is_cut(duration: Any, clips: Any, clip_length: float) -> Any:
+    """Return whether a video lasts at least a clip beyond ``clips`` clips of ``clip_length`` s; numbers or tensors."""
+    return duration - clips * clip_length >= clip_length
+
+
+def seen_moments(record: Record, clips: int, clip_length: float) -> Sequence[tuple[float, float]]:
+    """Return the moments, or what is left of them where the video was cut after ``clips`` clips."""
+    covered = clips * clip_length
+    if not clip_length or not is_cut(record.duration, clips, clip_length):
+        return record.moments
+    return [(start, min(end, covered)) for start, end in record.moments if start < covered]
+
+
+def span_labels(moments: Sequence[tuple[float, float]], duration: float) -> np.ndarray:
+    """Convert moments in seconds to (moments, 2) float32, center and width as shares of ``duration``."""
+    ends = np.asarray(moments, np.float32).reshape(-1, 2) / np.float32(duration)
+    return np.stack([ends.sum(-1) * np.float32(0.5), ends[:, 1] - ends[:, 0]], axis=-1)
+
+
+def _on_other_clips(
+    places: np.ndarray, given: np.ndarray, scored_length: float, clips: int, length: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Convert scores of clips of ``scored_length`` seconds to scores of ``clips`` clips of ``length`` seconds.
+
+    A clip has the score of the one that its middle is in. A scored clip without a middle in it scores the clip that
+    its own middle is in; of several, the best counts.
+    """
+    holds = np.floor((np.arange(clips) + 0.5) * length / scored_length)
+    found: dict[int, float] = {}
+    for place, score in zip(places, given, strict=True):
+        rows = np.flatnonzero(holds == place)
+        for row in rows if len(rows) else [min(int((place + 0.5) * scored_length / length), clips - 1)]:
+            found[int(row)] = max(score, found.get(int(row), -np.inf))
+    return np.array([*found]), np.array([*found.values()])
+
+
+def _from_scores(places: np.ndarray, given: np.ndarray, clips: int, spans: np.ndarray) -> DetrLabels:
+    """Make labels as ``get_saliency_labels_all`` does. A scored clip beyond the last counts as the last in every draw.
+
+    Upstream clamps the hard pair alone: its easy positive points past the video then, and TR-DETR's mask of
+    relevant clips becomes empty.
+    """
+    inside = np.minimum(places, clips - 1)
+    order = np.argsort(given)  # not stable: which of equals comes first depends on numpy, upstream as here
+    worst, best = int(inside[order[0]]), int(inside[order[-1]])
+    positives = np.bincount(inside, minlength=clips).astype(np.float32)
+    negatives = np.ones(clips, np.float32)
+    negatives[places[places < clips]] = 0.0
+    if not negatives.any():  # no clip is free: the hard pair twice
+        positives, negatives = _only(best, clips), _only(worst, clips)
+    scores, relevant = np.zeros((2, clips), np.float32)
+    scores[places[places < clips]] = given[places < clips]
+    relevant[inside] = 1.0
+    return DetrLabels(spans, best, worst, positives, negatives, scores, relevant)
+
+
+def _from_moments(
+    moments: Sequence[tuple[float, float]], clips: int, clip_length: float, spans: np.ndarray
+) -> DetrLabels:
+    """Make labels as lighthouse's ``get_saliency_labels_sub_as_query``, but of the union of all moments."""
+    inside, relevant = np.zeros((2, clips), np.float32)
+    for start, end in moments:
+        first, last = lighthouse_clips(start, end, clips, clip_length, ON_EDGE)
+        inside[first : last + 1] = 1.0
+        left, right = start / clip_length, end / clip_length
+        first = min(math.floor(left + ON_EDGE), clips - 1)
+        relevant[first : max(first + 1, math.ceil(right - ON_EDGE))] = 1.0
+    outside = 1.0 - inside
+    if outside.sum() < 2:  # too few to draw a pair from: the positives once more
+        outside[:] = 0.0
+    return DetrLabels(spans, -1, -1, inside, outside, inside, relevant)
+
+
+def _only(place: int, clips: int) -> np.ndarray:
+    weights = np.zeros(clips, np.float32)
+    weights[place] = 1.0
+    return weights
+
+
+# Random draws of a DETR's training step: clips for the saliency loss, and moments where there are many.
+#
+# Upstream draws in its loading processes; here the training step does, seeded anew each time: a resumed run draws
+# alike.
+
+
+MAX_WINDOWS = 5
+"""Most moments of a query that a step trains on."""
+
+
+def draw_pairs(
+    positives: Tensor, negatives: Tensor, hard_positive: Tensor, hard_negative: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draw two clips per query that should score high, and two that should score low.
+
+    Args:
+        positives, negatives: (B, T), clips are drawn in proportion; a row of ``negatives`` without any takes the
+            positives that were drawn.
+        hard_positive, hard_negative: (B,) long, a clip that comes first, before a drawn one; -1: both are drawn,
+            different ones where there are two.
+
+    Returns:
+        Two (B, 2) long.
+    """
+    high, low = _two(positives), _two(negatives)
+    low = torch.where(negatives.sum(1, keepdim=True) > 0, low, high)
+    return _with_hard(hard_positive, high), _with_hard(hard_negative, low)
+
+
+def draw_windows(spans: Tensor, windows: Tensor, most: int = MAX_WINDOWS) -> tuple[Tensor, Tensor]:
+    """Draw at most ``most`` moments per query, each equally likely.
+
+    Args:
+        spans: (B, W, 2), padded.
+        windows: (B,) long on the CPU, how many are real.
+        most: Most moments per query.
+
+    Returns:
+        Spans (B, W', 2), in their order, and (B,) on the CPU.
+    """
+    if spans.shape[1] <= most:
+        return spans, windows
+    keys = torch.rand(spans.shape[:2], device=spans.device)
+    real = (torch.arange(spans.shape[1]) < windows.unsqueeze(1)).to(spans.device, non_blocking=True)
+    chosen = keys.masked_fill(~real, -1.0).topk(most, dim=1).indices.sort(dim=1).values
+    return spans.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 2)), windows.clamp(max=most)
+
+
+def _two(weights: Tensor) -> Tensor:
+    """Draw two places per row (B, 2), without replacement, in proportion to ``weights`` (B, T); a lone one twice.
+
+    A race of exponential clocks: ``torch.multinomial`` draws the same way, but refuses rows with one place, and
+    waits for the device to check them.
+    """
+    clocks = torch.empty_like(weights).exponential_().clamp(min=torch.finfo(weights.dtype).tiny)
+    speeds, places = (weights / clocks).topk(min(2, weights.shape[1]), dim=1)
+    first, second = places[:, 0], torch.where(speeds[:, -1] > 0, places[:, -1], places[:, 0])
+    return torch.stack([first, second], dim=1)
+
+
+def _with_hard(hard: Tensor, drawn: Tensor) -> Tensor:
+    scored = (hard >= 0).unsqueeze(1)
+    return torch.where(scored, torch.stack([hard, drawn[:, 0]], dim=1), drawn)
+
+
+# Query features of the DETRs: a vector per word, looked up in a table or read from one file per query.
+
+
+ARRAY = "last_hidden_state"
+"""Name of the array in the published files: CLIP's vector of each token."""
+
+
+class Queries(Protocol):
+    """The words of queries as vectors."""
+
+    @property
+    def dim(self) -> int:
+        """Return the width of a vector."""
+        ...
+
+    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors (B, L, dim) float32 with zeros for padding, and mask (B, L) bool."""
+        ...
+
+
+class WordQueries:
+    """Word vectors from a table; zeros for a word that the table lacks, as in lighthouse.
+
+    Any word of the table serves, whether a training sentence had it or not.
+    """
+
+    def __init__(
+        self, vectors: WordVectors, tokenize: Callable[[str], list[str]], max_words: int, normalize: bool
+    ) -> None:
+        self.index, self.tokenize, self.max_words, self.dim = vectors.index, tokenize, max_words, vectors.dim
+        rows = unit_length(vectors.vectors) if normalize else vectors.vectors
+        self._table = np.concatenate([rows, np.zeros((1, self.dim), np.float32)]).astype(np.float32)
+
+    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors and the mask of queries; see ``Queries``."""
+        rows = [
+            [self.index.get(word, -1) for word in self.tokenize(record.sentence)[: self.max_words]]
+            for record in records
+        ]
+        lengths = np.array([len(row) for row in rows])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        vectors = np.zeros((*mask.shape, self.dim), np.float32)
+        vectors[mask] = self._table[np.concatenate(rows)]
+        return vectors, mask
+
+
+class QueryFiles:
+    """Each query's vectors from ``qidQUERY.npz``, or ``QUERY.npz``: the published features of QVHighlights."""
+
+    def __init__(
+        self,
+        folder: Path,
+        records: Sequence[Record],
+        *,
+        max_words: int,
+        normalize: bool,
+        storage: Storage,
+        gigabytes: float,
+        screen: Screen | None = None,
+    ) -> None:
+        store = open_features(folder, max_clips=max_words, pooling="cut", normalize=normalize, array=ARRAY)
+        problems = Problems()
+        names: dict[str, str] = {}
+        for record in records:
+            known = [name for name in (f"qid{record.query_id}", record.query_id) if name in store]
+            if known:
+                names[record.query_id] = known[0]
+            else:
+                where = f"query {record.query_id}"
+                problems.add(where, f"no qid{record.query_id}.npz in {folder}", "add it, or remove the query")
+        problems.raise_if_any()
+        with (screen or Screen(quiet=True)).working("reading queries", len(names)) as progress:
+            self.bank = StoreBank(store, names.values(), storage=storage, gigabytes=gigabytes, progress=progress)
+        self.dim, self._names = store.dim, names
+
+    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors and the mask of queries; see ``Queries``."""
+        return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])
+
+
+# Examples and batches of the DETRs, from annotated sentences.
+
+
+@dataclass(frozen=True, slots=True)
+class DetrExample:
+    """A query, ready for a batch."""
+
+    record: Record
+    video: int
+    """Row of the feature bank."""
+    labels: DetrLabels
+
+
+def make_detr_examples(
+    records: Sequence[Record],
+    bank: FeatureBank,
+    clip_length: float,
+    scored_length: float = CLIP_LENGTH,
+    *,
+    learned: bool = False,
+) -> list[DetrExample]:
+    """Make one example per query, with all its moments.
+
+    Args:
+        records: The queries.
+        bank: Features of their videos.
+        clip_length: Seconds; 0 where a video's clips share its duration.
+        scored_length: Seconds of the clips that annotators scored.
+        learned: For training: queries about what was cut off a video are left out, with a warning.
+    """
+    made = []
+    for record in records:
+        row = bank.rows[record.video_id]
+        clips = bank.clips(row)
+        if not learned or seen_moments(record, clips, clip_length):
+            made.append(DetrExample(record, row, make_labels(record, clips, clip_length, scored_length)))
+    if len(made) < len(records):
+        warnings.warn(
+            f"{len(records) - len(made)} of {len(records)} queries to train on are about what --max-clips cuts off "
+            "their video, and are left out",
+            stacklevel=2,
+        )
+    return made
+
+
+class DetrCollate(BankCollate):
+    """The collate function of the DETRs.
+
+    Inputs, of the requested rows: src_txt (R, L, Dq), src_vid (R, T, Dv + 2) float32, the last two of a clip being
+    where it starts and ends in [0, 1]; src_txt_mask (R, L), src_vid_mask (R, T) float32. Of all: clips, words (B,)
+    long, how many are real; durations (B,) float32 seconds; spans (B, W, 2) float32 with zeros for padding, windows
+    (B,) long, how many are real; and the fields of ``DetrLabels``:
+    hard_positive, hard_negative (B,) long, positives, negatives, scores, relevant (B, T) float32.
+    """
+
+    def __init__(self, bank: FeatureBank, queries: Queries) -> None:
+        super().__init__(bank)
+        self.queries = queries
+
+    def __call__(self, items: Sequence[DetrExample], rows: Sequence[int] | None = None) -> Batch:
+        rows = list(range(len(items)) if rows is None else rows)
+        clips = [self.clips(item) for item in items]
+        videos = [items[row].video for row in rows]
+        v_mask = self.bank.mask(videos, max(clips))
+        words, q_mask = self.queries.batch([item.record for item in items])
+        labels = [item.labels for item in items]
+        return {
+            "src_txt": torch.from_numpy(words[rows]),
+            "src_txt_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
+            "src_vid": self.bank.tensor(videos, v_mask, endpoints(v_mask.sum(1), v_mask)),
+            "src_vid_mask": torch.from_numpy(v_mask.astype(np.float32)),
+            "clips": torch.tensor(clips),
+            "words": torch.from_numpy(q_mask.sum(1)),
+            "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
+            "spans": _padded([each.spans for each in labels]),
+            "windows": torch.tensor([len(each.spans) for each in labels]),
+            "hard_positive": torch.tensor([each.hard_positive for each in labels]),
+            "hard_negative": torch.tensor([each.hard_negative for each in labels]),
+            "positives": _padded([each.positives for each in labels]),
+            "negatives": _padded([each.negatives for each in labels]),
+            "scores": _padded([each.scores for each in labels]),
+            "relevant": _padded([each.relevant for each in labels]),
+        }
+
+
+def endpoints(clips: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return where each clip starts and ends as a share of its video, (B, T, 2) float32, 0 at padding."""
+    count = clips[:, None].astype(np.float32)
+    start = np.arange(mask.shape[1], dtype=np.float32) / count
+    return np.stack([start, start + np.float32(1.0) / count], axis=-1) * mask[..., None]
+
+
+def _padded(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """Stack arrays as (B, longest, ...) float32, zeros for padding, at least one long."""
+    longest = max(1, *(len(array) for array in arrays))
+    padded = np.zeros((len(arrays), longest, *arrays[0].shape[1:]), np.float32)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(padded)

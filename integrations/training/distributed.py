@@ -1,0 +1,278 @@
+"""The group of processes of one training, as ``torchrun`` starts them: communication, and how they end."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from math import prod
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hero_plugin import HeroModel
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.process import Interrupted, Rank
+from hero_plugin.levels import map_tensors
+
+Value = TypeVar("Value")
+PATIENCE = timedelta(minutes=30)
+"""Longest wait for the other processes: reading features may take one much longer than another."""
+
+
+class PeerLost(UserError):
+    """Another process of the training has ended, or does not answer."""
+
+    hard = True
+
+
+class Group:
+    """The processes that train one model; ``Group()`` is a process alone.
+
+    What is not a tensor of the model travels over the CPU, so that no exchange waits for a GPU.
+    """
+
+    def __init__(self, rank: Rank | None = None, control: Any = None) -> None:
+        self.rank, self.control = rank or Rank(), control
+
+    @property
+    def size(self) -> int:
+        """Return the number of processes."""
+        return self.rank.size
+
+    @property
+    def leads(self) -> bool:
+        """Return whether this is the process that writes the files."""
+        return self.rank.leads
+
+    def parallel(self, module: nn.Module, unused_parameters: Sequence[str] = ()) -> nn.Module:
+        """Return ``module`` with gradients averaged over the processes; alone, the module itself.
+
+        unused_parameters: Parameters that never get a gradient: the processes would wait for it.
+        """
+        if self.size == 1:
+            return module
+        # No buffer changes while a model trains here: nothing of them is sent round before each step either.
+        left_out = [*unused_parameters, *(name for name, _ in module.named_buffers())]
+        # Of convolutions with a single output channel or tap: dimensions of one, whose strides mean nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, left_out)
+        return DistributedDataParallel(module)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether ``flag`` holds in any process: the same answer in all."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor([int(flag)])
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self.control)
+        return bool(flags)
+
+    def wait(self) -> None:
+        """Wait until all processes have come here."""
+        self.any(False)
+
+    def from_leader(self, make: Callable[[], Value]) -> Value:
+        """Call ``make`` in the leading process alone; return its result, a copy in the others."""
+        if self.size == 1:
+            return make()
+        values = [make() if self.leads else None]
+        dist.broadcast_object_list(values, src=0, group=self.control)
+        return values[0]  # type: ignore[return-value]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes, in their order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
+    def gather_tensor(self, tensor: Tensor) -> list[Tensor]:
+        """Return the tensors of all processes, which have one shape, without gradient."""
+        if self.size == 1:
+            return [tensor]
+        tensors = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(tensors, tensor)
+        return tensors
+
+    def leave(self) -> None:
+        """End the group once all processes have come here; this one goes on alone."""
+        if self.size > 1 and dist.is_initialized():
+            self.wait()
+            dist.destroy_process_group()
+
+
+ALONE = Group()
+
+
+@contextmanager
+def joined(rank: Rank, device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Group]:
+    """Join the group of ``torchrun``'s processes while the block runs; one process alone joins none.
+
+    An error leaves the group at once and not in order, so that the other processes notice.
+
+    Raises:
+        PeerLost: Another process has ended, or did not answer for as long as ``patience``.
+        UserError: The processes do not find each other.
+    """
+    if rank.size == 1:
+        yield ALONE
+        return
+    if not dist.is_available():
+        raise UserError(f"this torch ({torch.__version__}) was built without torch.distributed: train with one process")
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        control = dist.new_group(backend="gloo", timeout=patience) if device.type == "cuda" else dist.group.WORLD
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{rank.size} processes should train together and cannot meet ({first_line(error)}); start them with "
+            "torchrun, which tells each where the others are"
+        ) from error
+    group = Group(rank, control)
+    try:
+        yield group
+    except Interrupted:  # all of them are: they agreed on it
+        group.leave()
+        raise
+    except RuntimeError as error:
+        if not of_a_peer(error):
+            raise
+        raise PeerLost(
+            f"another process of this training has ended, or did not answer for {minutes(patience)}; if it has told "
+            f"why, its message is above or in its machine's output ({first_line(error)})"
+        ) from error
+    group.leave()
+
+
+def of_a_peer(error: RuntimeError) -> bool:
+    """Return whether the error is about communication with another process, not about this one."""
+    kinds = tuple(getattr(dist, name) for name in ("DistError", "DistBackendError") if hasattr(dist, name))
+    words = ("gloo", "nccl", "connection closed by peer", "connection reset")
+    return isinstance(error, kinds) or any(word in str(error).lower() for word in words)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def minutes(patience: timedelta) -> str:
+    """Return a duration in words."""
+    return f"{patience.total_seconds() / 60:.3g} minutes"
+
+
+# The split of a batch's rows across distributed ranks.
+
+
+@dataclass(frozen=True)
+class BatchShard:
+    """The rows of a batch that one process runs, where several train on it together.
+
+    Attributes:
+        rows: Places in the batch of the rows to run: the process' own, then those that its own are compared with.
+        counts: Number of own rows of each process, in the order of the batch; 0 where there are too few.
+        index: Number of this process.
+    """
+
+    rows: tuple[int, ...]
+    counts: tuple[int, ...]
+    index: int
+
+    @classmethod
+    def of(cls, total: int, rank: Rank, following_rows: int = 0) -> BatchShard:
+        """Return the shard of ``rank``; one process alone has all rows.
+
+        A process without own rows runs one all the same, because the others wait for its gradients.
+
+        Args:
+            total: Rows of the batch.
+            rank: The process.
+            following_rows: Number of rows after its own, the first following the last, that run as well, because the
+                model compares each row with them.
+        """
+        if rank.size == 1:
+            return cls(tuple(range(total)), (total,), 0)
+        bounds = [total * index // rank.size for index in range(rank.size + 1)]
+        counts = tuple(end - start for start, end in pairwise(bounds))
+        run = max(1, counts[rank.index] + following_rows)
+        rows = tuple((bounds[rank.index] + place) % total for place in range(run))
+        return cls(rows, counts, rank.index)
+
+    @property
+    def total(self) -> int:
+        """Return the number of rows of the batch."""
+        return sum(self.counts)
+
+    @property
+    def count(self) -> int:
+        """Return the number of this process' own rows."""
+        return self.counts[self.index]
+
+
+# Whole-batch outputs, gathered from the processes that ran their rows.
+
+
+def whole_outputs(model: Any, outputs: Any, shard: BatchShard, group: Group) -> Any:
+    """Turn the outputs of the rows of ``shard`` into outputs of all rows of the batch, in their order.
+
+    What a wrapped model keeps of its forward for its losses is completed as well. Only this process' own rows have a
+    graph: a loss of the whole batch then has, in each process, the part of its gradient that goes through these rows,
+    and the parts add up to the gradient that one process with the whole batch would have.
+    """
+    found: dict[int, Tensor] = {}
+
+    def find(tensor: Tensor, key: str = "") -> Tensor:
+        found[id(tensor)] = tensor
+        return tensor
+
+    def put(tensor: Tensor, key: str = "") -> Tensor:
+        return whole[id(tensor)]
+
+    map_tensors(find, outputs)
+    if isinstance(model, HeroModel):
+        model.map_last_forward(find)
+    whole = dict(zip(found, whole_tensors(list(found.values()), shard, group), strict=True))
+    if isinstance(model, HeroModel):
+        model.map_last_forward(put)
+    return map_tensors(put, outputs)
+
+
+def whole_tensors(tensors: list[Tensor], shard: BatchShard, group: Group) -> list[Tensor]:
+    """Turn each (rows run, ...) into (rows of the batch, ...), bit for bit, by one exchange of bytes."""
+    for tensor in tensors:
+        if tensor.shape[:1] != (len(shard.rows),):
+            raise ValueError(
+                f"the model was run on {len(shard.rows)} rows of a batch, and one of its outputs has the shape "
+                f"{tuple(tensor.shape)}: only outputs with a row for each input can be gathered"
+            )
+    own = [tensor[: shard.count] for tensor in tensors]
+    mine = torch.cat([_bytes(tensor.detach()) for tensor in own], dim=1)
+    padded = mine.new_zeros(max(shard.counts), mine.shape[1])
+    padded[: shard.count] = mine
+    received = group.gather_tensor(padded)
+    made, start = [], 0
+    for tensor in own:
+        width = prod(tensor.shape[1:]) * tensor.element_size()
+        parts = [
+            tensor if index == shard.index else _read(each[:count, start : start + width], tensor)
+            for index, (each, count) in enumerate(zip(received, shard.counts, strict=True))
+        ]
+        made.append(torch.cat(parts))
+        start += width
+    return made
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """View (B, ...) as (B, bytes per row)."""
+    return tensor.reshape(len(tensor), prod(tensor.shape[1:])).contiguous().view(torch.uint8)
+
+
+def _read(raw: Tensor, like: Tensor) -> Tensor:
+    """Undo ``_bytes``: return a tensor of the dtype and row shape of ``like``."""
+    return raw.clone(memory_format=torch.contiguous_format).view(like.dtype).reshape(len(raw), *like.shape[1:])

@@ -1,0 +1,442 @@
+"""The task of EMB, plain or with HERO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import HeroModel, wrap_model
+from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
+from hero_plugin.adapters.emb.model import PAD
+from hero_plugin.attention import at_least_float32
+from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
+from hero_plugin.integrations.data.features import FeatureStore, open_features
+from hero_plugin.integrations.data.moments import moments_to_clips
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import Vocabulary, WordVectors, load_word_vectors, tokenize
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, read_sets
+from hero_plugin.integrations.training.inference import score
+from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, level_gauges
+
+# Examples and batches of EMB, from annotated sentences.
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A query, ready for a batch."""
+
+    record: Record
+    word_ids: np.ndarray
+    """(words,) int64."""
+    video: int
+    """Row of the feature bank."""
+    first: int
+    """First clip of the moment it trains on; 0 where the query has none."""
+    last: int
+    """Last clip, inclusive."""
+
+
+def make_examples(
+    records: Sequence[Record],
+    bank: FeatureBank,
+    vocabulary: Vocabulary,
+    tokenize: Tokenize,
+    *,
+    max_words: int,
+    every_moment: bool = False,
+) -> list[Example]:
+    """Make one example per query; with ``every_moment``, for training, one for each of its moments."""
+    pairs = []
+    for record in records:
+        moments = record.moments if every_moment else record.moments[:1] or ((0.0, record.duration),)
+        pairs.extend((record, moment) for moment in moments)
+    if not pairs:
+        return []
+    rows = [bank.rows[record.video_id] for record, _ in pairs]
+    first, last = moments_to_clips(
+        [moment[0] for _, moment in pairs],
+        [moment[1] for _, moment in pairs],
+        [bank.clips(row) for row in rows],
+        [record.duration for record, _ in pairs],
+    )
+    ids = {
+        record.sentence: np.asarray(vocabulary.ids(tokenize(record.sentence)[:max_words]), np.int64)
+        for record in records
+    }
+    return [
+        Example(record, ids[record.sentence], row, int(start), int(end))
+        for (record, _), row, start, end in zip(pairs, rows, first, last, strict=True)
+    ]
+
+
+class EmbCollate(BankCollate):
+    """The collate function of EMB.
+
+    Inputs, of the requested rows: word_ids (R, L) long, 0 at padding; q_mask (R, L), v_mask (R, T) float32;
+    video (R, T, D) float32. Of all: clips (B,) long, how many are real; durations (B,) float32 seconds;
+    first, last (B,) long, inclusive.
+    """
+
+    def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
+        rows = list(range(len(items)) if rows is None else rows)
+        clips = [self.clips(item) for item in items]
+        videos = [items[row].video for row in rows]
+        v_mask = self.bank.mask(videos, max(clips))
+        words = np.array([len(item.word_ids) for item in items])
+        q_mask = np.arange(words.max()) < words[:, None]
+        word_ids = np.full(q_mask.shape, PAD, np.int64)
+        word_ids[q_mask] = np.concatenate([item.word_ids for item in items])
+        return {
+            "word_ids": torch.from_numpy(word_ids[rows]),
+            "q_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
+            "video": self.bank.tensor(videos, v_mask),
+            "v_mask": torch.from_numpy(v_mask.astype(np.float32)),
+            "clips": torch.tensor(clips),
+            "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
+            "first": torch.tensor([item.first for item in items]),
+            "last": torch.tensor([item.last for item in items]),
+        }
+
+
+# The flags of ``hero-plugin train emb``.
+
+
+@dataclass(frozen=True)
+class EmbTrainConfig(TrainConfig):
+    """Train EMB, plain or with HERO. Defaults are the paper's recipe."""
+
+    base: ClassVar[str] = "emb"
+    title: ClassVar[str] = "EMB"
+
+    dim: int = 128
+    """Hidden size D."""
+    drop_rate: float = 0.2
+    """Dropout in EMB."""
+    word_norm: float = 5.5
+    """Scale the word vectors to this mean length (GloVe's own, which the recipe is made for); 0: leave them."""
+    highlight_lambda: float = 5.0
+    """Weight of EMB's highlight loss."""
+    rank_lambda: float = 1.0
+    """Weight of EMB's proposal ranking loss."""
+    extend: float = 0.1
+    """Share of its length that a moment grows by, at each end, for EMB's highlight labels."""
+
+    def mistakes(self) -> list[str]:
+        """Return what is wrong with the settings, one message each."""
+        return ([] if self.words else ["--words is missing"]) + super().mistakes()
+
+    @property
+    def positions(self) -> int:
+        """Return the number of positions: the most words, and the most clips."""
+        return max(128, self.max_clips)
+
+    def emb(self, video_dim: int, word_dim: int) -> EMBConfig:
+        """Return EMB's own config, for features and words of these widths."""
+        return EMBConfig(
+            word_dim=word_dim,
+            video_feature_dim=video_dim,
+            max_pos_len=self.positions,
+            dim=self.dim,
+            drop_rate=self.drop_rate,
+            highlight_lambda=self.highlight_lambda,
+            rank_lambda=self.rank_lambda,
+            extend=self.extend,
+        )
+
+
+# The data of EMB: annotations, features and word vectors.
+
+
+@dataclass
+class EmbData(GroundingData):
+    """Records, features, and a table of word vectors."""
+
+    sets: dict[str, list[Record]]
+    store: FeatureStore
+    vectors: WordVectors
+    tokenize: Callable[[str], list[str]]
+
+    def examples(
+        self, name: str, bank: FeatureBank, vocabulary: Vocabulary, max_words: int, *, every_moment: bool = False
+    ) -> list[Example]:
+        """Make the examples of a set; with ``every_moment``, for training, one for each moment of each query."""
+        return make_examples(
+            self.sets[name],
+            bank,
+            vocabulary,
+            self.tokenize,
+            max_words=max_words,
+            every_moment=every_moment,
+        )
+
+
+def read_data(
+    paths: Mapping[str, Path], config: EmbTrainConfig, screen: Screen | None = None, originals: bool = False
+) -> EmbData:
+    """Read and check everything that does not need the features themselves; ``originals`` as in ``read_sets``.
+
+    Raises:
+        DataError: Whatever is wrong with the annotations, all at once.
+        FileNotFoundError: A file is missing.
+    """
+    store = open_features(list(config.features), max_clips=config.max_clips, pooling=config.pooling)
+    split = partial(tokenize, style=config.tokenizer)
+    sets = read_sets(paths, config, store, split, screen, originals)
+    wanted = {word for records in sets.values() for record in records for word in split(record.sentence)}
+    return EmbData(sets, store, load_word_vectors(config.words, wanted), split)
+
+
+class EmbTask:
+    """EMB's losses and predictions, after its authors' ``main.py``.
+
+    Args:
+        model: EMB, plain or wrapped.
+        collate: Makes its batches.
+        settings: The sizes and weights of EMB.
+        epochs: Length of the training, over which the labels become elastic.
+    """
+
+    scores_clips = False
+    file_for_each_set = False
+    unused_parameters = ()
+    following_rows = 0
+
+    def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
+        self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Compute EMB's three losses; the wrapped model's ``compute_loss`` adds HERO's two."""
+        outputs = run(model, batch)
+        # The forward may run in half precision; cross-entropies on probabilities must not.
+        with torch.autocast(batch["video"].device.type, enabled=False):
+            return self._losses(model, tuple(map(at_least_float32, outputs)), batch, epoch)
+
+    def _losses(self, model: nn.Module, outputs: tuple[Tensor, ...], batch: Batch, epoch: int) -> dict[str, Tensor]:
+        settings = self.settings
+        h_score, start_logits, end_logits, proposals, p_score, p_mask = outputs
+        first, last = batch["first"], batch["last"]
+        clips = torch.stack([first, last], dim=-1)
+        real = torch.arange(h_score.shape[1], device=h_score.device) < batch["clips"].unsqueeze(1)
+        threshold = elastic_threshold(epoch, self.epochs, settings.threshold)
+        highlight = model.compute_highlight_loss(
+            h_score,
+            None,
+            real.to(h_score.dtype),
+            clips,
+            proposals,
+            p_score,
+            p_mask,
+            threshold=threshold,
+            extend=settings.extend,
+        )
+        location = model.compute_loss(
+            start_logits, end_logits, first, last, proposals, p_score, p_mask, threshold=threshold
+        )
+        seconds = (batch["durations"] / batch["clips"])[:, None]
+        ranking = model.compute_ranking_loss(
+            in_seconds(clips, seconds),
+            in_seconds(proposals, seconds[:, None]) * p_mask.unsqueeze(-1),
+            p_score,
+            p_mask,
+            min_iou=settings.min_iou,
+            max_iou=settings.max_iou,
+        )
+        losses = {"loss": location + settings.highlight_lambda * highlight + settings.rank_lambda * ranking}
+        if isinstance(model, HeroModel):
+            added = model.hero_losses()
+            losses.update(added)
+            location = location - sum(model.config.loss_weights[name] * value for name, value in added.items())
+        return {**losses, "loss_location": location, "loss_highlight": highlight, "loss_ranking": ranking}
+
+    def predict(self, model: nn.Module, batch: Batch) -> Prediction:
+        """Predict the most probable boundaries, as EMB reports by default (not its elastic ones)."""
+        outputs = run(model, batch)
+        h_score, start_logits, end_logits = map(at_least_float32, outputs[:3])
+        first, last = model.predictor.extract_index(start_logits, end_logits)
+        seconds = (batch["durations"] / batch["clips"])[:, None]
+        moments = in_seconds(torch.stack([first, last], dim=-1), seconds)
+        score = _chosen(start_logits, first) * _chosen(end_logits, last)
+        relevance = getattr(model, "relevance", None)
+        relevance = h_score if relevance is None else at_least_float32(relevance).sigmoid()
+        return Prediction(moments.unsqueeze(1), score.unsqueeze(1), relevance * batch["v_mask"])
+
+    def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
+        """Return the logits of the start, of the end and, with HERO, of the clips' relevance."""
+        _, start_logits, end_logits, *_ = run(model, batch) if outputs is None else outputs
+        relevance = [model.relevance] if isinstance(model, HeroModel) and model.relevance is not None else []
+        return [*map(at_least_float32, (start_logits, end_logits, *relevance))], batch["v_mask"]
+
+    def truth(self, item: Example) -> Sequence[tuple[float, float]]:
+        """Return the annotated moments in seconds."""
+        return item.record.moments
+
+    def scores(self, items: Sequence[Example], grounded: Grounded) -> Scores:
+        """Score a set: R1@0.3, R1@0.5, R1@0.7 and mIoU."""
+        return score(self, items, grounded)
+
+    def merit(self, scores: Scores) -> float:
+        """Return the sum of the four scores."""
+        return sum(scores.values())
+
+    def prediction_lines(self, name: str, items: Sequence[Example], grounded: Grounded) -> list[dict[str, Any]]:
+        """Return ids, the moment in seconds, and the probability of its boundaries, per query."""
+        return [
+            {
+                "set": name,
+                "query_id": item.record.query_id,
+                "video_id": item.record.video_id,
+                "sentence": item.record.sentence,
+                "moment": [round(float(time), 3) for time in grounded.moments[index, 0]],
+                "score": round(float(grounded.scores[index, 0]), 6),
+            }
+            for index, item in enumerate(items)
+        ]
+
+    def gauges(self, model: nn.Module) -> dict[str, list[float]]:
+        """Return the weights of the levels."""
+        return level_gauges(model)
+
+
+def run(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    """Run EMB's forward on a batch."""
+    return model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
+
+
+def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:
+    """Convert first and last clip (..., 2), inclusive, to start and end; ``seconds`` is the length of one clip."""
+    return torch.stack([clips[..., 0], clips[..., 1] + 1], dim=-1) * seconds
+
+
+def _chosen(logits: Tensor, index: Tensor) -> Tensor:
+    return logits.softmax(-1).gather(1, index[:, None]).squeeze(1)
+
+
+# EMB as a base: how its trainings and evaluations are assembled.
+
+
+WORD_TABLE = "embedding_net.word_emb.glove_vec"
+
+
+class EmbBase:
+    """EMB: its word table is part of the model, and grows with the words of an evaluation."""
+
+    config = EmbTrainConfig
+    data = EmbData
+    own_parameters: tuple[str, ...] = (WORD_TABLE, "embedding_net.char_emb.char_emb.weight")
+    reads_video_padding = False
+    clone = ("EMB", "model.emb")
+    clone_width: int | None = None
+
+    def read(
+        self,
+        config: EmbTrainConfig,
+        paths: Mapping[str, Path],
+        screen: Screen | None = None,
+        originals: bool = False,
+    ) -> EmbData:
+        """Read and check the sets."""
+        return read_data(paths, config, screen, originals)
+
+    def words_only(
+        self,
+        config: EmbTrainConfig,
+        store: FeatureStore,
+        words: Sequence[str],
+        split: Callable[[str], list[str]],
+        queries: None = None,
+    ) -> EmbData:
+        """Return data without records, for sentences of ``words``."""
+        return EmbData({}, store, load_word_vectors(config.words, set(words)), split)
+
+    def vocabulary(self, config: EmbTrainConfig, data: EmbData) -> Vocabulary:
+        """Return the words of the data that have vectors."""
+        vocabulary = Vocabulary.of(data.sentences("train"), data.sentences(), data.vectors, config.word_norm)
+        if not len(vocabulary):
+            raise UserError("no word of the annotations has a vector in the word table; check --words and --tokenizer")
+        return vocabulary
+
+    def task(
+        self, config: EmbTrainConfig, data: EmbData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
+    ) -> EmbTask:
+        """Build the task, with fresh weights."""
+        return build_task(config, bank, vocabulary.table(data.vectors), device)
+
+    def examples(
+        self,
+        config: EmbTrainConfig,
+        data: EmbData,
+        name: str,
+        bank: FeatureBank,
+        vocabulary: Vocabulary,
+        learned: bool = False,
+    ) -> list[Example]:
+        """Make the examples of a set; one per moment where they are ``learned``."""
+        return data.examples(name, bank, vocabulary, config.positions, every_moment=learned)
+
+    def trained(
+        self,
+        config: EmbTrainConfig,
+        data: EmbData,
+        bank: FeatureBank,
+        known: Vocabulary,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        sentences: Iterable[Sequence[str]] | None = None,
+    ) -> tuple[EmbTask, Vocabulary]:
+        """Load a run's model; new words get their vectors from ``data.vectors``, scaled as the old ones."""
+        vocabulary = known.extended(data.sentences() if sentences is None else sentences, data.vectors)
+        new = Vocabulary(vocabulary.words[len(known) :], known.scale)
+        weights = with_words(weights, new, data)
+        check_width(weights, bank)
+        task = build_task(config, bank, weights[word_table(weights)].numpy(), device)
+        task.model.load_state_dict(weights)
+        return task, vocabulary
+
+
+def build_task(config: EmbTrainConfig, bank: FeatureBank, table: np.ndarray, device: torch.device) -> EmbTask:
+    """Build EMB on a table (words, dim) of frozen vectors, wrapped in HERO unless the config says base only."""
+    settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
+    model: nn.Module = EMB(settings, table)
+    if not config.base_only:
+        model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
+    return EmbTask(model.to(device), EmbCollate(bank), settings, config.epochs)
+
+
+def check_width(weights: Mapping[str, Tensor], bank: FeatureBank) -> None:
+    """Raise ``UserError`` where the features are not as wide as those that the run was trained on."""
+    name = next(key for key in weights if key.endswith("video_affine.linear.conv1d.weight"))
+    width = weights[name].shape[1]
+    if width != bank.dim:
+        raise UserError(
+            f"trained on features of width {width}, these have {bank.dim}; give --features of the same kind"
+        )
+
+
+def with_words(weights: Mapping[str, Tensor], new: Vocabulary, data: EmbData) -> dict[str, Tensor]:
+    """The weights with rows for new words at the end of their word table."""
+    name = word_table(weights)
+    table = weights[name]
+    if not len(new):
+        return dict(weights)
+    if table.shape[1] != data.vectors.dim:
+        raise UserError(
+            f"the run's word vectors have {table.shape[1]} numbers, this word table {data.vectors.dim}; "
+            "give --words the table that the run was trained with"
+        )
+    added = torch.from_numpy(new.table(data.vectors))
+    return {**weights, name: torch.cat([table, added])}
+
+
+def word_table(weights: Mapping[str, Tensor]) -> str:
+    """The name of the word table among the weights, base or HERO."""
+    return next(key for key in weights if key.endswith(WORD_TABLE))

@@ -1,0 +1,300 @@
+"""Figures of a run's log: losses, recall, and the weights of the levels."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.scoring.metrics import SCORES, temporal_iou
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, MUTED, SETTINGS, TRUTH, new_figure, save_figure
+from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.dataset import GroundingData
+from hero_plugin.integrations.training.inference import CURVE, predict_set
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.task import Grounded, Task
+
+PART = re.compile(r"loss_[a-z_]+")
+"""Losses that get a curve: not the DETRs' of earlier decoder layers, which have a number behind."""
+History = Sequence[Mapping[str, Any]]
+
+
+def losses_figure(history: History) -> Figure:
+    """Draw the total loss within the epochs, and each of its parts by epoch."""
+    parts = [name for name in history[0]["losses"] if PART.fullmatch(name)]
+    figure, axes = new_figure(9.5, 4.0, 1, 2)
+    total, split = axes[0]
+    per_epoch = history[0]["step"]
+    points = [(step / per_epoch, loss) for line in history for step, loss in line["curve"]]
+    total.plot(*zip(*points, strict=True), color=CYCLE[0], alpha=0.45, linewidth=1, label="tenths of an epoch")
+    middles = [epoch - 0.5 for epoch in _epochs(history)]
+    total.plot(middles, [line["losses"]["loss"] for line in history], color=CYCLE[0], label="epoch mean")
+    total.set(title="Training loss", xlabel="epochs", ylabel="total loss")
+    total.legend()
+    for name in parts:
+        values = [line["losses"][name] for line in history]
+        split.plot(_epochs(history), values, marker=_marker(history), markersize=3, label=_plain(name))
+    split.set(title="Its parts, unweighted", xlabel="epoch", ylabel="loss (log scale)", yscale="log")
+    figure.legend(*split.get_legend_handles_labels(), loc="outside lower right", ncols=len(parts))
+    _whole_epochs(split)
+    return figure
+
+
+def recall_figure(history: History, compared: History | None, names: tuple[str, str]) -> Figure | None:
+    """Draw the scores of every set over the epochs, and R1 by required overlap at the best epoch.
+
+    compared: the log of the run to compare with, whose curves are dashed. names: of the two runs.
+    """
+    scored = [line for line in history if line["metrics"]]
+    if not scored:
+        return None
+    sets = list(scored[-1]["metrics"])
+    columns = len(sets) + 1
+    figure, axes = new_figure(3.5 * columns, 4.0, 1, columns, sharey=True)
+    best = history[-1]["best_epoch"]
+    for axis, dataset in zip(axes[0], sets, strict=False):
+        for color, metric in zip(CYCLE, SCORES, strict=False):
+            style = "-" if metric.startswith("R1") else ":"
+            values = [line["metrics"][dataset][metric] for line in scored]
+            axis.plot(_epochs(scored), values, style, marker=_marker(scored), markersize=3, color=color, label=metric)
+        axis.axvline(best, color=MUTED, linewidth=0.8, linestyle="--")
+        axis.annotate(" best", (best, 100), color=MUTED, fontsize=8, va="top", ha="left")
+        axis.set(title=dataset, xlabel="epoch", ylim=(0, 100))
+        _whole_epochs(axis)
+    axes[0][0].set_ylabel("percent")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=len(SCORES))
+    last = axes[0][-1]
+    # Colours of their own: to the left, a colour is a metric, and here it is a set.
+    for color, dataset in zip(CYCLE[len(SCORES) :], sets, strict=False):
+        last.plot(CURVE, _best(history)["recall"][dataset], color=color, label=f"{dataset}, {names[0]}")
+        other = _best(compared)["recall"].get(dataset) if compared else None
+        if other:
+            last.plot(CURVE, other, "--", color=color, label=f"{dataset}, {names[1]}")
+    last.set(title="By required overlap", xlabel="IoU threshold", ylabel="R1 of the best epoch, percent", xlim=(0, 1))
+    last.legend()
+    return figure
+
+
+def levels_figure(history: History) -> Figure | None:
+    """Draw the aggregation weight of each level over the epochs; None for a run without levels."""
+    weights = [line["gauges"].get("level_weights", []) for line in history]
+    if len(weights[0]) < 2:
+        return None
+    figure, axes = new_figure(5.6, 4.0)
+    axis = axes[0][0]
+    for level, values in enumerate(zip(*weights, strict=True)):
+        axis.plot(_epochs(history), values, marker=_marker(history), markersize=3, label=f"level {level}")
+    axis.axhline(1 / len(weights[0]), color=MUTED, linewidth=0.8, linestyle="--")
+    at = (1.0, 1 / len(weights[0]))
+    axis.annotate(" equal", at, xycoords=("axes fraction", "data"), color=MUTED, fontsize=8, va="center")
+    axis.set(title="How much each level counts", xlabel="epoch", ylabel="aggregation weight")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower left", ncols=min(8, len(weights[0])))
+    _whole_epochs(axis)
+    return figure
+
+
+def _best(history: History) -> Mapping[str, Any]:
+    return history[history[-1]["best_epoch"] - 1]
+
+
+def _epochs(history: History) -> list[int]:
+    return [line["epoch"] for line in history]
+
+
+def _marker(history: History) -> str | None:
+    return "o" if len(history) <= 30 else None
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("loss_")
+
+
+def _whole_epochs(axis: Any) -> None:
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+# Figures of single queries: the annotated and the predicted moments on the video's time line.
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """One model's prediction for a query."""
+
+    name: str
+    color: str
+    moment: tuple[float, float]
+    """Seconds."""
+    relevance: np.ndarray
+    """(clips,) in [0, 1]."""
+
+
+def query_figure(
+    sentence: str,
+    source: str,
+    truth: Sequence[tuple[float, float]],
+    duration: float,
+    views: Sequence[ModelView],
+    note: str = "",
+) -> Figure:
+    """Draw relevance curves above moments, over seconds.
+
+    Args:
+        sentence: The query.
+        source: Names the query and its video.
+        truth: Annotated moments in seconds.
+        duration: Seconds of the video.
+        views: Predictions, one per model.
+        note: Further text about the query, such as its new words.
+    """
+    bars = 1 + len(views)
+    figure, axes = new_figure(8, 2.9 + 0.32 * bars, 2, 1, sharex=True, height_ratios=(3.2, 0.55 * bars + 0.3))
+    curve, line = axes[0][0], axes[1][0]
+    for start, end in truth:
+        curve.axvspan(start, end, color=TRUTH, alpha=0.1, linewidth=0)
+        line.axvspan(start, end, color=TRUTH, alpha=0.1, linewidth=0)
+        line.barh(0, end - start, left=start, height=0.55, color=TRUTH)
+    for place, view in enumerate(views, 1):
+        edges = np.linspace(0, duration, len(view.relevance) + 1)
+        curve.stairs(view.relevance, edges, color=view.color, baseline=None, linewidth=1.8, label=view.name)
+        start, end = view.moment
+        line.barh(place, end - start, left=start, height=0.55, color=view.color)
+        overlap = max((float(temporal_iou(view.moment, each)) for each in truth), default=float("nan"))
+        line.annotate(
+            f"IoU {overlap:.2f}",
+            (1.01, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+            color=view.color,
+        )
+    figure.suptitle("\n".join(textwrap.wrap(f"“{sentence}”", 88)), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    curve.set_title(source + (f"   ·   {note}" if note else ""), fontsize=9, fontweight="normal", color=MUTED)
+    curve.set(ylabel="clip relevance", ylim=(0, 1.02), xlim=(0, duration))
+    curve.legend(loc="upper right", ncols=len(views))
+    line.set(xlabel="seconds", ylim=(bars - 0.4, -0.6))
+    line.set_yticks(range(bars), ["annotated", *(view.name for view in views)])
+    line.grid(axis="y", visible=False)
+    line.tick_params(axis="y", length=0)
+    return figure
+
+
+# Figures of a finished run.
+
+
+def draw_run(
+    run: RunFolder,
+    task: Task,
+    sets: Mapping[str, Sequence[Any]],
+    data: GroundingData,
+    vocabulary: Vocabulary,
+    config: TrainConfig,
+    screen: Screen,
+) -> list[Path]:
+    """Draw the log and, from the last test set, a few queries with the best weights of the run.
+
+    The run that ``config.compare`` names, usually the base, is drawn beside it where possible: a run on
+    other features is left out, with a message.
+    """
+    history = run.history()
+    compared = RunFolder.open(config.compare) if config.compare else None
+    names = (config.model_name, "compared run")
+    if compared is not None:
+        names = (names[0], _name(compared))
+        if names[0] == names[1]:
+            names = (run.path.name, compared.path.name)
+    with mpl.rc_context(SETTINGS):
+        figures = {
+            "losses.png": losses_figure(history),
+            "recall.png": recall_figure(history, compared.history() if compared else None, names),
+            "levels.png": levels_figure(history),
+        }
+        paths = [save_figure(figure, run.figures / name) for name, figure in figures.items() if figure is not None]
+        items = _chosen(sets, config.figure_queries)
+        if items:
+            task.model.load_state_dict(load_checkpoint(run.best)["model"])
+            views = [(names[0], HERO, predict_set(task, items, clips=True))]
+            if compared is not None:
+                try:
+                    views.insert(0, (names[1], BASE, _ground_compared(compared, items, task, data, screen)))
+                except UserError as error:
+                    screen.say(f"the query figures leave {names[1]} out: {error}")
+            notes = [_note(vocabulary.unseen(data.tokenize(item.record.sentence))) for item in items]
+            paths += _draw_queries(run.figures / "queries", items, notes, views)
+    return paths
+
+
+def _draw_queries(
+    folder: Path, items: Sequence[Any], notes: Sequence[str], models: Sequence[tuple[str, str, Grounded]]
+) -> list[Path]:
+    paths = []
+    for index, item in enumerate(items):
+        record = item.record
+        views = [
+            ModelView(name, color, tuple(grounded.moments[index, 0]), grounded.relevance[index])
+            for name, color, grounded in models
+        ]
+        figure = query_figure(
+            record.sentence,
+            f"video {record.video_id}, query {record.query_id}",
+            record.moments,
+            record.duration,
+            views,
+            notes[index],
+        )
+        name = re.sub(r"[^\w.-]+", "_", record.query_id)
+        paths.append(save_figure(figure, folder / f"{index + 1:02d}_{name}.png"))
+    return paths
+
+
+def _chosen(sets: Mapping[str, Sequence[Any]], count: int) -> list[Any]:
+    """Choose queries spread evenly over the last test set: neither the best ones nor the worst."""
+    tests = [items for name, items in sets.items() if name != "val" and items] or list(sets.values())
+    if not tests or not tests[-1] or count < 1:
+        return []
+    items = tests[-1]
+    places = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
+    return [items[place] for place in places]
+
+
+def _ground_compared(
+    compared: RunFolder, items: Sequence[Any], task: Task, data: GroundingData, screen: Screen
+) -> Grounded:
+    """Predict the same queries by another run's model, in that run's own word ids."""
+    from hero_plugin.integrations.training.load_run import load_run
+
+    records = [item.record for item in items]
+    theirs = load_run(
+        compared,
+        replace(data, sets={"figures": records}),
+        screen,
+        bank=task.collate.bank,
+        device=next(task.model.parameters()).device,
+    )
+    return predict_set(theirs.task, theirs.sets["figures"], clips=True)
+
+
+def _note(unseen: Sequence[str]) -> str:
+    return f"never trained on: {', '.join(unseen)}" if unseen else ""
+
+
+def _name(run: RunFolder) -> str:
+    return config_from(run.config(), str(run.config_file)).model_name
+
+
+# A run as pictures.
+
+
+__all__ = ["draw_run"]

@@ -1,0 +1,97 @@
+"""Inference over a whole set: predicted moments, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+
+from hero_plugin.integrations.scoring.metrics import nearest_iou, recall_at, scores_of
+from hero_plugin.integrations.training.batching import batches, length_sorted
+from hero_plugin.integrations.training.device import Amp, autocast
+from hero_plugin.integrations.training.distributed import ALONE, Group
+from hero_plugin.integrations.training.task import Grounded, Scores, Task
+
+
+@torch.no_grad()
+def predict_set(
+    task: Task,
+    items: Sequence[Any],
+    batch_size: int = 64,
+    *,
+    amp: Amp = "none",
+    workers: int = 0,
+    clips: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
+    group: Group = ALONE,
+) -> Grounded:
+    """Predict every item, in batches of like length. The model is left in eval mode.
+
+    Args:
+        task: The task, with its model.
+        items: Its examples.
+        batch_size: Queries per batch.
+        amp: Number format of the forward.
+        workers: Loading processes.
+        clips: Keep the scores of clips as well.
+        after_batch: Called after each batch, equally often in every process; what it raises ends the evaluation.
+        group: Processes that take turns with the batches; each gets all predictions.
+    """
+    model = task.model.eval()
+    device = next(model.parameters()).device
+    lengths = [task.collate.clips(item) for item in items]
+    if not items:
+        return Grounded(np.zeros((0, 1, 2)), np.zeros((0, 1)), [])
+    indices = length_sorted(lengths, batch_size)
+    turns = [indices[start :: group.size] for start in range(group.size)]
+    mine = turns[group.rank.index]
+    moments, scores, relevance, saliency = [], [], [], []
+    for batch in batches(task.collate, items, mine, device, workers):
+        with autocast(amp, device):
+            prediction = task.predict(model, batch)
+        moments.append(prediction.moments)
+        scores.append(prediction.scores)
+        if clips:
+            relevance.extend(prediction.relevance.float().cpu().numpy())
+        if clips and prediction.saliency is not None:
+            saliency.extend(prediction.saliency.float().cpu().numpy())
+        after_batch()
+    if len(mine) < len(turns[0]):
+        after_batch()
+    # Read once, at the end: until here nothing waited for the device.
+    read = [[torch.cat(each).cpu().double().numpy()] if mine else [] for each in (moments, scores)]
+    said = [[*chain(*parts)] for parts in zip(*group.gather([*read, relevance, saliency]), strict=True)]
+    back = np.argsort([index for turn in turns for chunk in turn for index in chunk])
+    moments, scores = (np.concatenate(parts)[back] for parts in said[:2])
+    relevance, saliency = (
+        [curves[position][: lengths[index]] for index, position in enumerate(back)] if curves else []
+        for curves in said[2:]
+    )
+    return Grounded(moments, scores, relevance, saliency)
+
+
+def overlaps(task: Task, items: Sequence[Any], grounded: Grounded) -> np.ndarray:
+    """Return the IoU (annotated queries,) of each query's best moment with the nearest annotated one.
+
+    Queries without annotation are left out.
+    """
+    truths = [task.truth(item) for item in items]
+    annotated = [index for index, truth in enumerate(truths) if len(truth)]
+    return nearest_iou(grounded.moments[annotated, 0], [truths[index] for index in annotated])
+
+
+CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Thresholds of the recall curve: 0.05 to 0.95."""
+
+
+def recall_curve(ious: np.ndarray) -> list[float]:
+    """Return R1 in percent at each threshold of ``CURVE``."""
+    return [round(recall_at(ious, threshold), 3) for threshold in CURVE]
+
+
+def score(task: Task, items: Sequence[Any], grounded: Grounded) -> Scores:
+    """Return R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, over the annotated queries."""
+    return scores_of(overlaps(task, items, grounded))

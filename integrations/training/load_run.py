@@ -1,0 +1,98 @@
+"""Evaluation of runs on any annotations, unseen words included: ``hero-plugin eval``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from hero_plugin.integrations.data.feature_bank import StoreBank
+from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.config import RunInputs, TrainConfig, repeated
+from hero_plugin.integrations.training.dataset import GroundingData
+from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.task import Grounded, Task
+
+
+@dataclass
+class LoadedRun:
+    """A run's model, and the sets it was loaded for."""
+
+    task: Task
+    config: TrainConfig
+    vocabulary: Vocabulary
+    sets: dict[str, list[Any]]
+    epoch: int
+
+
+def with_sources(settings: TrainConfig, config: RunInputs, annotations: tuple[str, ...], run: RunFolder) -> TrainConfig:
+    """The run's settings on other test sets, if any are given, and on the features and words that flags name.
+
+    Raises:
+        UserError: queries come to this run in another way, or two sets have the same name.
+    """
+    given = {name: getattr(config, name) for name in ("features", "words", "query_features", "durations", "on_broken")}
+    changes = {name: value for name, value in given.items() if value}
+    if not hasattr(settings, "query_features") and config.query_features:
+        raise UserError(f"--query-features is for the DETRs, {run.path} is a run of {settings.title}")
+    if getattr(settings, "query_features", None) and config.words:
+        raise UserError(f"{run.path} was trained on queries' features; give --query-features, not --words")
+    found = replace(settings, **changes, annotations_test=annotations or settings.annotations_test)
+    if repeated(names := [name for name, _ in found.test_sets()]):
+        raise UserError(f"sets need different names, got {', '.join(names)}; give them as NAME=PATH")
+    return found
+
+
+def load_run(
+    run: RunFolder,
+    data: GroundingData,
+    screen: Screen,
+    *,
+    checkpoint: str = "best",
+    device: torch.device | str = "cpu",
+    bank: StoreBank | None = None,
+) -> LoadedRun:
+    """Load a run's model for the words of ``data``, and ``data`` as its examples.
+
+    Raises:
+        UserError: features or word vectors are not of the run's kind, or ``data`` is not of its base's.
+    """
+    if checkpoint not in ("best", "last"):
+        raise UserError(f"--checkpoint must be best or last, got {checkpoint!r}")
+    settings = config_from(run.config(), str(run.config_file))
+    base = BASES[settings.base]
+    if not isinstance(data, base.data):
+        raise UserError(f"{run.path}: a run of {settings.title} cannot read the queries of this base")
+    state = load_checkpoint(run.best if checkpoint == "best" else run.last)
+    bank = bank or data.bank(settings.storage, settings.memory, screen)
+    bank.settle(torch.device(device), settings.features_on)
+    known = Vocabulary.from_json(run.vocabulary())
+    try:
+        task, vocabulary = base.trained(settings, data, bank, known, state["model"], torch.device(device))
+    except UserError as error:
+        raise UserError(f"{run.path}: {error}") from error
+    task.model.eval()
+    sets = {name: base.examples(settings, data, name, bank, vocabulary) for name in data.sets}
+    epoch = state["epoch"] if "epoch" in state else state["progress"]["epoch"]
+    return LoadedRun(task, settings, vocabulary, sets, epoch)
+
+
+def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_size: int, screen: Screen) -> Grounded:
+    """Predict a set of a loaded run, with a progress bar."""
+    total, done = -(-len(items) // batch_size), 0
+    with screen.working(f"scoring {name}", total) as progress:
+
+        def after_batch() -> None:
+            nonlocal done
+            done += 1
+            progress(done, total)
+
+        wanted = loaded.task.scores_clips
+        return predict_set(loaded.task, items, batch_size, amp=loaded.config.amp, clips=wanted, after_batch=after_batch)

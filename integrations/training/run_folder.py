@@ -1,0 +1,293 @@
+"""The folder of one run: its files, who may write them, and what survives an interruption.
+
+config.json      the settings and the versions that they ran with
+vocabulary.json  the words of the run's word table, in order
+log.jsonl        one line per epoch
+last.pt          everything needed to resume
+best.pt          the weights to use
+results.json     the scores, once the run is finished
+tensorboard/     the log as TensorBoard events
+figures/         the log as pictures
+
+An adapted run has more of them, and stages inside it: docs/guide/adapt.md.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import atomic_write, only_one_in, remove_leftovers, write_json
+
+FREE_TO_CHANGE = frozenset(
+    {"device", "features_on", "workers", "checkpoint_steps", "checkpoint_seconds", "compare", "figure_queries"}
+)
+"""Settings that a resumed run may change, because its weights do not depend on them."""
+
+
+EARLIER = {"base": "emb", "schedule": "linear", "lr_drop": 400, "init_base": None, "freeze_base": False}
+"""Values of settings in runs made before the settings existed."""
+
+
+class RunFolderError(UserError):
+    """The folder cannot be used as requested; the message says what to do."""
+
+
+class RunFolder:
+    """Paths and records of a run. Made by ``create`` or ``open``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.json"
+        self.vocabulary_file = path / "vocabulary.json"
+        self.log_file = path / "log.jsonl"
+        self.last = path / "last.pt"
+        self.best = path / "best.pt"
+        self.results_file = path / "results.json"
+        self.events = path / "tensorboard"
+        self.figures = path / "figures"
+
+    @classmethod
+    def create(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
+        """Start a run in ``path``, or continue the one that is there.
+
+        Args:
+            path: The folder.
+            settings: JSON values by field name; what a resumed run must not change is compared with them.
+            resume: Continue a run.
+            overwrite: Delete a run.
+
+        Raises:
+            RunFolderError: As ``check``.
+        """
+        run = cls(path)
+        if path.is_dir():
+            remove_leftovers(path)
+        cls.check(path, settings, resume=resume, overwrite=overwrite)
+        if run.config_file.is_file():
+            if resume and (run.begun or not run._changed(settings)):
+                return run
+            run._delete()
+        path.mkdir(parents=True, exist_ok=True)
+        run.write_json(run.config_file, {**settings, "versions": versions()})
+        return run
+
+    @classmethod
+    def check(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Check whether ``create`` would succeed; change nothing.
+
+        A run without a checkpoint counts as nothing: any other may take its place.
+
+        Raises:
+            RunFolderError: Something is there and neither ``resume`` nor ``overwrite`` says what to do with it; or
+                the run to resume was made with other settings.
+        """
+        run = cls(path)
+        if not path.exists() or (path.is_dir() and not any(not part.name.startswith(".") for part in path.iterdir())):
+            return
+        if not run.config_file.is_file():
+            why = "there is nothing to resume in it" if resume else "it is not the folder of a run"
+            raise RunFolderError(f"{path}: exists, and {why}; choose another --output")
+        if not run.begun:
+            return
+        if resume:
+            run.check_same(settings)
+        elif not overwrite:
+            state = "finished" if run.finished else "unfinished"
+            raise RunFolderError(
+                f"{path}: holds {state} training already; add --resume to continue it, "
+                "--overwrite to delete it and start again, or choose another --output"
+            )
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run that exists, for reading."""
+        if not (path / "config.json").is_file():
+            raise RunFolderError(f"{path}: not the folder of a run (it has no config.json)")
+        return cls(path)
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the run has its results."""
+        return self.results_file.is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Return whether there is a checkpoint in it, or in a stage inside it."""
+        return self.finished or self.last.is_file() or any(self.path.glob("*/last.pt"))
+
+    def config(self) -> dict[str, Any]:
+        """Return the settings of the run, with the old behavior for those that did not exist when it was made."""
+        settings = {**EARLIER, **self._read_json(self.config_file)}
+        if settings["base"] != "emb":
+            settings = {"scored_clip_length": 2.0, **settings}
+        if "hero" in settings:
+            # The scores of a DETR were taken as they are; elsewhere the choice has no part, and is the default's.
+            without_part = settings["base"] == "emb" or settings.get("base_only", False)
+            default = without_part and not settings.get("paper", False)
+            settings["hero"] = {"calibrate": default, **settings["hero"]}
+        return settings
+
+    def vocabulary(self) -> dict[str, Any]:
+        """Return the vocabulary, as JSON values."""
+        return self._read_json(self.vocabulary_file)
+
+    def results(self) -> dict[str, Any]:
+        """Return the results, as JSON values."""
+        return self._read_json(self.results_file)
+
+    def write_json(self, file: Path, value: Any) -> None:
+        """Write a JSON file of the run, at once or not at all."""
+        write_json(file, value, ascii=False)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Return the log, one dict per epoch."""
+        text = self.log_file.read_text("utf-8") if self.log_file.is_file() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add an epoch to the log, whole or not at all: the file is short and written anew."""
+        self.keep([*self.history(), dict(line)])
+
+    def truncate(self, epochs: int) -> None:
+        """Drop the epochs from the log that the checkpoint has not finished."""
+        self.keep([line for line in self.history() if line["epoch"] <= epochs])
+
+    def keep(self, lines: list[dict[str, Any]]) -> None:
+        """Write the log anew with these lines."""
+        with atomic_write(self.log_file) as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in lines)
+
+    def check_same(self, settings: Mapping[str, Any]) -> None:
+        """Raise ``RunFolderError`` with every setting that differs from the run's, bar those free to change."""
+        before = self.config()
+        if "adapted" in before and "adapted" not in settings:
+            raise RunFolderError(
+                f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"
+            )
+        if changed := self._changed(settings):
+            raise RunFolderError(
+                f"{self.path}: cannot resume with other settings:\n"
+                + "\n".join(changed)
+                + "\nLeave these flags as they were, or start another run with another --output (or --overwrite)."
+            )
+
+    def _changed(self, settings: Mapping[str, Any]) -> list[str]:
+        before = self.config()
+        return [
+            f"  {name}: was {before.get(name)!r}, now {value!r}"
+            for name, value in settings.items()
+            if name not in FREE_TO_CHANGE and before.get(name) != value
+        ]
+
+    def _delete(self) -> None:
+        # Renamed first: a process that dies while deleting must not leave half a run under this name.
+        old = self.path.with_name(f".{self.path.name}.deleted")
+        shutil.rmtree(old, ignore_errors=True)
+        self.path.rename(old)
+        shutil.rmtree(old)
+
+    def _read_json(self, file: Path) -> dict[str, Any]:
+        try:
+            return json.loads(file.read_text("utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise RunFolderError(f"{file}: cannot be read ({error})") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that a run depends on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        ours = version("hero-plugin")
+    except PackageNotFoundError:
+        ours = "unknown"
+    return {
+        "hero_plugin": ours,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+# A run's folder, for one training at a time.
+
+
+def claimed(folder: Path, settings: Mapping[str, Any], held: ExitStack, *, resume: bool, overwrite: bool) -> RunFolder:
+    """The run's folder, new or to be continued, for this process alone until ``held`` is closed.
+
+    Raises:
+        RunFolderError: another process trains in it, or what ``RunFolder.create`` says.
+    """
+    with ExitStack() as before:  # the folder that is there may be deleted, and then is not the one that was locked
+        _alone_in(folder, before)
+        run = RunFolder.create(folder, settings, resume=resume, overwrite=overwrite)
+    _alone_in(run.path, held)
+    return run
+
+
+def _alone_in(folder: Path, held: ExitStack) -> None:
+    if not held.enter_context(only_one_in(folder)):
+        raise RunFolderError(f"{folder}: another training is at work in it; wait for it, or name another folder")
+
+
+# The log as TensorBoard events.
+
+
+class Events:
+    """The writer of a run's epochs for TensorBoard, into one file for as long as the process lives."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: Any = None
+
+    def restart(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """Write the folder anew from the log.
+
+        A resumed run trusts the log; events of epochs that the log does not hold would show twice.
+        """
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for line in history:
+            self.add(line)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Add an epoch."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder))
+        for name, value, step in scalars(line):
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file, if one is open."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
+    """Yield (tag, value, training step) of everything in an epoch's line."""
+    step = line["step"]
+    for at, loss in line["curve"]:
+        yield "train/running_loss", loss, at
+    for name, value in line["losses"].items():
+        yield f"train/{name}", value, step
+    yield "train/lr", line["lr"], step
+    for dataset, scores in line["metrics"].items():
+        for name, value in scores.items():
+            yield f"{dataset}/{name}", value, step
+    for name, values in line["gauges"].items():
+        for level, value in enumerate(values):
+            yield f"{name}/{level}", value, step

@@ -1,0 +1,207 @@
+"""A whole training, from files to a finished run folder, whatever the base."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hero_plugin.integrations.data.feature_bank import StoreBank
+from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.process import Interrupted, Rank
+from hero_plugin.integrations.support.settings import ConfigError
+from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.checkpoint_formats import start_from
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.dataset import GroundingData
+from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, loss_scaler, seed_everything
+from hero_plugin.integrations.training.distributed import ALONE, Group, joined
+from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.run_folder import RunFolder, claimed
+from hero_plugin.integrations.training.task import score_cells, scores_table
+
+
+def run(config: TrainConfig) -> None:
+    """Run the command; whoever stops it is told how to go on."""
+    try:
+        main(config)
+    except (Interrupted, KeyboardInterrupt):  # the latter while it reads or draws
+        again = f"hero-plugin train {config.base} --output {shlex.quote(str(config.output))} --resume"
+        many = ", under torchrun or not" if Rank.of_this_process().size > 1 else ""
+        raise Interrupted(f"stopped; everything is saved. Resume with{many}: {again}") from None
+
+
+def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
+    """Read the data, train, score and draw; return the finished run.
+
+    Under ``torchrun``, every process calls this; the leading one claims the folder, writes and shows.
+    """
+    config, rank = config.checked(), Rank.of_this_process()
+    screen = screen or Screen(quiet=not rank.leads)
+    config, device = _set_up(config, rank)
+    with ExitStack() as held, joined(rank, device) as group:
+        settings, how = config.to_json(), {"resume": config.resume, "overwrite": config.overwrite}
+        # Asked before any file is read: a typo in --output must not cost minutes. And claimed after: a start that
+        # fails on its data has neither deleted a run nor begun one.
+        group.from_leader(lambda: RunFolder.check(config.output, settings, **how))
+        data = read(config, screen)
+        bank = data.bank(config.storage, config.memory, screen)
+        if config.features_on == "device" and bank.storage == "disk":
+            raise UserError(
+                "--features-on device: the features stay on disk; raise --memory, or give --storage float16"
+            )
+        bank.settle(device, config.features_on)
+        run = group.from_leader(lambda: claimed(config.output, settings, held, **how))
+        return train(config, data, run, screen, bank=bank, group=group)
+
+
+def read(config: TrainConfig, screen: Screen) -> GroundingData:
+    """Read the data of every set that the config names."""
+    paths: dict[str, Path] = {"train": config.annotations_train}
+    if config.annotations_val is not None:
+        paths["val"] = config.annotations_val
+    paths.update(config.test_sets())
+    data = BASES[config.base].read(config, paths, screen)
+    if "val" in data.sets and not any(record.moments for record in data.sets["val"]):
+        raise UserError(f"{config.annotations_val}: no query has a moment, so no checkpoint can be chosen by them")
+    return data
+
+
+def train(
+    config: TrainConfig,
+    data: GroundingData,
+    run: RunFolder,
+    screen: Screen,
+    *,
+    bank: StoreBank | None = None,
+    table: bool = True,
+    group: Group = ALONE,
+) -> RunFolder:
+    """Train on data that is read, into a folder that is claimed; continue where ``run`` was interrupted.
+
+    bank: the videos' features, if they are read, too, and where they shall wait.
+    table: print the scores at the end.
+    group: the processes that train together. They part when the training is done; the leading one finishes the run.
+    """
+    from hero_plugin.integrations.training.figures import draw_run
+
+    base = BASES[config.base]
+    config, device = _set_up(config, group.rank)
+    started = time.monotonic()
+    if bank is None:
+        bank = data.bank(config.storage, config.memory, screen)
+        bank.settle(device, config.features_on)
+    vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
+    seed_everything(config.seed)
+    try:
+        task = base.task(config, data, bank, vocabulary, device)
+    except ValueError as error:  # sizes that do not go together, such as a number of heads
+        raise ConfigError(f"{config.model_name}: {error}") from error
+    if config.init_base is not None:
+        screen.say(start_from(task.model, config.init_base, base.own_parameters))
+    sets = {name: base.examples(config, data, name, bank, vocabulary, learned=name == "train") for name in data.sets}
+    items = sets.pop("train")
+    screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
+    if group.size > 1:
+        screen.say(f"{group.size} processes share the {config.batch_size} queries of each step")
+    trainer = Trainer(task, config, items, run, screen, group)
+    if config.resume:
+        trainer.restore()
+    trainer.fit(sets, select="val" if "val" in sets else None)
+    group.leave()
+    if not group.leads:
+        return run
+    results = summary(run, task.model, "val" if "val" in sets else None)
+    run.write_json(run.results_file, {**results, "seconds": round(time.monotonic() - started, 1)})
+    draw_run(run, task, sets, data, vocabulary, config, screen)
+    if table:
+        show_results(results, run, screen)
+    return run
+
+
+def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> Vocabulary:
+    """Return the run's own vocabulary where it has one already, else the words of its data."""
+    if run.vocabulary_file.is_file():
+        return Vocabulary.from_json(run.vocabulary())
+    vocabulary = BASES[config.base].vocabulary(config, data)
+    run.write_json(run.vocabulary_file, vocabulary.to_json())
+    return vocabulary
+
+
+def summary(run: RunFolder, model: nn.Module, selected_on: str | None) -> dict[str, Any]:
+    """Return the run's scores: of its best checkpoint, chosen on ``selected_on``, and of its last."""
+    history = run.history()
+    best = history[history[-1]["best_epoch"] - 1]
+    return {
+        "selected_on": selected_on,
+        "best_epoch": best["epoch"],
+        "best": best["metrics"],
+        "last": history[-1]["metrics"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+    }
+
+
+def show_results(results: Mapping[str, Any], run: RunFolder, screen: Screen) -> None:
+    """Show the scores of the best and the last epoch."""
+    rows = []
+    for name, scores in results["best"].items():
+        rows.append((name, f"best ({results['best_epoch']})", *score_cells(scores)))
+        rows.append((name, "last", *score_cells(results["last"][name])))
+    if rows:
+        screen.show(scores_table(rows, ("set", "epoch")))
+    show_official(results["best"], screen)
+    screen.say(f"run folder: {run.path}")
+
+
+def show_official(scores: Mapping[str, Mapping[str, float]], screen: Screen) -> None:
+    """Show the scores beside the usual four: QVHighlights' official ones."""
+    for name, each in scores.items():
+        official = [f"{key} {value:.2f}" for key, value in each.items() if key not in SCORES]
+        if official:
+            screen.say(f"{name}, official: " + ", ".join(official))
+
+
+def describe(
+    config: TrainConfig,
+    model: nn.Module,
+    items: int,
+    bank: StoreBank,
+    vocabulary: Vocabulary,
+    device: torch.device,
+) -> str:
+    """Describe a training in one line."""
+    what = config.model_name if config.base_only else f"{config.model_name}, {config.hero.levels} levels"
+    if config.freeze_base:
+        what += ", base frozen"
+    learned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return (
+        f"{what}: {learned / 1e6:.2f} M parameters on {device}; {items} training examples, "
+        f"{len(bank.videos)} videos ({bank.description}), {len(vocabulary)} words"
+    )
+
+
+def _set_up(config: TrainConfig, rank: Rank) -> tuple[TrainConfig, torch.device]:
+    """Set process-wide switches; return the config with its number of threads, and the device.
+
+    Raises:
+        UserError: The machine cannot do what is asked.
+    """
+    device = choose_device(config.device, rank)
+    keep_freed_memory(device)
+    if rank.size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)
+    loss_scaler(config.amp, device)
+    threads = config.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(config.matmul)
+    return replace(config, threads=threads), device

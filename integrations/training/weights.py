@@ -1,0 +1,338 @@
+"""``hero-plugin weights ...``: say what a checkpoint holds, take the plug-in out of one, put it on another."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.table import Table
+from torch import Tensor
+
+from hero_plugin import HeroConfig, Plugin, PluginError
+from hero_plugin.config import with_config_note
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import atomic_write
+from hero_plugin.integrations.support.settings import read_settings
+from hero_plugin.integrations.training.checkpoint_formats import Contents, read_contents
+from hero_plugin.plugin_file import check_base
+
+# A plug-in's config from its weights alone: what their shapes say, and what has to be told.
+
+
+@dataclass
+class Told:
+    """What weights do not say. Only needed where neither the checkpoint nor its run folder holds the config."""
+
+    num_heads: int | None = None
+    """Attention heads of the text encoder."""
+    norm: Literal["pre", "post"] | None = None
+    """Where the encoder normalises."""
+    positions: bool | None = None
+    """Whether its attention knows where a word stands."""
+    gate: Literal["residual", "sigmoid", "none"] | None = None
+    """SGVF's gate; none: the model was trained without SGVF. A sigmoid gate has no weights to tell it by."""
+
+
+def infer_config(hero: Mapping[str, Tensor], told: Told, source: str) -> HeroConfig:
+    """The config that weights under ``hero.`` were made with; what only training reads has its default.
+
+    Raises:
+        UserError: choices that the weights do not show are not told either (it names the flags), or contradict them.
+    """
+    missing = [flag for flag in open_choices(hero) if getattr(told, flag) is None]
+    if missing:
+        raise UserError(
+            f"{source}: holds no config, and the weights do not say "
+            + ", ".join(name.replace("_", " ") for name in missing)
+            + ". Give "
+            + " ".join(f"--{name.replace('_', '-')}" for name in missing)
+            + f" as the model was trained (the defaults of HeroConfig: {_defaults(missing)}), or --config FILE"
+        )
+    fields = shown(hero)
+    seen = seen_gate(hero)
+    if seen and told.gate not in (None, seen):
+        raise UserError(f"{source}: --gate {told.gate} contradicts the weights, which have a {seen} gate's")
+    gate = seen or told.gate or "none"
+    fields["sgvf"] = gate != "none"
+    if gate != "none":
+        fields["gate"] = gate
+    if "num_heads" in open_choices(hero):
+        fields |= {"num_heads": told.num_heads, "norm": told.norm, "positions": told.positions}
+        fields["identity_start"] = told.norm != "post"
+    try:
+        return HeroConfig(**fields)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def shown(hero: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields that shapes and names of the weights decide."""
+    fields: dict[str, Any] = {"levels": 1, "cmtr": "hero.cmtr.mask_token" in hero}
+    if "hero.aggregation.templates" in hero:
+        fields["levels"], fields["aggregation_dim"] = hero["hero.aggregation.templates"].shape
+        fields["normalize"] = "hero.aggregation.mlp.2.bias" not in hero
+    layers = {name.split(".")[3] for name in hero if name.startswith("hero.hem.layers.")}
+    if layers:
+        fields["stride"] = len(layers) // (fields["levels"] - 1)
+        hidden, dim = hero["hero.hem.layers.0.expand.weight"].shape
+        fields["feedforward"] = None if hidden == 4 * dim else hidden
+    fields["projections"] = "hero.sgvf.projections" in hero
+    fields["calibrate"] = "hero.ranked.offset" in hero  # of no consequence where the base's score is a logit
+    fields["relevance"] = "pair" if any(name.startswith("hero.relevance.") for name in hero) else "base"
+    return fields
+
+
+def open_choices(hero: Mapping[str, Tensor]) -> list[str]:
+    """The fields of :class:`Told` that these weights leave open."""
+    encoder = any(name.startswith("hero.hem.") for name in hero)
+    return [*(["num_heads", "norm", "positions"] if encoder else []), *([] if seen_gate(hero) else ["gate"])]
+
+
+def seen_gate(hero: Mapping[str, Tensor]) -> str | None:
+    """SGVF's gate where the weights show it: only a residual one has a strength."""
+    if "hero.sgvf.strength" in hero:
+        return "residual"
+    return "sigmoid" if "hero.sgvf.projections" in hero else None
+
+
+def _defaults(names: list[str]) -> str:
+    flags = {
+        "positions": f"--positions {HeroConfig().positions}",
+        "num_heads": f"--num-heads {HeroConfig().num_heads}",
+        "norm": f"--norm {HeroConfig().norm}",
+        "gate": f"--gate {HeroConfig().gate}",
+    }
+    return " ".join(flags[name] for name in names)
+
+
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+PluginFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PLUGIN")]
+BaseFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BASE_CHECKPOINT")]
+Output = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+OF_THE_OPTIMIZER = ("optimizer", "scaler")
+"""Entries of a checkpoint that fit its own parameters only."""
+
+
+@dataclass
+class ShowConfig:
+    """Say what a checkpoint holds: one of hero-plugin, or of EMB, Moment-DETR, QD-DETR, TR-DETR, lighthouse."""
+
+    file: File
+    """The checkpoint. Nothing in it is executed."""
+    json: bool = False
+    """Print it as JSON."""
+
+
+@dataclass
+class ExtractConfig:
+    """Take the plug-in out of a checkpoint of a wrapped model."""
+
+    file: File
+    """The checkpoint."""
+    output: Output
+    """The plug-in's; a name in .safetensors makes it one."""
+    config: Path | None = None
+    """HeroConfig as JSON or TOML, where the checkpoint does not hold it."""
+    told: tyro.conf.OmitArgPrefixes[Told] = field(default_factory=Told)
+    overwrite: bool = False
+    """Replace OUTPUT."""
+
+
+@dataclass
+class MergeConfig:
+    """Put a plug-in on another copy of the base: a checkpoint of the layout that BASE_CHECKPOINT has."""
+
+    plugin: PluginFile
+    """The plug-in's checkpoint."""
+    base_checkpoint: BaseFile
+    """A checkpoint of the base, plain or wrapped."""
+    output: Output
+    """The base's weights under base., the plug-in's under hero.: what a wrapped model loads."""
+    strict: bool = True
+    """Refuse a base of another class; with --no-strict it is a warning."""
+    overwrite: bool = False
+    """Replace OUTPUT."""
+
+
+def show(config: ShowConfig) -> None:
+    """Run ``hero-plugin weights show``."""
+    facts = facts_of(read_contents(config.file))
+    if config.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        screen = Screen()
+        screen.say(str(config.file))
+        screen.show(facts_table(facts))
+
+
+def extract(config: ExtractConfig) -> None:
+    """Run ``hero-plugin weights extract``."""
+    plugin = extracted(config)
+    plugin.save(free(config.output, config.overwrite))
+    parts = ", ".join(f"{name} {number:,}" for name, number in sizes(plugin.hero).items()) or "no weights: HERO is off"
+    Screen().say(f"{config.output}: plug-in of {plugin.base.class_name or 'an unknown base'} ({parts})")
+
+
+def merge(config: MergeConfig) -> None:
+    """Run ``hero-plugin weights merge``."""
+    screen = Screen()
+    content, notes = merged(config)
+    with atomic_write(free(config.output, config.overwrite), "wb") as stream:
+        torch.save(content, stream)
+    for note in notes:
+        screen.say(f"note: {note}")
+    screen.say(f"{config.output}: {config.plugin.name} on the base of {config.base_checkpoint.name}")
+
+
+def extracted(config: ExtractConfig) -> Plugin:
+    """The plug-in in a checkpoint, with its config. Raises ``UserError`` where there is none, or no config for it."""
+    contents = read_contents(config.file)
+    if not contents.hero and contents.config is None:
+        raise UserError(f"{config.file}: {contents.described}: there is no plug-in in it to take out")
+    return Plugin(contents.hero, chosen_config(contents, config), contents.fingerprint, contents.version or "unknown")
+
+
+def chosen_config(contents: Contents, config: ExtractConfig) -> HeroConfig:
+    """The checkpoint's own config, else that of ``--config``, else what its weights and the flags say."""
+    told = [f"--{name.replace('_', '-')}" for name, value in vars(config.told).items() if value is not None]
+    told += ["--config"] if config.config else []
+    if contents.config is not None:
+        if told:
+            raise UserError(
+                f"{config.file}: its config is known from {contents.config_from}; leave out {', '.join(told)}"
+            )
+        return contents.config
+    if config.config is None:
+        return infer_config(contents.hero, config.told, str(config.file))
+    try:
+        made = HeroConfig.from_dict(read_settings(config.config))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{config.config}: {error}") from error
+    wrong = [
+        f"{name} is {getattr(made, name)!r} in it, {value!r} in the weights"
+        for name, value in shown(contents.hero).items()
+        if name in made.architecture(contents.fingerprint.dim or 0)
+        and name != "feedforward"
+        and getattr(made, name) != value
+    ]
+    if wrong:
+        raise UserError(f"{config.config}: not the config of {config.file}: {'; '.join(wrong)}")
+    return made
+
+
+def merged(config: MergeConfig) -> tuple[Any, list[str]]:
+    """The checkpoint of a wrapped model, and what is worth saying about it."""
+    contents = read_contents(config.plugin)
+    if contents.kind != "plug-in" or contents.config is None:
+        raise UserError(
+            f"{config.plugin}: {contents.described}, not a plug-in's checkpoint; "
+            "`hero-plugin weights extract` makes one of it"
+        )
+    plugin = Plugin(contents.hero, contents.config, contents.fingerprint, contents.version or "unknown")
+    target = read_contents(config.base_checkpoint)
+    if not target.base:
+        raise UserError(
+            f"{config.base_checkpoint}: {target.described}, without the weights of a base to put a plug-in on"
+        )
+    with warnings.catch_warnings(record=True) as differences:
+        warnings.simplefilter("always")
+        try:
+            check_base(target.fingerprint, plugin.base, str(config.plugin), strict=config.strict)
+        except PluginError as error:
+            raise UserError(str(error).replace("strict=False", "--no-strict")) from error
+    notes = [str(each.message) for each in differences]
+    state = with_config_note(
+        {**{f"base.{name}": value for name, value in target.base.items()}, **plugin.hero}, plugin.config
+    )
+    if target.entry is None:
+        return state, notes
+    if type(target.outer.get("opt")) is dict:
+        raise UserError(
+            f"{config.base_checkpoint}: its settings are an EasyDict: pip install easydict to write them again"
+        )
+    dropped = [name for name in OF_THE_OPTIMIZER if name in target.outer]
+    if dropped:
+        notes.append(f"left out, because made for the base's parameters alone: {', '.join(dropped)}")
+    kept = {name: value for name, value in target.outer.items() if name not in dropped}
+    return {**kept, target.entry: state, "hero": plugin.record()}, notes
+
+
+def facts_of(contents: Contents) -> dict[str, Any]:
+    """What ``weights show`` says, as JSON values; null where the file does not say."""
+    weights = [*contents.base.values(), *contents.hero.values()]
+    config = contents.config
+    seen = None if config or not contents.hero else shown(contents.hero)
+    return {
+        "file": str(contents.path),
+        "kind": contents.kind,
+        "described": contents.described,
+        "base": contents.fingerprint.class_name,
+        "hidden_size": contents.fingerprint.dim,
+        "fingerprint": contents.fingerprint.digest,
+        "levels": config.levels if config else seen["levels"] if seen else None,
+        "config": config.to_dict() if config else None,
+        "config_from": contents.config_from or None,
+        "seen_in_the_weights": seen,
+        "version": contents.version,
+        "parameters": {"base": sum(value.numel() for value in contents.base.values()), **sizes(contents.hero)},
+        "bytes_of_weights": sum(value.numel() * value.element_size() for value in weights),
+        "bytes_of_file": contents.path.stat().st_size,
+        "beside_the_weights": contents.others,
+    }
+
+
+def facts_table(facts: Mapping[str, Any]) -> Table:
+    """The same for people; of the config only what differs from the defaults."""
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    rows = [
+        ("what", facts["described"]),
+        ("base", facts["base"] or "unknown: no adapter knows these names of parameters"),
+        ("hidden size", facts["hidden_size"]),
+        ("fingerprint", facts["fingerprint"]),
+        ("levels", facts["levels"]),
+        ("config", _config_line(facts)),
+        ("hero-plugin", facts["version"]),
+        ("parameters", "\n".join(f"{name} {number:,}" for name, number in facts["parameters"].items() if number)),
+        ("size", f"{facts['bytes_of_weights'] / 1e6:.1f} MB of weights, {facts['bytes_of_file'] / 1e6:.1f} MB in all"),
+        ("beside them", ", ".join(facts["beside_the_weights"])),
+    ]
+    for name, value in rows:
+        if value not in (None, ""):
+            table.add_row(name, str(value))
+    return table
+
+
+def sizes(hero: Mapping[str, Tensor]) -> dict[str, int]:
+    """Numbers in each part of the plug-in: hem, sgvf, cmtr, aggregation, relevance."""
+    counts: dict[str, int] = {}
+    for name, value in hero.items():
+        part = name.split(".")[1]
+        counts[part] = counts.get(part, 0) + value.numel()
+    return counts
+
+
+def free(output: Path, overwrite: bool) -> Path:
+    """``output``, where nothing is, or what may be replaced."""
+    if output.exists() and not overwrite:
+        raise UserError(f"{output}: exists; add --overwrite to replace it, or choose another name")
+    return output
+
+
+def _config_line(facts: Mapping[str, Any]) -> str | None:
+    if facts["config"] is None:
+        seen = facts["seen_in_the_weights"]
+        if seen is None:
+            return None
+        return "not in the file; its weights show " + ", ".join(f"{name}={value}" for name, value in seen.items())
+    defaults = HeroConfig().to_dict()
+    changed = [f"{name}={value!r}" for name, value in facts["config"].items() if value != defaults[name]]
+    return f"{', '.join(changed) or 'the defaults'} (from {facts['config_from']})"
