@@ -11,7 +11,7 @@ from torch import nn
 from hero_plugin import HeroConfig, unwrap_model, wrap_model
 from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, labels, task_loss, tensors
-from tests.core.test_promise_3_base import portrait
+from tests.core.test_unwrap import portrait
 
 CASES = {
     "dict": (lambda: dict_base(0.3), inputs, lambda model, outputs, batch: hero_loss(model, outputs, batch.video_mask)),

@@ -13,9 +13,8 @@ from hero_plugin.integrations.data.annotations import detect_format, read_annota
 from hero_plugin.integrations.data.checks import ReadReport, load_durations
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems
-
-from ..resources import shared
-from . import samples
+from tests.data import samples
+from tests.resources import shared
 
 DURATIONS = {"V": 10.0}
 LINES = {

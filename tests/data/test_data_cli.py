@@ -14,9 +14,8 @@ import pytest
 
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.data.features import open_features
-
-from . import samples
-from .test_timelines import RECORDS, TIMELINES, WORDS
+from tests.data import samples
+from tests.tools.timelines.test_timelines import RECORDS, TIMELINES, WORDS
 
 
 @pytest.fixture

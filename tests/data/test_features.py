@@ -17,9 +17,8 @@ from hero_plugin.integrations.data import cli as data_cli
 from hero_plugin.integrations.data.features import FeatureStore, MemoryFeatures, open_features, sample_clips
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import DataError
-
-from ..resources import upstream
-from .test_moments import load_upstream
+from tests.data.test_moments import load_upstream
+from tests.resources import upstream
 
 ARRAYS = {name: np.random.default_rng(i).normal(size=(3 + 2 * i, 4)) for i, name in enumerate(("a", "b.c", "d"))}
 

@@ -18,8 +18,7 @@ from hero_plugin.integrations.data.moments import (
     moments_to_clips,
     saliency_from_moments,
 )
-
-from ..resources import upstream
+from tests.resources import upstream
 
 ROUNDINGS = ("best_iou", "floor", "nearest", "outward")
 

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hero_plugin.integrations.data.annotations import detect_format, read_annotations, write_annotations
 from hero_plugin.integrations.data.checks import ReadReport
 from hero_plugin.integrations.data.records import Record
-
-from ..resources import shared, upstream
-from . import samples
+from tests.data import samples
+from tests.resources import shared, upstream
 
 SAMPLES = {
     "charades-sta": ("a.txt", samples.STA),

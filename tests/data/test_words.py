@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from hero_plugin.integrations.data.words import WordVectors, load_word_vectors, tokenize
 from hero_plugin.integrations.support.errors import DataError
-
-from ..resources import shared
+from tests.resources import shared
 
 
 def test_tokens_by_example():

@@ -10,7 +10,7 @@ import torch
 
 from tests.core import emb
 from tests.docs.pages import DOCS
-from tests.launch.layouts import (
+from tests.tools.launch.layouts import (
     EMB_COMMAND,
     checkout,
     detr_command,

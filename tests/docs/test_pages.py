@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from hero_plugin import HeroConfig, adapter, wrap_model
+from tests.benchmarks.start import CONFIGS
 from tests.data.samples import CHARADES_CD, DURATIONS, STA, write
 from tests.docs.pages import DOCS, python_blocks, run
 from tests.resources import shared
+from tests.scoring.test_submissions import RECORDS
+from tests.tools.vocab.samples import build, need_packages, write_world
 from tests.training.dataset import write_files
-from tests.training.test_submissions import RECORDS
-from tests.vocab.samples import build, need_packages, write_world
-from tests.weights.measure_start import CONFIGS
 
 TESTED = {
     "start/quickstart.md",

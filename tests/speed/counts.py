@@ -17,7 +17,7 @@ from rich.table import Table
 from hero_plugin.integrations.tools.bench.cases import Model, Setting
 from hero_plugin.integrations.tools.bench.measure import Effort, compare
 from hero_plugin.integrations.training.bases import BASES
-from tests.bench.small import small
+from tests.tools.bench.small import small
 
 EXPECTED = Path(__file__).parent / "expected.json"
 CASES = [(base, mode) for base in BASES for mode in ("train", "inference")]

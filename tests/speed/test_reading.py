@@ -16,8 +16,8 @@ from hero_plugin.integrations.tools.bench.models import build_bare, random_batch
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.batching import to_device
 from hero_plugin.integrations.training.detr import draw_targets
-from tests.bench.small import small
 from tests.old_torch import counts_flops
+from tests.tools.bench.small import small
 
 pytestmark = counts_flops
 

@@ -1,0 +1,173 @@
+"""What is answered: the same as ``hero-plugin eval``, for every base, however the queries are batched and cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.data.formats import qid
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.scoring.submissions import SALIENCY, WINDOWS, read_submission
+from hero_plugin.integrations.tools.predict import answering
+from hero_plugin.integrations.tools.predict.config import PredictConfig
+from hero_plugin.integrations.tools.predict.predict import main
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.task import Grounded
+from hero_plugin.integrations.training.train import main as train
+from tests.tools.predict.conftest import QUIET, rows
+from tests.training.detr_files import write_published
+
+ROUNDING = 1e-5
+"""Of scores and of seconds over the video's length; `pytest -s` prints the largest difference."""
+
+
+def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What lines are made from, before it is rounded, by query."""
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    usual = answering.submission_line
+
+    def keep(record, windows, scores, saliency=None):
+        found[record.query_id] = (windows / record.duration, scores)
+        return usual(record, windows, scores, saliency)
+
+    monkeypatch.setattr(answering, "submission_line", keep)
+    return found
+
+
+def evaluated(monkeypatch: pytest.MonkeyPatch, run: Path, annotations: Path, batch_size: int) -> Grounded:
+    """What ``hero-plugin eval`` makes its lines from."""
+    found: list[Grounded] = []
+
+    def keep(*given, **options):
+        found.append(predict_set(*given, **options))
+        return found[-1]
+
+    monkeypatch.setattr("hero_plugin.integrations.training.load_run.predict_set", keep)
+    flags = {"device": "cpu", "resamples": 0, "batch_size": batch_size}
+    evaluate(EvalConfig(run=(run,), annotations=(str(annotations),), **flags), QUIET)
+    return found[0]
+
+
+@pytest.mark.parametrize("base", ["emb", "moment_detr", "qd_detr", "tr_detr"])
+def test_answers_are_those_of_eval(base, trained, run_of, tmp_path, monkeypatch):
+    run = run_of(base)
+    annotations = trained.files.root / "seen.json"
+    records = read_annotations(annotations)
+    theirs = evaluated(monkeypatch, run, annotations, 1 if BASES[base].reads_video_padding else 64)
+    ours = kept(monkeypatch)
+    flags = {"device": "cpu", "batch_size": 5, "window": 7}
+    report = main(PredictConfig(run=run, queries=annotations, output=tmp_path / "ours", **flags), QUIET)
+    assert report["answered"] == len(records) and report["dropped"] == 0
+    lines = rows(tmp_path / "ours" / "predictions.jsonl")
+    assert [line["qid"] for line in lines] == [qid(record) for record in records]
+    largest = 0.0
+    for row, record in enumerate(records):
+        windows, scores = ours[record.query_id]
+        largest = max(largest, np.abs(scores - theirs.scores[row]).max())
+        largest = max(largest, np.abs(windows - theirs.moments[row] / record.duration).max())
+        np.testing.assert_allclose(scores, theirs.scores[row], atol=ROUNDING)
+        np.testing.assert_allclose(windows, theirs.moments[row] / record.duration, atol=ROUNDING)
+        if theirs.saliency:
+            np.testing.assert_allclose(lines[row][SALIENCY], theirs.saliency[row], atol=1e-4)
+    print(f"{base}: largest difference from eval {largest:.1e}")
+
+
+def test_queries_with_features_of_their_own(tmp_path):
+    files = write_published(tmp_path / "data")
+    run = tmp_path / "run"
+    train(config_from(files.settings("qd_detr", output=str(run), epochs=1), "test"), QUIET)
+    queries = files.root / "val.jsonl"
+    flags = {"device": "cpu", "resamples": 0, "batch_size": 1, "predictions": tmp_path / "eval.jsonl"}
+    evaluate(EvalConfig(run=(run,), annotations=(str(queries),), **flags), QUIET)
+    main(PredictConfig(run=run, queries=queries, output=tmp_path / "ours.jsonl", device="cpu", window=2), QUIET)
+    for ours, theirs in zip(rows(tmp_path / "ours.jsonl"), rows(tmp_path / "eval.jsonl"), strict=True):
+        assert (ours["qid"], ours["query"], ours["vid"]) == (theirs["qid"], theirs["query"], theirs["vid"])
+        np.testing.assert_allclose(ours[WINDOWS], theirs[WINDOWS], atol=2e-4)
+        np.testing.assert_allclose(ours[SALIENCY], theirs[SALIENCY], atol=2e-4)
+    assert read_submission(tmp_path / "ours.jsonl", read_annotations(queries)).lines
+
+
+@pytest.mark.parametrize("base", ["emb", "qd_detr", "tr_detr"])
+def test_answers_do_not_depend_on_batches(base, trained, run_of, tmp_path, monkeypatch):
+    found = []
+    for batch_size, window in ((1, 1), (4, 5), (64, 512)):
+        ours = kept(monkeypatch)
+        trained.predict(tmp_path / f"{window}.jsonl", run=run_of(base), batch_size=batch_size, window=window)
+        found.append(np.concatenate([np.append(*ours[query]) for query in sorted(ours)]))
+        monkeypatch.undo()
+    np.testing.assert_allclose(found[1], found[0], atol=ROUNDING)
+    np.testing.assert_allclose(found[2], found[0], atol=ROUNDING)
+
+
+def test_windows_can_be_limited_and_saliency_left_out(trained, run_of, tmp_path):
+    run = run_of("moment_detr")
+    trained.predict(tmp_path / "all.jsonl", run=run)
+    trained.predict(tmp_path / "two.jsonl", run=run, top_k=2, saliency=False)
+    for every, two in zip(rows(tmp_path / "all.jsonl"), rows(tmp_path / "two.jsonl"), strict=True):
+        assert two[WINDOWS] == every[WINDOWS][:2] and SALIENCY in every and SALIENCY not in two
+
+
+def test_every_form_of_the_same_queries_gets_the_same_answers(trained, tmp_path, whole):
+    """Moments are not read: the text form has none, and the plain one not even a name that QVHighlights has."""
+    asked = rows(trained.queries)
+    durations = tmp_path / "durations.json"
+    durations.write_text(json.dumps({row["vid"]: row["duration"] for row in asked}))
+    (tmp_path / "plain.jsonl").write_text(
+        "".join(json.dumps({"video": row["vid"], "query": row["query"]}) + "\n\n" for row in asked)
+    )
+    (tmp_path / "plain.txt").write_text("".join(f"{row['vid']}##{row['query']}\r\n" for row in asked))
+    expected = [json.loads(line)[WINDOWS] for line in whole.splitlines()]
+    for name in ("plain.jsonl", "plain.txt"):
+        report = trained.predict(tmp_path / f"{name}.d", queries=tmp_path / name, durations=durations)
+        found = rows(tmp_path / f"{name}.d" / "predictions.jsonl")
+        np.testing.assert_allclose([line[WINDOWS] for line in found], expected, atol=2e-3)
+        assert report["queries"] == len(asked)
+    assert [line["qid"] for line in rows(tmp_path / "plain.jsonl.d" / "predictions.jsonl")][:3] == [0, 2, 4]
+    assert found[1]["qid"] == f"{asked[1]['vid']}_1"
+
+
+def test_a_video_without_a_length_is_as_long_as_its_clips(trained, tmp_path):
+    row = rows(trained.queries)[0]
+    clips = len(np.load(trained.files.root / "features" / f"{row['vid']}.npy"))
+    for name, flags in (("given", {"duration": clips * 1.5}), ("counted", {"duration": None})):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({**row, **flags}) + "\n")
+        trained.predict(tmp_path / name, queries=tmp_path / f"{name}.jsonl", clip_seconds=1.5)
+    given, counted = (tmp_path / name / "predictions.jsonl" for name in ("given", "counted"))
+    assert given.read_bytes() == counted.read_bytes()
+
+
+def test_every_video_is_asked_and_ranked(trained, tmp_path):
+    sentences = [row["query"] for row in rows(trained.queries)[:3]]
+    (tmp_path / "sentences.txt").write_text("\n".join(sentences))
+    output = tmp_path / "archive"
+    flags = {"queries": tmp_path / "sentences.txt", "every_video": True, "clip_seconds": 2.0, "top_videos": 4}
+    report = trained.predict(output, **flags)
+    videos = sorted(path.stem for path in (trained.files.root / "features").iterdir())
+    lines = rows(output / "predictions.jsonl")
+    assert report["queries"] == len(lines) == len(videos) * len(sentences)
+    assert [line["qid"] for line in lines] == [f"{number}@{video}" for video in videos for number in range(3)]
+    ranked = rows(output / "ranking.jsonl")
+    assert [row["query"] for row in ranked] == sentences
+    for number, row in enumerate(ranked):
+        own = {line["vid"]: line["score"] for line in lines if line["qid"].startswith(f"{number}@")}
+        assert [entry["vid"] for entry in row["videos"]] == sorted(own, key=own.get, reverse=True)[:4]
+    (tmp_path / "pair.jsonl").write_text(json.dumps({"vid": videos[2], "query": sentences[1]}))
+    trained.predict(tmp_path / "pair", queries=tmp_path / "pair.jsonl", clip_seconds=2.0)
+    (alone,) = rows(tmp_path / "pair" / "predictions.jsonl")
+    (same,) = (line for line in lines if line["qid"] == f"1@{videos[2]}")
+    np.testing.assert_allclose(alone[WINDOWS], same[WINDOWS], atol=2e-3)
+
+
+def test_a_submission_can_be_scored(trained, tmp_path):
+    records = read_annotations(trained.files.root / "seen.json")
+    numbered = [record.replace(query_id=str(row)) for row, record in enumerate(records)]
+    write_annotations(numbered, tmp_path / "seen.jsonl", format="qvhighlights")
+    trained.predict(tmp_path / "ours.jsonl", queries=tmp_path / "seen.jsonl")
+    found = read_submission(tmp_path / "ours.jsonl", read_annotations(tmp_path / "seen.jsonl"))
+    assert len(found.lines) == len(records)

@@ -1,0 +1,180 @@
+"""Files of queries: what is read, how they are cut, and what cannot be answered."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hero_plugin.integrations import cli
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.formats import qid
+from hero_plugin.integrations.support.errors import DataError
+from hero_plugin.integrations.tools.predict.queries import open_queries
+from tests.data.samples import CHARADES_CD, STA, write
+from tests.resources import shared
+from tests.tools.predict.conftest import rows
+
+
+def read(path, step=2, **options):
+    queries = open_queries(path, step, **options)
+    windows = range(-(-queries.size // step))
+    return [asked for _, window in queries.windows(windows) for asked in window]
+
+
+@given(
+    st.lists(st.sampled_from(["", "a", "a person opens", "é"]), min_size=1, max_size=30),
+    st.integers(1, 7),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+)
+def test_windows_hold_every_line_once(tmp_path_factory, sentences, step, end, ended):
+    path = tmp_path_factory.mktemp("lines") / "queries.txt"
+    text = end.join(["first", *sentences]) + (end if ended else "")
+    path.write_bytes(text.encode())
+    queries = open_queries(path, step, sentences=True)
+    windows = dict(queries.windows(range(-(-queries.size // step))))
+    assert [asked.sentence for window in windows.values() for asked in window] == [
+        line for line in ["first", *sentences] if line
+    ]
+    for number, window in windows.items():
+        assert [each for _, window in queries.windows(range(number, number + 1)) for each in window] == window
+
+
+def test_ids_are_those_that_the_readers_of_annotations_give(tmp_path):
+    write(tmp_path, "cd.json", CHARADES_CD)
+    write(tmp_path, "sta.txt", STA)
+    durations = {asked.video: 100.0 for asked in read(tmp_path / "sta.txt")}
+    for name in ("cd.json", "sta.txt"):
+        theirs = read_annotations(tmp_path / name, durations=durations, on_broken="drop")
+        ours = {asked.query_id: asked.record(1.0) for asked in read(tmp_path / name)}
+        for record in theirs:
+            assert ours[record.query_id].sentence == record.sentence
+            assert ours[record.query_id].video_id == record.video_id
+
+
+@pytest.mark.parametrize("parts", [("charades_cd", "charades_test_ood.json"), ("charades", "charades_sta_test.txt")])
+def test_published_files_are_read_whole(parts):
+    path = shared(*parts)
+    timelines = shared("charades", "action_timelines.json")
+    theirs = read_annotations(path, durations=timelines, on_broken="drop")
+    ours = {asked.query_id: asked.record(1.0) for asked in read(path, 100) if not asked.wrong}
+    assert all(ours[record.query_id].sentence == record.sentence for record in theirs)
+
+
+def test_ids_that_are_text_stay_text(tmp_path):
+    path = tmp_path / "q.jsonl"
+    given = [{"qid": "12", "vid": "v", "query": "a"}, {"qid": 12, "vid": "v", "query": " b  c "}]
+    path.write_text("\n".join(map(json.dumps, given)))
+    assert [qid(asked.record(1.0)) for asked in read(path)] == ["12", 12]
+    assert read(path)[1].record(1.0).sentence == "b c"
+
+
+@pytest.fixture
+def broken(trained, tmp_path):
+    """Good queries with one of each kind of broken ones between them."""
+    good = rows(trained.queries)[:4]
+    bad = [
+        {**good[0], "qid": 101, "vid": "nowhere"},
+        {**good[0], "qid": 102, "query": " "},
+        {**good[0], "qid": 103, "duration": 0},
+        {**good[0], "qid": 104, "duration": None},
+        {**good[0], "qid": 105, "query": 7},
+        '{"qid": 106, "vid"',
+        {"qid": 107, "query": "no video at all"},
+    ]
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in (*good[:2], *bad, *good[2:])]
+    (tmp_path / "broken.jsonl").write_text("\n".join(lines))
+    return tmp_path / "broken.jsonl"
+
+
+WHY = (
+    "no features of video 'nowhere'",
+    "no word in ' '",
+    "duration must be a positive number of seconds, got 0",
+    "the length of video .* is not known",
+    "the query must be text, got 7",
+    "not JSON",
+    "names no video",
+)
+
+
+def test_broken_queries_are_all_told_of_before_anything_is_answered(trained, broken, tmp_path):
+    with pytest.raises(DataError) as caught:
+        trained.predict(tmp_path / "out", queries=broken)
+    assert len(caught.value.problems) == len(WHY)
+    for problem, why in zip(caught.value.problems, WHY, strict=True):
+        assert pytest.importorskip("re").search(why, problem.what)
+        assert "--on-broken drop" in problem.fix
+    assert not (tmp_path / "out" / "predictions.jsonl").exists()
+
+
+def test_what_would_help_is_said_however_many_queries_lack_it(trained, tmp_path):
+    """And a start that came to nothing leaves its folder free for the flag that helps."""
+    sentences = tmp_path / "ask.txt"
+    sentences.write_text("\n".join(row["query"] for row in rows(trained.queries)[:2]))
+    flags = {"queries": sentences, "every_video": True, "output": tmp_path / "out"}
+    with pytest.raises(DataError, match="give --durations FILE or --clip-seconds SECONDS; or leave such queries out"):
+        trained.predict(**flags)
+    assert trained.predict(**flags, clip_seconds=1.0)["answered"]
+
+
+def test_broken_queries_are_left_out_and_listed(trained, broken, tmp_path):
+    report = trained.predict(tmp_path / "out", queries=broken, on_broken="drop")
+    assert (report["queries"], report["answered"], report["dropped"]) == (11, 4, 7)
+    listed = rows(tmp_path / "out" / "dropped.jsonl")
+    assert [line["qid"] for line in listed] == ["101", "102", "103", "104", "105", "7", "107"]
+    assert [line["qid"] for line in rows(tmp_path / "out" / "predictions.jsonl")] == [0, 1, 2, 3]
+
+
+def test_features_that_cannot_be_read(trained, tmp_path):
+    """Found only when their turn comes: what was answered before is kept, and dropping goes on from there."""
+    asked = rows(trained.queries)
+    features = tmp_path / "features"
+    features.mkdir()
+    for path in (trained.files.root / "features").iterdir():
+        array = np.load(path)
+        if path.stem == asked[-1]["vid"]:
+            array[0, 0] = np.nan
+        np.save(features / path.name, array)
+    bad = [row["qid"] for row in asked if row["vid"] == asked[-1]["vid"]]
+    asked = [row for row in asked if row["qid"] not in bad] + [row for row in asked if row["qid"] in bad]
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    flags = {"queries": queries, "features": (features,), "output": tmp_path / "out"}
+    with pytest.raises(DataError, match="NaN in 1 of"):
+        trained.predict(**flags)
+    (part,) = (tmp_path / "out").glob("part-*.jsonl")
+    assert part.stat().st_size
+    report = trained.predict(**flags, on_broken="drop")
+    assert report["dropped"] == len(bad) and report["answered"] == len(asked) - len(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "an empty file"),
+        ("a sentence alone\n", "cannot tell its format"),
+        ('{"v": {"x": 1}}', "a list `sentences`"),
+    ],
+)
+def test_what_is_no_query_file_is_said(text, why, tmp_path):
+    (tmp_path / "q").write_text(text)
+    with pytest.raises(DataError, match=why):
+        open_queries(tmp_path / "q", 5)
+
+
+def test_the_command_says_what_it_did(trained, tmp_path, capsys):
+    flags = ["--run", str(trained.run), "--queries", str(trained.queries), "--output", str(tmp_path / "out.jsonl")]
+    assert cli.main(["predict", *flags, "--shard", "0/2"]) == 0
+    assert "not done yet: shard 1/2 (0 of 1 windows)" in capsys.readouterr().out
+    assert cli.main(["predict", "merge", "--output", str(tmp_path / "out.jsonl")]) == 1
+    assert cli.main(["predict", *flags, "--shard", "1/2"]) == 0
+    said = capsys.readouterr().out
+    assert "queries answered" in said and "h of video searched per second per shard" in said
+    assert cli.main(["predict", "merge", "--output", str(tmp_path / "out.jsonl")]) == 0
+    assert cli.main(["predict", *flags, "--window", "0"]) == 2
+    assert "--window must be at least 1" in capsys.readouterr().err

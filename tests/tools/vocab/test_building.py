@@ -1,0 +1,249 @@
+"""`hero-plugin vocab build` and what it writes: links, moments, manifest, the same bytes, stopping and going on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from hero_plugin.integrations.cli import main
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.records import (
+    REWORDED,
+    Change,
+    Record,
+    Rewording,
+    is_reworded,
+    original_query,
+    rewording_of,
+)
+from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import checksum
+from hero_plugin.integrations.tools.vocab.builder import BuildJournal, ChoiceLimits, choose
+from tests.tools.vocab.samples import TEST, build, need_packages, write_world
+
+
+@pytest.fixture
+def world(tmp_path):
+    need_packages()
+    return write_world(tmp_path)
+
+
+def manifest(world, name="ov.json"):
+    return json.loads((world / f"{name}.manifest.json").read_text())
+
+
+def test_rewordings_and_their_links(world, capsys):
+    assert build(world) == 0
+    records = read_annotations(world / "ov.json", on_outside="keep")
+    sentences = {record.extra[REWORDED]["query"]: record.sentence for record in records}
+    assert sentences["V2_0"] in ("somebody takes a phone", "a person takes a telephone")
+    assert "V1_1" not in sentences  # "the person": no pronoun; "region" and "openings" are wrong
+    vocabulary = set(tokenize((world / "train.txt").read_text()))
+    originals = {record.query_id: record for record in read_annotations(world / "test.json", on_outside="keep")}
+    for record in records:
+        original = originals[original_query(record)]
+        assert is_reworded(record) and (record.video_id, record.moments) == (original.video_id, original.moments)
+        assert record.extra[REWORDED]["sentence"] == original.sentence != record.sentence
+        assert set(tokenize(record.sentence)) - vocabulary == set(rewording_of(record).unseen) != set()
+        assert rewording_of(record).changes[0].similarity > 0.6 and rewording_of(record).kind == "synonym"
+    raw = json.loads((world / "ov.json").read_text())["V1"]
+    assert "encoded_sentences" not in raw and raw["framestamps"][0] == [0, 80]
+    assert raw["timestamps"][-1] == TEST["V1"]["timestamps"][-1]  # not cut at the video's end
+    assert "rewordings of" in capsys.readouterr().out
+
+
+def test_the_manifest_says_how_it_came_about(world):
+    assert build(world, "--seed", "7") == 0
+    facts = manifest(world)
+    assert facts["seed"] == 7 and facts["source"]["kind"] == "lexicon" and facts["input"]["format"] == "charades-cd"
+    assert facts["output"]["sha256"] == checksum(world / "ov.json")
+    assert facts["input"]["sha256"] == checksum(world / "test.json")
+    assert facts["proposed"] == facts["passed"] + sum(
+        count for name, count in facts["turned_down"].items() if name not in ("per word", "duplicate")
+    )
+    assert (
+        facts["rewordings"] == facts["reworded_queries"] == len(read_annotations(world / "ov.json", on_outside="keep"))
+    )
+    assert {"agreement", "protected", "similarity"} <= set(facts["turned_down"])
+    assert not list(world.glob("*.journal"))
+
+
+def test_same_inputs_same_bytes(world):
+    assert build(world) == 0 and build(world, output="again.json") == 0
+    assert (world / "ov.json").read_bytes() == (world / "again.json").read_bytes()
+    first, second = manifest(world), manifest(world, "again.json")
+    assert first.pop("output")["sha256"] == second.pop("output")["sha256"] and first == second
+
+
+@pytest.mark.parametrize("target", ["captions", "qvhighlights", "charades-cd"])
+def test_the_link_survives_formats(world, target):
+    assert build(world, "--to", target) == 0
+    before = {
+        r.extra[REWORDED]["id"]: r.extra[REWORDED] for r in read_annotations(world / "ov.json", on_outside="keep")
+    }
+    for other in ("qvhighlights", "activitynet"):
+        out = world / f"as-{other}"
+        files = ("--input", world / "ov.json", "--output", out, "--to", other, "--on-outside", "keep")
+        assert main(["data", "convert", *map(str, files)]) == 0
+        links = [record.extra[REWORDED] for record in read_annotations(out, on_outside="keep")]
+        assert {link["id"]: link for link in links} == before
+
+
+def test_charades_sta_in_and_out(world):
+    lines = [
+        f"{video} {s} {e}##{q}."
+        for video, entry in TEST.items()
+        for (s, e), q in zip(entry["timestamps"], entry["sentences"], strict=True)
+    ]
+    (world / "test.txt").write_text("\n".join(lines) + "\n")
+    durations = ("--durations", world / "test.json")
+    assert build(world, *durations, input="test.txt") == 0
+    assert all(map(is_reworded, read_annotations(world / "ov.json")))  # in a format with a place for links
+    assert build(world, *durations, "--to", "charades-sta", input="test.txt", output="ov.txt") == 0
+    assert len(read_annotations(world / "ov.txt", durations=world / "test.json")) == manifest(world)["rewordings"]
+
+
+def test_two_changes_at_once(world):
+    assert build(world, "--max-changes", "2", "--per-query", "5") == 0
+    sentences = {record.sentence: record for record in read_annotations(world / "ov.json", on_outside="keep")}
+    assert "somebody takes a telephone" in sentences
+    assert manifest(world)["by_unseen_words"]["2"] >= 1
+    assert [r.extra[REWORDED]["id"] for r in sentences.values() if r.video_id == "V2"] == ["V2_0~1", "V2_0~2", "V2_0~3"]
+
+
+def test_mistakes_are_told(world, capsys):
+    def complaint(*more, **names):
+        assert build(world, *more, **names) == 2
+        return capsys.readouterr().err
+
+    assert "never the input" in complaint("--overwrite", output="test.json")
+    assert "--paraphrases" in complaint("--source", "paraphrases")
+    assert "is not a lexicon" in complaint("--lexicon", world / "test.json")
+    assert "no rewording passed" in complaint("--frequency", "9")
+    assert "delete it" in complaint()  # what the last one left
+    (world / "ov.json.journal").unlink()
+    assert build(world) == 0
+    assert "add --overwrite" in complaint()
+
+
+def test_a_format_that_is_none_is_told_before_anything_is_read(world, capsys):
+    with pytest.raises(SystemExit) as left:
+        build(world, "--to", "foo", input="nowhere.json")
+    assert left.value.code == 2 and "foo" in capsys.readouterr().err
+
+
+def test_paraphrases(world):
+    (world / "p.jsonl").write_text(
+        '{"query": "V2_0", "sentence": "a person takes a telephone"}\n'
+        '{"original": "the person opens a door", "sentence": "somebody folds a telephone"}\n'
+        "person folds the clothes\tperson folds the apparel\n"
+    )
+    assert build(world, "--source", "paraphrases", "--paraphrases", world / "p.jsonl") == 0
+    records = read_annotations(world / "ov.json", on_outside="keep")
+    assert {record.sentence for record in records} == {"a person takes a telephone", "person folds the apparel"}
+    assert manifest(world)["turned_down"]["similarity"] == 1  # another meaning
+    change = rewording_of(records[0]).changes[0]
+    assert (change.old, change.new, change.kind) == ("clothes", "apparel", "paraphrase")
+    (world / "p.jsonl").write_text("nothing of the sort\n")
+    assert build(world, "--source", "paraphrases", "--paraphrases", world / "p.jsonl", output="b.json") == 2
+
+
+def test_no_rewording_says_what_another_moment_says(world):
+    test = json.loads(json.dumps(TEST))
+    test["V2"]["sentences"] = ["a person takes a phone", "a person takes a telephone"]
+    test["V2"]["timestamps"] = [[0.0, 1.0], [2.0, 3.0]]
+    test["V2"].pop("framestamps"), test["V2"].pop("encoded_sentences")
+    (world / "test.json").write_text(json.dumps(test))
+    assert build(world, "--per-query", "3") == 0
+    facts = manifest(world)
+    assert facts["turned_down"]["collision"] >= 1
+    made = [r.sentence for r in read_annotations(world / "ov.json", on_outside="keep") if r.video_id == "V2"]
+    assert "a person takes a telephone" not in made
+
+
+def rewording(word):
+    return Rewording(f"a {word}", (Change("thing", word, "synonym"),), (word,))
+
+
+def test_what_is_chosen():
+    records = [Record(str(i), f"v{i}", "a thing", ((0, 1),), 2) for i in range(40)]
+    passed = [[rewording("widget"), rewording("gadget")] for _ in records]
+    chosen, left_out = choose(records, passed, ChoiceLimits(per_query=1, per_word=15), seed=1)
+    uses = Counter(each.unseen[0] for some in chosen for each in some)
+    assert uses == {"widget": 15, "gadget": 15} and left_out["per word"] == 20
+    assert choose(records, passed, ChoiceLimits(per_query=1, per_word=15), seed=1)[0] == chosen
+    assert choose(records, passed, ChoiceLimits(per_query=1, per_word=15), seed=2)[0] != chosen
+    everything, _ = choose(records, passed, ChoiceLimits(per_query=2, per_word=0), seed=1)
+    assert all(len(some) == 2 for some in everything)
+    same_video = [record.replace(video_id="v") for record in records]
+    chosen, left_out = choose(same_video, passed, ChoiceLimits(per_query=2, per_word=0), seed=1)
+    assert sum(map(len, chosen)) == 2 and left_out["duplicate"] == 78
+
+
+def test_journal_goes_on_after_a_torn_line(tmp_path):
+    path = tmp_path / "j"
+    journal = BuildJournal(path, "mark", resume=False)
+    journal.add(0, [rewording("widget")], Counter(proposed=1))
+    journal.close()
+    with open(path, "a") as stream:
+        stream.write('{"passed": [{"sent')
+    with pytest.raises(UserError, match="--resume"):
+        BuildJournal(path, "mark", resume=False)
+    with pytest.raises(UserError, match="other files or settings"):
+        BuildJournal(path, "another", resume=True)
+    journal = BuildJournal(path, "mark", resume=True)
+    assert journal.done == 1
+    with pytest.raises(ValueError, match="next query is 1"):
+        journal.add(2, [], Counter())
+    journal.add(1, [], Counter(unseen=2))
+    assert [(len(passed), dict(counts)) for passed, counts in journal.rows()] == [
+        (1, {"proposed": 1}),
+        (0, {"unseen": 2}),
+    ]
+    journal.close(remove=True)
+    assert not path.exists()
+
+
+SLOW = """
+import sys, time
+from hero_plugin.integrations.vocab import swaps
+propose = swaps.WordSwaps.propose
+def slow(self, query):
+    time.sleep(0.02)
+    yield from propose(self, query)
+swaps.WordSwaps.propose = slow
+from hero_plugin.integrations.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_ctrl_c_and_resume_give_the_same_bytes(world):
+    test = {f"V{i}": TEST["V2"] for i in range(150)}
+    (world / "test.json").write_text(json.dumps(test))
+    assert build(world) == 0
+    files = (
+        "--input test.json --train train.txt --words words.npz --lexicon lexicon.json --no-use-wordnet --output b.json"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, "vocab", "build", *files.split()], cwd=world, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    journal = world / "b.json.journal"
+    while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in err and "Traceback" not in err
+    assert not (world / "b.json").exists() and 1 < len(journal.read_text().splitlines()) < 151
+    assert build(world, "--resume", output="b.json") == 0
+    assert (world / "b.json").read_bytes() == (world / "ov.json").read_bytes()
+    assert manifest(world, "b.json")["turned_down"] == manifest(world)["turned_down"]

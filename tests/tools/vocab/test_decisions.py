@@ -1,0 +1,115 @@
+"""What a reviewer decided becomes the file: accepted, rejected, edited and checked anew."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.records import REWORDED
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.vocab.review import load_decisions
+from tests.tools.vocab.samples import build, need_packages, vocab, write_world
+
+
+@pytest.fixture
+def world(tmp_path):
+    need_packages()
+    folder = write_world(tmp_path)
+    assert build(folder) == 0
+    return folder
+
+
+def apply_decision_file(world, **verdicts):
+    """Decisions by query, such as V2_0="reject" or V2_0="edited sentence"."""
+    ids = {
+        r.extra[REWORDED]["query"]: r.extra[REWORDED]["id"]
+        for r in read_annotations(world / "ov.json", on_outside="keep")
+    }
+    rows = {
+        ids[query]: {"verdict": what} if what in ("accept", "reject") else {"verdict": "edit", "sentence": what}
+        for query, what in verdicts.items()
+    }
+    (world / "d.json").write_text(json.dumps({"file": "ov.json", "decisions": rows}))
+    return world / "d.json"
+
+
+def apply(world, *more, output="done.json"):
+    files = ("--input", world / "ov.json", "--train", world / "train.txt", "--words", world / "words.npz")
+    return vocab(
+        "apply", *files, "--no-use-wordnet", "--decisions", world / "d.json", "--output", world / output, *more
+    )
+
+
+def sentences(world, name="done.json"):
+    return {r.extra[REWORDED]["query"]: r.sentence for r in read_annotations(world / name, on_outside="keep")}
+
+
+def counts(world, name="done.json"):
+    return json.loads((world / f"{name}.manifest.json").read_text())["decisions"]
+
+
+def test_apply(world):
+    before = sentences(world, "ov.json")
+    apply_decision_file(world, V1_0="reject", V1_2="person folds all the apparel", V2_0="accept")
+    assert apply(world) == 0
+    assert sentences(world) == {"V1_2": "person folds all the apparel", "V2_0": before["V2_0"]}
+    assert (counts(world)["accepted"], counts(world)["rejected"], counts(world)["edited"]) == (1, 1, 1)
+    edited = next(
+        r for r in read_annotations(world / "done.json", on_outside="keep") if r.extra[REWORDED]["query"] == "V1_2"
+    )
+    link = edited.extra[REWORDED]
+    assert link["kind"] == "paraphrase" and link["source"].endswith("edited") and "apparel" in link["unseen"]
+    manifest = json.loads((world / "done.json.manifest.json").read_text())
+    assert manifest["seed"] == 0 and manifest["rewordings"] == 2  # the rest of the story stays
+
+
+def test_build_applies_them_too(world):
+    apply_decision_file(world, V1_0="reject", V2_0="a person takes the telephone")
+    assert build(world, "--decisions", world / "d.json", output="again.json") == 0
+    assert apply(world) == 0
+    assert sentences(world, "again.json") == sentences(world)
+    assert counts(world, "again.json") == counts(world) and counts(world)["undecided"] == 1
+
+
+def test_edits_are_checked_by_the_filters(world, capsys):
+    apply_decision_file(
+        world,
+        V1_0="person puts the phone on the sofa",
+        V1_2="a person takes a telephone",
+        V2_0="a person takes a phone",
+    )
+    assert apply(world, "--undecided", "drop") == 2  # nothing is left
+    apply_decision_file(world, V1_2="a person takes a telephone")
+    assert apply(world) == 0
+    out = capsys.readouterr().out
+    assert "edit turned down" in out and "another sentence" in out
+    assert counts(world)["edits_turned_down"] == 1 and "V1_2" not in sentences(world)
+
+
+def test_undecided(world):
+    apply_decision_file(world, V2_0="accept")
+    assert apply(world, "--undecided", "drop") == 0
+    assert list(sentences(world)) == ["V2_0"]
+
+
+def test_mistakes_are_told(world, capsys):
+    (world / "d.json").write_text(json.dumps({"decisions": {"nobody~1": {"verdict": "accept"}}}))
+    assert apply(world) == 2 and "not in this file" in capsys.readouterr().err
+    for bad in ("[]", "{", '{"decisions": {"a": {"verdict": "maybe"}}}', '{"decisions": {"a": {"verdict": "edit"}}}'):
+        (world / "d.json").write_text(bad)
+        with pytest.raises(UserError, match="expected"):
+            load_decisions(world / "d.json")
+    apply_decision_file(world, V2_0="accept")
+    files = (
+        "--train",
+        world / "train.txt",
+        "--words",
+        world / "words.npz",
+        "--no-use-wordnet",
+        "--output",
+        world / "o.json",
+    )
+    assert vocab("apply", "--input", world / "test.json", "--decisions", world / "d.json", *files) == 2
+    assert "no links" in capsys.readouterr().err
