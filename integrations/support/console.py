@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -152,3 +152,25 @@ def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
     ) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str] = ()) -> str:
+    """Return a Markdown table: its first column is of text, the others are of numbers.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells, as many as columns.
+        text: Names of further columns of text.
+
+    >>> print(markdown_table(("model", "set", "mIoU"), [("EMB", "test", "41.2")], text=("set",)))
+    | model | set | mIoU |
+    |---|---|---:|
+    | EMB | test | 41.2 |
+    """
+
+    def line(cells: Sequence[str]) -> str:
+        escaped = (cell.replace("|", "\\|") for cell in cells)
+        return "|" + "".join(f" {cell} |" if cell else " |" for cell in escaped)
+
+    rule = "".join("---|" if place == 0 or name in text else "---:|" for place, name in enumerate(header))
+    return "\n".join([line(header), f"|{rule}", *map(line, rows)])
