@@ -17,6 +17,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "comma
 exclude_patterns = ["experiments"]
 
 myst_heading_anchors = 3
+highlight_language = "text"
 smartquotes = False  # would make a dash of --flag
 
 autodoc_member_order = "bysource"
