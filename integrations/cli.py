@@ -53,7 +53,7 @@ COMMANDS = {
         "tools.launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"
     ),
     "sweep": Command(
-        "tools.sweep:main",
+        "tools.sweep.sweep:main",
         "train variants over several seeds, score them on further sets, tabulate and draw",
         alone=True,
     ),

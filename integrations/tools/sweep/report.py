@@ -1,10 +1,13 @@
-"""A sweep's table as pictures: every variant on every set, and what one gains over another."""
+"""Summary of a sweep as tables and figures: every variant on every set, and what one gains over another.
+
+Rows are as in ``results.json``: ``{variant: {"seeds": [...], metric: {"values", "mean", "std"}}}`` per set.
+"""
 
 from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +16,42 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.support.console import markdown_table
 from hero_plugin.integrations.support.plotting import BASE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
-from hero_plugin.integrations.tools.sweep.sweep import Plan, further_scores
 
-# Two variants of a sweep compared seed by seed: the same seed gives both the same order of examples.
-
-
+METRICS = (*SCORES, "MR-full-mAP", "HL-min-VeryGood-mAP")
+"""What the tables have a column for, in this order: the last two on QVHighlights only."""
 CONFIDENCE = 95
+
+
+def summary(
+    scores: Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]], pairs: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return the rows of every set, and the differences of the pairs.
+
+    Args:
+        scores: by set, variant, seed and metric.
+        pairs: which variant minus which.
+    """
+    sets = {name: {variant: _row(seeds) for variant, seeds in rows.items()} for name, rows in scores.items()}
+    return {"sets": sets, "differences": {name: compare(rows, pairs, METRICS) for name, rows in sets.items()}}
+
+
+def _row(scores: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"seeds": list(scores)}
+    for metric in METRICS:
+        if values := [each[metric] for each in scores.values() if metric in each]:
+            std = statistics.stdev(values) if len(values) > 1 else None
+            row[metric] = {"values": values, "mean": statistics.fmean(values), "std": std}
+    return row
 
 
 def compare(
     rows: Mapping[str, Mapping[str, Any]], pairs: Sequence[tuple[str, str]], metrics: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The first variant of each pair minus the second, on one set.
+    """Return the first variant of each pair minus the second, on one set.
 
-    rows: ``{variant: {"seeds": [...], metric: {"values": [...]}}}``, as ``results.json`` has them.
+    The same seed gives both the same order of examples, so they are compared seed by seed.
 
     Returns:
         For each pair of which there is anything, ``{"variant", "minus", "seeds", metric: {"values", "mean", "interval",
@@ -36,9 +60,9 @@ def compare(
     """
     compared = []
     for variant, other in pairs:
-        if variant not in rows or other not in rows:
+        one, two = rows.get(variant), rows.get(other)
+        if one is None or two is None:
             continue
-        one, two = rows[variant], rows[other]
         seeds = [seed for seed in one["seeds"] if seed in two["seeds"]]
         if not seeds:
             continue
@@ -50,31 +74,50 @@ def compare(
     return compared
 
 
-def paired_markdown(compared: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
-    """A table of the differences: mean, its interval, and every seed's."""
-    columns = [metric for metric in metrics if any(metric in row for row in compared)]
-    lines = [f"| difference | {' | '.join(columns)} | seeds |", "|---|" + "---:|" * (len(columns) + 1)]
-    for row in compared:
-        cells = [_paired_cell(row[metric]) if metric in row else "-" for metric in columns]
-        lines.append(f"| {row['variant']} minus {row['minus']} | {' | '.join(cells)} | {len(row['seeds'])} |")
-    caption = f"Mean over the seeds, its {CONFIDENCE} % interval and p by a paired t-test, and each seed's difference."
-    return "\n".join([*lines, "", caption])
-
-
 def _at(row: Mapping[str, Any], metric: str, seed: int) -> float:
     return row[metric]["values"][row["seeds"].index(seed)]
 
 
 def _difference(values: Sequence[float]) -> dict[str, Any]:
-    mean, interval, p = statistics.fmean(values), None, None
-    if len(values) > 1 and len(set(values)) > 1:
+    interval = p = None
+    if len(set(values)) > 1:
         test = stats.ttest_1samp(values, 0.0)
-        interval = [float(end) for end in test.confidence_interval(CONFIDENCE / 100)]
-        p = float(test.pvalue)
-    return {"values": list(values), "mean": mean, "interval": interval, "p": p}
+        interval, p = [float(end) for end in test.confidence_interval(CONFIDENCE / 100)], float(test.pvalue)
+    return {"values": list(values), "mean": statistics.fmean(values), "interval": interval, "p": p}
 
 
-def _paired_cell(difference: Mapping[str, Any]) -> str:
+def sweep_markdown(results: Mapping[str, Any]) -> str:
+    """Return a table per set: mean and sample standard deviation over the seeds, in percent, and differences."""
+    parts = []
+    for name, rows in results["sets"].items():
+        text = f"**{name}**\n\n{_table('', rows, _score_cell)}"
+        if differences := results.get("differences", {}).get(name):
+            text += f"\n\n{differences_markdown(differences)}"
+        parts.append(text)
+    return "\n\n".join(parts or ["No run is finished yet."]) + "\n"
+
+
+def differences_markdown(compared: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the differences: mean, its interval, and every seed's."""
+    table = _table("difference", {_pair(each): each for each in compared}, _difference_cell)
+    caption = f"Mean over the seeds, its {CONFIDENCE} % interval and p by a paired t-test, and each seed's difference."
+    return f"{table}\n\n{caption}"
+
+
+def _table(title: str, rows: Mapping[str, Mapping[str, Any]], cell: Callable[[Mapping[str, Any]], str]) -> str:
+    metrics = [metric for metric in METRICS if any(metric in row for row in rows.values())]
+    cells = [
+        (name, *(cell(row[metric]) if metric in row else "-" for metric in metrics), str(len(row["seeds"])))
+        for name, row in rows.items()
+    ]
+    return markdown_table((title, *metrics, "seeds"), cells)
+
+
+def _score_cell(score: Mapping[str, Any]) -> str:
+    return f"{score['mean']:.2f}" + ("" if score["std"] is None else f" ± {score['std']:.2f}")
+
+
+def _difference_cell(difference: Mapping[str, Any]) -> str:
     text = f"{difference['mean']:+.2f}"
     if difference["interval"]:
         low, high = difference["interval"]
@@ -82,68 +125,13 @@ def _paired_cell(difference: Mapping[str, Any]) -> str:
     return f"{text} ({', '.join(f'{value:+.1f}' for value in difference['values'])})"
 
 
-# Scores of a sweep's finished runs, over their seeds.
-
-
-METRICS = (*SCORES, "MR-full-mAP", "HL-min-VeryGood-mAP")
-"""What the table has a column for, in this order: the last two on QVHighlights only."""
-
-
-def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:
-    """Scores of the finished runs: ``{set: {variant: {"seeds": [...], metric: {"mean", "std", "values"}}}}``.
-
-    And the differences of the plan's pairs, by set: see :func:`~hero_plugin.integrations.tools.sweep.report.compare`.
-    """
-    table: dict[str, dict[str, Any]] = {}
-    for job in plan.jobs:
-        if not job.run.finished:
-            continue
-        scored = {**job.run.results()[checkpoint], **further_scores(job, plan.sets, checkpoint)}
-        for name, scores in scored.items():
-            row = table.setdefault(name, {}).setdefault(job.variant, {"seeds": []})
-            row["seeds"].append(job.seed)
-            for metric in METRICS:
-                if metric in scores:
-                    row.setdefault(metric, {"values": []})["values"].append(scores[metric])
-    for rows in table.values():
-        for row in rows.values():
-            for metric in METRICS:
-                if metric in row:
-                    values = row[metric]["values"]
-                    row[metric]["mean"] = statistics.fmean(values)
-                    row[metric]["std"] = statistics.stdev(values) if len(values) > 1 else None
-    differences = {name: compare(rows, plan.pairs, METRICS) for name, rows in table.items()}
-    return {"checkpoint": checkpoint, "sets": table, "differences": differences}
-
-
-def columns_of(rows: Mapping[str, Any]) -> list[str]:
-    """The metrics that any variant of a set has."""
-    return [metric for metric in METRICS if any(metric in row for row in rows.values())]
-
-
-def markdown(results: Mapping[str, Any]) -> str:
-    """Tables for each set: mean and sample standard deviation over the seeds, in percent, and differences."""
-    parts = []
-    for name, rows in results["sets"].items():
-        columns = columns_of(rows)
-        lines = [f"**{name}**", "", f"| | {' | '.join(columns)} | seeds |", "|---|" + "---:|" * (len(columns) + 1)]
-        for variant, row in rows.items():
-            cells = [_cell(row[metric]) if metric in row else "-" for metric in columns]
-            lines.append(f"| {variant} | {' | '.join(cells)} | {len(row['seeds'])} |")
-        if differences := results.get("differences", {}).get(name):
-            lines += ["", paired_markdown(differences, columns)]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts or ["No run is finished yet."]) + "\n"
-
-
-def _cell(metric: Mapping[str, Any]) -> str:
-    spread = "" if metric["std"] is None else f" ± {metric['std']:.2f}"
-    return f"{metric['mean']:.2f}{spread}"
+def _pair(each: Mapping[str, Any]) -> str:
+    return f"{each['variant']} minus {each['minus']}"
 
 
 def draw_sweep(results: Mapping[str, Any], folder: Path) -> list[Path]:
-    """A picture for each metric that ``results.json`` holds, as ``folder/METRIC.png``."""
-    known = {metric for rows in results["sets"].values() for metric in columns_of(rows)}
+    """Draw a figure per metric that ``results.json`` holds, as ``folder/METRIC.png``."""
+    known = {metric for rows in results["sets"].values() for row in rows.values() for metric in row}
     return [
         save_figure(metric_figure(results, metric), folder / (re.sub(r"[^\w.-]+", "_", metric) + ".png"))
         for metric in METRICS
@@ -152,17 +140,21 @@ def draw_sweep(results: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def metric_figure(results: Mapping[str, Any], metric: str) -> Figure:
-    """One metric: sets side by side; above the variants' scores, below the differences of the pairs, if there are any.
+    """Draw one metric, sets side by side: the variants' scores, and below them the pairs' differences, if any.
 
-    results: as in ``results.json``. Pale points are single seeds.
+    Args:
+        results: as in ``results.json``.
+        metric: one of ``METRICS``.
     """
     sets = {name: rows for name, rows in results["sets"].items() if any(metric in row for row in rows.values())}
     pairs = {name: [each for each in results["differences"].get(name, []) if metric in each] for name in sets}
     # A variant that does not run on every set keeps its line in all, so that lines can be compared across.
     variants = list(dict.fromkeys(name for rows in sets.values() for name in rows))
-    labels = list(dict.fromkeys(_label(each) for found in pairs.values() for each in found))
-    heights = [len(variants), *([len(labels)] if labels else [])]
-    plain = _plain(results)
+    labels = list(dict.fromkeys(_pair(each) for found in pairs.values() for each in found))
+    heights = [len(names) for names in (variants, labels) if names]
+    # The bases: variants that others are compared with and that are compared with none.
+    every = [each for found in results["differences"].values() for each in found]
+    bases = {each["minus"] for each in every} - {each["variant"] for each in every}
     with mpl.rc_context(SETTINGS):
         figure, axes = new_figure(
             2.2 + 2.9 * len(sets), 1.1 + sum(0.75 + 0.27 * height for height in heights), len(heights), len(sets),
@@ -172,21 +164,19 @@ def metric_figure(results: Mapping[str, Any], metric: str) -> Figure:
             scores = axes[0][column]
             for variant, row in rows.items():
                 if metric in row:
-                    spread = [row[metric]["std"]] * 2 if row[metric]["std"] is not None else None
-                    color = BASE if variant in plain else HERO
-                    _line(scores, variants.index(variant), row[metric]["mean"], spread, row[metric]["values"], color)
+                    std, color = row[metric]["std"], BASE if variant in bases else HERO
+                    _draw_line(scores, variants.index(variant), row[metric], None if std is None else (std, std), color)
             scores.set_title(name)
             scores.set_xlabel(f"{metric}, percent")
             if labels:
                 gains = axes[1][column]
                 gains.axvline(0, color=INK, linewidth=0.9)
                 for each in pairs[name]:
-                    difference = each[metric]
-                    mean, interval = difference["mean"], difference["interval"]
-                    spread = [mean - interval[0], interval[1] - mean] if interval else None
+                    mean, interval = each[metric]["mean"], each[metric]["interval"]
+                    spread = (mean - interval[0], interval[1] - mean) if interval else None
                     decided = interval is not None and (interval[0] > 0 or interval[1] < 0)
-                    place = labels.index(_label(each))
-                    _line(gains, place, mean, spread, difference["values"], HERO if mean > 0 else BASE, not decided)
+                    color = HERO if mean > 0 else BASE
+                    _draw_line(gains, labels.index(_pair(each)), each[metric], spread, color, hollow=not decided)
                 gains.set_xlabel("difference, points")
         for axis in axes[1] if labels else []:  # the same scale: what is large on one set is so on the next
             axis.set_xlim(min(each.get_xlim()[0] for each in axes[1]), max(each.get_xlim()[1] for each in axes[1]))
@@ -200,26 +190,16 @@ def metric_figure(results: Mapping[str, Any], metric: str) -> Figure:
         return figure
 
 
-def _line(
-    axis: Any, place: int, mean: float, spread: Sequence[float] | None, values: Sequence[float], color: str,
-    hollow: bool = False,
-) -> None:  # fmt: skip
-    """A point with what is around it, and the single seeds below."""
+def _draw_line(
+    axis: Any, place: int, row: Mapping[str, Any], spread: tuple[float, float] | None, color: str, hollow: bool = False
+) -> None:
+    """Draw a mean as a point with what is around it, and the single seeds as pale points below."""
+    values = row["values"]
     if len(values) > 1:
         axis.plot(values, [place + 0.22] * len(values), "o", color=color, alpha=0.4, markersize=3.5, markeredgewidth=0)
     around = None if spread is None else [[spread[0]], [spread[1]]]
     style = {"fmt": "o", "color": color, "markersize": 5.5, "elinewidth": 1.5, "capsize": 2.5}
-    axis.errorbar(mean, place, xerr=around, markerfacecolor="white" if hollow else color, **style)
-
-
-def _plain(results: Mapping[str, Any]) -> set[str]:
-    """Variants that others are compared with and that are compared with none: the bases."""
-    every = [each for found in results["differences"].values() for each in found]
-    return {each["minus"] for each in every} - {each["variant"] for each in every}
-
-
-def _label(each: Mapping[str, Any]) -> str:
-    return f"{each['variant']} minus {each['minus']}"
+    axis.errorbar(row["mean"], place, xerr=around, markerfacecolor="white" if hollow else color, **style)
 
 
 def _caption(results: Mapping[str, Any], compared: bool) -> str:

@@ -1,4 +1,25 @@
-"""What a sweep's file says: the runs, which are compared, and what else they are scored on."""
+"""Sweep: variants times seeds, each in a process and a run folder of its own, then one table.
+
+The file says what to run; relative paths in it start from the current folder, as flags do:
+
+    {
+      "output": "runs/charades-cd",
+      "seeds": [0, 1, 2],
+      "settings": {"annotations_train": "train.json", "annotations_test": ["iid=iid.json"], "epochs": 20},
+      "variants": {
+        "EMB": {"base_only": true},
+        "HERO-EMB": {},
+        "without SGVF": {"hero": {"sgvf": false}}
+      },
+      "compare": {"HERO-EMB": "EMB", "without SGVF": "HERO-EMB"},
+      "sets": {"reworded": "ov.json", "elsewhere": {"annotations": "anet.json", "features": ["features/anet"]}}
+    }
+
+The names inside ``settings`` and the variants are those of ``hero-plugin train BASE --config``; ``"base"`` there
+says which (``emb`` if none), so that one table can hold several bases. ``sets`` are further sets that the finished
+runs are scored on: rewordings, another dataset, whatever came later. What is finished is skipped and what was
+interrupted resumes, so the same command carries on after any interruption.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +31,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -21,30 +42,91 @@ from hero_plugin.integrations.data.checks import OnBroken
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, Reader, evaluate_run
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
-from hero_plugin.integrations.support.files import checksum, write_json
+from hero_plugin.integrations.support.files import checksum, write_json, write_text
 from hero_plugin.integrations.support.process import Interrupted, Interrupts
-from hero_plugin.integrations.support.settings import filled, read_settings
+from hero_plugin.integrations.support.settings import filled, read_settings, too_small
+from hero_plugin.integrations.tools.sweep.report import draw_sweep, summary, sweep_markdown
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.run_folder import RunFolder
 
 
 @dataclass
+class SweepConfig:
+    """Train variants over several seeds, tabulate and draw them. The file's form: docs/guide/sweep.md."""
+
+    config: Path
+    """JSON or TOML: output, seeds, settings, variants; compare, sets."""
+    jobs: int = 1
+    """Runs at the same time."""
+    threads: int = 1
+    """CPU threads of each."""
+    only: tuple[str, ...] = ()
+    """Train and score these variants only; the table still holds all that is finished."""
+    checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint's scores the table holds."""
+    table_only: bool = False
+    """Train and score nothing; tabulate what is finished."""
+    figures: bool = True
+    """Draw the table, a picture for each figure of merit."""
+
+
+def main(config: SweepConfig, screen: Screen | None = None) -> int:
+    """Run what is missing, write ``results.md``, ``results.json`` and ``figures/``; return 1 if anything failed."""
+    screen = screen or Screen()
+    if wrong := too_small(config, jobs=1):
+        raise UserError("\n".join(wrong))
+    plan = read_plan(config.config, config.threads)
+    variants = list(dict.fromkeys(job.variant for job in plan.jobs))
+    if unknown := [name for name in config.only if name not in variants]:
+        raise UserError(f"--only {', '.join(unknown)}: no such variant; there are {', '.join(variants)}")
+    for each in plan.sets:
+        if absent := each.missing():
+            screen.say(f"note: {each.name} waits for {', '.join(map(str, absent))}; once it is there, run this again")
+    failed = []
+    if not config.table_only:
+        todo = [job for job in plan.jobs if not config.only or job.variant in config.only]
+        failed = [f"{job.name}; see {job.log}" for job in run_jobs(todo, config.jobs, screen)]
+        failed += score_further(todo, plan.sets, config.checkpoint, config.jobs * config.threads, screen)
+    results = collect(plan, config.checkpoint)
+    text = sweep_markdown(results)
+    write_json(plan.output / "results.json", results)
+    write_text(plan.output / "results.md", text)
+    screen.say("\n" + text)
+    screen.say(f"table: {plan.output / 'results.md'}, numbers: {plan.output / 'results.json'}")
+    if config.figures and results["sets"]:
+        screen.say(f"figures: {', '.join(map(str, draw_sweep(results, plan.output / 'figures')))}")
+    for what in failed:
+        screen.say(f"failed: {what}")
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True)
 class Job:
     """One run of the sweep."""
 
     variant: str
     seed: int
     config: TrainConfig
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
+        """Its variant and seed, for messages."""
         return f"{self.variant}, seed {self.seed}"
 
     @property
     def run(self) -> RunFolder:
+        """Its run folder."""
         return RunFolder(self.config.output)
+
+    @property
+    def log(self) -> Path:
+        """The file that its process writes to."""
+        return self.beside(".log")
+
+    def beside(self, ending: str) -> Path:
+        """Return the file beside its run folder that has the folder's name with an ending."""
+        return self.config.output.with_name(self.config.output.name + ending)
 
 
 @dataclass(frozen=True)
@@ -64,13 +146,13 @@ class FurtherSet:
             raise ValueError(f"on_broken must be one of {', '.join(get_args(OnBroken))}, got {self.on_broken!r}")
 
     def sources(self) -> dict[str, Any]:
-        """Where its queries find what they need, by the names of the flags of ``hero-plugin eval``."""
+        """Return where its queries find what they need, by the names of the flags of ``hero-plugin eval``."""
         return {
             each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("name", "annotations")
         }
 
     def missing(self) -> list[Path]:
-        """What it names and is not there (yet)."""
+        """Return the files and folders that it names and that are not there (yet)."""
         named = [self.annotations, *self.features, self.words, self.query_features, self.durations]
         return [path for path in named if path is not None and not path.exists()]
 
@@ -88,7 +170,7 @@ class Plan:
 
 
 def read_plan(path: Path, threads: int) -> Plan:
-    """All of it is checked before the first run starts; further sets may be made later.
+    """Read and check a sweep's file, before the first run starts; further sets may be made later.
 
     Raises:
         UserError: a field that does not exist, a value of the wrong kind, a file that training needs and is not there.
@@ -104,26 +186,31 @@ def read_plan(path: Path, threads: int) -> Plan:
     if not isinstance(variants, Mapping) or not variants:
         raise UserError(f"{path}: variants must name at least one, each with its settings")
     output = Path(os.path.abspath(Path(plan["output"]).expanduser()))
-    common = plan.get("settings", {})
     jobs = []
     for name, changes in variants.items():
-        variant = _variant(common, changes, str(path), name)
+        variant = _variant(plan.get("settings", {}), changes, str(path), name)
+        folder = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "variant"
         for seed in dict.fromkeys(seeds):
-            folder = output / f"{_file_name(name)}-seed{seed}"
-            job = config_from({"seed": seed, "threads": threads, "output": str(folder)}, str(path), variant)
-            jobs.append(Job(name, seed, job.checked()))
+            own = {"seed": seed, "threads": threads, "output": str(output / f"{folder}-seed{seed}")}
+            jobs.append(Job(name, seed, config_from(own, str(path), variant).checked()))
     if len({job.config.output for job in jobs}) < len(jobs):
         raise UserError(f"{path}: two variants would share a folder; give them names that differ in letters")
     sets = _sets(plan.get("sets", {}), jobs, path)
     return Plan(output, jobs, _pairs(plan.get("compare", {}), variants, path), sets)
 
 
-def log_of(job: Job) -> Path:
-    return job.config.output.with_name(job.config.output.name + ".log")
+def _variant(common: Any, changes: Any, path: str, name: str) -> TrainConfig:
+    """Return the settings of all runs under those of one variant, whose base may be another."""
+    where = f"{path}: variant {name!r}"
+    if not isinstance(common, Mapping) or not isinstance(changes, Mapping):
+        raise UserError(f"{where}: settings and variants are tables of settings, got {changes!r}")
+    base = changes.get("base", common.get("base", "emb"))
+    start = config_from({**common, "base": base}, f"{path}: settings, as {base} reads them for variant {name!r}")
+    return config_from({**changes, "base": base}, where, start)
 
 
 def _pairs(compare: Any, variants: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
-    """``{variant: variant}``, or several of them: ``{variant: [variant, variant]}``."""
+    """Read ``{variant: variant}``, or several of them: ``{variant: [variant, variant]}``."""
     pairs = []
     for variant, others in compare.items() if isinstance(compare, Mapping) else [(None, compare)]:
         pairs += [(variant, other) for other in (others if isinstance(others, list) else [others])]
@@ -133,129 +220,105 @@ def _pairs(compare: Any, variants: Mapping[str, Any], path: Path) -> list[tuple[
 
 
 def _sets(sets: Any, jobs: list[Job], path: Path) -> list[FurtherSet]:
-    """``{name: annotations}`` or ``{name: {"annotations": ..., "features": [...], ...}}``."""
+    """Read ``{name: annotations}`` or ``{name: {"annotations": ..., "features": [...], ...}}``."""
     if not isinstance(sets, Mapping):
         raise UserError(f"{path}: sets are named annotations, as {{name: path}}, got {sets!r}")
+    of_runs = {"val", *(known for job in jobs for known, _ in job.config.test_sets())}
     found = []
     for name, given in sets.items():
         values = {"annotations": given} if isinstance(given, str) else given
         if not isinstance(values, Mapping) or "annotations" not in values or "name" in values:
             raise UserError(f"{path}: set {name!r} is a path, or a table that has `annotations`; got {given!r}")
-        of_runs = {"val", *(known for job in jobs for known, _ in job.config.test_sets())}
         if name in of_runs or "=" in name:
             raise UserError(f"{path}: set {name!r} needs another name: no =, and none of {', '.join(sorted(of_runs))}")
         found.append(filled(FurtherSet(name, Path()), values, f"{path}: set {name!r}"))
     return found
 
 
-def _variant(common: Any, changes: Any, path: str, name: str) -> TrainConfig:
-    """The settings of all runs under those of one variant, whose base may be another."""
-    where = f"{path}: variant {name!r}"
-    if not isinstance(common, Mapping) or not isinstance(changes, Mapping):
-        raise UserError(f"{where}: settings and variants are tables of settings, got {changes!r}")
-    base = changes.get("base", common.get("base", "emb"))
-    start = config_from({**common, "base": base}, f"{path}: settings, as {base} reads them for variant {name!r}")
-    return config_from({**changes, "base": base}, where, start)
-
-
-def _file_name(variant: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", variant.lower()).strip("-") or "variant"
-
-
-# The runs of a sweep, each a process of its own.
-
-
 def run_jobs(jobs: Sequence[Job], at_once: int, screen: Screen) -> list[Job]:
-    """Run the jobs that are not finished, so many at once. Returns those that failed.
+    """Run the jobs that are not finished, so many at once. Return those that failed.
 
     Raises:
         Interrupted: after the running ones have saved and stopped.
     """
-    waiting = []
+    waiting, failed = [], []
     for job in jobs:
         if job.run.finished:
             job.run.check_same(job.config.to_json())
             screen.say(f"finished already: {job.name}")
         else:
             waiting.append(job)
-    running: list[Job] = []
-    failed: list[Job] = []
+    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
     total = sum(job.config.epochs for job in waiting)
     with Interrupts() as interrupts, screen.working("sweep (epochs)", total) as progress:
         try:
             while waiting or running:
                 while waiting and len(running) < at_once and not interrupts.requested:
                     job = waiting.pop(0)
-                    job.process = _start(job)
-                    running.append(job)
-                    screen.say(f"started: {job.name} (log: {log_of(job)})")
+                    running.append((job, _start(job)))
+                    screen.say(f"started: {job.name} (log: {job.log})")
                 if interrupts.requested:
                     raise Interrupted("stopped; every run has saved. The same command carries on")
                 time.sleep(0.2)
-                for job in [job for job in running if job.process.poll() is not None]:
-                    running.remove(job)
-                    if job.process.returncode:
+                for job, process in [each for each in running if each[1].poll() is not None]:
+                    running.remove((job, process))
+                    if process.returncode:
                         failed.append(job)
-                    screen.say(f"{'FAILED' if job.process.returncode else 'finished'}: {job.name}")
+                    screen.say(f"{'FAILED' if process.returncode else 'finished'}: {job.name}")
                 left = sum(job.config.epochs for job in waiting)
-                left += sum(job.config.epochs - len(job.run.history()) for job in running)
+                left += sum(job.config.epochs - len(job.run.history()) for job, _ in running)
                 progress(total - left, total)
         finally:
-            for job in running:
-                job.process.terminate()
-            for job in running:
-                job.process.wait()
+            for _, process in running:
+                process.terminate()
+            for _, process in running:
+                process.wait()
     return failed
 
 
 def _start(job: Job) -> subprocess.Popen[bytes]:
-    folder = job.config.output
-    settings = folder.with_name(folder.name + ".settings.json")
+    settings, threads = job.beside(".settings.json"), str(job.config.threads)
     write_json(settings, job.config.to_json())
     command = [sys.executable, "-m", "hero_plugin.integrations.cli", "train", job.config.base]
-    command += ["--config", str(settings), "--output", str(folder), "--resume"]
-    threads = str(job.config.threads)
-    # A session of its own: Ctrl-C reaches this process alone, which then stops each run once.
-    with open(log_of(job), "ab") as log:
+    command += ["--config", str(settings), "--output", str(job.config.output), "--resume"]
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    with open(job.log, "ab") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which then stops each run once.
         return subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
         )
-
-
-# Finished runs on further sets: rewordings, another dataset, whatever came later. Each is scored once and kept.
 
 
 def score_further(
     jobs: Sequence[Job], sets: Sequence[FurtherSet], checkpoint: str, threads: int, screen: Screen
 ) -> list[str]:
-    """Score the finished runs on the sets that are there, where they have not been. Returns what failed, and why.
+    """Score the finished runs on the sets that are there, where they have not been. Return what failed, and why.
 
     Raises:
         Interrupted: with all scores so far kept.
     """
-    todo = [
-        (each, [job for job in jobs if job.run.finished and not _known(job, each, checkpoint)])
+    todo = {
+        each: [job for job in jobs if job.run.finished and not _known(job, each, checkpoint)]
         for each in sets
         if not each.missing()
-    ]
-    total, done = sum(len(left) for _, left in todo), 0
-    failed: dict[tuple[str, str], list[str]] = {}
+    }
+    total, done = sum(map(len, todo.values())), 0
     if not total:
         return []
+    failed: dict[tuple[str, str], list[str]] = {}
     torch.set_num_threads(threads)
     with Interrupts() as interrupts, screen.working("further sets (runs)", total) as progress:
-        for each, left in todo:
-            config = _evaluation(each, checkpoint)
+        for each, left in todo.items():
+            asked = {"annotations": (f"{each.name}={each.annotations}",), "checkpoint": checkpoint, **each.sources()}
+            config = EvalConfig(run=(), pairs=False, resamples=0, **asked)
             reader = Reader(config, screen)
             for job in left:
                 try:
                     found = evaluate_run(job.run, replace(config, device=job.config.device), reader, Screen(quiet=True))
-                    _keep(job, each, checkpoint, found.scores[each.name])
+                    kept = _kept(job)
+                    scored = {"made_from": _made_from(job, each), "scores": found.scores[each.name]}
+                    kept.setdefault(each.name, {})[checkpoint] = scored
+                    write_json(job.beside(".sets.json"), kept)
                     screen.say(f"scored on {each.name}: {job.name}")
                 except (UserError, DataError, FileNotFoundError) as error:
                     failed.setdefault((each.name, str(error)), []).append(job.name)
@@ -266,34 +329,21 @@ def score_further(
     return [f"{name}, by {'; '.join(runs)}: {why}" for (name, why), runs in failed.items()]
 
 
-def further_scores(job: Job, sets: Sequence[FurtherSet], checkpoint: str) -> dict[str, dict[str, float]]:
-    """Scores of a run by set, of those sets on which it has been scored as they and it are now."""
-    found = {each.name: _known(job, each, checkpoint) for each in sets if not each.missing()}
-    return {name: scores for name, scores in found.items() if scores}
-
-
-def _evaluation(each: FurtherSet, checkpoint: str) -> EvalConfig:
-    annotations = (f"{each.name}={each.annotations}",)
-    return EvalConfig(
-        run=(), annotations=annotations, checkpoint=checkpoint, **each.sources(), pairs=False, resamples=0
-    )
-
-
 def _known(job: Job, each: FurtherSet, checkpoint: str) -> dict[str, float] | None:
-    """What the run's file says, unless the run was trained again or the annotations have changed since."""
-    kept = _read(job).get(each.name, {}).get(checkpoint)
+    """Return a run's scores on a set; None once the run was trained again or the annotations have changed."""
+    kept = _kept(job).get(each.name, {}).get(checkpoint)
     return kept["scores"] if kept and kept["made_from"] == _made_from(job, each) else None
 
 
-def _keep(job: Job, each: FurtherSet, checkpoint: str, scores: dict[str, float]) -> None:
-    kept = _read(job)
-    made_from = _made_from(job, each)
-    kept.setdefault(each.name, {})[checkpoint] = {"made_from": made_from, "scores": scores}
-    write_json(_file(job), kept)
+def _kept(job: Job) -> dict[str, Any]:
+    """Return the scores kept beside a run, by set and checkpoint."""
+    with suppress(FileNotFoundError, json.JSONDecodeError):
+        return json.loads(job.beside(".sets.json").read_text("utf-8"))
+    return {}
 
 
 def _made_from(job: Job, each: FurtherSet) -> dict[str, Any]:
-    """What scores hang on: the training and the annotations by contents, features and vectors, often large, by name.
+    """Return what scores depend on: training and annotations by contents; features and vectors, often large, by name.
 
     The training by its own results, which are small and stay where checkpoints have been deleted.
     """
@@ -303,19 +353,21 @@ def _made_from(job: Job, each: FurtherSet) -> dict[str, Any]:
 
 def _checksum(path: Path) -> str:
     status = path.stat()
-    return _checksum_of(path, status.st_mtime_ns, status.st_size)
+    return _checksum_once(path, status.st_mtime_ns, status.st_size)
 
 
 @cache
-def _checksum_of(path: Path, changed: int, size: int) -> str:
+def _checksum_once(path: Path, changed: int, size: int) -> str:
     return checksum(path)
 
 
-def _read(job: Job) -> dict[str, Any]:
-    with suppress(FileNotFoundError, json.JSONDecodeError):
-        return json.loads(_file(job).read_text("utf-8"))
-    return {}
-
-
-def _file(job: Job) -> Path:
-    return job.config.output.with_name(job.config.output.name + ".sets.json")
+def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:
+    """Return the scores of all finished runs, on their own sets and on further ones, as ``report.summary`` does."""
+    scores: dict[str, dict[str, dict[int, Mapping[str, float]]]] = {}
+    for job in plan.jobs:
+        if job.run.finished:
+            further = {each.name: _known(job, each, checkpoint) for each in plan.sets if not each.missing()}
+            for name, found in {**job.run.results()[checkpoint], **further}.items():
+                if found:
+                    scores.setdefault(name, {}).setdefault(job.variant, {})[job.seed] = found
+    return {"checkpoint": checkpoint, **summary(scores, plan.pairs)}
