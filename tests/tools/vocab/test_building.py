@@ -214,7 +214,7 @@ def test_journal_goes_on_after_a_torn_line(tmp_path):
 
 SLOW = """
 import sys, time
-from hero_plugin.integrations.vocab import swaps
+from hero_plugin.integrations.tools.vocab import swaps
 propose = swaps.WordSwaps.propose
 def slow(self, query):
     time.sleep(0.02)
