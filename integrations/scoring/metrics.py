@@ -1,20 +1,18 @@
-"""Scores of temporal grounding: temporal IoU, R1@0.3/0.5/0.7 and mIoU."""
+"""Scores of temporal grounding: temporal IoU, R1@0.3/0.5/0.7 and mIoU, and consistency between two wordings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 THRESHOLDS = (0.3, 0.5, 0.7)
+SCORES = (*(f"R1@{threshold}" for threshold in THRESHOLDS), "mIoU")
+"""Names of the scores of ``scores_of`` and ``query_scores``, in their order."""
 
-Array = TypeVar("Array", np.ndarray, Tensor)
 
-
-def temporal_iou(pred: Array, truth: Array) -> Array:
+def temporal_iou(pred: ArrayLike, truth: ArrayLike) -> np.ndarray:
     """Return the temporal IoU of moments, each ``(start, end)``: intersection over the hull of the two.
 
     For moments that overlap, the hull is their union; for the others the overlap is 0 either way. This is
@@ -25,24 +23,18 @@ def temporal_iou(pred: Array, truth: Array) -> Array:
         truth: (..., 2) in the same unit.
 
     Returns:
-        (...): a tensor for tensors, an array for arrays (or anything that numpy reads).
+        (...) float64.
+
+    Raises:
+        ValueError: The last axis is not ``(start, end)``.
 
     >>> temporal_iou(np.array([[0.0, 10.0], [4.0, 6.0]]), np.array([5.0, 10.0]))
     array([0.5       , 0.16666667])
-
-    Raises:
-        ValueError: the last axis is not ``(start, end)``.
     """
-    if isinstance(pred, Tensor):
-        truth = torch.as_tensor(truth, device=pred.device)
-        _expect_moments(pred, truth)
-        if not torch.promote_types(pred.dtype, truth.dtype).is_floating_point:
-            pred = pred.double()
-        inside = torch.minimum(pred[..., 1], truth[..., 1]) - torch.maximum(pred[..., 0], truth[..., 0])
-        hull = torch.maximum(pred[..., 1], truth[..., 1]) - torch.minimum(pred[..., 0], truth[..., 0])
-        return torch.where(hull > 0, inside.clamp(min=0) / hull.clamp(min=torch.finfo(hull.dtype).tiny), 0.0)
     pred, truth = np.asarray(pred, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    _expect_moments(pred, truth)
+    for name, moments in (("pred", pred), ("truth", truth)):
+        if moments.ndim == 0 or moments.shape[-1] != 2:
+            raise ValueError(f"{name} must be (..., 2), start and end, got {moments.shape}")
     inside = np.minimum(pred[..., 1], truth[..., 1]) - np.maximum(pred[..., 0], truth[..., 0])
     hull = np.maximum(pred[..., 1], truth[..., 1]) - np.minimum(pred[..., 0], truth[..., 0])
     return np.where(hull > 0, np.maximum(inside, 0.0) / np.where(hull > 0, hull, 1.0), 0.0)
@@ -58,65 +50,35 @@ def nearest_iou(moments: np.ndarray, truths: Sequence[Sequence[tuple[float, floa
     return np.asarray([temporal_iou(moment, np.asarray(truth)).max() for moment, truth in pairs], dtype=np.float64)
 
 
-def recall_at(ious: Array, threshold: float) -> float:
+def recall_at(ious: ArrayLike, threshold: float) -> float:
     """Return the percentage of queries whose IoU (Q,) is at least ``threshold``; NaN without queries."""
-    values = _float64(ious)
-    return float((values >= threshold).mean() * 100.0) if values.size else float("nan")
+    return _mean_percent(np.asarray(ious, dtype=np.float64) >= threshold)
 
 
-def mean_iou(ious: Array) -> float:
-    """Return the mean of IoUs (Q,) in percent; NaN without queries."""
-    values = _float64(ious)
-    return float(values.mean() * 100.0) if values.size else float("nan")
-
-
-def scores_of(ious: Array) -> dict[str, float]:
-    """Return R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, from IoUs (Q,)."""
+def scores_of(ious: ArrayLike) -> dict[str, float]:
+    """Return R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, from the IoU (Q,) of each query's first moment."""
     scores = {f"R1@{threshold}": recall_at(ious, threshold) for threshold in THRESHOLDS}
-    return {**scores, "mIoU": mean_iou(ious)}
+    return {**scores, "mIoU": _mean_percent(np.asarray(ious, dtype=np.float64))}
 
 
-SCORES = (*(f"R1@{threshold}" for threshold in THRESHOLDS), "mIoU")
-"""Names of the scores of ``scores_of`` and ``query_scores``, in their order."""
-
-
-def query_scores(ious: np.ndarray) -> np.ndarray:
-    """Return each query's part of the scores ``SCORES``; their means over queries are those of ``scores_of``.
-
-    Args:
-        ious: (...).
-
-    Returns:
-        (..., 4) in percent.
-    """
-    values = _float64(ious)
+def query_scores(ious: ArrayLike) -> np.ndarray:
+    """Return each query's part (..., 4) of ``SCORES``, in percent, from IoUs (...); its mean is ``scores_of``."""
+    values = np.asarray(ious, dtype=np.float64)
     return np.stack([*(values >= threshold for threshold in THRESHOLDS), values], axis=-1) * 100.0
 
 
-def grounding_scores(pred: Array, truth: Array) -> dict[str, float]:
-    """Score one predicted moment per query against its annotated one.
+def grounding_scores(pred: ArrayLike, truth: ArrayLike) -> dict[str, float]:
+    """Score one predicted moment per query against its annotated one, both (Q, 2) in seconds.
 
-    pred, truth: (Q, 2) in seconds -> ``{"R1@0.3", "R1@0.5", "R1@0.7", "mIoU"}`` in percent, computed in
-    float64: the numbers of EMB's ``calculate_iou`` and ``calculate_iou_accuracy``.
+    Returns:
+        ``{"R1@0.3", "R1@0.5", "R1@0.7", "mIoU"}`` in percent, computed in float64: the numbers of EMB's
+        ``calculate_iou`` and ``calculate_iou_accuracy``.
     """
-    return scores_of(temporal_iou(_float64(pred), _float64(truth)))
+    return scores_of(temporal_iou(pred, truth))
 
 
-def _float64(values: Array) -> np.ndarray:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    return np.asarray(array, dtype=np.float64)
-
-
-def _expect_moments(pred: Array, truth: Array) -> None:
-    for name, moments in (("pred", pred), ("truth", truth)):
-        if moments.ndim == 0 or moments.shape[-1] != 2:
-            raise ValueError(f"{name} must be (..., 2), start and end, got {tuple(moments.shape)}")
-
-
-# Consistency of a model's answers when a query is said in other words.
-#
-# An answer that stays where it is need not be right, and one that moves may become so: figures of the first kind are
-# read beside the scores of both wordings.
+def _mean_percent(values: np.ndarray) -> float:
+    return float(values.mean() * 100.0) if values.size else float("nan")
 
 
 RIGHT = 0.5
@@ -131,6 +93,9 @@ def consistency(
     original: np.ndarray, reworded: np.ndarray, original_iou: np.ndarray, reworded_iou: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each pair's part of each figure of ``CONSISTENCY``, and whether it counts for it.
+
+    An answer that stays where it is need not be right, and one that moves may become so: read these figures
+    beside the scores of both wordings.
 
     Args:
         original: (..., 2), the moments answered to the original wording.
@@ -150,9 +115,6 @@ def consistency(
     values = np.stack([overlap, overlap >= 0.5, overlap >= 0.7, still, still], axis=-1) * 100.0
     every = np.ones_like(overlap)
     return values, np.stack([every, every, every, right, ~right], axis=-1).astype(np.float64)
-
-
-# Groups of queries, each query in exactly one: by the number of unseen words, or by a label.
 
 
 UNSEEN = ("0", "1", "2+")
