@@ -6,7 +6,7 @@
 
 from pathlib import Path
 
-from hero_plugin._compat import beside, check_torch
+from hero_plugin._compat import check_torch, checkout_folders
 from hero_plugin.adapter import Adapter, First, PassThrough, Seam, known_adapters, register_adapter
 from hero_plugin.aggregation import WeightedAggregation
 from hero_plugin.cmtr import CMTR
@@ -21,7 +21,7 @@ from hero_plugin.sgvf import SGVF
 from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
 
 check_torch()
-__path__ += beside(Path(__file__).parent)
+__path__ += checkout_folders(Path(__file__).parent)
 
 __version__ = "0.1.0"
 

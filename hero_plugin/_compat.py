@@ -1,4 +1,4 @@
-"""Differences between versions of torch: a clear error for those too old, and bridges for the rest."""
+"""Differences between versions of torch, and between a checkout and an installed package."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ def is_compiling() -> bool:
     return getattr(torch.compiler, "is_compiling", bool)()
 
 
-# The subpackages of a checkout, whose folders are not nested as the installed package's are.
-
-
-def beside(package: Path) -> list[str]:
+def checkout_folders(package: Path) -> list[str]:
     """Return where else ``hero_plugin``'s subpackages are: the checkout's top, if this is a checkout; else nowhere.
 
     ``adapters/`` and ``integrations/`` stand beside ``hero_plugin/`` in a checkout. Python started there finds that

@@ -15,7 +15,6 @@ from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import Kind
 from hero_plugin.protocol import Grounder, Grounding, Pair
 
-ENTRY_POINTS = "hero_plugin.adapters"
 _registered: list[type[Adapter]] = []
 
 
@@ -111,7 +110,13 @@ def register_adapter(adapter: type[Adapter]) -> type[Adapter]:
 
 def known_adapters() -> list[type[Adapter]]:
     """Return all adapters: registered ones first, then those that installed packages declare."""
-    return [*_registered, *_declared()]
+    return [*_registered, *_installed_adapters()]
+
+
+@lru_cache(maxsize=1)
+def _installed_adapters() -> tuple[type[Adapter], ...]:
+    declared = entry_points(group="hero_plugin.adapters")
+    return tuple(entry.load() for entry in sorted(declared, key=lambda entry: entry.name))
 
 
 def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
@@ -150,14 +155,6 @@ def itself(base: nn.Module) -> Any:
     return base
 
 
-@lru_cache(maxsize=1)
-def _declared() -> tuple[type[Adapter], ...]:
-    return tuple(entry.load() for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name))
-
-
-# A base's own forward with some of its parts replaced, without touching the base.
-
-
 class Seam:
     """A base's own forward, entered behind its input projections.
 
@@ -175,50 +172,44 @@ class Seam:
     def __init__(self, base: nn.Module, **replacements: Any) -> None:
         self.base = base
         self.replacements = replacements
-        self.view = _blank(base)
-        _share(self.base, self.view, self.replacements)
+        self.view = _share(base, replacements)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The base's forward on projected features."""
+        """Call the base's forward on projected features."""
         if not is_compiling():
-            _share(self.base, self.view, self.replacements)  # attributes may have been set on the base since
+            _share(self.base, self.replacements, self.view)  # attributes may have been set on the base since
         self.view.training = self.base.training
         return self.view.forward(*args, **kwargs)
 
 
 class PassThrough(nn.Module):
-    """Stands in for a projection whose work is already done: returns its first argument."""
+    """Stand-in for a projection whose work is already done: returns its first argument."""
 
     def forward(self, value: Any, *rest: Any, **options: Any) -> Any:
-        """value, ... -> value."""
+        """Return ``value``."""
         return value
 
 
 First = PassThrough  # the earlier name
 
 
-def _blank(module: nn.Module) -> nn.Module:
-    # Without __init__, which would make new parameters and whose arguments nobody knows here. _share fills it.
-    return module.__class__.__new__(module.__class__)
-
-
-def _share(module: nn.Module, view: nn.Module, replacements: Mapping[str, Any]) -> nn.Module:
-    """Make ``view`` all that ``module`` is, but for the replacements.
+def _share(module: nn.Module, replacements: Mapping[str, Any], view: nn.Module | None = None) -> nn.Module:
+    """Return a view of ``module``: all that it is, but for the replacements; into ``view``, where there is one.
 
     The view gets the entries of the module's ``__dict__``, so it holds the very same parameter and buffer dicts,
     hooks and attributes. Only ``_modules`` is a new dict, or a replacement would show up in the base.
     """
+    if view is None:  # without __init__, which would make new parameters and whose arguments nobody knows here
+        view = type(module).__new__(type(module))
     parts: dict[str, Any] = {}
-    deeper: dict[str, dict[str, Any]] = {}
+    inner: dict[str, dict[str, Any]] = {}
     for path, part in replacements.items():
         name, _, rest = path.partition(".")
         if rest:
-            deeper.setdefault(name, {})[rest] = part
+            inner.setdefault(name, {})[rest] = part
         else:
             parts[name] = part
-    for name, inner in deeper.items():
-        owner = getattr(module, name)
-        parts[name] = _share(owner, _blank(owner), inner)
+    parts.update({name: _share(getattr(module, name), deeper) for name, deeper in inner.items()})
     modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
     # In the view's own __dict__, a replaced method is found before that of the class.
     methods = {name: part for name, part in parts.items() if name not in modules}

@@ -1,4 +1,4 @@
-"""Learnable weighted aggregation of what the levels predict."""
+"""Learnable weighted aggregation of the levels' outputs."""
 
 from __future__ import annotations
 
@@ -94,6 +94,7 @@ class WeightedAggregation(nn.Module):
         return combined.masked_fill(impossible, 0.0).to(tensor.dtype)
 
     def extra_repr(self) -> str:
+        """Return the choices, for ``print(model)``."""
         return f"levels={self.levels}, normalize={self.normalize}"
 
 

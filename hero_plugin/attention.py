@@ -1,4 +1,4 @@
-"""Masked attention that stays finite when nothing may be attended to."""
+"""Masked attention that stays finite when nothing may be attended to, and checks of shape and precision."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Keys, dropout: float
     """Return scaled dot-product attention over the real keys, ``softmax(Q Kᵀ / sqrt(d)) V``.
 
     Args:
-        query: (..., T, d)
-        key, value: (..., L, d)
+        query: (..., T, d).
+        key: (..., L, d).
+        value: (..., L, d).
         keys: which of them are real; broadcasts over the leading axes.
         dropout: probability of dropping an attention weight (0 outside training).
 
@@ -45,9 +46,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Keys, dropout: float
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Return ``tensor`` in float32 where it is of half precision, else as it is (float64, integers, booleans)."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-# Shape checks whose messages say what was expected and what came.
 
 
 def expect_shape(name: str, tensor: Tensor, axes: str, sizes: Sequence[int | None]) -> None:

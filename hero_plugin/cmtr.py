@@ -1,4 +1,4 @@
-"""CMTR: contrastive masked text refinement, the words that a query loses while training."""
+"""CMTR: contrastive masked text refinement, which hides words of a query while training."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class CMTR(nn.Module):
             levels: (N, B, L, D).
             query_mask: (B, L), 1/True at real words.
             generator: source of randomness; None is torch's own.
-            part: where several processes share a batch, the rows of it that these queries are, and how many it has:
-                they get the masks that they would get beside the others. None: the queries are the batch.
+            part: where several processes share a batch, which rows of it these queries are, and how many rows it has:
+                they get the masks that one process with the whole batch would draw. None: the queries are the batch.
 
         Returns:
             masked (N, B, L, D) and dropped (N, B, L) bool, True where a word was masked.
@@ -57,18 +57,16 @@ class CMTR(nn.Module):
         batch, length = query_mask.shape
         expect_shape("levels", levels, "N B L D", (self.levels, batch, length, self.dim))
         dropped = self.draw(query_mask, generator, part)
-        return self.mask(levels, dropped), dropped
+        masked = torch.where(dropped.unsqueeze(-1), self.mask_token.to(levels.dtype), levels)
+        return masked, dropped
 
     def draw(
-        self,
-        query_mask: Tensor,
-        generator: Generator | None = None,
-        part: tuple[Sequence[int], int] | None = None,
+        self, query_mask: Tensor, generator: Generator | None = None, part: tuple[Sequence[int], int] | None = None
     ) -> Tensor:
         """Draw which words to mask: (B, L) -> (N, B, L) bool."""
         real = query_mask.bool()
         rows, total = (None, len(real)) if part is None else part
-        # Of all rows, so that a process draws for its own what one process with the whole batch would draw for them.
+        # For all rows: see part in forward.
         noise = torch.rand((self.levels, total, real.shape[1]), device=real.device, generator=generator)
         if rows is not None and list(rows) != list(range(total)):
             noise = noise[:, list(rows)]
@@ -82,9 +80,6 @@ class CMTR(nn.Module):
         place = torch.arange(real.shape[-1], device=real.device)
         return (dropped | (none_lost & (place == lowest))) & ~(none_kept & (place == highest))
 
-    def mask(self, levels: Tensor, dropped: Tensor) -> Tensor:
-        """Replace the dropped words: (N, B, L, D), (N, B, L) -> (N, B, L, D)."""
-        return torch.where(dropped.unsqueeze(-1), self.mask_token.to(levels.dtype), levels)
-
     def extra_repr(self) -> str:
+        """Return the choices, for ``print(model)``."""
         return f"dim={self.dim}, levels={self.levels}, mask_ratio={self.mask_ratio}"

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from hero_plugin.protocol import Grounder, ranks_clips
 
-RELEVANCE = ("base", "pair")
-CONSISTENCY = ("clips", "bernoulli")
-NORM = ("pre", "post")
-GATE = ("residual", "sigmoid")
+CHOICES = {
+    "norm": ("pre", "post"),
+    "gate": ("residual", "sigmoid"),
+    "relevance": ("base", "pair"),
+    "consistency": ("clips", "bernoulli"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,14 @@ class HeroConfig:
     """Recompute the base's passes in the backward, level by level, instead of keeping their activations."""
 
     def __post_init__(self) -> None:
-        _at_least("levels", self.levels, 1)
-        _at_least("stride", self.stride, 1)
-        _at_least("num_heads", self.num_heads, 1)
-        _at_least("aggregation_dim", self.aggregation_dim, 1)
-        if self.feedforward is not None:
-            _at_least("feedforward", self.feedforward, 1)
-        _one_of("norm", self.norm, NORM)
-        _one_of("gate", self.gate, GATE)
-        _one_of("relevance", self.relevance, RELEVANCE)
-        _one_of("consistency", self.consistency, CONSISTENCY)
+        for name in ("levels", "stride", "num_heads", "aggregation_dim", "feedforward"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and (name != "feedforward" or value is not None):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not 0.0 < self.mask_ratio < 1.0:
@@ -164,6 +164,15 @@ class HeroConfig:
             decided["feedforward"] = self.feedforward or 4 * dim
         return decided
 
+    def differences(self, other: HeroConfig, grounder: Grounder) -> dict[str, tuple[Any, Any]]:
+        """Return by which fields, and from what to what, the same weights would mean something else under ``other``.
+
+        ``"absent"`` stands for the choice of a part that is not there. Empty where only training tells the two apart.
+        """
+        here, there = (config.architecture(grounder.dim, ranks_clips(grounder)) for config in (self, other))
+        pairs = {name: (here.get(name, "absent"), there.get(name, "absent")) for name in {**here, **there}}
+        return {name: (ours, theirs) for name, (ours, theirs) in pairs.items() if ours != theirs}
+
     def to_dict(self) -> dict[str, Any]:
         """Return every field, as plain values."""
         return asdict(self)
@@ -198,23 +207,12 @@ class HeroConfig:
         return cls(levels=1, sgvf=False, cmtr=False)
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-# Which HERO a ``state_dict`` belongs to, noted where torch notes the versions of modules.
-#
-# The note is part of the ``state_dict`` itself, not one of its entries: whoever saves a wrapped model's weights saves
-# it, in any training loop, and it loads with ``weights_only=True``. A copy made entry by entry has lost it.
-
-
 NOTE = "hero"
+"""Key of the config in a ``state_dict``'s metadata, where torch notes the versions of modules.
+
+The note is part of the ``state_dict`` itself, not one of its entries: whoever saves a wrapped model's weights saves
+it, in any training loop, and it loads with ``weights_only=True``. A copy made entry by entry has lost it.
+"""
 
 
 def note_config(state_dict: Mapping[str, Tensor], prefix: str, config: HeroConfig) -> None:
@@ -227,8 +225,7 @@ def note_config(state_dict: Mapping[str, Tensor], prefix: str, config: HeroConfi
 def with_config_note(weights: Mapping[str, Tensor], config: HeroConfig) -> dict[str, Tensor]:
     """Return a ``state_dict`` of these weights, of a wrapped model or a plug-in, that says its config."""
     state_dict: Any = OrderedDict(weights)
-    state_dict._metadata = OrderedDict()
-    note_config(state_dict, "", config)
+    state_dict._metadata = OrderedDict({"": {NOTE: config.to_dict()}})
     return state_dict
 
 
@@ -241,15 +238,3 @@ def config_of(state_dict: Any) -> HeroConfig | None:
     metadata = getattr(state_dict, "_metadata", None) or {}
     found = next((each[NOTE] for each in metadata.values() if isinstance(each, Mapping) and NOTE in each), None)
     return None if found is None else HeroConfig.from_dict(found)
-
-
-def config_differences(state_dict: Any, config: HeroConfig, grounder: Grounder) -> list[str]:
-    """Return what would make the weights mean something else in a model with ``config``: ``levels=2`` and the like.
-
-    ``grounder`` is the model's. Empty where only training tells the two apart, or ``state_dict`` does not say.
-    """
-    there = config_of(state_dict)
-    if there is None:
-        return []
-    here, there_is = (each.architecture(grounder.dim, ranks_clips(grounder)) for each in (config, there))
-    return [f"{name}={getattr(there, name)!r}" for name, value in there_is.items() if here.get(name) != value]

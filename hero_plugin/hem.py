@@ -1,4 +1,4 @@
-"""HEM: hierarchical text embeddings, one text encoder tapped at several depths."""
+"""HEM: hierarchical text embeddings, from one text encoder tapped at several depths."""
 
 from __future__ import annotations
 
@@ -81,6 +81,7 @@ class HEM(nn.Module):
         return torch.stack([level.to(hidden.dtype) for level in levels])
 
     def extra_repr(self) -> str:
+        """Return the choices, for ``print(model)``."""
         return f"levels={self.levels}, stride={self.stride}"
 
 
@@ -102,10 +103,9 @@ class EncoderLayer(nn.Module):
         for linear in (self.compare, self.value, self.output):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
-        if identity_start:
-            for linear in (self.output, self.contract):
-                nn.init.zeros_(linear.weight)
-                nn.init.zeros_(linear.bias)
+        for linear in (self.output, self.contract) if identity_start else ():
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, words: Tensor, keys: Keys, positions: Tensor | None = None) -> Tensor:
         """Encode words (B, L, D), given the keys of a mask (B, 1, L) and positions (L, D) or None -> (B, L, D)."""

@@ -12,87 +12,22 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-# Maps over the tensors of whatever a model returns.
-
-
-def map_tensors(
-    function: Callable[[Tensor, str], Any],
-    outputs: Any,
-    key: str = "",
-    *,
-    lists: Callable[[list[Any], str], list[Any] | None] | None = None,
-    others: Callable[[Any, str], Any] | None = None,
-) -> Any:
-    """Apply ``function(tensor, key)`` to every tensor in tuples, lists, mappings and dataclasses, keeping the types.
-
-    ``key`` is the nearest name: a mapping's key, a field, or an index of the outermost tuple or list.
-
-    Args:
-        function: takes a tensor and its key.
-        outputs: what a model returns.
-        key: the name of ``outputs`` itself.
-        lists: called with every list first; what it returns takes the list's place, unless it is None.
-        others: called with what is neither tensor nor container; without it, that is passed through.
-    """
-    if isinstance(outputs, Tensor):
-        return function(outputs, key)
-
-    def inner(item: Any, name: str) -> Any:
-        return map_tensors(function, item, name, lists=lists, others=others)
-
-    if isinstance(outputs, Mapping):
-        return _same_mapping(outputs, {name: inner(item, str(name)) for name, item in outputs.items()})
-    if isinstance(outputs, list) and lists is not None:
-        instead = lists(outputs, key)
-        if instead is not None:
-            return instead
-    if isinstance(outputs, (tuple, list)):
-        return _same_sequence(outputs, [inner(item, key or str(place)) for place, item in enumerate(outputs)])
-    if is_record(outputs):
-        return _same_record(
-            outputs, {each.name: inner(getattr(outputs, each.name), each.name) for each in fields(outputs)}
-        )
-    return outputs if others is None else others(outputs, key)
-
-
-def is_record(outputs: Any) -> bool:
-    """Return whether ``outputs`` is an instance of a dataclass."""
-    # Not None first: some releases of torch (2.11) cannot trace the question whether None is a dataclass.
-    return outputs is not None and is_dataclass(outputs) and not isinstance(outputs, type)
-
-
-def map_items(function: Callable[[Any], Any], outputs: Any) -> Any:
-    """Apply ``function`` to what a tuple, list or mapping holds directly, keeping its type; else pass it through."""
-    if isinstance(outputs, Mapping):
-        return _same_mapping(outputs, {name: function(item) for name, item in outputs.items()})
-    if isinstance(outputs, (tuple, list)):
-        return _same_sequence(outputs, [function(item) for item in outputs])
-    return outputs
-
-
-def _same_sequence(outputs: Any, items: list[Any]) -> Any:
-    return type(outputs)(*items) if hasattr(outputs, "_fields") else type(outputs)(items)
-
-
-def _same_record(outputs: Any, items: dict[str, Any]) -> Any:
-    made = copy(outputs)
-    for name, item in items.items():
-        object.__setattr__(made, name, item)  # also where it is frozen
-    return made
-
-
-def _same_mapping(outputs: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    if type(outputs) is dict:
-        return items
-    try:
-        return type(outputs)(items)  # type: ignore[call-arg]
-    except TypeError:  # a dataclass-like mapping (transformers.ModelOutput) takes its fields by name
-        return type(outputs)(**items)
-
 
 def fold(levels: Tensor) -> Tensor:
     """Fold (N, B, ...) -> (N*B, ...), level-major: a base that pairs neighbours still pairs different samples."""
     return rearrange(levels, "n b ... -> (n b) ...")
+
+
+def repeat_levels(shared: Any, levels: int, batch: int) -> Any:
+    """Repeat what all levels share, level-major, in containers nested at will.
+
+    Tensors (B, ...) -> (N*B, ...), and so a list of B items, one per sample, whatever they are; others stay.
+    """
+
+    def spread(tensor: Tensor, key: str) -> Tensor:
+        return repeat(tensor, "b ... -> (n b) ...", n=levels) if tensor.shape[:1] == (batch,) else tensor
+
+    return map_tensors(spread, shared, on_list=lambda items, key: items * levels if len(items) == batch else None)
 
 
 def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
@@ -123,20 +58,19 @@ def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None, bat
         return rearrange(tensor, "(n b) ... -> n b ...", n=levels) if tensor.ndim else tensor.unsqueeze(0)
 
     def by_sample(items: list[Any], key: str) -> list[Any] | None:
-        if batch is None or len(items) != levels * batch or _all_batched(items, levels * batch):
+        if batch is None or len(items) != levels * batch:
             return None
+        tensors = _tensors(items)
+        if tensors and all(tensor.shape[:1] == (levels * batch,) for tensor in tensors):
+            return None  # items of the whole batch, as those of a decoder's layers are: not one per sample
         return [stack(items[sample::batch], kinds, key) for sample in range(batch)]
 
-    return map_tensors(split, folded, lists=by_sample, others=_plain if levels > 1 else None)
+    return map_tensors(split, folded, on_list=by_sample, on_leaf=_same_at_levels if levels > 1 else None)
 
 
 def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: str = "") -> Any:
     """Stack the results of single levels, each (B, ...) -> (N, B, ...), into what ``unfold`` makes of one batch."""
-    tensors: list[list[Tensor]] = []
-    for result in results:
-        tensors.append([])
-        map_tensors(_keep_in(tensors[-1]), result)
-    of_all_levels = iter(zip(*tensors, strict=True))
+    of_all_levels = iter(zip(*map(_tensors, results), strict=True))
 
     def join(tensor: Tensor, name: str) -> Tensor:
         levels = next(of_all_levels)
@@ -144,17 +78,70 @@ def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: s
             return tensor
         return torch.stack(levels) if tensor.ndim else tensor.unsqueeze(0)
 
-    return map_tensors(join, results[0], key, others=_plain if len(results) > 1 else None)
+    return map_tensors(join, results[0], key, on_leaf=_same_at_levels if len(results) > 1 else None)
 
 
-def _all_batched(items: list[Any], size: int) -> bool:
-    """Return whether the items are themselves of the whole batch, as those of a decoder's layers are."""
+def map_tensors(
+    function: Callable[[Tensor, str], Any],
+    outputs: Any,
+    key: str = "",
+    *,
+    on_list: Callable[[list[Any], str], list[Any] | None] | None = None,
+    on_leaf: Callable[[Any, str], Any] | None = None,
+) -> Any:
+    """Apply ``function(tensor, key)`` to every tensor in tuples, lists, mappings and dataclasses, keeping the types.
+
+    ``key`` is the nearest name: a mapping's key, a field, or an index of the outermost tuple or list.
+
+    Args:
+        function: takes a tensor and its key.
+        outputs: what a model returns.
+        key: the name of ``outputs`` itself.
+        on_list: called with every list first; what it returns takes the list's place, unless it is None.
+        on_leaf: called with what is neither tensor nor container; without it, that is passed through.
+    """
+    if isinstance(outputs, Tensor):
+        return function(outputs, key)
+
+    def inner(item: Any, name: str) -> Any:
+        return map_tensors(function, item, name, on_list=on_list, on_leaf=on_leaf)
+
+    if isinstance(outputs, Mapping):
+        return _like_mapping(outputs, {name: inner(item, str(name)) for name, item in outputs.items()})
+    if isinstance(outputs, list) and on_list is not None:
+        instead = on_list(outputs, key)
+        if instead is not None:
+            return instead
+    if isinstance(outputs, (tuple, list)):
+        items = [inner(item, key or str(place)) for place, item in enumerate(outputs)]
+        return type(outputs)(*items) if hasattr(outputs, "_fields") else type(outputs)(items)
+    # Not None first: some releases of torch (2.11) cannot trace the question whether None is a dataclass.
+    if outputs is not None and is_dataclass(outputs) and not isinstance(outputs, type):
+        made = copy(outputs)
+        for field in fields(outputs):
+            value = inner(getattr(outputs, field.name), field.name)
+            object.__setattr__(made, field.name, value)  # also where it is frozen
+        return made
+    return outputs if on_leaf is None else on_leaf(outputs, key)
+
+
+def _like_mapping(outputs: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    kind: Any = type(outputs)
+    if kind is dict:
+        return items
+    try:
+        return kind(items)
+    except TypeError:  # a dataclass-like mapping (transformers.ModelOutput) takes its fields by name
+        return kind(**items)
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    map_tensors(_keep_in(found), items)
-    return bool(found) and all(tensor.shape[:1] == (size,) for tensor in found)
+    map_tensors(lambda tensor, key: found.append(tensor), outputs)
+    return found
 
 
-def _plain(item: Any, key: str) -> Any:
+def _same_at_levels(item: Any, key: str) -> Any:
     """Pass what is the same at every level; refuse an array or an object: it could hold a batch, never combined."""
     holds = getattr(item, "ndim", 1) > 0 if hasattr(item, "__array__") else hasattr(item, "__dict__")
     if holds and not callable(item) and not isinstance(item, Enum):
@@ -163,19 +150,3 @@ def _plain(item: Any, key: str) -> Any:
             "base, or its adapter's ground, give tensors in dicts, tuples, lists or dataclasses"
         )
     return item
-
-
-def _keep_in(found: list[Tensor]) -> Callable[[Tensor, str], None]:
-    return lambda tensor, key: found.append(tensor)
-
-
-def repeat_levels(shared: Any, levels: int, batch: int) -> Any:
-    """Repeat what all levels share, level-major, in tuples and mappings nested at will.
-
-    Tensors (B, ...) -> (N*B, ...), and so a list of B items, one per sample, whatever they are; others stay.
-    """
-    if isinstance(shared, list) and len(shared) == batch:
-        return shared * levels
-    if isinstance(shared, Tensor):
-        return repeat(shared, "b ... -> (n b) ...", n=levels) if shared.shape[:1] == (batch,) else shared
-    return map_items(lambda item: repeat_levels(item, levels, batch), shared)

@@ -1,4 +1,4 @@
-"""HERO's losses inside a DETR criterion's dict."""
+"""The two losses that HERO adds, in float32 whatever the model computes in, and their place in a DETR's criterion."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.attention import at_least_float32, expect_shape
-from hero_plugin.config import CONSISTENCY, HeroConfig
-
-# The two losses that HERO adds, in float32 whatever the model computes in.
+from hero_plugin.config import CHOICES, HeroConfig
 
 
 def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor:
-    """``L_RS``: mean binary cross-entropy of the clips' relevance over all real clips of the batch.
+    """Return ``L_RS``, the mean binary cross-entropy of the clips' relevance over all real clips of the batch.
 
     Args:
         logits: (B, T) relevance logits.
@@ -28,13 +26,12 @@ def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor
     """
     _expect_same(logits, labels=labels, video_mask=video_mask)
     real = video_mask.bool()
-    logits, labels = at_least_float32(logits).masked_fill(~real, 0.0), labels.to(at_least_float32(logits).dtype)
-    loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    return _mean(loss, real)
+    logits = at_least_float32(logits).masked_fill(~real, 0.0)
+    return _mean(F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none"), real)
 
 
 def consistency_loss(logits: Tensor, masked_logits: Tensor, video_mask: Tensor, kind: str = "clips") -> Tensor:
-    """``L_CL = D_KL(RS || RS^m)``: masking words must not change which clips are relevant.
+    """Return ``L_CL = D_KL(RS || RS^m)``: masking words must not change which clips are relevant.
 
     Args:
         logits: (B, T) relevance logits from the whole query.
@@ -53,14 +50,11 @@ def consistency_loss(logits: Tensor, masked_logits: Tensor, video_mask: Tensor, 
         divergence = (before.exp() * (before - after)).masked_fill(~real, 0.0).sum(-1)
         return _mean(divergence, real.any(-1))
     if kind == "bernoulli":
-        before, after = (
-            at_least_float32(logits).masked_fill(~real, 0.0),
-            at_least_float32(masked_logits).masked_fill(~real, 0.0),
-        )
+        before, after = (at_least_float32(each).masked_fill(~real, 0.0) for each in (logits, masked_logits))
         inside = before.sigmoid() * (F.logsigmoid(before) - F.logsigmoid(after))
         outside = (-before).sigmoid() * (F.logsigmoid(-before) - F.logsigmoid(-after))
         return _mean(inside + outside, real)
-    raise ValueError(f"kind must be one of {', '.join(map(repr, CONSISTENCY))}, got {kind!r}")
+    raise ValueError(f"kind must be one of {', '.join(map(repr, CHOICES['consistency']))}, got {kind!r}")
 
 
 def hero_losses(
@@ -70,11 +64,13 @@ def hero_losses(
     video_mask: Tensor,
     consistency: str = "clips",
 ) -> dict[str, Tensor]:
-    """``L_RS = (BCE(RS) + BCE(RS^m)) / 2`` and ``L_CL``, not weighted.
+    """Return ``L_RS = (BCE(RS) + BCE(RS^m)) / 2`` and ``L_CL``, not weighted.
 
     Args:
-        relevance, masked_relevance: (B, T) logits; without masked ones (evaluation, no CMTR) only BCE(RS) remains.
-        labels, video_mask: (B, T).
+        relevance: (B, T) logits.
+        masked_relevance: (B, T) logits; without them (evaluation, no CMTR) only BCE(RS) remains.
+        labels: (B, T), 1 for clips inside the moment.
+        video_mask: (B, T), 1/True at real clips.
         consistency: kind of ``consistency_loss``.
 
     Returns:
@@ -88,25 +84,6 @@ def hero_losses(
         "loss_relevance": 0.5 * (loss + masked_loss),
         "loss_consistency": consistency_loss(relevance, masked_relevance, video_mask, consistency),
     }
-
-
-def _log_softmax(logits: Tensor, real: Tensor) -> Tensor:
-    # A finite fill keeps a video without real clips finite; those rows are dropped from the mean.
-    return at_least_float32(logits).masked_fill(~real, -1e9).log_softmax(-1)
-
-
-def _mean(values: Tensor, real: Tensor) -> Tensor:
-    return values.masked_fill(~real, 0.0).sum() / real.sum().clamp(min=1)
-
-
-def _expect_same(logits: Tensor, **others: Tensor) -> None:
-    expect_shape("logits", logits, "B T", (None, None))
-    for name, other in others.items():
-        expect_shape(name, other, "B T", tuple(logits.shape))
-
-
-BORDER = 1e-3
-"""How near, in clips, counts as touching: far above float32's rounding, far below what an annotation means."""
 
 
 def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> HeroCriterion:
@@ -175,6 +152,10 @@ class HeroCriterion(nn.Module):
             return getattr(modules["criterion"], name)
 
 
+BORDER = 1e-3
+"""How near, in clips, counts as touching: far above float32's rounding, far below what an annotation means."""
+
+
 def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "l1") -> Tensor:
     """Label the clips that lie inside a moment; several moments are a union.
 
@@ -209,3 +190,18 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
         holds = (center + BORDER).floor() == place
         inside = (((place + 0.5 - center).abs() <= width / 2 + BORDER) | holds) & (width > 0)
     return (inside.any(1) & real).float()
+
+
+def _log_softmax(logits: Tensor, real: Tensor) -> Tensor:
+    # A finite fill keeps a video without real clips finite; those rows are dropped from the mean.
+    return at_least_float32(logits).masked_fill(~real, -1e9).log_softmax(-1)
+
+
+def _mean(values: Tensor, real: Tensor) -> Tensor:
+    return values.masked_fill(~real, 0.0).sum() / real.sum().clamp(min=1)
+
+
+def _expect_same(logits: Tensor, **others: Tensor) -> None:
+    expect_shape("logits", logits, "B T", (None, None))
+    for name, other in others.items():
+        expect_shape(name, other, "B T", tuple(logits.shape))

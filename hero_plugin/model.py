@@ -13,125 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from hero_plugin.aggregation import WeightedAggregation
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import HeroConfig, config_differences, note_config, with_config_note
+from hero_plugin.config import HeroConfig, config_of, note_config, with_config_note
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
 from hero_plugin.protocol import Grounder, Grounding, Pair, ranks_clips
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
-
-# A base that does not learn while the plug-in does, and comes back as it was.
-
-
-class Frozen:
-    """What a base was before it was frozen: which parameters learned, and the mode of each part.
-
-    A frozen base is deterministic: its parts stay in eval mode, whatever mode the wrapped model is in. Gradients pass
-    through it to the plug-in.
-    """
-
-    def __init__(self, base: nn.Module) -> None:
-        self.learned = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
-        self.modes = {name: module.training for name, module in base.named_modules()}
-        base.requires_grad_(False)
-
-    def hold(self, base: nn.Module, training: bool) -> None:
-        """Put in eval mode every part that draws or that keeps statistics.
-
-        Args:
-            base: the base.
-            training: whether a backward will follow.
-        """
-        base.eval()
-        for module in base.modules() if training else ():
-            # cuDNN has no backward for a recurrent layer in eval mode; where it drops nothing the modes are the same.
-            if isinstance(module, nn.RNNBase) and (module.num_layers == 1 or module.dropout == 0):
-                module.training = True
-
-    def undo(self, base: nn.Module) -> None:
-        """Give every part of the base its state from before."""
-        for name, parameter in base.named_parameters():
-            parameter.requires_grad_(self.learned.get(name, parameter.requires_grad))
-        for name, module in base.named_modules():
-            module.training = self.modes.get(name, module.training)
-
-
-@dataclass(eq=False)
-class LastForward:
-    """What a forward leaves for the losses that follow it. Its tensors belong to the graph of that forward."""
-
-    relevance: Tensor | None = None
-    """(B, T) relevance logits, combined over levels; None before any forward, or with HERO off."""
-    masked_relevance: Tensor | None = None
-    """(B, T) the same from the masked words; None outside training, or without CMTR."""
-    video_mask: Tensor | None = None
-    """(B, T), 1/True at real clips."""
-    losses: dict[str, Tensor] | None = None
-    """The HERO losses, detached; None until they are computed."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the (B, T) tensors that are there, by name."""
-        found = {
-            "relevance": self.relevance,
-            "masked_relevance": self.masked_relevance,
-            "video_mask": self.video_mask,
-        }
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-
-class Hero(nn.Module):
-    """The plug-in's own modules: what ``hero.`` holds in a checkpoint. Only the parts that the config uses exist."""
-
-    def __init__(self, dim: int, config: HeroConfig, ranks: bool = False) -> None:
-        """Make the modules; ``ranks``: whether the base's clip score only ranks clips."""
-        super().__init__()
-        levels = config.levels
-        self.hem: HEM | None = None
-        self.sgvf: SGVF | None = None
-        self.cmtr: CMTR | None = None
-        self.aggregation: WeightedAggregation | None = None
-        self.relevance: PairRelevance | None = None
-        self.ranked: RankedRelevance | None = None
-        if not config.active:
-            return
-        if levels > 1:
-            self.hem = HEM(
-                dim,
-                levels,
-                stride=config.stride,
-                num_heads=config.num_heads,
-                feedforward=config.feedforward,
-                dropout=config.dropout,
-                norm=config.norm,
-                identity_start=config.identity_start,
-                positions=config.positions,
-            )
-            self.aggregation = WeightedAggregation(levels, config.aggregation_dim, config.normalize)
-        if config.sgvf:
-            self.sgvf = SGVF(dim, levels, projections=config.projections, gate=config.gate)
-        if config.cmtr:
-            self.cmtr = CMTR(dim, levels, config.mask_ratio)
-        if config.relevance == "pair":
-            self.relevance = PairRelevance(dim)
-        elif ranks and config.calibrate:
-            self.ranked = RankedRelevance()
-
-    def words(self, query: Tensor, query_mask: Tensor) -> Tensor:
-        """Map (B, L, D) -> every level of the query, (N, B, L, D)."""
-        return query.unsqueeze(0) if self.hem is None else self.hem(query, query_mask)
-
-    def clips(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
-        """Map (B, T, D) -> the clips as each level sees them, (N, B, T, D)."""
-        if self.sgvf is None:
-            return video.unsqueeze(0).expand(levels.shape[0], -1, -1, -1)
-        return self.sgvf(video, levels, query_mask)
-
-    def combine(self, outputs: Any, kinds: Mapping[str, Any]) -> Any:
-        """Combine outputs with a leading N into outputs of the base's shape."""
-        if self.aggregation is None:
-            return map_tensors(lambda tensor, key: tensor if kinds.get(key) == "whole" else tensor[0], outputs)
-        return self.aggregation(outputs, kinds)
 
 
 class HeroModel(nn.Module):
@@ -171,23 +59,28 @@ class HeroModel(nn.Module):
         last = self.last_forward = LastForward()  # frees the graph of the forward before
         if not self.config.active:
             return self.base(*args, **kwargs)
-        grounder = self.grounder
+        grounder, hero = self.grounder, self.hero
+
+        # The base's input projections, then every level of the words, and the clips as each level sees them.
         pair = grounder.embed(*args, **kwargs)
-        words = self.hero.words(pair.query, pair.query_mask)
-        clips = self.hero.clips(pair.video, words, pair.query_mask)
+        words = hero.words(pair.query, pair.query_mask)
+        clips = hero.clips(pair.video, words, pair.query_mask)
+
+        # The rest of the base, for all levels; their outputs become one.
         groundings = self._run(grounder.ground, pair, clips, words)
         kinds = grounder.kinds
-        levels = self._levels([one.outputs for one in groundings], kinds, pair.video.shape[0])
-        outputs = self.hero.combine(levels, kinds)
+        levels = self._join([one.outputs for one in groundings], kinds, pair.video.shape[0])
+        outputs = hero.combine(levels, kinds)
         if hasattr(grounder, "complete"):
             outputs = grounder.complete(outputs, pair)
+
+        # What the losses need: the clips' relevance, and while training that under masked words.
         last.video_mask = pair.video_mask
-        last.relevance = self._relate(pair, clips, words, lambda: _clip_scores(groundings, self.base))
-        if self.training and self.hero.cmtr is not None:
-            words, _ = self.hero.cmtr(words, pair.query_mask)
-            clips = self.hero.clips(pair.video, words, pair.query_mask)
-            masked = lambda: self._run(grounder.relate, pair, clips, words)  # noqa: E731
-            last.masked_relevance = self._relate(pair, clips, words, masked)
+        last.relevance = self._relevance(pair, clips, words, groundings)
+        if self.training and hero.cmtr is not None:
+            words, _ = hero.cmtr(words, pair.query_mask)
+            clips = hero.clips(pair.video, words, pair.query_mask)
+            last.masked_relevance = self._relevance(pair, clips, words)
         if self.training:
             for part in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(part, dict):
@@ -195,42 +88,70 @@ class HeroModel(nn.Module):
                     break
         return outputs
 
+    def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:
+        """Return what ``stage`` gives: of all levels in one batch or, to spare memory, of each by itself."""
+        if not (self.config.checkpoint and self.training and torch.is_grad_enabled()):
+            return [stage(pair.at_levels(clips, words))]
+        # The backward then holds what it computes again of one level, not of all at once.
+        levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
+        return [checkpoint(stage, level, use_reentrant=False) for level in levels]
+
+    def _join(self, results: list[Any], kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
+        """Return (N, B, ...) of what ``_run`` returned."""
+        return unfold(results[0], self.config.levels, kinds, batch) if len(results) == 1 else stack(results, kinds)
+
+    def _relevance(self, pair: Pair, clips: Tensor, words: Tensor, groundings: list[Grounding] | None = None) -> Tensor:
+        """Return relevance logits (B, T), combined over levels: the pair head's, or the base's clip scores.
+
+        Without ``groundings``, whose scores there are already, the base runs once more, as far as its scores need.
+        """
+        if self.hero.relevance is not None:
+            relevance = self.hero.relevance(clips, words, pair.query_mask)
+        elif groundings is None:
+            relevance = self._join(self._run(self.grounder.relate, pair, clips, words))
+        elif any(one.relevance is None for one in groundings):
+            name = type(self.base).__name__
+            raise ValueError(f"{name} has no clip score to use as relevance: wrap it with relevance='pair'")
+        else:
+            relevance = self._join([one.relevance for one in groundings])
+        combined = self.hero.combine(relevance, {})
+        return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
+
     def train(self, mode: bool = True) -> HeroModel:
         """Set the mode, as of every module; a frozen base stays in eval mode."""
         super().train(mode)
         if self._frozen is not None:
-            self._frozen.hold(self.base, mode)
+            self._frozen.keep_in_eval(self.base, mode)
         return self
 
     def freeze_base(self) -> None:
         """Train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode."""
         if self._frozen is None:
             self._frozen = Frozen(self.base)
-            self._frozen.hold(self.base, self.training)
+            self._frozen.keep_in_eval(self.base, self.training)
 
     def unfreeze_base(self) -> None:
         """Undo ``freeze_base``: parameters learn again that did before, and every part is in its mode of then."""
         if self._frozen is not None:
-            self._frozen.undo(self.base)
+            self._frozen.restore(self.base)
             self._frozen = None
 
     @property
     def grounder(self) -> Grounder:
-        """The base as HERO sees it."""
+        """The base as HERO sees it: what the adapter makes of it."""
         if self._grounder[0] is not self.base:  # a replica of DataParallel's has a base of its own
             self._grounder = (self.base, self.adapter(self.base))
         return self._grounder[1]
 
     @property
     def relevance(self) -> Tensor | None:
-        """(B, T) relevance logits of the last forward, combined over levels; None before any, or with HERO off."""
+        """Relevance logits (B, T) of the last forward, combined over levels; None before any, or with HERO off."""
         return self.last_forward.relevance
 
     def level_weights(self) -> Tensor:
         """Return how much each level counts in the outputs: (N,)."""
-        if self.hero.aggregation is None:
-            return torch.ones(1)
-        return self.hero.aggregation.weights()
+        aggregation = self.hero.aggregation
+        return torch.ones(1) if aggregation is None else aggregation.weights()
 
     def compute_hero_losses(self, labels: Tensor) -> dict[str, Tensor]:
         """Return the two HERO losses of the last forward, not yet weighted.
@@ -278,11 +199,12 @@ class HeroModel(nn.Module):
         Raises:
             RuntimeError: the weights do not fit, or the model that they come from had another config.
         """
-        changed = config_differences(state_dict, self.config, self.grounder) if strict else []
-        if changed:
+        there = config_of(state_dict) if strict else None
+        if there is not None and (changed := self.config.differences(there, self.grounder)):
+            choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]
             raise RuntimeError(
                 "these weights come from another HERO than this model's: wrap the base with "
-                f"wrap_model(base, {', '.join(changed)}), or let hero_plugin.config_of(state_dict) say with what"
+                f"wrap_model(base, {', '.join(choices)}), or let hero_plugin.config_of(state_dict) say with what"
             )
         prefixes = {name.split(".", 1)[0] for name in state_dict}
         part: nn.Module = self
@@ -295,6 +217,7 @@ class HeroModel(nn.Module):
         return load(state_dict, strict=strict, assign=True) if assign else load(state_dict, strict=strict)
 
     def extra_repr(self) -> str:
+        """Return the config, for ``print(model)``."""
         return repr(self.config)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
@@ -319,29 +242,93 @@ class HeroModel(nn.Module):
         # What the last forward left belongs to its graph: it can be neither copied nor pickled.
         return {**self.__dict__, "last_forward": LastForward()}
 
-    def _relate(self, pair: Pair, clips: Tensor, words: Tensor, base_scores: Callable[[], list[Tensor]]) -> Tensor:
-        if self.hero.relevance is not None:
-            relevance = self.hero.relevance(clips, words, pair.query_mask)
-        else:
-            relevance = self._levels(base_scores())
-        combined = self.hero.combine(relevance, {})
-        return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
-    def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:
-        """Return what ``stage`` gives: of all levels in one batch or, to spare memory, of each by itself."""
-        if not (self.config.checkpoint and self.training and torch.is_grad_enabled()):
-            return [stage(pair.at_levels(clips, words))]
-        # The backward then holds what it computes again of one level, not of all at once.
-        levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
-        return [checkpoint(stage, level, use_reentrant=False) for level in levels]
+class Hero(nn.Module):
+    """The plug-in's own modules: what ``hero.`` holds in a checkpoint. Only the parts that the config uses exist."""
 
-    def _levels(self, results: list[Any], kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
-        """Return (N, B, ...) of what ``_run`` gave."""
-        return unfold(results[0], self.config.levels, kinds, batch) if len(results) == 1 else stack(results, kinds)
+    def __init__(self, dim: int, config: HeroConfig, relevance_ranks: bool = False) -> None:
+        super().__init__()
+        levels = config.levels
+        self.hem: HEM | None = None
+        self.sgvf: SGVF | None = None
+        self.cmtr: CMTR | None = None
+        self.aggregation: WeightedAggregation | None = None
+        self.relevance: PairRelevance | None = None
+        self.ranked: RankedRelevance | None = None
+        if not config.active:
+            return
+        if levels > 1:
+            encoder = ("stride", "num_heads", "feedforward", "dropout", "norm", "identity_start", "positions")
+            self.hem = HEM(dim, levels, **{name: getattr(config, name) for name in encoder})
+            self.aggregation = WeightedAggregation(levels, config.aggregation_dim, config.normalize)
+        if config.sgvf:
+            self.sgvf = SGVF(dim, levels, projections=config.projections, gate=config.gate)
+        if config.cmtr:
+            self.cmtr = CMTR(dim, levels, config.mask_ratio)
+        if config.relevance == "pair":
+            self.relevance = PairRelevance(dim)
+        elif relevance_ranks and config.calibrate:
+            self.ranked = RankedRelevance()
+
+    def words(self, query: Tensor, query_mask: Tensor) -> Tensor:
+        """Return every level of the query: (B, L, D) -> (N, B, L, D)."""
+        return query.unsqueeze(0) if self.hem is None else self.hem(query, query_mask)
+
+    def clips(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
+        """Return the clips as each level sees them: (B, T, D) -> (N, B, T, D)."""
+        if self.sgvf is None:
+            return video.unsqueeze(0).expand(levels.shape[0], -1, -1, -1)
+        return self.sgvf(video, levels, query_mask)
+
+    def combine(self, outputs: Any, kinds: Mapping[str, Any]) -> Any:
+        """Combine outputs with a leading N into outputs of the base's shape."""
+        if self.aggregation is None:
+            return map_tensors(lambda tensor, key: tensor if kinds.get(key) == "whole" else tensor[0], outputs)
+        return self.aggregation(outputs, kinds)
 
 
-def _clip_scores(groundings: list[Grounding], base: nn.Module) -> list[Tensor]:
-    scores = [one.relevance for one in groundings if one.relevance is not None]
-    if len(scores) < len(groundings):
-        raise ValueError(f"{type(base).__name__} has no clip score to use as relevance: wrap it with relevance='pair'")
-    return scores
+@dataclass(eq=False)
+class LastForward:
+    """Tensors that a forward leaves for the losses that follow it; they belong to the graph of that forward."""
+
+    relevance: Tensor | None = None
+    """(B, T) relevance logits, combined over levels; None before any forward, or with HERO off."""
+    masked_relevance: Tensor | None = None
+    """(B, T) the same from the masked words; None outside training, or without CMTR."""
+    video_mask: Tensor | None = None
+    """(B, T), 1/True at real clips."""
+    losses: dict[str, Tensor] | None = None
+    """The HERO losses, detached; None until they are computed."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the (B, T) tensors that are there, by name."""
+        found = {name: getattr(self, name) for name in ("relevance", "masked_relevance", "video_mask")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+class Frozen:
+    """The state that a base had before it was frozen: which parameters were trainable, and the mode of each module.
+
+    A frozen base is deterministic: its modules stay in eval mode, whatever mode the wrapped model is in. Gradients
+    pass through it to the plug-in.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        self.trainable = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
+        self.modes = {name: module.training for name, module in base.named_modules()}
+        base.requires_grad_(False)
+
+    def keep_in_eval(self, base: nn.Module, backward: bool) -> None:
+        """Put every module that draws or keeps statistics in eval mode; ``backward``: whether one will follow."""
+        base.eval()
+        for module in base.modules() if backward else ():
+            # cuDNN has no backward for a recurrent layer in eval mode; where it drops nothing the modes are the same.
+            if isinstance(module, nn.RNNBase) and (module.num_layers == 1 or module.dropout == 0):
+                module.training = True
+
+    def restore(self, base: nn.Module) -> None:
+        """Give every parameter and module of the base its state from before; new ones keep theirs."""
+        for name, parameter in base.named_parameters():
+            parameter.requires_grad_(self.trainable.get(name, parameter.requires_grad))
+        for name, module in base.named_modules():
+            module.training = self.modes.get(name, module.training)

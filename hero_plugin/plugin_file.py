@@ -7,7 +7,8 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,129 +19,29 @@ from torch import Tensor, nn
 
 from hero_plugin.config import HeroConfig
 from hero_plugin.model import HeroModel
-from hero_plugin.protocol import Grounder, ranks_clips
+from hero_plugin.protocol import Grounder
 from hero_plugin.wrap import checked_adapter, hero_model, wrap_model
-
-# The fingerprint of a base, apart from the values of its weights: a plug-in knows the base it was trained on.
-
-
-Form = tuple[tuple[int, ...], str]
-"""Shape and dtype of a tensor: ((256, 512), "float32")."""
-
-_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """A base's class, the hidden size that HERO works at, and name, shape and dtype of all that its state_dict holds.
-
-    Fine-tuning a base leaves it as it is. Made by ``of``, or from a checkpoint by ``from_dict``.
-    """
-
-    class_name: str | None
-    """None where only weights are known, and their names do not tell."""
-    dim: int | None
-    """D; None where it is not known."""
-    tensors: Mapping[str, Form]
-
-    @classmethod
-    def of(cls, base: nn.Module, class_name: str, dim: int) -> Fingerprint:
-        """Return the fingerprint of a module that its adapter calls a ``class_name`` of hidden size ``dim``."""
-        return cls(class_name, dim, forms(base.state_dict()))
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Fingerprint:
-        """Make a fingerprint of what ``to_dict`` returned.
-
-        Raises:
-            ValueError: ``plain`` is something else.
-        """
-        try:
-            tensors = {
-                str(name): (tuple(map(int, shape)), str(dtype)) for name, (shape, dtype) in plain["tensors"].items()
-            }
-            return cls(plain["class"], plain["dim"], tensors)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"not the fingerprint of a base: {error!r}") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return strings, numbers, lists and dicts."""
-        tensors = {name: [list(shape), dtype] for name, (shape, dtype) in self.tensors.items()}
-        return {"class": self.class_name, "dim": self.dim, "digest": self.digest, "tensors": tensors}
-
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits, equal for equal fingerprints."""
-        content = json.dumps([self.class_name, self.dim, sorted(self.tensors.items())])
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
-
-    def obstacles(self, other: Fingerprint) -> list[str]:
-        """Return why a plug-in of the base ``other`` has no place on this one, one line per reason.
-
-        Its weights are shaped by the hidden size, and trained for a class of base; of nothing else do they depend.
-        """
-        lines = []
-        if None not in (self.class_name, other.class_name) and self.class_name != other.class_name:
-            lines.append(f"the base is {self.class_name} here, {other.class_name} in the checkpoint")
-        if None not in (self.dim, other.dim) and self.dim != other.dim:
-            lines.append(f"its hidden size is {self.dim} here, {other.dim} in the checkpoint")
-        return lines
-
-    def differences(self, other: Fingerprint) -> list[str]:
-        """Return what else differs from ``other``, in a few lines: another vocabulary, other features, more layers."""
-        both = [name for name in self.tensors if name in other.tensors]
-        shapes = [
-            f"{name} is {self.tensors[name][0]} here, {other.tensors[name][0]} in the checkpoint"
-            for name in both
-            if self.tensors[name][0] != other.tensors[name][0]
-        ]
-        lines = shapes[:_SHOWN]
-        if len(shapes) > _SHOWN:
-            lines.append(f"{len(shapes) - _SHOWN} more have other shapes")
-        types = [name for name in both if self.tensors[name][1] != other.tensors[name][1]]
-        if types:
-            here, there = (fingerprint.tensors[types[0]][1] for fingerprint in (self, other))
-            lines.append(f"{len(types)} are of another type: {types[0]} is {here} here, {there} in the checkpoint")
-        for where, more, less in (("here", self, other), ("in the checkpoint", other, self)):
-            only = [name for name in more.tensors if name not in less.tensors]
-            if only:
-                lines.append(f"{len(only)} only {where}: {_some(only)}")
-        return lines
-
-
-def forms(state: Mapping[str, Any]) -> dict[str, Form]:
-    """Return shape and dtype of every tensor of a state_dict."""
-    return {
-        name: (tuple(value.shape), str(value.dtype).removeprefix("torch."))
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
 
 SAFETENSORS = ".safetensors"
 PARTS = ("hero", "config", "base", "version")
 
 
 class PluginError(ValueError):
-    """A plug-in's checkpoint that cannot be used, or not here; the message says why and what to do."""
+    """Error about a plug-in's checkpoint that cannot be used, or not here; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """What is in a plug-in's checkpoint."""
+    """A plug-in's checkpoint: HERO's weights and config, and the base that they were trained on."""
 
     hero: Mapping[str, Tensor]
-    """The weights, under ``hero.``."""
+    """The weights, by their names in the wrapped model: ``hero.hem...``."""
     config: HeroConfig
+    """The choices that the weights were trained with."""
     base: Fingerprint
-    """Of the base that it was trained on."""
+    """The base that they were trained on."""
     version: str
-    """Of the hero_plugin that wrote it."""
+    """Version of the hero_plugin that wrote the checkpoint."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return tensors, strings, numbers and containers of them: loads with ``weights_only=True``."""
@@ -173,7 +74,7 @@ def plugin_of(model: nn.Module) -> Plugin:
     """Return the plug-in of a wrapped model, as it stands."""
     inner = hero_model(model)
     weights = {name: value.detach().cpu().clone() for name, value in inner.hero_state_dict().items()}
-    return Plugin(weights, inner.config, _fingerprint(inner.base, inner.grounder), _version())
+    return Plugin(weights, inner.config, Fingerprint.of(inner.base, inner.grounder), _version())
 
 
 def save_plugin(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -217,13 +118,15 @@ def load_plugin(
         TypeError: as ``wrap_model``.
     """
     plugin = read_plugin(path)
-    wrapped = _already_wrapped(model)
+    wrapped = None
+    with suppress(TypeError):
+        wrapped = hero_model(model)
     if wrapped is None:
-        here = _fingerprint(model, checked_adapter(model, adapter)(model))
+        here = Fingerprint.of(model, checked_adapter(model, adapter)(model))
         check_base(here, plugin.base, str(path), strict=strict)
         wrapped = wrap_model(model, config=plugin.config, adapter=adapter)
     else:
-        check_base(_fingerprint(wrapped.base, wrapped.grounder), plugin.base, str(path), strict=strict)
+        check_base(Fingerprint.of(wrapped.base, wrapped.grounder), plugin.base, str(path), strict=strict)
         _check_config(wrapped, plugin.config, path)
     wrapped.load_state_dict(plugin.hero)
     return wrapped
@@ -305,33 +208,113 @@ def check_base(here: Fingerprint, there: Fingerprint, source: str, *, strict: bo
         )
 
 
-def _already_wrapped(model: nn.Module) -> HeroModel | None:
-    try:
-        return hero_model(model)
-    except TypeError:
-        return None
+Form = tuple[tuple[int, ...], str]
+"""Shape and dtype of a tensor: ((256, 512), "float32")."""
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A base's class, the hidden size that HERO works at, and name, shape and dtype of all that its state_dict holds.
+
+    Fine-tuning a base leaves it as it is. Made by ``of``, or from a checkpoint by ``from_dict``.
+    """
+
+    class_name: str | None
+    """None where only weights are known, and their names do not tell."""
+    dim: int | None
+    """D; None where it is not known."""
+    tensors: Mapping[str, Form]
+
+    @classmethod
+    def of(cls, base: nn.Module, grounder: Grounder) -> Fingerprint:
+        """Return the fingerprint of a base, under the class name that its adapter knows it by."""
+        known = () if grounder is base else getattr(grounder, "class_names", ())
+        ancestors = [ancestor.__name__ for ancestor in type(base).__mro__]
+        name = next((name for name in ancestors if name in known), ancestors[0])
+        return cls(name, grounder.dim, forms(base.state_dict()))
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Fingerprint:
+        """Make a fingerprint of what ``to_dict`` returned.
+
+        Raises:
+            ValueError: ``plain`` is something else.
+        """
+        try:
+            tensors = {
+                str(name): (tuple(map(int, shape)), str(dtype)) for name, (shape, dtype) in plain["tensors"].items()
+            }
+            return cls(plain["class"], plain["dim"], tensors)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"not the fingerprint of a base: {error!r}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return strings, numbers, lists and dicts."""
+        tensors = {name: [list(shape), dtype] for name, (shape, dtype) in self.tensors.items()}
+        return {"class": self.class_name, "dim": self.dim, "digest": self.digest, "tensors": tensors}
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits, equal for equal fingerprints."""
+        content = json.dumps([self.class_name, self.dim, sorted(self.tensors.items())])
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def obstacles(self, other: Fingerprint) -> list[str]:
+        """Return why a plug-in of the base ``other`` has no place on this one, one line per reason.
+
+        Its weights are shaped by the hidden size, and trained for a class of base; of nothing else do they depend.
+        """
+        lines = []
+        if None not in (self.class_name, other.class_name) and self.class_name != other.class_name:
+            lines.append(f"the base is {self.class_name} here, {other.class_name} in the checkpoint")
+        if None not in (self.dim, other.dim) and self.dim != other.dim:
+            lines.append(f"its hidden size is {self.dim} here, {other.dim} in the checkpoint")
+        return lines
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Return what else differs from ``other``, in a few lines: another vocabulary, other features, more layers."""
+        both = [name for name in self.tensors if name in other.tensors]
+        shapes = [
+            f"{name} is {self.tensors[name][0]} here, {other.tensors[name][0]} in the checkpoint"
+            for name in both
+            if self.tensors[name][0] != other.tensors[name][0]
+        ]
+        lines = shapes[:_SHOWN]
+        if len(shapes) > _SHOWN:
+            lines.append(f"{len(shapes) - _SHOWN} more have other shapes")
+        types = [name for name in both if self.tensors[name][1] != other.tensors[name][1]]
+        if types:
+            here, there = (fingerprint.tensors[types[0]][1] for fingerprint in (self, other))
+            lines.append(f"{len(types)} are of another type: {types[0]} is {here} here, {there} in the checkpoint")
+        for where, more, less in (("here", self, other), ("in the checkpoint", other, self)):
+            only = [name for name in more.tensors if name not in less.tensors]
+            if only:
+                more_of_them = ", ..." if len(only) > _SHOWN else ""
+                lines.append(f"{len(only)} only {where}: {', '.join(only[:_SHOWN])}{more_of_them}")
+        return lines
+
+
+def forms(state: Mapping[str, Any]) -> dict[str, Form]:
+    """Return shape and dtype of every tensor of a state_dict."""
+    return {
+        name: (tuple(value.shape), str(value.dtype).removeprefix("torch."))
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _check_config(model: HeroModel, config: HeroConfig, path: str | os.PathLike[str]) -> None:
-    grounder = model.grounder
-    here, there = (each.architecture(grounder.dim, ranks_clips(grounder)) for each in (model.config, config))
     lines = [
-        f"  {name} is {here.get(name, 'absent')!r} here, {there.get(name, 'absent')!r} in the checkpoint"
-        for name in {**here, **there}
-        if here.get(name) != there.get(name)
+        f"  {name} is {here!r} here, {there!r} in the checkpoint"
+        for name, (here, there) in model.config.differences(config, model.grounder).items()
     ]
     if lines:
         raise PluginError(
             f"{path}: this plug-in was made with another config:\n" + "\n".join(lines) + "\nGive load_plugin the base "
             "alone, load_plugin(unwrap_model(model), path), and it is wrapped with the checkpoint's config"
         )
-
-
-def _fingerprint(base: nn.Module, grounder: Grounder) -> Fingerprint:
-    known = () if grounder is base else getattr(grounder, "class_names", ())
-    ancestors = [ancestor.__name__ for ancestor in type(base).__mro__]
-    name = next((name for name in ancestors if name in known), ancestors[0])
-    return Fingerprint.of(base, name, grounder.dim)
 
 
 def _safetensors(path: Path) -> Any:

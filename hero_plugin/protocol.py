@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,10 +15,9 @@ from hero_plugin.levels import fold, repeat_levels
 
 @dataclass(frozen=True)
 class Pair:
-    """A video and a query after the base's input projections.
+    """Pair of a video and a query, after the base's input projections.
 
-    ``extra`` carries whatever else the base's forward needs; its tensors with a leading batch axis, and its lists with
-    one item per sample, are repeated for every level.
+    Tensors with a leading batch axis in ``extra``, and lists with one item per sample, are repeated for every level.
     """
 
     video: Tensor
@@ -30,6 +29,7 @@ class Pair:
     query_mask: Tensor
     """(B, L), 1/True at real words, in the dtype that the base takes."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the base's forward."""
     levels: int = 1
     """N, how many levels the batch holds, level-major; the sizes above are then N*B for B."""
     reads_padding: bool = False
@@ -41,23 +41,14 @@ class Pair:
         levels, batch = video.shape[:2]
         if self.reads_padding:
             query = torch.where(self.query_mask.bool().unsqueeze(-1), query, self.query.to(query.dtype))
-        video_mask, query_mask, extra = repeat_levels(
-            (self.video_mask, self.query_mask, dict(self.extra)), levels, batch
-        )
-        return replace(
-            self,
-            video=fold(video),
-            query=fold(query),
-            video_mask=video_mask,
-            query_mask=query_mask,
-            extra=extra,
-            levels=levels,
-        )
+        shared = (self.video_mask, self.query_mask, dict(self.extra))
+        video_mask, query_mask, extra = repeat_levels(shared, levels, batch)
+        return Pair(fold(video), fold(query), video_mask, query_mask, extra, levels, self.reads_padding)
 
 
 @dataclass(frozen=True)
 class Grounding:
-    """What a base makes of a pair."""
+    """Answer of a base to a pair."""
 
     outputs: Any
     """The base's own outputs, every tensor with the batch first."""
@@ -67,23 +58,23 @@ class Grounding:
 
 @runtime_checkable
 class Fuser(Protocol):
-    """Turns a pair of modalities into clip features that have seen the query."""
+    """Module that turns a pair of modalities into clip features that have seen the query."""
 
     def __call__(self, video: Tensor, query: Tensor, video_mask: Tensor, query_mask: Tensor) -> Tensor:
-        """(B, T, D), (B, L, D), (B, T), (B, L) -> (B, T, D')."""
+        """Fuse (B, T, D), (B, L, D) under masks (B, T), (B, L) -> (B, T, D')."""
 
 
 @runtime_checkable
 class Predictor(Protocol):
-    """Turns fused clip features into the base's outputs."""
+    """Module that turns fused clip features into the base's outputs."""
 
     def __call__(self, fused: Tensor, video_mask: Tensor) -> Any:
-        """(B, T, D'), (B, T) -> outputs, every tensor with the batch first."""
+        """Predict from (B, T, D') under a mask (B, T) -> outputs, every tensor with the batch first."""
 
 
 @runtime_checkable
 class Grounder(Protocol):
-    """A base as HERO sees it. ``HeroModel`` knows nothing else of a base."""
+    """Base as HERO sees it. ``HeroModel`` knows nothing else of a base."""
 
     @property
     def dim(self) -> int:
@@ -94,13 +85,13 @@ class Grounder(Protocol):
         """How each output combines over levels: see ``WeightedAggregation``."""
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
-        """The base's forward arguments -> the pair after the input projections."""
+        """Return the pair after the input projections, from the arguments of the base's forward."""
 
     def ground(self, pair: Pair) -> Grounding:
         """Fuse and predict."""
 
     def relate(self, pair: Pair) -> Tensor:
-        """Fuse only: relevance logits (B, T)."""
+        """Fuse only, and return relevance logits (B, T)."""
 
 
 def ranks_clips(grounder: Grounder) -> bool:
@@ -108,11 +99,8 @@ def ranks_clips(grounder: Grounder) -> bool:
     return bool(getattr(grounder, "relevance_ranks", False))
 
 
-# A base from any two modules: a fuser and a predictor.
-
-
 class TwoStage(nn.Module):
-    """Makes a grounder of a fuser and a predictor, ready for ``wrap_model``.
+    """Grounder made of a fuser and a predictor, ready for ``wrap_model``.
 
     Args:
         fuser: ``(video, query, video_mask, query_mask) -> fused (B, T, D')``.
@@ -123,8 +111,7 @@ class TwoStage(nn.Module):
         relevance: fused -> (B, T) relevance logits; None if the model has no clip score, and then HERO's
             ``relevance="pair"`` provides one.
         kinds: how each output combines over levels, by its key or place: ``"logits"``, ``"probability"``, ``"shared"``.
-        reads_padding: whether the fuser reads padded words (an average over all places, say): see
-            ``Pair``.
+        reads_padding: whether the fuser reads padded words (an average over all places, say): see ``Pair``.
 
     Example:
         >>> score = nn.Sequential(nn.Linear(128, 1), nn.Flatten(1))  # a module, so that its weights are the base's
@@ -151,7 +138,7 @@ class TwoStage(nn.Module):
         self.kinds: Mapping[str, Kind] = dict(kinds or {})
 
     def forward(self, video: Tensor, query: Tensor, video_mask: Tensor, query_mask: Tensor) -> Any:
-        """video (B, T, Dv), query (B, L, Dq), masks (B, T) and (B, L), 1/True where real -> the predictor's outputs."""
+        """Ground video (B, T, Dv) and query (B, L, Dq), masks (B, T) and (B, L) -> the predictor's outputs."""
         return self.ground(self.embed(video, query, video_mask, query_mask)).outputs
 
     def embed(self, video: Tensor, query: Tensor, video_mask: Tensor, query_mask: Tensor) -> Pair:
@@ -171,7 +158,7 @@ class TwoStage(nn.Module):
         return Grounding(self.predictor(fused, pair.video_mask), relevance)
 
     def relate(self, pair: Pair) -> Tensor:
-        """Fuse only: relevance logits (B, T)."""
+        """Fuse only, and return relevance logits (B, T)."""
         if self.relevance is None:
             raise ValueError("this TwoStage has no clip score: give it relevance=..., or wrap it with relevance='pair'")
         return self.relevance(self._fuse(pair))

@@ -13,9 +13,6 @@ class PairRelevance(nn.Module):
     """Per-clip relevance logits from a level's words and its filtered clips (``relevance="pair"``).
 
     The query is the mean of its real words; ``RS = w · relu(A v ⊙ B q + C v) + b`` for every clip ``v``.
-
-    Args:
-        dim: D.
     """
 
     def __init__(self, dim: int) -> None:
@@ -32,8 +29,7 @@ class PairRelevance(nn.Module):
         expect_shape("levels", levels, "N B L D", (None, batch, length, self.dim))
         expect_shape("video", video, "N B T D", (levels.shape[0], batch, None, self.dim))
         real = query_mask.bool().unsqueeze(-1)
-        count = real.sum(-2).clamp(min=1)
-        sentence = levels.masked_fill(~real, 0.0).sum(-2) / count
+        sentence = levels.masked_fill(~real, 0.0).sum(-2) / real.sum(-2).clamp(min=1)
         compared, alone = torch.chunk(self.clip(video), 2, dim=-1)
         return self.score(F.relu(compared * self.word(sentence).unsqueeze(-2) + alone)).squeeze(-1)
 

@@ -1,4 +1,4 @@
-"""SGVF: semantic-guided visual filtering, each level's words decide what of a clip to let through."""
+"""SGVF: semantic-guided visual filtering, in which each level's words decide what of a clip passes."""
 
 from __future__ import annotations
 
@@ -62,5 +62,6 @@ class SGVF(nn.Module):
         return clips * (1.0 + self.strength * torch.tanh(0.5 * context))
 
     def extra_repr(self) -> str:
+        """Return the choices, for ``print(model)``."""
         gate = "sigmoid" if self.strength is None else "residual"
         return f"dim={self.dim}, levels={self.levels}, projections={self.projections is not None}, gate={gate!r}"
