@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -43,6 +43,19 @@ class Patch:
         return lambda: setattr(owner, last, original) if own else delattr(owner, last)
 
 
+def around(call: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return the ``replace`` of a patch after which ``call(original, ...)`` runs where ``original(...)`` did."""
+
+    def replace(original: Any) -> Any:
+        @functools.wraps(original, updated=())  # a class as well as a function
+        def called(*args: Any, **kwargs: Any) -> Any:
+            return call(original, *args, **kwargs)
+
+        return called
+
+    return replace
+
+
 # Puts wrapt's finder on the import path once, so that patched() leaves the path as it found it.
 wrapt.register_post_import_hook(lambda module: None, __name__)
 
@@ -60,7 +73,7 @@ def patched(patches: Sequence[Patch]) -> Iterator[None]:
     try:
         for patch in patches:
             if patch.module != "__main__":
-                wrapt.register_post_import_hook(partial(apply, patch), patch.module)
+                wrapt.register_post_import_hook(functools.partial(apply, patch), patch.module)
         yield
     finally:
         active = False

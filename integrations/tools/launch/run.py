@@ -1,10 +1,8 @@
-"""Running a Python script in its place, as ``python SCRIPT ...`` would, with patches inside."""
+"""Scripts of a repository, run in their place as ``python`` or ``bash`` would run them, with patches inside."""
 
 from __future__ import annotations
-import __future__
 
 import ast
-import importlib.util
 import os
 import shlex
 import subprocess
@@ -15,17 +13,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.launch.patches import Patch, patched
 
 INTERPRETERS = ("python", "python3")
+SHELLS = ("bash", "sh", "zsh")
+WRAPPED = "HERO_PLUGIN_WRAPPED"
+"""Names a file, for the Python scripts of a shell script, that is there once one of them has wrapped a model."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """A script of a repository, and its own arguments."""
+    """A Python script of a repository, and its own arguments."""
 
     repository: Path
     path: Path
@@ -43,9 +44,10 @@ class Script:
 
 
 def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] = ()) -> Script:
-    """The repository's own command line: ``[python] SCRIPT ARGUMENTS...`` or ``[python] -m MODULE ARGUMENTS...``.
+    """Parse the repository's own command line: ``[python] SCRIPT ARGUMENTS...`` or ``[python] -m MODULE ARGUMENTS...``.
 
-    known: the repository's entry points, for the message.
+    Args:
+        known: the repository's entry points, for the message.
 
     Raises:
         UserError: nothing to run, or no such script in the repository.
@@ -73,12 +75,12 @@ def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] =
 
 
 def run_script(script: Script, patches: Sequence[Patch] = ()) -> None:
-    """Run it in this process, in the repository's folder. What it raises, ``SystemExit`` too, comes through."""
+    """Run a script in this process, in the repository's folder. What it raises, ``SystemExit`` too, comes through."""
     with in_place(script), patched(patches):
         module = ModuleType("__main__")
         module.__file__ = str(script.path)
         sys.modules["__main__"] = module
-        definitions, rest = compiled(script.path)
+        definitions, rest = compile_in_two(script.path)
         exec(definitions, vars(module))
         for patch in patches:
             if patch.module == "__main__":
@@ -88,7 +90,7 @@ def run_script(script: Script, patches: Sequence[Patch] = ()) -> None:
 
 @contextmanager
 def in_place(script: Script) -> Iterator[None]:
-    """The process as ``python SCRIPT`` would find it, the repository importable; everything is put back after."""
+    """Make the process what ``python SCRIPT`` would find, the repository importable; put everything back after."""
     before = (os.getcwd(), sys.argv, list(sys.path), sys.dont_write_bytecode, sys.modules.get("__main__"))
     os.chdir(script.folder or script.repository)
     sys.argv = [str(script.path) if script.as_module else script.shown, *script.arguments]
@@ -105,19 +107,15 @@ def in_place(script: Script) -> Iterator[None]:
             sys.modules["__main__"] = main
 
 
-def compiled(path: Path) -> tuple[object, object]:
-    """A script in two parts: all that it defines, and what it does where it asks ``__name__ == "__main__"``."""
+def compile_in_two(path: Path) -> list[CodeType]:
+    """Compile all that a script defines, and what it does from ``if __name__ == "__main__"`` on."""
     with tokenize.open(path) as stream:
-        tree = ast.parse(stream.read(), str(path))
-    start = next((place for place, statement in enumerate(tree.body) if _asks_for_main(statement)), len(tree.body))
-    flags = 0
-    for statement in tree.body:
-        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
-            for name in statement.names:
-                flags |= getattr(__future__, name.name).compiler_flag
-    parts = (ast.Module(tree.body[:start], []), ast.Module(tree.body[start:], []))
-    definitions, rest = (compile(part, str(path), "exec", flags, dont_inherit=True) for part in parts)
-    return definitions, rest
+        statements = ast.parse(stream.read(), str(path)).body
+    start = next((place for place, each in enumerate(statements) if _asks_for_main(each)), len(statements))
+    # "from __future__ import ..." holds for the file: it goes before the second part, too.
+    future = [each for each in statements if isinstance(each, ast.ImportFrom) and each.module == "__future__"]
+    parts = (statements[:start], future + statements[start:])
+    return [compile(ast.Module(part, []), str(path), "exec", dont_inherit=True) for part in parts]
 
 
 def _asks_for_main(statement: ast.stmt) -> bool:
@@ -127,31 +125,18 @@ def _asks_for_main(statement: ast.stmt) -> bool:
     return any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
 
 
-def missing(module: str) -> bool:
-    """Whether a top-level module is not installed."""
-    try:
-        return importlib.util.find_spec(module) is None
-    except (ImportError, ValueError):
-        return True
-
-
-# A repository's shell scripts: every ``python`` that they start is the launcher.
-
-
-SHELLS = ("bash", "sh", "zsh")
-WRAPPED = "HERO_PLUGIN_WRAPPED"
-"""Names a file, for the Python scripts of a shell script, that is there once one of them has wrapped a model."""
-
-
 def is_shell(words: Sequence[str]) -> bool:
-    """Whether a command line is a shell script's: ``bash scripts/train.sh ...``, or the script alone."""
+    """Return whether a command line is a shell script's: ``bash scripts/train.sh ...``, or the script alone."""
     return bool(words) and (Path(words[0]).name in SHELLS or words[0].endswith(".sh"))
 
 
 def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], *, dry_run: bool, plain: bool) -> int:
-    """Run it in the repository's folder, with our own ``python`` first on the PATH. Returns its exit status.
+    """Run a shell script whose ``python`` is the launcher, in the repository's folder. Return its exit status.
 
-    dry_run: the shell script runs, its Python scripts are only described. plain: without HERO.
+    Args:
+        flags: the launcher's own.
+        dry_run: the shell script runs, its Python scripts are only described.
+        plain: without HERO.
 
     Raises:
         UserError: there is no such script, or HERO was in none of the Python scripts that it ran.
@@ -167,11 +152,11 @@ def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], *, d
             interpreter.write_text(interpreter_script(flags))
             interpreter.chmod(0o755)
         wrapped = Path(folder, "wrapped")
-        environment = {**os.environ, "PATH": os.pathsep.join([folder, os.environ.get("PATH", "")])}
-        environment[WRAPPED] = str(wrapped)
+        path = os.pathsep.join([folder, os.environ.get("PATH", "")])
         if dry_run:
             print(f"in {repository}: {shlex.join(words)}, whose python is hero-plugin launch:", flush=True)
         try:
+            environment = {**os.environ, "PATH": path, WRAPPED: str(wrapped)}
             status = subprocess.run(words, cwd=repository, env=environment, check=False).returncode
         except FileNotFoundError as error:
             raise UserError(f"there is no {words[0]} on this machine") from error
@@ -181,18 +166,17 @@ def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], *, d
 
 
 def interpreter_script(flags: Sequence[str]) -> str:
-    """A ``python`` that launches what is a script, and is the real one for what cannot be one (``-c``, ``--version``).
+    """Return a ``python`` that launches scripts, and is the real one for anything else (``-c``, ``--version``).
 
     Other options before a script reach the launcher, too, which refuses those it does not know: the real one would
     train the plain base, and nobody would see it.
     """
     real = shlex.quote(sys.executable)
     ours = shlex.join([sys.executable, "-m", "hero_plugin.integrations.cli", "launch", *flags, "--"])
-    return (
-        "#!/bin/sh\n"
-        'case "$1" in\n'
-        f'  -|-c|-V|--version|-h|--help) exec {real} "$@" ;;\n'
-        f'  *.py|-*) exec {ours} python "$@" ;;\n'
-        f'  *) exec {real} "$@" ;;\n'
-        "esac\n"
-    )
+    return f"""#!/bin/sh
+case "$1" in
+  -|-c|-V|--version|-h|--help) exec {real} "$@" ;;
+  *.py|-*) exec {ours} python "$@" ;;
+  *) exec {real} "$@" ;;
+esac
+"""

@@ -1,26 +1,23 @@
-"""``transformers`` without ``AdamW``, which later versions dropped, or without ``transformers`` at all."""
+"""Shims that keep old code running on today's libraries: each is small, named, and applied only where it is needed."""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
+from torch.optim.lr_scheduler import LambdaLR
 
 from hero_plugin.adapters.detr.criterion import sigmoid_focal_loss
-from hero_plugin.integrations.tools.launch.patches import Patch
-from hero_plugin.integrations.tools.launch.run import missing
+from hero_plugin.integrations.tools.launch.patches import Patch, around
 from hero_plugin.integrations.training.checkpoints import load_safely, supported
 from hero_plugin.integrations.training.optim import linear_decay
-
-# What keeps old code running on today's libraries: each shim is small, named, and applied only where it is needed.
 
 
 @dataclass(frozen=True)
@@ -39,187 +36,66 @@ class Shim:
     """Modules that take the place of missing ones, by name."""
 
 
-def present(shims: Sequence[Shim]) -> list[Shim]:
-    """Those whose fault is present here."""
-    return [shim for shim in shims if shim.needed()]
-
-
-# ``.cuda()`` written into the code, on a machine without CUDA.
-
-
-def _stays(cuda: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(cuda)
-    def stays(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self
-
-    return stays
+# What the shims call in the place of the original, where they are needed, and what they stand in for.
 
 
 def without_cuda() -> bool:
+    """Return whether torch finds no GPU."""
     return not torch.cuda.is_available()
 
 
-CUDA_ON_CPU = Shim(
-    name="cuda-on-cpu",
-    symptom="AssertionError: Torch not compiled with CUDA enabled, from a .cuda() in transformer.py",
-    repair="Tensor.cuda() leaves a tensor where it is",
-    needed=without_cuda,
-    patches=(Patch("torch", "Tensor.cuda", _stays, "leaves tensors on the CPU"),),
-)
-
-
-# A device written into a configuration, with no flag to change it.
-
-
-MODULES = ("config", "training.config")
-"""Lighthouse's training script and its evaluation import the same file under these two names."""
-
-
-def _on_cpu(parse: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(parse)
-    def parsed(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = parse(self, *args, **kwargs)
-        if str(self.opt.device).startswith("cuda"):
-            self.opt.device = "cpu"
-        return result
-
-    return parsed
-
-
-CONFIGURED_DEVICE = Shim(
-    name="configured-device",
-    symptom="configs/base.yml says device: 'cuda', no flag changes it, and inputs cannot be moved there",
-    repair="the device is cpu where there is no CUDA",
-    needed=without_cuda,
-    patches=tuple(Patch(module, "BaseOptions.parse", _on_cpu, "device: cpu") for module in MODULES),
-)
-
-
-# Lengths of sequences that come as a list of float tensors.
-
-
-def _whole(pack: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(pack)
-    def packed(input: torch.Tensor, lengths: Any, *args: Any, **kwargs: Any) -> Any:
-        return pack(input, torch.tensor([int(length) for length in lengths]), *args, **kwargs)
-
-    return packed
-
-
-def _lengths_needed() -> bool:
+def fails(call: Callable[[], object], *errors: type[Exception]) -> bool:
+    """Return whether a call raises one of these errors; any other is no fault that a shim repairs."""
     try:
-        pack_padded_sequence(torch.zeros(1, 1, 1), [torch.tensor(1.0)], batch_first=True)
-    except (RuntimeError, TypeError):
+        call()
+    except errors:
         return True
-    return False
-
-
-FLOAT_LENGTHS = Shim(
-    name="float-lengths",
-    symptom="TypeError: only integer tensors of a single element can be converted to an index, in model/predictor.py",
-    repair="the lengths of word sequences, sums of a float mask, are made whole before they are packed",
-    needed=_lengths_needed,
-    patches=(Patch("model.predictor", "pack_padded_sequence", _whole, "takes lengths that are floats"),),
-)
-
-
-# ``torchvision``, of which one loss is used.
-
-
-def _focal_needed() -> bool:
-    try:
-        importlib.import_module("torchvision.ops.focal_loss")
-    except (ImportError, RuntimeError):  # RuntimeError: one that was built for another torch
-        return True
-    return False
-
-
-def _focal_module() -> dict[str, ModuleType]:
-    vision, ops, focal = (ModuleType(name) for name in ("torchvision", "torchvision.ops", "torchvision.ops.focal_loss"))
-    focal.sigmoid_focal_loss = ops.sigmoid_focal_loss = sigmoid_focal_loss  # type: ignore[attr-defined]
-    vision.ops, ops.focal_loss = ops, focal  # type: ignore[attr-defined]
-    return {module.__name__: module for module in (vision, ops, focal)}
-
-
-FOCAL_LOSS = Shim(
-    name="focal-loss",
-    symptom="ModuleNotFoundError: No module named 'torchvision', or one built for another torch, for one loss function",
-    repair="a stand-in for torchvision that has sigmoid_focal_loss alone",
-    needed=_focal_needed,
-    stand_ins=_focal_module,
-)
-
-
-# Worker processes that start afresh, without what is changed at run time.
-
-
-def _forking(context: Any) -> Any:
-    return multiprocessing.get_context("fork")
-
-
-FORK = Shim(
-    name="fork",
-    symptom="from Python 3.14 on, Linux starts a DataLoader's workers afresh: they import the old code without the "
-    "other shims",
-    repair="workers are forked, as they were when these repositories were written",
-    needed=lambda: sys.platform == "linux" and sys.version_info >= (3, 14),
-    patches=(Patch("multiprocessing.context", "_default_context._actual_context", _forking, "forks worker processes"),),
-)
-
-
-# NLTK's sentence splitter, whose data has to be downloaded, for queries that are single sentences.
-
-
-def _one_sentence(tokenize: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(tokenize)
-    def tokenized(text: str, language: str = "english", preserve_line: bool = True) -> list[str]:
-        return tokenize(text, language=language, preserve_line=True)
-
-    return tokenized
-
-
-def _punkt_needed() -> bool:
-    if missing("nltk"):
+    except Exception:
         return False
-    try:
-        importlib.import_module("nltk").word_tokenize("a")
-    except LookupError:
-        return True
     return False
 
 
-PUNKT = Shim(
-    name="punkt",
-    symptom="LookupError: Resource punkt_tab not found, while EMB makes its data set",
-    repair="a query is one sentence: only what splits texts into sentences is left out, words are NLTK's own. "
-    "Tokens differ where a period stands inside a query",
-    needed=_punkt_needed,
-    patches=(Patch("util.data_gen", "word_tokenize", _one_sentence, "takes a query as one sentence"),),
-)
+def make_module(name: str, **contents: Any) -> ModuleType:
+    """Make a module."""
+    made = ModuleType(name)
+    vars(made).update(contents)
+    return made
 
 
-# Checkpoints that hold their settings as a pickled object.
+def parse_for_cpu(parse: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Parse Lighthouse's options, and correct the device."""
+    result = parse(self, *args, **kwargs)
+    if str(self.opt.device).startswith("cuda"):
+        self.opt.device = "cpu"
+    return result
 
 
-def _safely(load: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(load)
-    def loaded(f: Any, map_location: Any = None, pickle_module: Any = None, **options: Any) -> Any:
-        if map_location is None and not torch.cuda.is_available():
-            map_location = "cpu"  # scripts that give none would stop at a checkpoint that a GPU has written
-        return load_safely(load, f, map_location=map_location, **options)
-
-    return loaded
+def pack_whole(pack: Callable[..., Any], input: torch.Tensor, lengths: Any, *args: Any, **kwargs: Any) -> Any:
+    """Pack sequences whose lengths come as a list of float tensors."""
+    return pack(input, torch.tensor([int(length) for length in lengths]), *args, **kwargs)
 
 
-TORCH_LOAD = Shim(
-    name="torch-load",
-    symptom="UnpicklingError: Weights only load failed (argparse.Namespace), or weights_only=False, which runs "
-    "whatever code a file holds",
-    repair="torch.load takes weights, plain data, argparse.Namespace and EasyDict, and refuses everything else "
-    "(before torch 2.4, which has no such choice, it is left as it is)",
-    needed=supported,
-    patches=(Patch("torch", "load", _safely, "loads weights, plain data and settings, no other object"),),
-)
+def tokenize_sentence(
+    tokenize: Callable[..., list[str]], text: str, language: str = "english", preserve_line: bool = True
+) -> list[str]:
+    """Tokenize a single sentence, which nothing has to split first."""
+    return tokenize(text, language=language, preserve_line=True)
+
+
+def load_for_here(
+    load: Callable[..., Any], f: Any, map_location: Any = None, pickle_module: Any = None, **options: Any
+) -> Any:
+    """Load a checkpoint safely; scripts that say no device would stop at one that a GPU has written."""
+    if map_location is None and without_cuda():
+        map_location = "cpu"
+    return load_safely(load, f, map_location=map_location, **options)
+
+
+def torchvision() -> dict[str, ModuleType]:
+    """Make a torchvision that has one loss."""
+    focal = make_module("torchvision.ops.focal_loss", sigmoid_focal_loss=sigmoid_focal_loss)
+    ops = make_module("torchvision.ops", sigmoid_focal_loss=sigmoid_focal_loss, focal_loss=focal)
+    return {each.__name__: each for each in (make_module("torchvision", ops=ops), ops, focal)}
 
 
 class AdamW(torch.optim.AdamW):
@@ -238,29 +114,95 @@ class AdamW(torch.optim.AdamW):
 
 def get_linear_schedule_with_warmup(
     optimizer: torch.optim.Optimizer, num_warmup_steps: float, num_training_steps: int, last_epoch: int = -1
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """The learning rate rises from 0, then falls straight to 0."""
+) -> LambdaLR:
+    """Let the learning rate rise from 0, then fall straight to 0, as transformers' function does."""
     warmup = round(num_warmup_steps)
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: linear_decay(step, num_training_steps, warmup), last_epoch
-    )
+    return LambdaLR(optimizer, lambda step: linear_decay(step, num_training_steps, warmup), last_epoch)
 
 
-def _adamw_needed() -> bool:
-    return missing("transformers") or not hasattr(importlib.import_module("transformers"), "AdamW")
+def transformers() -> dict[str, ModuleType]:
+    """Make a transformers that has an optimizer and its schedule."""
+    contents = {"AdamW": AdamW, "get_linear_schedule_with_warmup": get_linear_schedule_with_warmup}
+    return {"transformers": make_module("transformers", **contents)}
 
 
-def _adamw_module() -> dict[str, ModuleType]:
-    stand_in = ModuleType("transformers")
-    stand_in.AdamW = AdamW  # type: ignore[attr-defined]
-    stand_in.get_linear_schedule_with_warmup = get_linear_schedule_with_warmup  # type: ignore[attr-defined]
-    return {"transformers": stand_in}
+# The shims.
 
 
+CUDA_ON_CPU = Shim(
+    name="cuda-on-cpu",
+    symptom="AssertionError: Torch not compiled with CUDA enabled, from a .cuda() in transformer.py",
+    repair="Tensor.cuda() leaves a tensor where it is",
+    needed=without_cuda,
+    patches=(
+        Patch("torch", "Tensor.cuda", around(lambda cuda, self, *args, **kwargs: self), "leaves tensors on the CPU"),
+    ),
+)
+CONFIGURED_DEVICE = Shim(
+    name="configured-device",
+    symptom="configs/base.yml says device: 'cuda', no flag changes it, and inputs cannot be moved there",
+    repair="the device is cpu where there is no CUDA",
+    needed=without_cuda,
+    # Lighthouse's training script and its evaluation import the same file under these two names.
+    patches=tuple(
+        Patch(name, "BaseOptions.parse", around(parse_for_cpu), "device: cpu") for name in ("config", "training.config")
+    ),
+)
+FLOAT_LENGTHS = Shim(
+    name="float-lengths",
+    symptom="TypeError: only integer tensors of a single element can be converted to an index, in model/predictor.py",
+    repair="the lengths of word sequences, sums of a float mask, are made whole before they are packed",
+    needed=lambda: fails(
+        lambda: pack_padded_sequence(torch.zeros(1, 1, 1), [torch.tensor(1.0)]),  # type: ignore[list-item]
+        RuntimeError,
+        TypeError,
+    ),
+    patches=(Patch("model.predictor", "pack_padded_sequence", around(pack_whole), "takes lengths that are floats"),),
+)
+FOCAL_LOSS = Shim(
+    name="focal-loss",
+    symptom="ModuleNotFoundError: No module named 'torchvision', or one built for another torch, for one loss function",
+    repair="a stand-in for torchvision that has sigmoid_focal_loss alone",
+    # RuntimeError: one that was built for another torch.
+    needed=lambda: fails(lambda: importlib.import_module("torchvision.ops.focal_loss"), ImportError, RuntimeError),
+    stand_ins=torchvision,
+)
+FORK = Shim(
+    name="fork",
+    symptom="from Python 3.14 on, Linux starts a DataLoader's workers afresh: they import the old code without the "
+    "other shims",
+    repair="workers are forked, as they were when these repositories were written",
+    needed=lambda: sys.platform == "linux" and sys.version_info >= (3, 14),
+    patches=(
+        Patch(
+            "multiprocessing.context",
+            "_default_context._actual_context",
+            lambda context: multiprocessing.get_context("fork"),
+            "forks worker processes",
+        ),
+    ),
+)
+PUNKT = Shim(
+    name="punkt",
+    symptom="LookupError: Resource punkt_tab not found, while EMB makes its data set",
+    repair="a query is one sentence: only what splits texts into sentences is left out, words are NLTK's own. "
+    "Tokens differ where a period stands inside a query",
+    needed=lambda: fails(lambda: importlib.import_module("nltk").word_tokenize("a"), LookupError),
+    patches=(Patch("util.data_gen", "word_tokenize", around(tokenize_sentence), "takes a query as one sentence"),),
+)
+TORCH_LOAD = Shim(
+    name="torch-load",
+    symptom="UnpicklingError: Weights only load failed (argparse.Namespace), or weights_only=False, which runs "
+    "whatever code a file holds",
+    repair="torch.load takes weights, plain data, argparse.Namespace and EasyDict, and refuses everything else "
+    "(before torch 2.4, which has no such choice, it is left as it is)",
+    needed=supported,
+    patches=(Patch("torch", "load", around(load_for_here), "loads weights, plain data and settings, no other object"),),
+)
 TRANSFORMERS_ADAMW = Shim(
     name="transformers-adamw",
     symptom="ImportError: cannot import name 'AdamW' from 'transformers', whose later versions dropped it",
     repair="a stand-in for transformers, with torch's AdamW under the same defaults and the linear schedule",
-    needed=_adamw_needed,
-    stand_ins=_adamw_module,
+    needed=lambda: fails(lambda: importlib.import_module("transformers").AdamW, ImportError, AttributeError),
+    stand_ins=transformers,
 )

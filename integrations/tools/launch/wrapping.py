@@ -1,13 +1,12 @@
-"""What the launcher puts in the place of a repository's model-building code."""
+"""HERO in the place of a repository's own model-building code."""
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from hero_plugin import HeroConfig, HeroModel, wrap_criterion, wrap_model
 from hero_plugin.integrations.support.errors import UserError
@@ -17,28 +16,28 @@ class Wrapping:
     """Wraps whatever a repository builds, and remembers the model for what is logged.
 
     Args:
-        config: what to wrap with.
-        options: further arguments of :func:`~hero_plugin.wrap_model`.
+        config: HERO's choices.
+        options: further arguments of ``wrap_model``.
     """
 
     def __init__(self, config: HeroConfig, **options: Any) -> None:
         self.config, self.options = config, options
         self.model: HeroModel | None = None
 
-    def builder(self, build: Callable[..., Any]) -> Callable[..., Any]:
-        """A function or a class that makes a model, or a model and its criterion -> the same, wrapped."""
-
-        @functools.wraps(build, updated=())
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            made = build(*args, **kwargs)
-            if isinstance(made, tuple):
-                model, criterion, *rest = made
-                return (self.wrap(model), wrap_criterion(criterion, self.config), *rest)
+    def build(self, builder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function or class that makes a model, or a model and its criterion; return the same, wrapped."""
+        made = builder(*args, **kwargs)
+        if not isinstance(made, tuple):
             return self.wrap(made)
-
-        return wrapped
+        model, criterion, *rest = made
+        return (self.wrap(model), wrap_criterion(criterion, self.config), *rest)
 
     def wrap(self, model: nn.Module) -> HeroModel:
+        """Put HERO around a model.
+
+        Raises:
+            UserError: it cannot be put around this one.
+        """
         try:
             self.model = wrap_model(model, config=self.config, **self.options)
         except (TypeError, ValueError) as error:
@@ -50,7 +49,3 @@ class Wrapping:
             file=sys.stderr,
         )
         return self.model
-
-    def losses(self) -> dict[str, Tensor]:
-        """HERO's losses of the last step, not weighted; none while nothing was trained."""
-        return {} if self.model is None else self.model.hero_losses()

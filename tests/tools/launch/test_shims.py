@@ -28,7 +28,6 @@ from hero_plugin.integrations.tools.launch.shims import (
     PUNKT,
     TORCH_LOAD,
     TRANSFORMERS_ADAMW,
-    present,
 )
 from tests.resources import REPOSITORY
 
@@ -36,7 +35,7 @@ safely_loading = pytest.mark.skipif(not TORCH_LOAD.needed(), reason="torch befor
 
 
 def test_every_shim_is_documented():
-    shims = {shim.name: shim for repository in REPOSITORIES for shim in repository.shims}
+    shims = {shim.name: shim for repository in REPOSITORIES for shim in repository.repairs}
     page = (REPOSITORY / "docs" / "guide" / "somebodys_repo.md").read_text()
     assert [name for name in shims if f"`{name}`" not in page] == []
 
@@ -46,9 +45,9 @@ def test_transformers_that_still_have_adamw_need_no_shim(monkeypatch):
     old.AdamW = object
     monkeypatch.setitem(sys.modules, "transformers", old)
     old.__spec__ = argparse.Namespace()
-    assert TRANSFORMERS_ADAMW not in present([TRANSFORMERS_ADAMW])
+    assert not TRANSFORMERS_ADAMW.needed()
     del old.AdamW
-    assert TRANSFORMERS_ADAMW in present([TRANSFORMERS_ADAMW])
+    assert TRANSFORMERS_ADAMW.needed()
 
 
 def test_adamw_steps_as_torchs_does_and_the_rate_falls_to_0():
