@@ -1,4 +1,4 @@
-"""Evaluation of runs on any annotations, unseen words included: ``hero-plugin eval``."""
+"""Evaluation of runs on any annotations: ``hero-plugin eval --run FOLDER``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hero_plugin.integrations.evaluation.robustness import (
     models_of,
     with_originals,
 )
-from hero_plugin.integrations.evaluation.robustness_report import show_drift
+from hero_plugin.integrations.evaluation.robustness_report import show_robustness
 from hero_plugin.integrations.scoring.submissions import write_submission
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
@@ -102,10 +102,10 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     results = {str(run.path): each for run, each in zip(runs, evaluated, strict=True)}
     report = None
     if draws is not None:
-        for model in (filled := [model for model, _ in models]):
+        for model in models:
             for name in evaluated[0].scores:
                 model.answers[name] = [results[source].answers[name] for source in model.sources]
-        report = show_drift(filled, draws, screen, config.figures)
+        report = show_robustness(models, draws, screen, config.figures)
     if config.json is not None:
         every = [each.to_json(path, config.checkpoint) for path, each in results.items()]
         whole = {**(every[0] if len(every) == 1 else {"runs": every}), **({"drift": report} if report else {})}

@@ -1,21 +1,26 @@
-"""``hero-plugin eval --submission FILE``: QVHighlights' official figures of what any model predicted."""
+"""Evaluation of submissions by QVHighlights' official figures: ``hero-plugin eval --submission FILE``."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from rich.table import Table
 
-from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.annotations import read_annotations, read_sentences
 from hero_plugin.integrations.data.checks import OnBroken, ReadReport, load_durations
 from hero_plugin.integrations.data.formats import qid
-from hero_plugin.integrations.evaluation.robustness import Draws, submitted_models
-from hero_plugin.integrations.evaluation.robustness_report import show_drift
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import open_tokenizer
+from hero_plugin.integrations.evaluation.robustness import Draws, Model, answers_of
+from hero_plugin.integrations.evaluation.robustness_report import show_robustness
+from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
 from hero_plugin.integrations.scoring.qvhighlights import (
     LENGTHS,
     LEVELS,
@@ -72,8 +77,9 @@ class SubmissionConfig:
 def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, Any]:
     """Score, print and write.
 
-    Returns the figures, in the official layout; of several submissions, by file under "submissions". Either way with
-    "drift" beside them where there are training annotations.
+    Returns:
+        The figures, in the official layout; of several submissions, by file under "submissions". Either way with
+        "drift" beside them where there are training annotations.
     """
     screen = screen or Screen()
     _check(config)
@@ -105,7 +111,7 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
     result: dict[str, Any] = several if len(scored) > 1 else dict(*scored.values())
     if draws is not None:
         models = submitted_models(found, records, config.train, config.tokenizer)
-        result["drift"] = show_drift(models, draws, screen, config.figures)
+        result["drift"] = show_robustness(models, draws, screen, config.figures)
     if config.json is not None:
         write_json(config.json, nan_to_null(result), indent=4)
         screen.say(f"figures: {config.json}")
@@ -126,8 +132,38 @@ def _check(config: SubmissionConfig) -> None:
         raise UserError("--figures shows intervals, which --resamples 0 leaves out")
 
 
+def submitted_models(
+    submissions: Mapping[Path, Submission], records: Sequence[Record], train: Sequence[Path], tokenizer: str
+) -> list[Model]:
+    """Return one model per submission, with the first window of each query as its answer.
+
+    Args:
+        submissions: Submissions by file.
+        records: The annotations.
+        train: Annotations whose words the models have seen.
+        tokenizer: As ``open_tokenizer`` takes it.
+
+    Raises:
+        UserError: A submission has no windows.
+    """
+    split = open_tokenizer(tokenizer)
+    vocabulary = training_vocabulary(split(record.sentence) for file in train for record in read_sentences(file))
+    stems = Counter(path.stem for path in submissions)
+    models = []
+    for path, submission in submissions.items():
+        if WINDOWS not in submission.lines[0]:
+            raise UserError(f"{path}: no {WINDOWS}, and drift is measured by where a model finds the moments")
+        windows = {line["qid"]: line[WINDOWS][0][:2] for line in submission.lines}
+        answered = [record for record in records if qid(record) in windows]
+        moments = np.array([windows[qid(record)] for record in answered], dtype=np.float64)
+        answers = answers_of(answered, moments, lambda record: unseen_words(split(record.sentence), vocabulary))
+        name = path.stem if stems[path.stem] == 1 else str(path)
+        models.append(Model(name, (str(path),), answers={"submission": [answers]}))
+    return models
+
+
 def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> list[Table]:
-    """Moment retrieval by length of the annotated windows, and highlights by what counts as one; those there are."""
+    """Return moment retrieval by length of the annotated windows, and highlights by level: those that there are."""
     made = []
     if WINDOWS in submission.lines[0]:
         queries = queries_by_length([row["relevant_windows"] for row in submission.annotations])
@@ -166,9 +202,6 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, int, li
     for name, queries, cells in rows:
         table.add_row(name, str(queries), *cells)
     return table
-
-
-# A figure of the official QVHighlights scores of a submission.
 
 
 def draw_official(scores: Mapping[str, Mapping[str, Any]], path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Drift as pictures: scores by group with their intervals, and whether answers move between two wordings."""
+"""The report on robustness for people: tables, and figures of scores by group and of pairs of wordings."""
 
 from __future__ import annotations
 
@@ -12,134 +12,35 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from hero_plugin.integrations.evaluation.robustness import Draws, Model, drift_report
+from hero_plugin.integrations.evaluation.robustness import Draws, Model, measure_robustness
 from hero_plugin.integrations.scoring.bootstrap import FEWEST_VIDEOS
 from hero_plugin.integrations.scoring.metrics import CONSISTENCY, SCORES, temporal_iou
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, INK, MUTED, SETTINGS, TRUTH, new_figure
+from hero_plugin.integrations.support.plotting import (
+    BASE,
+    CYCLE,
+    HERO,
+    INK,
+    MUTED,
+    SETTINGS,
+    TRUTH,
+    new_figure,
+    save_figure,
+)
 
-# The report on drift as tables: scores by group, wordings in pairs, consistency.
-
-
-Cell = Mapping[str, Any]
-
-
-def drift_tables(report: Mapping[str, Any]) -> list[Table]:
-    """Of each set: the scores by group and, where there are pairs, the scores of both wordings and the consistency."""
-    tables = []
-    for name, found in report["sets"].items():
-        if found["groups"]:
-            tables.append(_scores_table(f"{name}, by drift", report, found["groups"]))
-        if found["pairs"]:
-            tables.append(_wordings_table(f"{name}, the same pairs in both wordings", report, found["pairs"]))
-            tables.append(_consistency_table(f"{name}, does the answer move?", report, found["pairs"]))
-    return tables
+Report = Mapping[str, Any]
+"""As from ``measure_robustness``."""
+Part = Mapping[str, Any]
+"""One group of queries in it."""
 
 
-def caption(report: Mapping[str, Any]) -> str:
-    """What the intervals are."""
-    interval = report["interval"]
-    return (
-        f"percent [{100 * interval['level']:.0f} % interval of {interval['resamples']:,} draws of {interval['drawn']}]"
-    )
-
-
-def group_name(part: Mapping[str, Any]) -> str:
-    if part["by"] == "unseen words":
-        return f"{part['group']} unseen"
-    return f"part: {part['group']}" if part["by"] == "part" else str(part["group"])
-
-
-def _scores_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(title, ("group", "queries", "videos", *_model_column(report)), SCORES)
-    for part in worth_a_row(parts):
-        counts = (group_name(part), f"{part['queries']:,}", f"{part['videos']:,}")
-        _add_models(table, counts, report, part, SCORES, lambda figures: figures)
-    return table
-
-
-def _wordings_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
-    """Both wordings of all pairs; of the groups, what the rewording changes."""
-    table = _table(title, ("group", "pairs", "wording", *_model_column(report)), SCORES)
-    for part in worth_a_row(parts):
-        counts = (group_name(part), f"{part['queries']:,}")
-        for what in ("original", "reworded", "change") if part["by"] == "all" else ("change",):
-            start, signed = (*counts, what), what == "change"
-            _add_models(table, start, report, part, SCORES, lambda figures, what=what: figures[what], signed)
-            counts = ("", "")
-    return table
-
-
-def _consistency_table(title: str, report: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table(title, ("group", "pairs", *_model_column(report)), CONSISTENCY)
-    for part in worth_a_row(parts):
-        counts = (group_name(part), f"{part['queries']:,}")
-        _add_models(table, counts, report, part, CONSISTENCY, lambda figures: figures["consistency"])
-    return table
-
-
-def worth_a_row(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The groups that have queries, less those kinds of change, and those parts, that are all there is."""
-    every = parts[0]["queries"]
-    return [
-        part for part in parts if part["queries"] and (part["by"] not in ("change", "part") or part["queries"] != every)
-    ]
-
-
-def _add_models(
-    table: Table,
-    start: tuple[str, ...],
-    report: Mapping[str, Any],
-    part: Mapping[str, Any],
-    names: Sequence[str],
-    pick: Any,
-    signed: bool = False,
-) -> None:
-    """A row a model, each difference under its model; the first cells stand in the first row only."""
-    several = len(report["models"]) > 1
-    for model, about in report["models"].items():
-        label = (model,) if several else ()
-        table.add_row(*start, *label, *(_cell(pick(part["models"][model])[name], signed) for name in names))
-        start = ("",) * len(start)
-        if model in part["differences"]:
-            figures = pick(part["differences"][model])
-            cells = (_cell(figures[name], True) for name in names)
-            table.add_row(*start, f"  minus {about['compared_with']}", *cells, style="italic")
-    if several:
-        table.add_section()
-
-
-def _cell(figure: Cell, signed: bool) -> str:
-    if figure["value"] is None:
-        return "-"
-    sign = "+" if signed else ""
-    value, low, high = (
-        None if figure[key] is None else f"{round(figure[key], 1) + 0.0:{sign}.1f}" for key in ("value", "low", "high")
-    )
-    return f"{value}" if low is None else f"{value} [{low},{high}]"
-
-
-def _model_column(report: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("model",) if len(report["models"]) > 1 else ()
-
-
-def _table(title: str, first: Sequence[str], figures: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in first:
-        table.add_column(name, justify="right" if name in ("queries", "videos", "pairs") else "left", overflow="fold")
-    for name in figures:
-        table.add_column(name, justify="right", overflow="fold")
-    return table
-
-
-# Models by drift, as a person sees them: tables, figures, and what to know of them.
-
-
-def show_drift(models: Sequence[Model], draws: Draws, screen: Screen, figures: Path | None = None) -> dict[str, Any]:
-    """Measure, print, and draw into the folder `figures`. Returns the report."""
+def show_robustness(
+    models: Sequence[Model], draws: Draws, screen: Screen, figures: Path | None = None
+) -> dict[str, Any]:
+    """Measure, print, and draw into the folder ``figures``; return the report."""
     with screen.working("drawing intervals", 1):
-        report = drift_report(models, draws)
-    for table in drift_tables(report):
+        report = measure_robustness(models, draws)
+    for table in robustness_tables(report):
         screen.show(table)
     screen.say(f"{caption(report)}; none where a group has fewer than {FEWEST_VIDEOS} videos")
     for name, about in report["models"].items():
@@ -148,8 +49,6 @@ def show_drift(models: Sequence[Model], draws: Draws, screen: Screen, figures: P
     for note in report["notes"]:
         screen.say(f"note: {note}")
     if figures is not None:
-        from hero_plugin.integrations.support.plotting import save_figure
-
         for name, found in report["sets"].items():
             file = re.sub(r"[^\w.-]+", "_", name)
             if found["groups"]:
@@ -159,14 +58,100 @@ def show_drift(models: Sequence[Model], draws: Draws, screen: Screen, figures: P
     return report
 
 
+def robustness_tables(report: Report) -> list[Table]:
+    """Return tables of each set: scores by group and, where there are pairs, of both wordings, and consistency."""
+    wordings = ("original", "reworded", "change")
+    tables = []
+    for name, found in report["sets"].items():
+        if groups := found["groups"]:
+            tables.append(_table(f"{name}, by drift", report, groups, ("queries", "videos"), SCORES))
+        if pairs := found["pairs"]:
+            title = f"{name}, the same pairs in both wordings"
+            tables.append(_table(title, report, pairs, ("pairs", "wording"), SCORES, wordings))
+            title = f"{name}, does the answer move?"
+            tables.append(_table(title, report, pairs, ("pairs",), CONSISTENCY, ("consistency",)))
+    return tables
+
+
+def _table(
+    title: str,
+    report: Report,
+    parts: Sequence[Part],
+    columns: Sequence[str],
+    names: Sequence[str],
+    wordings: Sequence[str] = ("",),
+) -> Table:
+    """Return a table with one row per group, wording and model, each difference under its model.
+
+    Of the groups, only the last wording has rows, which is what rewording changes.
+    """
+    several = len(report["models"]) > 1
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("group", *columns, *(("model",) if several else ()), *names):
+        text = name in ("group", "wording", "model")
+        table.add_column(name, justify="left" if text else "right", overflow="fold")
+    for part in worth_a_row(parts):
+        counts = {"queries": part["queries"], "pairs": part["queries"], "videos": part["videos"]}
+        start = [group_name(part), *(f"{counts[name]:,}" for name in columns if name in counts)]
+        for wording in wordings if part["by"] == "all" else wordings[-1:]:
+            if "wording" in columns:
+                start = [*start[:2], wording]
+            for model, about in report["models"].items():
+                for difference, found in ((False, part["models"]), (True, part["differences"])):
+                    if model not in found:
+                        continue
+                    figures = found[model][wording] if wording else found[model]
+                    label = (f"  minus {about['compared_with']}" if difference else model,) if several else ()
+                    cells = (_cell(figures[name], difference or wording == "change") for name in names)
+                    table.add_row(*start, *label, *cells, style="italic" if difference else None)
+                    start = [""] * len(start)
+            if several:
+                table.add_section()
+    return table
+
+
+def _cell(figure: Mapping[str, float | None], signed: bool) -> str:
+    if figure["value"] is None:
+        return "-"
+    sign = "+" if signed else ""
+    value, low, high = (
+        None if each is None else f"{round(each, 1) + 0.0:{sign}.1f}"
+        for each in (figure["value"], figure["low"], figure["high"])
+    )
+    return f"{value}" if low is None else f"{value} [{low},{high}]"
+
+
+def caption(report: Report) -> str:
+    """Return what the intervals are."""
+    interval = report["interval"]
+    return (
+        f"percent [{100 * interval['level']:.0f} % interval of {interval['resamples']:,} draws of {interval['drawn']}]"
+    )
+
+
+def group_name(part: Part) -> str:
+    """Return a group's name in tables and figures."""
+    if part["by"] == "unseen words":
+        return f"{part['group']} unseen"
+    return f"part: {part['group']}" if part["by"] == "part" else str(part["group"])
+
+
+def worth_a_row(parts: Sequence[Part]) -> list[Part]:
+    """Return the groups that have queries, less those kinds of change, and those parts, that are all there is."""
+    every = parts[0]["queries"]
+    return [
+        part for part in parts if part["queries"] and (part["by"] not in ("change", "part") or part["queries"] != every)
+    ]
+
+
 FEW = 30
 """Groups of fewer videos are drawn pale, and their intervals do not decide how far the axis of differences reaches."""
 MANY = 7
 """More groups than these have slanting names, which would else run into one another."""
 
 
-def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
-    """A set's scores by group, one panel a figure; below them the differences between models, where there are any."""
+def groups_figure(report: Report, name: str) -> Figure:
+    """Draw a set's scores by group, one panel per score, and below them the differences between models, if any."""
     with mpl.rc_context(SETTINGS):
         parts = worth_a_row(report["sets"][name]["groups"])
         colors = model_colors(report)
@@ -204,8 +189,8 @@ def groups_figure(report: Mapping[str, Any], name: str) -> Figure:
         return figure
 
 
-def pairs_figure(report: Mapping[str, Any], name: str, models: Sequence[Model]) -> Figure:
-    """Originals beside rewordings, the overlap of each pair of answers, and the figures of consistency."""
+def pairs_figure(report: Report, name: str, models: Sequence[Model]) -> Figure:
+    """Draw originals beside rewordings, the overlap of each pair of answers, and the figures of consistency."""
     with mpl.rc_context(SETTINGS):
         whole = report["sets"][name]["pairs"][0]
         colors = model_colors(report)
@@ -227,8 +212,8 @@ def pairs_figure(report: Mapping[str, Any], name: str, models: Sequence[Model]) 
         return figure
 
 
-def model_colors(report: Mapping[str, Any]) -> dict[str, str]:
-    """The usual two colours for a model and what it is compared with; else the cycle."""
+def model_colors(report: Report) -> dict[str, str]:
+    """Return the usual two colours for a model and what it is compared with; otherwise the cycle."""
     names = list(report["models"])
     against = [about["compared_with"] for about in report["models"].values()]
     if len(names) == 1:
@@ -239,10 +224,8 @@ def model_colors(report: Mapping[str, Any]) -> dict[str, str]:
     return dict(zip(names, (CYCLE * (1 + len(names) // len(CYCLE)))[: len(names)], strict=True))
 
 
-def _points(
-    axis: Any, parts: Sequence[Mapping[str, Any]], colors: Mapping[str, str], what: str, score: str | None
-) -> None:
-    """A point with its interval for each model in each group; of one part, for each figure of consistency."""
+def _points(axis: Any, parts: Sequence[Part], colors: Mapping[str, str], what: str, score: str | None) -> None:
+    """Draw a point with its interval for each model in each group; of one part, for each figure of consistency."""
     names = [name for name in colors if name in parts[0][what]]
     for place, name in enumerate(names):
         if score is None:
@@ -256,15 +239,15 @@ def _points(
     axis.set_xlim(-0.6, len(figures) - 0.4)
 
 
-def _limits(parts: Sequence[Mapping[str, Any]], score: str) -> tuple[float, float]:
-    """An axis that holds 0, every difference, and the intervals of the groups that are not tiny."""
-    held = [0.0]
+def _limits(parts: Sequence[Part], score: str) -> tuple[float, float]:
+    """Return the ends of an axis that shows 0, every difference, and the intervals of groups that are not tiny."""
+    shown = [0.0]
     for part in parts:
         for figures in part["differences"].values():
             keys = ("value", "low", "high") if part["videos"] >= FEW else ("value",)
-            held += [figures[score][key] for key in keys if figures[score][key] is not None]
-    margin = 0.08 * (max(held) - min(held)) or 1.0
-    return min(held) - margin, max(held) + margin
+            shown += [figures[score][key] for key in keys if figures[score][key] is not None]
+    margin = 0.08 * (max(shown) - min(shown)) or 1.0
+    return min(shown) - margin, max(shown) + margin
 
 
 def _errorbar(
@@ -275,7 +258,7 @@ def _errorbar(
     label: str = "",
     pale: np.ndarray | None = None,
 ) -> Any:
-    """Points with their intervals, where they have one, some of them pale; returns the points that are not."""
+    """Draw points with their intervals, where they have one, some of them pale; return the points that are not."""
     values, low, high = (
         np.array([np.nan if each[key] is None else each[key] for each in figures]) for key in ("value", "low", "high")
     )
@@ -288,8 +271,8 @@ def _errorbar(
     return axis.errorbar(at, values, spread, label=label, **style)[0]
 
 
-def _wordings(axis: Any, whole: Mapping[str, Any], colors: Mapping[str, str]) -> None:
-    """Every score of the originals, hollow, and of the rewordings, filled."""
+def _wordings(axis: Any, whole: Part, colors: Mapping[str, str]) -> None:
+    """Draw every score of the originals, hollow, and of the rewordings, filled."""
     step = min(0.3, 0.8 / len(colors))
     for place, (name, color) in enumerate(colors.items()):
         at = np.arange(len(SCORES)) + (place - (len(colors) - 1) / 2) * step
@@ -307,14 +290,14 @@ def _wordings(axis: Any, whole: Mapping[str, Any], colors: Mapping[str, str]) ->
 
 
 def _overlap_curve(axis: Any, model: Model, name: str, color: str) -> None:
-    """The share of pairs with at least each overlap, over all trainings."""
-    found = [each for each in model.answers[name] if each.originals is not None]
-    ious = np.concatenate([temporal_iou(each.moments[each.originals.rows], each.originals.moments) for each in found])
+    """Draw the share of pairs with at least each overlap, over all trainings."""
+    found = [(each.moments, each.originals) for each in model.answers[name] if each.originals is not None]
+    ious = np.concatenate([temporal_iou(moments[pairs.rows], pairs.moments) for moments, pairs in found])
     grid = np.linspace(0, 1, 201)
     axis.plot(grid, [100 * (ious >= threshold).mean() for threshold in grid], color=color)
 
 
-def _legend(figure: Figure, axis: Any, report: Mapping[str, Any]) -> None:
+def _legend(figure: Figure, axis: Any, report: Report) -> None:
     handles, labels = axis.get_legend_handles_labels()
     several = {name: len(about["seeds"]) for name, about in report["models"].items()}
     named = [f"{label} ({several[label]} seeds)" if several[label] > 1 else label for label in labels]

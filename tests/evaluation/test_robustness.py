@@ -1,4 +1,4 @@
-"""Runs by drift: the figures agree with the plain ones, pairs with their sets, models with each other."""
+"""Robustness of runs: the figures agree with the plain ones, pairs with their sets, models with each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from hero_plugin.integrations.data.annotations import read_annotations, write_an
 from hero_plugin.integrations.data.records import Change, Rewording, reworded_record
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
-from hero_plugin.integrations.evaluation.robustness import Model, find_runs, models_of, references
+from hero_plugin.integrations.evaluation.robustness import (
+    Draws,
+    Model,
+    answers_of,
+    find_runs,
+    measure_robustness,
+    models_of,
+    references,
+)
 from hero_plugin.integrations.scoring.metrics import SCORES, UNSEEN
 from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
 from hero_plugin.integrations.support.console import Screen
@@ -25,7 +33,7 @@ QUIET = Screen(quiet=True)
 
 
 def evaluate(tmp_path, *runs: RunFolder, **flags: object):
-    """Scores, and the report on drift."""
+    """Scores, and the report on robustness."""
     path = tmp_path / "scores.json"
     few = {"resamples": 100, "device": "cpu", **flags}
     scores = main(EvalConfig(run=tuple(run.path for run in runs), json=path, **few), QUIET)
@@ -157,7 +165,7 @@ def test_runs_that_differ_in_their_seed_are_one_model(runs, tmp_path):
     seeds = [run_folder(runs, tmp_path / f"emb-seed{seed}", seed=seed, base_only=True) for seed in (2, 0, 1)]
     heroes = [run_folder(runs, tmp_path / f"hero-seed{seed}", seed=seed) for seed in (0, 1)]
     small = [run_folder(runs, tmp_path / "small", seed=0, dim=8)]
-    models = [model for model, _ in models_of([*seeds, *heroes, *small])]
+    models = models_of([*seeds, *heroes, *small])
     assert [(model.name, model.seeds) for model in models] == [("EMB", (0, 1, 2)), ("hero", (0, 1)), ("small", (0,))]
     assert len(models_of([*seeds, *heroes], pool=False)) == 5
     copied = run_folder(runs, tmp_path / "copy", seed=0, base_only=True)
@@ -211,8 +219,6 @@ def test_hero_is_compared_with_its_base(kinds, expected):
 
 
 def test_models_must_have_answered_the_same_queries(runs, tmp_path):
-    from hero_plugin.integrations.evaluation.robustness import Draws, answers_of, drift_report
-
     records = read_annotations(runs.files.root / "seen.json")
     moments = np.array([record.moments[0] for record in records])
 
@@ -221,8 +227,8 @@ def test_models_must_have_answered_the_same_queries(runs, tmp_path):
         return Model(name, (name,), answers={"seen": [found]})
 
     with pytest.raises(UserError, match="b answered 3 queries, a 5, and not the same ones"):
-        drift_report([model("a", 5, ()), model("b", 3, ())], Draws(100))
-    report = drift_report([model("a", 5, ()), model("b", 5, ("crate",))], Draws(100))
+        measure_robustness([model("a", 5, ()), model("b", 3, ())], Draws(100))
+    report = measure_robustness([model("a", 5, ()), model("b", 5, ("crate",))], Draws(100))
     assert "5 queries have another number of unseen words" in report["notes"][0]
     assert report["sets"]["seen"]["groups"][1]["queries"] == 5
     assert values(report["sets"]["seen"]["groups"][0]["models"]["a"])["mIoU"] == 100

@@ -1,4 +1,4 @@
-"""Submissions by drift, through the command."""
+"""Robustness of submissions, through the command."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_one_submission_keeps_the_official_layout(files):
     assert {**plain, "drift": ...}.keys() == json.loads((files / "out.json").read_text()).keys()
 
 
-def test_without_resamples_there_is_nothing_by_drift(files, capsys):
+def test_without_resamples_there_is_nothing_by_unseen_words(files, capsys):
     flags = ["--submission", files / "seen.jsonl", "--train", files / "train.txt", "--json", files / "out.json"]
     assert evaluate(files, *flags, "--resamples", 0) == 0
     assert "drift" not in json.loads((files / "out.json").read_text())
