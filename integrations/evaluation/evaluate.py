@@ -53,8 +53,8 @@ class EvalConfig(RunInputs):
     figures: Path | None = None
     """Draw the scores by drift, and the pairs of originals and rewordings, as PNGs into this folder."""
     predictions: Path | None = None
-    """Write each query's moment here, one JSON line a query. Of a DETR, a submission in QVHighlights' form; of several
-    sets, one each, with the set's name in the file's."""
+    """Write each query's moment here, one JSON line per query. Of a DETR, a submission in QVHighlights' form; of
+    several sets, one each, with the set's name in the file's."""
     pairs: bool = True
     """Of reworded queries, answer the originals, too, and compare; their sentences are in the file."""
     pool: bool = True
@@ -74,7 +74,51 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     """Score, print and write; return the scores by set; of several runs, by run and set, as "RUN: SET"."""
     screen = screen or Screen()
     draws = Draws(config.resamples, config.seed, config.draw_seeds) if config.resamples else None
-    if config.figures is not None and draws is None:
+    _check(config)
+    runs = find_runs(config.run, screen)
+    if len(runs) > 1 and config.predictions is not None:
+        raise UserError(f"--predictions writes those of one run, got {len(runs)}")
+    models = models_of(runs, pool=config.pool)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    reader = Reader(config, screen)
+    results: dict[str, Evaluated] = {}
+    for number, run in enumerate(runs, 1):
+        if not run.finished:
+            screen.say(f"note: {run.path} is not finished")
+        found = results[str(run.path)] = evaluate_run(run, config, reader, screen)
+        if len(runs) > 1:
+            name = f"{run.path.name} ({found.title})"
+            screen.say(f"{number}/{len(runs)}  {'  '.join([name, *brief_scores(found.scores)])}")
+        else:
+            show_run(found, screen)
+    written = [
+        {"run": path, "checkpoint": config.checkpoint, "epoch": each.epoch, "scores": each.scores}
+        for path, each in results.items()
+    ]
+    whole: dict[str, Any] = {"runs": written} if len(written) > 1 else written[0]
+    if draws is not None:
+        for model in models:
+            for name in found.scores:
+                model.answers[name] = [results[source].answers[name] for source in model.sources]
+        whole["drift"] = show_robustness(models, draws, screen, config.figures)
+    if config.json is not None:
+        write_json(config.json, nan_to_null(whole))
+    if config.predictions is not None:
+        if found.file_for_each_set and len(found.lines) > 1:  # lines do not say which set they are of
+            for name, lines in found.lines.items():
+                path = config.predictions
+                write_submission(path.with_name(f"{path.stem}-{name}{path.suffix}"), lines)
+        else:
+            write_submission(config.predictions, chain.from_iterable(found.lines.values()))
+    if len(runs) == 1:
+        return found.scores
+    return {f"{path}: {name}": scores for path, each in results.items() for name, scores in each.scores.items()}
+
+
+def _check(config: EvalConfig) -> None:
+    """Raise ``UserError`` where flags do not go together."""
+    if config.figures is not None and not config.resamples:
         raise UserError("--figures shows intervals, which --resamples 0 leaves out")
     if config.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {config.batch_size}")
@@ -83,39 +127,6 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
             raise UserError(f"{flag} {path}: is a folder; name a file")
     if config.figures is not None and config.figures.is_file():
         raise UserError(f"--figures {config.figures}: is a file; name a folder")
-    runs = find_runs(config.run, screen)
-    if len(runs) > 1 and config.predictions is not None:
-        raise UserError(f"--predictions writes those of one run, got {len(runs)}")
-    models = models_of(runs, pool=config.pool)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    reader = Reader(config, screen)
-    evaluated = []
-    for number, run in enumerate(runs, 1):
-        if not run.finished:
-            screen.say(f"note: {run.path} is not finished")
-        evaluated.append(evaluate_run(run, config, reader, screen))
-        if len(runs) > 1:
-            screen.say(f"{number}/{len(runs)}  {run_line(run, evaluated[-1])}")
-    if len(runs) == 1:
-        show_run(evaluated[0], config, screen)
-    results = {str(run.path): each for run, each in zip(runs, evaluated, strict=True)}
-    report = None
-    if draws is not None:
-        for model in models:
-            for name in evaluated[0].scores:
-                model.answers[name] = [results[source].answers[name] for source in model.sources]
-        report = show_robustness(models, draws, screen, config.figures)
-    if config.json is not None:
-        every = [each.to_json(path, config.checkpoint) for path, each in results.items()]
-        whole = {**(every[0] if len(every) == 1 else {"runs": every}), **({"drift": report} if report else {})}
-        write_json(config.json, nan_to_null(whole))
-    if config.predictions is not None:
-        for path, lines in prediction_files(evaluated[0], config.predictions).items():
-            write_submission(path, lines)
-    if len(runs) == 1:
-        return evaluated[0].scores
-    return {f"{path}: {name}": scores for path, each in results.items() for name, scores in each.scores.items()}
 
 
 @dataclass
@@ -131,14 +142,11 @@ class Evaluated:
     """Distinct words that no training sentence had, by set."""
     answers: dict[str, Answers]
     lines: dict[str, list[dict[str, Any]]]
-    """What a file of predictions says; empty unless one is written."""
-
-    def to_json(self, run: str, checkpoint: str) -> dict[str, Any]:
-        return {"run": run, "checkpoint": checkpoint, "epoch": self.epoch, "scores": self.scores}
+    """Of a file of predictions; empty unless one is written."""
 
 
 class Reader:
-    """A reader of the data to score on, which it keeps for the next run that reads the same."""
+    """Reads the data to score on, and keeps it for the next run that reads the same."""
 
     def __init__(self, config: EvalConfig, screen: Screen) -> None:
         self.config, self.screen = config, screen
@@ -147,17 +155,22 @@ class Reader:
         self._bank: Any = None
 
     def read(self, settings: TrainConfig, run: RunFolder) -> tuple[GroundingData, StoreBank]:
-        """Raises ``UserError`` where there is nothing to score on."""
-        asked = with_sources(settings, self.config, self.config.annotations, run)
-        if not asked.test_sets():
+        """Return the data of a run's sets and their features.
+
+        Raises:
+            UserError: There is nothing to score on.
+        """
+        base = BASES[settings.base]
+        wanted = with_sources(settings, self.config, self.config.annotations, run)
+        if not wanted.test_sets():
             raise UserError(f"{run.path}: the run has no test sets; name some with --annotations")
-        asked = replace(asked, **{name: getattr(BASES[asked.base].config(), name) for name in NOT_READ_BY})
-        if self._settings != asked:
-            wanted = self.config.pairs and self.config.resamples > 0
+        wanted = replace(wanted, **{name: getattr(base.config(), name) for name in NOT_READ_BY})
+        if self._settings != wanted:
+            originals = self.config.pairs and self.config.resamples > 0
             self._data = self._bank = None  # first, so that there is never room for two
-            self._data = BASES[asked.base].read(asked, dict(asked.test_sets()), self.screen, originals=wanted)
-            self._bank = self._data.bank(asked.storage, asked.memory, self.screen)
-            self._settings = asked
+            self._data = base.read(wanted, dict(wanted.test_sets()), self.screen, originals=originals)
+            self._bank = self._data.bank(wanted.storage, wanted.memory, self.screen)
+            self._settings = wanted
         return self._data, self._bank
 
 
@@ -199,7 +212,7 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
     return found
 
 
-def show_run(found: Evaluated, config: EvalConfig, screen: Screen) -> None:
+def show_run(found: Evaluated, screen: Screen) -> None:
     """Show the scores of one run."""
     rows = [
         (name, str(found.queries[name]), str(found.untrained[name]), *score_cells(scores))
@@ -207,15 +220,3 @@ def show_run(found: Evaluated, config: EvalConfig, screen: Screen) -> None:
     ]
     screen.show(scores_table(rows, ("set", "queries", "untrained words"), found.title))
     show_official(found.scores, screen)
-
-
-def run_line(run: RunFolder, found: Evaluated) -> str:
-    """Return one line for one of several runs."""
-    return "  ".join([f"{run.path.name} ({found.title})", *brief_scores(found.scores)])
-
-
-def prediction_files(found: Evaluated, path: Path) -> dict[Path, list[dict[str, Any]]]:
-    """What goes into which file: all sets into one, or one each where the lines do not say which set they are of."""
-    if found.file_for_each_set and len(found.lines) > 1:
-        return {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in found.lines.items()}
-    return {path: list(chain.from_iterable(found.lines.values()))}

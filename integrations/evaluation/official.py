@@ -49,7 +49,8 @@ class SubmissionConfig:
     """Score what any model predicted, by the official evaluation of QVHighlights and by drift."""
 
     submission: tuple[Path, ...]
-    """Predictions in QVHighlights' form, a JSON object a line. With --train, several are compared with the first."""
+    """Predictions in QVHighlights' form, one JSON object per line. With --train, the first is compared with the
+    others."""
     annotations: Path
     """QVHighlights' JSONL, or any format that `hero-plugin data` reads. Without saliency, moments alone count."""
     partial: bool = False
@@ -166,41 +167,30 @@ def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> l
     """Return moment retrieval by length of the annotated windows, and highlights by level: those that there are."""
     made = []
     if WINDOWS in submission.lines[0]:
-        queries = queries_by_length([row["relevant_windows"] for row in submission.annotations])
-        rows = [(_range(name), queries[name], _figures(scores[name], RETRIEVAL)) for name in LENGTHS]
+        counts = queries_by_length([row["relevant_windows"] for row in submission.annotations])
+        rows = [
+            (
+                name if math.isinf(longest) else f"{name} ({shortest:g} to {longest:g} s]",
+                counts[name],
+                *(scores[name][kind][overlap] for _, kind, overlap in RETRIEVAL),
+            )
+            for name, (shortest, longest) in LENGTHS.items()
+        ]
         made.append(_table("moment retrieval", [column for column, *_ in RETRIEVAL], rows))
     if SALIENCY in submission.lines[0]:
-        columns = [("mAP", "HL-mAP"), ("HIT@1", "HL-Hit1")]
-        rows = [
-            (f"{name} (score {level} or more)", len(submission.lines), _figures(scores[f"HL-min-{name}"], columns))
-            for name, level in LEVELS.items()
-        ]
-        made.append(_table("highlights", [column for column, _ in columns], rows))
+        parts = {f"{name} (score {level} or more)": scores[f"HL-min-{name}"] for name, level in LEVELS.items()}
+        rows = [(name, len(submission.lines), part["HL-mAP"], part["HL-Hit1"]) for name, part in parts.items()]
+        made.append(_table("highlights", ("mAP", "HIT@1"), rows))
     return made
 
 
-def _figures(part: Mapping[str, Any], columns: Sequence[tuple[str, ...]]) -> list[str]:
-    cells = []
-    for _, *keys in columns:
-        value: Any = part
-        for key in keys:
-            value = value[key]
-        cells.append("-" if math.isnan(value) else f"{value:.2f}")
-    return cells
-
-
-def _range(name: str) -> str:
-    shortest, longest = LENGTHS[name]
-    return name if math.isinf(longest) else f"{name} ({shortest:g} to {longest:g} s]"
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[str, int, list[str]]]) -> Table:
+def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
     for column in ("queries", *columns):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, queries, cells in rows:
-        table.add_row(name, str(queries), *cells)
+    for name, queries, *figures in rows:
+        table.add_row(name, str(queries), *("-" if math.isnan(figure) else f"{figure:.2f}" for figure in figures))
     return table
 
 
