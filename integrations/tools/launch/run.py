@@ -46,8 +46,7 @@ class Script:
 def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] = ()) -> Script:
     """Parse the repository's own command line: ``[python] SCRIPT ARGUMENTS...`` or ``[python] -m MODULE ARGUMENTS...``.
 
-    Args:
-        known: the repository's entry points, for the message.
+    The message names the ``known`` entry points.
 
     Raises:
         UserError: nothing to run, or no such script in the repository.
@@ -133,10 +132,7 @@ def is_shell(words: Sequence[str]) -> bool:
 def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], *, dry_run: bool, plain: bool) -> int:
     """Run a shell script whose ``python`` is the launcher, in the repository's folder. Return its exit status.
 
-    Args:
-        flags: the launcher's own.
-        dry_run: the shell script runs, its Python scripts are only described.
-        plain: without HERO.
+    With ``dry_run`` it runs, too, and its Python scripts are only described. ``plain`` is without HERO.
 
     Raises:
         UserError: there is no such script, or HERO was in none of the Python scripts that it ran.
