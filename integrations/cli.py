@@ -42,8 +42,8 @@ COMMANDS = {
     "eval": Command(
         "cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures", alone=True
     ),
-    "predict": Command("tools.predict.predict:run", "answer a large file of queries by a run, in shards that resume"),
-    "predict merge": Command("tools.predict.predict:run_merge", "join the parts of such a prediction"),
+    "predict": Command("tools.predict.predict:main", "answer a large file of queries by a run, in shards that resume"),
+    "predict merge": Command("tools.predict.merge:main", "join the parts of such a prediction"),
     "adapt": Command(
         "tools.adapt.adapt:run",
         "teach a HERO run new words with a few labelled queries, the plug-in alone learning",

@@ -1,4 +1,4 @@
-"""Flags of ``hero-plugin predict``."""
+"""Flags of ``hero-plugin predict``, and the division of its queries into shards."""
 
 from __future__ import annotations
 
@@ -64,19 +64,6 @@ class PredictConfig(RunInputs):
         wrong += [f"{path}: no such file" for path in (self.queries, self.durations) if path and not path.is_file()]
         if wrong:
             raise UserError("\n".join(wrong))
-
-
-@dataclass
-class MergeConfig:
-    """Join the parts of a prediction whose shards are all done, as the last of them does by itself."""
-
-    output: Path
-    """As given to hero-plugin predict."""
-    keep_parts: bool = False
-    """Leave the parts where they are."""
-
-
-# Division of the queries into shards.
 
 
 @dataclass(frozen=True)

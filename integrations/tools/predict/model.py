@@ -1,30 +1,32 @@
-"""Trained run that is ready for queries which are not read yet."""
+"""Inputs of a prediction, and its trained model, ready for queries that are not read yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
 from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank
-from hero_plugin.integrations.data.features import FeatureStore, open_features
+from hero_plugin.integrations.data.features import FeatureStore, open_features, sample_clips
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary, tokenize
+from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.tools.predict.config import PredictConfig
+from hero_plugin.integrations.tools.predict.queries import QueryFile, QueryValidator
 from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.batching import to_device
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.detr import DetrTrainConfig
 from hero_plugin.integrations.training.detr_batches import ARRAY
+from hero_plugin.integrations.training.device import Amp, autocast
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import Task
-
-Tokenize = Callable[[str], list[str]]
+from hero_plugin.integrations.training.task import Batch, Prediction, Task
 
 
 class StreamedQueries:
@@ -34,13 +36,14 @@ class StreamedQueries:
         self.store, self.dim = store, store.dim
 
     @classmethod
-    def open(cls, config: DetrTrainConfig) -> StreamedQueries:
-        """Open the folder that a config names."""
-        folder, longest = config.query_features, config.max_words
-        assert folder is not None
-        return cls(
-            open_features(folder, max_clips=longest, pooling="cut", normalize=config.normalize_words, array=ARRAY)
-        )
+    def of(cls, settings: TrainConfig) -> StreamedQueries | None:
+        """Open the folder that a run's settings name, None for a run that was trained without such."""
+        if getattr(settings, "query_features", None) is None:
+            return None
+        settings = cast(DetrTrainConfig, settings)
+        assert settings.query_features is not None
+        options = {"pooling": "cut", "normalize": settings.normalize_words, "array": ARRAY}
+        return cls(open_features(settings.query_features, max_clips=settings.max_words, **options))
 
     def name(self, query_id: str, video_id: str) -> str | None:
         """Return the name of a query's file without its ending, None if there is none.
@@ -58,6 +61,31 @@ class StreamedQueries:
 
 
 @dataclass
+class Inputs:
+    """Everything that the flags name, opened."""
+
+    config: PredictConfig
+    run: RunFolder
+    settings: TrainConfig
+    store: FeatureStore
+    """Whole videos: what the run shortens is shortened once the clips are counted."""
+    written: StreamedQueries | None
+    """The queries' own features, for a base that reads such."""
+    validator: QueryValidator
+    queries: QueryFile
+
+    @property
+    def weights(self) -> Path:
+        """The checkpoint that answers."""
+        return self.run.best if self.config.checkpoint == "best" else self.run.last
+
+    @property
+    def amp(self) -> Amp:
+        """Half precision in the forward pass."""
+        return self.config.amp or self.settings.amp
+
+
+@dataclass
 class RunPredictor:
     """A run's model for the words of its queries, and how examples of records are made."""
 
@@ -65,11 +93,39 @@ class RunPredictor:
     settings: TrainConfig
     data: GroundingData
     vocabulary: Vocabulary
+    device: torch.device
+    amp: Amp
+
+    @classmethod
+    def load(cls, inputs: Inputs, words: Sequence[str], device: torch.device) -> RunPredictor:
+        """Load the model of a run for sentences of the given words.
+
+        Raises:
+            UserError: features or word vectors are not of the run's kind, or no word has a vector.
+        """
+        run, settings, store = inputs.run, inputs.settings, inputs.store
+        base = BASES[settings.base]
+        data: GroundingData = base.words_only(settings, store, words, inputs.validator.tokenize, inputs.written)
+        state = load_checkpoint(inputs.weights)
+        known = Vocabulary.from_json(run.vocabulary())
+        try:
+            # Only the words of the queries are known yet: their records and videos come window by window.
+            bank = ArrayBank({}, store.dim)
+            task, vocabulary = base.trained(settings, data, bank, known, state["model"], device, sentences=[words])
+        except UserError as error:
+            raise UserError(f"{run.path}: {error}") from error
+        task.model.eval()
+        return cls(task, settings, data, vocabulary, device, inputs.amp)
 
     @property
     def pads(self) -> bool:
         """Whether videos of different lengths may share a batch."""
         return not BASES[self.settings.base].reads_video_padding
+
+    def shorten(self, array: np.ndarray) -> np.ndarray:
+        """Return a video's features (clips, dim) as short as the model gets them."""
+        pooling = "cut" if self.settings.seconds_per_clip else self.settings.pooling
+        return sample_clips(array, max_clips=self.settings.max_clips, pooling=pooling)
 
     def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
         """Return examples of records whose videos are in ``bank``, in the same order."""
@@ -82,52 +138,8 @@ class RunPredictor:
         assert isinstance(collate, BankCollate)
         return collate.with_bank(bank)
 
-
-def split_of(settings: TrainConfig) -> Tokenize:
-    """Return the run's tokenizer."""
-    return partial(tokenize, style=settings.tokenizer)
-
-
-def written_queries(settings: TrainConfig) -> StreamedQueries | None:
-    """Return the queries' own features, None for a run that was trained without such."""
-    if getattr(settings, "query_features", None) is None:
-        return None
-    return StreamedQueries.open(cast(DetrTrainConfig, settings))
-
-
-def load_predictor(
-    run: RunFolder,
-    settings: TrainConfig,
-    store: FeatureStore,
-    words: Iterable[str],
-    *,
-    checkpoint: str,
-    device: torch.device,
-    written: StreamedQueries | None = None,
-) -> RunPredictor:
-    """Load the model of a run for sentences of the given words.
-
-    Args:
-        run: folder of the run.
-        settings: its settings.
-        store: features of the videos.
-        words: distinct words of all queries.
-        checkpoint: ``best`` or ``last``.
-        device: where the model goes.
-        written: the queries' own features, for a base that reads such.
-
-    Raises:
-        UserError: features or word vectors are not of the run's kind, or no word has a vector.
-    """
-    base, split, wanted = BASES[settings.base], split_of(settings), list(words)
-    data: GroundingData = base.words_only(settings, store, wanted, split, written)
-    state = load_checkpoint(run.best if checkpoint == "best" else run.last)
-    known = Vocabulary.from_json(run.vocabulary())
-    try:
-        # Only the words of the queries are known yet: their records and videos come window by window.
-        bank = ArrayBank({}, store.dim)
-        task, vocabulary = base.trained(settings, data, bank, known, state["model"], device, sentences=[wanted])
-    except UserError as error:
-        raise UserError(f"{run.path}: {error}") from error
-    task.model.eval()
-    return RunPredictor(task, settings, data, vocabulary)
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> Prediction:
+        """Return a batch's answers, still on the device."""
+        with autocast(self.amp, self.device):
+            return self.task.predict(self.task.model, to_device(batch, self.device))

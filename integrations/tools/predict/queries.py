@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 
@@ -52,17 +53,125 @@ class Query:
         return Record(self.query_id, self.video, sentence, (), duration, extra=extra)
 
 
-class QueryFile(Protocol):
-    """Queries in a fixed order."""
+class QueryFile(ABC):
+    """Queries in a fixed order, cut into windows.
+
+    Attributes:
+        size: number of entries, blank ones counted.
+        step: entries per window.
+        digest: of all that decides which queries these are.
+    """
 
     size: int
-    """Entries, blank ones counted."""
+    step: int
     digest: str
-    """Of all that decides which queries these are."""
+
+    @property
+    def count(self) -> int:
+        """Number of windows."""
+        return -(-self.size // self.step)
+
+    @abstractmethod
+    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
+        """Iterate over windows: the number of each, and its queries."""
+
+
+class ListedQueries(QueryFile):
+    """Queries in memory."""
+
+    def __init__(self, queries: Sequence[Query], step: int, digest: str) -> None:
+        self.queries, self.step, self.digest, self.size = queries, step, digest, len(queries)
 
     def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
         """Iterate over windows: the number of each, and its queries."""
-        ...
+        for number in wanted:
+            first = number * self.step
+            yield number, [self._query(place) for place in range(first, min(first + self.step, self.size))]
+
+    def _query(self, place: int) -> Query:
+        return self.queries[place]
+
+
+class EveryVideo(ListedQueries):
+    """Each of some queries paired with each of some videos, video by video; ids are ``QID@VIDEO``."""
+
+    def __init__(self, queries: Sequence[Query], videos: Sequence[str], step: int, digest: str) -> None:
+        names = hashlib.sha256("\n".join(videos).encode()).hexdigest()
+        super().__init__(queries, step, hashlib.sha256(f"{digest} of every video of {names}".encode()).hexdigest())
+        self.videos, self.size = videos, len(queries) * len(videos)
+
+    def _query(self, place: int) -> Query:
+        query, video = self.queries[place % len(self.queries)], self.videos[place // len(self.queries)]
+        return Query(f"{query.where}, video {video}", f"{query.query_id}@{video}", video, query.sentence)
+
+
+class LineQueries(QueryFile):
+    """File of one query per line, never held in memory: one pass finds its checksum and where windows start."""
+
+    def __init__(self, path: Path, step: int, parse: ParseLine, progress: OnProgress | None = None) -> None:
+        self.path, self.step, self._parse = path, step, parse
+        self.size, self.digest, self._starts = _index(path, step, progress)
+
+    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
+        """Iterate over windows: the number of each, and its queries."""
+        before: Counter[str] = Counter()
+        with open(self.path, "rb") as stream:
+            for number in range(wanted.start if self._parse is _text_line else 0):
+                self._window(stream, number, before)
+            for number in wanted:
+                yield number, self._window(stream, number, before)
+
+    def _window(self, stream: IO[bytes], number: int, before: Counter[str]) -> list[Query]:
+        stream.seek(self._starts[number])
+        found = []
+        lines = stream.read(self._starts[number + 1] - self._starts[number]).split(b"\n")
+        for line, raw in enumerate(lines[: self.step], number * self.step + 1):
+            where = f"{self.path}:{line}"
+            try:
+                text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip("\r\n")
+            except UnicodeDecodeError as error:
+                found.append(Query(where, str(line - 1), wrong=not_utf8(error)))
+                continue
+            if text.strip():
+                found.append(self._parse(where, str(line - 1), text, before))
+        return found
+
+
+ParseLine = Callable[[str, str, str, Counter[str]], Query]
+"""Where, the id of a query without one, the line, and how many sentences each video had before -> the query."""
+
+
+def _json_line(where: str, unnamed: str, line: str, before: Counter[str]) -> Query:
+    """Parse a JSON object: QVHighlights format and plainer ones."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        return Query(where, unnamed, wrong=f"not JSON ({error.msg} at column {error.colno})")
+    if not isinstance(row, dict):
+        return Query(where, unnamed, wrong=f"expected a JSON object, got {line[:60]!r}")
+    given, video, sentence = _first(row, ID_KEYS), _first(row, VIDEO_KEYS), _first(row, SENTENCE_KEYS)
+    name = unnamed if given is None else str(given)
+    as_text = isinstance(given, str) and given.isdecimal() and str(int(given)) == given
+    found = Query(where, name, "" if video is None else str(video), id_is_text=as_text)
+    if not isinstance(sentence, str):
+        return replace(found, wrong=f"the query must be text, got {sentence!r}")
+    return replace(found, sentence=sentence, duration=_first(row, DURATION_KEYS))
+
+
+def _text_line(where: str, unnamed: str, line: str, before: Counter[str]) -> Query:
+    """Parse Charades-STA's ``VIDEO START END##sentence``, or without the moment; ids count a video's sentences."""
+    head, mark, sentence = line.partition("##")
+    fields = head.split()
+    if not mark or len(fields) not in (1, 3):
+        what = f"expected `VIDEO START END##sentence` or `VIDEO##sentence`, got {line[:60]!r}"
+        return Query(where, unnamed, wrong=what)
+    before[fields[0]] += 1
+    return Query(where, f"{fields[0]}_{before[fields[0]] - 1}", fields[0], sentence)
+
+
+def _sentence_line(where: str, unnamed: str, line: str, before: Counter[str]) -> Query:
+    """Parse a sentence without a video."""
+    return Query(where, unnamed, sentence=line)
 
 
 def open_queries(path: Path, step: int, *, sentences: bool = False, progress: OnProgress | None = None) -> QueryFile:
@@ -77,14 +186,6 @@ def open_queries(path: Path, step: int, *, sentences: bool = False, progress: On
     Raises:
         DataError: the format is unknown, or a JSON file is damaged.
     """
-    form = _form(path, sentences)
-    if form == "videos":
-        return _by_video(path, step)
-    parser = {"json": JsonLine, "text": TextLine, "sentences": SentenceLine}[form]
-    return LineQueries(path, step, parser, progress)
-
-
-def _form(path: Path, sentences: bool) -> str:
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         head = stream.read(1 << 16).lstrip()
     lines = head.split("\n")
@@ -92,151 +193,17 @@ def _form(path: Path, sentences: bool) -> str:
         try:
             row = json.loads(lines[0])
         except json.JSONDecodeError:  # an object over many lines, a line longer than the head, or a damaged one
-            row = VIDEO_KEYS if len(lines) > 2 and lines[1].lstrip().startswith('{"') else ()
-        return "json" if any(name in row for name in (*VIDEO_KEYS, *SENTENCE_KEYS)) else "videos"
+            one_per_line = len(lines) > 2 and lines[1].lstrip().startswith('{"')
+        else:
+            one_per_line = any(name in row for name in (*VIDEO_KEYS, *SENTENCE_KEYS))
+        return LineQueries(path, step, _json_line, progress) if one_per_line else _by_video(path, step)
     if any("##" in line for line in lines[:100]):
-        return "text"
+        return LineQueries(path, step, _text_line, progress)
     if head and sentences:
-        return "sentences"
+        return LineQueries(path, step, _sentence_line, progress)
     what = f"cannot tell its format; it begins {head[:60]!r}" if head else "an empty file"
     fix = 'expected JSON lines of {"vid", "query"}, an annotation file, or, with --every-video, one sentence per line'
     raise DataError([Problem(str(path), what, fix)])
-
-
-Parse = Callable[[str, int, str], Query]
-"""Where, the line's number from 1, the line -> the query."""
-
-
-class JsonLine:
-    """Parser of one JSON object per line: QVHighlights format and plainer ones."""
-
-    counts = False
-
-    def __call__(self, where: str, number: int, line: str) -> Query:
-        """Parse one line."""
-        unnamed = str(number - 1)
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            return Query(where, unnamed, wrong=f"not JSON ({error.msg} at column {error.colno})")
-        if not isinstance(row, dict):
-            return Query(where, unnamed, wrong=f"expected a JSON object, got {line[:60]!r}")
-        given = _first(row, ID_KEYS)
-        name = unnamed if given is None else str(given)
-        as_text = isinstance(given, str) and given.isdecimal() and str(int(given)) == given
-        video = _first(row, VIDEO_KEYS)
-        found = Query(where, name, "" if video is None else str(video), id_is_text=as_text)
-        sentence = _first(row, SENTENCE_KEYS)
-        if not isinstance(sentence, str):
-            return replace(found, wrong=f"the query must be text, got {sentence!r}")
-        return replace(found, sentence=sentence, duration=_first(row, DURATION_KEYS))
-
-
-class TextLine:
-    """Parser of Charades-STA lines: ``VIDEO START END##sentence``, or without the moment.
-
-    Ids count the sentences of a video.
-    """
-
-    counts = True
-    """Ids depend on the lines before."""
-
-    def __init__(self) -> None:
-        self.before: Counter[str] = Counter()
-
-    def __call__(self, where: str, number: int, line: str) -> Query:
-        """Parse one line."""
-        head, mark, sentence = line.partition("##")
-        fields = head.split()
-        if not mark or len(fields) not in (1, 3):
-            what = f"expected `VIDEO START END##sentence` or `VIDEO##sentence`, got {line[:60]!r}"
-            return Query(where, str(number - 1), wrong=what)
-        position = self.before[fields[0]]
-        self.before[fields[0]] += 1
-        return Query(where, f"{fields[0]}_{position}", fields[0], sentence)
-
-
-class SentenceLine:
-    """Parser of one sentence per line."""
-
-    counts = False
-
-    def __call__(self, where: str, number: int, line: str) -> Query:
-        """Parse one line."""
-        return Query(where, str(number - 1), sentence=line)
-
-
-class LineQueries:
-    """File of one query per line, never held in memory: one pass finds its checksum and where windows start."""
-
-    def __init__(self, path: Path, step: int, parser: type, progress: OnProgress | None = None) -> None:
-        self.path, self.step, self._parser = path, step, parser
-        self.size, self.digest, self._starts = _index(path, step, progress)
-
-    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
-        """Iterate over windows: the number of each, and its queries."""
-        parse: Any = self._parser()
-        with open(self.path, "rb") as stream:
-            if parse.counts:
-                for number in range(wanted.start):
-                    self._window(stream, number, parse)
-            for number in wanted:
-                yield number, self._window(stream, number, parse)
-
-    def _window(self, stream: Any, number: int, parse: Parse) -> list[Query]:
-        stream.seek(self._starts[number])
-        found = []
-        lines = stream.read(self._starts[number + 1] - self._starts[number]).split(b"\n")
-        for line, raw in enumerate(lines[: self.step], number * self.step + 1):
-            where = f"{self.path}:{line}"
-            try:
-                text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip("\r\n")
-            except UnicodeDecodeError as error:
-                what = not_utf8(error)
-                found.append(Query(where, str(line - 1), wrong=what))
-                continue
-            if text.strip():
-                found.append(parse(where, line, text))
-        return found
-
-
-class ListedQueries:
-    """Queries in memory."""
-
-    def __init__(self, queries: Sequence[Query], step: int, digest: str) -> None:
-        self.queries, self.step, self.digest, self.size = queries, step, digest, len(queries)
-
-    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
-        """Iterate over windows: the number of each, and its queries."""
-        for number in wanted:
-            yield number, list(self.queries[number * self.step : (number + 1) * self.step])
-
-
-class EveryVideo:
-    """Each of some queries paired with each of some videos, video by video; ids are ``QID@VIDEO``."""
-
-    def __init__(self, queries: Sequence[Query], videos: Sequence[str], step: int, digest: str) -> None:
-        self.queries, self.videos, self.step = queries, videos, step
-        self.size = len(queries) * len(videos)
-        names = hashlib.sha256("\n".join(videos).encode()).hexdigest()
-        self.digest = hashlib.sha256(f"{digest} of every video of {names}".encode()).hexdigest()
-
-    def windows(self, wanted: range) -> Iterator[tuple[int, list[Query]]]:
-        """Iterate over windows: the number of each, and its queries."""
-        for number in wanted:
-            yield (
-                number,
-                [self._pair(pair) for pair in range(number * self.step, min((number + 1) * self.step, self.size))],
-            )
-
-    def _pair(self, number: int) -> Query:
-        query, video = self.queries[number % len(self.queries)], self.videos[number // len(self.queries)]
-        return Query(f"{query.where}, video {video}", pair_id(query.query_id, video), video, query.sentence)
-
-
-def pair_id(query: str, video: str) -> str:
-    """Return the id of a query paired with one video."""
-    return f"{query}@{video}"
 
 
 def _by_video(path: Path, step: int) -> ListedQueries:
@@ -253,11 +220,10 @@ def _by_video(path: Path, step: int) -> ListedQueries:
             found.append(Query(where, video, video, wrong="expected a list `sentences`"))
             continue
         for position, raw in enumerate(sentences):
-            spot, name, seconds = f"{where}, sentence {position + 1}", f"{video}_{position}", None
             wrong = "" if isinstance(raw, str) else f"the query must be text, got {raw!r}"
-            seconds = _first(entry, DURATION_KEYS)
-            found.append(Query(spot, name, video, raw, seconds, wrong=wrong))
-    if not any(not query.wrong for query in found):
+            spot, seconds = f"{where}, sentence {position + 1}", _first(entry, DURATION_KEYS)
+            found.append(Query(spot, f"{video}_{position}", video, raw, seconds, wrong=wrong))
+    if all(query.wrong for query in found):
         what = f"none of its {len(data)} entries has a list `sentences`"
         raise DataError([Problem(str(path), what, "is this a file of queries?")])
     return ListedQueries(found, step, hashlib.sha256(path.read_bytes()).hexdigest())
@@ -287,36 +253,22 @@ def _first(row: Any, names: Sequence[str]) -> Any:
     return next((row[name] for name in names if row.get(name) is not None), None)
 
 
-# Check of queries: which can be answered, and why the others cannot.
-
-
-_LENGTH = "add a duration to the query, or give --durations FILE or --clip-seconds SECONDS"
-
-
+@dataclass(frozen=True)
 class QueryValidator:
-    """Turn queries into records, or into what is wrong with them.
+    """Check of queries: turns them into records, or into what is wrong with them."""
 
-    Args:
-        videos: ids of the videos that have features.
-        tokenize: sentence to words, as the run has it.
-        durations: length of each video in seconds, where the query does not say it.
-        clip_seconds: how long a clip lasts, for videos of unknown length.
-        has_features: whether a query (by its id and its video's) has features of its own, where the base reads such.
-        features: name of the features, for messages.
-    """
-
-    def __init__(
-        self,
-        videos: Container[str],
-        tokenize: Callable[[str], list[str]],
-        *,
-        durations: Mapping[str, float] | None = None,
-        clip_seconds: float | None = None,
-        has_features: Callable[[str, str], bool] = lambda query, video: True,
-        features: str = "the features",
-    ) -> None:
-        self.videos, self.tokenize, self.durations = videos, tokenize, durations or {}
-        self.clip_seconds, self.has_features, self.features = clip_seconds, has_features, features
+    videos: Container[str]
+    """Ids of the videos that have features."""
+    tokenize: Callable[[str], list[str]]
+    """Sentence to words, as the run has it."""
+    durations: Mapping[str, float]
+    """Length of each video in seconds, where the query does not say it."""
+    clip_seconds: float | None
+    """How long a clip lasts, for videos of unknown length."""
+    has_features: Callable[[str, str], bool]
+    """Whether a query (by its id and its video's) has features of its own, where the base reads such."""
+    features: str
+    """Name of the features, for messages."""
 
     def sentence(self, query: Query) -> Problem | None:
         """Return what is wrong with the words of a query, None if nothing is."""
@@ -339,7 +291,8 @@ class QueryValidator:
         raw = self.durations.get(query.video) if query.duration is None else query.duration
         if raw is None:
             if self.clip_seconds is None:
-                return Problem(query.where, f"the length of video {query.video} is not known", _LENGTH)
+                fix = "add a duration to the query, or give --durations FILE or --clip-seconds SECONDS"
+                return Problem(query.where, f"the length of video {query.video} is not known", fix)
             return query.record(math.nan)
         seconds = as_number(raw)
         if seconds is None or seconds <= 0:

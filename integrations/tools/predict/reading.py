@@ -1,12 +1,11 @@
-"""Reader of query windows: it reads features and makes batches in a thread while the model works."""
+"""Reader of query windows: a thread reads features and makes batches while the model works."""
 
 from __future__ import annotations
 
 import math
-import queue
-import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +13,14 @@ from typing import Any
 import numpy as np
 
 from hero_plugin.integrations.data.feature_bank import ArrayBank
-from hero_plugin.integrations.data.features import FeatureStore
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import DataError, Problem
-from hero_plugin.integrations.tools.predict.model import RunPredictor
-from hero_plugin.integrations.tools.predict.queries import Query, QueryFile, QueryValidator
+from hero_plugin.integrations.tools.predict.model import Inputs, RunPredictor
+from hero_plugin.integrations.tools.predict.queries import Query
 from hero_plugin.integrations.training.task import Batch
 
-_AHEAD = 4
-"""Batches that wait for the model; the window that they are of is in memory beside the one being read."""
+_AHEAD = 5
+"""Batches made before the model asks for them; their window is in memory beside the one being read."""
 
 
 @dataclass
@@ -45,6 +43,21 @@ class QueryWindow:
     seconds: float = 0.0
     """That reading and preparing took."""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what the journal keeps of a window beside its answers."""
+        return {
+            "asked": self.asked,
+            "dropped": [
+                {"qid": query.query_id, "vid": query.video, "where": problem.where, "why": problem.what}
+                for query, problem in self.dropped
+            ],
+            "videos": self.videos,
+            "clips": self.clips,
+            "hours": self.hours,
+            "searched": sum(record.duration for record in self.records) / 3600,
+            "reading": self.seconds,
+        }
+
 
 @dataclass
 class WindowBatch:
@@ -57,114 +70,98 @@ class WindowBatch:
 
 
 class WindowReader:
-    """Read windows in a thread.
-
-    >>> with WindowReader(...) as window_batches:
-    ...     for window_batch in window_batches: ...
+    """Iterator over the batches of windows, which a thread reads ahead of the model.
 
     Args:
-        queries: the query file.
+        inputs: queries, features and flags.
         wanted: numbers of the windows to read.
-        validator: turns queries into records.
-        store: features of the videos.
-        shorten: applied to a video's features (clips, dim) before the model gets them.
         predictor: makes examples and batches.
-        batch_size: queries per batch.
-        readers: threads that read features.
-        drop: leave out what cannot be answered; otherwise it ends the reading with ``DataError``, one per window.
-        pin: pin the batches' memory.
+
+    Raises:
+        DataError: some queries of a window cannot be answered and may not be left out.
     """
 
-    def __init__(
-        self,
-        queries: QueryFile,
-        wanted: range,
-        validator: QueryValidator,
-        store: FeatureStore,
-        shorten: Any,
-        predictor: RunPredictor,
-        *,
-        batch_size: int,
-        readers: int,
-        drop: bool,
-        pin: bool = False,
-    ) -> None:
-        self.queries, self.wanted, self.validator, self.store = queries, wanted, validator, store
-        self.shorten, self.predictor, self.batch_size = shorten, predictor, batch_size
-        self.drop, self.pin = drop, pin
-        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="features")
-        self._ready: queue.Queue[Any] = queue.Queue(_AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="windows", daemon=True)
+    def __init__(self, inputs: Inputs, wanted: range, predictor: RunPredictor) -> None:
+        self.inputs, self.wanted, self.predictor = inputs, wanted, predictor
+        self._pool = ThreadPoolExecutor(inputs.config.readers, thread_name_prefix="features")
+        # By video of the last window: its features as the model gets them, and how many clips are on the disk.
         self._arrays: dict[str, tuple[np.ndarray, int] | DataError] = {}
 
-    def __enter__(self) -> Iterator[WindowBatch]:
-        self._thread.start()
-        return self._window_batches()
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._pool.shutdown()
-
-    def _window_batches(self) -> Iterator[WindowBatch]:
-        while True:
-            window_batch = self._ready.get()
-            if window_batch is None:
-                return
-            if isinstance(window_batch, BaseException):
-                raise window_batch
-            yield window_batch
-
-    def _run(self) -> None:
+    def __iter__(self) -> Generator[WindowBatch, None, None]:
+        batches = self._all_batches()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="windows")
         try:
-            for number, queries in self.queries.windows(self.wanted):
-                for window_batch in self._window(number, queries):
-                    self._put(window_batch)
-                if self._stop.is_set():
-                    return
-            self._put(None)
-        except BaseException as error:  # whatever it is, the thread that waits must hear of it
-            self._put(error)
+            ahead = deque(thread.submit(next, batches, None) for _ in range(_AHEAD))
+            while (found := ahead.popleft().result()) is not None:
+                ahead.append(thread.submit(next, batches, None))
+                yield found
+        finally:
+            thread.shutdown(cancel_futures=True)
+            self._pool.shutdown()
 
-    def _put(self, window_batch: Any) -> None:
-        while not self._stop.is_set():
-            try:
-                self._ready.put(window_batch, timeout=0.1)
-                return
-            except queue.Full:
-                continue
+    def _all_batches(self) -> Iterator[WindowBatch]:
+        for number, queries in self.inputs.queries.windows(self.wanted):
+            start = time.perf_counter()
+            window, bank = self._window(number, queries)
+            items = self.predictor.examples(window.records, bank) if window.records else []
+            collate = self.predictor.collate(bank)
+            window.seconds = time.perf_counter() - start
+            for order in self._batches(window, bank):
+                start = time.perf_counter()
+                batch = collate([items[index] for index in order])
+                if self.predictor.device.type == "cuda":
+                    batch = {name: value.pin_memory() for name, value in batch.items()}
+                window.seconds += time.perf_counter() - start
+                yield WindowBatch(window, batch, order)
+            yield WindowBatch(window)
 
-    def _window(self, number: int, queries: list[Query]) -> Iterator[WindowBatch]:
-        start = time.perf_counter()
+    def _window(self, number: int, queries: list[Query]) -> tuple[QueryWindow, ArrayBank]:
+        """Return the window of some queries, and the features of its videos."""
         window = QueryWindow(number, len(queries))
-        checked = [(query, self.validator(query)) for query in queries]
-        arrays = self._read(window, dict.fromkeys(r.video_id for _, r in checked if isinstance(r, Record)))
+        checked = [(query, self.inputs.validator(query)) for query in queries]
+        fresh = self._read(list(dict.fromkeys(found.video_id for _, found in checked if isinstance(found, Record))))
         hours: dict[str, float] = {}
         for query, found in checked:
             if isinstance(found, Record):
-                found = self._with_clips(query, found, hours)
+                found = self._with_clips(query, found)
             if isinstance(found, Problem):
                 window.dropped.append((query, found))
             else:
                 window.records.append(found)
-        if window.dropped and not self.drop:
+                hours[found.video_id] = found.duration / 3600
+        if window.dropped and self.inputs.config.on_broken == "error":
             raise DataError(problem for _, problem in window.dropped)
-        bank = ArrayBank({video: entry[0] for video, entry in arrays.items()}, self.store.dim)
-        window.hours = sum(hours.get(video, 0.0) for video in self._fresh)
-        items = self.predictor.examples(window.records, bank) if window.records else []
+        whole = {video: entry for video, entry in self._arrays.items() if not isinstance(entry, DataError)}
+        fresh = [video for video in fresh if video in whole]
+        window.videos, window.clips = len(fresh), sum(whole[video][1] for video in fresh)
+        window.hours = sum(hours[video] for video in fresh)
+        bank = ArrayBank({video: array for video, (array, _) in whole.items()}, self.inputs.store.dim)
         window.lengths = [bank.clips(bank.rows[record.video_id]) for record in window.records]
-        collate = self.predictor.collate(bank)
-        window.seconds = time.perf_counter() - start
-        for order in self._batches(window, bank):
-            start = time.perf_counter()
-            chosen = [items[index] for index in order]
-            batch = collate(chosen)
-            if self.pin:
-                batch = {name: value.pin_memory() for name, value in batch.items()}
-            window.seconds += time.perf_counter() - start
-            yield WindowBatch(window, batch, order)
-        yield WindowBatch(window)
+        return window, bank
+
+    def _read(self, videos: list[str]) -> list[str]:
+        """Read the features of these videos, and return those that were not there from the window before."""
+        fresh = [video for video in videos if video not in self._arrays]
+        known = self._arrays | dict(zip(fresh, self._pool.map(self._read_one, fresh), strict=True))
+        self._arrays = {video: known[video] for video in videos}
+        return fresh
+
+    def _read_one(self, video: str) -> tuple[np.ndarray, int] | DataError:
+        try:
+            array = self.inputs.store[video]
+        except DataError as error:
+            return error
+        return self.predictor.shorten(array), len(array)
+
+    def _with_clips(self, query: Query, record: Record) -> Record | Problem:
+        """Return the record with its video's duration, or why the video's features cannot be read."""
+        entry = self._arrays[record.video_id]
+        if isinstance(entry, DataError):
+            problem = entry.problems[0]
+            return Problem(query.where, f"{problem.where}: {problem.what}", problem.fix)
+        if math.isnan(record.duration):
+            return record.replace(duration=entry[1] * (self.inputs.validator.clip_seconds or 0.0))
+        return record
 
     def _batches(self, window: QueryWindow, bank: ArrayBank) -> list[list[int]]:
         """Group records of like length, longest first; among these, queries of one video together."""
@@ -174,35 +171,8 @@ class WindowReader:
         for index in order:
             last = batches[-1] if batches else []
             fits = self.predictor.pads or not last or window.lengths[last[0]] == window.lengths[index]
-            if last and len(last) < self.batch_size and fits:
+            if last and len(last) < self.inputs.config.batch_size and fits:
                 last.append(index)
             else:
                 batches.append([index])
         return batches
-
-    def _read(self, window: QueryWindow, videos: dict[str, None]) -> dict[str, tuple[np.ndarray, int]]:
-        """Return the features of these videos, and how many clips each has on the disk."""
-        self._fresh = [video for video in videos if video not in self._arrays]
-        read = dict(zip(self._fresh, self._pool.map(self._one, self._fresh), strict=True))
-        self._arrays = {video: read.get(video) or self._arrays[video] for video in videos}
-        whole = {video: entry for video, entry in self._arrays.items() if not isinstance(entry, DataError)}
-        self._fresh = [video for video in self._fresh if video in whole]
-        window.videos, window.clips = len(self._fresh), sum(whole[video][1] for video in self._fresh)
-        return whole
-
-    def _one(self, video: str) -> tuple[np.ndarray, int] | DataError:
-        try:
-            array = self.store[video]
-        except DataError as error:
-            return error
-        return self.shorten(array), len(array)
-
-    def _with_clips(self, query: Query, record: Record, hours: dict[str, float]) -> Record | Problem:
-        entry = self._arrays[record.video_id]
-        if isinstance(entry, DataError):
-            problem = entry.problems[0]
-            return Problem(query.where, f"{problem.where}: {problem.what}", problem.fix)
-        if math.isnan(record.duration):
-            record = record.replace(duration=entry[1] * (self.validator.clip_seconds or 0.0))
-        hours[record.video_id] = record.duration / 3600
-        return record

@@ -1,4 +1,12 @@
-"""Manifest of a prediction: the facts on which all its shards must agree."""
+"""Store of a prediction: a part and a journal per shard, and the manifest on which all shards agree.
+
+``part-I-of-N.jsonl`` holds one line per answered query. ``part-I-of-N.journal`` holds one line per window, written
+once the window's answers are on the disk: where they end, their checksum, what was left out. Whatever follows the
+last window on which both files agree was torn by a kill; it is cut off, and that window is answered again.
+
+Kept by hand: an SQLite file per shard needs as much code, a check of the whole file at each start, and answers a
+whole shard again where this answers what is damaged.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +16,25 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import checksum, only_one, try_lock, write_text
+from hero_plugin.integrations.support.files import only_one, try_lock, write_json
 from hero_plugin.integrations.tools.predict.config import Shard
 
-# Part file of one shard, and the journal of its finished windows.
-#
-# ``part-I-of-N.jsonl`` holds one line per answered query. ``part-I-of-N.journal`` holds one line per window, written
-# once the window's answers are on the disk: where they end, their checksum, what was left out. Whatever follows the
-# last window on which both files agree was torn by a kill; it is cut off, and that window is answered again.
-#
-# Kept by hand: an SQLite file per shard needs as much code, a check of the whole file at each start, and answers a
-# whole shard again where this answers what is damaged.
+MANIFEST = "manifest.json"
+PATIENCE = 60.0
+"""Seconds in which the leading process is there, too, and has replaced a manifest that nothing came of."""
+EXPLAINED = {
+    "weights": "the checkpoint has changed",
+    "vocabulary": "the run's vocabulary has changed",
+    "queries_sha256": "the query file has changed",
+    "shards": "another number of shards (ranks, or --shard I/N)",
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ def _good(paths: PartPaths, manifest: str, first: int) -> list[tuple[dict[str, A
             break
         if entry.get("end", 0) > size:
             break
-        end += len(line)
+        end += len(line) + 1
         found.append((entry, end))
     return found
 
@@ -88,24 +97,8 @@ def _intact(part: Path, entries: Sequence[dict[str, Any]]) -> int:
     return len(entries)
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    if path.is_file():
-        with open(path, "rb") as stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return
-                yield line
-
-
-def has_windows(journal: Path) -> bool:
-    """Return whether a journal, of any manifest, names a finished window."""
-    return any(number for number, _ in enumerate(_whole_lines(journal)))
-
-
-def at_work(journal: Path) -> bool:
-    """Return whether a process has a shard's files open."""
-    with only_one(journal) as free:
-        return not free
+def _whole_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
 class Part:
@@ -183,19 +176,6 @@ def _flush(stream: IO[bytes]) -> None:
     os.fsync(stream.fileno())
 
 
-NAME = "manifest.json"
-
-PATIENCE = 60.0
-"""Seconds in which the leading process is there, too, and has replaced a manifest that nothing came of."""
-
-EXPLAINED = {
-    "weights": "the checkpoint has changed",
-    "vocabulary": "the run's vocabulary has changed",
-    "queries_sha256": "the query file has changed",
-    "shards": "another number of shards (ranks, or --shard I/N)",
-}
-
-
 @dataclass(frozen=True)
 class Manifest:
     """A prediction: its folder, its file of predictions, and the facts that its answers depend on."""
@@ -224,7 +204,7 @@ class Manifest:
             UserError: there is none.
         """
         folder, predictions = cls.places(output)
-        path = folder / NAME
+        path = folder / MANIFEST
         if not path.is_file():
             raise UserError(f"{output}: no prediction here ({path} is missing)")
         try:
@@ -246,19 +226,22 @@ class Manifest:
             UserError: the prediction there has other facts, which the message lists; or something else is there.
         """
         folder, predictions = cls.places(output)
-        path = folder / NAME
+        path = folder / MANIFEST
         if not path.is_file():
             if predictions.exists():
                 raise UserError(f"{predictions}: exists, and {path} does not; choose another --output")
-            if folder.exists() and (not folder.is_dir() or _strangers(folder)):
+            others = (f".{MANIFEST}", f"..{MANIFEST}")  # what another shard leaves while it starts
+            if folder.exists() and not (
+                folder.is_dir()
+                and all(each.name == MANIFEST or each.name.startswith(others) for each in folder.iterdir())
+            ):
                 raise UserError(f"{folder}: exists, and holds no predictions; choose another --output")
-            _create(path, json.dumps(facts, indent=2) + "\n")
+            _create(path, facts)
         requested = json.loads(json.dumps(facts))
         made = cls.open(output)
         if made.changed(requested):
             made = made._replaced(output, requested, leads)
-        changed = made.changed(requested)
-        if changed:
+        if changed := made.changed(requested):
             message = "".join(
                 f"  {name}: was {made.facts.get(name)!r}, now {requested.get(name)!r}"
                 + (f" ({EXPLAINED[name]})\n" if name in EXPLAINED else "\n")
@@ -278,7 +261,7 @@ class Manifest:
 
     def begun(self) -> bool:
         """Return whether any window of any shard is finished."""
-        return self.predictions.exists() or any(map(has_windows, self._journals()))
+        return self.predictions.exists() or any(len(_whole_lines(journal)) > 1 for journal in self._journals())
 
     def check_agreed(self, output: Path) -> None:
         """Raise ``UserError`` if another prediction took this one's place before it had a part."""
@@ -288,8 +271,8 @@ class Manifest:
     def _replaced(self, output: Path, requested: Mapping[str, Any], leads: bool) -> Manifest:
         """Return the manifest that stands there after there was time to replace this one."""
         if leads:
-            if not self.begun() and not any(map(at_work, self._journals())):
-                write_text(self.folder / NAME, json.dumps(requested, indent=2) + "\n")
+            if not self.begun() and not any(map(_at_work, self._journals())):
+                write_json(self.folder / MANIFEST, requested)
             return type(self).open(output)
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -303,26 +286,22 @@ class Manifest:
         return list(self.folder.glob("part-*.journal"))
 
 
-def file_digest(path: Path) -> str:
-    """Return the first 16 digits of a file's SHA-256."""
-    return checksum(path)[:16]
+def _at_work(journal: Path) -> bool:
+    """Return whether a process has a shard's files open."""
+    with only_one(journal) as free:
+        return not free
 
 
-def _strangers(folder: Path) -> bool:
-    """Return whether the folder holds anything but what another shard leaves while it starts."""
-    return any(not entry.name.startswith(f".{NAME}") and entry.name != NAME for entry in folder.iterdir())
-
-
-def _create(path: Path, text: str) -> None:
-    """Write a file at once as a whole, unless another process has done so first."""
-    own = path.with_name(f".{NAME}-{uuid.uuid4().hex[:8]}")
-    write_text(own, text)
+def _create(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write a manifest at once as a whole, unless another process has done so first."""
+    own = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    write_json(own, facts)
     try:
         os.link(own, path)
     except FileExistsError:
         pass
     except OSError:  # a file system without links
         if not path.exists():
-            write_text(path, text)
+            write_json(path, facts)
     finally:
         own.unlink()

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.process import Interrupted, Rank
-from hero_plugin.integrations.tools.predict import answering
 from hero_plugin.integrations.tools.predict import merge as merging
+from hero_plugin.integrations.tools.predict import model
 from hero_plugin.integrations.tools.predict import store as manifest
 from hero_plugin.integrations.tools.predict.config import Shard
 from hero_plugin.integrations.tools.predict.predict import entries_in
@@ -132,15 +132,15 @@ def test_what_is_no_shard_is_said(text):
 
 
 def test_a_stop_is_saved_and_the_same_command_goes_on(trained, whole, tmp_path, monkeypatch):
-    usual, asked = answering.Answerer.predict, []
+    usual, asked = model.RunPredictor.predict, []
 
-    def stop_once(self, window_batch):
-        asked.append(window_batch)
+    def stop_once(self, batch):
+        asked.append(batch)
         if len(asked) == 5:
             os.kill(os.getpid(), signal.SIGINT)
-        return usual(self, window_batch)
+        return usual(self, batch)
 
-    monkeypatch.setattr(answering.Answerer, "predict", stop_once)
+    monkeypatch.setattr(model.RunPredictor, "predict", stop_once)
     with pytest.raises(Interrupted, match="they are saved; the same command goes on"):
         trained.predict(tmp_path / "out")
     (part,) = (tmp_path / "out").glob("part-*.jsonl")
@@ -158,7 +158,7 @@ def test_one_process_a_shard(trained, tmp_path):
 
 def test_a_finished_prediction_is_not_made_again(trained, whole, tmp_path, monkeypatch):
     first = trained.predict(tmp_path / "out.jsonl")
-    monkeypatch.setattr(answering.Answerer, "predict", None)
+    monkeypatch.setattr(model.RunPredictor, "predict", None)
     assert trained.predict(tmp_path / "out.jsonl") == first
 
 
