@@ -29,7 +29,7 @@ from hero_plugin.integrations.support.plotting import SETTINGS, save_figure
 from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.support.settings import named_sets
 from hero_plugin.integrations.tools.adapt.config import AdaptConfig
-from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, adaptation_figure, markdown_table, print_table
+from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, adaptation_figure, matrix_markdown, print_table
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
@@ -41,147 +41,7 @@ from hero_plugin.integrations.training.run_folder import RunFolder, claimed
 from hero_plugin.integrations.training.task import Batch, Scores, Task
 from hero_plugin.losses import consistency_loss
 
-# Learning without forgetting (Li and Hoiem, ECCV 2016): a loss that keeps answers near those before, on any query.
-
-
-class Distillation:
-    """``D_KL(before || now)``, the mean over all of the task's distributions over a video's clips."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.teacher = deepcopy(task.model).eval().requires_grad_(False)
-        self._outputs: object = None
-        task.model.register_forward_hook(self._keep)
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the loss, a scalar; ``model`` has just run forward on the batch."""
-        with torch.no_grad():
-            before, mask = self.task.clip_logits(self.teacher, batch)
-        now, _ = self.task.clip_logits(model, batch, self._outputs)
-        self._outputs = None
-        losses = [consistency_loss(old, new, mask) for old, new in zip(before, now, strict=True)]
-        return torch.stack(losses).mean()
-
-    def _keep(self, model: nn.Module, inputs: object, outputs: object) -> None:
-        if model.training:
-            self._outputs = outputs
-
-
-# Task of an adaptation: the run's own, with a loss that keeps it from forgetting.
-
-
-class AdaptTask:
-    """The base's own task with a loss added; the engine trains it as any other.
-
-    Args:
-        task: the base's.
-        epoch: the epoch of the run's training whose labels the new queries get: the last, where EMB's are elastic.
-        distillation: weight of the added loss; 0: none.
-    """
-
-    def __init__(self, task: Task, epoch: int, distillation: float) -> None:
-        self.task, self.epoch, self.weight = task, epoch, distillation
-        self.distillation = Distillation(task) if distillation else None
-
-    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
-        """Return the base's losses, and ``loss_distillation``."""
-        losses = self.task.losses(model, batch, self.epoch)
-        if self.distillation is not None:
-            losses["loss_distillation"] = self.distillation(model, batch)
-            losses["loss"] = losses["loss"] + self.weight * losses["loss_distillation"]
-        return losses
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.task, name)
-
-
-# WiSE-FT (Wortsman et al., CVPR 2022): weights between those before and those after.
-
-
-def interpolate(before: Mapping[str, Any], after: Mapping[str, Any], share: float) -> dict[str, Any]:
-    """Return ``(1 - share) before + share after`` for every float tensor that both have; share 1 is ``after``."""
-    return {name: _between(before.get(name), value, share) for name, value in after.items()}
-
-
-def _between(old: Any, new: Any, share: float) -> Any:
-    fits = isinstance(old, Tensor) and isinstance(new, Tensor) and new.is_floating_point() and old.shape == new.shape
-    return old.to(new.device).lerp(new, share) if fits and share < 1 else new
-
-
-# Draw of the queries that an adaptation learns from: by seed, and kept in the run's folder.
-
-
 Item = TypeVar("Item")
-
-
-def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list[Item]]:
-    """Return ``count`` of the items, drawn by seed, and the others, both in their order; 0 draws all."""
-    if count == 0:
-        return list(items), []
-    chosen = set(torch.randperm(len(items), generator=_generator(seed))[:count].tolist())
-    return (
-        [item for place, item in enumerate(items) if place in chosen],
-        [item for place, item in enumerate(items) if place not in chosen],
-    )
-
-
-def mix_rehearsal(
-    new: Sequence[Item], old: Sequence[Sequence[Item]], total: int, share: float, seed: int
-) -> list[Item]:
-    """Return ``total`` items, a ``share`` of them old: equally many from each list of old ones, whatever its length."""
-    replayed = min(round(total * share / len(old)), total // len(old)) if old else 0
-    items = _rounds(new, total - replayed * len(old), seed)
-    for each in old:
-        items += _rounds(each, replayed, seed)
-    return items
-
-
-def read_labelled(path: Path, settings: TrainConfig) -> list[Record]:
-    """Read the queries of a file that have a moment, as the run reads its own.
-
-    Raises:
-        UserError: none has a moment.
-    """
-    records = read_annotations(path, durations=settings.durations, on_broken=settings.on_broken)
-    found = [record for record in records if record.moments]
-    if not found:
-        raise UserError(f"{path}: none of its {len(records)} queries has a moment to learn or to measure with")
-    return found
-
-
-def write_like(source: Path, records: Sequence[Record], path: Path) -> Path:
-    """Write records in the format of the file that they come from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_annotations(records, path, format=detect_format(source))
-    return path
-
-
-def _rounds(items: Sequence[Any], count: int, seed: int) -> list[Any]:
-    """Return ``count`` items: all in a random order, again and again."""
-    generator, drawn = _generator(seed), []
-    while len(drawn) < count:
-        drawn += [items[place] for place in torch.randperm(len(items), generator=generator).tolist()]
-    return drawn[:count]
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One vocabulary to learn."""
-
-    name: str
-    source: Path
-    """The file that its queries are drawn from."""
-    folder: Path
-    settings: TrainConfig
-    """The run's, on the drawn queries, with the plug-in alone learning."""
-    past: tuple[Path, ...]
-    """What the model learned from before: the run's training queries, then those of each vocabulary since."""
-    rehearsal: tuple[Path, ...]
-    """Files of those past queries that are replayed, one per file in ``past``."""
 
 
 def run(config: AdaptConfig) -> None:
@@ -195,8 +55,8 @@ def run(config: AdaptConfig) -> None:
 
 def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
     """Adapt, measure, and write the report; return the adapted run."""
-    config = config.checked()
-    screen = screen or Screen()
+    config, screen = config.checked(), screen or Screen()
+    assert config.run is not None
     start = RunFolder.open(config.run)
     settings = starting_settings(start, config)
     stages = plan(config, settings, start.config().get("adapted", {}).get("past", []))
@@ -243,6 +103,24 @@ def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
     return settings
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One vocabulary to learn."""
+
+    name: str
+    source: Path
+    """The file that its queries are drawn from."""
+    folder: Path
+    settings: TrainConfig
+    """The run's, on the drawn queries, with the plug-in alone learning."""
+    past: tuple[Path, ...]
+    """What the model learned from before: the run's training queries, then those of each vocabulary since."""
+    train: Path
+    """File of the drawn queries."""
+    rehearsal: tuple[Path, ...]
+    """Files of those past queries that are replayed, one per file in ``past``."""
+
+
 def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ()) -> list[Stage]:
     """Return the stages, each with the settings of its run folder.
 
@@ -251,27 +129,27 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
         settings: those of the run to start from.
         before: files that the run had learned from before the one in its settings.
     """
+    assert config.output is not None and settings.annotations_train is not None
     vocabularies = config.vocabularies()
-    old = [name for name, _ in settings.test_sets()]
-    again = [name for name, _ in vocabularies if name in old]
-    if again:
+    old = dict(settings.test_sets())
+    if again := [name for name, _ in vocabularies if name in old]:
         raise UserError(
             f"--annotations: the run has a test set named {', '.join(again)} already; give another name, as NAME=PATH"
         )
     queries = config.output / "queries"
-    tests = dict(named_sets(config.annotations_test))
-    for name, path in vocabularies:
-        tests.setdefault(name, queries / f"{name}-test{path.suffix}")
+    tests = {name: queries / f"{name}-test{path.suffix}" for name, path in vocabularies}
+    tests.update(named_sets(config.annotations_test))
     past = (*map(Path, before), settings.annotations_train)
-    stages = []
+    stages: list[Stage] = []
     for number, (name, path) in enumerate(vocabularies, 1):
         folder = config.output if number == len(vocabularies) else config.output / f"{number}-{name}"
+        train = queries / f"{name}-train{path.suffix}"
         changed = replace(
             settings,
             output=folder,
-            annotations_train=queries / f"{name}-train{path.suffix}",
+            annotations_train=train,
             annotations_val=None,
-            annotations_test=(*settings.annotations_test, *(f"{key}={tests[key]}" for key, _ in vocabularies)),
+            annotations_test=(*settings.annotations_test, *(f"{key}={test}" for key, test in tests.items())),
             init_base=None,
             freeze_base=True,
             lr=config.lr or settings.lr,
@@ -286,9 +164,94 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
             compare=None,
         )
         rehearsal = tuple(queries / f"{name}-rehearsal-{place}{source.suffix}" for place, source in enumerate(past, 1))
-        stages.append(Stage(name, path, folder, changed, past, rehearsal if config.rehearsal else ()))
-        past = (*past, changed.annotations_train)
+        stages.append(Stage(name, path, folder, changed, past, train, rehearsal if config.rehearsal else ()))
+        past = (*past, train)
     return stages
+
+
+def _record(stage: Stage, config: AdaptConfig) -> dict[str, Any]:
+    """Return what the stage's run folder says about how it was made."""
+    adapted = {**config.record(), "stage": stage.name, "past": [str(path) for path in stage.past]}
+    return {**stage.settings.to_json(), "adapted": adapted}
+
+
+def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:
+    """Return the queries of a file with new words.
+
+    Raises:
+        UserError: too few are left to learn from or to measure on.
+    """
+    records = _labelled(stage.source, settings)
+    tested = stage.name in dict(named_sets(config.annotations_test))
+    if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
+        raise UserError(
+            f"{stage.source}: of {len(records)} queries, --shots {config.shots} leaves none to measure on; "
+            f"draw fewer, or give --annotations-test {stage.name}=FILE"
+        )
+    return records
+
+
+def _labelled(path: Path, settings: TrainConfig) -> list[Record]:
+    """Return the queries of a file that have a moment, read as the run reads its own."""
+    records = read_annotations(path, durations=settings.durations, on_broken=settings.on_broken)
+    found = [record for record in records if record.moments]
+    if not found:
+        raise UserError(f"{path}: none of its {len(records)} queries has a moment to learn or to measure with")
+    return found
+
+
+def _write_queries(
+    config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
+) -> None:
+    """Draw the queries of every stage and write them to files. A resumed adaptation writes the same again."""
+    tested = dict(named_sets(config.annotations_test))
+    past: dict[Path, list[Record]] = {}
+    for stage in stages:
+        learned, held_out = draw_queries(new[stage.name], config.shots, config.seed)
+        files = [(learned, stage.train, stage.source)]
+        if stage.name not in tested:
+            files.append((held_out, dict(stage.settings.test_sets())[stage.name], stage.source))
+        for source, path in zip(stage.past, stage.rehearsal, strict=False):
+            if not source.is_file():
+                raise UserError(f"{source}: no such file to rehearse from; --rehearsal 0 does without")
+            if source not in past:
+                past[source] = _labelled(source, settings)
+            replayed = min(config.steps * config.batch_size, len(past[source]))
+            files.append((draw_queries(past[source], replayed, config.seed)[0], path, source))
+        for records, path, source in files:
+            write_annotations(records, path, format=detect_format(source))
+
+
+def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list[Item]]:
+    """Return ``count`` of the items, drawn by seed, and the others, both in their order; 0 draws all."""
+    chosen = set(_shuffled(len(items), torch.Generator().manual_seed(seed))[: count or None])
+    return (
+        [item for place, item in enumerate(items) if place in chosen],
+        [item for place, item in enumerate(items) if place not in chosen],
+    )
+
+
+def mix_rehearsal(
+    new: Sequence[Item], old: Sequence[Sequence[Item]], total: int, share: float, seed: int
+) -> list[Item]:
+    """Return ``total`` items, a ``share`` of them old: equally many from each list of old ones, whatever its length."""
+    replayed = min(round(total * share / len(old)), total // len(old)) if old else 0
+    items = _rounds(new, total - replayed * len(old), seed)
+    for each in old:
+        items += _rounds(each, replayed, seed)
+    return items
+
+
+def _rounds(items: Sequence[Item], count: int, seed: int) -> list[Item]:
+    """Return ``count`` items: all in a random order, again and again."""
+    generator, drawn = torch.Generator().manual_seed(seed), list[Item]()
+    while len(drawn) < count:
+        drawn += [items[place] for place in _shuffled(len(items), generator)]
+    return drawn[:count]
+
+
+def _shuffled(count: int, generator: torch.Generator) -> list[int]:
+    return torch.randperm(count, generator=generator).tolist()
 
 
 def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, screen: Screen, *, first: bool) -> None:
@@ -306,8 +269,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     settings, base = stage.settings, BASES[stage.settings.base]
     device = choose_device(settings.device)
     keep_freed_memory(device)
-    paths = {"train": settings.annotations_train}
-    paths.update({f"rehearsal {place}": path for place, path in enumerate(stage.rehearsal, 1)})
+    paths = {"train": stage.train, **{f"rehearsal {place}": path for place, path in enumerate(stage.rehearsal, 1)}}
     data = base.read(settings, {**paths, **dict(settings.test_sets())}, screen)
     bank = data.bank(settings.storage, settings.memory, screen)
     bank.settle(device, settings.features_on)
@@ -320,8 +282,12 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     sets = {name: base.examples(settings, data, name, bank, vocabulary, learned=name in paths) for name in data.sets}
     new, old = sets.pop("train"), [sets.pop(name) for name in paths if name != "train"]
     loaded = LoadedRun(task, settings, vocabulary, sets, 1)
+    # The scores that this stage starts from: those of an earlier stage are in its results.
+    kept = run.path / "before.json"
+    if first and not kept.is_file():
+        run.write_json(kept, score_sets(loaded, screen))
+    previous = json.loads(kept.read_text("utf-8")) if first else before.results()["best"]
 
-    previous = _scores_before(loaded, before, run, first, screen)
     weights = {name: value.clone() for name, value in task.model.state_dict().items()}
     items = mix_rehearsal(new, old, config.steps * settings.batch_size, config.rehearsal, config.seed)
     seed_everything(settings.seed)
@@ -360,76 +326,79 @@ def score_sets(loaded: LoadedRun, screen: Screen) -> dict[str, Scores]:
     }
 
 
-def report(old: list[str], stages: list[Stage], screen: Screen) -> None:
-    """Report gain and loss over all stages: a table on the screen, in Markdown and JSON, and a figure.
+class Distillation:
+    """Learning without forgetting (Li and Hoiem, ECCV 2016): a loss that keeps answers near those before.
+
+    ``D_KL(before || now)``, the mean over all of the task's distributions over a video's clips, on any query.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.teacher = deepcopy(task.model).eval().requires_grad_(False)
+        self._outputs: object = None
+        task.model.register_forward_hook(self._keep)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss, a scalar; ``model`` has just run forward on the batch."""
+        with torch.no_grad():
+            before, mask = self.task.clip_logits(self.teacher, batch)
+        now, _ = self.task.clip_logits(model, batch, self._outputs)
+        self._outputs = None
+        losses = [consistency_loss(old, new, mask) for old, new in zip(before, now, strict=True)]
+        return torch.stack(losses).mean()
+
+    def _keep(self, model: nn.Module, inputs: object, outputs: object) -> None:
+        if model.training:
+            self._outputs = outputs
+
+
+class AdaptTask:
+    """The base's own task with a loss that keeps it from forgetting; the engine trains it as any other.
 
     Args:
-        old: names of the sets of old words.
-        stages: all stages.
-        screen: where to print.
+        task: the base's.
+        epoch: the epoch of the run's training whose labels the new queries get: the last, where EMB's are elastic.
+        distillation: weight of the added loss; 0: none.
     """
+
+    def __init__(self, task: Task, epoch: int, distillation: float) -> None:
+        self.task, self.epoch, self.weight = task, epoch, distillation
+        self.distillation = Distillation(task) if distillation else None
+
+    def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
+        """Return the base's losses, and ``loss_distillation``."""
+        losses = self.task.losses(model, batch, self.epoch)
+        if self.distillation is not None:
+            losses["loss_distillation"] = self.distillation(model, batch)
+            losses["loss"] = losses["loss"] + self.weight * losses["loss_distillation"]
+        return losses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+
+def interpolate(before: Mapping[str, Any], after: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Return weights between those before and those after: WiSE-FT (Wortsman et al., CVPR 2022).
+
+    ``(1 - share) before + share after`` for every float tensor that both have; share 1 is ``after``.
+    """
+
+    def between(old: Any, new: Any) -> Any:
+        both = isinstance(old, Tensor) and isinstance(new, Tensor) and new.is_floating_point()
+        return old.to(new.device).lerp(new, share) if both and old.shape == new.shape and share < 1 else new
+
+    return {name: between(before.get(name), value) for name, value in after.items()}
+
+
+def report(old: list[str], stages: list[Stage], screen: Screen) -> None:
+    """Report gain and loss: a table on the screen, in Markdown and JSON, and a figure. ``old``: sets of old words."""
     runs, names = [RunFolder(stage.folder) for stage in stages], [stage.name for stage in stages]
     results = [run.results() for run in runs]
     matrix = ScoreMatrix(old, names, [results[0]["before"], *(each["best"] for each in results)])
     run = runs[-1]
     run.write_json(run.path / "adaptation.json", {**matrix.to_json(), "queries": results[-1]["queries"]})
-    write_text(run.path / "adaptation.md", markdown_table(matrix))
+    write_text(run.path / "adaptation.md", matrix_markdown(matrix))
     with mpl.rc_context(SETTINGS):
         figure = save_figure(adaptation_figure(matrix), run.figures / "adaptation.png")
     print_table(matrix, screen)
     screen.say(f"run folder: {run.path}\ntable: {run.path / 'adaptation.md'}, figure: {figure}")
-
-
-def _record(stage: Stage, config: AdaptConfig) -> dict[str, Any]:
-    """Return what the stage's run folder says about how it was made."""
-    past = [str(path) for path in stage.past]
-    return {**stage.settings.to_json(), "adapted": {**config.record(), "stage": stage.name, "past": past}}
-
-
-def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:
-    """Return the queries of a file with new words.
-
-    Raises:
-        UserError: too few are left to learn from or to measure on.
-    """
-    records = read_labelled(stage.source, settings)
-    tested = stage.name in dict(named_sets(config.annotations_test))
-    if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
-        raise UserError(
-            f"{stage.source}: of {len(records)} queries, --shots {config.shots} leaves none to measure on; "
-            f"draw fewer, or give --annotations-test {stage.name}=FILE"
-        )
-    return records
-
-
-def _write_queries(
-    config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
-) -> None:
-    """Draw the queries of every stage and write them to files. A resumed adaptation writes the same again."""
-    tested = dict(named_sets(config.annotations_test))
-    replayed = config.steps * config.batch_size
-    past: dict[Path, list[Record]] = {}
-    for stage in stages:
-        learned, held_out = draw_queries(new[stage.name], config.shots, config.seed)
-        write_like(stage.source, learned, stage.settings.annotations_train)
-        if stage.name not in tested:
-            write_like(stage.source, held_out, dict(stage.settings.test_sets())[stage.name])
-        for source, path in zip(stage.past, stage.rehearsal, strict=False):
-            if not source.is_file():
-                raise UserError(f"{source}: no such file to rehearse from; --rehearsal 0 does without")
-            if source not in past:
-                past[source] = read_labelled(source, settings)
-            some, _ = draw_queries(past[source], min(replayed, len(past[source])), config.seed)
-            write_like(source, some, path)
-
-
-def _scores_before(
-    loaded: LoadedRun, before: RunFolder, run: RunFolder, first: bool, screen: Screen
-) -> Mapping[str, Any]:
-    """Return the scores that this stage starts from; those of an earlier stage are in its results."""
-    if not first:
-        return before.results()["best"]
-    kept = run.path / "before.json"
-    if not kept.is_file():
-        run.write_json(kept, score_sets(loaded, screen))
-    return json.loads(kept.read_text("utf-8"))

@@ -24,7 +24,7 @@ class AdaptConfig(RunInputs, FileConfig):
 
     sets = ("annotations", "annotations_test", "annotations_old")
 
-    run: Path | None = None
+    run: Path | None = None  # type: ignore[assignment]
     """Folder of the run to start from: its best checkpoint, its settings, its words."""
     annotations: tuple[str, ...] = ()
     """Queries with new words, as PATH or NAME=PATH; several are learned one after the other."""
@@ -88,8 +88,7 @@ class AdaptConfig(RunInputs, FileConfig):
                 "--annotations and --annotations-old need different names, none of them "
                 f"{', '.join(RESERVED)}: got {', '.join(taken)}; give them as NAME=PATH"
             )
-        strange = [name for name, _ in named_sets(self.annotations_test) if name not in names]
-        if strange:
+        if strange := [name for name, _ in named_sets(self.annotations_test) if name not in names]:
             wrong.append(f"--annotations-test: {', '.join(strange)} is not among --annotations: {', '.join(names)}")
         odd = [name for name in names if not name.replace("-", "").replace("_", "").replace(".", "").isalnum()]
         if odd:

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hero_plugin.integrations.scoring.metrics import SCORES
-from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.console import Screen, markdown_table
 from hero_plugin.integrations.support.plotting import CYCLE, MUTED, new_figure
-from hero_plugin.integrations.training.task import score_cells, scores_table
+from hero_plugin.integrations.training.task import Scores, score_cells, scores_table
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ScoreMatrix:
     """Sets of old words."""
     new: Sequence[str]
     """The vocabularies, in the order of learning; also the names of their sets."""
-    rows: Sequence[Mapping[str, Mapping[str, float]]]
+    rows: Sequence[Mapping[str, Scores]]
     """(1 + vocabularies): scores by set."""
 
     def task(self, number: int, after: int, metric: str) -> float:
@@ -75,26 +75,27 @@ class ScoreMatrix:
 
 def print_table(matrix: ScoreMatrix, screen: Screen) -> None:
     """Print the table on the terminal."""
-    rows = [(*labels, *cells) for labels, cells in _rows(matrix)]
-    screen.show(scores_table(rows, ("set", "words", "after"), "gain on new words against loss on old ones"))
+    screen.show(scores_table(_rows(matrix), _LABELS, "gain on new words against loss on old ones"))
     for metric in SCORES:
         screen.say(_sum(matrix, metric))
 
 
-def markdown_table(matrix: ScoreMatrix) -> str:
+def matrix_markdown(matrix: ScoreMatrix) -> str:
     """Return the table in Markdown."""
-    lines = [f"| set | words | after | {' | '.join(SCORES)} |", "|---|---|---|" + "---:|" * len(SCORES)]
-    lines += [f"| {' | '.join((*labels, *cells))} |" for labels, cells in _rows(matrix)]
-    return "\n".join([*lines, "", *(f"* {_sum(matrix, metric)}" for metric in SCORES), ""])
+    table = markdown_table((*_LABELS, *SCORES), _rows(matrix), text=_LABELS)
+    return "\n".join([table, "", *(f"* {_sum(matrix, metric)}" for metric in SCORES), ""])
 
 
-def _rows(matrix: ScoreMatrix) -> list[tuple[tuple[str, str, str], tuple[str, ...]]]:
+_LABELS = ("set", "words", "after")
+
+
+def _rows(matrix: ScoreMatrix) -> list[tuple[str, ...]]:
     rows = []
     for name in (*matrix.old, *matrix.new):
         kind = "old" if name in matrix.old else "new"
         for after, row in zip(("start", *matrix.new), matrix.rows, strict=True):
-            rows.append(((name, kind, after), score_cells(row[name])))
-        rows.append(((name, kind, "change"), tuple(f"{matrix.change(name, metric):+.2f}" for metric in SCORES)))
+            rows.append((name, kind, after, *score_cells(row[name])))
+        rows.append((name, kind, "change", *(f"{matrix.change(name, metric):+.2f}" for metric in SCORES)))
     return rows
 
 
@@ -105,35 +106,21 @@ def _sum(matrix: ScoreMatrix, metric: str) -> str:
     return text
 
 
-# Figure of the scores of old and new words over the vocabularies learned.
-
-
-SHOWN = ("R1@0.5", "mIoU")
-
-
 def adaptation_figure(matrix: ScoreMatrix) -> Figure:
     """Draw one line per set, old ones dashed, over the stages; a ring marks when a set's own words were learned."""
-    figure, axes = new_figure(4.6 * len(SHOWN), 4.0, 1, len(SHOWN))
+    shown = ("R1@0.5", "mIoU")
+    figure, axes = new_figure(4.6 * len(shown), 4.0, 1, len(shown))
     steps = range(len(matrix.rows))
-    for axis, metric in zip(axes[0], SHOWN, strict=True):
+    for axis, metric in zip(axes[0], shown, strict=True):
         for color, name in zip(CYCLE * 4, (*matrix.new, *matrix.old), strict=False):
             values = [row[name][metric] for row in matrix.rows]
-            style = "--" if name in matrix.old else "-"
-            label = f"{name}, old words" if name in matrix.old else name
+            style, label = ("--", f"{name}, old words") if name in matrix.old else ("-", name)
             axis.plot(steps, values, style, marker="o", markersize=4, color=color, label=label)
             if name in matrix.new:
                 learned = matrix.new.index(name) + 1
                 axis.plot(learned, values[learned], "o", markersize=11, fillstyle="none", color=color)
-            change = f" {values[-1] - values[0]:+.1f}"
-            axis.annotate(
-                change,
-                (steps[-1], values[-1]),
-                color=MUTED,
-                fontsize=8,
-                va="center",
-                xytext=(6, 0),
-                textcoords="offset points",
-            )
+            beside = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "color": MUTED, "fontsize": 8}
+            axis.annotate(f" {values[-1] - values[0]:+.1f}", (steps[-1], values[-1]), **beside)
         axis.set_xticks(steps, ["start", *(f"+ {name}" for name in matrix.new)])
         axis.set(title=metric, xlim=(-0.15, len(matrix.rows) - 0.65))
     axes[0][0].set_ylabel("percent")

@@ -27,7 +27,7 @@ from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.tools.adapt import adapt as adapting
 from hero_plugin.integrations.tools.adapt.adapt import Distillation, draw_queries, interpolate, main, mix_rehearsal
 from hero_plugin.integrations.tools.adapt.config import AdaptConfig
-from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, markdown_table
+from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, matrix_markdown
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.engine import Trainer
@@ -120,6 +120,7 @@ def test_learned_words_count_as_trained(start, adapted):
     assert after.unseen([*after.words]) and after.words[: len(before)] == before.words
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(start, adapted, runs, tmp_path):
     same = main(adapt_config(start, runs, tmp_path / "same", lr=1e-2), QUIET)
     assert all(torch.equal(value, model(adapted)[name]) for name, value in model(same).items())
@@ -127,6 +128,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(start, adapted, 
     assert any(not torch.equal(value, model(adapted)[name]) for name, value in model(other).items() if "hero" in name)
 
 
+@pytest.mark.slow
 def test_an_interrupted_adaptation_resumes_to_the_same_bits(start, adapted, runs, tmp_path, monkeypatch):
     config = adapt_config(start, runs, tmp_path / "run", lr=1e-2, checkpoint_steps=1)
     due = Trainer._checkpoint_is_due
@@ -178,6 +180,7 @@ def test_an_adaptation_that_cannot_start_deletes_nothing(start, adapted, runs, t
     assert RunFolder(kept).finished and RunFolder(kept).best.is_file()
 
 
+@pytest.mark.slow
 def test_several_vocabularies_one_after_the_other_and_once_more(start, runs, tmp_path):
     new = runs.files.root / "unseen.json"
     both = (f"a={new}", f"b={new}")
@@ -197,6 +200,7 @@ def test_several_vocabularies_one_after_the_other_and_once_more(start, runs, tmp
     assert len(list((again.path / "queries").glob("c-rehearsal-*"))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["moment_detr", "qd_detr", "tr_detr"])
 def test_a_detr_is_adapted(runs, tmp_path, base):
     files = runs.files
@@ -212,6 +216,7 @@ def test_a_detr_is_adapted(runs, tmp_path, base):
     assert evaluate(EvalConfig(run=(run.path,), device="cpu"), QUIET).keys() == {"seen", "new"}
 
 
+@pytest.mark.slow
 def test_interpolation_and_distillation_stay_nearer_to_the_start(start, runs, tmp_path):
     def adapt(name: str, **flags: float) -> RunFolder:
         return main(adapt_config(start, runs, tmp_path / name, lr=1e-2, steps=8, rehearsal=0.0, **flags), QUIET)
@@ -298,8 +303,8 @@ def test_average_and_forgetting_are_those_of_the_literature():
     assert matrix.loss("mIoU") == (8 + 0) / 2
     assert matrix.average("mIoU") == pytest.approx((46 + 30 + 40) / 3)
     assert matrix.forgetting("mIoU") == pytest.approx(((50 - 46) + (36 - 30)) / 2)
-    assert "| iid | old | change | -8.00 |" in markdown_table(matrix)
-    assert "new words +20.00, old words -4.00; average 38.67, forgetting 5.00" in markdown_table(matrix)
+    assert "| iid | old | change | -8.00 |" in matrix_markdown(matrix)
+    assert "new words +20.00, old words -4.00; average 38.67, forgetting 5.00" in matrix_markdown(matrix)
 
 
 @pytest.mark.parametrize(
