@@ -104,6 +104,7 @@ def small_demo(monkeypatch):
     monkeypatch.setattr(demo, "SyntheticConfig", lambda seed: replace(sizes, seed=seed))
 
 
+@pytest.mark.slow
 def test_the_demo_treats_both_alike_and_prints_one_table(small_demo, tmp_path, capsys):
     folder = tmp_path / "demo-run"
     results = demo.main(DemoConfig(folder, epochs=1), Screen(Console(width=120)))

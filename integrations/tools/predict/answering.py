@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from hero_plugin.integrations.scoring.submissions import submission_line
 from hero_plugin.integrations.support.console import Screen
@@ -27,39 +26,28 @@ class ProgressMeter:
         label: what is counted.
         total: entries of this shard.
         done: entries that earlier starts answered.
+
+    Attributes:
+        bars: the bar, shown while this context is open.
     """
 
     def __init__(self, screen: Screen, label: str, total: int, done: int) -> None:
         self.screen, self.label, self.total, self.done = screen, label, total, done
+        self.bars = screen.bars()
+        self._bar = self.bars.add_task(label, total=total, completed=done, note="")
         self._before, self._start = done, time.monotonic()
         self._said = self._start
-        self._advance = lambda done, note: None
-
-    @contextmanager
-    def showing(self) -> Iterator[ProgressMeter]:
-        """Show the bar until the block ends."""
-        with self.screen.bars(transient=True) as bars:
-            task = bars.add_task(self.label, total=self.total, completed=self.done, note="")
-            self._advance = lambda done, note: bars.update(task, completed=done, note=note)
-            yield self
-
-    @property
-    def rate(self) -> float:
-        """Queries per second since this start."""
-        return (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
 
     def add(self, count: int) -> None:
         """Count more answered entries."""
         self.done += count
-        self._advance(self.done, f"{self.rate:.0f}/s")
-        if not self.screen.console.is_terminal and time.monotonic() - self._said >= LINE_SECONDS:
-            self._said = time.monotonic()
-            self.screen.say(self.line())
-
-    def line(self) -> str:
-        """Return the progress as one line of text."""
-        left = (self.total - self.done) / max(self.rate, 1e-9)
-        return f"{self.label}: {self.done} of {self.total} queries, {self.rate:.0f}/s, {_duration(left)} left"
+        now = time.monotonic()
+        rate = (self.done - self._before) / max(now - self._start, 1e-9)
+        self.bars.update(self._bar, completed=self.done, note=f"{rate:.0f}/s")
+        if not self.screen.console.is_terminal and now - self._said >= LINE_SECONDS:
+            self._said = now
+            left = _duration((self.total - self.done) / max(rate, 1e-9))
+            self.screen.say(f"{self.label}: {self.done} of {self.total} queries, {rate:.0f}/s, {left} left")
 
 
 def _duration(seconds: float) -> str:

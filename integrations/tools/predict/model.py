@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,12 +39,10 @@ class StreamedQueries:
     @classmethod
     def of(cls, settings: TrainConfig) -> StreamedQueries | None:
         """Open the folder that a run's settings name, None for a run that was trained without such."""
-        if getattr(settings, "query_features", None) is None:
+        if not isinstance(settings, DetrTrainConfig) or (folder := settings.query_features) is None:
             return None
-        settings = cast(DetrTrainConfig, settings)
-        assert settings.query_features is not None
-        options = {"pooling": "cut", "normalize": settings.normalize_words, "array": ARRAY}
-        return cls(open_features(settings.query_features, max_clips=settings.max_words, **options))
+        longest, unit = settings.max_words, settings.normalize_words
+        return cls(open_features(folder, max_clips=longest, pooling="cut", normalize=unit, array=ARRAY))
 
     def name(self, query_id: str, video_id: str) -> str | None:
         """Return the name of a query's file without its ending, None if there is none.
@@ -129,7 +128,8 @@ class RunPredictor:
 
     def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
         """Return examples of records whose videos are in ``bank``, in the same order."""
-        window = replace(self.data, sets={"window": records})
+        window = copy(self.data)
+        window.sets = {"window": records}
         return BASES[self.settings.base].examples(self.settings, window, "window", bank, self.vocabulary)
 
     def collate(self, bank: FeatureBank) -> BankCollate:

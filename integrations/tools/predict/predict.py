@@ -170,7 +170,7 @@ def answer(
     label = str(shard) if shard.count > 1 else "answering"
     meter = ProgressMeter(screen, label, total, total - entries_in(left, size, config.window))
     windows = closing(iter(WindowReader(inputs, left, predictor)))
-    with Interrupts() as interrupts, meter.showing(), windows as window_batches:
+    with Interrupts() as interrupts, meter.bars, windows as window_batches:
         finished = answer_windows(window_batches, predictor, config, part, meter, interrupts)
     if not finished:
         part.sync()

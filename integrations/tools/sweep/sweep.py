@@ -1,24 +1,7 @@
 """Sweep: variants times seeds, each in a process and a run folder of its own, then one table.
 
-The file says what to run; relative paths in it start from the current folder, as flags do:
-
-    {
-      "output": "runs/charades-cd",
-      "seeds": [0, 1, 2],
-      "settings": {"annotations_train": "train.json", "annotations_test": ["iid=iid.json"], "epochs": 20},
-      "variants": {
-        "EMB": {"base_only": true},
-        "HERO-EMB": {},
-        "without SGVF": {"hero": {"sgvf": false}}
-      },
-      "compare": {"HERO-EMB": "EMB", "without SGVF": "HERO-EMB"},
-      "sets": {"reworded": "ov.json", "elsewhere": {"annotations": "anet.json", "features": ["features/anet"]}}
-    }
-
-The names inside ``settings`` and the variants are those of ``hero-plugin train BASE --config``; ``"base"`` there
-says which (``emb`` if none), so that one table can hold several bases. ``sets`` are further sets that the finished
-runs are scored on: rewordings, another dataset, whatever came later. What is finished is skipped and what was
-interrupted resumes, so the same command carries on after any interruption.
+The file's form: docs/guide/sweep.md. Relative paths in it start from the current folder, as flags do. What is finished
+is skipped and what was interrupted resumes, so the same command carries on after any interruption.
 """
 
 from __future__ import annotations
@@ -31,10 +14,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
@@ -44,7 +27,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.files import checksum, write_json, write_text
 from hero_plugin.integrations.support.process import Interrupted, Interrupts
-from hero_plugin.integrations.support.settings import filled, read_settings, too_small
+from hero_plugin.integrations.support.settings import filled, read_settings
 from hero_plugin.integrations.tools.sweep.report import draw_sweep, summary, sweep_markdown
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.config import TrainConfig
@@ -74,8 +57,8 @@ class SweepConfig:
 def main(config: SweepConfig, screen: Screen | None = None) -> int:
     """Run what is missing, write ``results.md``, ``results.json`` and ``figures/``; return 1 if anything failed."""
     screen = screen or Screen()
-    if wrong := too_small(config, jobs=1):
-        raise UserError("\n".join(wrong))
+    if config.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, got {config.jobs}")
     plan = read_plan(config.config, config.threads)
     variants = list(dict.fromkeys(job.variant for job in plan.jobs))
     if unknown := [name for name in config.only if name not in variants]:
@@ -108,6 +91,7 @@ class Job:
     variant: str
     seed: int
     config: TrainConfig
+    folder: Path
 
     @property
     def name(self) -> str:
@@ -117,7 +101,7 @@ class Job:
     @property
     def run(self) -> RunFolder:
         """Its run folder."""
-        return RunFolder(self.config.output)
+        return RunFolder(self.folder)
 
     @property
     def log(self) -> Path:
@@ -126,7 +110,7 @@ class Job:
 
     def beside(self, ending: str) -> Path:
         """Return the file beside its run folder that has the folder's name with an ending."""
-        return self.config.output.with_name(self.config.output.name + ending)
+        return self.folder.with_name(self.folder.name + ending)
 
 
 @dataclass(frozen=True)
@@ -141,15 +125,9 @@ class FurtherSet:
     durations: Path | None = None
     on_broken: OnBroken | None = None
 
-    def __post_init__(self) -> None:
-        if self.on_broken not in (None, *get_args(OnBroken)):
-            raise ValueError(f"on_broken must be one of {', '.join(get_args(OnBroken))}, got {self.on_broken!r}")
-
     def sources(self) -> dict[str, Any]:
         """Return where its queries find what they need, by the names of the flags of ``hero-plugin eval``."""
-        return {
-            each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("name", "annotations")
-        }
+        return {name: value for name, value in vars(self).items() if name not in ("name", "annotations")}
 
     def missing(self) -> list[Path]:
         """Return the files and folders that it names and that are not there (yet)."""
@@ -189,11 +167,12 @@ def read_plan(path: Path, threads: int) -> Plan:
     jobs = []
     for name, changes in variants.items():
         variant = _variant(plan.get("settings", {}), changes, str(path), name)
-        folder = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "variant"
+        file_name = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "variant"
         for seed in dict.fromkeys(seeds):
-            own = {"seed": seed, "threads": threads, "output": str(output / f"{folder}-seed{seed}")}
-            jobs.append(Job(name, seed, config_from(own, str(path), variant).checked()))
-    if len({job.config.output for job in jobs}) < len(jobs):
+            folder = output / f"{file_name}-seed{seed}"
+            config = config_from({"seed": seed, "threads": threads, "output": str(folder)}, str(path), variant)
+            jobs.append(Job(name, seed, config.checked(), folder))
+    if len({job.folder for job in jobs}) < len(jobs):
         raise UserError(f"{path}: two variants would share a folder; give them names that differ in letters")
     sets = _sets(plan.get("sets", {}), jobs, path)
     return Plan(output, jobs, _pairs(plan.get("compare", {}), variants, path), sets)
@@ -211,7 +190,7 @@ def _variant(common: Any, changes: Any, path: str, name: str) -> TrainConfig:
 
 def _pairs(compare: Any, variants: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
     """Read ``{variant: variant}``, or several of them: ``{variant: [variant, variant]}``."""
-    pairs = []
+    pairs: list[tuple[Any, Any]] = []
     for variant, others in compare.items() if isinstance(compare, Mapping) else [(None, compare)]:
         pairs += [(variant, other) for other in (others if isinstance(others, list) else [others])]
     if not all(isinstance(name, str) and name in variants for pair in pairs for name in pair):
@@ -280,7 +259,7 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     settings, threads = job.beside(".settings.json"), str(job.config.threads)
     write_json(settings, job.config.to_json())
     command = [sys.executable, "-m", "hero_plugin.integrations.cli", "train", job.config.base]
-    command += ["--config", str(settings), "--output", str(job.config.output), "--resume"]
+    command += ["--config", str(settings), "--output", str(job.folder), "--resume"]
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with open(job.log, "ab") as log:
         # A session of its own: Ctrl-C reaches this process alone, which then stops each run once.
@@ -347,17 +326,15 @@ def _made_from(job: Job, each: FurtherSet) -> dict[str, Any]:
 
     The training by its own results, which are small and stay where checkpoints have been deleted.
     """
+    files = {"training": job.run.results_file, "annotations": each.annotations}
+    contents = {name: _checksum(path, path.stat().st_mtime_ns) for name, path in files.items()}
     given = {name: json.loads(json.dumps(value, default=str)) for name, value in each.sources().items() if value}
-    return {"training": _checksum(job.run.results_file), "annotations": _checksum(each.annotations), **given}
-
-
-def _checksum(path: Path) -> str:
-    status = path.stat()
-    return _checksum_once(path, status.st_mtime_ns, status.st_size)
+    return {**contents, **given}
 
 
 @cache
-def _checksum_once(path: Path, changed: int, size: int) -> str:
+def _checksum(path: Path, changed: int) -> str:
+    """Return a file's checksum, computed again once the file has changed."""
     return checksum(path)
 
 

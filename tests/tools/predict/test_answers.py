@@ -78,6 +78,7 @@ def test_answers_are_those_of_eval(base, trained, run_of, tmp_path, monkeypatch)
     print(f"{base}: largest difference from eval {largest:.1e}")
 
 
+@pytest.mark.slow
 def test_queries_with_features_of_their_own(tmp_path):
     files = write_published(tmp_path / "data")
     run = tmp_path / "run"

@@ -246,6 +246,7 @@ def test_what_is_no_prediction_is_left_alone(trained, tmp_path):
         trained.predict(tmp_path / "mine.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_a_killed_command_goes_on(trained, tmp_path):
     """The real command, killed for real, at a moment nobody chose."""

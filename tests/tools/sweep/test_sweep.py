@@ -66,6 +66,7 @@ def test_every_variant_meets_every_seed_with_its_settings(runs, tmp_path):
     assert jobs[2].config.output.name == "hero-without-cmtr-seed0"
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
     file = plan(runs, tmp_path)
     assert main(SweepConfig(file, jobs=2, only=("EMB",)), QUIET) == 0
@@ -88,6 +89,7 @@ def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
     assert (row["seeds"], row["mIoU"]["std"]) == ([0], None)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_go_on(runs, tmp_path, capsys):
     broken = tmp_path / "broken.json"
     broken.write_text("{}")
