@@ -1,4 +1,4 @@
-"""Banks of clip features, from which batches are made."""
+"""Banks of clip features, from which batches are made: in memory, on the disk, or on the GPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,10 +20,7 @@ from hero_plugin.integrations.support.errors import DataError, Problem
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-
-# Clip features kept on the GPU: batches are gathered there, and no step copies any to it.
-
-
+Storage = Literal["auto", "float32", "float16", "disk"]
 Place = Literal["auto", "device", "host"]
 
 DEVICE_SHARE = 0.25
@@ -40,7 +38,7 @@ def fits_in_memory(size: int, device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class DeviceFeatures:
-    """The features of several videos, one after the other in one tensor on a device."""
+    """The features of several videos, one after the other in one tensor on a device, where batches are gathered."""
 
     clips: Tensor
     """(all clips + 1, dim) float32 or float16, the last row zeros."""
@@ -76,17 +74,10 @@ class DeviceBatch:
     extra_features: Tensor | None = None
     """(R, T, any width) float32, appended to each clip's features."""
 
-    @classmethod
-    def of(
-        cls, features: DeviceFeatures, rows: Sequence[int], mask: np.ndarray, extra_features: np.ndarray | None
-    ) -> DeviceBatch:
-        extra = None if extra_features is None else torch.from_numpy(extra_features)
-        return cls(features, torch.tensor(rows, dtype=torch.long), torch.from_numpy(mask), extra)
-
     def pin_memory(self) -> DeviceBatch:
         """Pin the parts on the host; ``DataLoader`` calls it as it calls a tensor's."""
-        extra_features = None if self.extra_features is None else self.extra_features.pin_memory()
-        return replace(self, rows=self.rows.pin_memory(), mask=self.mask.pin_memory(), extra_features=extra_features)
+        extra = None if self.extra_features is None else self.extra_features.pin_memory()
+        return replace(self, rows=self.rows.pin_memory(), mask=self.mask.pin_memory(), extra_features=extra)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Tensor:
         """Return (R, T, dim + extra) float32 on the device."""
@@ -97,16 +88,13 @@ class DeviceBatch:
         return torch.cat([gathered, self.extra_features.to(device, non_blocking=non_blocking)], dim=-1)
 
 
-Storage = Literal["auto", "float32", "float16", "disk"]
-
-
 class FeatureBank(ABC):
     """The clip features of some videos, looked up by row and padded into batches.
 
     Args:
-        videos: ids of the videos, each once; a video's row is its place here.
-        lengths: number of clips of each video.
-        dim: width of a clip's features.
+        videos: Ids of the videos, each once; a video's row is its place here.
+        lengths: Number of clips of each video.
+        dim: Width of a clip's features.
     """
 
     device_features: DeviceFeatures | None = None
@@ -143,7 +131,7 @@ class FeatureBank(ABC):
         """Return features (B, T, dim) float32 with zeros where ``mask`` is False.
 
         Args:
-            rows: rows of the videos.
+            rows: Rows of the videos.
             mask: (B, T) bool, as ``mask`` returns it.
             extra_features: (B, T, any width) float32, appended to each clip's features.
 
@@ -151,7 +139,9 @@ class FeatureBank(ABC):
             The tensor; a ``DeviceBatch`` that becomes it on the device, where the features wait there.
         """
         if self.device_features is not None:
-            return DeviceBatch.of(self.device_features, rows, mask, extra_features)
+            extra = None if extra_features is None else torch.from_numpy(extra_features)
+            on_device = torch.tensor(rows, dtype=torch.long), torch.from_numpy(mask)
+            return DeviceBatch(self.device_features, *on_device, extra)
         features = self._padded(rows, mask)
         if extra_features is not None:
             features = np.concatenate([features, extra_features], axis=-1)
@@ -168,8 +158,8 @@ class ArrayBank(FeatureBank):
     """A bank of arrays (clips, dim) that are in memory already.
 
     Args:
-        arrays: features by video.
-        dim: width of a clip's features.
+        arrays: Features by video.
+        dim: Width of a clip's features.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], dim: int) -> None:
@@ -185,15 +175,15 @@ class StoreBank(FeatureBank):
     """A bank of videos of a store, kept in one array so that making a batch is a single copy.
 
     Args:
-        store: the features of all videos.
-        videos: ids of the videos to hold.
+        store: The features of all videos.
+        videos: Ids of the videos to hold.
         storage: ``auto`` keeps float32 where it fits into ``gigabytes``, else float16, else reads from disk each time.
             float16 halves the memory and rounds each number to about three digits.
-        gigabytes: memory that ``auto`` may use.
-        progress: called with the number of videos read and their total.
+        gigabytes: Memory that ``auto`` may use.
+        progress: Called with the number of videos read and their total.
 
     Raises:
-        DataError: a video cannot be read, or float16 cannot hold it.
+        DataError: A video cannot be read, or float16 cannot hold it.
     """
 
     def __init__(
@@ -206,7 +196,8 @@ class StoreBank(FeatureBank):
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.store, videos = store, list(dict.fromkeys(videos))
-        arrays, lengths, size = [], [], 0
+        arrays: list[np.ndarray] = []
+        lengths, size = [], 0
         for done, video in enumerate(videos, 1):
             array = store[video]
             lengths.append(len(array))
@@ -224,10 +215,9 @@ class StoreBank(FeatureBank):
         self._flat: np.ndarray | None = None
         if self.storage != "disk":
             self._flat = np.empty((int(self.offsets[-1]), self.dim), self.storage)
-            for index in range(len(arrays)):
-                array = _stored(arrays[index], self.storage, videos[index])
-                self._flat[self.offsets[index] : self.offsets[index + 1]] = array
-                arrays[index] = None
+            arrays.reverse()
+            for (start, end), video in zip(pairwise(self.offsets), videos, strict=True):
+                self._flat[start:end] = _stored(arrays.pop(), self.storage, video)  # and free it
 
     def array(self, row: int) -> np.ndarray:
         """Return the features (clips, dim) of the video in a row."""
@@ -239,7 +229,7 @@ class StoreBank(FeatureBank):
         """Choose where the features wait; batches hold the same numbers either way.
 
         Args:
-            device: where the model is.
+            device: Where the model is.
             place: ``device``, ``host`` (this machine's memory), or ``auto``: the device, for a GPU with plenty of
                 room for them. What stays on disk stays there.
         """
