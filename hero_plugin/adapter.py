@@ -37,6 +37,10 @@ class Adapter(ABC):
     """A parameter whose last axis is D."""
     kinds: ClassVar[Mapping[str, Kind]] = {}
     """How each output combines over levels."""
+    optional_outputs: ClassVar[tuple[str, ...]] = ()
+    """Names in ``kinds`` that are not among the outputs of every such base, or of every forward."""
+    part_of_batch: ClassVar[tuple[str, ...]] = ()
+    """Outputs with a row for some of the samples only, in their order (negatives of those that have one)."""
     relevance_ranks: ClassVar[bool] = False
     """Whether the base's clip score is trained to rank clips alone, so that its zero means nothing."""
     methods: ClassVar[Mapping[str, Callable[..., Any]]] = {}
@@ -167,9 +171,17 @@ class Seam:
         base: the base.
         **replacements: what stands in for the parts of these names: a module for a submodule, any other callable for
             a method. A part of a part has a dotted name: ``Seam(base, **{"transformer.decoder": PassThrough()})``.
+
+    Raises:
+        AttributeError: the base has no such part. Replaced all the same, it would leave the forward as it is.
     """
 
     def __init__(self, base: nn.Module, **replacements: Any) -> None:
+        for path in replacements:
+            try:
+                operator.attrgetter(path)(base)
+            except AttributeError as error:
+                raise AttributeError(f"{type(base).__name__} has no part {path!r} to replace: {error}") from None
         self.base = base
         self.replacements = replacements
         self.view = _share(base, replacements)

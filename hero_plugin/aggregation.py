@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,14 @@ Kind = Literal["logits", "probability", "direction", "shared", "whole"]
 # A logit at or below it marks padding. Bases write -1e30, -1e9, -inf or half precision's lowest (-65504) there, and no
 # real logit comes near. A weighted sum of such values would be another number, or nan, so they are kept as they are.
 _MASKED = -1e4
+
+
+def check_kinds(kinds: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where a kind does not exist: what is not known would combine as something else."""
+    for name, kind in kinds.items():
+        if kind not in get_args(Kind):
+            allowed = ", ".join(map(repr, get_args(Kind)))
+            raise ValueError(f"the kind of output {name!r} must be one of {allowed}, got {kind!r}")
 
 
 class WeightedAggregation(nn.Module):
@@ -62,12 +70,16 @@ class WeightedAggregation(nn.Module):
 
         Args:
             outputs: tensors (N, ...), alone or in tuples, lists and dicts, nested at will.
-            kinds: kind of a tensor by its name (a dict's key, or the index in a tuple as text).
+            kinds: kind of a tensor by its name: a dict's key, a field, or the index in a tuple as text.
 
         Returns:
             The same structure without the leading N.
+
+        Raises:
+            ValueError: a kind does not exist, or a tensor has other levels.
         """
         weights, kinds = self.weights(), kinds or {}
+        check_kinds(kinds)
 
         def combine(tensor: Tensor, key: str) -> Tensor:
             kind = kinds.get(key, "logits" if tensor.is_floating_point() else "shared")

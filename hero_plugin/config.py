@@ -89,6 +89,13 @@ class HeroConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
+        for field in fields(self):
+            # By the default's type: sgvf="off" is true in Python, and would leave SGVF on.
+            value, kind = getattr(self, field.name), type(field.default)
+            if kind is bool and not isinstance(value, bool):
+                raise ValueError(f"{field.name} must be True or False, got {value!r}")
+            if kind is float and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+                raise ValueError(f"{field.name} must be a number, got {value!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not 0.0 < self.mask_ratio < 1.0:

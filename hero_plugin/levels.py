@@ -18,19 +18,54 @@ def fold(levels: Tensor) -> Tensor:
     return rearrange(levels, "n b ... -> (n b) ...")
 
 
-def repeat_levels(shared: Any, levels: int, batch: int) -> Any:
+def repeat_levels(shared: Any, levels: int, batch: int, name: str = "tensor", per_sample: bool = False) -> Any:
     """Repeat what all levels share, level-major, in containers nested at will.
 
-    Tensors (B, ...) -> (N*B, ...), and so a list of B items, one per sample, whatever they are; others stay.
+    A size that happens to be B says nothing: the last batch of an epoch has another.
+
+    Args:
+        shared: tensors (B, ...) -> (N*B, ...); scalars and what is neither tensor nor array stay.
+        levels: N.
+        batch: B.
+        name: what ``shared`` is called, for errors.
+        per_sample: whether lists of B items hold one per sample, whatever that is, and are repeated themselves.
+
+    Raises:
+        ValueError: a tensor without the batch first, or a list of which it is not said whether it is of the batch.
+        TypeError: an array, which may hold a batch.
     """
 
     def spread(tensor: Tensor, key: str) -> Tensor:
-        return repeat(tensor, "b ... -> (n b) ...", n=levels) if tensor.shape[:1] == (batch,) else tensor
+        if tensor.ndim and len(tensor) != batch:
+            raise ValueError(
+                f"{name} {tuple(tensor.shape)} must have the batch of {batch} first; if it is the same for every "
+                "sample, name it in the pair's `constant`"
+            )
+        return repeat(tensor, "b ... -> (n b) ...", n=levels) if tensor.ndim else tensor
 
-    return map_tensors(spread, shared, on_list=lambda items, key: items * levels if len(items) == batch else None)
+    def of_samples(items: list[Any], key: str) -> list[Any] | None:
+        if not per_sample and not _tensors(items):
+            raise ValueError(
+                f"{name} is a list without tensors: name it in the pair's `per_sample` if it holds one item per "
+                "sample, or in `constant` if it is the same for all"
+            )
+        return items * levels if per_sample and len(items) == batch else None
+
+    def no_array(item: Any, key: str) -> Any:
+        if hasattr(item, "__array__"):
+            raise TypeError(f"{name} is a {type(item).__name__}: give a tensor, or name it in the pair's `constant`")
+        return item
+
+    return map_tensors(spread, shared, on_list=of_samples, on_leaf=no_array)
 
 
-def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
+def unfold(
+    folded: Any,
+    levels: int,
+    kinds: Mapping[str, str] | None = None,
+    batch: int | None = None,
+    part_of_batch: Sequence[str] = (),
+) -> Any:
     """Split (N*B, ...) -> (N, B, ...) for every tensor of ``folded`` but those that ``kinds`` calls whole.
 
     A scalar gets a level axis of one. A list of N*B items, one per sample, becomes one of B, each item's tensors
@@ -40,20 +75,23 @@ def unfold(folded: Any, levels: int, kinds: Mapping[str, str] | None = None, bat
         folded: tensors (N*B, ...), alone or nested.
         levels: N.
         kinds: the kind of each output by its name, as the aggregation takes them.
-        batch: B, without which no list is taken for one of samples.
+        batch: B; without it, no list is taken for one of samples, and a first axis may be any multiple of N.
+        part_of_batch: names of outputs whose first axis may be any multiple of N.
 
     Raises:
-        ValueError: a tensor whose first axis has no levels in it.
+        ValueError: a tensor whose first axis is not the batch of all levels.
         TypeError: an array or an object, which may hold values of the batch and cannot be split.
     """
 
     def split(tensor: Tensor, key: str) -> Tensor:
         if kinds and kinds.get(key) == "whole":
             return tensor
-        if tensor.ndim and tensor.shape[0] % levels:
+        # Divisible is not enough: (words, batch, D) with eight words would be cut into levels of words.
+        size = None if batch is None or key in part_of_batch else levels * batch
+        if tensor.ndim and (tensor.shape[0] % levels or (size and levels > 1 and tensor.shape[0] != size)):
             raise ValueError(
                 f"output {key or 'tensor'} {tuple(tensor.shape)} must have the batch first, that of {levels} levels in "
-                "one; if it has none at all, its kind is 'whole'"
+                f"one{f': {size}' if size else ''}; if it has none at all, its kind is 'whole'"
             )
         return rearrange(tensor, "(n b) ... -> n b ...", n=levels) if tensor.ndim else tensor.unsqueeze(0)
 
@@ -76,7 +114,10 @@ def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: s
         levels = next(of_all_levels)
         if kinds and kinds.get(name) == "whole":
             return tensor
-        return torch.stack(levels) if tensor.ndim else tensor.unsqueeze(0)
+        if tensor.ndim:
+            return torch.stack(levels)
+        # What the base averages over a batch of all levels is the mean of what it averages over each.
+        return torch.stack(levels).mean(0, keepdim=True) if tensor.is_floating_point() else tensor.unsqueeze(0)
 
     return map_tensors(join, results[0], key, on_leaf=_same_at_levels if len(results) > 1 else None)
 
@@ -91,7 +132,8 @@ def map_tensors(
 ) -> Any:
     """Apply ``function(tensor, key)`` to every tensor in tuples, lists, mappings and dataclasses, keeping the types.
 
-    ``key`` is the nearest name: a mapping's key, a field, or an index of the outermost tuple or list.
+    ``key`` is the nearest name: a mapping's key, a field (of a dataclass or a named tuple), or an index of the
+    outermost tuple or list.
 
     Args:
         function: takes a tensor and its key.
@@ -113,7 +155,8 @@ def map_tensors(
         if instead is not None:
             return instead
     if isinstance(outputs, (tuple, list)):
-        items = [inner(item, key or str(place)) for place, item in enumerate(outputs)]
+        names = getattr(outputs, "_fields", None) or [key or str(place) for place in range(len(outputs))]
+        items = [inner(item, name) for name, item in zip(names, outputs, strict=True)]
         return type(outputs)(*items) if hasattr(outputs, "_fields") else type(outputs)(items)
     # Not None first: some releases of torch (2.11) cannot trace the question whether None is a dataclass.
     if outputs is not None and is_dataclass(outputs) and not isinstance(outputs, type):

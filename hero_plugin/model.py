@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hero_plugin.aggregation import WeightedAggregation
+from hero_plugin._compat import is_compiling
+from hero_plugin.aggregation import WeightedAggregation, check_kinds
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import HeroConfig, config_of, note_config, with_config_note
 from hero_plugin.hem import HEM
@@ -43,6 +44,7 @@ class HeroModel(nn.Module):
         # In a tuple, or torch would register a base that is its own grounder a second time.
         self._grounder = (base, adapter(base))
         grounder = self._grounder[1]
+        check_kinds(grounder.kinds)
         self.hero = Hero(grounder.dim, config, ranks_clips(grounder))
         # Those that learn come first: a frozen backbone may be in another precision than what HERO meets.
         learning_first = sorted(base.parameters(), key=lambda parameter: not parameter.requires_grad)
@@ -69,7 +71,9 @@ class HeroModel(nn.Module):
         # The rest of the base, for all levels; their outputs become one.
         groundings = self._run(grounder.ground, pair, clips, words)
         kinds = grounder.kinds
-        levels = self._join([one.outputs for one in groundings], kinds, pair.video.shape[0])
+        if not is_compiling():
+            _check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()))
+        levels = self._join([one.outputs for one in groundings], len(pair.video), kinds)
         outputs = hero.combine(levels, kinds)
         if hasattr(grounder, "complete"):
             outputs = grounder.complete(outputs, pair)
@@ -96,9 +100,11 @@ class HeroModel(nn.Module):
         levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
         return [checkpoint(stage, level, use_reentrant=False) for level in levels]
 
-    def _join(self, results: list[Any], kinds: Mapping[str, str] | None = None, batch: int | None = None) -> Any:
+    def _join(self, results: list[Any], batch: int, kinds: Mapping[str, str] | None = None) -> Any:
         """Return (N, B, ...) of what ``_run`` returned."""
-        return unfold(results[0], self.config.levels, kinds, batch) if len(results) == 1 else stack(results, kinds)
+        if len(results) > 1:
+            return stack(results, kinds)
+        return unfold(results[0], self.config.levels, kinds, batch, getattr(self.grounder, "part_of_batch", ()))
 
     def _relevance(self, pair: Pair, clips: Tensor, words: Tensor, groundings: list[Grounding] | None = None) -> Tensor:
         """Return relevance logits (B, T), combined over levels: the pair head's, or the base's clip scores.
@@ -108,12 +114,12 @@ class HeroModel(nn.Module):
         if self.hero.relevance is not None:
             relevance = self.hero.relevance(clips, words, pair.query_mask)
         elif groundings is None:
-            relevance = self._join(self._run(self.grounder.relate, pair, clips, words))
+            relevance = self._join(self._run(self.grounder.relate, pair, clips, words), len(pair.video))
         elif any(one.relevance is None for one in groundings):
             name = type(self.base).__name__
             raise ValueError(f"{name} has no clip score to use as relevance: wrap it with relevance='pair'")
         else:
-            relevance = self._join([one.relevance for one in groundings])
+            relevance = self._join([one.relevance for one in groundings], len(pair.video))
         combined = self.hero.combine(relevance, {})
         return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
@@ -332,3 +338,16 @@ class Frozen:
             parameter.requires_grad_(self.trainable.get(name, parameter.requires_grad))
         for name, module in base.named_modules():
             module.training = self.modes.get(name, module.training)
+
+
+def _check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str]) -> None:
+    """Refuse a kind for an output that is not there, while another has none: it would combine as logits."""
+    found: dict[str, bool] = {}
+    map_tensors(lambda tensor, key: found.setdefault(key, tensor.is_floating_point()), outputs)
+    unused = [name for name in kinds if name not in found and name not in optional]
+    without = [name for name, floating in found.items() if floating and name not in kinds]
+    if unused and without:
+        raise ValueError(
+            f"kinds names {', '.join(map(repr, unused))}, but the outputs are {', '.join(map(repr, found))}, of which "
+            f"{', '.join(map(repr, without))} would combine as logits: name each output as the base returns it"
+        )

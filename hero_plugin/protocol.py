@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -17,7 +17,8 @@ from hero_plugin.levels import fold, repeat_levels
 class Pair:
     """Pair of a video and a query, after the base's input projections.
 
-    Tensors with a leading batch axis in ``extra``, and lists with one item per sample, are repeated for every level.
+    Tensors in ``extra`` have the batch first, alone or in containers, and are repeated for every level. What is not of
+    that form is named in ``per_sample`` or ``constant``: no size is taken for a batch because it happens to be B.
     """
 
     video: Tensor
@@ -30,6 +31,10 @@ class Pair:
     """(B, L), 1/True at real words, in the dtype that the base takes."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the base's forward."""
+    per_sample: tuple[str, ...] = ()
+    """Names in ``extra`` whose lists of B items hold one per sample: names, or targets of any size."""
+    constant: tuple[str, ...] = ()
+    """Names in ``extra`` that are the same for every sample, and are passed on as they are."""
     levels: int = 1
     """N, how many levels the batch holds, level-major; the sizes above are then N*B for B."""
     reads_padding: bool = False
@@ -41,9 +46,21 @@ class Pair:
         levels, batch = video.shape[:2]
         if self.reads_padding:
             query = torch.where(self.query_mask.bool().unsqueeze(-1), query, self.query.to(query.dtype))
-        shared = (self.video_mask, self.query_mask, dict(self.extra))
-        video_mask, query_mask, extra = repeat_levels(shared, levels, batch)
-        return Pair(fold(video), fold(query), video_mask, query_mask, extra, levels, self.reads_padding)
+        extra = {
+            name: value
+            if name in self.constant
+            else repeat_levels(value, levels, batch, f"extra[{name!r}]", name in self.per_sample)
+            for name, value in self.extra.items()
+        }
+        return replace(
+            self,
+            video=fold(video),
+            query=fold(query),
+            video_mask=repeat_levels(self.video_mask, levels, batch, "video_mask"),
+            query_mask=repeat_levels(self.query_mask, levels, batch, "query_mask"),
+            extra=extra,
+            levels=levels,
+        )
 
 
 @dataclass(frozen=True)

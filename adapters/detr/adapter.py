@@ -171,6 +171,7 @@ class DETRAdapter(Adapter):
     transformer: ClassVar[str] = "transformer"
     """Where the base keeps encoder and decoder."""
     relevance_ranks = True
+    optional_outputs = tuple(KINDS)
     skips_decoder: ClassVar[bool] = False
     """Whether the saliency scores never read the decoder."""
 
@@ -217,8 +218,9 @@ class DETRAdapter(Adapter):
             video = self.base.input_vid_proj(video)
         else:
             video, given["src_aud"] = self.project_with_audio(video, given["src_aud"]), None
-        # TR-DETR, for one, averages the words with their padding.
-        return Pair(video, self.base.input_txt_proj(query), video_mask, query_mask, given, reads_padding=True)
+        words = self.base.input_txt_proj(query)
+        # TR-DETR, for one, averages the words with their padding. Lists are names, targets or events of each sample.
+        return Pair(video, words, video_mask, query_mask, given, per_sample=tuple(given), reads_padding=True)
 
     def project_with_audio(self, video: Tensor, audio: Tensor) -> Tensor:
         """Project clips with audio as the base would: (B, T, Dv), (B, T, Da) -> (B, T, D)."""

@@ -44,7 +44,7 @@ class EaTRAdapter(DETRAdapter):
         clips = clips if audio is None else torch.cat([clips, audio], dim=2)
         events = self.base.generate_pseudo_event(clips, given["src_vid_mask"])
         pair = super().embed(*args, **kwargs)
-        return replace(pair, extra={**pair.extra, "events": events})
+        return replace(pair, extra={**pair.extra, "events": events}, per_sample=(*pair.per_sample, "events"))
 
     def ground(self, pair: Pair) -> Grounding:
         """Run EaTR's own forward, with the events it would have guessed."""
@@ -72,6 +72,8 @@ class CGDETRAdapter(DETRAdapter):
 
     class_names = ("CGDETR",)
     marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.", "dummy_rep_token")
+    part_of_batch = ("saliency_scores_neg", "t2vattnvalues_neg", "src_txt_mask_neg")
+    optional_outputs = (*DETRAdapter.optional_outputs, *part_of_batch)
     skips_decoder = True
 
     @property

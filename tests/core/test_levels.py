@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from hero_plugin import HeroConfig, wrap_model
-from hero_plugin.levels import fold, repeat_levels, unfold
+from hero_plugin import HeroConfig, Pair, wrap_model
+from hero_plugin.levels import fold, repeat_levels, stack, unfold
 from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, tuple_base
 
@@ -67,18 +68,75 @@ def test_folding_is_level_major_and_undone():
     folded = fold(levels)
     assert torch.equal(folded[3 * 2 + 1], levels[2, 1])
     assert torch.equal(unfold({"x": folded}, 4)["x"], levels)
-    repeated = repeat_levels({"mask": levels[0], "other": torch.ones(7), "text": "x"}, 4, 3)
+    repeated = repeat_levels({"mask": levels[0], "scale": torch.tensor(7.0), "text": "x"}, 4, 3)
     assert torch.equal(unfold(repeated["mask"], 4), levels[:1].expand(4, -1, -1, -1))
-    assert repeated["other"].shape == (7,) and repeated["text"] == "x"
+    assert repeated["scale"] == 7.0 and repeated["text"] == "x"
 
 
 def test_a_list_with_one_item_a_sample_is_repeated_too():
     names, spans = ["a", "b", "c"], [torch.zeros(k, 2) for k in (3, 1, 3)]
     targets = {"spans": spans, "clips": torch.arange(3), "pair": (torch.arange(3), None)}
-    repeated = repeat_levels({"vid": names, "targets": targets, "sizes": [1, 2], "epoch": 3}, 2, 3)
+    repeated = repeat_levels(
+        {"vid": names, "targets": targets, "sizes": [1, 2], "epoch": 3}, 2, 3, "batch", per_sample=True
+    )
     assert repeated["vid"] == names * 2 and repeated["sizes"] == [1, 2] and repeated["epoch"] == 3
     assert [len(span) for span in repeated["targets"]["spans"]] == [3, 1, 3, 3, 1, 3]
     assert repeated["targets"]["clips"].tolist() == repeated["targets"]["pair"][0].tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_what_travels_with_a_pair_is_of_the_batch_by_declaration_not_by_size(batch):
+    """A list of two maps, names and a constant, at every batch size: two and three are their own sizes, too."""
+    maps = [torch.rand(batch, 4), torch.rand(batch, 2, 5)]
+    extra = {"maps": maps, "names": ["x"] * batch, "grid": torch.rand(3, 2), "steps": [1, 2]}
+    video, query = torch.rand(batch, 7, 8), torch.rand(batch, 5, 8)
+    pair = Pair(
+        video,
+        query,
+        torch.ones(batch, 7),
+        torch.ones(batch, 5),
+        extra,
+        per_sample=("names",),
+        constant=("grid", "steps"),
+    )
+    folded = pair.at_levels(video.expand(2, -1, -1, -1), query.expand(2, -1, -1, -1)).extra
+    assert [one.shape for one in folded["maps"]] == [(2 * batch, 4), (2 * batch, 2, 5)]
+    assert torch.equal(folded["maps"][0], maps[0].repeat(2, 1)) and folded["names"] == ["x"] * 2 * batch
+    assert folded["grid"] is extra["grid"] and folded["steps"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.rand(5, 2), r"extra\['more'\] \(5, 2\) must have the batch of 3 first.*`constant`"),
+        ([torch.rand(2, 2)] * 3, r"extra\['more'\] \(2, 2\) must have the batch of 3 first"),
+        (["a", "b", "c"], r"extra\['more'\] is a list without tensors.*`per_sample`.*`constant`"),
+        ([1, 2], r"extra\['more'\] is a list without tensors"),
+        (np.ones((3, 2)), r"extra\['more'\] is a ndarray: give a tensor"),
+    ],
+)
+def test_what_may_or_may_not_be_of_the_batch_is_refused(value, said):
+    video, query = torch.rand(3, 7, 8), torch.rand(3, 5, 8)
+    pair = Pair(video, query, torch.ones(3, 7), torch.ones(3, 5), {"more": value})
+    with pytest.raises((TypeError, ValueError), match=said):
+        pair.at_levels(video.expand(2, -1, -1, -1), query.expand(2, -1, -1, -1))
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 16), (8,), (9, 3, 16), (12, 3, 16), (3, 12)])
+def test_an_output_without_the_batch_first_is_refused_whatever_its_size(shape):
+    """Memory with the words first has eight, which four divides; nine or twelve words are no other case."""
+    batch = 3 if shape[0] != 12 else 2
+    with pytest.raises(ValueError, match=rf"output memory \({shape[0]},.*that of 4 levels in one: {4 * batch}"):
+        unfold({"memory": torch.rand(shape)}, 4, batch=batch)
+    whole = unfold({"memory": torch.rand(shape)}, 4, {"memory": "whole"}, batch)
+    assert whole["memory"].shape == shape
+
+
+def test_an_average_over_the_batch_is_that_of_all_levels_also_level_by_level():
+    score = torch.rand(4, 3)
+    folded = unfold({"mean": fold(score).mean()}, 4, batch=3)
+    stacked = stack([{"mean": level.mean()} for level in score])
+    torch.testing.assert_close(folded["mean"], stacked["mean"])
 
 
 def test_padded_words_stay_as_the_base_has_them_where_it_reads_them():

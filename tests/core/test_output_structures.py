@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -49,6 +49,33 @@ def both(make: Any, **choices: Any) -> tuple[Any, Any]:
 def trimmed(scores: Tensor, mask: Tensor) -> list[Tensor]:
     """One tensor a sample, as long as its video."""
     return [score[: int(real.sum())] for score, real in zip(scores, mask, strict=True)]
+
+
+class Scores(NamedTuple):
+    chance: Tensor
+    logit: Tensor
+
+
+@torch.no_grad()
+def test_the_fields_of_a_named_tuple_are_names():
+    """Certain scores would pass 1 if they were combined as logits with weights that add up to more than 1."""
+    one = base(lambda scores, mask: Scores(torch.ones_like(scores), scores), kinds={"chance": "probability"})
+    model = wrap_model(one, relevance="pair", normalize=False)
+    model.hero.aggregation.mlp[2].bias.fill_(2.0)
+    got = model(*inputs())
+    assert type(got) is Scores and (got.chance <= 1).all()
+
+
+@pytest.mark.parametrize("make", [lambda scores, mask: {"chance": scores.sigmoid()}, lambda scores, mask: (scores,)])
+def test_a_kind_for_an_output_that_is_not_there_is_refused(make):
+    model = wrap_model(base(make, kinds={"chances": "probability"}), relevance="pair")
+    with pytest.raises(ValueError, match=r"kinds names 'chances', but the outputs are '(chance|0)', of which"):
+        model(*inputs())
+
+
+def test_a_kind_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"kind of output 'chance' must be one of 'logits', .*, got 'logit'"):
+        wrap_model(base(lambda scores, mask: {"chance": scores.sigmoid()}, kinds={"chance": "logit"}), relevance="pair")
 
 
 @torch.no_grad()

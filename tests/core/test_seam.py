@@ -77,3 +77,10 @@ def test_hooks_on_the_way_are_called(base):
 def test_a_part_that_is_not_there_is_named(base):
     with pytest.raises(AttributeError, match="'Outer' object has no attribute 'nowhere'"):
         Seam(base, **{"nowhere.first": PassThrough()})
+
+
+@pytest.mark.parametrize("path", ["inner.frist", "transformer", "inner.first.weigth"])
+def test_a_part_that_does_not_exist_is_refused(base, path):
+    """Replaced all the same, it would leave the forward as it is, without a word."""
+    with pytest.raises(AttributeError, match=f"Outer has no part '{path}' to replace"):
+        Seam(base, **{path: PassThrough()})
