@@ -70,12 +70,12 @@ COMMANDS = {
     "weights show": Command("training.weights:show", "what a checkpoint holds: base, levels, config, version, sizes"),
     "weights extract": Command("training.weights:extract", "take the plug-in out of a checkpoint"),
     "weights merge": Command("training.weights:merge", "put a plug-in on another copy of the base"),
-    "vocab stats": Command("tools.vocab.cli:stats", "words of test queries that training never had"),
+    "vocab stats": Command("tools.vocab.stats:stats", "words of test queries that training never had"),
     "vocab build": Command("tools.vocab.build:build", "reword queries with words that training never had"),
-    "vocab review": Command("tools.vocab.cli:review", "a page to review rewordings in a browser"),
+    "vocab review": Command("tools.vocab.review:review", "a page to review rewordings in a browser"),
     "vocab apply": Command("tools.vocab.build:apply", "apply a reviewer's decisions"),
-    "vocab sample": Command("tools.vocab.cli:sample", "draw rewordings to label"),
-    "vocab rate": Command("tools.vocab.cli:rate", "how often rewordings are wrong, by such labels"),
+    "vocab sample": Command("tools.vocab.review:sample", "draw rewordings to label"),
+    "vocab rate": Command("tools.vocab.review:rate", "how often rewordings are wrong, by such labels"),
     "bench": Command(
         "tools.bench.cli:main", "what HERO costs: time, memory, FLOPs, beside the plain base and the literal paper"
     ),

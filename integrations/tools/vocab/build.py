@@ -1,11 +1,11 @@
-"""Command ``hero-plugin vocab build``: open-vocabulary rewordings of an annotation file, with their manifest."""
+"""Rewordings of an annotation file, with their manifest: the commands ``vocab build`` and ``vocab apply``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,46 +20,30 @@ from hero_plugin.integrations.data.annotations import (
     write_annotations,
 )
 from hero_plugin.integrations.data.checks import OnBroken, ReadReport, load_durations
-from hero_plugin.integrations.data.records import REWORDED, Record, reworded_record
-from hero_plugin.integrations.data.words import load_word_vectors, open_tokenizer
+from hero_plugin.integrations.data.records import REWORDED, Record, Rewording, is_reworded, reworded_record
+from hero_plugin.integrations.data.words import load_word_vectors, open_tokenizer, tokenize
 from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary
 from hero_plugin.integrations.support.console import bar
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import checksum
+from hero_plugin.integrations.support.files import checksum, write_json
 from hero_plugin.integrations.support.process import Interrupted, Interrupts
-from hero_plugin.integrations.tools.vocab.builder import (
-    Builder,
-    BuildJournal,
-    ChoiceLimits,
-    check_overwrite,
-    choose,
-    manifest_path,
-    print_summary,
-    read_built,
-    summary,
-    write_manifest,
-)
-from hero_plugin.integrations.tools.vocab.english import Tagger, find_tagger, need_english, versions
+from hero_plugin.integrations.tools.vocab.builder import Builder, BuildJournal, ChoiceLimits, choose
+from hero_plugin.integrations.tools.vocab.english import find_tagger, package_versions
 from hero_plugin.integrations.tools.vocab.filters import (
+    AgreementFilter,
+    Checks,
     CollisionFilter,
-    Filter,
     KnownWordsFilter,
     ProtectedFilter,
     SenseFilter,
     SimilarityFilter,
     UnseenFilter,
 )
-from hero_plugin.integrations.tools.vocab.grammar import AgreementFilter
 from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet, open_wordnet
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, PhraseSwaps, read_phrasebook
-from hero_plugin.integrations.tools.vocab.review import Undecided, apply_decisions, load_decisions
+from hero_plugin.integrations.tools.vocab.review import Files, Undecided, apply_decisions, check_overwrite, read_built
 from hero_plugin.integrations.tools.vocab.sources import Chat, ChatConfig, CombinedSource, Paraphrases, Source
 from hero_plugin.integrations.tools.vocab.swaps import LexiconThesaurus, WordNetThesaurus, WordSwaps
-
-# Training vocabulary and filters of a build, from their flags.
-
-
-Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 
 
 @dataclass(frozen=True)
@@ -90,25 +74,13 @@ class CheckConfig:
     """Least share of the shared sense in the new word's uses."""
 
 
-@dataclass(frozen=True)
-class BuildChecks:
-    """The filters, in the order in which they judge, and what else they need."""
-
-    filters: Sequence[Filter]
-    unseen: UnseenFilter
-    tagger: Tagger
-    wordnet: WordNet | None
-    facts: dict[str, Any]
-    """For the manifest."""
-
-
-def make_checks(config: CheckConfig) -> BuildChecks:
+def make_checks(config: CheckConfig) -> Checks:
     """Read the training files, the vectors and WordNet, and make the filters.
 
     Raises:
-        UserError: something is missing.
+        UserError: Something is missing.
     """
-    need_english()
+    packages = package_versions()
     tokenizer = open_tokenizer(config.tokenizer)
     training = [record for file in config.train for record in read_sentences(file)]
     vocabulary = training_vocabulary(tokenizer(record.sentence) for record in training)
@@ -120,90 +92,39 @@ def make_checks(config: CheckConfig) -> BuildChecks:
         raise UserError(f"no WordNet on this machine: {how}, or go without (--no-use-wordnet), with more errors")
     wordnet = None if folder is None else WordNet(folder)
     meaning = WordSimilarity(load_word_vectors(config.words))
-    contexts = SenseJudge(wordnet, meaning)
-    unseen = UnseenFilter(vocabulary, tokenizer)
-    filters: list[Filter] = [
+    judge = SenseJudge(wordnet, meaning)
+    unseen, collision = UnseenFilter(vocabulary, tokenizer), CollisionFilter(meaning)
+    similarity = SimilarityFilter(
+        meaning,
+        judge.context,
+        word=config.similarity,
+        hypernym=config.hypernym_similarity,
+        sentence=config.sentence_similarity,
+    )
+    filters = (
         unseen,
         KnownWordsFilter(config.frequency),
         ProtectedFilter(wordnet),
         AgreementFilter(wordnet),
-        SimilarityFilter(
-            meaning,
-            contexts.context,
-            word=config.similarity,
-            hypernym=config.hypernym_similarity,
-            sentence=config.sentence_similarity,
-        ),
-        SenseFilter(contexts if wordnet else None, config.sense, config.own_sense),
-        CollisionFilter(meaning),
-    ]
+        similarity,
+        SenseFilter(judge if wordnet else None, config.sense, config.own_sense),
+        collision,
+    )
     facts = {
-        "training": [{"file": file.name, "sha256": checksum(file)} for file in config.train],
+        "training": [_file_facts(file) for file in config.train],
         "training_words": len(vocabulary),
         "tokenizer": config.tokenizer,
-        "word_vectors": {"file": config.words.name, "sha256": checksum(config.words)},
+        "word_vectors": _file_facts(config.words),
         "wordnet": None if folder is None else {"data.noun sha256": checksum(folder / "data.noun")},
         "tagger": tagger.name,
-        "packages": versions(),
-        "filters": {each.name: each.describe() for each in filters},
+        "packages": packages,
+        "filters": {each.name: each.settings for each in filters},
     }
-    return BuildChecks(filters, unseen, tagger, wordnet, facts)
+    return Checks(filters, unseen, similarity, collision, tagger, wordnet, facts)
 
 
-# Command ``hero-plugin vocab apply``: apply a reviewer's decisions to a built file.
-
-
-@dataclass(frozen=True)
-class ApplyConfig:
-    """Apply a reviewer's decisions to a built file: accepted stay, rejected go, edited are checked anew."""
-
-    input: Path
-    """A file that `vocab build` made."""
-    decisions: Path
-    """What the review page exported."""
-    output: Path
-    """The file to write, with a manifest."""
-    check: Annotated[CheckConfig, tyro.conf.arg(name="")]
-    undecided: Undecided = "keep"
-    """What becomes of rewordings without a decision."""
-    overwrite: bool = False
-    """Replace an existing output."""
-
-
-def apply(config: ApplyConfig) -> None:
-    """Run the command."""
-    check_overwrite(config.output, config.input, config.overwrite)
-    report = ReadReport()
-    built = read_built(config.input, report)
-    checks = make_checks(config.check)
-    kept, decided = apply_decision_file(built, config.decisions, config.undecided, checks, ())
-    write_annotations(kept, config.output, format=report.format)
-    before = manifest_path(config.input)
-    manifest = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else dict(checks.facts)
-    manifest |= {"decisions": decided, **summary(kept)}
-    write_manifest(config.output, report.format, manifest)
-    print(f"{config.output}: {len(kept)} of {len(built)} rewordings")
-    print_summary(manifest)
-
-
-def apply_decision_file(
-    built: Sequence[Record], file: Path, undecided: Undecided, checks: BuildChecks, originals: Sequence[Record]
-) -> tuple[list[Record], dict[str, Any]]:
-    """Apply a file of decisions to built records; return what stays, and the facts for the manifest."""
-    decisions = load_decisions(file)
-    kept, counts, complaints = apply_decisions(
-        built, decisions, checks.filters, checks.unseen, checks.tagger, undecided, originals
-    )
-    for complaint in complaints:
-        print(f"  edit turned down: {complaint}")
-    if not kept:
-        raise UserError(f"{file} leaves no rewording")
-    return kept, {
-        "file": file.name,
-        "sha256": checksum(file),
-        "undecided_are": undecided,
-        **dict(sorted(counts.items())),
-    }
+def _file_facts(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": checksum(path)}
 
 
 _KEEPS_LINKS = {"charades-sta": "captions"}
@@ -259,10 +180,10 @@ class BuildConfig:
 
 
 def build(config: BuildConfig) -> None:
-    """Run the command.
+    """Write the file of ``hero-plugin vocab build``.
 
     Raises:
-        Interrupted: it was stopped; the journal holds what is finished.
+        Interrupted: It was stopped; the journal holds what is finished.
     """
     check_overwrite(config.output, config.input, config.overwrite)
     report = ReadReport()
@@ -276,30 +197,15 @@ def build(config: BuildConfig) -> None:
             progress=progress,
         )
     checks = make_checks(config.check)
-    source = _source(config, checks)
-    target = format_name(config.to) if config.to else _KEEPS_LINKS.get(report.format, report.format)
+    sources = [_source(name, config, checks) for name in dict.fromkeys(config.source)]
+    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
     facts = {
-        "input": {"file": config.input.name, "sha256": checksum(config.input), "format": report.format},
+        "input": {**_file_facts(config.input), "format": report.format},
         "source": source.describe(),
         **checks.facts,
     }
-    builder = Builder(source, checks.filters, checks.unseen, checks.tagger, config.limits.max_changes)
-    identity = json.dumps([facts, config.limits.max_changes, config.on_broken], sort_keys=True)
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    journal = BuildJournal(config.output.with_name(config.output.name + ".journal"), fingerprint, config.resume)
-    try:
-        with Interrupts() as interrupts, bar("rewording") as progress:
-            whole = builder.run(records, journal, lambda: interrupts.requested, progress)
-        if not whole:
-            raise Interrupted(
-                f"stopped after {journal.done} of {len(records)} queries; the same command with --resume goes on"
-            )
-        rows = list(journal.rows())
-    finally:
-        journal.close()
-    chosen, left_out = choose(records, [passed for passed, _ in rows], config.limits, config.seed)
-    counts: Counter[str] = sum((each for _, each in rows), Counter())
+    passed, counts, journal = _passed(config, records, Builder(source, checks, config.limits.max_changes), facts)
+    chosen, left_out = choose(records, passed, config.limits, config.seed)
     counts.update(left_out)
     built = [
         reworded_record(record, rewording, number, rewording.source or source.name)
@@ -311,8 +217,11 @@ def build(config: BuildConfig) -> None:
         raise UserError(f"no rewording passed ({most}); journal: {journal.path}; another source, or looser filters?")
     decided: dict[str, Any] | None = None
     if config.decisions is not None:
-        built, decided = apply_decision_file(built, config.decisions, config.undecided, checks, records)
+        built, decided = apply_decisions(built, config.decisions, checks, config.undecided, records)
+    target = format_name(config.to) if config.to else _KEEPS_LINKS.get(report.format, report.format)
     write_annotations(built, config.output, format=target)
+    summary = _summary(built)
+    print(f"{config.output}: {len(built)} rewordings of {summary['reworded_queries']} queries")
     manifest = {
         **facts,
         "seed": config.seed,
@@ -321,22 +230,34 @@ def build(config: BuildConfig) -> None:
         "queries_left_out": len(report.dropped),
         "turned_down": {name: counts[name] for name in sorted(counts) if name != "proposed"},
         "proposed": counts["proposed"],
-        "passed": sum(len(passed) for passed, _ in rows),
+        "passed": sum(map(len, passed)),
         "decisions": decided,
-        **summary(built),
+        **summary,
     }
-    write_manifest(config.output, target, manifest)
+    _write_manifest(config.output, target, manifest)
     journal.close(remove=True)
-    print(f"{config.output}: {len(built)} rewordings of {len({r.extra[REWORDED]['query'] for r in built})} queries")
-    print_summary(manifest)
 
 
-def _source(config: BuildConfig, checks: BuildChecks) -> Source:
-    found = [_one_source(name, config, checks) for name in dict.fromkeys(config.source)]
-    return found[0] if len(found) == 1 else CombinedSource(found)
+def _passed(
+    config: BuildConfig, records: Sequence[Record], builder: Builder, facts: dict[str, Any]
+) -> tuple[list[list[Rewording]], Counter[str], BuildJournal]:
+    """Return what passed the filters per query, the counts of what did not, and the journal that holds both."""
+    identity = json.dumps([facts, config.limits.max_changes, config.on_broken], sort_keys=True)
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    journal = BuildJournal(config.output.with_name(config.output.name + ".journal"), fingerprint, config.resume)
+    try:
+        with Interrupts() as interrupts, bar("rewording") as progress:
+            if not builder.run(records, journal, lambda: interrupts.requested, progress):
+                done = f"{journal.done} of {len(records)} queries"
+                raise Interrupted(f"stopped after {done}; the same command with --resume goes on")
+        rows = list(journal.rows())
+    finally:
+        journal.close()
+    return [passed for passed, _ in rows], sum((counts for _, counts in rows), Counter()), journal
 
 
-def _one_source(name: SourceName, config: BuildConfig, checks: BuildChecks) -> Source:
+def _source(name: SourceName, config: BuildConfig, checks: Checks) -> Source:
     if name == "phrasebook":
         return PhraseSwaps(read_phrasebook(config.phrasebook), config.phrasebook.name, checksum(config.phrasebook))
     if name == "lexicon":
@@ -351,3 +272,80 @@ def _one_source(name: SourceName, config: BuildConfig, checks: BuildChecks) -> S
     if config.paraphrases is None:
         raise UserError("--source paraphrases needs --paraphrases FILE")
     return Paraphrases(config.paraphrases, checksum(config.paraphrases))
+
+
+@dataclass(frozen=True)
+class ApplyConfig:
+    """Apply a reviewer's decisions to a built file: accepted stay, rejected go, edited are checked anew."""
+
+    input: Path
+    """A file that `vocab build` made."""
+    decisions: Path
+    """What the review page exported."""
+    output: Path
+    """The file to write, with a manifest."""
+    check: Annotated[CheckConfig, tyro.conf.arg(name="")]
+    undecided: Undecided = "keep"
+    """What becomes of rewordings without a decision."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+
+def apply(config: ApplyConfig) -> None:
+    """Write the file of ``hero-plugin vocab apply``."""
+    check_overwrite(config.output, config.input, config.overwrite)
+    report = ReadReport()
+    built = read_built(config.input, report)
+    checks = make_checks(config.check)
+    kept, decided = apply_decisions(built, config.decisions, checks, config.undecided)
+    write_annotations(kept, config.output, format=report.format)
+    before = _manifest_path(config.input)
+    manifest = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else checks.facts
+    manifest = {**manifest, "decisions": decided, **_summary(kept)}
+    print(f"{config.output}: {len(kept)} of {len(built)} rewordings")
+    _write_manifest(config.output, report.format, manifest)
+
+
+def _manifest_path(output: Path) -> Path:
+    return output.with_name(output.name + ".manifest.json")
+
+
+def _summary(built: Sequence[Record]) -> dict[str, Any]:
+    """Return counts of the rewordings, for the manifest."""
+    links = [record.extra[REWORDED] for record in built if is_reworded(record)]
+    words = Counter(word for link in links for word in _new_words(link))
+    return {
+        "rewordings": len(links),
+        "reworded_queries": len({link["query"] for link in links}),
+        "by_kind": _counts(link["kind"] for link in links),
+        "by_part": _counts(link.get("part") or "unknown" for link in links),
+        "by_changes": _counts(len(link["changes"]) for link in links),
+        "by_unseen_words": _counts(len(link["unseen"]) for link in links),
+        "new_words": len(words),
+        "most_used": dict(words.most_common(20)),
+    }
+
+
+def _counts(labels: Iterable[Any]) -> dict[str, int]:
+    return {str(label): count for label, count in sorted(Counter(labels).items())}
+
+
+def _new_words(link: dict[str, Any]) -> set[str]:
+    """Return the unseen words that the changes brought; others stood in the original."""
+    return set(link["unseen"]) & {word for change in link["changes"] for word in tokenize(change["new"])}
+
+
+def _write_manifest(output: Path, target: str, manifest: dict[str, Any]) -> None:
+    """Write the manifest, with the output's checksum, and print its counts."""
+    facts = {"file": output.name, "format": target, "sha256": checksum(output)}
+    write_json(_manifest_path(output), {**manifest, "output": facts}, indent=1, ascii=False)
+    if "proposed" in manifest:
+        down = ", ".join(f"{name} {count:,}" for name, count in manifest["turned_down"].items())
+        print(f"  {manifest['proposed']:,} proposed, {manifest['passed']:,} passed; turned down: {down}")
+    kinds = ", ".join(f"{count} {kind}" for kind, count in manifest["by_kind"].items())
+    parts = ", ".join(f"{count} {part}" for part, count in manifest["by_part"].items())
+    words = ", ".join(f"{word} {count}" for word, count in list(manifest["most_used"].items())[:8])
+    print(f"  {kinds}; {parts}; {manifest['new_words']} new words, most often {words}")
+    if manifest.get("decisions"):
+        numbers = {key: value for key, value in manifest["decisions"].items() if isinstance(value, int)}
+        print("  decisions: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in numbers.items()))

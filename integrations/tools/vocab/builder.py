@@ -1,4 +1,8 @@
-"""Builder of rewordings: propose, filter, write to the journal."""
+"""From proposals to the rewordings of a file: filter, write to a journal, choose.
+
+A query's proposals are filtered one query at a time, into a journal that a stopped build continues. When every query
+is there, ``choose`` takes some of each, so that no new word serves too often.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +10,152 @@ import hashlib
 import json
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.checks import ReadReport
-from hero_plugin.integrations.data.records import REWORDED, Record, Rewording, is_reworded
+from hero_plugin.integrations.data.records import Record, Rewording
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import checksum, write_text
-from hero_plugin.integrations.tools.vocab.english import TaggedQuery, Tagger, make_query
-from hero_plugin.integrations.tools.vocab.filters import (
-    CollisionFilter,
-    Filter,
-    SimilarityFilter,
-    UnseenFilter,
-    first_reason,
-)
+from hero_plugin.integrations.tools.vocab.filters import Checks, first_reason
+from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery, make_query
 from hero_plugin.integrations.tools.vocab.sources import Source
 from hero_plugin.integrations.tools.vocab.swaps import Swap, combine
 
-# Choice among the rewordings that pass: some of each query, no word too often.
+
+@dataclass
+class Builder:
+    """A source, and the filters that its proposals must pass.
+
+    Attributes:
+        source: What proposes.
+        checks: What judges.
+        max_changes: Swaps that pass are combined, up to this many in one rewording.
+    """
+
+    source: Source
+    checks: Checks
+    max_changes: int = 1
+
+    def run(
+        self,
+        records: Sequence[Record],
+        journal: BuildJournal,
+        stop: Callable[[], bool],
+        progress: Callable[[int, int], None],
+    ) -> bool:
+        """Add to the journal the queries that it lacks; return False if ``stop`` ended that early."""
+        by_video: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_video[record.video_id].append(record)
+        todo = islice(records, journal.done, None)
+        queries = (make_query(record, by_video[record.video_id], self.checks.tagger) for record in todo)
+        for query, proposals in self._proposals(queries, stop):
+            journal.add(*self._passing(query, proposals))
+            progress(journal.done, len(records))
+            if stop():
+                break
+        return journal.done == len(records)
+
+    def _proposals(
+        self, queries: Iterator[TaggedQuery], stop: Callable[[], bool]
+    ) -> Iterator[tuple[TaggedQuery, list[Rewording]]]:
+        """Iterate over queries with their proposals, in order; a slow source gets several queries at once."""
+
+        def propose(query: TaggedQuery) -> list[Rewording]:
+            return list(self.source.propose(query))
+
+        jobs = getattr(self.source, "jobs", 1)
+        if jobs == 1:
+            yield from ((query, propose(query)) for query in queries)
+            return
+        waiting: deque[tuple[TaggedQuery, Future[list[Rewording]]]] = deque()
+        with ThreadPoolExecutor(jobs) as pool:
+            waiting.extend((query, pool.submit(propose, query)) for query in islice(queries, jobs))
+            while waiting and not stop():
+                waiting.extend((query, pool.submit(propose, query)) for query in islice(queries, 1))
+                query, answer = waiting.popleft()
+                yield query, answer.result()
+
+    def _passing(self, query: TaggedQuery, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
+        """Return the rewordings that pass every filter, each once, and how many each filter turned down."""
+        counts: Counter[str] = Counter(proposed=len(proposals))
+        kept: dict[str, Rewording] = {}
+        swaps: list[Swap] = []
+        for proposal in proposals:
+            turned_down = first_reason(self.checks.filters, query, proposal)
+            if turned_down is not None:
+                counts[turned_down[0]] += 1
+                continue
+            if proposal.sentence.lower() in kept:
+                counts["duplicate"] += 1
+                continue
+            if isinstance(proposal, Swap):
+                cosine = self.checks.similarity.cosine(proposal)
+                change = replace(proposal.changes[0], similarity=None if cosine is None else round(cosine, 3))
+                proposal = replace(proposal, changes=(change,))
+                swaps.append(proposal)
+            kept[proposal.sentence.lower()] = self._finished(proposal)
+        for combination in combine(query, swaps, self.max_changes):
+            if self.checks.collision.reason(query, combination) is None:
+                kept.setdefault(combination.sentence.lower(), self._finished(combination))
+        return list(kept.values()), counts
+
+    def _finished(self, rewording: Rewording) -> Rewording:
+        words = self.checks.unseen.words(rewording.sentence)
+        return Rewording(rewording.sentence, rewording.changes, words, rewording.source)
+
+
+class BuildJournal:
+    """JSON lines of what passed, one per query, in order. The first line says what build it belongs to.
+
+    Kept by hand: SQLite would need the same checks of the build and of the order.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
+        self.path = path
+        whole = b""
+        if path.exists():
+            if not resume:
+                raise UserError(f"{path} is what a stopped build left: continue it with --resume, or delete it")
+            raw = path.read_bytes()
+            whole = raw[: raw.rfind(b"\n") + 1]
+            if whole and json.loads(whole.partition(b"\n")[0]).get("build") != fingerprint:
+                raise UserError(f"{path} belongs to a build of other files or settings: use those, or delete it")
+            if len(whole) < len(raw):  # a last line that was cut off
+                path.write_bytes(whole)
+        self.done = max(whole.count(b"\n") - 1, 0)
+        self._stream = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
+        if not whole:
+            self._stream.write(json.dumps({"build": fingerprint}) + "\n")
+
+    def add(self, passed: Sequence[Rewording], counts: Counter[str]) -> None:
+        """Add what passed for the next query."""
+        row = {"passed": [rewording.to_json() for rewording in passed], "counts": dict(sorted(counts.items()))}
+        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.done += 1
+        if self.done % 50 == 0:
+            self._stream.flush()
+
+    def rows(self) -> Iterator[tuple[list[Rewording], Counter[str]]]:
+        """Iterate over queries: what passed, and the counts."""
+        self._stream.flush()
+        with open(self.path, encoding="utf-8") as stream:
+            next(stream)
+            for line in stream:
+                row = json.loads(line)
+                yield [Rewording.from_json(each) for each in row["passed"]], Counter(row["counts"])
+
+    def close(self, remove: bool = False) -> None:
+        """Close the file, and delete it if ``remove``."""
+        self._stream.close()
+        if remove:
+            self.path.unlink(missing_ok=True)
 
 
 _FEW = 3
-"""So often a word may serve in the smallest of files."""
+"""Times that a word may serve in the smallest of files."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +187,11 @@ def choose(
     """
     most = limits.per_word or sum(map(len, passed))
     while True:
-        chosen, counts, often = _choose(records, passed, limits, seed, most)
+        chosen, counts, uses = _choose(records, passed, limits, seed, most)
         allowed = max(_FEW, int(limits.word_share * sum(map(len, chosen))))
-        if often <= allowed:
+        if uses <= allowed:
             return chosen, counts
-        most = min(most - 1, max(allowed, often - max(1, (often - allowed) // 2)))
+        most = min(most - 1, max(allowed, uses - max(1, (uses - allowed) // 2)))
 
 
 def _choose(
@@ -81,16 +204,16 @@ def _choose(
     taken: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for record in records:
         taken[record.video_id].add(tuple(tokenize(record.sentence)))
-    order = sorted(range(len(records)), key=lambda index: _draw(seed, records[index].query_id))
+    order = sorted(range(len(records)), key=lambda index: draw(seed, records[index].query_id))
     for number in range(1, limits.max_changes + 1):
         for index in order:
             record = records[index]
-            some = [each for each in passed[index] if min(len(each.changes), limits.max_changes) == number]
 
             def rank(rewording: Rewording, record: Record = record) -> tuple[int, bytes]:
                 served = max((uses[word] for word in rewording.unseen), default=0)
-                return served, _draw(seed, f"{record.query_id} {rewording.sentence}")
+                return served, draw(seed, f"{record.query_id} {rewording.sentence}")
 
+            some = [each for each in passed[index] if min(len(each.changes), limits.max_changes) == number]
             kept = 0
             for rewording in sorted(some, key=rank):
                 if kept == limits.per_query:
@@ -108,224 +231,6 @@ def _choose(
     return chosen, counts, max(uses.values(), default=0)
 
 
-def _draw(seed: int, text: str) -> bytes:
+def draw(seed: int, text: str) -> bytes:
+    """Return a text's lot: sorted by it, texts are in an order that the seed alone decides."""
     return hashlib.sha256(f"{seed}:{text}".encode()).digest()
-
-
-# Journal of a build: what passed per query, so that a stopped build continues.
-#
-# JSON lines, kept by hand: SQLite would need the same checks of the build and of the order.
-
-
-class BuildJournal:
-    """JSON lines of what passed, one per query, in order. The first line says what build it belongs to."""
-
-    def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
-        self.path, self.done = path, 0
-        if path.exists() and not resume:
-            raise UserError(f"{path} is what a stopped build left: continue it with --resume, or delete it")
-        lines = self._whole_lines(fingerprint) if path.exists() else []
-        self.done = max(len(lines) - 1, 0)
-        self._stream = open(path, "a" if lines else "w", encoding="utf-8", newline="\n")  # noqa: SIM115
-        if not lines:
-            self._stream.write(json.dumps({"build": fingerprint}) + "\n")
-
-    def _whole_lines(self, fingerprint: str) -> list[str]:
-        """Return the lines of a journal; a last one that was cut off is removed."""
-        raw = self.path.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if len(whole) < len(raw):
-            self.path.write_bytes(whole)
-        lines = whole.decode().splitlines()
-        if lines and json.loads(lines[0]).get("build") != fingerprint:
-            raise UserError(f"{self.path} belongs to a build of other files or settings: use those, or delete it")
-        return lines
-
-    def add(self, index: int, passed: Sequence[Rewording], counts: Counter[str]) -> None:
-        """Add what passed for the next query."""
-        if index != self.done:
-            raise ValueError(f"the journal's next query is {self.done}, got {index}")
-        row = {"passed": [rewording.to_json() for rewording in passed], "counts": dict(sorted(counts.items()))}
-        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.done += 1
-        if self.done % 50 == 0:
-            self._stream.flush()
-
-    def flush(self) -> None:
-        """Hand everything added to the operating system."""
-        self._stream.flush()
-
-    def rows(self) -> Iterator[tuple[list[Rewording], Counter[str]]]:
-        """Iterate over queries: what passed, and the counts."""
-        self.flush()
-        with open(self.path, encoding="utf-8") as stream:
-            next(stream)
-            for line in stream:
-                row = json.loads(line)
-                yield [Rewording.from_json(each) for each in row["passed"]], Counter(row["counts"])
-
-    def close(self, remove: bool = False) -> None:
-        """Close the file, and delete it if ``remove``."""
-        self._stream.close()
-        if remove:
-            self.path.unlink(missing_ok=True)
-
-
-@dataclass
-class Builder:
-    """A source and its filters, in the order in which they judge."""
-
-    source: Source
-    filters: Sequence[Filter]
-    unseen: UnseenFilter
-    tagger: Tagger
-    max_changes: int = 1
-    turned_down: Counter[str] = field(default_factory=Counter)
-
-    def passing(self, query: TaggedQuery, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
-        """Return the rewordings that pass every filter, each once, and how many each filter turned down."""
-        counts: Counter[str] = Counter(proposed=len(proposals))
-        kept: dict[str, Rewording] = {}
-        swaps: list[Swap] = []
-        for proposal in proposals:
-            found = first_reason(self.filters, query, proposal)
-            if found is not None:
-                counts[found[0]] += 1
-                continue
-            if proposal.sentence.lower() in kept:
-                counts["duplicate"] += 1
-                continue
-            if isinstance(proposal, Swap):
-                proposal = self._measured(proposal)
-                swaps.append(proposal)
-            kept[proposal.sentence.lower()] = self._finished(proposal)
-        if self.max_changes > 1:
-            last = [each for each in self.filters if isinstance(each, CollisionFilter)]
-            for double in combine(query, swaps, self.max_changes):
-                if first_reason(last, query, double) is None:
-                    kept.setdefault(double.sentence.lower(), self._finished(double))
-        return list(kept.values()), counts
-
-    def _measured(self, swap: Swap) -> Swap:
-        similarity = next((each for each in self.filters if isinstance(each, SimilarityFilter)), None)
-        near = similarity.of(swap) if similarity else None
-        change = replace(swap.changes[0], similarity=None if near is None else round(near, 3))
-        return replace(swap, changes=(change,))
-
-    def _finished(self, rewording: Rewording) -> Rewording:
-        words = self.unseen.words(rewording.sentence)
-        return Rewording(rewording.sentence, rewording.changes, words, rewording.source)
-
-    def run(
-        self,
-        records: Sequence[Record],
-        journal: BuildJournal,
-        stop: Callable[[], bool],
-        progress: Callable[[int, int], None] | None = None,
-    ) -> bool:
-        """Add to the journal the queries that it lacks; return False if ``stop`` ended that early."""
-        by_video: dict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            by_video[record.video_id].append(record)
-        todo = (
-            (index, make_query(record, by_video[record.video_id], self.tagger))
-            for index, record in enumerate(records)
-            if index >= journal.done
-        )
-        for index, query, proposals in self._asked(todo, stop):
-            journal.add(index, *self.passing(query, proposals))
-            if progress is not None:
-                progress(index + 1, len(records))
-            if stop():
-                break
-        journal.flush()
-        return journal.done == len(records)
-
-    def _asked(
-        self, todo: Iterator[tuple[int, TaggedQuery]], stop: Callable[[], bool]
-    ) -> Iterator[tuple[int, TaggedQuery, list[Rewording]]]:
-        """Iterate over queries with their proposals, in order; a slow source gets several queries at once."""
-        jobs = getattr(self.source, "jobs", 1)
-        if jobs == 1:
-            for index, query in todo:
-                yield index, query, list(self.source.propose(query))
-            return
-        with ThreadPoolExecutor(jobs) as pool:
-            waiting: deque[tuple[int, TaggedQuery, Any]] = deque()
-            for index, query in todo:
-                waiting.append((index, query, pool.submit(lambda q: list(self.source.propose(q)), query)))
-                if len(waiting) > jobs:
-                    place, asked, answer = waiting.popleft()
-                    yield place, asked, answer.result()
-                if stop():
-                    break
-            while waiting and not stop():
-                place, asked, answer = waiting.popleft()
-                yield place, asked, answer.result()
-
-
-# File made by ``vocab build``, and its manifest.
-
-
-def manifest_path(output: Path) -> Path:
-    """Return the path of the manifest of an output."""
-    return output.with_name(output.name + ".manifest.json")
-
-
-def read_built(path: Path, report: ReadReport | None = None) -> list[Record]:
-    """Read a file made by ``vocab build``.
-
-    Raises:
-        UserError: no query has a link to its original.
-    """
-    records = read_annotations(path, on_outside="keep", report=report)
-    if not any(map(is_reworded, records)):
-        raise UserError(f"{path} has no links to original queries: expected a file of `hero-plugin vocab build`")
-    return records
-
-
-def check_overwrite(output: Path, input: Path, overwrite: bool) -> None:
-    """Raise ``UserError`` if the output exists and may not be replaced."""
-    if output.exists() and (not overwrite or output.resolve() == input.resolve()):
-        raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input)")
-
-
-def summary(built: Sequence[Record]) -> dict[str, Any]:
-    """Return counts of the rewordings, for the manifest."""
-    links = [record.extra[REWORDED] for record in built if REWORDED in record.extra]
-    words = Counter(word for link in links for word in _brought(link))
-    return {
-        "rewordings": len(links),
-        "reworded_queries": len({link["query"] for link in links}),
-        "by_kind": dict(sorted(Counter(link["kind"] for link in links).items())),
-        "by_part": dict(sorted(Counter(link.get("part") or "unknown" for link in links).items())),
-        "by_changes": {str(n): c for n, c in sorted(Counter(len(link["changes"]) for link in links).items())},
-        "by_unseen_words": {str(n): c for n, c in sorted(Counter(len(link["unseen"]) for link in links).items())},
-        "new_words": len(words),
-        "most_used": dict(words.most_common(20)),
-    }
-
-
-def _brought(link: dict[str, Any]) -> set[str]:
-    """Return the unseen words that the changes brought; others stood in the original."""
-    return set(link["unseen"]) & {word for change in link["changes"] for word in tokenize(change["new"])}
-
-
-def write_manifest(output: Path, target: str, manifest: dict[str, Any]) -> None:
-    """Write the manifest, with the output's checksum."""
-    manifest["output"] = {"file": output.name, "format": target, "sha256": checksum(output)}
-    write_text(manifest_path(output), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-
-
-def print_summary(manifest: dict[str, Any]) -> None:
-    """Print the counts of a manifest."""
-    if "proposed" in manifest:
-        down = ", ".join(f"{name} {count:,}" for name, count in manifest["turned_down"].items())
-        print(f"  {manifest['proposed']:,} proposed, {manifest['passed']:,} passed; turned down: {down}")
-    kinds = ", ".join(f"{count} {kind}" for kind, count in manifest["by_kind"].items())
-    parts = ", ".join(f"{count} {part}" for part, count in manifest["by_part"].items())
-    words = ", ".join(f"{word} {count}" for word, count in list(manifest["most_used"].items())[:8])
-    print(f"  {kinds}; {parts}; {manifest['new_words']} new words, most often {words}")
-    if manifest.get("decisions"):
-        numbers = {key: value for key, value in manifest["decisions"].items() if isinstance(value, int)}
-        print("  decisions: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in numbers.items()))

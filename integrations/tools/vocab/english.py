@@ -1,6 +1,7 @@
-"""Taggers: the part of speech of each word of a query.
+"""English words: their forms, frequencies and articles, and taggers that say which part of speech they are.
 
-nltk's tagger if its data is installed; else rules over a dictionary of forms, which say "?" rather than guess.
+lemminflect, wordfreq and inflect know the words; here they answer through a cache. The tagger is nltk's if its data is
+installed, else rules over lemminflect's forms, which say "?" rather than guess.
 """
 
 from __future__ import annotations
@@ -8,19 +9,13 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from contextlib import suppress
+from functools import cache, lru_cache
+from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import tokenize, word_spans
 from hero_plugin.integrations.support.errors import UserError
-
-# English words: possible forms, lemmas and inflections, frequency, article.
-#
-# lemminflect, wordfreq and inflect know; here they answer through a cache.
-
 
 PACKAGES = ("lemminflect", "wordfreq", "inflect", "nltk")
 POS = {"n": "NOUN", "v": "VERB", "a": "ADJ", "r": "ADV"}
@@ -28,17 +23,15 @@ POS = {"n": "NOUN", "v": "VERB", "a": "ADJ", "r": "ADV"}
 _MASS = 1.75  # a plural rarer than its singular by this many powers of ten is hardly ever said
 
 
-def need_english() -> None:
-    """Raise ``UserError`` unless the packages are installed."""
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages, on which rewordings depend.
+
+    Raises:
+        UserError: Some are not installed.
+    """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'this needs {", ".join(missing)}: pip install "hero-plugin[vocab]"')
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages, on which the result depends."""
-    from importlib.metadata import version
-
     return {name: version(name) for name in PACKAGES}
 
 
@@ -99,8 +92,8 @@ def article(word: str) -> str:
     return _engine().a(word).split()[0].lower()
 
 
-@lru_cache(maxsize=1)
-def _engine():  # type: ignore[no-untyped-def]
+@cache
+def _engine() -> Any:
     import inflect
 
     return inflect.engine()
@@ -157,8 +150,8 @@ class RuleTagger:
             tag = self._tag(words, place, tags, finite)
             if tag in _FINITE or tag == "AUX":
                 finite = tag
-            elif tag == "CC" or word in ("who", "that", "which", "while", "as"):
-                finite = finite if tag == "CC" else ""
+            elif word in ("who", "that", "which", "while", "as"):
+                finite = ""
             tags.append(tag)
         return tags
 
@@ -173,24 +166,21 @@ class RuleTagger:
         if word.endswith("s"):
             nouns.reverse()  # "clothes" can be either, and is spoken of as many
         verbs = [tag for tag in ("VBZ", "VBD", "VBP", "VB", "VBG", "VBN") if tag in options]
-        if (
-            word.endswith("ing")
-            and before in ("", *_NOUNS, "PRP", "AUX", "CC", "RB", "IN", *_FINITE)
-            and "VBG" in options
-        ):
-            if before in (*_FINITE, "IN") and nouns and _noun_like(after) and after:
+        mid_clause = ("", *_NOUNS, "PRP", "AUX", "CC", "RB", "IN", *_FINITE)
+        if word.endswith("ing") and "VBG" in options and before in mid_clause:
+            if before in (*_FINITE, "IN") and nouns and _noun_like(after):
                 return UNCLEAR  # "has running water": or is it running?
             return "VBG"
         if nouns and before in _OPENS_NOUN and not finite and _verb_ahead(words, place):
             return nouns[0]  # "a human grabs the crate": human is a noun
-        if "JJ" in options and before in (*_OPENS_NOUN, "IN", *_FINITE, "VBG") and after and _noun_like(after):
+        if "JJ" in options and before in (*_OPENS_NOUN, "IN", *_FINITE, "VBG") and _noun_like(after):
             return "JJ"
         if before in _OPENS_NOUN:
             return nouns[0] if nouns else ("JJ" if "JJ" in options else _only(options))
         if before in ("TO", "MD"):
             return "VB" if "VB" in options and (before == "MD" or not _motion(tags, words)) else _only(options)
         if before in (*_NOUNS, "PRP", "RB", UNCLEAR) and not finite and verbs:
-            if nouns and after and not _closed(after) and before in _NOUNS and not word.endswith("s"):
+            if nouns and after and after not in _CLOSED and before in _NOUNS and not word.endswith("s"):
                 return UNCLEAR  # "person light switch"
             return verbs[0]
         if before == "AUX":
@@ -198,12 +188,11 @@ class RuleTagger:
                 return "JJ"
             return next((tag for tag in ("VBG", "VBN") if tag in options), _only(options))
         if before == "CC":
-            if finite in options and (not nouns or _closed(after)):
+            if finite in options and (not nouns or not after or after in _CLOSED):
                 return finite
-            return nouns[0] if nouns and not verbs else (_only(options) if not (nouns and verbs) else UNCLEAR)
-        if before in ("IN", *_FINITE, "VBG", "VBN", *_NOUNS) and nouns:
-            return nouns[0]
-        if before == "" and nouns:
+            if nouns:
+                return UNCLEAR if verbs else nouns[0]
+        if nouns and before in ("", "IN", *_FINITE, "VBG", "VBN", *_NOUNS):
             return nouns[0]
         return _only(options)
 
@@ -224,26 +213,23 @@ def _guess(word: str) -> frozenset[str]:
     return frozenset({"NN"})
 
 
-def _closed(word: str) -> bool:
-    return not word or word in _CLOSED
-
-
 def _noun_like(word: str) -> bool:
-    return word not in _CLOSED and bool(forms(word) & {"NN", "NNS"})
+    return bool(word) and word not in _CLOSED and bool(forms(word) & {"NN", "NNS"})
 
 
 def _verb_ahead(words: Sequence[str], place: int) -> bool:
     """Return whether the next word can be a finite verb, as a determiner or a pronoun follows it."""
-    if place + 2 >= len(words):
-        return False
-    return bool(forms(words[place + 1]) & {"VBZ", "VBD"}) and _CLOSED.get(words[place + 2]) in ("DT", "PRP$", "PRP")
+    following = words[place + 1 : place + 3]
+    return (
+        len(following) == 2
+        and bool(forms(following[0]) & {"VBZ", "VBD"})
+        and _CLOSED.get(following[1]) in ("DT", "PRP$", "PRP")
+    )
 
 
 def _motion(tags: Sequence[str], words: Sequence[str]) -> bool:
     """Return whether "to" follows a verb of going, so that a place may follow: "walks to work"."""
-    return (
-        len(words) > 1 and len(tags) >= 2 and words[len(tags) - 2].rstrip("s") in ("walk", "go", "goe", "run", "come")
-    )
+    return len(tags) > 1 and words[len(tags) - 2].rstrip("s") in ("walk", "go", "goe", "run", "come")
 
 
 class NltkTagger:
@@ -276,76 +262,15 @@ class LexiconTagger:
 
 def find_tagger(lexicon: Path | None = None) -> Tagger | None:
     """Return the best available tagger: nltk's, rules over lemminflect, a lexicon's; None if there is none."""
-    if importlib.util.find_spec("nltk") is not None and _has_nltk_data():
-        return NltkTagger()
+    if importlib.util.find_spec("nltk") is not None:
+        import nltk
+
+        with suppress(LookupError):
+            nltk.data.find("taggers/averaged_perceptron_tagger_eng")
+            return NltkTagger()
     if importlib.util.find_spec("lemminflect") is not None:
         return RuleTagger()
     return None if lexicon is None else LexiconTagger(lexicon)
-
-
-def _has_nltk_data() -> bool:
-    import nltk
-
-    try:
-        nltk.data.find("taggers/averaged_perceptron_tagger_eng")
-    except LookupError:
-        return False
-    return True
-
-
-# Query as the builder sees it: words, their positions and parts of speech, and its video's other queries.
-
-
-@dataclass(frozen=True)
-class TaggedQuery:
-    """A query with its words tagged.
-
-    Attributes:
-        record: the query.
-        words: lower case.
-        spans: start and end of each word in the sentence.
-        tags: Penn tag of each word.
-        siblings: the other queries of the same video.
-    """
-
-    record: Record
-    words: tuple[str, ...]
-    spans: tuple[tuple[int, int], ...]
-    tags: tuple[str, ...]
-    siblings: tuple[Record, ...] = field(default=(), repr=False)
-
-    @property
-    def sentence(self) -> str:
-        """The sentence as written."""
-        return self.record.sentence
-
-    def with_words(self, swaps: dict[int, str]) -> str:
-        """Return the sentence with some words replaced, capitals kept; "" removes a word and the blank after it."""
-        pieces, done = [], 0
-        capital = False
-        for place in sorted(swaps):
-            (start, end), new = self.spans[place], swaps[place]
-            pieces.append(self.sentence[done:start])
-            capital = capital or self.sentence[start].isupper()
-            if new:
-                pieces.append(new[0].upper() + new[1:] if capital else new)
-                capital = False
-            else:
-                end += len(self.sentence[end:]) - len(self.sentence[end:].lstrip())
-                if not self.sentence[end : end + 1].isalnum():  # nothing, or a full stop
-                    pieces = ["".join(pieces).rstrip()]
-            done = end
-        return "".join(pieces) + self.sentence[done:]
-
-
-def make_query(record: Record, siblings: Sequence[Record], tagger: Tagger) -> TaggedQuery:
-    """Tokenize and tag a record's sentence."""
-    words = tuple(tokenize(record.sentence))
-    spans = tuple(word_spans(record.sentence))
-    if len(spans) != len(words):  # a letter whose lower case is two
-        words, spans = (), ()
-    others = tuple(other for other in siblings if other is not record)
-    return TaggedQuery(record, words, spans, tuple(tagger.tag(words)) if words else (), others)
 
 
 # Words that a thesaurus cannot replace well, as their meaning lies in the words around them.

@@ -1,87 +1,65 @@
-"""Filters by word vectors: near to the original, and to no other moment's query."""
+"""The seven checks that a rewording must pass, in the order in which they judge.
+
+A rewording comes from a thesaurus (one word for another, whatever the query), from a phrasebook (people wrote down the
+words and the conditions under which they hold), or it is a paraphrase, a whole sentence. Each filter says what it asks
+of each of the three.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 from hero_plugin.integrations.data.records import Rewording
 from hero_plugin.integrations.data.words import Tokenizer, tokenize
 from hero_plugin.integrations.scoring.open_vocabulary import unseen_words
-from hero_plugin.integrations.tools.vocab.english import FIXED_VERBS, NEVER_SWAPPED, PARTICLES, TaggedQuery, zipf
+from hero_plugin.integrations.tools.vocab.english import (
+    FIXED_VERBS,
+    NEVER_SWAPPED,
+    PARTICLES,
+    Tagger,
+    article,
+    forms,
+    is_mass,
+    zipf,
+)
+from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
 from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, content
-from hero_plugin.integrations.tools.vocab.swaps import Swap
-
-# Filters that a rewording must pass, and the two about its words.
+from hero_plugin.integrations.tools.vocab.swaps import SOMEBODY, Swap
 
 
-class Filter(Protocol):
-    """A test that a rewording must pass.
+class Filter:
+    """A check that a rewording must pass. It lets pass what it defines no question for.
 
     Attributes:
-        name: under which the manifest counts it.
+        name: Under which the manifest counts what it turned down.
+        settings: Its thresholds, for the manifest.
     """
 
-    name: str
+    name = ""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
 
     def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
         """Return why the rewording is turned down, in a few words; None lets it pass."""
+        if not isinstance(rewording, Swap):
+            return self._paraphrase(query, rewording)
+        return self._phrasebook(query, rewording) if rewording.curated else self._thesaurus(query, rewording)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-
-
-class UnseenFilter:
-    """Turn down changes that bring no word which training lacks: the result is open-vocabulary by construction."""
-
-    name = "unseen"
-
-    def __init__(self, vocabulary: Collection[str], tokenizer: Tokenizer) -> None:
-        self._vocabulary, self._tokenizer = vocabulary, tokenizer
-
-    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
-        """Return why the rewording is turned down, in a few words; None lets it pass."""
-        if isinstance(rewording, Swap):
-            new = self._tokenizer(rewording.changes[0].new)
-            return None if unseen_words(new, self._vocabulary) else "the new word is in the training vocabulary"
-        before = set(self._tokenizer(query.sentence))
-        new = [word for word in self.words(rewording.sentence) if word not in before]
-        return None if new else "no new word that the training vocabulary lacks"
-
-    def words(self, sentence: str) -> tuple[str, ...]:
-        """Return the unseen words of a sentence."""
-        return unseen_words(self._tokenizer(sentence), self._vocabulary)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return {"training_words": len(self._vocabulary)}
-
-
-class KnownWordsFilter:
-    """Turn down new words that people hardly use."""
-
-    name = "known words"
-
-    def __init__(self, frequency: float = 2.5) -> None:
-        self._frequency = frequency
-
-    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
-        """Return why the rewording is turned down, in a few words; None lets it pass."""
-        if isinstance(rewording, Swap) and rewording.curated:
-            return None
-        old = set(query.words)
-        for change in rewording.changes:
-            for word in tokenize(change.new):
-                if word not in old and zipf(word) < self._frequency:
-                    return f"{word} is too rare or no word"
+    def _thesaurus(self, query: TaggedQuery, swap: Swap) -> str | None:
         return None
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return {"zipf_frequency": self._frequency}
+    def _phrasebook(self, query: TaggedQuery, swap: Swap) -> str | None:
+        return None
+
+    def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        return None
 
 
-def first_reason(filters: Sequence[Filter], query: TaggedQuery, rewording: Rewording) -> tuple[str, str] | None:
+def first_reason(filters: Iterable[Filter], query: TaggedQuery, rewording: Rewording) -> tuple[str, str] | None:
     """Return the name of the first filter that turns a rewording down, and why; None if all let it pass."""
     for each in filters:
         reason = each.reason(query, rewording)
@@ -90,17 +68,234 @@ def first_reason(filters: Sequence[Filter], query: TaggedQuery, rewording: Rewor
     return None
 
 
-class SimilarityFilter:
+class UnseenFilter(Filter):
+    """Turn down changes that bring no word which training lacks: the result is open-vocabulary by construction."""
+
+    name = "unseen"
+
+    def __init__(self, vocabulary: Collection[str], tokenizer: Tokenizer) -> None:
+        super().__init__(training_words=len(vocabulary))
+        self._vocabulary, self._tokenizer = vocabulary, tokenizer
+
+    def words(self, sentence: str) -> tuple[str, ...]:
+        """Return the unseen words of a sentence."""
+        return unseen_words(self._tokenizer(sentence), self._vocabulary)
+
+    def _thesaurus(self, query: TaggedQuery, swap: Swap) -> str | None:
+        return None if self.words(swap.new) else "the new word is in the training vocabulary"
+
+    _phrasebook = _thesaurus
+
+    def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        new = set(self.words(rewording.sentence)) - set(self._tokenizer(query.sentence))
+        return None if new else "no new word that the training vocabulary lacks"
+
+
+class KnownWordsFilter(Filter):
+    """Turn down new words that people hardly use."""
+
+    name = "known words"
+
+    def __init__(self, frequency: float = 2.5) -> None:
+        super().__init__(zipf_frequency=frequency)
+
+    def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        new = [word for change in rewording.changes for word in tokenize(change.new) if word not in query.words]
+        rare = (word for word in new if zipf(word) < self.settings["zipf_frequency"])
+        return next((f"{word} is too rare or no word" for word in rare), None)
+
+    _thesaurus = _paraphrase
+
+
+_MADE_FROM = ("ing", "ish", "y", "fall", "line", "er", "ation")
+"""Endings of words that are made from another and rarely mean the same: floor, flooring; red, reddish."""
+
+
+class ProtectedFilter(Filter):
+    """Turn down swaps of light verbs, parts of fixed expressions, names, and verbs with a particle."""
+
+    name = "protected"
+
+    def __init__(self, wordnet: WordNet | None) -> None:
+        super().__init__(expressions=wordnet is not None)
+        self._wordnet = wordnet
+
+    def _thesaurus(self, query: TaggedQuery, swap: Swap) -> str | None:
+        place, word, old, new = swap.place, query.words[swap.place], swap.base, swap.new_base
+        if old in NEVER_SWAPPED or (swap.pos == "v" and old in FIXED_VERBS):
+            return "a word of too many meanings"
+        reddish = new.endswith("ish") and not old.endswith("ish")
+        if reddish or old in new.split() or (new.startswith(old) and new.endswith(_MADE_FROM)):
+            return "made from the old word"
+        others = [each for each in query.words if each != word and len(each) > 3]
+        if any(each.startswith(new) or new.startswith(each) for each in others):
+            return "says a word twice"
+        if place and query.sentence[query.spans[place][0]].isupper():
+            return "a name"
+        if swap.pos == "v" and (particle := self._particle(query, place, old)):
+            return f"goes with {particle}"
+        phrase = self._expression(query, place, old)
+        return f"part of {phrase}" if phrase else None
+
+    def _particle(self, query: TaggedQuery, place: int, base: str) -> str | None:
+        """Return a particle that the verb may belong with: "picks the phone up"."""
+        for distance, word in enumerate(query.words[place + 1 : place + 7], 1):
+            if word in PARTICLES and (
+                distance == 1 or self._wordnet is None or self._wordnet.knows(f"{base} {word}", "v")
+            ):
+                return word
+            if query.tags[place + distance][:2] in ("VB", "CC", "AU"):
+                return None
+        return None
+
+    def _expression(self, query: TaggedQuery, place: int, base: str) -> str | None:
+        """Return an expression of WordNet, two to four words long, that includes this word as it stands or as lemma."""
+        if self._wordnet is None:
+            return None
+        for length in (4, 3, 2):
+            for start in range(max(0, place - length + 1), min(place, len(query.words) - length) + 1):
+                words = query.words[start : start + length]
+                with_lemma = (base if start + k == place else word for k, word in enumerate(words))
+                for phrase in sorted({" ".join(words), " ".join(with_lemma)}):
+                    if self._wordnet.knows(phrase) or self._wordnet.knows(phrase.replace(" ", "-")):
+                        return phrase
+        return None
+
+
+# Numbers of WordNet's sentence frames: what a verb may take after it.
+_TO_VERB, _ING = frozenset({26, 28, 29, 32, 35}), frozenset({33})
+_NO_OBJECT = frozenset({1, 2, 3, 4, 6, 7, 12, 13, 22, 23, 27})
+_OBJECT = frozenset({8, 9, 10, 11, 14, 15, 16, 17, 18, 19, 20, 21, 30, 31})
+_COUNTED = frozenset(("these", "those", "many", "several", "few", "both", "two", "three", "four", "five", "six"))
+_ONE = frozenset(("a", "an", "one", "another", "each", "every"))
+_SINGULAR_NEXT = frozenset(("is", "was", "has", "does", "itself"))
+_PLURAL_NEXT = frozenset(("are", "were", "have", "do", "that", "which", "who", "themselves"))
+
+
+class AgreementFilter(Filter):
+    """Turn down changes that break number, verb form, article, or what a verb takes after it."""
+
+    name = "agreement"
+
+    def __init__(self, wordnet: WordNet | None) -> None:
+        super().__init__(verb_frames=wordnet is not None)
+        self._wordnet = wordnet
+
+    def _thesaurus(self, query: TaggedQuery, swap: Swap) -> str | None:
+        new = swap.new
+        if new in SOMEBODY:
+            return self._pronoun(query, swap)
+        tag = "VB" if swap.tag == "VBP" else swap.tag
+        if tag == "NNS" and new == swap.new_base and is_mass(new):
+            tag = "NN"
+        known = forms(new.split()[-1])
+        if tag not in known and not (tag == "JJ" and "JJR" in known):
+            return f"{new} is no {swap.tag} form"
+        if swap.pos == "n":
+            return self._number(query, swap) or self._noun(query, swap)
+        return self._verb(query, swap) if swap.pos == "v" else None
+
+    def _phrasebook(self, query: TaggedQuery, swap: Swap) -> str | None:
+        return self._number(query, swap) if swap.pos == "n" and swap.new not in SOMEBODY else None
+
+    def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        """Return why it is wrong: one word for one word, in another form; or a wrong article."""
+        for change in rewording.changes:
+            old, new = tokenize(change.old), tokenize(change.new)
+            if len(old) == len(new) == 1 and old[0] in query.words:
+                tag = query.tags[query.words.index(old[0])]
+                if tag in ("NNS", "VBZ", "VBG", "VBD", "VBN") and (known := forms(new[0])) and tag not in known:
+                    return f"{new[0]} is no {tag} form, as {old[0]} is"
+        before = set(pairwise(query.words))
+        for first, following in pairwise(tokenize(rewording.sentence)):
+            if first in ("a", "an") and (first, following) not in before and first != article(following):
+                return f"{first} {following}"
+        return None
+
+    @staticmethod
+    def _pronoun(query: TaggedQuery, swap: Swap) -> str | None:
+        place = swap.place
+        if swap.tag != "NN" or query.words[place] != swap.base:
+            return "a pronoun for a plural"
+        if query.word(place - 1) not in ("a", "an") and query.tag(place - 1)[:2] in ("DT", "PR", "JJ", "CD", "NN"):
+            return "a pronoun after a determiner or an adjective"
+        return "a pronoun before a noun or a pronoun" if query.tag(place + 1)[:2] in ("NN", "PR") else None
+
+    @staticmethod
+    def _number(query: TaggedQuery, swap: Swap) -> str | None:
+        """Return why a number is wrong: an uncounted noun for a counted plural, or with an article."""
+        place, new, head = swap.place, swap.new, swap.new.split()[-1]
+        phrase, after = _from_determiner(query, place), query.word(place + 1)
+        is_plural = _looks_plural(head) if swap.curated else new != swap.new_base
+        if swap.tag == "NNS" and not is_plural:  # a plural became a word that is not counted
+            if after in _PLURAL_NEXT or _COUNTED & phrase or {"they", "them"} & {*query.words[place + 1 :]}:
+                return f"{new} is not a plural"
+        elif swap.tag == "NN" and is_mass(head) and not is_mass(swap.base) and _ONE & phrase:
+            return f"{new} takes no article"
+        elif swap.curated and swap.tag == "NN" and _looks_plural(head) and after in _SINGULAR_NEXT:
+            return f"{new} is a plural"
+        return None
+
+    @staticmethod
+    def _noun(query: TaggedQuery, swap: Swap) -> str | None:
+        """Return why a noun does not fit: it needs an article, or is part of a compound."""
+        place, following = swap.place, query.tag(swap.place + 1)
+        uncounted_before = swap.tag == "NN" and is_mass(swap.base) and not is_mass(swap.new.split()[-1])
+        if uncounted_before and not {"DT", "PRP$"} & {*query.tags[max(0, place - 3) : place]}:
+            return f"{swap.new} needs an article"
+        # "car wash": "wash" is no verb, or it would be "washes"
+        bare = swap.tag == "NN" and following in ("VB", "VBP") and "NN" in forms(query.word(place + 1))
+        if not query.breaks_off(place) and (bare or following in ("NN", "NNS", "?")):
+            return "part of a compound"
+        if query.tag(place - 1) in ("NN", "NNS") and not query.breaks_off(place - 1):
+            return "part of a compound"
+        return None
+
+    def _verb(self, query: TaggedQuery, swap: Swap) -> str | None:
+        """Return why a verb does not fit: WordNet's frames of its first senses lack what follows."""
+        if self._wordnet is None:
+            return None
+        senses = self._wordnet.senses(swap.new_base, "v")
+        frames = frozenset().union(*(self._wordnet.frames(sense, swap.new_base) for sense in senses[:2]))
+        after = query.tag(swap.place + 1)
+        passive = swap.tag == "VBN" and query.tag(swap.place - 1) == "AUX"
+        if after == "TO" and query.tags[min(swap.place + 2, len(query.tags) - 1)] in ("VB", "VBP", "?"):
+            needed = _TO_VERB
+        elif after == "VBG":
+            needed = _ING | _TO_VERB | _OBJECT
+        elif after in ("DT", "PRP$", "PRP", "NN", "NNS", "JJ", "CD") or passive:
+            needed = _OBJECT
+        else:
+            needed = _NO_OBJECT
+        return None if frames & needed else f"{swap.new_base} is not used with what follows"
+
+
+def _from_determiner(query: TaggedQuery, place: int) -> set[str]:
+    """Return the words before a noun, back to its determiner."""
+    phrase = set()
+    for back in range(place - 1, max(-1, place - 4), -1):
+        phrase.add(query.words[back])
+        if query.tags[back] not in ("JJ", "NN", "CD", "VBN", "VBG"):
+            break
+    return phrase
+
+
+def _looks_plural(noun: str) -> bool:
+    """Return whether a noun looks plural: "garments", "gentlemen", but neither "attire" nor "footwear"."""
+    return noun.endswith("s") or ("NNS" in forms(noun) and "NN" not in forms(noun))
+
+
+class SimilarityFilter(Filter):
     """Turn down new words that word vectors call another meaning, or that do not fit the context.
 
     Args:
-        meaning: the word vectors.
-        context: returns the vector of a query without one word.
-        word: least cosine of a word and its synonym.
-        rarer: added to that for a sense that is not the most common.
-        hypernym: least cosine of a word and its hypernym.
-        fit: how much worse than the old word the new one may fit the context.
-        sentence: least cosine of a sentence and its paraphrase.
+        meaning: The word vectors.
+        context: Returns the vector of a query without one word.
+        word: Least cosine of a word and its synonym.
+        rarer: Added to that for a sense that is not the most common.
+        hypernym: Least cosine of a word and its hypernym.
+        fit: How much worse than the old word the new one may fit the context.
+        sentence: Least cosine of a sentence and its paraphrase.
     """
 
     name = "similarity"
@@ -116,59 +311,94 @@ class SimilarityFilter:
         fit: float = 0.2,
         sentence: float = 0.8,
     ) -> None:
+        super().__init__(synonym=word, rarer_sense=rarer, hypernym=hypernym, context=fit, sentence=sentence)
         self._meaning, self._context = meaning, context
-        self._word, self._hypernym, self._fit, self._sentence = word, hypernym, fit, sentence
-        self._rarer = rarer
 
-    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
-        """Return why the rewording is turned down, in a few words; None lets it pass."""
-        if not isinstance(rewording, Swap):
-            near = self._meaning.sentence_similarity(content(query.words), content(tokenize(rewording.sentence)))
-            return None if near is not None and near >= self._sentence else f"another sentence ({_shown(near)})"
-        if rewording.curated:
-            blind = [word for word in tokenize(rewording.changes[0].new) if not self._meaning.knows(word)]
-            return f"no vector for {', '.join(blind)}" if blind else None
-        near = self.of(rewording)
-        least = self._word if rewording.relation == "synonym" else self._hypernym
-        if near is None or near < least + (self._rarer if rewording.rank else 0.0):
-            return f"the words are not close ({_shown(near)})"
-        context = self._context(query, query.words[rewording.place])
-        if context is not None and (old := self._meaning.mean([rewording.base])) is not None:
-            new = self._meaning.mean(rewording.new_base.split())
-            if new is not None and float(context @ new) < float(context @ old) - self._fit:
-                return "does not fit the context"
-        return None
-
-    def of(self, swap: Swap) -> float | None:
+    def cosine(self, swap: Swap) -> float | None:
         """Return the cosine of the two words, as they stand or as lemmas, whichever is closer."""
-        pairs = ((swap.base, swap.new_base), (swap.changes[0].old.lower(), swap.changes[0].new))
+        pairs = ((swap.base, swap.new_base), (swap.changes[0].old.lower(), swap.new))
         return max((near for pair in pairs if (near := self._meaning.similarity(*pair)) is not None), default=None)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return {
-            "synonym": self._word,
-            "rarer_sense": self._rarer,
-            "hypernym": self._hypernym,
-            "context": self._fit,
-            "sentence": self._sentence,
-        }
+    def _thesaurus(self, query: TaggedQuery, swap: Swap) -> str | None:
+        near = self.cosine(swap)
+        least = self.settings["synonym" if swap.relation == "synonym" else "hypernym"]
+        if near is None or near < least + (self.settings["rarer_sense"] if swap.rank else 0.0):
+            return f"the words are not close ({_shown(near)})"
+        context = self._context(query, query.words[swap.place])
+        old, new = self._meaning.mean([swap.base]), self._meaning.mean(swap.new_base.split())
+        if context is None or old is None or new is None:
+            return None
+        worse = float(context @ new) < float(context @ old) - self.settings["context"]
+        return "does not fit the context" if worse else None
+
+    def _phrasebook(self, query: TaggedQuery, swap: Swap) -> str | None:
+        blind = [word for word in tokenize(swap.new) if not self._meaning.knows(word)]
+        return f"no vector for {', '.join(blind)}" if blind else None
+
+    def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+        near = self._meaning.sentence_similarity(content(query.words), content(tokenize(rewording.sentence)))
+        fits = near is not None and near >= self.settings["sentence"]
+        return None if fits else f"another sentence ({_shown(near)})"
 
 
 def _shown(value: float | None) -> str:
     return "no vector" if value is None else f"{value:.2f}"
 
 
-class CollisionFilter:
+class SenseFilter(Filter):
+    """Turn down words without a shared sense that is likely for both, in this query and in general.
+
+    Args:
+        judge: Without it, only the commonest sense passes.
+        chance: Least probability that the old word has the shared sense in its query.
+        own: Least share of the shared sense in the new word's uses.
+    """
+
+    name = "sense"
+
+    def __init__(self, judge: SenseJudge | None, chance: float = 0.5, own: float = 0.45) -> None:
+        if judge is None:
+            super().__init__(commonest_senses=1)
+        else:
+            super().__init__(chance_in_context=chance, more_for_verbs=0.1, share_of_new_word=own)
+        self._judge = judge
+
+    def _thesaurus(self, query: TaggedQuery, swap: Swap) -> str | None:
+        if self._judge is None:
+            return None if swap.rank < self.settings["commonest_senses"] else "not the commonest sense"
+        chance, own = self._chances(self._judge, query, swap)
+        if chance < self.settings["chance_in_context"] + (self.settings["more_for_verbs"] if swap.pos == "v" else 0.0):
+            return f"{swap.base} hardly means {swap.new_base} here"
+        return None if own >= self.settings["share_of_new_word"] else f"{swap.new_base} mostly means something else"
+
+    @staticmethod
+    def _chances(judge: SenseJudge, query: TaggedQuery, swap: Swap) -> tuple[float, float]:
+        """Return how likely the old word has the shared sense here, and how often the new word has it."""
+        net = judge.wordnet
+        assert net is not None
+        new = net.senses(swap.new_base, swap.pos)
+        shares = dict(zip((s.offset() for s in new), net.shares(swap.new_base, swap.pos), strict=True))
+        best = (0.0, 0.0)
+        old = net.senses(swap.base, swap.pos)
+        chances = judge.chances(query, query.words[swap.place], swap.base, swap.pos)
+        for sense, chance in zip(old, chances, strict=True):
+            shared = [sense] if swap.relation == "synonym" else sense.hypernyms()
+            own = max((shares.get(s.offset(), 0.0) for s in shared), default=0.0)
+            if own and chance > best[0]:
+                best = (chance, own)
+        return best
+
+
+class CollisionFilter(Filter):
     """Turn down wordings that describe another moment of the video: too close to another query's words."""
 
     name = "collision"
 
     def __init__(self, meaning: WordSimilarity) -> None:
+        super().__init__()
         self._meaning = meaning
 
-    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
-        """Return why the rewording is turned down, in a few words; None lets it pass."""
+    def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
         words = tokenize(rewording.sentence)
         own = self._meaning.sentence_similarity(content(query.words), content(words)) or 0.0
         for other in query.siblings:
@@ -183,125 +413,27 @@ class CollisionFilter:
                     return "nearer to another moment's query"
         return None
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return {}
+    _thesaurus = _phrasebook = _paraphrase
 
 
-# Filter by sense: whether a new word means what the old one means in its query.
+@dataclass(frozen=True)
+class Checks:
+    """The filters of a build, in the order in which they judge, and what they were made of.
 
+    Attributes:
+        filters: All of them, ``unseen``, ``similarity`` and ``collision`` included.
+        unseen: Also says which words of a finished rewording are unseen.
+        similarity: Also measures a finished swap.
+        collision: The one filter that a combination of swaps that passed must pass again.
+        tagger: Tags the queries.
+        wordnet: None where the build does without.
+        facts: For the manifest.
+    """
 
-_VAGUER = 0.1
-"""So much surer must the sense of a verb be than that of a noun."""
-
-
-class SenseFilter:
-    """Turn down words without a shared sense that is likely for both, in this query and in general."""
-
-    name = "sense"
-
-    def __init__(self, judge: SenseJudge | None, chance: float = 0.5, own: float = 0.45, ranks: int = 1) -> None:
-        self._judge, self._chance, self._own, self._ranks = judge, chance, own, ranks
-
-    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
-        """Return why the rewording is turned down, in a few words; None lets it pass."""
-        if not isinstance(rewording, Swap) or rewording.curated:
-            return None
-        if self._judge is None:
-            return None if rewording.rank < self._ranks else "not the commonest sense"
-        chance, own = self.chances(query, rewording)
-        if chance < self._chance + (_VAGUER if rewording.pos == "v" else 0.0):
-            return f"{rewording.base} hardly means {rewording.new_base} here"
-        return None if own >= self._own else f"{rewording.new_base} mostly means something else"
-
-    def chances(self, query: TaggedQuery, swap: Swap) -> tuple[float, float]:
-        """Return how likely the old word has the shared sense here, and how often the new word has it."""
-        assert self._judge is not None
-        net = self._judge.wordnet
-        new = net.senses(swap.new_base, swap.pos)
-        shares = dict(zip((s.offset() for s in new), net.shares(swap.new_base, swap.pos), strict=True))
-        best = (0.0, 0.0)
-        old = net.senses(swap.base, swap.pos)
-        chances = self._judge.chances(query, query.words[swap.place], swap.base, swap.pos)
-        for sense, chance in zip(old, chances, strict=True):
-            shared = [sense] if swap.relation == "synonym" else sense.hypernyms()
-            own = max((shares.get(s.offset(), 0.0) for s in shared), default=0.0)
-            if own and chance > best[0]:
-                best = (chance, own)
-        return best
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        if self._judge is None:
-            return {"commonest_senses": self._ranks}
-        return {"chance_in_context": self._chance, "more_for_verbs": _VAGUER, "share_of_new_word": self._own}
-
-
-# Filter that protects words of a query which no thesaurus should touch.
-
-
-_ENDS = ("ing", "ish", "y", "fall", "line", "er", "ation")
-
-
-class ProtectedFilter:
-    """Turn down swaps of light verbs, parts of fixed expressions, names, and verbs with a particle."""
-
-    name = "protected"
-
-    def __init__(self, wordnet: WordNet | None) -> None:
-        self._wordnet = wordnet
-
-    def reason(self, query: TaggedQuery, rewording: Rewording) -> str | None:
-        """Return why the rewording is turned down, in a few words; None lets it pass."""
-        if not isinstance(rewording, Swap) or rewording.curated:
-            return None
-        place, word = rewording.place, query.words[rewording.place]
-        if rewording.base in NEVER_SWAPPED or (rewording.pos == "v" and rewording.base in FIXED_VERBS):
-            return "a word of too many meanings"
-        if _made_from(rewording.base, rewording.new_base):
-            return "made from the old word"
-        others = [each for each in query.words if each != word and len(each) > 3]
-        if any(each.startswith(rewording.new_base) or rewording.new_base.startswith(each) for each in others):
-            return "says a word twice"
-        if place and query.sentence[query.spans[place][0]].isupper():
-            return "a name"
-        if rewording.pos == "v" and (particle := self._particle(query, place, rewording.base)):
-            return f"goes with {particle}"
-        if self._wordnet is not None and (phrase := self._phrase(query, place, word, rewording.base)):
-            return f"part of {phrase}"
-        return None
-
-    def _particle(self, query: TaggedQuery, place: int, base: str) -> str | None:
-        """Return a particle that the verb may belong with: "picks the phone up"."""
-        for distance, word in enumerate(query.words[place + 1 : place + 7], 1):
-            if word in PARTICLES and (
-                distance == 1 or self._wordnet is None or self._wordnet.knows(f"{base} {word}", "v")
-            ):
-                return word
-            if query.tags[place + distance][:2] in ("VB", "CC", "AU"):
-                return None
-        return None
-
-    def _phrase(self, query: TaggedQuery, place: int, word: str, base: str) -> str | None:
-        """Return an expression of WordNet, two to four words long, that includes this word."""
-        assert self._wordnet is not None
-        for length in (4, 3, 2):
-            for start in range(max(0, place - length + 1), min(place, len(query.words) - length) + 1):
-                words = list(query.words[start : start + length])
-                phrases = {" ".join(words), " ".join((*words[:-1], base if start + length - 1 == place else words[-1]))}
-                phrases.add(" ".join(base if start + k == place else w for k, w in enumerate(words)))
-                for phrase in sorted(phrases):
-                    if self._wordnet.knows(phrase) or self._wordnet.knows(phrase.replace(" ", "-")):
-                        return phrase
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return {"expressions": self._wordnet is not None}
-
-
-def _made_from(old: str, new: str) -> bool:
-    """Return whether one word is made from the other, and so rarely means the same: floor, flooring; red, reddish."""
-    if new.endswith("ish") and not old.endswith("ish"):
-        return True
-    return old in new.split() or (new.startswith(old) and new.endswith(_ENDS))
+    filters: Sequence[Filter]
+    unseen: UnseenFilter
+    similarity: SimilarityFilter
+    collision: CollisionFilter
+    tagger: Tagger
+    wordnet: WordNet | None
+    facts: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Meaning by word vectors: of words, of sentences, and of a word's senses in a query."""
+"""Meaning of words: WordNet's senses, cosines of word vectors, and the likely sense of a word in its query."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import numpy as np
 
 from hero_plugin.integrations.data.words import WordVectors, tokenize
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import RuleTagger, TaggedQuery
-
-# WordNet by nltk's reader, from nltk's data or from a folder of WordNet's files.
-
+from hero_plugin.integrations.tools.vocab.english import RuleTagger
+from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
 
 FOLDERS = ("/usr/share/wordnet", "/usr/local/share/wordnet", "/usr/share/nltk_data/corpora/wordnet")
 _HOW = (
@@ -96,38 +94,33 @@ class WordNet:
         self._reader = _reader(folder)
 
     @lru_cache(maxsize=50_000)  # noqa: B019 (lives as long as the command)
-    def senses(self, lemma: str, pos: str) -> tuple[Any, ...]:
+    def senses(self, lemma: str, pos: str | None) -> tuple[Any, ...]:
         """Return the synsets of exactly this lemma (blanks allowed), the most frequent first."""
-        name = lemma.replace(" ", "_")
-        return tuple(s for s in self._reader.synsets(name, pos) if any(_same(own, name) for own in s.lemma_names()))
+        return tuple(s for s in self._reader.synsets(lemma.replace(" ", "_"), pos) if _lemmas(s, lemma))
 
     @lru_cache(maxsize=50_000)  # noqa: B019
     def shares(self, lemma: str, pos: str) -> tuple[float, ...]:
         """Return how often the lemma has each of ``senses``, adding up to 1, by WordNet's counts in tagged text."""
-        name = lemma.replace(" ", "_")
-        counts = []
-        for rank, sense in enumerate(self.senses(lemma, pos)):
-            tagged = sum(own.count() for own in sense.lemmas() if _same(own.name(), name))
-            counts.append(tagged + _RARE / (1 + rank))
+        counts = [
+            sum(own.count() for own in _lemmas(sense, lemma)) + _RARE / (1 + rank)
+            for rank, sense in enumerate(self.senses(lemma, pos))
+        ]
         total = sum(counts)
         return tuple(count / total for count in counts)
 
     def knows(self, phrase: str, pos: str | None = None) -> bool:
         """Return whether WordNet has an entry for these words: "living room", "turn on"."""
-        return bool(self._entries(phrase.replace(" ", "_"), pos))
-
-    @lru_cache(maxsize=100_000)  # noqa: B019
-    def _entries(self, name: str, pos: str | None) -> bool:
-        return any(any(_same(own, name) for own in s.lemma_names()) for s in self._reader.synsets(name, pos))
+        return bool(self.senses(phrase, pos))
 
     def frames(self, sense: Any, lemma: str) -> frozenset[int]:
         """Return the numbers of the sentence frames that a verb takes in a sense."""
-        name = lemma.replace(" ", "_")
-        return frozenset(f for own in sense.lemmas() if _same(own.name(), name) for f in own.frame_ids())
+        return frozenset(frame for own in _lemmas(sense, lemma) for frame in own.frame_ids())
 
 
-def _same(one: str, other: str) -> bool:
-    return one.lower() == other.lower()
+def _lemmas(sense: Any, phrase: str) -> list[Any]:
+    """Return what a synset says about exactly these words."""
+    name = phrase.replace(" ", "_").lower()
+    return [own for own in sense.lemmas() if own.name().lower() == name]
 
 
 _SIBLING = 0.4  # what a word of another query of the same video counts beside one of the query itself
@@ -154,7 +147,10 @@ class WordSimilarity:
         """Return the cosine of two words (of expressions: of their words' mean); None if one has no vector."""
         if not (self.knows(one) and self.knows(other)):
             return None
-        return float(_unit(self._mean(self._unit, one.split())) @ _unit(self._mean(self._unit, other.split())))
+        left, right = (
+            _unit(self._unit[[self._index[w] for w in words.split()]].mean(axis=0)) for words in (one, other)
+        )
+        return float(left @ right)
 
     def sentence_similarity(self, one: Iterable[str], other: Iterable[str]) -> float | None:
         """Return the cosine of two sentences' content words, each sentence the mean of its words."""
@@ -171,9 +167,6 @@ class WordSimilarity:
                 any_word = True
         return _unit(total) if any_word else None
 
-    def _mean(self, table: np.ndarray, words: list[str]) -> np.ndarray:
-        return table[[self._index[word] for word in words]].mean(axis=0)
-
 
 def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
@@ -181,21 +174,20 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 def content(words: Iterable[str]) -> list[str]:
     """Return the words of the open classes: nouns, verbs, adjectives, and unclear ones."""
-    words = list(words)
-    return [word for word, tag in zip(words, _open_classes(tuple(words)), strict=True) if tag]
+    return list(_content(tuple(words)))
 
 
 @lru_cache(maxsize=50_000)
-def _open_classes(words: tuple[str, ...]) -> tuple[bool, ...]:
-    return tuple(tag[:1] in "NVJ?" for tag in RuleTagger().tag(words))
+def _content(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word, tag in zip(words, RuleTagger().tag(words), strict=True) if tag[0] in "NVJ?")
 
 
 class SenseJudge:
     """The likely sense of a word in a query: its frequency in text times how well its gloss fits the video's queries.
 
     Args:
-        wordnet: without it, only contexts are available.
-        meaning: the word vectors.
+        wordnet: Without it, only contexts are available.
+        meaning: The word vectors.
     """
 
     def __init__(self, wordnet: WordNet | None, meaning: WordSimilarity) -> None:
@@ -206,12 +198,11 @@ class SenseJudge:
         """Return the probability of each sense of ``base`` in this query, in the order of ``WordNet.senses``."""
         assert self.wordnet is not None
         shares = np.array(self.wordnet.shares(base, pos))
-        if len(shares) < 2:
-            return tuple(shares.tolist())
-        context = self.context(query, word)
+        context = self.context(query, word) if len(shares) > 1 else None
         if context is None:
             return tuple(shares.tolist())
-        fits = np.array([self._fit(context, base, pos, rank) for rank in range(len(shares))])
+        glosses = [self._gloss(base, pos, rank) for rank in range(len(shares))]
+        fits = np.array([0.0 if gloss is None else float(context @ gloss) for gloss in glosses])
         weights = (shares + 0.02) * np.exp(_SHARPNESS * (fits - fits.max()))
         return tuple((weights / weights.sum()).tolist())
 
@@ -221,16 +212,12 @@ class SenseJudge:
         if key not in self._contexts:
             if len(self._contexts) > 1000:
                 self._contexts.clear()
-            own = [word for word in content(query.words) if word != without and word not in _EMPTY]
-            others = [word for s in query.siblings for word in content(tokenize(s.sentence))]
-            others = [word for word in others if word != without and word not in _EMPTY]
+            empty = {without, *_EMPTY}
+            own = [word for word in content(query.words) if word not in empty]
+            others = [word for s in query.siblings for word in content(tokenize(s.sentence)) if word not in empty]
             weights = [1.0] * len(own) + [_SIBLING] * len(others)
             self._contexts[key] = self.meaning.mean(own + others, weights)
         return self._contexts[key]
-
-    def _fit(self, context: np.ndarray, base: str, pos: str, rank: int) -> float:
-        vector = self._gloss(base, pos, rank)
-        return 0.0 if vector is None else float(context @ vector)
 
     @lru_cache(maxsize=50_000)  # noqa: B019 (lives as long as the command)
     def _gloss(self, base: str, pos: str, rank: int) -> np.ndarray | None:

@@ -1,4 +1,7 @@
-"""Swaps of the words and expressions of a phrasebook, as a source."""
+"""Swaps of the words and expressions of a phrasebook, where its conditions hold.
+
+Read from the top: what an entry says, when its conditions hold in a query, what the query becomes.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,21 @@ from typing import Any
 
 from hero_plugin.integrations.data.records import Change
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import (
-    PARTICLES,
-    TaggedQuery,
-    article,
-    inflected,
-    is_mass,
-    lemma,
-    lemmas,
-)
+from hero_plugin.integrations.tools.vocab.english import PARTICLES, article, inflected, is_mass, lemma, lemmas
 from hero_plugin.integrations.tools.vocab.grammar import (
     NounPhrase,
-    breaks_off,
+    TaggedQuery,
     noun_phrase,
     opens_noun_phrase,
     verb_form,
 )
 from hero_plugin.integrations.tools.vocab.swaps import SOMEBODY, Swap
 
-# Phrasebook: words and expressions, their replacements, and the conditions for these.
-
-
 PHRASEBOOK = Path(__file__).with_name("phrasebook.json")
 """The package's own."""
 SLOT = "..."
 """Stands for the noun phrase that a verb takes."""
+_POS = {"noun": "n", "verb": "v", "fixed": "r"}
 _PARTS = {"noun": "thing", "verb": "action", "fixed": "circumstance"}
 _ALL_PARTS = ("person", "thing", "action", "circumstance")
 
@@ -53,7 +46,7 @@ class PhraseEntry:
     pos: str
     """"noun", "verb", or "fixed": exactly these words."""
     part: str
-    """As of `rewording.Change`."""
+    """As in ``Change``."""
     object: frozenset[str] = frozenset()
     """What the verb's object is about."""
     object_not: frozenset[str] = frozenset()
@@ -126,17 +119,13 @@ def _entry(row: Mapping[str, Any], classes: Mapping[str, list[str]]) -> PhraseEn
         raise ValueError("old and new must have words")
     if old in new:
         raise ValueError("an expression cannot replace itself")
-    if max(map(len, ([w for w in each if w == SLOT] for each in (old, *new)))) > 1 or old[0] == SLOT:
+    if max(each.count(SLOT) for each in (old, *new)) > 1 or old[0] == SLOT:
         raise ValueError(f"at most one {SLOT} in an expression, and not at its beginning")
-    if pos == "verb" and (bad := [each[0] for each in (old, *new) if not _is_base(each[0])]):
+    # No form of another verb; one that the dictionary lacks is inflected by rule.
+    if pos == "verb" and (bad := [v for v, *_ in (old, *new) if v not in (lemmas(v, "v") or (v,))]):
         raise ValueError(f"not the base form of a verb: {', '.join(bad)}")
     sets = {name: _words(row.get(name.rstrip("_"), ()), classes) for name in _SETS}
     return PhraseEntry(old, new, pos, part, no_object=bool(row.get("no_object", False)), **sets)
-
-
-def _is_base(verb: str) -> bool:
-    """Return whether this is no form of another verb; a verb that the dictionary lacks is inflected by rule."""
-    return verb in (lemmas(verb, "v") or (verb,))
 
 
 def _words(names: Any, classes: Mapping[str, list[str]]) -> frozenset[str]:
@@ -145,16 +134,20 @@ def _words(names: Any, classes: Mapping[str, list[str]]) -> frozenset[str]:
     return frozenset(word for name in names for word in (classes[name[1:]] if name.startswith("@") else (name,)))
 
 
-# Conditions of a phrasebook's entries, checked where the old expression stands in a query.
-
-
 _NOUNS = ("NN", "NNS")
+
+
+def _before(query: TaggedQuery, start: int) -> str:
+    return "" if query.breaks_off(start - 1) else query.word(start - 1)
+
+
+def _after(query: TaggedQuery, stop: int) -> str:
+    return "" if query.breaks_off(stop - 1) else query.word(stop)
 
 
 def holds_in(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> bool:
     """Return whether the conditions for any part of speech hold, for the expression at words[start:stop]."""
-    before = query.words[start - 1] if start and not breaks_off(query, start - 1) else ""
-    after = word_at(query, stop) if not breaks_off(query, stop - 1) else ""
+    before, after = _before(query, start), _after(query, stop)
     words = {*query.words[:start], *query.words[stop:]}
     words |= {base for word in words if (base := lemma(word, "n")) is not None}
     return (
@@ -162,7 +155,7 @@ def holds_in(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> b
         and before not in entry.before_not
         and (not entry.next or after in entry.next)
         and after not in entry.next_not
-        and (not entry.next_tag or (stop < len(query.tags) and query.tags[stop] in entry.next_tag))
+        and (not entry.next_tag or query.tag(stop) in entry.next_tag)
         and (not entry.with_ or bool(words & entry.with_))
         and not words & entry.without
     )
@@ -173,44 +166,34 @@ def holds_for_noun(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int
     head = query.words[stop - 1]
     if any(lemma(word, "n") == lemma(head, "n") for word in (*query.words[:start], *query.words[stop:])):
         return False  # "the boy" here and "the lad" there would be two of them
-    before = start - 1 if start and query.tags[start - 1] in _NOUNS and not breaks_off(query, start - 1) else None
-    after = stop if stop < len(query.tags) and not breaks_off(query, stop - 1) else None
-    if before is not None and query.words[before] not in entry.beside:
+    if query.tag(start - 1) in _NOUNS and _before(query, start) not in ("", *entry.beside):
         return False
-    if after is not None and query.tags[after] in (*_NOUNS, "?") and query.words[after] not in entry.beside:
+    if query.tag(stop) in (*_NOUNS, "?") and _after(query, stop) not in ("", *entry.beside):
         return False
     if not entry.within:
         return True
     place = start - 1
-    while place >= 0 and query.tags[place] in ("DT", "PRP$", "JJ", "CD", *_NOUNS):
+    while query.tag(place) in ("DT", "PRP$", "JJ", "CD", *_NOUNS):
         place -= 1
     return place >= 0 and query.words[place] in entry.within
 
 
 def holds_for_verb(entry: PhraseEntry, query: TaggedQuery, stop: int, found: NounPhrase | None) -> bool:
     """Return whether the conditions hold for a verb expression before words[stop], and for its object."""
-    if entry.no_object and opens_noun_phrase(query, stop) and not breaks_off(query, stop - 1):
+    if entry.no_object and opens_noun_phrase(query, stop) and not query.breaks_off(stop - 1):
         return False
     if entry.object and (found is None or not found.heads & entry.object):
         return False
     if entry.object_not and found is not None and found.heads & entry.object_not:
         return False
     end = stop if found is None else max(stop, found.stop)
-    then = word_at(query, end) if not breaks_off(query, end - 1) else ""
+    then = _after(query, end)
     if (entry.then and then not in entry.then) or then in entry.then_not:
         return False
     if entry.then_object:
         place = noun_phrase(query, end + 1)
         return place is not None and bool(place.heads & entry.then_object)
     return True
-
-
-def word_at(query: TaggedQuery, place: int) -> str:
-    """Return the word at a place; "" past the end."""
-    return query.words[place] if place < len(query.words) else ""
-
-
-_POS = {"noun": "n", "verb": "v", "fixed": "r"}
 
 
 class PhraseSwaps:
@@ -225,15 +208,14 @@ class PhraseSwaps:
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, for the manifest."""
-        return dict(self._facts)
+        return self._facts
 
     def propose(self, query: TaggedQuery) -> Iterator[Swap]:
         """Iterate over the swaps, in the query's order."""
         for place, word in enumerate(query.words):
-            keys = dict.fromkeys((word, *lemmas(word, "n"), *lemmas(word, "v")))
-            for entry in (entry for key in keys for entry in self._by_first.get(key, ())):
-                propose = {"noun": _nouns, "verb": _verbs, "fixed": _fixed}[entry.pos]
-                yield from propose(entry, query, place)
+            for key in dict.fromkeys((word, *lemmas(word, "n"), *lemmas(word, "v"))):
+                for entry in self._by_first.get(key, ()):
+                    yield from _PROPOSE[entry.pos](entry, query, place)
 
 
 def _fixed(entry: PhraseEntry, query: TaggedQuery, start: int) -> Iterator[Swap]:
@@ -263,7 +245,8 @@ def _nouns(entry: PhraseEntry, query: TaggedQuery, start: int) -> Iterator[Swap]
 
 
 def _verbs(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterator[Swap]:
-    if query.tags[place][:1] != "V" and not (query.tags[place] == "?" and query.words[place].endswith("ing")):
+    tag = query.tags[place]
+    if tag[0] != "V" and not (tag == "?" and query.words[place].endswith("ing")):
         return
     form = verb_form(query, place, entry.old[0])
     if form is None or (entry.forms and form not in entry.forms):
@@ -280,6 +263,9 @@ def _verbs(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterator[Swap]
             if verb and (edits := _verb_edits(query, place, rest, found, (verb[0], *new[1:]))) is not None:
                 old = [query.words[place], *(query.words[each] for each in rest)]
                 yield _swap(entry, query, place, edits, old, (verb[0], *new[1:]), form)
+
+
+_PROPOSE = {"noun": _nouns, "verb": _verbs, "fixed": _fixed}
 
 
 def _arrangements(
@@ -301,8 +287,14 @@ def _arrangements(
     if entry.object and len(words) == 1 and words[0] in PARTICLES:
         for rest, found in _around(query, place, (), words):
             assert found is not None
-            after = query.tags[rest[-1] + 1] if rest[-1] + 1 < len(query.tags) else ""
-            if after not in ("DT", "PRP$", "NN", "NNS", "JJ", "CD"):  # "the book off the shelf": no particle
+            if query.tag(rest[-1] + 1) not in (
+                "DT",
+                "PRP$",
+                "NN",
+                "NNS",
+                "JJ",
+                "CD",
+            ):  # "the book off the shelf": no particle
                 yield rest, found
 
 
@@ -356,7 +348,7 @@ def _swap(
 ) -> Swap:
     edits = list(edits)
     words = tuple(word for word in new if word != SLOT)
-    if start and query.words[start - 1] in ("a", "an") and entry.pos != "verb":
+    if query.word(start - 1) in ("a", "an") and entry.pos != "verb":
         counted = new[0] not in SOMEBODY and entry.old[0] not in ("a", "an")
         edits.insert(0, (start - 1, article(words[0]) if counted else ""))
     kind = "synonym" if len(entry.old) == len(words) == 1 else "phrase"

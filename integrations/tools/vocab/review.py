@@ -1,35 +1,84 @@
-"""Decisions of a reviewer about rewordings."""
+"""Review of rewordings by people: a page to decide in, decisions to apply, a sample to label.
+
+The commands ``hero-plugin vocab review``, ``sample`` and ``rate``; ``vocab build`` and ``apply`` apply decisions.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from hero_plugin.integrations.data.records import REWORDED, Record, original_record, reworded_record
+import tyro
+
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.checks import ReadReport
+from hero_plugin.integrations.data.records import REWORDED, Record, is_reworded, original_record, reworded_record
 from hero_plugin.integrations.support.errors import UserError, not_utf8
-from hero_plugin.integrations.support.files import write_text
-from hero_plugin.integrations.tools.vocab.english import Tagger, make_query
-from hero_plugin.integrations.tools.vocab.filters import Filter, UnseenFilter, first_reason
+from hero_plugin.integrations.support.files import checksum, write_text
+from hero_plugin.integrations.tools.vocab.builder import draw
+from hero_plugin.integrations.tools.vocab.filters import Checks, first_reason
+from hero_plugin.integrations.tools.vocab.grammar import make_query
 from hero_plugin.integrations.tools.vocab.sources import paraphrase
 
-# Review page: one HTML file that contains the rewordings, loads no other file and sends nothing.
+Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
+
+
+def check_overwrite(output: Path, input: Path, overwrite: bool) -> None:
+    """Raise ``UserError`` if the output exists and may not be replaced."""
+    if output.exists() and (not overwrite or output.resolve() == input.resolve()):
+        raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input)")
+
+
+def read_built(path: Path, report: ReadReport | None = None) -> list[Record]:
+    """Read a file made by ``vocab build``.
+
+    Raises:
+        UserError: No query has a link to its original.
+    """
+    records = read_annotations(path, on_outside="keep", report=report)
+    if not any(map(is_reworded, records)):
+        raise UserError(f"{path} has no links to original queries: expected a file of `hero-plugin vocab build`")
+    return records
+
+
+@dataclass(frozen=True)
+class ReviewConfig:
+    """Make a page to review rewordings in a browser: accept, reject or edit each by a key, then export the decisions.
+
+    The page is one file, asks for nothing else and sends nothing; the browser keeps what was decided. The exported
+    decisions go into `vocab apply`, or into `vocab build --decisions`.
+    """
+
+    input: Path
+    """A file that `vocab build` made."""
+    output: Path
+    """The HTML file to write."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+
+def review(config: ReviewConfig) -> None:
+    """Write the page of ``hero-plugin vocab review``."""
+    check_overwrite(config.output, config.input, config.overwrite)
+    records = read_built(config.input)
+    write_text(config.output, review_page(records, config.input.name, checksum(config.input)))
+    print(f"{config.output}: {sum(map(is_reworded, records))} rewordings; open it in a browser")
 
 
 def review_page(records: Sequence[Record], file: str, checksum: str) -> str:
     """Return the HTML page for reworded records.
 
     Args:
-        records: the records.
-        file: name of their file.
+        records: The records.
+        file: Name of their file.
         checksum: SHA-256 of their file, under which the browser keeps decisions.
     """
-    items = [_shown(record) for record in records if REWORDED in record.extra]
+    items = [_shown(record) for record in records if is_reworded(record)]
     data = json.dumps({"file": file, "sha256": checksum, "items": items}, ensure_ascii=False, separators=(",", ":"))
     template = (resources.files(__package__) / "review.html").read_text(encoding="utf-8")
     return template.replace("__DATA__", data.replace("<", "\\u003c"), 1)  # "</script>" in a query must end nothing
@@ -71,7 +120,7 @@ def load_decisions(path: Path) -> dict[str, Decision]:
     """Load what the review page exports: ``{"decisions": {id: {"verdict", "sentence"}}}``.
 
     Raises:
-        UserError: the file has another form.
+        UserError: The file has another form.
     """
     shape = 'expected {"decisions": {ID: {"verdict": "accept", "reject" or "edit", "sentence": TEXT}}}'
     try:
@@ -80,54 +129,53 @@ def load_decisions(path: Path) -> dict[str, Decision]:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no decisions ({error}); {shape}, as the review page exports") from error
     for key, decision in found.items():
-        if decision.verdict not in ("accept", "reject", "edit") or (
-            decision.verdict == "edit" and not decision.sentence
-        ):
+        if decision.verdict not in ("accept", "reject") and (decision.verdict != "edit" or not decision.sentence):
             raise UserError(f"{path}: {key}: {decision}; {shape}")
     return found
 
 
 def apply_decisions(
     built: Sequence[Record],
-    decisions: Mapping[str, Decision],
-    filters: Sequence[Filter],
-    unseen: UnseenFilter,
-    tagger: Tagger,
+    file: Path,
+    checks: Checks,
     undecided: Undecided = "keep",
     originals: Sequence[Record] = (),
-) -> tuple[list[Record], Counter[str], list[str]]:
-    """Apply decisions to built records.
+) -> tuple[list[Record], dict[str, Any]]:
+    """Apply a file of decisions to built records.
 
-    Edited sentences must pass the filters like any paraphrase. Records without a link to an original stay as they are.
+    Edited sentences must pass the filters like any paraphrase; why one does not is printed. Records without a link to
+    an original stay as they are.
 
     Args:
-        built: the records.
-        decisions: by the rewording's id.
-        filters: what an edit must pass.
-        unseen: finds the unseen words of an edit.
-        tagger: tags the queries.
+        built: The records.
+        file: The decisions.
+        checks: What an edit must pass.
         undecided: ``keep`` or ``drop`` rewordings without a decision.
-        originals: all queries of the file that was reworded, if at hand; an edit must not say what another one says.
+        originals: All queries of the file that was reworded, if at hand; an edit must not say what another one says.
 
     Returns:
-        The records that stay, counts of what happened, and each edit that a filter turned down, with the reason.
+        The records that stay, and the facts for the manifest.
+
+    Raises:
+        UserError: No record stays, or a decision is about none of them.
     """
+    decisions = load_decisions(file)
     kept: list[Record] = []
     counts: Counter[str] = Counter(accepted=0, edited=0, rejected=0, undecided=0, edits_turned_down=0)
-    complaints: list[str] = []
-    by_video: dict[str, list[Record]] = {}
+    by_video: dict[str, list[Record]] = defaultdict(list)
     for record in originals or map(original_record, built):
-        by_video.setdefault(record.video_id, []).append(record)
+        by_video[record.video_id].append(record)
+    unknown = set(decisions)
     for record in built:
-        if REWORDED not in record.extra:
+        if not is_reworded(record):
             kept.append(record)
             continue
         link = record.extra[REWORDED]
+        unknown.discard(link["id"])
         decision = decisions.get(link["id"])
         if decision is None:
             counts["undecided"] += 1
-            if undecided == "keep":
-                kept.append(record)
+            kept += [record] if undecided == "keep" else []
         elif decision.verdict == "reject":
             counts["rejected"] += 1
         elif decision.verdict == "accept":
@@ -135,26 +183,25 @@ def apply_decisions(
             kept.append(record)
         else:
             original = original_record(record)
-            query = make_query(original, by_video[record.video_id], tagger)
+            query = make_query(original, by_video[record.video_id], checks.tagger)
             edited = paraphrase(query, decision.sentence)
-            why = first_reason(filters, query, edited) if edited else ("edit", "it is the original sentence")
+            why = first_reason(checks.filters, query, edited) if edited else ("edit", "it is the original sentence")
             if edited is None or why is not None:
                 counts["edits_turned_down"] += 1
-                complaints.append(f"{link['id']}: {decision.sentence!r}: {why[0]}: {why[1]}" if why else link["id"])
+                print(f"  edit turned down: {link['id']}: {decision.sentence!r}: {': '.join(why or ())}")
                 continue
             counts["edited"] += 1
-            finished = type(edited)(edited.sentence, edited.changes, unseen.words(edited.sentence))
+            finished = replace(edited, unseen=checks.unseen.words(edited.sentence))
             number = int(link["id"].rpartition("~")[2])
             again = reworded_record(original, finished, number, f"{link['source']}, edited")
             kept.append(again.replace(query_id=record.query_id))
-    unknown = set(decisions) - {record.extra[REWORDED]["id"] for record in built if REWORDED in record.extra}
     if unknown:
         first = ", ".join(sorted(unknown)[:3])
         raise UserError(f"{len(unknown)} decisions are about rewordings that are not in this file, such as {first}")
-    return kept, counts, complaints
-
-
-# Sample of rewordings to read, and the builder's error rate from its labels.
+    if not kept:
+        raise UserError(f"{file} leaves no rewording")
+    facts = {"file": file.name, "sha256": checksum(file), "undecided_are": undecided}
+    return kept, {**facts, **dict(sorted(counts.items()))}
 
 
 LABELS = ("ok", "agreement", "sense", "no word", "meaning", "odd")
@@ -163,16 +210,40 @@ ERRORS = ("agreement", "sense", "no word", "meaning")
 _HEAD = "label\tid\tchange\toriginal\treworded"
 
 
+@dataclass(frozen=True)
+class SampleConfig:
+    """Draw rewordings to read and label, so that `vocab rate` can say how often the builder errs."""
+
+    input: Files
+    """Files that `vocab build` made; the sample is of all of them together."""
+    output: Path
+    """The table to write, tab-separated, its first column empty for the label."""
+    number: int = 200
+    """Rewordings in the sample."""
+    seed: int = 0
+    """Another seed, another sample."""
+    overwrite: bool = False
+    """Replace an existing output, and the labels in it."""
+
+
+def sample(config: SampleConfig) -> None:
+    """Write the table of ``hero-plugin vocab sample``."""
+    if config.number < 1:
+        raise UserError(f"--number must be at least 1, got {config.number}")
+    for file in config.input:
+        check_overwrite(config.output, file, config.overwrite)
+    built = [record for file in config.input for record in read_annotations(file, on_outside="keep")]
+    drawn = draw_sample(built, config.number, config.seed)
+    write_sample(drawn, config.output)
+    print(f"{config.output}: {len(drawn)} rewordings; label each with one of {', '.join(LABELS)}")
+
+
 def draw_sample(records: Sequence[Record], number: int, seed: int) -> list[Record]:
     """Return ``number`` rewordings drawn by a seed, in the order drawn; all of them if there are fewer."""
-    reworded = [record for record in records if REWORDED in record.extra]
+    reworded = [record for record in records if is_reworded(record)]
     if not reworded:
         raise UserError("no rewordings here: expected a file of `hero-plugin vocab build`")
-
-    def draw(record: Record) -> bytes:
-        return hashlib.sha256(f"{seed}:{record.extra[REWORDED]['id']}".encode()).digest()
-
-    return sorted(reworded, key=draw)[:number]
+    return sorted(reworded, key=lambda record: draw(seed, record.extra[REWORDED]["id"]))[:number]
 
 
 def write_sample(sample: Sequence[Record], path: Path) -> None:
@@ -185,11 +256,30 @@ def write_sample(sample: Sequence[Record], path: Path) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
+@dataclass(frozen=True)
+class RateConfig:
+    """Say how often the builder errs, by the labels of samples."""
+
+    files: tyro.conf.Positional[Files]
+    """Tables of `vocab sample`, labelled."""
+
+
+def rate(config: RateConfig) -> None:
+    """Print the error rates of ``hero-plugin vocab rate``."""
+    for file in config.files:
+        counts = read_labels(file)
+        number, errors = counts.total(), sum(counts[label] for label in ERRORS)
+        low, high = wilson_interval(errors, number)
+        print(f"{file.name}: " + ", ".join(f"{counts[label]} {label}" for label in LABELS))
+        share, between = f"{100 * errors / number:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"
+        print(f"  {errors} errors in {number}: {share}, 95 % interval {between}")
+
+
 def read_labels(path: Path) -> Counter[str]:
     """Return the labels of a sample that somebody has read.
 
     Raises:
-        UserError: a label is missing or unknown, or the file is not UTF-8.
+        UserError: A label is missing or unknown, or the file is not UTF-8.
     """
     counts: Counter[str] = Counter()
     try:

@@ -1,4 +1,7 @@
-"""Language model as a source, by OpenAI's chat format: an HTTP endpoint or a command."""
+"""Sources of rewordings: their interface, several as one, a file of paraphrases, and a language model.
+
+The language model speaks OpenAI's chat format, through an HTTP endpoint or a command.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,7 @@ from typing import Any, Protocol
 from hero_plugin.integrations.data.records import Change, Rewording, clean_sentence
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import TaggedQuery
-
-# Sources of rewordings: their interface, and those that propose whole sentences.
+from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
 
 
 class Source(Protocol):
@@ -57,19 +58,13 @@ class CombinedSource:
 def paraphrase(query: TaggedQuery, sentence: str) -> Rewording | None:
     """Return a new sentence as a rewording, None if it says nothing new."""
     sentence = clean_sentence(sentence)
-    changes = differences(query.sentence, sentence)
-    return Rewording(sentence, changes) if sentence and changes else None
-
-
-def differences(old: str, new: str) -> tuple[Change, ...]:
-    """Return the stretches of words in which two sentences differ."""
-    before, after = tokenize(old), tokenize(new)
-    matcher = SequenceMatcher(None, before, after, autojunk=False)
-    return tuple(
+    before, after = tokenize(query.sentence), tokenize(sentence)
+    changes = tuple(
         Change(" ".join(before[a:b]), " ".join(after[c:d]), "paraphrase")
-        for what, a, b, c, d in matcher.get_opcodes()
+        for what, a, b, c, d in SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
         if what != "equal"
     )
+    return Rewording(sentence, changes) if sentence and changes else None
 
 
 class Paraphrases:
@@ -82,7 +77,7 @@ class Paraphrases:
     name = "paraphrases"
 
     def __init__(self, path: Path, checksum: str) -> None:
-        self._file, self._checksum = path.name, checksum
+        self._facts = {"kind": "paraphrases", "file": path.name, "sha256": checksum}
         self._known: dict[str, list[str]] = defaultdict(list)
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
             if line.strip():
@@ -98,27 +93,25 @@ class Paraphrases:
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, for the manifest."""
-        return {"kind": "paraphrases", "file": self._file, "sha256": self._checksum}
+        return self._facts
 
 
 def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
-    expected = (
-        'expected {"query": ID, "sentence": TEXT}, {"original": TEXT, "sentence": TEXT}, or ID or TEXT, tab, TEXT'
-    )
+    shapes = '{"query": ID, "sentence": TEXT}, {"original": TEXT, "sentence": TEXT}, or ID or TEXT, tab, TEXT'
     if line.lstrip().startswith("{"):
         try:
             row = json.loads(line)
             return str(row["query"] if "query" in row else row["original"]), str(row["sentence"])
         except (ValueError, KeyError) as error:
-            raise UserError(f"{path}:{number}: {error}; {expected}") from error
+            raise UserError(f"{path}:{number}: {error}; expected {shapes}") from error
     key, tab, sentence = line.partition("\t")
     if not tab or not sentence.strip():
-        raise UserError(f"{path}:{number}: cannot be read: {line[:60]!r}; {expected}")
+        raise UserError(f"{path}:{number}: cannot be read: {line[:60]!r}; expected {shapes}")
     return key, sentence
 
 
 Transport = Callable[[dict[str, Any]], dict[str, Any]]
-"""A chat request to its response."""
+"""What answers a chat request."""
 
 _PROMPT = """You reword a sentence that describes a moment of a video, to test how models cope with words new to them.
 - Keep the meaning exactly: the same people, objects, actions and their order. Add nothing, leave nothing out.
@@ -135,21 +128,21 @@ class ChatConfig:
     """Settings of a language model as a source."""
 
     url: str = ""
-    """Of the endpoint: http://HOST/v1, or all of it up to /chat/completions."""
+    """The endpoint: http://HOST/v1, or all of it up to /chat/completions."""
     command: str = ""
     """Or a command that reads a chat request (JSON) on its standard input and writes the response."""
     model: str = "default"
     rewordings: int = 3
-    """Asked for per query."""
+    """Rewordings requested per query."""
     temperature: float = 0.7
     timeout: float = 60.0
     """Seconds that one answer may take."""
     jobs: int = 1
-    """Questions asked at once."""
+    """Requests at the same time."""
     key_variable: str = "OPENAI_API_KEY"
     """The environment variable that holds the endpoint's key, where it wants one. The key is never written anywhere."""
     prompt: str = _PROMPT
-    """With {sentence} and {number} in it."""
+    """The request, with {sentence} and {number} in it."""
 
 
 class Chat:
@@ -176,21 +169,20 @@ class Chat:
             "temperature": config.temperature,
             "seed": self._seed,
         }
-        for sentence in dict.fromkeys(_sentences(_content(self._ask(request)))):
+        response = self._ask(request)
+        try:
+            answer = str(response["choices"][0]["message"]["content"])
+        except (LookupError, TypeError) as error:
+            shape = '{"choices": [{"message": {"content": ...}}]}'
+            raise UserError(f"not a chat response: expected {shape}, got {str(response)[:200]}") from error
+        for sentence in dict.fromkeys(_sentences(answer)):
             if (found := paraphrase(query, sentence)) is not None:
                 yield found
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, for the manifest."""
-        config = self.config
-        return {
-            "kind": "chat",
-            "through": "http" if config.url else "command",
-            "model": config.model,
-            "temperature": config.temperature,
-            "rewordings": config.rewordings,
-            "prompt": config.prompt,
-        }
+        settings = {name: getattr(self.config, name) for name in ("model", "temperature", "rewordings", "prompt")}
+        return {"kind": "chat", "through": "http" if self.config.url else "command", **settings}
 
 
 def http_transport(config: ChatConfig) -> Transport:
@@ -218,9 +210,8 @@ def http_transport(config: ChatConfig) -> Transport:
             code = getattr(error, "status_code", 500)
             if code != 429 and code < 500:
                 raise UserError(f"{url} answers {error}; check --chat.url, --chat.model and the key") from error
-            raise UserError(
-                f"{url} cannot be reached ({error}); finished queries are saved, --resume goes on"
-            ) from error
+            saved = "finished queries are saved, --resume goes on"
+            raise UserError(f"{url} cannot be reached ({error}); {saved}") from error
 
     return ask
 
@@ -242,14 +233,6 @@ def command_transport(config: ChatConfig) -> Transport:
         raise UserError(f"--chat.command {config.command!r}: {message}; it must write a chat response as JSON")
 
     return ask
-
-
-def _content(response: dict[str, Any]) -> str:
-    try:
-        return str(response["choices"][0]["message"]["content"])
-    except (LookupError, TypeError) as error:
-        shape = '{"choices": [{"message": {"content": ...}}]}'
-        raise UserError(f"not a chat response: expected {shape}, got {str(response)[:200]}") from error
 
 
 def _sentences(text: str) -> list[str]:

@@ -1,22 +1,100 @@
-"""Drift of test queries: words that training never had, and in how many queries."""
+"""Drift of test queries: words that training never had, and in how many queries (``hero-plugin vocab stats``)."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import matplotlib as mpl
+import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from rich.console import Console
 from rich.table import Table
 
+from hero_plugin.integrations.data.annotations import read_sentences
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Tokenizer
+from hero_plugin.integrations.data.words import TOKENIZERS, Tokenizer, open_tokenizer
 from hero_plugin.integrations.scoring.open_vocabulary import Drift, measure_drift, training_vocabulary
-from hero_plugin.integrations.support.plotting import CYCLE, GRID, INK, MUTED, SETTINGS, new_figure
-from hero_plugin.integrations.tools.vocab.english import Tagger, coarse
+from hero_plugin.integrations.support.console import bar
+from hero_plugin.integrations.support.errors import DataError, Problem
+from hero_plugin.integrations.support.files import write_json
+from hero_plugin.integrations.support.plotting import CYCLE, GRID, INK, MUTED, SETTINGS, new_figure, save_figure
+from hero_plugin.integrations.tools.vocab.english import Tagger, coarse, find_tagger
+
+Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
+
+
+@dataclass(frozen=True)
+class StatsConfig:
+    """Say how many test queries are made only of words that training had, and which words it never had."""
+
+    train: Files
+    """Training annotations, any format; their words are the training vocabulary."""
+    test: Files
+    """Test annotations, any format; each file is a row."""
+    tokenizer: str = "words"
+    """What a word is: words, treebank, whitespace, stripped, letters, or MODULE:FUNCTION."""
+    lexicon: Path | None = None
+    """A lexicon (JSON), whose parts of speech serve where no tagger is installed."""
+    top: int = 15
+    """Unseen words listed per test file."""
+    sensitivity: bool = False
+    """Also give the shares under each tokenizer."""
+    json_: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    """Write everything to this file."""
+    figure: Path | None = None
+    """Draw it into this PNG."""
+
+
+def stats(config: StatsConfig) -> None:
+    """Print the tables of ``hero-plugin vocab stats``, and write what the flags name."""
+    split = open_tokenizer(config.tokenizer)
+    training = read_queries(config.train)
+    names = [file.stem for file in config.test]
+    if len(set(names)) < len(names):
+        names = list(map(str, config.test))
+    tests = {name: read_queries([file]) for name, file in zip(names, config.test, strict=True)}
+    tagger = find_tagger(config.lexicon)
+    vocabulary, sets = measure(training, tests, split, tagger)
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    console.print(drift_table(vocabulary, sets))
+    for each in sets:
+        if each.drift.ranking and config.top:
+            console.print(words_table(each, config.top))
+    tags = tagger.name if tagger else 'no tagger at hand (pip install "hero-plugin[vocab]")'
+    print(f"tokenizer: {config.tokenizer}; parts of speech: {tags}")
+    if config.sensitivity:
+        rows = [(name, what, *measure(training, tests, function)) for name, (function, what) in TOKENIZERS.items()]
+        if config.tokenizer not in TOKENIZERS:
+            rows.append((config.tokenizer, "", vocabulary, sets))
+        console.print(sensitivity_table(rows))
+    if config.json_ is not None:
+        facts = {"tokenizer": config.tokenizer, "tagger": tagger.name if tagger else None}
+        values = {**facts, "training_words": len(vocabulary), "tests": {each.name: each.to_json() for each in sets}}
+        write_json(config.json_, values, indent=1, ascii=False)
+        print(config.json_)
+    if config.figure is not None:
+        print(save_figure(drift_figure(sets, len(vocabulary)), config.figure))
+
+
+def read_queries(files: Sequence[Path]) -> list[Record]:
+    """Read the queries of annotation files, for their words."""
+    records: list[Record] = []
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            with bar(f"reading {file.name}") as progress:
+                records += read_sentences(file, progress)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return records
 
 
 @dataclass(frozen=True)
@@ -38,9 +116,32 @@ class TestSet:
             found[self.pos.get(word.word, "not tagged")].append(word.count)
         return {pos: (len(counts), sum(counts)) for pos, counts in sorted(found.items(), key=lambda i: -len(i[1]))}
 
-    def example(self, index: int) -> str:
-        """Return the sentence of a query by its index."""
-        return self.records[index].sentence
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values; ``unseen_by_query`` lists each query that has unseen words."""
+        drift = self.drift
+        return {
+            "queries": drift.queries,
+            "words": drift.words,
+            "tokens": drift.tokens,
+            "unseen_tokens": drift.unseen_tokens,
+            "seen_only": drift.seen_only,
+            "seen_share": drift.seen_share,
+            "queries_by_unseen_words": {str(number): count for number, count in drift.by_number().items()},
+            "unseen_by_pos": {pos: {"words": words, "said": said} for pos, (words, said) in self.by_pos().items()},
+            "unseen_words": [
+                {
+                    "word": word.word,
+                    "pos": self.pos.get(word.word),
+                    "count": word.count,
+                    "queries": word.queries,
+                    "examples": [self.records[index].sentence for index in word.examples],
+                }
+                for word in drift.ranking
+            ],
+            "unseen_by_query": {
+                record.query_id: list(words) for record, words in zip(self.records, drift.unseen, strict=True) if words
+            },
+        }
 
 
 def measure(
@@ -48,13 +149,12 @@ def measure(
     tests: Mapping[str, Sequence[Record]],
     tokenizer: Tokenizer,
     tagger: Tagger | None = None,
-    examples: int = 3,
 ) -> tuple[frozenset[str], list[TestSet]]:
     """Return the training vocabulary, and each test set compared with it."""
     vocabulary = training_vocabulary(tokenizer(record.sentence) for record in train)
     found = []
     for name, records in tests.items():
-        drift = measure_drift((tokenizer(record.sentence) for record in records), vocabulary, examples)
+        drift = measure_drift((tokenizer(record.sentence) for record in records), vocabulary)
         found.append(TestSet(name, records, drift, _tags(records, drift, tokenizer, tagger) if tagger else {}))
     return vocabulary, found
 
@@ -74,8 +174,9 @@ def _tags(records: Sequence[Record], drift: Drift, tokenizer: Tokenizer, tagger:
 def drift_table(vocabulary: frozenset[str], tests: Sequence[TestSet]) -> Table:
     """Return a table with one row per test set."""
     table = Table(title=f"training vocabulary: {len(vocabulary):,} words", title_justify="left")
-    for name in ("test", "queries", "words", "only seen words", "share %", "1 unseen", "2+ unseen", "unseen words"):
-        table.add_column(name, justify="left" if name == "test" else "right", no_wrap=name != "test")
+    table.add_column("test")
+    for name in ("queries", "words", "only seen words", "share %", "1 unseen", "2+ unseen", "unseen words"):
+        table.add_column(name, justify="right", no_wrap=True)
     for test in tests:
         drift, numbers = test.drift, test.drift.by_number()
         table.add_row(
@@ -85,7 +186,7 @@ def drift_table(vocabulary: frozenset[str], tests: Sequence[TestSet]) -> Table:
             f"{drift.seen_only:,}",
             f"{drift.seen_share:.2f}",
             f"{numbers.get(1, 0):,}",
-            f"{sum(count for number, count in numbers.items() if number > 1):,}",
+            f"{drift.queries - numbers.get(0, 0) - numbers.get(1, 0):,}",
             f"{len(drift.ranking):,}",
         )
     return table
@@ -103,7 +204,7 @@ def words_table(test: TestSet, top: int) -> Table:
     table.add_column("for example")
     for word in test.drift.ranking[:top]:
         pos = test.pos.get(word.word, "-")
-        table.add_row(word.word, pos, str(word.count), str(word.queries), test.example(word.examples[0]))
+        table.add_row(word.word, pos, str(word.count), str(word.queries), test.records[word.examples[0]].sentence)
     return table
 
 
@@ -111,7 +212,7 @@ def sensitivity_table(rows: Sequence[tuple[str, str, frozenset[str], Sequence[Te
     """Return a table of the same figures per tokenizer.
 
     Args:
-        rows: (tokenizer, what it does, training vocabulary, test sets).
+        rows: (Tokenizer, what it does, training vocabulary, test sets).
     """
     table = Table("tokenizer", "a word is", title="the share of queries with only seen words, %", title_justify="left")
     table.add_column("training words", justify="right")
@@ -122,46 +223,6 @@ def sensitivity_table(rows: Sequence[tuple[str, str, frozenset[str], Sequence[Te
     return table
 
 
-def to_json(vocabulary: frozenset[str], tests: Sequence[TestSet], tokenizer: str, tagger: str | None) -> dict[str, Any]:
-    """Return everything as plain values; ``unseen_by_query`` lists each query that has unseen words."""
-    return {
-        "tokenizer": tokenizer,
-        "tagger": tagger,
-        "training_words": len(vocabulary),
-        "tests": {test.name: _test_json(test) for test in tests},
-    }
-
-
-def _test_json(test: TestSet) -> dict[str, Any]:
-    drift = test.drift
-    return {
-        "queries": drift.queries,
-        "words": drift.words,
-        "tokens": drift.tokens,
-        "unseen_tokens": drift.unseen_tokens,
-        "seen_only": drift.seen_only,
-        "seen_share": drift.seen_share,
-        "queries_by_unseen_words": {str(number): count for number, count in drift.by_number().items()},
-        "unseen_by_pos": {pos: {"words": words, "said": said} for pos, (words, said) in test.by_pos().items()},
-        "unseen_words": [
-            {
-                "word": word.word,
-                "pos": test.pos.get(word.word),
-                "count": word.count,
-                "queries": word.queries,
-                "examples": [test.example(index) for index in word.examples],
-            }
-            for word in drift.ranking
-        ],
-        "unseen_by_query": {
-            record.query_id: list(words) for record, words in zip(test.records, drift.unseen, strict=True) if words
-        },
-    }
-
-
-# Figure of drift: how many queries have unseen words, and which words those are.
-
-
 _BINS = ("only seen words", "1 unseen", "2 or more unseen")
 _SHADES = (GRID, CYCLE[2], CYCLE[4])
 _POS = ("noun", "verb", "adjective", "adverb", "other", "not tagged")
@@ -170,10 +231,10 @@ _POS = ("noun", "verb", "adjective", "adverb", "other", "not tagged")
 def drift_figure(tests: Sequence[TestSet], training_words: int, top: int = 18) -> Figure:
     """Draw queries by their number of unseen words and, below, each set's most common unseen words."""
     with mpl.rc_context(SETTINGS):
-        return _draw(tests, training_words, top)
+        return _drift_figure(tests, training_words, top)
 
 
-def _draw(tests: Sequence[TestSet], training_words: int, top: int) -> Figure:
+def _drift_figure(tests: Sequence[TestSet], training_words: int, top: int) -> Figure:
     columns = len(tests)
     figure, axes = new_figure(
         max(7.5, 4.2 * columns),

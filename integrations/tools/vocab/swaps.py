@@ -1,21 +1,23 @@
-"""Swaps of one word of a query for one of similar meaning, in the right form."""
+"""Swaps of one word of a query for one of similar meaning, in the right form, and several swaps at once.
+
+A thesaurus says what words are similar: a lexicon file or WordNet.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any, Protocol
 
 from hero_plugin.integrations.data.records import Change, Rewording
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import TaggedQuery, article, inflected, is_mass, lemma, lemmas
+from hero_plugin.integrations.tools.vocab.english import article, inflected, is_mass, lemma, lemmas
+from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
 from hero_plugin.integrations.tools.vocab.meaning import WordNet
-
-# Thesaurus: words of similar meaning, from a lexicon file or from WordNet.
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,24 @@ class ThesaurusEntry:
 
 
 class Thesaurus(Protocol):
-    """Words of similar meaning."""
+    """Words of similar meaning.
+
+    Attributes:
+        name: Names it in the rewordings' ``source``.
+        facts: For the manifest.
+    """
 
     name: str
+    facts: Mapping[str, Any]
 
-    def lookup(self, word: str, base: str, pos: str) -> Sequence[ThesaurusEntry]:
-        """Return the entries of a word.
+    def lookup(self, word: str, base: str, pos: str) -> Iterable[ThesaurusEntry]:
+        """Iterate over the entries of a word, perhaps some of them twice.
 
         Args:
-            word: the form in the query.
-            base: its lemma.
+            word: The form in the query.
+            base: Its lemma.
             pos: n, v or a.
         """
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
         ...
 
 
@@ -53,7 +57,8 @@ class LexiconThesaurus:
     """Thesaurus in a JSON file: word -> [{"word", "relation", "sense", "pos"}, ...], in the form of the key."""
 
     def __init__(self, path: Path, checksum: str) -> None:
-        self.name, self._checksum = path.name, checksum
+        self.name = path.name
+        self.facts = {"kind": "lexicon", "file": path.name, "sha256": checksum}
         try:
             self._entries = json.loads(path.read_text(encoding="utf-8"))
             sample = next(iter(self._entries.values()))[0]
@@ -62,14 +67,12 @@ class LexiconThesaurus:
             shape = '{"word": [{"word": ..., "relation": "synonym", "sense": 0, "pos": "n"}, ...]}'
             raise UserError(f"{path} is not a lexicon ({error}): expected JSON {shape}") from error
 
-    def lookup(self, word: str, base: str, pos: str) -> list[ThesaurusEntry]:
-        """Return the entries of a word."""
-        found: dict[ThesaurusEntry, None] = {}
-        for key in dict.fromkeys((base, word)):
+    def lookup(self, word: str, base: str, pos: str) -> Iterator[ThesaurusEntry]:
+        """Iterate over the entries of the lemma, then those of the word."""
+        for key in (base, word):
             for raw in self._entries.get(key, ()):
                 if raw["pos"] == pos and (new := self._base(raw["word"], pos, key == base)) and new != base:
-                    found.setdefault(ThesaurusEntry(new, raw["relation"], int(raw["sense"])))
-        return list(found)
+                    yield ThesaurusEntry(new, raw["relation"], int(raw["sense"]))
 
     @staticmethod
     def _base(word: str, pos: str, is_base: bool) -> str | None:
@@ -78,47 +81,35 @@ class LexiconThesaurus:
             return word
         return lemma(word, pos)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return {"kind": "lexicon", "file": self.name, "sha256": self._checksum}
-
 
 class WordNetThesaurus:
     """Thesaurus of every sense of a word in WordNet, down to a rank; for nouns also expressions."""
 
+    name = "wordnet"
+
     def __init__(self, wordnet: WordNet, senses: int = 3) -> None:
-        self.name, self._wordnet, self._senses = "wordnet", wordnet, senses
+        self._wordnet, self._senses = wordnet, senses
+        self.facts = {"kind": "wordnet", "folder": str(wordnet.folder), "senses": senses}
 
-    def lookup(self, word: str, base: str, pos: str) -> list[ThesaurusEntry]:
-        """Return the entries of a word."""
-        found: dict[ThesaurusEntry, None] = {}
+    def lookup(self, word: str, base: str, pos: str) -> Iterator[ThesaurusEntry]:
+        """Iterate over the entries of the lemma, the commonest sense first."""
         for rank, sense in enumerate(self._wordnet.senses(base, pos)[: self._senses]):
-            for name in sense.lemma_names():
-                self._add(found, name, base, pos, "synonym", rank)
-            for above in sense.hypernyms():
-                for name in above.lemma_names():
-                    self._add(found, name, base, pos, "hypernym", rank)
-        return list(found)
-
-    @staticmethod
-    def _add(found: dict[ThesaurusEntry, None], name: str, base: str, pos: str, relation: str, rank: int) -> None:
-        word = name.replace("_", " ")
-        if word != base and word.islower() and (pos == "n" or " " not in word):
-            found.setdefault(ThesaurusEntry(word, relation, rank))
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return {"kind": "wordnet", "folder": str(self._wordnet.folder), "senses": self._senses}
+            for relation, near in (("synonym", sense), *(("hypernym", above) for above in sense.hypernyms())):
+                for name in near.lemma_names():
+                    new = name.replace("_", " ")
+                    if new != base and new.islower() and (pos == "n" or " " not in new):
+                        yield ThesaurusEntry(new, relation, rank)
 
 
 _POS = {"N": "n", "V": "v", "J": "a"}
 _NAMES = {"n": "noun", "v": "verb", "a": "adjective"}
+_PARTS = {"n": "thing", "v": "action", "a": "circumstance"}
 _TAGS = ("NN", "NNS", "VB", "VBP", "VBZ", "VBG", "VBD", "VBN", "JJ")
 COMBINATIONS = 24
 """Of a query with thirty swaps there are hundreds of pairs; the choice among them needs a few."""
-_PERSONS = """person human people man woman boy girl kid child baby toddler teenager adult lady guy gentleman friend
-player athlete team crowd audience instructor coach worker dancer singer someone"""
-PERSONS = frozenset(_PERSONS.split())
+_PERSON_NOUNS = """person human people man woman boy girl kid child baby toddler teenager adult lady guy gentleman
+friend player athlete team crowd audience instructor coach worker dancer singer someone"""
+_PERSONS = frozenset(_PERSON_NOUNS.split())
 SOMEBODY = frozenset({"somebody", "someone", "anybody", "everybody", "nobody", "anyone"})
 """Pronouns that WordNet lists among the synonyms of "person"; they stand without an article."""
 
@@ -140,9 +131,9 @@ class Swap(Rewording):
     """A person wrote it down with the conditions under which it holds: no statistics need judge it."""
 
     @property
-    def places(self) -> frozenset[int]:
-        """Places of the words that it touches."""
-        return frozenset(place for place, _ in self.edits)
+    def new(self) -> str:
+        """The new word or expression, in its form."""
+        return self.changes[0].new
 
 
 class WordSwaps:
@@ -154,7 +145,7 @@ class WordSwaps:
 
     def describe(self) -> dict[str, Any]:
         """Return the settings, for the manifest."""
-        return {**self.thesaurus.describe(), "relations": list(self.relations)}
+        return {**self.thesaurus.facts, "relations": list(self.relations)}
 
     def propose(self, query: TaggedQuery) -> Iterator[Swap]:
         """Iterate over swaps of single words, in the query's order."""
@@ -163,40 +154,38 @@ class WordSwaps:
             base = lemma(word, pos) if pos else None
             if pos is None or base is None:
                 continue
-            for entry in self.thesaurus.lookup(word, base, pos):
-                if entry.relation in self.relations:
-                    for new in _in_form(entry.lemma, pos, tag, word == base):
-                        yield _swap(query, place, tag, pos, base, entry.lemma, new, entry.relation, entry.rank)
+            for entry in dict.fromkeys(self.thesaurus.lookup(word, base, pos)):
+                if entry.relation in self.relations and (new := _in_form(entry.lemma, tag, word == base)):
+                    yield _swap(query, place, pos, base, entry, new)
 
 
-def _in_form(new: str, pos: str, tag: str, is_base: bool) -> Sequence[str]:
-    """Return the forms of a new lemma for a tag; a plural-only noun may become one that is never counted."""
-    if new in SOMEBODY or tag == "JJ":
-        return (new,)
+def _in_form(new: str, tag: str, is_base: bool) -> str | None:
+    """Return the form of a new lemma for a tag; a plural-only noun may become one that is never counted."""
     *before, head = new.split()
-    form = [" ".join((*before, each)) for each in inflected(head, tag)]
-    if tag == "NNS" and is_base and is_mass(head):
-        return (new,)  # clothes -> apparel
-    return form[:1]
+    if new in SOMEBODY or tag == "JJ" or (tag == "NNS" and is_base and is_mass(head)):
+        return new  # the last: clothes -> apparel
+    form = inflected(head, tag)
+    return " ".join((*before, form[0])) if form else None
 
 
-def _swap(
-    query: TaggedQuery, place: int, tag: str, pos: str, base: str, new_base: str, new: str, relation: str, rank: int
-) -> Swap:
+def _swap(query: TaggedQuery, place: int, pos: str, base: str, entry: ThesaurusEntry, new: str) -> Swap:
     edits = [(place, new)]
-    before = query.words[place - 1] if place else ""
-    if before in ("a", "an"):
+    if query.word(place - 1) in ("a", "an"):
         edits.insert(0, (place - 1, "" if new in SOMEBODY else article(new)))
-    kind = "spelling" if relation == "synonym" and _is_spelling(base, new_base) else relation
-    change = Change(query.words[place], new, kind, _NAMES[pos], _part(base, pos))
-    sentence = query.with_words(dict(edits))
-    return Swap(sentence, (change,), (), "", place, tag, pos, base, new_base, relation, rank, tuple(edits))
-
-
-def _part(base: str, pos: str) -> str:
-    if pos == "n":
-        return "person" if base in PERSONS else "thing"
-    return "action" if pos == "v" else "circumstance"
+    kind = "spelling" if entry.relation == "synonym" and _is_spelling(base, entry.lemma) else entry.relation
+    part = "person" if pos == "n" and base in _PERSONS else _PARTS[pos]
+    return Swap(
+        sentence=query.with_words(dict(edits)),
+        changes=(Change(query.words[place], new, kind, _NAMES[pos], part),),
+        place=place,
+        tag=query.tags[place],
+        pos=pos,
+        base=base,
+        new_base=entry.lemma,
+        relation=entry.relation,
+        rank=entry.rank,
+        edits=tuple(edits),
+    )
 
 
 def _is_spelling(one: str, other: str) -> bool:
@@ -207,10 +196,9 @@ def _is_spelling(one: str, other: str) -> bool:
 
 
 def _skeleton(word: str) -> str:
-    consonants = [
-        letter for letter in word.replace("z", "s").replace("-", "").replace(" ", "") if letter not in "aeiouyw"
-    ]
-    return "".join(letter for place, letter in enumerate(consonants) if not place or letter != consonants[place - 1])
+    """Return the consonants of a word, doubled ones once, z as s."""
+    consonants = (letter for letter in word.replace("z", "s") if letter not in "aeiouyw- ")
+    return "".join(letter for letter, _ in groupby(consonants))
 
 
 def combine(query: TaggedQuery, swaps: Sequence[Swap], size: int) -> Iterator[Rewording]:
@@ -219,17 +207,19 @@ def combine(query: TaggedQuery, swaps: Sequence[Swap], size: int) -> Iterator[Re
     Of each number of swaps at most ``COMBINATIONS``, in an order that depends on the words alone.
     """
     for number in range(2, size + 1):
-        groups = [
-            group
-            for group in combinations(swaps, number)
-            if sum(len(swap.places) for swap in group) == len(frozenset().union(*(swap.places for swap in group)))
-        ]
-        for group in sorted(groups, key=_lot)[:COMBINATIONS]:
+        groups = [group for group in combinations(swaps, number) if _are_apart(group)]
+        for group in sorted(groups, key=_draw)[:COMBINATIONS]:
             edits = dict(edit for swap in group for edit in swap.edits)
             sources = ", ".join(dict.fromkeys(swap.source for swap in group if swap.source))
             changes = tuple(change for swap in group for change in swap.changes)
             yield Rewording(query.with_words(edits), changes, source=sources)
 
 
-def _lot(group: Sequence[Swap]) -> bytes:
+def _are_apart(group: Sequence[Swap]) -> bool:
+    """Return whether no two swaps touch the same word."""
+    places = [place for swap in group for place, _ in swap.edits]
+    return len(places) == len(set(places))
+
+
+def _draw(group: Sequence[Swap]) -> bytes:
     return hashlib.sha256(" ".join(swap.sentence for swap in group).encode()).digest()

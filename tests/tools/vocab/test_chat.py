@@ -13,7 +13,7 @@ import pytest
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import TaggedQuery
+from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
 from hero_plugin.integrations.tools.vocab.sources import Chat, ChatConfig
 from tests.tools.vocab.samples import build, need_packages, write_world
 

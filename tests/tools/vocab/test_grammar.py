@@ -6,9 +6,9 @@ import pytest
 
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import tokenize
-from hero_plugin.integrations.tools.vocab.english import RuleTagger, make_query
-from hero_plugin.integrations.tools.vocab.filters import KnownWordsFilter, ProtectedFilter
-from hero_plugin.integrations.tools.vocab.grammar import AgreementFilter
+from hero_plugin.integrations.tools.vocab.english import RuleTagger
+from hero_plugin.integrations.tools.vocab.filters import AgreementFilter, KnownWordsFilter, ProtectedFilter
+from hero_plugin.integrations.tools.vocab.grammar import make_query
 from hero_plugin.integrations.tools.vocab.meaning import WordNet
 from hero_plugin.integrations.tools.vocab.sources import paraphrase
 from hero_plugin.integrations.tools.vocab.swaps import ThesaurusEntry, WordSwaps, combine
@@ -23,7 +23,7 @@ def packages():
 class Pairs:
     """A thesaurus of given pairs, "old new pos"."""
 
-    name = "pairs"
+    name, facts = "pairs", {}
 
     def __init__(self, *pairs):
         self._pairs = [pair.split() for pair in pairs]
@@ -34,9 +34,6 @@ class Pairs:
             for old, new, kind in self._pairs
             if old == base and kind == pos
         ]
-
-    def describe(self):
-        return {}
 
 
 def query(sentence):

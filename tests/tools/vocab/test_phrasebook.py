@@ -15,9 +15,9 @@ from hero_plugin.integrations.data.records import REWORDED, Change, Record, Rewo
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.vocab.builder import ChoiceLimits, choose
-from hero_plugin.integrations.tools.vocab.english import RuleTagger, inflected, make_query
-from hero_plugin.integrations.tools.vocab.filters import first_reason
-from hero_plugin.integrations.tools.vocab.grammar import AgreementFilter
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, inflected
+from hero_plugin.integrations.tools.vocab.filters import AgreementFilter, first_reason
+from hero_plugin.integrations.tools.vocab.grammar import make_query
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, SLOT, PhraseSwaps, read_phrasebook
 from hero_plugin.integrations.tools.vocab.swaps import combine
 from tests.tools.vocab.samples import build, need_packages, write_world

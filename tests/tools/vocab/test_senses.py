@@ -7,8 +7,9 @@ import pytest
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import load_word_vectors
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import RuleTagger, make_query
+from hero_plugin.integrations.tools.vocab.english import RuleTagger
 from hero_plugin.integrations.tools.vocab.filters import SenseFilter
+from hero_plugin.integrations.tools.vocab.grammar import make_query
 from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet
 from hero_plugin.integrations.tools.vocab.swaps import WordNetThesaurus, WordSwaps
 from tests.resources import shared
