@@ -330,9 +330,10 @@ def _counts(labels: Iterable[Any]) -> dict[str, int]:
     return {str(label): count for label, count in sorted(Counter(labels).items())}
 
 
-def _new_words(link: dict[str, Any]) -> set[str]:
+def _new_words(link: dict[str, Any]) -> list[str]:
     """Return the unseen words that the changes brought; others stood in the original."""
-    return set(link["unseen"]) & {word for change in link["changes"] for word in tokenize(change["new"])}
+    brought = {word for change in link["changes"] for word in tokenize(change["new"])}
+    return [word for word in link["unseen"] if word in brought]
 
 
 def _write_manifest(output: Path, target: str, manifest: dict[str, Any]) -> None:
