@@ -16,7 +16,7 @@ HERO, BASE, TRUTH = "#0f766e", "#c2571a", "#334155"
 """The model that a run trained, the one it is compared with, and the annotation: the same in every figure."""
 CYCLE = ("#0f766e", "#c2571a", "#4f5bd5", "#b8860b", "#a3386c", "#5b7f2b", "#2b7fb8", "#7a5195")
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {  # matplotlib's own type lists every key that its version has
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
