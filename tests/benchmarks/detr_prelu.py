@@ -15,8 +15,8 @@ from torch import nn
 
 from hero_plugin.adapters.cpu_ops import PReLU
 from hero_plugin.config import HeroConfig
-from hero_plugin.integrations.tools.bench.cases import Model, Setting, sizes_of
-from hero_plugin.integrations.tools.bench.measure import jobs_of
+from hero_plugin.integrations.tools.bench.cases import Setting, Variant, sizes_of
+from hero_plugin.integrations.tools.bench.measure import workloads_of
 from hero_plugin.integrations.training.device import keep_freed_memory
 
 
@@ -29,11 +29,11 @@ def main() -> None:
     device = torch.device("cpu")
     keep_freed_memory(device)
     sizes = sizes_of("qd_detr", **({} if given.paper else {"clips": 32, "words": 10, "dim": 64}))
-    models = [Model("plain", 0), Model("hero", 4)]
-    jobs = jobs_of(Setting("qd_detr", "train", "cpu"), models, sizes, 0, HeroConfig(), None, device)
+    models = [Variant("plain", 0), Variant("hero", 4)]
+    workloads = workloads_of(Setting("qd_detr", "train", "cpu"), models, sizes, 0, HeroConfig(), None)
     ours = PReLU.forward
-    for model, job in jobs.items():
-        step, ratios = job.step(), []
+    for model, workload in workloads.items():
+        step, ratios = workload.step(), []
         for _ in range(3):  # until the heap has settled
             step()
         for _ in range(given.turns):

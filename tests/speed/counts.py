@@ -14,8 +14,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from hero_plugin.integrations.tools.bench.cases import Model, Setting
-from hero_plugin.integrations.tools.bench.measure import Effort, compare
+from hero_plugin.integrations.tools.bench.cases import Setting, Variant
+from hero_plugin.integrations.tools.bench.measure import compare
 from hero_plugin.integrations.training.bases import BASES
 from tests.tools.bench.small import small
 
@@ -37,8 +37,8 @@ class Cost(NamedTuple):
 def costs(base: str, mode: str, names: tuple[str, ...] = ()) -> Mapping[str, Cost]:
     """By model: the plain base, HERO at four levels and, in training, its two cheaper forms."""
     names = names or (("plain", "hero", "pair", "checkpoint") if mode == "train" else ("plain", "hero"))
-    models = [Model(name, 0 if name == "plain" else LEVELS) for name in names]
-    measured = compare(Setting(base, mode, "cpu"), models, small(base), Effort(steps=0))
+    models = [Variant(name, 0 if name == "plain" else LEVELS) for name in names]
+    measured = compare(Setting(base, mode, "cpu"), models, small(base), steps=0)
     return {each.model.name: Cost(each.flops, each.operators, each.memory) for each in measured}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations.tools.bench.cases import Model
+from hero_plugin.integrations.tools.bench.cases import Variant
 from hero_plugin.integrations.tools.bench.counters import Operations
 from hero_plugin.integrations.tools.bench.models import build_bare, random_batch, recipe_of
 from hero_plugin.integrations.training.bases import BASES
@@ -54,10 +54,10 @@ def is_mask(index: Any) -> bool:
     return isinstance(index, torch.Tensor) and index.dtype == torch.bool
 
 
-def questions(base: str, model: Model, **choices: Any) -> tuple[dict[str, int], dict[str, int]]:
+def questions(base: str, model: Variant, **choices: Any) -> tuple[dict[str, int], dict[str, int]]:
     """Asked in the forward, the losses and the backward: from Python, and by operators."""
     sizes = small(base)
-    task = build_bare(base, sizes, seed=0).task(model, HeroConfig(**choices), recipe_of(base, sizes), sizes)
+    task = build_bare(base, sizes, seed=0).task(model, HeroConfig(**choices), recipe_of(base, sizes))
     batch = random_batch(base, sizes, seed=0)
     with Operations() as operations, Reading() as reading:
         task.losses(task.model.train(), batch, epoch=0)["loss"].backward()
@@ -67,13 +67,13 @@ def questions(base: str, model: Model, **choices: Any) -> tuple[dict[str, int], 
 
 @pytest.mark.parametrize("base", BASES)
 def test_hero_asks_nothing_that_its_base_does_not(base):
-    plain = questions(base, Model("plain"))
+    plain = questions(base, Variant("plain"))
     assert plain == (PACKING if base == "emb" else MATCHING, {})
     for name in ("hero", "pair"):
-        assert questions(base, Model(name, 2)) == plain
+        assert questions(base, Variant(name, 2)) == plain
     # With checkpointing EMB's predictor runs for each level alone (and again in the backward, which is not seen here).
-    assert questions(base, Model("checkpoint", 2)) == (({"cpu": 2}, {}) if base == "emb" else plain)
-    assert questions(base, Model("hero", 2), projections=True, consistency="bernoulli", gate="sigmoid") == plain
+    assert questions(base, Variant("checkpoint", 2)) == (({"cpu": 2}, {}) if base == "emb" else plain)
+    assert questions(base, Variant("hero", 2), projections=True, consistency="bernoulli", gate="sigmoid") == plain
 
 
 def test_questions_are_seen():
@@ -89,9 +89,7 @@ def test_questions_are_seen():
 def test_a_step_runs_where_nothing_can_be_read(base):
     """On the meta device, which has shapes and no values: targets, forward, HERO's losses and backward."""
     sizes = small(base)
-    model: Any = (
-        build_bare(base, sizes, seed=0).task(Model("hero", 4), HeroConfig(), recipe_of(base, sizes), sizes).model
-    )
+    model: Any = build_bare(base, sizes, seed=0).task(Variant("hero", 4), HeroConfig(), recipe_of(base, sizes)).model
     batch = to_device(random_batch(base, sizes, seed=0), torch.device("meta"))
     assert len(draw_targets(batch)["span_labels"]) == sizes.batch
     outputs = model.to("meta").train()(

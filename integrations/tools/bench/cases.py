@@ -1,4 +1,4 @@
-"""What the bench measures: settings, which compared models share, and the models."""
+"""The cases of a benchmark: the settings that a comparison shares, the variants that it compares, and their sizes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def device_name(device: str) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all models of a comparison share; they are measured in turns, on one batch."""
+    """What all variants in a comparison share; they are measured in turns, on one batch."""
 
     base: BaseName
     mode: Mode
@@ -52,8 +52,8 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Model:
-    """One of the compared models."""
+class Variant:
+    """One of the compared models: a base, plain or with HERO in some form."""
 
     name: ModelName
     levels: int = 0
@@ -63,14 +63,11 @@ class Model:
         return MEANINGS[self.name] + (f", {self.levels} level{'s' * (self.levels > 1)}" if self.levels else "")
 
 
-def models_of(names: Sequence[ModelName], levels: Sequence[int], mode: Mode) -> list[Model]:
-    """Return every named model, those with HERO at every number of levels; plain ones first."""
+def variants_of(names: Sequence[ModelName], levels: Sequence[int], mode: Mode) -> list[Variant]:
+    """Return every named variant, those with HERO at every number of levels; plain ones first."""
     kept = [name for name in names if mode == "train" or name not in TRAINING_ONLY]
-    plain = [Model(name) for name in kept if name in WITHOUT_LEVELS]
-    return plain + [Model(name, count) for count in levels for name in kept if name not in WITHOUT_LEVELS]
-
-
-# Sizes of the inputs and of the model.
+    plain = [Variant(name) for name in kept if name in WITHOUT_LEVELS]
+    return plain + [Variant(name, count) for count in levels for name in kept if name not in WITHOUT_LEVELS]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Sequence
@@ -19,24 +20,23 @@ from hero_plugin.integrations.tools.bench.cases import (
     UPSTREAM,
     Format,
     Mode,
-    Model,
     ModelName,
     Setting,
     Sizes,
-    models_of,
+    Variant,
     sizes_of,
+    variants_of,
 )
 from hero_plugin.integrations.tools.bench.counters import Clock
-from hero_plugin.integrations.tools.bench.measure import Effort, Measurement, compare, work
+from hero_plugin.integrations.tools.bench.measure import Measurement, compare
 from hero_plugin.integrations.tools.bench.report import (
     LEVELS,
     Report,
     comparison,
     device_parts,
+    draw_comparison,
     judge,
     models_for,
-    rich_table,
-    settings_of,
     targets_part,
     verdicts,
     write_page,
@@ -51,8 +51,10 @@ PATHS = {"--upstream": "FOLDER_OF_CLONES", "--json": "", "--figure": "", "--mark
 
 @dataclass
 class BenchConfig:
-    """Measure what HERO costs: parameters, FLOPs, step time, throughput, peak memory, beside the plain base and beside
-    a literal implementation of the paper, in turns on the same random inputs."""
+    """Measure what HERO costs, beside the plain base and beside a literal implementation of the paper.
+
+    Parameters, FLOPs, step time, throughput and peak memory, in turns on the same random inputs.
+    """
 
     bases: tuple[BaseName, ...] = BASE_NAMES
     models: tuple[ModelName, ...] = ()
@@ -122,90 +124,83 @@ class BenchConfig:
             raise UserError(f"no page {self.markdown} to renew the tables of")
 
     def sizes(self, base: str) -> Sizes:
+        """Return the sizes of a base."""
         return sizes_of(base, batch=self.batch, clips=self.clips, words=self.words, dim=self.dim)
 
     def devices(self) -> tuple[str, ...]:
+        """Return the devices to measure on: ``cpu``, ``cuda``."""
         if self.device == ("auto",) and self.targets:
             return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
         return tuple(dict.fromkeys(choose_device(name).type for name in self.device))
 
-    def effort(self) -> Effort:
-        return Effort(self.steps, self.warmup, self.seed, self.clock, self.compile)
+    def plan(self) -> list[tuple[Setting, list[Variant]]]:
+        """Return every setting, and the variants that it compares."""
+        modes: tuple[Mode, ...] = ("train", "inference") if self.targets else self.mode
+        settings = [
+            Setting(base, mode, device, dtype)
+            for device in self.devices()
+            for dtype in self.dtype
+            for base in self.bases
+            for mode in modes
+        ]
+        planned = [(setting, self.variants(setting)) for setting in settings]
+        return [(setting, variants) for setting, variants in planned if variants]
 
-    def plan(self) -> list[tuple[Setting, list[Model]]]:
-        """Every setting, and the models that it compares."""
-        planned = []
-        for device in self.devices():
-            for dtype in self.dtype:
-                for base in self.bases:
-                    for mode in ("train", "inference") if self.targets else self.mode:
-                        models = self.models_in(base, mode, device)
-                        if models:
-                            planned.append((Setting(base, mode, device, dtype), models))
-        return planned
-
-    def models_in(self, base: str, mode: Mode, device: str) -> list[Model]:
+    def variants(self, setting: Setting) -> list[Variant]:
+        """Return what to compare in a setting."""
         if self.targets:
-            return models_of(models_for(base, mode, device, self.upstream is not None), (LEVELS,), mode)
+            names = models_for(setting.base, setting.mode, setting.device, self.upstream is not None)
+            return variants_of(names, (LEVELS,), setting.mode)
         names = self.models or (OURS if self.upstream is None else OURS + UPSTREAM)
-        return models_of(names, self.levels, mode)
+        return variants_of(names, self.levels, setting.mode)
 
 
 def main(config: BenchConfig, argv: Sequence[str]) -> None:
-    """Measure, print, and write where asked.
-
-    Args:
-        config: What to measure.
-        argv: The flags that say so, for the report.
-    """
+    """Measure, print, and write where asked. ``argv`` has the flags that say what, for the report."""
     screen = Screen()
     if config.read:
         reports = [Report.read(path) for path in config.read]
     else:
-        reports = [measured(config, screen, command_of(argv))]
-    measurements = [each for report in reports for each in report.measurements]
+        reports = [measure(config, screen, command_of(argv))]
     for report in reports:
-        for group in settings_of(report.measurements):
-            screen.show(rich_table(comparison(group)))
+        for group in report.groups():
+            screen.show(comparison(group).terminal())
         screen.say(report.conditions)
     if config.targets:
-        screen.show(rich_table(verdicts(judge(measurements))))
+        screen.show(verdicts(judge([each for report in reports for each in report.measurements])).terminal())
     if config.figure is not None:
-        from hero_plugin.integrations.tools.bench.report import draw_comparison
-
-        draw_comparison(measurements, config.figure)
+        draw_comparison([group for report in reports for group in report.groups()], config.figure)
     if config.markdown is not None:
         parts = {} if config.targets and not config.read else device_parts(reports)
         write_page(config.markdown, parts | (targets_part(reports) if config.targets else {}))
 
 
-def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
-    """Every setting in turn."""
+def measure(config: BenchConfig, screen: Screen, command: str) -> Report:
+    """Measure every setting in turn."""
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.clock == "processor" and "cuda" in config.devices():
         raise UserError("--clock processor does not see a GPU's time; leave it out, or give --device cpu")
-    planned, effort, done = config.plan(), config.effort(), 0
-    total = sum(work(models, effort) for _, models in planned)
+    planned = config.plan()
+    each_variant = 1 + (config.warmup + config.steps if config.steps else 0)
+    done, total = itertools.count(1), each_variant * sum(len(variants) for _, variants in planned)
     measurements: list[Measurement] = []
     report = Report(command, conditions(config), measurements)
     settings = json.loads(json.dumps(asdict(config), default=str))
     with screen.working("measuring", total) as advance:
-
-        def after_step() -> None:
-            nonlocal done
-            done += 1
-            advance(done, total)
-
-        for number, (setting, models) in enumerate(planned, 1):
+        for number, (setting, variants) in enumerate(planned, 1):
             measurements += compare(
                 setting,
-                models,
+                variants,
                 config.sizes(setting.base),
-                effort,
+                steps=config.steps,
+                warmup=config.warmup,
+                seed=config.seed,
+                clock=config.clock,
+                compile=config.compile,
                 hero=config.hero,
                 clones=config.upstream,
-                after_step=after_step,
+                after_step=lambda: advance(next(done), total),
             )
             if config.json is not None:  # after each setting: all of them can take an hour
                 report.write(config.json, config=settings, versions=versions())
@@ -215,7 +210,7 @@ def measured(config: BenchConfig, screen: Screen, command: str) -> Report:
 
 
 def conditions(config: BenchConfig) -> str:
-    """On what, and how, it is measured."""
+    """Return on what, and how, it is measured."""
     threads, devices = torch.get_num_threads(), config.devices()
     parts = [f"torch {torch.__version__}"]
     if "cpu" in devices:
@@ -232,7 +227,7 @@ def conditions(config: BenchConfig) -> str:
 
 
 def command_of(argv: Sequence[str]) -> str:
-    """The command line that measures the same elsewhere: without what is written, and where the clones lie here."""
+    """Return the command that measures the same elsewhere: without files to write, and where the clones lie here."""
     words, rest = ["hero-plugin", "bench"], list(argv)
     while rest:
         flag, equals, _ = rest[0].partition("=")

@@ -1,4 +1,4 @@
-"""What a step does, in numbers that do not depend on the machine's mood."""
+"""Clocks and counters of a step: seconds, FLOPs, operators, kernels, and the most memory that it holds at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import prod
 from typing import Any, Literal, NamedTuple
 
@@ -22,14 +21,11 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from hero_plugin.integrations.support.errors import UserError
 
-# Steps taken in turns, so that what else the machine does hits all alike.
-
-
 Step = Callable[[], object]
 Clock = Literal["wall", "processor"]
 
 
-def interleaved(
+def time_in_turns(
     steps: Mapping[str, Step],
     warmup: int,
     turns: int,
@@ -37,11 +33,18 @@ def interleaved(
     clock: Clock = "wall",
     after_step: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each step, one a turn; in each turn every step runs once.
+    """Time steps in turns, so that what else the machine does hits all alike: in each turn every step runs once.
 
-    warmup: turns before the first that counts.
-    device: what the steps run on; the clock stops when it is done.
-    clock: "processor" counts the time of this process on all its threads, which other programs disturb less.
+    Args:
+        steps: what to time, by name.
+        warmup: turns before the first that counts.
+        turns: how many count.
+        device: what the steps run on; the clock stops when it is done.
+        clock: "processor" counts the time of this process on all its threads, which other programs disturb less.
+        after_step: called after every step, to report progress.
+
+    Returns:
+        Seconds of each step, one per turn that counts.
     """
     now = {"wall": time.perf_counter, "processor": time.process_time}[clock]
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -58,12 +61,12 @@ def interleaved(
 
 
 def wait(device: torch.device) -> None:
-    """Until everything that was asked of the device is done."""
+    """Wait until everything that was asked of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-class Spread(NamedTuple):
+class Quartiles(NamedTuple):
     """A median and the quartiles around it."""
 
     low: float
@@ -71,12 +74,13 @@ class Spread(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> Quartiles:
+        """Compute them."""
         return cls(*(float(value) for value in np.percentile(values, (25, 50, 75))))
 
     @classmethod
-    def of_ratio(cls, over: Sequence[float], under: Sequence[float]) -> Spread:
-        """Of what was measured in the same turns: a machine that slows down slows both."""
+    def of_ratio(cls, over: Sequence[float], under: Sequence[float]) -> Quartiles:
+        """Compute those of ratios within a turn: a machine that slows down slows both."""
         return cls.of([one / other for one, other in zip(over, under, strict=True)])
 
 
@@ -107,7 +111,7 @@ class Operations(TorchDispatchMode):
 
     @property
     def total(self) -> int:
-        """Operators."""
+        """How many operators ran."""
         return sum(self.counts.values())
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -120,7 +124,7 @@ class Operations(TorchDispatchMode):
 
 
 def missing_formulas() -> dict[Any, Any]:
-    """FLOPs of operators that torch's own counter passes over or counts wrongly, of those that this torch has."""
+    """Return FLOPs of the operators that torch's own counter passes over or counts wrongly."""
     known = {
         "convolution_backward": convolution_gradients,
         "_scaled_dot_product_flash_attention_for_cpu": lambda q, k, v, *_: flop_counter.sdpa_flop_count(q, k, v),
@@ -136,7 +140,7 @@ def missing_formulas() -> dict[Any, Any]:
 
 
 def of_shapes(formula: Any) -> Any:
-    """A formula of the arguments' shapes, called as torch's registry calls its own."""
+    """Call a formula of the arguments' shapes as torch's registry calls its own."""
 
     def of_tensors(*args: Any, out_val: Any = None, **kwargs: Any) -> int:
         return formula(*tree_map(lambda each: each.shape if isinstance(each, torch.Tensor) else each, args))
@@ -145,66 +149,52 @@ def of_shapes(formula: Any) -> Any:
 
 
 def convolution_gradients(grad: Any, inputs: Any, weight: Any, *settings: Any) -> int:
-    """The gradients of inputs and weights cost a forward each; torch's formula forgets the groups of the weights'."""
+    """Count one forward per gradient, of inputs and weights; torch's formula forgets the groups of the weights'."""
     _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, wanted = settings
     return sum(wanted[:2]) * flop_counter.conv_flop_count(inputs, weight, grad, transposed)
 
 
 def fused_layer(inputs: Any, from_input: Any, from_state: Any, *_: Any) -> int:
-    """One direction of one layer: (positions, batch, width) and two weight matrices."""
+    """Count one direction of one layer: inputs (positions, batch, width) and two weight matrices."""
     return 2 * prod(inputs[:-1]) * (prod(from_input) + prod(from_state))
 
 
 def cudnn_layers(inputs: Any, weights: Any, *_: Any) -> int:
-    """Every layer and direction; packed inputs are (positions, width)."""
+    """Count every layer and direction; packed inputs are (positions, width)."""
     return 2 * prod(inputs[:-1]) * sum(prod(shape) for shape in weights if len(shape) == 2)
 
 
 def count_kernels(step: Step, device: torch.device) -> int:
-    """Kernels that a step launches on a CUDA device."""
+    """Count the kernels that a step launches on a CUDA device."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
         step()
         wait(device)
     return sum(event.count for event in recorded.key_averages() if "LaunchKernel" in event.key)
 
 
-# The most memory that a step holds at once: model, gradients, optimizer, inputs, and all it needs on the way.
-
-
 def peak_memory(step: Step, held: Iterator[Tensor], device: torch.device) -> int:
-    """Bytes, without those of other models on the device.
+    """Return the most bytes that a step holds at once, without those of other models on the device.
 
-    held: what the step has before it begins, one after the other: who keeps them here keeps the step from freeing them.
+    That is the model, gradients, optimizer, inputs, and all that it needs on the way. ``held`` yields what is there
+    before the step, one tensor after the other: a list of them here would keep the step from freeing them.
     """
+    gc.collect()
     if device.type == "cuda":
-        gc.collect()
-        return peak_allocated(step, held, device)
-    with collected_later(), LiveBytes(held) as live:
+        wait(device)
+        own, before = LiveBytes(held).live, torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
         step()
-    return live.peak
-
-
-def peak_allocated(step: Step, held: Iterator[Tensor], device: torch.device) -> int:
-    """On a CUDA device, as its allocator counts."""
-    wait(device)
-    own = own_bytes(held)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
-    wait(device)
-    return own + torch.cuda.max_memory_allocated(device) - before
-
-
-@contextmanager
-def collected_later() -> Iterator[None]:
-    """No garbage collection meanwhile: when it comes would decide what is alive."""
+        wait(device)
+        return own + torch.cuda.max_memory_allocated(device) - before
     enabled = gc.isenabled()
-    gc.disable()
+    gc.disable()  # when a collection comes would decide what is alive
     try:
-        yield
+        with LiveBytes(held) as live:
+            step()
     finally:
         if enabled:
             gc.enable()
+    return live.peak
 
 
 class LiveBytes(TorchDispatchMode):
@@ -242,9 +232,3 @@ class LiveBytes(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 self.add(leaf)
         return returned
-
-
-def own_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of tensors, each storage once."""
-    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())

@@ -1,4 +1,4 @@
-"""HERO as its paper reads, in plain loops: what the plug-in is measured against, and must equal."""
+"""HERO as its paper reads, in plain loops: the plug-in is measured against it, and must equal it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hero_plugin.model import LastForward
 
 
 class LiteralHero(HeroModel):
-    """The modules, parameters and losses of :class:`~hero_plugin.HeroModel` with another forward.
+    """The modules, parameters and losses of ``HeroModel`` with another forward.
 
     One pass of the whole base for every level and, in training, one more for every masked level; the text encoder runs
     once and is tapped. Nothing is folded, left out or fused. A query without a word is not provided for.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As the base's."""
+        """Call the base once per level, and combine its outputs."""
         last = self.last_forward = LastForward()
         if not self.config.active:
             return self.base(*args, **kwargs)
@@ -45,7 +45,7 @@ class LiteralHero(HeroModel):
         return outputs
 
     def text_levels(self, pair: Pair) -> list[Tensor]:
-        """HEM: ``Q_0 .. Q_{N-1}``, each (B, L, D)."""
+        """Apply HEM: ``Q_0 .. Q_{N-1}``, each (B, L, D)."""
         hem, hidden = self.hero.hem, pair.query
         if hem is None:
             return [hidden]
@@ -60,7 +60,7 @@ class LiteralHero(HeroModel):
         return levels
 
     def whole_pass(self, pair: Pair, level: int, words: Tensor) -> tuple[Grounding, Tensor]:
-        """The base on ``(V_i, Q_i)``: what it returns, and the clips' relevance (B, T)."""
+        """Call the base on ``(V_i, Q_i)``. Return its outputs and the clips' relevance (B, T)."""
         clips = self.filtered(pair.video, words, pair.query_mask, level)
         grounding = self.grounder.ground(pair.at_levels(clips.unsqueeze(0), words.unsqueeze(0)))
         if self.hero.relevance is None:
@@ -70,7 +70,7 @@ class LiteralHero(HeroModel):
         return grounding, head(clips.unsqueeze(0), words.unsqueeze(0), pair.query_mask).squeeze(0)
 
     def filtered(self, video: Tensor, words: Tensor, query_mask: Tensor, level: int) -> Tensor:
-        """SGVF: ``V * sigmoid(softmax(V Q_i^T / sqrt(d)) Q_i)``, or with the residual gate. (B, T, D)."""
+        """Apply SGVF: ``V * sigmoid(softmax(V Q_i^T / sqrt(d)) Q_i)``, or with the residual gate. (B, T, D)."""
         sgvf = self.hero.sgvf
         if sgvf is None:
             return video
@@ -85,27 +85,27 @@ class LiteralHero(HeroModel):
         return video * (1 + sgvf.strength[level] * (2 * gate - 1))
 
     def masked(self, level: int, words: Tensor, pair: Pair) -> Tensor:
-        """CMTR: ``Q_i^m``, a level's words of which some are replaced by its mask token. (B, L, D)."""
+        """Apply CMTR: ``Q_i^m``, a level's words of which some are replaced by its mask token. (B, L, D)."""
         cmtr = self.hero.cmtr
         assert cmtr is not None
-        dropped = drawn(pair.query_mask.bool(), cmtr.mask_ratio)
+        dropped = draw_masked(pair.query_mask.bool(), cmtr.mask_ratio)
         return torch.where(dropped.unsqueeze(-1), cmtr.mask_token[level].to(words.dtype), words)
 
     def combined(self, relevance: list[Tensor], pair: Pair) -> Tensor:
-        """Relevance over all levels: (B, T)."""
+        """Combine the relevance over all levels: (B, T)."""
         combined = self.hero.combine(torch.stack(relevance), {})
         return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
 
-def drawn(real: Tensor, ratio: float) -> Tensor:
-    """Which words to mask: each with probability ``ratio``, but of two or more at least one, and not all.
+def draw_masked(real: Tensor, ratio: float) -> Tensor:
+    """Draw words to mask: each with probability ``ratio``, but of two or more at least one, and not all.
 
     real: (B, L) bool -> (B, L) bool.
     """
-    luck = torch.rand(real.shape, device=real.device)
-    dropped = (luck < ratio) & real
+    noise = torch.rand(real.shape, device=real.device)
+    dropped = (noise < ratio) & real
     several = real.sum(dim=-1, keepdim=True) > 1
     place = torch.arange(real.shape[-1], device=real.device)
-    first = luck.masked_fill(~real, 2.0).argmin(dim=-1, keepdim=True)
-    last = luck.masked_fill(~real, -1.0).argmax(dim=-1, keepdim=True)
+    first = noise.masked_fill(~real, 2.0).argmin(dim=-1, keepdim=True)
+    last = noise.masked_fill(~real, -1.0).argmax(dim=-1, keepdim=True)
     return (dropped | (several & (place == first))) & ~(several & (place == last))

@@ -1,8 +1,8 @@
-"""One comparison: its models side by side, counted, then timed in turns."""
+"""One comparison: its variants side by side, counted, then timed in turns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,38 +10,25 @@ from typing import Any
 import torch
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations.tools.bench.cases import UPSTREAM, Model, Setting, Sizes
+from hero_plugin.integrations.tools.bench.cases import UPSTREAM, Setting, Sizes, Variant
 from hero_plugin.integrations.tools.bench.counters import (
     Clock,
     Operations,
-    Spread,
+    Quartiles,
     count_kernels,
-    interleaved,
     peak_memory,
+    time_in_turns,
 )
-from hero_plugin.integrations.tools.bench.models import Job, build_bare, build_upstream, random_batch, recipe_of
+from hero_plugin.integrations.tools.bench.models import Workload, build_bare, build_upstream, random_batch, recipe_of
 from hero_plugin.integrations.training.device import keep_freed_memory
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How to measure."""
-
-    steps: int = 20
-    """Timed steps of each model; 0 counts only."""
-    warmup: int = 3
-    seed: int = 0
-    clock: Clock = "wall"
-    compile: bool = False
-    """Time compiled models; FLOPs, operators and memory are the eager model's."""
 
 
 @dataclass
 class Measurement:
-    """One model in one setting."""
+    """One variant in one setting."""
 
     setting: Setting
-    model: Model
+    model: Variant
     sizes: Sizes
     parameters: int
     flops: int
@@ -53,92 +40,83 @@ class Measurement:
     seconds: list[float] = field(default_factory=list)
 
     @property
-    def time(self) -> Spread | None:
-        return Spread.of(self.seconds) if self.seconds else None
+    def time(self) -> Quartiles | None:
+        """Seconds of a step, where it was timed."""
+        return Quartiles.of(self.seconds) if self.seconds else None
 
     @property
     def throughput(self) -> float | None:
-        """Queries a second."""
+        """Queries per second."""
         return None if self.time is None else self.sizes.batch / self.time.median
 
 
 def compare(
     setting: Setting,
-    models: Sequence[Model],
+    variants: Sequence[Variant],
     sizes: Sizes,
-    effort: Effort,
     *,
+    steps: int = 20,
+    warmup: int = 3,
+    seed: int = 0,
+    clock: Clock = "wall",
+    compile: bool = False,
     hero: HeroConfig | None = None,
     clones: Path | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
-    """Measure models of one setting in one run.
+    """Measure variants in one setting in one run.
 
-    hero: the choices of HERO that the compared models do not make themselves.
-    clones: folder of upstream's clones; needed for upstream's models.
-    after_step: called ``work(models, effort)`` times.
+    ``hero`` has the choices that the variants do not make themselves, ``clones`` is the folder of upstream's clones.
+    After ``warmup`` turns, ``steps`` of each are timed, of compiled models with ``compile``; FLOPs, operators and
+    memory are the eager model's. ``after_step`` is called once per variant, and after each of its steps.
     """
     device = torch.device(setting.device)
     keep_freed_memory(device)  # as the training scripts do
-    jobs = jobs_of(setting, models, sizes, effort.seed, hero or HeroConfig(), clones, device)
+    workloads = workloads_of(setting, variants, sizes, seed, hero or HeroConfig(), clones)
     measured = {}
-    for model, job in jobs.items():
-        measured[model] = count(setting, model, sizes, job)
+    for variant, workload in workloads.items():
+        measured[str(variant)] = count(setting, variant, sizes, workload)
         after_step()
-    if effort.steps:
-        steps = {str(model): job.step(compiled(job) if effort.compile else None) for model, job in jobs.items()}
-        times = interleaved(steps, effort.warmup, effort.steps, device, effort.clock, after_step)
-        for model, each in measured.items():
-            each.seconds = times[str(model)]
+    if steps:
+        timed = {}
+        for variant, workload in workloads.items():
+            model: Any = torch.compile(workload.task.model) if compile else None
+            timed[str(variant)] = workload.step(model)
+        for name, seconds in time_in_turns(timed, warmup, steps, device, clock, after_step).items():
+            measured[name].seconds = seconds
     return list(measured.values())
 
 
-def work(models: Sequence[Model], effort: Effort) -> int:
-    """How often ``compare`` reports progress."""
-    return len(models) * (1 + (effort.warmup + effort.steps if effort.steps else 0))
-
-
-def jobs_of(
-    setting: Setting,
-    models: Sequence[Model],
-    sizes: Sizes,
-    seed: int,
-    hero: HeroConfig,
-    clones: Path | None,
-    device: torch.device,
-) -> Mapping[Model, Job]:
-    """Every model with the same base weights and the same batch."""
+def workloads_of(
+    setting: Setting, variants: Sequence[Variant], sizes: Sizes, seed: int, hero: HeroConfig, clones: Path | None
+) -> dict[Variant, Workload]:
+    """Build every variant with the same base weights and the same batch."""
     recipe, batch = recipe_of(setting.base, sizes), random_batch(setting.base, sizes, seed)
     ours = build_bare(setting.base, sizes, seed)
     theirs = None if clones is None else build_upstream(setting.base, ours, sizes, seed, clones)
-    jobs = {}
-    for model in models:
-        bare = theirs if model.name in UPSTREAM else ours
+    workloads = {}
+    for variant in variants:
+        bare = theirs if variant.name in UPSTREAM else ours
         if bare is None:
-            raise ValueError(f"{model} needs the folder of upstream's clones")
-        task = bare.task(model, hero, recipe, sizes)
-        jobs[model] = Job.of(task, batch, recipe, setting.mode, setting.dtype, device)
-    return jobs
+            raise ValueError(f"{variant} needs the folder of upstream's clones")
+        workloads[variant] = Workload.of(bare.task(variant, hero, recipe), batch, recipe, setting)
+    return workloads
 
 
-def count(setting: Setting, model: Model, sizes: Sizes, job: Job) -> Measurement:
-    """What needs no clock."""
-    step = job.step()
+def count(setting: Setting, variant: Variant, sizes: Sizes, workload: Workload) -> Measurement:
+    """Measure what needs no clock."""
+    step, device = workload.step(), workload.device
     step()  # the optimizer's state comes with the first step
-    memory = peak_memory(step, job.held(), job.device)
+    memory = peak_memory(step, workload.held(), device)
     with Operations() as operations:
         step()
     return Measurement(
         setting=setting,
-        model=model,
+        model=variant,
         sizes=sizes,
-        parameters=sum(parameter.numel() for parameter in job.task.model.parameters()),
+        parameters=sum(parameter.numel() for parameter in workload.task.model.parameters()),
         flops=operations.flops,
         operators=operations.total,
-        kernels=count_kernels(step, job.device) if job.device.type == "cuda" else None,
+        kernels=count_kernels(step, device) if device.type == "cuda" else None,
         memory=memory,
     )
-
-
-def compiled(job: Job) -> Any:
-    return torch.compile(job.task.model)

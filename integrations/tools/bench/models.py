@@ -1,11 +1,11 @@
-"""Bases at the requested sizes, plain or with HERO, as the training scripts' tasks."""
+"""Bases at the requested sizes, plain or with HERO, random batches for them, and the steps that they take."""
 
 from __future__ import annotations
 
 import copy
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +14,9 @@ from torch import Generator, Tensor, nn
 
 from hero_plugin import HeroConfig, HeroModel, clip_labels, wrap_criterion, wrap_model
 from hero_plugin.adapter import adapter_for
-from hero_plugin.adapters.emb import EMB, EMBConfig
+from hero_plugin.adapters.emb import EMB
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.bench.cases import Format, Mode, Model, Sizes
+from hero_plugin.integrations.tools.bench.cases import Setting, Sizes, Variant
 from hero_plugin.integrations.tools.bench.counters import Step
 from hero_plugin.integrations.tools.bench.literal import LiteralHero
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr, load_upstream_emb
@@ -28,13 +28,111 @@ from hero_plugin.integrations.training.emb import EmbTask
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.task import Batch, Task
 
-# Random batches as the training scripts take them; the first video and the first query are of full length.
-
-
-VOCABULARY = 1000
+VOCABULARY, CHARACTERS = 1000, 30
 CLIP_SECONDS = 2.0
 HIGHEST_SCORE = 4.0
 MOST_MOMENTS = 2
+AMP: dict[str, Amp] = {"fp32": "none", "bf16": "bf16"}
+
+
+def recipe_of(base: str, sizes: Sizes) -> Any:
+    """Return the settings of a base's training script at these sizes."""
+    entry = BASES[base]
+    named = {"hidden_dim": sizes.dim, "max_words": sizes.words} if isinstance(entry, DetrBase) else {"dim": sizes.dim}
+    return replace(entry.config(), max_clips=sizes.clips, batch_size=sizes.batch, **named)
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A base without HERO, and the criterion of a DETR; EMB computes its losses itself."""
+
+    model: nn.Module
+    criterion: nn.Module | None
+
+    def task(self, variant: Variant, hero: HeroConfig, recipe: Any) -> Task:
+        """Return one of the compared models, on a copy of this base. ``hero`` has all choices but the variant's."""
+        base, criterion = copy.deepcopy(self.model), copy.deepcopy(self.criterion)
+        if variant.levels:
+            base = with_hero(base, variant, hero)
+            criterion = None if criterion is None else wrap_criterion(criterion, base.config)
+        # The inputs are random: there is nothing to collate.
+        collate: Any = None
+        if criterion is None:
+            return EmbTask(base, collate, self.model.configs, recipe.epochs)
+        return DetrTask(base, criterion, collate)
+
+
+def with_hero(base: nn.Module, variant: Variant, hero: HeroConfig) -> HeroModel:
+    """Put HERO around a base as the variant has it."""
+    relevance: Literal["base", "pair"] = "pair" if variant.name == "pair" else "base"
+    config = replace(hero, levels=variant.levels, relevance=relevance, checkpoint=variant.name == "checkpoint")
+    if variant.name == "literal":
+        return LiteralHero(base, config, adapter_for(base))
+    return wrap_model(base, config=config)
+
+
+def build_bare(base: str, sizes: Sizes, seed: int) -> Bare:
+    """Build the reference implementation of a base.
+
+    Raises:
+        UserError: sizes that it cannot be built with.
+    """
+    entry, recipe = BASES[base], recipe_of(base, sizes)
+    torch.manual_seed(seed)
+    try:
+        if isinstance(entry, DetrBase):
+            return Bare(*entry.build(recipe, sizes.text_dim, sizes.video_dim))
+        config = recipe.emb(sizes.video_dim, sizes.text_dim)
+        return Bare(
+            EMB(replace(config, word_size=VOCABULARY + 2, char_size=CHARACTERS), word_vectors(sizes, seed)), None
+        )
+    except ValueError as error:
+        raise UserError(f"{base}: {error}") from error
+
+
+def build_upstream(base: str, ours: Bare, sizes: Sizes, seed: int, clones: Path) -> Bare:
+    """Build the authors' implementation of a base, with the weights of ours, from a folder of clones.
+
+    Raises:
+        FileNotFoundError: the clone is not there.
+        UserError: a hidden size that the authors' code is not written for.
+    """
+    entry = BASES[base]
+    (folder, module), width = entry.clone, entry.clone_width
+    if width is not None and sizes.dim != width:
+        raise UserError(f"--dim must be {width} for upstream's {folder}, whose code is written for it")
+    if isinstance(entry, DetrBase):
+        built = load_upstream_detr(clones / folder, module).build_model(detr_options(ours.model.config))
+        theirs = Bare(*built)
+    else:
+        emb = load_upstream_emb(clones / folder).EMB
+        theirs = Bare(emb(ours.model.configs, word_vectors(sizes, seed).numpy()), None)
+    theirs.model.load_state_dict(ours.model.state_dict())
+    return theirs
+
+
+def word_vectors(sizes: Sizes, seed: int) -> Tensor:
+    """Draw word vectors: (words, text_dim)."""
+    return torch.randn(VOCABULARY, sizes.text_dim, generator=Generator().manual_seed(seed))
+
+
+def detr_options(config: Any) -> Namespace:
+    """Return what upstream's ``build_model`` reads, as ours was built."""
+    return Namespace(
+        **asdict(config),
+        device=torch.device("cpu"),
+        dset_name="hl",
+        a_feat_dir=None,
+        position_embedding="sine",
+        t_feat_dim=config.text_dim,
+        v_feat_dim=config.video_dim,
+    )
+
+
+def random_batch(base: str, sizes: Sizes, seed: int) -> Batch:
+    """Draw a batch as the base's collate function would make it, on the CPU; its first row is of full length."""
+    draw = Generator().manual_seed(seed)
+    return detr_batch(sizes, draw) if isinstance(BASES[base], DetrBase) else emb_batch(sizes, draw)
 
 
 def emb_batch(sizes: Sizes, draw: Generator) -> Batch:
@@ -93,169 +191,8 @@ def random_lengths(count: int, longest: int, draw: Generator) -> tuple[Tensor, T
     return lengths, (torch.arange(longest) < lengths.unsqueeze(1)).float()
 
 
-CHARACTERS = 30
-
-
 @dataclass(frozen=True)
-class Bare:
-    """A base, and the criterion of a DETR; EMB computes its losses itself."""
-
-    model: nn.Module
-    criterion: nn.Module | None
-
-    def task(self, model: Model, hero: HeroConfig, recipe: Any, sizes: Sizes) -> Task:
-        """Return one of the compared models, on a copy of this base.
-
-        Args:
-            hero: every choice that is not the compared model's.
-        """
-        base, criterion = copy.deepcopy(self.model), copy.deepcopy(self.criterion)
-        if model.levels:
-            base = with_hero(base, model, hero)
-            criterion = None if criterion is None else wrap_criterion(criterion, base.config)
-        # The inputs are random: there is nothing to collate.
-        if criterion is None:
-            return EmbTask(base, None, emb_config(recipe, sizes), recipe.epochs)
-        return DetrTask(base, criterion, None)
-
-
-def with_hero(base: nn.Module, model: Model, hero: HeroConfig) -> HeroModel:
-    """Put HERO around a base as the compared model has it."""
-    relevance: Literal["base", "pair"] = "pair" if model.name == "pair" else "base"
-    config = replace(hero, levels=model.levels, relevance=relevance, checkpoint=model.name == "checkpoint")
-    if model.name == "literal":
-        return LiteralHero(base, config, adapter_for(base))
-    return wrap_model(base, config=config)
-
-
-class EmbModels:
-    """EMB as the bench builds it."""
-
-    base = BASES["emb"]
-
-    def recipe(self, sizes: Sizes) -> Any:
-        """Return the training script's settings at these sizes."""
-        return replace(self.base.config(), max_clips=sizes.clips, batch_size=sizes.batch, dim=sizes.dim)
-
-    def batch(self, sizes: Sizes, draw: torch.Generator) -> Batch:
-        """Draw a batch."""
-        return emb_batch(sizes, draw)
-
-    def reference(self, sizes: Sizes, seed: int) -> Bare:
-        """Build the reference implementation."""
-        return Bare(EMB(emb_config(self.recipe(sizes), sizes), word_vectors(sizes, seed)), None)
-
-    def upstream(self, ours: Bare, sizes: Sizes, seed: int, clone: Path) -> Bare:
-        """Build the authors' implementation."""
-        config = emb_config(self.recipe(sizes), sizes)
-        return Bare(load_upstream_emb(clone).EMB(config, word_vectors(sizes, seed).numpy()), None)
-
-
-@dataclass(frozen=True)
-class DetrModels:
-    """A DETR as the bench builds it."""
-
-    base: DetrBase
-
-    def recipe(self, sizes: Sizes) -> Any:
-        """Return the training script's settings at these sizes."""
-        changes = {"max_clips": sizes.clips, "batch_size": sizes.batch, "hidden_dim": sizes.dim}
-        return replace(self.base.config(), **changes, max_words=sizes.words)
-
-    def batch(self, sizes: Sizes, draw: torch.Generator) -> Batch:
-        """Draw a batch."""
-        return detr_batch(sizes, draw)
-
-    def reference(self, sizes: Sizes, seed: int) -> Bare:
-        """Build the reference implementation."""
-        return Bare(*self.base.build(self.recipe(sizes), sizes.text_dim, sizes.video_dim))
-
-    def upstream(self, ours: Bare, sizes: Sizes, seed: int, clone: Path) -> Bare:
-        """Build the authors' implementation."""
-        return Bare(*load_upstream_detr(clone, self.base.clone[1]).build_model(detr_options(ours.model.config)))
-
-
-def models_for_base(base: str) -> EmbModels | DetrModels:
-    """Return what builds the models of a base and draws its batches."""
-    entry = BASES[base]
-    return DetrModels(entry) if isinstance(entry, DetrBase) else EmbModels()
-
-
-def recipe_of(base: str, sizes: Sizes) -> Any:
-    """Return the settings of a base's training script at these sizes."""
-    return models_for_base(base).recipe(sizes)
-
-
-def random_batch(base: str, sizes: Sizes, seed: int) -> Batch:
-    """Draw a batch as the base's collate function would make it, on the CPU."""
-    return models_for_base(base).batch(sizes, torch.Generator().manual_seed(seed))
-
-
-def build_bare(base: str, sizes: Sizes, seed: int) -> Bare:
-    """Build the reference implementation of a base.
-
-    Raises:
-        UserError: sizes that it cannot be built with.
-    """
-    torch.manual_seed(seed)
-    try:
-        return models_for_base(base).reference(sizes, seed)
-    except ValueError as error:
-        raise UserError(f"{base}: {error}") from error
-
-
-def build_upstream(base: str, ours: Bare, sizes: Sizes, seed: int, clones: Path) -> Bare:
-    """Build the authors' implementation of a base, with the weights of ours.
-
-    Args:
-        clones: the folder that holds the clones, under the repositories' names.
-
-    Raises:
-        FileNotFoundError: the clone is not there.
-        UserError: a hidden size that the authors' code is not written for.
-    """
-    entry = BASES[base]
-    folder, width = entry.clone[0], entry.clone_width
-    if width is not None and sizes.dim != width:
-        raise UserError(f"--dim must be {width} for upstream's {folder}, whose code is written for it")
-    theirs = models_for_base(base).upstream(ours, sizes, seed, clones / folder)
-    theirs.model.load_state_dict(ours.model.state_dict())
-    return theirs
-
-
-def emb_config(recipe: Any, sizes: Sizes) -> EMBConfig:
-    """Return what describes EMB at these sizes."""
-    config = recipe.emb(sizes.video_dim, sizes.text_dim)
-    return replace(config, word_size=VOCABULARY + 2, char_size=CHARACTERS)
-
-
-def word_vectors(sizes: Sizes, seed: int) -> Tensor:
-    """Draw word vectors: (words, text_dim)."""
-    return torch.randn(VOCABULARY, sizes.text_dim, generator=torch.Generator().manual_seed(seed))
-
-
-def detr_options(config: Any) -> Namespace:
-    """Return what upstream's ``build_model`` reads, as ours was built."""
-    options = {each.name: getattr(config, each.name) for each in fields(config)}
-    return Namespace(
-        **options,
-        device=torch.device("cpu"),
-        dset_name="hl",
-        a_feat_dir=None,
-        position_embedding="sine",
-        t_feat_dim=config.text_dim,
-        v_feat_dim=config.video_dim,
-    )
-
-
-# A step as the training scripts take it, and what it holds.
-
-
-AMP: dict[str, Amp] = {"fp32": "none", "bf16": "bf16"}
-
-
-@dataclass(frozen=True)
-class Job:
+class Workload:
     """A model, its batch and its optimizer, ready to take steps."""
 
     task: Task
@@ -267,25 +204,41 @@ class Job:
     device: torch.device
 
     @classmethod
-    def of(cls, task: Task, batch: Batch, recipe: Any, mode: Mode, dtype: Format, device: torch.device) -> Job:
-        """On the device, in the mode; the optimizer is the recipe's."""
-        model = task.model.to(device).train(mode == "train")
+    def of(cls, task: Task, batch: Batch, recipe: Any, setting: Setting) -> Workload:
+        """Put a task on the setting's device, in its mode, with the recipe's optimizer."""
+        device, optimizer = torch.device(setting.device), None
+        model = task.model.to(device).train(setting.mode == "train")
         if isinstance(criterion := getattr(task, "criterion", None), nn.Module):
             criterion.to(device)
-        optimizer = None
-        if mode == "train":
+        if setting.mode == "train":
             fused = device.type == "cuda"
             optimizer = build_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay, fused=fused)
-        batch = to_device(batch, device)
-        return cls(task, batch, optimizer, recipe.clip_norm, AMP[dtype], device)
+        return cls(task, to_device(batch, device), optimizer, recipe.clip_norm, AMP[setting.dtype], device)
 
     def step(self, model: nn.Module | None = None) -> Step:
-        """model: instead of the task's, the same compiled."""
-        model = self.task.model if model is None else model
-        return self._predict(model) if self.optimizer is None else self._train(model, self.optimizer)
+        """Return a step as the training scripts take it, of the task's model or of the same compiled."""
+        trained, optimizer = self.task.model if model is None else model, self.optimizer
+
+        @torch.no_grad()
+        def predict() -> None:
+            with autocast(self.amp, self.device):
+                self.task.predict(trained, self.batch)
+
+        if optimizer is None:
+            return predict
+
+        def train() -> None:
+            with autocast(self.amp, self.device):
+                loss = self.task.losses(trained, self.batch, epoch=0)["loss"]
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(trained.parameters(), self.clip_norm)
+            optimizer.step()
+
+        return train
 
     def held(self) -> Iterator[Tensor]:
-        """Every tensor that is there between two steps."""
+        """Yield every tensor that is there between two steps."""
         model, optimizer = self.task.model, self.optimizer
         yield from model.parameters()
         yield from model.buffers()
@@ -293,22 +246,3 @@ class Job:
         yield from self.batch.values()
         for state in optimizer.state.values() if optimizer is not None else ():
             yield from (value for value in state.values() if isinstance(value, Tensor))
-
-    def _train(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Step:
-        def step() -> None:
-            with autocast(self.amp, self.device):
-                loss = self.task.losses(model, self.batch, epoch=0)["loss"]
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
-            optimizer.step()
-
-        return step
-
-    def _predict(self, model: nn.Module) -> Step:
-        @torch.no_grad()
-        def step() -> None:
-            with autocast(self.amp, self.device):
-                self.task.predict(model, self.batch)
-
-        return step

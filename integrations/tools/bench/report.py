@@ -1,28 +1,27 @@
-"""Measurements as tables: for a terminal, and in Markdown for a page."""
+"""Reports of measurements: a file, tables for a terminal and for a page, a figure, and the speed targets."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
-from rich.table import Table
+import rich.table
+from pydantic import TypeAdapter
 
+from hero_plugin.integrations.support.console import markdown_table
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import write_json, write_text
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
-from hero_plugin.integrations.tools.bench.cases import Mode, Model, ModelName, Setting, Sizes, device_name
-from hero_plugin.integrations.tools.bench.counters import Spread
+from hero_plugin.integrations.tools.bench.cases import MEANINGS, WITHOUT_LEVELS, Mode, ModelName, Variant, device_name
+from hero_plugin.integrations.tools.bench.counters import Quartiles
 from hero_plugin.integrations.tools.bench.measure import Measurement
 from hero_plugin.integrations.training.bases import BASE_NAMES, BASES, BaseName
 
-# What one run of the bench found, as a file and back.
-
-
-PARTS = {"setting": Setting, "model": Model, "sizes": Sizes}
+Quantity = Literal["time", "memory"]
+Verdict = Literal["met", "not met", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -35,42 +34,54 @@ class Report:
     measurements: list[Measurement]
 
     def write(self, path: Path, **more: Any) -> None:
-        """As JSON, beside whatever else is to be noted."""
-        measurements = [asdict(each) for each in self.measurements]
-        content = {"command": self.command, "conditions": self.conditions, **more, "measurements": measurements}
-        write_json(path, content)
+        """Write it as JSON, beside whatever else is to be noted."""
+        content = asdict(self)
+        measurements = content.pop("measurements")
+        write_json(path, {**content, **more, "measurements": measurements})
 
     @classmethod
     def read(cls, path: Path) -> Report:
-        """What :meth:`write` wrote.
+        """Read what ``write`` wrote.
 
         Raises:
             UserError: the file cannot be read, or is not one of these.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            measurements = [_measurement(each) for each in content["measurements"]]
-            return cls(content["command"], content["conditions"], measurements)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} holds no measurements of hero-plugin bench --json ({error!r})") from error
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} holds no measurements of hero-plugin bench --json ({error})") from error
+
+    @property
+    def source(self) -> str:
+        """The command and the conditions, as a line of a page."""
+        return f"(`{self.command}`; {self.conditions})\n"
+
+    def groups(self, device: str | None = None) -> list[list[Measurement]]:
+        """Return those that were made in turns, in order; of one device where it is given."""
+        groups: dict[object, list[Measurement]] = {}
+        for each in self.measurements:
+            if device in (None, each.setting.device):
+                groups.setdefault((each.setting, each.sizes), []).append(each)
+        return list(groups.values())
 
 
-def _measurement(plain: Mapping[str, Any]) -> Measurement:
-    parts = {name: kind(**plain[name]) for name, kind in PARTS.items()}
-    return Measurement(**{each.name: parts.get(each.name, plain[each.name]) for each in fields(Measurement)})
+def ratio_of(over: Measurement | None, under: Measurement | None, quantity: Quantity) -> Quartiles | None:
+    """Divide times turn by turn, or memory; None where one was not measured."""
+    if over is None or under is None:
+        return None
+    if quantity == "memory":
+        return Quartiles.of([over.memory / under.memory])
+    return Quartiles.of_ratio(over.seconds, under.seconds) if over.seconds and under.seconds else None
 
 
-# How fast HERO shall be, and whether it is.
+# How fast HERO must be, and whether it is.
 
-
-Quantity = Literal["time", "memory"]
-Verdict = Literal["met", "not met", "not measured"]
 LEVELS = 4
 
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on the ratio of two models' step times or peak memory, in one run."""
+    """A bound on the ratio of two variants' step times or peak memory, in one run."""
 
     letter: str
     base: BaseName
@@ -82,28 +93,9 @@ class Target:
     bound: float
     at_least: bool = False
 
-    @property
-    def statement(self) -> str:
-        what = "step" if self.mode == "train" else "inference"
-        what = what if self.quantity == "time" else "peak memory"
-        return f"{what}: {SHORT[self.over]} / {SHORT[self.under]}"
-
-    @property
-    def limit(self) -> str:
-        return f"{'>=' if self.at_least else '<='} {self.bound:g}"
-
     def met(self, ratio: float) -> bool:
+        """Return whether a ratio keeps the bound."""
         return ratio >= self.bound if self.at_least else ratio <= self.bound
-
-
-SHORT = {
-    "plain": "plain base",
-    "hero": "HERO",
-    "pair": 'HERO with relevance="pair"',
-    "checkpoint": "HERO with checkpoint=True",
-    "literal": "literal paper",
-    "upstream": "upstream's plain base",
-}
 
 
 def _targets() -> Iterable[Target]:
@@ -111,7 +103,8 @@ def _targets() -> Iterable[Target]:
     for device, bound in (("cpu", 3.0), ("cuda", 4.0)):
         for base in BASE_NAMES:
             yield Target("b", base, "train", device, "literal", "hero", "time", bound, at_least=True)
-    for mode, bound in (("train", 1.6), ("inference", 1.3)):
+    modes: tuple[tuple[Mode, float], ...] = (("train", 1.6), ("inference", 1.3))
+    for mode, bound in modes:
         for base in BASE_NAMES:
             yield Target("c", base, mode, "cuda", "hero", "plain", "time", bound)
     for device in ("cpu", "cuda"):
@@ -132,42 +125,56 @@ class Result:
 
     target: Target
     dtype: str
-    ratio: Spread | None
+    ratio: Quartiles | None
     reason: str = ""
     """Why nothing was measured."""
 
     @property
     def verdict(self) -> Verdict:
+        """Whether the median keeps the bound."""
         if self.ratio is None:
             return "not measured"
         return "met" if self.target.met(self.ratio.median) else "not met"
 
 
 def models_for(base: str, mode: Mode, device: str, clones: bool) -> tuple[ModelName, ...]:
-    """Models of a base that its targets compare on a device."""
+    """Return the models of a base that its targets compare on a device."""
     wanted = [each for each in TARGETS if (each.base, each.mode, each.device) == (base, mode, device)]
     names = dict.fromkeys(name for target in wanted for name in (target.under, target.over))
     return tuple(name for name in names if clones or name != "upstream")
 
 
 def judge(measurements: Sequence[Measurement]) -> list[Result]:
-    """Every target of the measured bases, in every measured number format."""
-    found = {(*_place(each), each.model): each for each in measurements}
+    """Judge every target of the measured bases, in every measured number format."""
+    found = {}
+    for each in measurements:
+        setting = each.setting
+        found[setting.base, setting.mode, device_type(each), setting.dtype, each.model] = each
     bases = {each.setting.base for each in measurements}
     dtypes = dict.fromkeys(each.setting.dtype for each in measurements)
     results = []
     for target in TARGETS:
         for dtype in dtypes if target.base in bases else ():
-            place = (target.base, target.mode, target.device, dtype)
-            over, under = (found.get((*place, model_of(name))) for name in (target.over, target.under))
-            ratio = None if over is None or under is None else ratio_of(over, under, target.quantity)
+            over, under = (
+                found.get(
+                    (
+                        target.base,
+                        target.mode,
+                        target.device,
+                        dtype,
+                        Variant(name, 0 if name in WITHOUT_LEVELS else LEVELS),
+                    )
+                )
+                for name in (target.over, target.under)
+            )
+            ratio = ratio_of(over, under, target.quantity)
             results.append(Result(target, dtype, ratio, "" if ratio else why_not(target, measurements)))
     return results
 
 
 def why_not(target: Target, measurements: Sequence[Measurement]) -> str:
-    """Why there is no ratio to judge."""
-    there = [each for each in measurements if _place(each)[2] == target.device]
+    """Say why there is no ratio to judge."""
+    there = [each for each in measurements if device_type(each) == target.device]
     if not there:
         return f"nothing on a {device_name(target.device)}"
     if "upstream" in (target.over, target.under) and not any(each.model.name == "upstream" for each in there):
@@ -175,160 +182,119 @@ def why_not(target: Target, measurements: Sequence[Measurement]) -> str:
     return "not asked for" if any(each.seconds for each in there) else "not timed"
 
 
-def model_of(name: ModelName) -> Model:
-    return Model(name, 0 if name in ("plain", "upstream") else LEVELS)
+def device_type(each: Measurement) -> str:
+    """Return ``cpu`` or ``cuda``, whichever of several GPUs it is."""
+    return each.setting.device.partition(":")[0]
 
 
-def ratio_of(over: Measurement, under: Measurement, quantity: Quantity) -> Spread | None:
-    """None where a time was not taken."""
-    if quantity == "memory":
-        return Spread.of([over.memory / under.memory])
-    return Spread.of_ratio(over.seconds, under.seconds) if over.seconds and under.seconds else None
-
-
-def _place(each: Measurement) -> tuple[str, str, str, str]:
-    setting = each.setting
-    return setting.base, setting.mode, setting.device.partition(":")[0], setting.dtype
-
+# Tables, which a terminal and a page both show.
 
 NOTHING = "–"
 ON_PAGE = (
-    "model",
-    "million parameters",
-    "GFLOP",
-    "ms",
-    "peak MB",
-    "time / plain",
-    "memory / plain",
-    "literal time / this",
+    *("model", "million parameters", "GFLOP", "ms", "peak MB"),
+    *("time / plain", "memory / plain", "literal time / this"),
 )
 """Columns of a comparison on a page; JSON and the terminal have all."""
 
 
-class Grid(NamedTuple):
+class Table(NamedTuple):
     """A table's text; every column but the first is of figures, unless it is among ``words``."""
 
     title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    rows: Sequence[Mapping[str, str]]
+    """Cells by column, the same in each row."""
     words: tuple[str, ...] = ()
 
+    def terminal(self) -> rich.table.Table:
+        """Return it for a terminal."""
+        table = rich.table.Table(title=self.title, title_justify="left", title_style="bold")
+        for place, name in enumerate(self.rows[0] if self.rows else ()):
+            words = place == 0 or name in self.words
+            # Headers of figures break at their spaces, figures nowhere.
+            header = name if words else name.replace(" ", "\n")
+            table.add_column(header, justify="left" if words else "right", no_wrap=place == 0 or not words)
+        for row in self.rows:
+            table.add_row(*row.values())
+        return table
 
-def settings_of(measurements: Sequence[Measurement]) -> list[list[Measurement]]:
-    """Those that were made in turns, in order."""
-    groups: dict[object, list[Measurement]] = {}
-    for each in measurements:
-        groups.setdefault((each.setting, each.sizes), []).append(each)
-    return list(groups.values())
+    def page(self) -> str:
+        """Return it for a page: a comparison in the columns that it has room for, quartiles beside their median."""
+        rows = [dict(row) for row in self.rows]
+        header = tuple(rows[0]) if rows else ()
+        if "ms" in header:
+            header = ON_PAGE
+            for row in rows:
+                row["ms"] += f" ({row['quartiles']})" if row["ms"] != NOTHING else ""
+        cells = [[row[name] for name in header] for row in rows]
+        return f"**{self.title}**\n\n{markdown_table(header, cells, self.words)}\n"
 
 
-def comparison(group: Sequence[Measurement]) -> Grid:
-    """The models of one setting: absolute figures, then ratios to the plain base and to the literal paper."""
+def comparison(group: Sequence[Measurement]) -> Table:
+    """Return the variants in one setting: absolute figures, then ratios to the plain base and to the literal paper."""
     launches = "kernels" if any(each.kernels is not None for each in group) else "operators"
-    header = (
-        *("model", "million parameters", "GFLOP", launches, "ms", "quartiles", "queries /s", "peak MB"),
-        *("time / plain", "FLOP / plain", "memory / plain", "literal time / this"),
-    )
-    by_model = {each.model: each for each in group}
-    plain = by_model.get(Model("plain"))
+    by_variant = {each.model: each for each in group}
+    plain = by_variant.get(Variant("plain"))
     rows = []
     for each in group:
-        literal = by_model.get(Model("literal", each.model.levels)) if each.model.levels else None
-        time = each.time
+        literal = by_variant.get(Variant("literal", each.model.levels)) if each.model.levels else None
+        low, median, high = (three_digits(1e3 * value) for value in each.time or (0.0, 0.0, 0.0))
         rows.append(
-            (
-                str(each.model),
-                f"{each.parameters / 1e6:.3f}",
-                f"{each.flops / 1e9:.3g}",
-                f"{each.operators if each.kernels is None else each.kernels:,}",
-                NOTHING if time is None else milliseconds(time.median),
-                NOTHING if time is None else f"{milliseconds(time.low)} to {milliseconds(time.high)}",
-                NOTHING if each.throughput is None else three_digits(each.throughput),
-                megabytes(each.memory),
-                times(each, plain),
-                NOTHING if plain is None else f"{each.flops / plain.flops:.2f}",
-                NOTHING if plain is None else f"{each.memory / plain.memory:.2f}",
-                NOTHING if literal is None else times(literal, each),
-            )
+            {
+                "model": str(each.model),
+                "million parameters": f"{each.parameters / 1e6:.3f}",
+                "GFLOP": f"{each.flops / 1e9:.3g}",
+                launches: f"{each.operators if each.kernels is None else each.kernels:,}",
+                "ms": median if each.time else NOTHING,
+                "quartiles": f"{low} to {high}" if each.time else NOTHING,
+                "queries /s": NOTHING if each.throughput is None else three_digits(each.throughput),
+                "peak MB": three_digits(each.memory / 1e6),
+                "time / plain": median_of(ratio_of(each, plain, "time")),
+                "FLOP / plain": NOTHING if plain is None else f"{each.flops / plain.flops:.2f}",
+                "memory / plain": median_of(ratio_of(each, plain, "memory")),
+                "literal time / this": median_of(ratio_of(literal, each, "time")),
+            }
         )
-    return Grid(f"{group[0].setting}, {group[0].sizes}", header, rows)
+    return Table(f"{group[0].setting}, {group[0].sizes}", rows)
 
 
-def verdicts(results: Sequence[Result]) -> Grid:
-    """The list of targets."""
-    header = ("target", "base", "device", "ratio of", "bound", "measured", "quartiles", "")
+def verdicts(results: Sequence[Result]) -> Table:
+    """Return the list of targets."""
     rows = []
     for result in results:
         target, ratio = result.target, result.ratio
+        quantity = target.quantity
+        what = "peak memory" if quantity == "memory" else "step" if target.mode == "train" else "inference"
         rows.append(
-            (
-                target.letter,
-                BASES[target.base].config.title,
-                device_name(target.device) + (f", {result.dtype}" if result.dtype != "fp32" else ""),
-                target.statement,
-                target.limit,
-                NOTHING if ratio is None else f"{ratio.median:.2f}",
-                NOTHING if ratio is None or target.quantity == "memory" else f"{ratio.low:.2f} to {ratio.high:.2f}",
-                result.verdict + (f": {result.reason}" if result.reason else ""),
-            )
+            {
+                "target": target.letter,
+                "base": BASES[target.base].config.title,
+                "device": device_name(target.device) + (f", {result.dtype}" if result.dtype != "fp32" else ""),
+                "ratio of": f"{what}: {MEANINGS[target.over]} / {MEANINGS[target.under]}",
+                "bound": f"{'>=' if target.at_least else '<='} {target.bound:g}",
+                "measured": median_of(ratio),
+                "quartiles": f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio and quantity == "time" else NOTHING,
+                "": result.verdict + (f": {result.reason}" if result.reason else ""),
+            }
         )
-    return Grid("Targets", header, rows, words=("base", "device", "ratio of", ""))
+    return Table("Targets", rows, words=("base", "device", "ratio of", ""))
 
 
-def times(over: Measurement, under: Measurement | None) -> str:
-    ratio = None if under is None else ratio_of(over, under, "time")
+def median_of(ratio: Quartiles | None) -> str:
+    """Return the median with two decimals."""
     return NOTHING if ratio is None else f"{ratio.median:.2f}"
 
 
-def milliseconds(seconds: float) -> str:
-    return three_digits(1e3 * seconds)
-
-
-def megabytes(size: int) -> str:
-    return three_digits(size / 1e6)
-
-
 def three_digits(value: float) -> str:
-    """At least so many, and never an exponent."""
+    """Return at least three digits, and never an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def rich_table(grid: Grid) -> Table:
-    """For the terminal."""
-    table = Table(title=grid.title, title_justify="left", title_style="bold")
-    for place, name in enumerate(grid.header):
-        words = place == 0 or name in grid.words
-        # Headers of figures break at their spaces, figures nowhere.
-        header = name if words else name.replace(" ", "\n")
-        table.add_column(header, justify="left" if words else "right", no_wrap=place == 0 or not words)
-    for row in grid.rows:
-        table.add_row(*row)
-    return table
-
-
-def narrowed(grid: Grid) -> Grid:
-    """Return the columns of a comparison that a page has room for, the quartiles beside their median."""
-    place = {name: index for index, name in enumerate(grid.header)}
-    rows = []
-    for row in grid.rows:
-        median, quartiles = row[place["ms"]], row[place["quartiles"]]
-        timed = median if median == NOTHING else f"{median} ({quartiles})"
-        rows.append(tuple(timed if name == "ms" else row[place[name]] for name in ON_PAGE))
-    return Grid(grid.title, ON_PAGE, rows, grid.words)
-
-
-def markdown(grid: Grid) -> str:
-    """For a page."""
-    rule = ("---" if place == 0 or name in grid.words else "---:" for place, name in enumerate(grid.header))
-    lines = [f"**{grid.title}**", "", _line(grid.header), "|" + "|".join(rule) + "|", *map(_line, grid.rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 # Tables in a page of the documentation, between comments that say what stands there.
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Return the comments around a part of a page."""
+    return f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
 
 
 def write_page(page: Path, parts: Mapping[str, str]) -> None:
@@ -337,50 +303,36 @@ def write_page(page: Path, parts: Mapping[str, str]) -> None:
     Raises:
         UserError: it has none of them.
     """
-    text = page.read_text(encoding="utf-8")
-    if not any(start in text and end in text for start, end in map(marks, parts)):
+    text, renewed = page.read_text(encoding="utf-8"), False
+    for name, part in parts.items():
+        start, end = marks(name)
+        before, found, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if found and closed:
+            text, renewed = f"{before}{start}\n\n{part.strip()}\n\n{end}{after}", True
+    if not renewed:
         start, end = marks(next(iter(parts), "cpu"))
         raise UserError(f"{page} has no place to write into; add the two lines {start} and {end}")
-    for name, part in parts.items():
-        text = replaced(text, name, part)
     write_text(page, text)
 
 
 def device_parts(reports: Sequence[Report]) -> dict[str, str]:
-    """What was measured on each device, by the part's name: ``cpu``, ``cuda``."""
+    """Return what was measured on each device, by the part's name: ``cpu``, ``cuda``."""
     written: dict[str, list[str]] = {}
     for report in reports:
         for device in dict.fromkeys(each.setting.device for each in report.measurements):
-            groups = settings_of([each for each in report.measurements if each.setting.device == device])
-            tables = [markdown(narrowed(comparison(group))) for group in groups]
-            written.setdefault(device, []).extend([*tables, source(report)])
+            tables = [comparison(group).page() for group in report.groups(device)]
+            written.setdefault(device, []).extend([*tables, report.source])
     return {device: "\n".join(tables) for device, tables in written.items()}
 
 
 def targets_part(reports: Sequence[Report]) -> dict[str, str]:
-    """Which targets are met, as the part ``targets``."""
+    """Return which targets are met, as the part ``targets``."""
     results = verdicts(judge([each for report in reports for each in report.measurements]))
-    return {"targets": "\n".join([markdown(results), *map(source, reports)])}
+    return {"targets": "\n".join([results.page(), *(report.source for report in reports)])}
 
 
-def source(report: Report) -> str:
-    return f"(`{report.command}`; {report.conditions})\n"
-
-
-def replaced(text: str, name: str, part: str) -> str:
-    """The text with another part between its comments, or as it is where they are not."""
-    start, end = marks(name)
-    before, found, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    return f"{before}{start}\n\n{part.strip()}\n\n{end}{after}" if found and closed else text
-
-
-def marks(name: str) -> tuple[str, str]:
-    return f"<!-- bench {name} -->", f"<!-- end of bench {name} -->"
-
-
-# Step time and peak memory of compared models as bars, a row of panels for each setting.
-
+# Step time and peak memory as bars, one row of panels per setting.
 
 COLORS = {
     "plain": BASE,
@@ -391,23 +343,21 @@ COLORS = {
     "literal": CYCLE[3],
     "upstream-hero": CYCLE[5],
 }
-"""The same model has the same colour in every panel."""
+"""The same variant has the same colour in every panel."""
 
 
-def draw_comparison(measurements: Sequence[Measurement], path: Path) -> Path:
+def draw_comparison(groups: Sequence[Sequence[Measurement]], path: Path) -> Path:
     """Write a PNG; bars of time reach the median, with a line from the lower to the upper quartile."""
-    groups = settings_of(measurements)
     most = max(map(len, groups))
     with mpl.rc_context(SETTINGS):
         figure, axes = new_figure(11, (0.9 + 0.32 * most) * len(groups), len(groups), 2)
         for (left, right), group in zip(axes, groups, strict=True):
-            times = [each.time or Spread(0.0, 0.0, 0.0) for each in group]
-            medians, highs = ([1e3 * time for time in column] for column in list(zip(*times, strict=True))[1:])
-            _bars(left, group, medians, highs, _time_labels(group))
+            times = [each.time or Quartiles(0.0, 0.0, 0.0) for each in group]
+            _bars(left, group, "time", [1e3 * time.median for time in times], [1e3 * time.high for time in times])
             for place, time in enumerate(times):
                 left.plot([1e3 * time.low, 1e3 * time.high], [place, place], color=INK, linewidth=1.2)
-            megabytes_each = [each.memory / 1e6 for each in group]
-            _bars(right, group, megabytes_each, megabytes_each, _memory_labels(group))
+            megabytes = [each.memory / 1e6 for each in group]
+            _bars(right, group, "memory", megabytes, megabytes)
             left.set_title(str(group[0].setting))
             left.set_xlabel("step, ms")
             right.set_xlabel("peak memory, MB")
@@ -416,32 +366,21 @@ def draw_comparison(measurements: Sequence[Measurement], path: Path) -> Path:
 
 
 def _bars(
-    axis: Any, group: Sequence[Measurement], values: Sequence[float], ends: Sequence[float], labels: Sequence[str]
+    axis: Any, group: Sequence[Measurement], quantity: Quantity, values: Sequence[float], ends: Sequence[float]
 ) -> None:
     places = range(len(group))
+    plain = next((each for each in group if each.model.name == "plain"), None)
     axis.barh(places, values, height=0.7, color=[COLORS[each.model.name] for each in group])
-    for place, end, label in zip(places, ends, labels, strict=True):
+    for place, each, value, end in zip(places, group, values, ends, strict=True):
+        label = f"{three_digits(value)} {'ms' if quantity == 'time' else 'MB'}"
+        ratio = None if each is plain else ratio_of(each, plain, quantity)
+        if ratio is not None:
+            label += f", {ratio.median:.2f} x plain"
+        if quantity == "time" and not each.seconds:
+            label = "not timed"
         axis.annotate(label, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
     axis.set_yticks(places, [str(each.model) for each in group])
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.tick_params(axis="y", length=0, labelcolor=INK)
     axis.margins(x=0.36)
-
-
-def _time_labels(group: Sequence[Measurement]) -> list[str]:
-    return [
-        f"{milliseconds(each.time.median)} ms{_ratio(each, group, 'time')}" if each.time else "not timed"
-        for each in group
-    ]
-
-
-def _memory_labels(group: Sequence[Measurement]) -> list[str]:
-    return [f"{megabytes(each.memory)} MB{_ratio(each, group, 'memory')}" for each in group]
-
-
-def _ratio(each: Measurement, group: Sequence[Measurement], quantity: Quantity) -> str:
-    """Over the plain base, where it was measured."""
-    plain = next((other for other in group if other.model.name == "plain"), None)
-    ratio = None if plain is None or plain is each else ratio_of(each, plain, quantity)
-    return "" if ratio is None else f", {ratio.median:.2f} x plain"

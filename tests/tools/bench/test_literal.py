@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import HeroConfig, HeroModel
-from hero_plugin.integrations.tools.bench.cases import Model
-from hero_plugin.integrations.tools.bench.literal import LiteralHero, drawn
+from hero_plugin.integrations.tools.bench.cases import Variant
+from hero_plugin.integrations.tools.bench.literal import LiteralHero, draw_masked
 from hero_plugin.integrations.tools.bench.models import build_bare, random_batch, recipe_of
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.task import Batch, Task
@@ -36,7 +36,7 @@ INPUTS = {
 def both(base: str, hero: HeroConfig, levels: int, name: str = "hero") -> tuple[Task, Task, Batch]:
     """HERO and the literal paper with the same weights, far from where they start, and a batch; without dropout."""
     sizes = small(base)
-    ours: Any = build_bare(base, sizes, seed=0).task(Model(name, levels), hero, recipe_of(base, sizes), sizes)
+    ours: Any = build_bare(base, sizes, seed=0).task(Variant(name, levels), hero, recipe_of(base, sizes))
     model = shake(without_dropout(ours.model.double()), 0.1)
     literal = copy.copy(ours)
     literal.model = LiteralHero(copy.deepcopy(model.base), model.config, model.adapter)
@@ -131,7 +131,7 @@ def test_words_are_drawn_by_the_same_rule():
     real = lengths_mask(words).bool()
     for seed in range(200):
         torch.manual_seed(seed)
-        dropped = drawn(real, 0.3)
+        dropped = draw_masked(real, 0.3)
         assert not (dropped & ~real).any()
         for row, count in zip(dropped, words, strict=True):
             assert count < 2 or 0 < row.sum() < count

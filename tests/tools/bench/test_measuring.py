@@ -15,12 +15,11 @@ from hero_plugin.adapters.emb.layers import bidirectional_lstm
 from hero_plugin.integrations.tools.bench.counters import (
     LiveBytes,
     Operations,
-    Spread,
-    interleaved,
-    own_bytes,
+    Quartiles,
     peak_memory,
+    time_in_turns,
 )
-from hero_plugin.integrations.tools.bench.models import Job
+from hero_plugin.integrations.tools.bench.models import Workload
 from tests.old_torch import counts_flops
 
 pytestmark = counts_flops
@@ -38,15 +37,15 @@ def flops(step) -> int:
 def test_models_take_turns_and_warm_up():
     calls, ticks = [], []
     steps = {name: lambda name=name: calls.append(name) for name in ("a", "b")}
-    times = interleaved(steps, warmup=1, turns=2, device=CPU, after_step=lambda: ticks.append(1))
+    times = time_in_turns(steps, warmup=1, turns=2, device=CPU, after_step=lambda: ticks.append(1))
     assert calls == ["a", "b"] * 3 and len(ticks) == 6
     assert all(len(values) == 2 and min(values) >= 0 for values in times.values())
 
 
 def test_ratios_are_of_the_same_turn():
     """A machine ten times slower in the second turn slows both, and changes no ratio."""
-    assert Spread.of_ratio([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == (2.0, 2.0, 2.0)
-    assert Spread.of([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+    assert Quartiles.of_ratio([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == (2.0, 2.0, 2.0)
+    assert Quartiles.of([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
 
 
 def test_flops_of_a_linear_layer():
@@ -133,7 +132,7 @@ def test_what_a_step_holds_counts_and_what_it_frees_does_not():
         gradient.append(torch.ones(1000))
 
     weights = torch.zeros(300)
-    assert own_bytes([weights, weights[:10], *gradient]) == 1300 * FLOAT
+    assert LiveBytes([weights, weights[:10], *gradient]).live == 1300 * FLOAT
     assert peak_memory(step, iter([weights, weights[:10]]), CPU) == 1300 * FLOAT
     assert peak_memory(step, chain([weights], gradient), CPU) == 1300 * FLOAT
     assert peak_memory(lambda: None, iter(()), CPU) == 0
@@ -144,11 +143,13 @@ def test_gradients_of_the_step_before_make_room():
     layer = nn.Linear(1000, 100, bias=False)
     x = torch.randn(2, 1000)
     task: Any = SimpleNamespace(model=layer, losses=lambda model, batch, epoch: {"loss": model(batch["x"]).sum()})
-    job = Job(task, {"x": x}, torch.optim.Adam(layer.parameters(), foreach=False), 1.0, "none", CPU)
-    job.step()()
+    workload = Workload(task, {"x": x}, torch.optim.Adam(layer.parameters(), foreach=False), 1.0, "none", CPU)
+    workload.step()()
     weights = 100 * 1000 * FLOAT
-    assert peak_memory(lambda: None, job.held(), CPU) == 4 * weights + x.nbytes + FLOAT
-    forward_and_backward = peak_memory(lambda: (job.optimizer.zero_grad(), layer(x).sum().backward()), job.held(), CPU)
+    assert peak_memory(lambda: None, workload.held(), CPU) == 4 * weights + x.nbytes + FLOAT
+    forward_and_backward = peak_memory(
+        lambda: (workload.optimizer.zero_grad(), layer(x).sum().backward()), workload.held(), CPU
+    )
     assert 4 * weights < forward_and_backward < 4.1 * weights
 
 

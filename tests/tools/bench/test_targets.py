@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from hero_plugin.integrations.tools.bench.cases import Model, Setting
+from hero_plugin.integrations.tools.bench.cases import Setting, Variant
 from hero_plugin.integrations.tools.bench.measure import Measurement
 from hero_plugin.integrations.tools.bench.report import TARGETS, judge, models_for
 from tests.tools.bench.small import small
 
 
 def measured(name, seconds, memory=100, base="emb", mode="train", device="cpu", levels=4) -> Measurement:
-    model = Model(name, 0 if name in ("plain", "upstream") else levels)
+    model = Variant(name, 0 if name in ("plain", "upstream") else levels)
     return Measurement(Setting(base, mode, device), model, small(base), 1, 1, 1, None, memory, seconds)
 
 
