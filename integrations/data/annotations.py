@@ -1,4 +1,4 @@
-"""Annotation files of temporal sentence grounding: read any format into records, write records in any format."""
+"""Annotation files of any format: read into records, and written from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,15 +27,11 @@ from hero_plugin.integrations.data.formats import (
     write_charades_sta,
     write_qvhighlights,
 )
-from hero_plugin.integrations.data.moments import convert_records
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.console import bar
 from hero_plugin.integrations.support.errors import DataError, Problem
 from hero_plugin.integrations.support.files import OnProgress
-
-# Detection of a file's annotation format from its content.
-
 
 Format = Literal[
     "charades-sta",
@@ -48,7 +44,19 @@ Format = Literal[
     "lighthouse",
 ]
 """The names that commands take."""
-FORMATS = ("charades-sta", "charades-cd", "captions", "qvhighlights")
+READERS: Mapping[str, Callable[..., None]] = {
+    "charades-sta": read_charades_sta,
+    "charades-cd": read_by_video,
+    "captions": read_by_video,
+    "qvhighlights": read_qvhighlights,
+}
+_WRITERS: Mapping[str, Callable[[Sequence[Record], Path], None]] = {
+    "charades-sta": write_charades_sta,
+    "charades-cd": write_charades_cd,
+    "captions": write_captions,
+    "qvhighlights": write_qvhighlights,
+}
+FORMATS = tuple(READERS)
 _ALIASES = {
     "charades-cg": "captions",
     "activitynet": "captions",
@@ -95,30 +103,6 @@ def detect_format(path: Path) -> str:
     raise DataError([Problem(str(path), what, fix)])
 
 
-__all__ = [
-    "FORMATS",
-    "ReadReport",
-    "convert_records",
-    "detect_format",
-    "load_durations",
-    "read_annotations",
-    "write_annotations",
-]
-
-READERS: Mapping[str, Callable[..., None]] = {
-    "charades-sta": read_charades_sta,
-    "charades-cd": read_by_video,
-    "captions": read_by_video,
-    "qvhighlights": read_qvhighlights,
-}
-_WRITERS: Mapping[str, Callable[[Sequence[Record], Path], None]] = {
-    "charades-sta": write_charades_sta,
-    "charades-cd": write_charades_cd,
-    "captions": write_captions,
-    "qvhighlights": write_qvhighlights,
-}
-
-
 def read_annotations(
     path: str | os.PathLike[str],
     *,
@@ -155,14 +139,13 @@ def read_annotations(
         ValueError: An option is wrong.
         DataError: The file has problems.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file at {path}")
-    checks = RecordChecks(path, on_outside, on_broken, split, unique_ids=unique_ids)
-    known = detect_format(path) if format == "auto" else format_name(format)
-    READERS[known](path, checks, None if durations is None else load_durations(durations), progress)
+    path = _existing(path)
+    known = None if durations is None else load_durations(durations)
+    checks = RecordChecks(path, on_outside, on_broken, split, unique_ids=unique_ids, durations=known)
+    name = detect_format(path) if format == "auto" else format_name(format)
+    READERS[name](checks, progress)
     if report is not None:
-        report.format = known
+        report.format = name
     return checks.finish(report)
 
 
@@ -181,33 +164,17 @@ def write_annotations(records: Sequence[Record], path: str | os.PathLike[str], *
     _WRITERS[known](list(records), path)
 
 
-# Reading of queries for their words alone, whatever is wrong with their moments or their videos' lengths.
-
-
-_SECOND = 1.0
-
-
 class _WordsOnly(RecordChecks):
     """Checks of the sentence alone: three queries of Charades-CD test-ood begin after their video and count."""
 
+    def known_duration(self, video: str) -> float | None:
+        return 1.0
+
     def duration(self, where: str, raw: Any) -> float | None:
-        return _SECOND
+        return 1.0
 
     def moment(self, where: str, raw: Any, duration: float) -> tuple[float, float] | None:
-        return 0.0, _SECOND
-
-
-class _AnyVideo(Mapping[str, float]):
-    """A stand-in for the videos' lengths, which Charades-STA text needs and words do not."""
-
-    def __getitem__(self, video: str) -> float:
-        return _SECOND
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 1
+        return 0.0, 1.0
 
 
 def read_sentences(path: str | os.PathLike[str], progress: OnProgress | None = None) -> list[Record]:
@@ -217,15 +184,16 @@ def read_sentences(path: str | os.PathLike[str], progress: OnProgress | None = N
         FileNotFoundError: The file is missing.
         DataError: Lines are malformed, or queries empty.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file at {path}")
-    checks = _WordsOnly(path)
-    READERS[detect_format(path)](path, checks, _AnyVideo(), progress)
+    path = _existing(path)
+    checks = _WordsOnly(path, durations={})
+    READERS[detect_format(path)](checks, progress)
     return checks.finish()
 
 
-# Several annotation files read as one list of queries.
+def _existing(path: str | os.PathLike[str]) -> Path:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no annotation file at {path}")
+    return Path(path)
 
 
 def read_many(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBroken) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Checks of every record that is read, and the handling of broken ones."""
+"""Checks of every record that is read, the handling of broken ones, and video lengths from other files."""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ class RecordChecks:
     fatal: list[Problem] = field(default_factory=list)
     clamped: int = 0
     unique_ids: bool = True
+    durations: Mapping[str, float] | None = None
+    """Seconds by video, for files that do not hold them."""
     ids: list[str | int] = field(default_factory=list)
     """A reader adds the id of each query here, whatever is wrong with the query."""
     _ids: set[str] = field(default_factory=set)
@@ -81,6 +83,10 @@ class RecordChecks:
             self.problem(where, "empty query")
             return None
         return sentence
+
+    def known_duration(self, video: str) -> float | None:
+        """Return a video's length in seconds, where the file does not hold it."""
+        return (self.durations or {}).get(video)
 
     def duration(self, where: str, raw: Any) -> float | None:
         """Return a video's length in seconds."""
@@ -151,9 +157,9 @@ def as_number(raw: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def numbered_lines(path: Path, checks: RecordChecks, progress: OnProgress | None = None) -> Iterator[tuple[int, str]]:
-    """Yield the non-blank lines of a UTF-8 file with their numbers."""
-    for number, raw in iter_lines(path, progress):
+def numbered_lines(checks: RecordChecks, progress: OnProgress | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the non-blank lines of a UTF-8 file with their numbers; others become problems of ``checks``."""
+    for number, raw in iter_lines(checks.path, progress):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
         except UnicodeDecodeError as error:
@@ -161,9 +167,6 @@ def numbered_lines(path: Path, checks: RecordChecks, progress: OnProgress | None
             continue
         if line.strip():
             yield number, line
-
-
-# Video lengths, for annotations that do not carry them (Charades-STA text).
 
 
 Durations = Mapping[str, Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -203,7 +206,11 @@ def load_durations(source: Durations) -> dict[str, float]:
 
 def _entries(path: Path) -> list[tuple[str, Any]]:
     table = path.suffix.lower() == ".csv"
-    text = _text(path, newline="" if table else None)
+    try:
+        with open(path, newline="" if table else None, encoding="utf-8-sig") as stream:
+            text = stream.read()
+    except UnicodeDecodeError as error:
+        raise DataError([Problem(str(path), not_utf8(error), "save it as UTF-8")]) from error
     if table:
         rows: list[Mapping[str, Any]] = list(csv.DictReader(io.StringIO(text, newline="")))
     else:
@@ -222,15 +229,6 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
         has = f"it has {list(rows[0])}" if rows else "it is empty"
         raise DataError([Problem(str(path), f"no video names and durations found; {has}", HOW_TO_GIVE_DURATIONS)])
     return [(str(row[name]), row) for row in rows]
-
-
-def _text(path: Path, newline: str | None) -> str:
-    try:
-        with open(path, newline=newline, encoding="utf-8-sig") as stream:
-            return stream.read()
-    except UnicodeDecodeError as error:
-        what = not_utf8(error)
-        raise DataError([Problem(str(path), what, "save it as UTF-8")]) from error
 
 
 def _json_lines(path: Path, text: str) -> list[Any]:

@@ -1,8 +1,7 @@
-"""JSON that maps each video to its sentences and timestamps, as in ActivityNet Captions and its successors.
+"""Readers and writers of the annotation formats: Charades-STA text, JSON by video, QVHighlights' JSONL.
 
-`{VIDEO: {"duration" or "video_duration": seconds, "sentences": [...], "timestamps": [[start, end], ...], ...}}`.
-Any other list as long as `sentences` belongs to the sentences (`novels`, `encoded_sentences`), anything else
-to the video (`decode_fps`); both are kept in `Record.extra`.
+A reader adds the records of a file to its ``checks``. What a record has no field for is kept in ``Record.extra``, and
+the writer of the same format puts it back.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from hero_plugin.integrations.data.checks import HOW_TO_GIVE_DURATIONS, RecordCh
 from hero_plugin.integrations.data.records import Record, clean_sentence
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 from hero_plugin.integrations.support.files import OnProgress, atomic_write
-
-# Helpers that the writers of all formats share.
 
 
 def single_moment(record: Record, path: Path, problems: Problems) -> tuple[float, float] | None:
@@ -48,39 +45,28 @@ def tidy_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# Charades-STA text: one line per query, `VIDEO START END##sentence`, seconds. It holds no durations.
-
-
-_SHAPE = "expected `VIDEO START END##sentence`"
-
-
-def read_charades_sta(
-    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
-) -> None:
-    """Add the records of a file to ``checks``; the file itself holds no durations."""
-    if durations is None:
+def read_charades_sta(checks: RecordChecks, progress: OnProgress | None = None) -> None:
+    """Read lines ``VIDEO START END##sentence`` in seconds, which hold no durations."""
+    if checks.durations is None:
         checks.failure("", "Charades-STA text holds no video durations", HOW_TO_GIVE_DURATIONS)
-        durations = {}
-        unknown_is_news = False
-    else:
-        unknown_is_news = True
     count: Counter[str] = Counter()
     unknown: set[str] = set()
-    for number, line in numbered_lines(path, checks, progress):
+    for number, line in numbered_lines(checks, progress):
         where = f":{number}"
         head, mark, raw = line.partition("##")
         fields = head.split()
         if not mark or len(fields) != 3:
-            checks.problem(where, f"{_SHAPE}, got {line[:80]!r}", "correct or delete the line")
+            what = f"expected `VIDEO START END##sentence`, got {line[:80]!r}"
+            checks.problem(where, what, "correct or delete the line")
             continue
         video = fields[0]
         position = count[video]
         count[video] += 1
         checks.ids.append(f"{video}_{position}")
         sentence = checks.sentence(where, raw)
-        duration = durations.get(video)
+        duration = checks.known_duration(video)
         if duration is None:
-            if unknown_is_news and video not in unknown:
+            if checks.durations is not None and video not in unknown:
                 checks.failure(where, f"no duration for video {video}", HOW_TO_GIVE_DURATIONS)
             unknown.add(video)
             duration = float("inf")  # the rest of the line is still checked
@@ -103,24 +89,22 @@ def write_charades_sta(records: Sequence[Record], path: Path) -> None:
     with atomic_write(path) as stream:
         for record, moment in zip(records, moments, strict=True):
             start, end = moment or (0.0, 0.0)
-            stream.write(f"{record.video_id} {start!r} {end!r}##{_sentence(record)}\n")
-
-
-def _sentence(record: Record) -> str:
-    raw = record.extra.get("raw_sentence")
-    if isinstance(raw, str) and clean_sentence(raw) == record.sentence and "\n" not in raw and "\r" not in raw:
-        return raw
-    return clean_sentence(record.sentence)
+            raw = raw_sentence(record)
+            sentence = clean_sentence(raw) if raw == record.sentence or "\n" in raw or "\r" in raw else raw
+            stream.write(f"{record.video_id} {start!r} {end!r}##{sentence}\n")
 
 
 _ENTRY_KEYS = ("sentences", "timestamps", "duration", "video_duration")
 
 
-def read_by_video(
-    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
-) -> None:
-    """Add the records of a file to ``checks``; ``durations`` serves videos whose entry has none."""
-    data = load_by_video(path, checks)
+def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> None:
+    """Read JSON that maps each video to its sentences and timestamps, as ActivityNet Captions and its successors.
+
+    ``{VIDEO: {"duration" or "video_duration": seconds, "sentences": [...], "timestamps": [[start, end], ...], ...}}``.
+    Any other list as long as ``sentences`` belongs to the sentences (``novels``, ``encoded_sentences``), anything else
+    to the video (``decode_fps``).
+    """
+    data = load_by_video(checks)
     if data and not any(_is_entry(entry) for entry in data.values()):
         what = f"none of its {len(data)} entries has lists `sentences` and `timestamps`"
         checks.failure("", what, "is this an annotation file, and the right format?")
@@ -136,14 +120,16 @@ def read_by_video(
             what = f"{len(sentences)} sentences but {len(timestamps)} timestamps"
             checks.problem(where, what, "correct or remove the entry")
             continue
-        raw_duration = entry.get("duration", entry.get("video_duration", (durations or {}).get(video)))
+        raw_duration = entry.get("duration", entry.get("video_duration", checks.known_duration(video)))
         if raw_duration is None:
             checks.failure(where, "no `duration` or `video_duration`", "add it, or give durations=FILE (--durations)")
             continue
         duration = checks.duration(where, raw_duration)
         if duration is None:
             continue
-        listed, whole = _extras(entry, len(sentences))
+        more = {key: value for key, value in entry.items() if key not in _ENTRY_KEYS}
+        listed = {key: value for key, value in more.items() if isinstance(value, list) and len(value) == len(sentences)}
+        whole = {key: value for key, value in more.items() if key not in listed}
         for position, raw in enumerate(sentences):
             spot = f"{where}, sentence {position + 1}"
             sentence = checks.sentence(spot, raw)
@@ -162,26 +148,20 @@ def read_by_video(
             query = f"{video}_{position}"
             checks.keep(spot, Record(query, video, sentence, (moment,), duration, checks.split, extra=extra))
     if progress is not None:
-        progress(size := path.stat().st_size, size)
+        progress(size := checks.path.stat().st_size, size)
 
 
 def _is_entry(entry: Any) -> bool:
     return isinstance(entry, dict) and all(isinstance(entry.get(key), list) for key in ("sentences", "timestamps"))
 
 
-def _extras(entry: dict[str, Any], count: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    more = {key: value for key, value in entry.items() if key not in _ENTRY_KEYS}
-    listed = {key: value for key, value in more.items() if isinstance(value, list) and len(value) == count}
-    return listed, {key: value for key, value in more.items() if key not in listed}
-
-
-def load_by_video(path: Path, checks: RecordChecks) -> dict[str, Any]:
+def load_by_video(checks: RecordChecks) -> dict[str, Any]:
     """Load the JSON object; names that occur twice become problems of ``checks``."""
+    path = checks.path
     twice: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        """json.loads would keep the last of two entries of one name, and say nothing."""
-        found = dict(items)
+        found = dict(items)  # which keeps the last of two entries of one name, and says nothing
         if len(found) != len(items):
             names = [name for name, _ in items]
             twice.extend(sorted({name for name in names if names.count(name) > 1}))
@@ -211,12 +191,12 @@ def frames_of(moment: Sequence[Any], fps: Any) -> list[int] | None:
     return [math.floor(value * rate) for value in seconds if value is not None]
 
 
-def group_by_video(
+def _write_by_video(
     records: Sequence[Record],
     path: Path,
     make_entry: Callable[[list[Record], list[tuple[float, float]]], dict[str, Any]],
-) -> dict[str, dict[str, Any]]:
-    """Return ``{VIDEO: entry}`` in the order of the videos' first records, which must agree about durations."""
+) -> None:
+    """Write ``{VIDEO: entry}`` in the order of the videos' first records, which must agree about durations."""
     problems = Problems()
     grouped: dict[str, list[Record]] = {}
     moments: dict[str, list[tuple[float, float]]] = {}
@@ -230,7 +210,8 @@ def group_by_video(
                 problems.add(f"{path}: video {record.video_id}", what, "one video has one duration: correct them")
         moments.setdefault(record.video_id, []).append(moment or (0.0, 0.0))
     problems.raise_if_any()
-    return {video: make_entry(group, moments[video]) for video, group in grouped.items()}
+    with atomic_write(path) as stream:
+        json.dump({video: make_entry(group, moments[video]) for video, group in grouped.items()}, stream)
 
 
 def listed_extras(group: Sequence[Record], skip: Sequence[str] = ()) -> dict[str, list[Any]]:
@@ -240,75 +221,63 @@ def listed_extras(group: Sequence[Record], skip: Sequence[str] = ()) -> dict[str
     return {key: [r.extra[key] for r in group] for key in keys if all(key in r.extra for r in group)}
 
 
-# ActivityNet Captions JSON, also the form of ActivityNet-CD and Charades-CG (whose `novels` stay in `extra`).
-
-
 def write_captions(records: Sequence[Record], path: Path) -> None:
-    """Write `{VIDEO: {duration, timestamps, sentences, ...}}`. Query ids, splits and saliency have no place here."""
-    data = group_by_video(records, path, _captions_entry)
-    with atomic_write(path) as stream:
-        json.dump(data, stream)
+    """Write ActivityNet Captions' JSON, also the form of ActivityNet-CD and Charades-CG.
 
+    ``{VIDEO: {duration, timestamps, sentences, ...}}`` has no place for query ids, splits and saliency.
+    """
 
-def _captions_entry(group: list[Record], moments: list[tuple[float, float]]) -> dict[str, Any]:
-    return {
-        "duration": group[0].duration,
-        "timestamps": [[tidy_number(start), tidy_number(end)] for start, end in moments],
-        "sentences": [raw_sentence(record) for record in group],
-        **listed_extras(group),
-        **group[0].extra.get("video", {}),
-    }
+    def entry(group: list[Record], moments: list[tuple[float, float]]) -> dict[str, Any]:
+        return {
+            "duration": group[0].duration,
+            "timestamps": [[tidy_number(start), tidy_number(end)] for start, end in moments],
+            "sentences": [raw_sentence(record) for record in group],
+            **listed_extras(group),
+            **group[0].extra.get("video", {}),
+        }
 
-
-# Charades-CD JSON: captions with `video_duration`, frame numbers and word numbers.
-
-
-_FPS = 16.0  # decode_fps of every video of Charades-CD
+    _write_by_video(records, path, entry)
 
 
 def write_charades_cd(records: Sequence[Record], path: Path) -> None:
-    """Write the published layout. `framestamps` are made from the moments; `encoded_sentences` only where known."""
-    data = group_by_video(records, path, _charades_cd_entry)
-    with atomic_write(path) as stream:
-        json.dump(data, stream)
+    """Write Charades-CD's JSON: captions with ``video_duration``, frame numbers and word numbers.
 
+    ``framestamps`` are made from the moments, ``encoded_sentences`` written only where known.
+    """
 
-def _charades_cd_entry(group: list[Record], moments: list[tuple[float, float]]) -> dict[str, Any]:
-    video = dict(group[0].extra.get("video", {}))
-    fps = video.pop("decode_fps", _FPS)
-    sentence_lists = listed_extras(group, skip=("framestamps",))
-    frames = [r.extra.get("framestamps") or frames_of(moment, fps) for r, moment in zip(group, moments, strict=True)]
-    encoded = (
-        {"encoded_sentences": sentence_lists.pop("encoded_sentences")} if "encoded_sentences" in sentence_lists else {}
-    )
-    return {
-        "framestamps": frames,
-        "decode_fps": fps,
-        **encoded,
-        "sentences": [raw_sentence(record) for record in group],
-        "video_fps": video.pop("video_fps", -1.0),
-        "timestamps": [list(moment) for moment in moments],
-        "video_duration": group[0].duration,
-        **sentence_lists,
-        **video,
-    }
+    def entry(group: list[Record], moments: list[tuple[float, float]]) -> dict[str, Any]:
+        video = dict(group[0].extra.get("video", {}))
+        fps = video.pop("decode_fps", 16.0)  # that of every video of Charades-CD
+        pairs = zip(group, moments, strict=True)
+        frames = [record.extra.get("framestamps") or frames_of(moment, fps) for record, moment in pairs]
+        listed = listed_extras(group, skip=("framestamps",))
+        encoded = {key: listed.pop(key) for key in ("encoded_sentences",) if key in listed}
+        return {
+            "framestamps": frames,
+            "decode_fps": fps,
+            **encoded,
+            "sentences": [raw_sentence(record) for record in group],
+            "video_fps": video.pop("video_fps", -1.0),
+            "timestamps": [list(moment) for moment in moments],
+            "video_duration": group[0].duration,
+            **listed,
+            **video,
+        }
 
-
-# QVHighlights-style JSONL, the input of Moment-DETR, its descendants and lighthouse: one JSON object per line.
-#
-# `{"qid", "query", "duration", "vid", "relevant_windows": [[s, e], ...], "relevant_clip_ids": [...],
-# "saliency_scores": [[a, b, c], ...]}`. Test files end after `vid`; Charades-STA and more in this form have windows
-# and no saliency. Other keys, and keys that are null, are kept in `Record.extra`.
+    _write_by_video(records, path, entry)
 
 
 _LINE_KEYS = ("qid", "query", "duration", "vid", "relevant_clip_ids", "saliency_scores", "relevant_windows")
 
 
-def read_qvhighlights(
-    path: Path, checks: RecordChecks, durations: Mapping[str, float] | None, progress: OnProgress | None = None
-) -> None:
-    """Add the records of a file to ``checks``; ``durations`` serves lines that have none."""
-    for number, line in numbered_lines(path, checks, progress):
+def read_qvhighlights(checks: RecordChecks, progress: OnProgress | None = None) -> None:
+    """Read QVHighlights' JSONL, the input of Moment-DETR, its descendants and lighthouse: one JSON object per line.
+
+    ``{"qid", "query", "duration", "vid", "relevant_windows": [[s, e], ...], "relevant_clip_ids": [...],
+    "saliency_scores": [[a, b, c], ...]}``. Test files end after ``vid``; Charades-STA and more in this form have
+    windows and no saliency.
+    """
+    for number, line in numbered_lines(checks, progress):
         where = f":{number}"
         try:
             row = json.loads(line)
@@ -321,7 +290,7 @@ def read_qvhighlights(
             continue
         video, given = str(row["vid"]), row.get("qid", number - 1)
         checks.ids.append(given if isinstance(given, int | str) else str(given))
-        raw_duration = row.get("duration", (durations or {}).get(video))
+        raw_duration = row.get("duration", checks.known_duration(video))
         if raw_duration is None:
             fix = "add it, or give durations=FILE (--durations)"
             checks.failure(where, f"no `duration` of video {video}", fix)

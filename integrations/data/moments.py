@@ -1,4 +1,4 @@
-"""Conversion of moments in seconds to clip indices and back, and of moments to saliency labels.
+"""Labels of clips: moments in seconds to clip indices and back, saliency from moments, conversion of records.
 
 A video of ``duration`` seconds has ``clips`` clips of equal length; clip i covers
 [i, i + 1] * duration / clips seconds. Clip indices are inclusive on both sides, as in EMB.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -17,6 +17,11 @@ from hero_plugin.integrations.data.records import REWORDED, Record
 
 Rounding = Literal["best_iou", "floor", "nearest", "outward"]
 SaliencyRule = Literal["inside", "overlap", "lighthouse"]
+Snap = Literal["none", "best_iou", "floor", "nearest", "outward"]
+Windows = Literal["keep", "first", "longest", "hull", "split"]
+SaliencyChoice = Literal["keep", "none", "inside", "overlap", "lighthouse"]
+QueryIds = Literal["keep", "number", "video"]
+Period = Literal["keep", "strip", "add"]
 
 ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
 
@@ -80,10 +85,7 @@ def moments_to_clips(
     middle = np.clip(np.floor((position_start + position_end) / 2), 0, clip_count - 1)
     first, last = np.clip(left, 0, clip_count - 1), np.clip(right - 1, 0, clip_count - 1)
     empty = (right <= left) | (right <= 0) | (left >= clip_count)
-    return (
-        np.where(empty, middle, first).astype(np.int64),
-        np.where(empty, middle, last).astype(np.int64),
-    )
+    return np.where(empty, middle, first).astype(np.int64), np.where(empty, middle, last).astype(np.int64)
 
 
 def clips_to_moment(first: int, last: int, clips: int, duration: float) -> tuple[float, float]:
@@ -126,8 +128,7 @@ def saliency_from_moments(
     Returns:
         ((clip index, scores), ...), sorted by clip index.
     """
-    if not (math.isfinite(clip_length) and clip_length > 0):
-        raise ValueError(f"clip_length must be positive seconds, got {clip_length}")
+    _check_clip_length(clip_length)
     if annotators < 1:
         raise ValueError(f"annotators must be 1 or more, got {annotators}")
     clips = max(1, math.ceil(duration / clip_length - ON_EDGE))
@@ -226,16 +227,6 @@ def _clips_around(
     return np.clip(lower, 0, clips - 1), np.clip(upper, 0, clips - 1)
 
 
-# Conversion of records between the conventions of data sets.
-
-
-QueryIds = Literal["keep", "number", "video"]
-Period = Literal["keep", "strip", "add"]
-Windows = Literal["keep", "first", "longest", "hull", "split"]
-SaliencyChoice = Literal["keep", "none", "inside", "overlap", "lighthouse"]
-Snap = Literal["none", "best_iou", "floor", "nearest", "outward"]
-
-
 def convert_records(
     records: Iterable[Record],
     *,
@@ -257,21 +248,27 @@ def convert_records(
         clip_length: Seconds per clip, for ``rounding`` and ``saliency``.
         rounding: "none" leaves moments as they are; "best_iou", "floor", "nearest" and "outward" move them to the
             clips' edges (see ``moment_to_clips``), as QVHighlights' windows are; the last edge is the video's end.
-        windows: what becomes of several moments of one query: "keep" them, the "first", the "longest", their
+        windows: What becomes of several moments of one query: "keep" them, the "first", the "longest", their
             "hull" (first start to last end), or "split" into one query per moment (ids get "_0", "_1", ...).
         saliency: "keep" what is there, "none", or labels made from the moments by a rule of
-            ``saliency_from_moments``: "inside", "overlap", "lighthouse". saliency_score, annotators: see there.
+            ``saliency_from_moments``: "inside", "overlap", "lighthouse".
+        saliency_score: The ``score`` of ``saliency_from_moments``.
+        annotators: See there.
         query_ids: "keep", "number" them from ``first_query_id``, or "video": VIDEO_0, VIDEO_1, ...
+        first_query_id: Where numbers begin.
         period: "keep", "strip" or "add" the full stop at the end of sentences (Charades-STA has it, Charades-CD not).
         keep_extra: Whether to keep what only the old format knew.
     """
-    _check("windows", windows, ("keep", "first", "longest", "hull", "split"))
-    _check("query_ids", query_ids, ("keep", "number", "video"))
-    _check("period", period, ("keep", "strip", "add"))
-    _check("saliency", saliency, ("keep", "none", "inside", "overlap", "lighthouse"))
-    _check("rounding", rounding, ("none", "best_iou", "floor", "nearest", "outward"))
-    if not (math.isfinite(clip_length) and clip_length > 0):
-        raise ValueError(f"clip_length must be positive seconds, got {clip_length}")
+    for name, value, choices in (
+        ("windows", windows, Windows),
+        ("query_ids", query_ids, QueryIds),
+        ("period", period, Period),
+        ("saliency", saliency, SaliencyChoice),
+        ("rounding", rounding, Snap),
+    ):
+        if value not in get_args(choices):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+    _check_clip_length(clip_length)
     result: list[Record] = []
     counts: Counter[str] = Counter()
     for source in records:
@@ -279,10 +276,8 @@ def convert_records(
             moments = record.moments
             if rounding != "none":
                 moments = tuple(snap_moment(moment, record.duration, clip_length, rounding) for moment in moments)
-            labels = record.saliency
-            if saliency == "none":
-                labels = ()
-            elif saliency != "keep":
+            labels = () if saliency == "none" else record.saliency
+            if saliency not in ("keep", "none"):
                 labels = saliency_from_moments(
                     moments,
                     record.duration,
@@ -298,15 +293,13 @@ def convert_records(
             elif query_ids == "video":
                 query = f"{record.video_id}_{counts[record.video_id]}"
                 counts[record.video_id] += 1
-            extra = record.extra
+            extra = dict(record.extra)
             if not keep_extra:  # the link of a reworded query to its original is everybody's
                 extra = {key: value for key, value in extra.items() if key == REWORDED}
-            if query != record.query_id and "qid" in extra:
-                extra = {key: value for key, value in extra.items() if key != "qid"}
-            sentence = _with_period(record.sentence, period)
-            result.append(
-                record.replace(query_id=query, sentence=sentence, moments=moments, saliency=labels, extra=extra)
-            )
+            if query != record.query_id:
+                extra.pop("qid", None)
+            changed = record.replace(query_id=query, moments=moments, saliency=labels, extra=extra)
+            result.append(changed.replace(sentence=_with_period(record.sentence, period)))
     return result
 
 
@@ -314,7 +307,7 @@ def snap_moment(
     moment: tuple[float, float], duration: float, clip_length: float, rounding: Rounding
 ) -> tuple[float, float]:
     """Return the moment with both boundaries on clip edges (seconds); the last clip ends where the video ends."""
-    clips = max(1, math.ceil(duration / clip_length - 1e-6))
+    clips = max(1, math.ceil(duration / clip_length - ON_EDGE))
     first, last = moment_to_clips(*moment, clips, clips * clip_length, rounding)
     return first * clip_length, min((last + 1) * clip_length, duration)
 
@@ -341,6 +334,6 @@ def _with_period(sentence: str, choice: Period) -> str:
     return (bare or sentence) + ("." if choice == "add" and not bare.endswith(("!", "?")) else "")
 
 
-def _check(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+def _check_clip_length(seconds: float) -> None:
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"clip_length must be positive seconds, got {seconds}")

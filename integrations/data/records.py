@@ -1,16 +1,13 @@
-"""Reworded queries: what was changed, and the link to the original that annotation files carry."""
+"""Records, which every annotation format is read into: a sentence, its video, its moments; and reworded ones.
+
+A reworded query says what was changed, and carries a link to the original through annotation files.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
-
-# The record type that every annotation format is read into: a sentence, its video, its moments.
-
-
-REWORDED = "reworded"
-"""Key of ``Record.extra`` under which a reworded query links to the original: every format carries it along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +46,9 @@ def clean_sentence(raw: str) -> str:
     return " ".join(raw.split())
 
 
-_OF_ANOTHER_SENTENCE = ("encoded_sentences", "framestamps", "novels", "raw_sentence")
+REWORDED = "reworded"
+"""Key of ``Record.extra`` under which a reworded query links to the original: every format carries it along."""
+_OF_ANOTHER_SENTENCE = ("encoded_sentences", "framestamps", "novels", "raw_sentence", "qid")
 """Extras that describe the original's words, or are made anew by the writers."""
 
 
@@ -99,16 +98,12 @@ class Rewording:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rewording:
         """Return the rewording that ``to_json`` described."""
-        return cls(
-            value["sentence"],
-            tuple(Change(**c) for c in value["changes"]),
-            tuple(value["unseen"]),
-            value.get("source", ""),
-        )
+        changes = tuple(Change(**change) for change in value["changes"])
+        return cls(value["sentence"], changes, tuple(value["unseen"]), value.get("source", ""))
 
 
 def _common(labels: Iterable[str]) -> str:
-    """The one label that all have, or "mixed"."""
+    """Return the one label that all have, or "mixed"."""
     found = set(labels)
     return found.pop() if len(found) == 1 else "mixed"
 
@@ -126,8 +121,8 @@ def reworded_record(original: Record, rewording: Rewording, number: int, source:
     del facts["sentence"]
     identity = f"{original.query_id}~{number}"
     link = {"id": identity, "query": original.query_id, "sentence": original.sentence, **facts, "source": source}
-    extra = {key: value for key, value in original.extra.items() if key not in (*_OF_ANOTHER_SENTENCE, "qid")}
-    return replace(original, query_id=identity, sentence=rewording.sentence, extra={**extra, REWORDED: link})
+    extra = {key: value for key, value in original.extra.items() if key not in _OF_ANOTHER_SENTENCE}
+    return original.replace(query_id=identity, sentence=rewording.sentence, extra={**extra, REWORDED: link})
 
 
 def is_reworded(record: Record) -> bool:
@@ -152,7 +147,7 @@ def original_record(record: Record) -> Record:
         return record
     _, query, sentence = original_key(record)
     extra = {name: value for name, value in record.extra.items() if name != REWORDED}
-    return replace(record, query_id=query, sentence=sentence, extra=extra)
+    return record.replace(query_id=query, sentence=sentence, extra=extra)
 
 
 def original_records(records: Iterable[Record]) -> list[Record]:

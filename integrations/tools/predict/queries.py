@@ -209,7 +209,7 @@ def open_queries(path: Path, step: int, *, sentences: bool = False, progress: On
 def _by_video(path: Path, step: int) -> ListedQueries:
     """Read a JSON object of videos: ActivityNet Captions, Charades-CD, Charades-CG."""
     checks = RecordChecks(path)
-    data = load_by_video(path, checks)
+    data = load_by_video(checks)
     if checks.fatal:
         raise DataError(checks.fatal)
     found = []
