@@ -271,6 +271,9 @@ class Fingerprint:
             lines.append(f"the base is {self.class_name} here, {other.class_name} in the checkpoint")
         if None not in (self.dim, other.dim) and self.dim != other.dim:
             lines.append(f"its hidden size is {self.dim} here, {other.dim} in the checkpoint")
+        common = sum(name in self.tensors for name in other.tensors)
+        if None in (self.class_name, other.class_name) and common < len(other.tensors) / 2:
+            lines.append(f"only {common} of the {len(other.tensors)} names of the base's weights are here")
         return lines
 
     def differences(self, other: Fingerprint) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ Kind = Literal["plug-in", "run", "checkpoint", "weights"]
 ENTRIES = ("model", "state_dict")
 """Keys under which training scripts save the weights: the DETRs', EMB's."""
 AROUND = ("module.", "_orig_mod.")
-"""Prefixes of every name, where ``DataParallel`` or ``torch.compile`` wrapped the model that was saved."""
+"""Prefixes of every name, where ``DataParallel`` or ``torch.compile`` wrapped a base that no adapter knows."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def read_contents(path: Path) -> Contents:
             f"{path}: no weights of a model found. Expected a state_dict, alone or under {' or '.join(ENTRIES)}, "
             f"or a plug-in's checkpoint; found {held or 'nothing'}"
         )
-    base, hero = split(state)
+    base, hero = split(state, str(path))
     is_run = (
         entry == "model" and isinstance(outer.get("version"), int) and not {"metrics", "progress"}.isdisjoint(outer)
     )
@@ -113,15 +114,55 @@ def read_contents(path: Path) -> Contents:
     return Contents(path, kind, outer, entry, base, hero, fingerprint, config, source, version)
 
 
-def split(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split a model's weights into the base's, by its own names, and the plug-in's, under ``hero.``."""
+def split(state: Mapping[str, Any], source: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split a model's weights into the base's, by its own names, and the plug-in's, under ``hero.``.
+
+    The model may lie inside others, whose prefix every name of it has: ``module.``, Lightning's ``model.``. What lies
+    beside it, a count of averages or a teacher, is left out.
+
+    Raises:
+        CheckpointError: several wrapped models lie in it.
+    """
     bare = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    while prefix := next((each for each in AROUND if bare and all(name.startswith(each) for name in bare)), ""):
-        bare = {name[len(prefix) :]: value for name, value in bare.items()}
+    inside = {found[1] for name in bare if (found := _OF_HERO.match(name))}
+    if len(inside) > 1:
+        raise CheckpointError(
+            f"{source}: holds several wrapped models, under {', '.join(map(repr, sorted(inside)))}: save one of them"
+        )
+    if not inside:
+        bare = _below(bare, _prefix_of_base(bare))
+        wrapped = bare and all(name.startswith("base.") for name in bare)  # with HERO off there is nothing under hero.
+        return (_below(bare, "base.") if wrapped else bare), {}
+    bare = _below(bare, inside.pop())
     hero = {name: value for name, value in bare.items() if name.startswith("hero.")}
-    if all(name.startswith(("hero.", "base.")) for name in bare):
-        return {name[len("base.") :]: value for name, value in bare.items() if name not in hero}, hero
-    return bare, {}
+    return _below(bare, "base."), hero
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _prefix_of_base(bare: Mapping[str, Tensor]) -> str:
+    """Return the prefix under which a known base lies; else that of torch's wrappers, if all names have one."""
+    prefixes = sorted({name[:end] for name in bare for end in _ends(name)}, key=lambda prefix: prefix.count("."))
+    known = next((prefix for prefix in prefixes if adapter_by_weights(_below(bare, prefix))), None)
+    if known is not None:
+        return known
+    shared = ""
+    while prefix := next((each for each in AROUND if all(name.startswith(shared + each) for name in bare)), ""):
+        shared += prefix
+    return shared
+
+
+def _ends(name: str) -> list[int]:
+    """Return where the first prefixes of a name end: no model lies deeper in another than that."""
+    ends = [0]
+    while len(ends) < 4 and (dot := name.find(".", ends[-1])) > 0:
+        ends.append(dot + 1)
+    return ends
+
+
+_OF_HERO = re.compile(r"((?:\w+\.)*?)hero\.(?:hem|sgvf|cmtr|aggregation|relevance|ranked)\.")
 
 
 def of_weights(base: Mapping[str, Tensor], hero: Mapping[str, Tensor]) -> Fingerprint:

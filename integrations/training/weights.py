@@ -196,6 +196,10 @@ def extracted(config: ExtractConfig) -> Plugin:
     contents = read_contents(config.file)
     if not contents.hero and contents.config is None:
         raise UserError(f"{config.file}: {contents.described}: there is no plug-in in it to take out")
+    if not contents.hero and contents.config is not None and contents.config.active:
+        raise UserError(
+            f"{config.file}: says that HERO was on, but no weights of a plug-in were found in it: names with `hero.`"
+        )
     return Plugin(contents.hero, chosen_config(contents, config), contents.fingerprint, contents.version or "unknown")
 
 

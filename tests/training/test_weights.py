@@ -158,6 +158,63 @@ def test_merging_on_a_wrapped_base_replaces_its_plugin_and_weights_alone_stay_so
     assert all(torch.equal(merged[name], value) for name, value in model.hero_state_dict().items())
 
 
+class Around(torch.nn.Module):
+    """A training framework's module, with a model and something of its own."""
+
+    def __init__(self, model, name):
+        super().__init__()
+        setattr(self, name, model)
+        self.head = torch.nn.Linear(2, 2)
+
+
+INSIDE = {
+    "Lightning's": lambda model: {"state_dict": Around(model, "model").state_dict(), "epoch": 3},
+    "another name": lambda model: Around(model, "net").state_dict(),
+    "averaged": lambda model: torch.optim.swa_utils.AveragedModel(model).state_dict(),
+    "averaged in a checkpoint": lambda model: {"model": torch.optim.swa_utils.AveragedModel(model).state_dict()},
+    "compiled in parallel inside": lambda model: Around(
+        torch.nn.DataParallel(torch.compile(model)), "student"
+    ).state_dict(),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_model_inside_another_is_found(name, tmp_path, capsys):
+    model = shake(wrap_model(emb.emb(), levels=2), 0.1)
+    path = saved(INSIDE[name](model), tmp_path / "whole.ckpt")
+    assert facts(capsys, path)["base"] == "EMB"
+    status, _, err = run(capsys, "extract", path, tmp_path / "plugin.pt")
+    assert status == 0, err
+    assert same_outputs(load_plugin(model.base, tmp_path / "plugin.pt"), model, emb.batch())
+    other = saved(INSIDE[name](shake(emb.emb(), 0.2)), tmp_path / "base.ckpt")
+    status, _, err = run(capsys, "merge", tmp_path / "plugin.pt", other, tmp_path / "merged.pt")
+    assert status == 0, err
+    merged = read_contents(tmp_path / "merged.pt")
+    assert merged.base.keys() == model.base.state_dict().keys() and merged.hero.keys() == model.hero_state_dict().keys()
+
+
+def test_two_wrapped_models_in_one_file_are_named(tmp_path, capsys):
+    pair = torch.nn.ModuleDict({"student": wrap_model(emb.emb()), "teacher": wrap_model(emb.emb())})
+    status, _, err = run(capsys, "extract", saved(pair.state_dict(), tmp_path / "two.pt"), tmp_path / "plugin.pt")
+    assert status == 2 and "several wrapped models, under 'student.', 'teacher.'" in err
+
+
+def test_no_empty_plugin_is_written(tmp_path, capsys):
+    model = wrap_model(emb.emb())
+    record = plugin_of(model).record()
+    path = saved({"model": model.base.state_dict(), "hero": record}, tmp_path / "odd.pt")
+    status, _, err = run(capsys, "extract", path, tmp_path / "plugin.pt")
+    assert status == 2 and "no weights of a plug-in were found" in err and not (tmp_path / "plugin.pt").exists()
+
+
+def test_a_checkpoint_of_something_else_takes_no_plugin(tmp_path, capsys):
+    save_plugin(wrap_model(emb.emb()), tmp_path / "plugin.pt")
+    other = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 2))
+    path = saved(other.state_dict(), tmp_path / "resnet.pt")
+    status, _, err = run(capsys, "merge", tmp_path / "plugin.pt", path, tmp_path / "merged.pt")
+    assert status == 2 and "only 0 of the" in err and not (tmp_path / "merged.pt").exists()
+
+
 def test_a_runs_plugin_goes_on_another_run(runs, tmp_path, capsys):
     status, _, err = run(capsys, "extract", runs.hero.best, tmp_path / "plugin.pt")
     assert status == 0, err
