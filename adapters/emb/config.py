@@ -7,8 +7,24 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 
-@dataclass
-class EMBConfig:
+@dataclass(frozen=True)
+class EMBHyperparameters:
+    """What a training of EMB chooses."""
+
+    dim: int = 128
+    """Hidden size D."""
+    drop_rate: float = 0.2
+    """Dropout in EMB."""
+    highlight_lambda: float = 5.0
+    """Weight of EMB's highlight loss."""
+    rank_lambda: float = 1.0
+    """Weight of EMB's proposal ranking loss."""
+    extend: float = 0.1
+    """Share of its length that a moment grows by, at each end, for EMB's highlight labels."""
+
+
+@dataclass(frozen=True)
+class EMBConfig(EMBHyperparameters):
     """Settings of EMB. Defaults are the published ones.
 
     ``vars(config)`` has all that upstream's own ``EMB`` reads, so one config builds both.
@@ -23,9 +39,6 @@ class EMBConfig:
         kernel_size: of the ranker's convolutions.
         min_iou: overlap up to which a proposal's target score is 0.
         max_iou: overlap from which it is 1.
-        highlight_lambda: weight of the highlight loss beside the location loss.
-        rank_lambda: weight of the ranking loss beside the location loss.
-        extend: share of its length by which a moment grows, at either end, for the highlight labels.
         threshold: the overlap at which the elastic threshold ends (see ``elastic_threshold``).
 
     Raises:
@@ -38,18 +51,13 @@ class EMBConfig:
     char_dim: int = 50
     video_feature_dim: int = 1024
     max_pos_len: int = 128
-    dim: int = 128
     num_heads: int = 8
     num_layers: int = 1
-    drop_rate: float = 0.2
     downscale: int = 8
     windows: Sequence[int] = (16,)
     kernel_size: int = 3
     min_iou: float = 0.3
     max_iou: float = 0.7
-    highlight_lambda: float = 5.0
-    rank_lambda: float = 1.0
-    extend: float = 0.1
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
