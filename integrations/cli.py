@@ -136,7 +136,7 @@ def usage(names: Sequence[str] = tuple(COMMANDS)) -> str:
 
 def version(argv: Sequence[str]) -> None:
     """Print what a bug report needs."""
-    from hero_plugin.integrations.training.run_folder import versions
+    from hero_plugin.integrations.support.process import versions
 
     for name, number in versions().items():
         print(f"{name:<12} {number}")
@@ -199,8 +199,8 @@ def _call(function: Callable[..., Any], name: str, argv: Sequence[str], kind: ty
 
 
 def _run(name: str, argv: list[str]) -> int:
-    from hero_plugin.integrations.support.errors import DataError, UserError, end_at_once
-    from hero_plugin.integrations.support.process import Interrupted, Rank
+    from hero_plugin.integrations.support.errors import DataError, UserError
+    from hero_plugin.integrations.support.process import Interrupted, Rank, end_at_once
 
     rank = Rank()
     try:
@@ -211,7 +211,7 @@ def _run(name: str, argv: list[str]) -> int:
         status = _call(_load(command.run), name, argv, _load(command.config) if command.config else None)
         return status if isinstance(status, int) else 0
     except (UserError, DataError, FileNotFoundError) as error:
-        status = _complain(rank.told(str(error)))
+        status = _complain(rank.message(str(error)))
         if isinstance(error, UserError) and error.hard:
             end_at_once(status)
         return status
@@ -228,7 +228,7 @@ def _run(name: str, argv: list[str]) -> int:
         return 141
     except OSError as error:  # a folder where a file should be, a full disk, no permission
         where = error.filename2 or error.filename
-        return _complain(rank.told(f"{where}: {error.strerror}" if where and error.strerror else str(error)))
+        return _complain(rank.message(f"{where}: {error.strerror}" if where and error.strerror else str(error)))
 
 
 def _complain(message: str) -> int:

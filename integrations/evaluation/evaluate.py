@@ -24,7 +24,7 @@ from hero_plugin.integrations.scoring.submissions import write_submission
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import nan_to_null, write_json
-from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, originals_of
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
@@ -183,7 +183,7 @@ NOT_READ_BY = (
 
 def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Screen) -> Evaluated:
     """Predict and score every set by the model of a run."""
-    settings = config_from(run.config(), str(run.config_file))
+    settings = run.settings()
     data, bank = reader.read(settings, run)
     device = choose_device(config.device)
     keep_freed_memory(device)

@@ -26,7 +26,6 @@ from hero_plugin.integrations.scoring.metrics import (
 )
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.run_folder import FREE_TO_CHANGE, RunFolder, RunFolderError
 
 
@@ -168,7 +167,7 @@ def models_of(runs: Sequence[RunFolder], *, pool: bool = True) -> list[Model]:
         if len(set(seeds)) < len(seeds):
             named = ", ".join(sources)
             raise UserError(f"runs with the same settings and the same seed: {named}; give one of them, or --no-pool")
-        config = config_from(group[0][1].config(), str(group[0][1].config_file))
+        config = group[0][1].settings()
         models.append(Model(config.model_name, sources, seeds, config.base, config.base_only))
     return _named_apart(models)
 

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NoReturn
-
-# Errors on the user's side: shown as one message, without a traceback.
 
 
 class UserError(Exception):
-    """An error whose message says what was expected, what came, and what to do.
+    """An error on the user's side: its message alone is shown, and says what was expected, what came, what to do.
 
     Attributes:
         hard: End the process as soon as the message is shown, skipping Python's own shutdown; see ``end_at_once``.
     """
 
     hard = False
-
-
-def end_at_once(status: int) -> NoReturn:
-    """End this process now: no finalizers, nothing joined, streams flushed.
-
-    For a process whose group is broken. Threads of gloo and NCCL still hold tensors of a failed exchange; freeing
-    them while Python shuts down aborts the process (pytorch/pytorch#179291) or waits for the peer.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 _SHOWN = 20  # lines of a message that a person still reads; the exception carries every problem

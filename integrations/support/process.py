@@ -1,14 +1,17 @@
-"""The rank of this process, as ``torchrun`` sets it in the environment."""
+"""This process: its rank under ``torchrun``, its orderly interruption and end, the versions of its libraries."""
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from hero_plugin.integrations.support.errors import UserError
 
@@ -47,16 +50,16 @@ class Rank:
             raise UserError(f"{shown} is not a process of any group; let torchrun set these, or unset them")
         return rank
 
-    def told(self, message: str) -> str:
+    def message(self, text: str) -> str:
         """Return an error's message, with the process it comes from where there are several.
 
         Wrong flags or files are wrong in every process and should be reported once. So the others wait a moment:
         ``torchrun`` ends them as soon as the leading one has failed.
         """
         if self.leads:
-            return message
+            return text
         time.sleep(GRACE)
-        return f"process {self.index} of {self.size}: {message}"
+        return f"process {self.index} of {self.size}: {text}"
 
     @property
     def leads(self) -> bool:
@@ -64,7 +67,15 @@ class Rank:
         return self.index == 0
 
 
-# Orderly interruption: Ctrl-C and SIGTERM end a run between two steps, with its checkpoint written.
+def end_at_once(status: int) -> NoReturn:
+    """End this process now: no finalizers, nothing joined, streams flushed.
+
+    For a process whose group is broken. Threads of gloo and NCCL still hold tensors of a failed exchange; freeing
+    them while Python shuts down aborts the process (pytorch/pytorch#179291) or waits for the peer.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 class Interrupted(Exception):
@@ -106,3 +117,16 @@ class Interrupts:
         for which, handler in self._before.items():
             signal.signal(which, handler)
         self._before.clear()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of hero-plugin and of the libraries that a run depends on."""
+    import numpy  # here, because a command line that only shows help needs neither
+    import torch
+
+    try:
+        ours = metadata.version("hero-plugin")
+    except metadata.PackageNotFoundError:
+        ours = "unknown"
+    others = {"torch": torch.__version__, "numpy": numpy.__version__, "python": platform.python_version()}
+    return {"hero_plugin": ours, **others}

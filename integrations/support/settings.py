@@ -22,7 +22,7 @@ from hero_plugin.integrations.support.process import Rank
 # Sets of queries as flags name them.
 
 
-def named_sets(given: Iterable[str]) -> list[tuple[str, Path]]:
+def parse_named_paths(given: Iterable[str]) -> list[tuple[str, Path]]:
     """(name, path) of sets given as NAME=PATH, or as PATH with the file's name.
 
     A name has no slash: ``lr=0.1/test.json`` is a set named lr, ``./lr=0.1/test.json`` a file. And no other "=" than
@@ -81,13 +81,13 @@ class FileConfig:
             raise ConfigError("\n".join(wrong))
         absolute = {name: _absolute(value) for name, value in given.items() if name != "config"}
         for name in self.sets:
-            absolute[name] = tuple(f"{key}={_absolute(path)}" for key, path in named_sets(given[name]))
+            absolute[name] = tuple(f"{key}={_absolute(path)}" for key, path in parse_named_paths(given[name]))
         return replace(self, **absolute)  # type: ignore[type-var]
 
     def _inputs(self) -> Iterator[Path]:
         """Every file and folder that has to be there."""
         for name in self.sets:
-            yield from (path for _, path in named_sets(getattr(self, name)))
+            yield from (path for _, path in parse_named_paths(getattr(self, name)))
         for name, value in vars(self).items():
             if name not in ("output", "config"):  # the latter was read already
                 yield from (

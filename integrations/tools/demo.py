@@ -54,7 +54,7 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
         raise UserError(f"--epochs must be at least 1, got {config.epochs}")
     _claim(config.output)
     synthetic = make_synthetic(SyntheticConfig(seed=config.seed))
-    data = EmbData(synthetic.sets, MemoryFeatures(synthetic.features), synthetic.vectors, tokenize)
+    data = EmbData(synthetic.sets, MemoryFeatures(synthetic.features), tokenize, synthetic.vectors)
     screen.say(describe(data))
     recipe = recipe_for(config)
     # The query figures come once, from the second run, with both models in them.

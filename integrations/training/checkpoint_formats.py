@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from hero_plugin import HeroConfig, HeroModel, Plugin, PluginError, config_of, read_plugin
 from hero_plugin.adapter import adapter_by_weights
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint_safely
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -64,7 +63,7 @@ class Contents:
         return f"{what}, {of}"
 
     @property
-    def others(self) -> list[str]:
+    def other_entries(self) -> list[str]:
         """Return the names of what is in it beside the weights."""
         if not isinstance(self.outer, Mapping) or self.entry is None:
             return []
@@ -205,8 +204,7 @@ def _run_settings(path: Path) -> tuple[TrainConfig, str | None] | None:
     """The settings of the run that a file lies in, and the version of hero_plugin; None where there are none."""
     with suppress(UserError):
         run = RunFolder.open(path.parent)
-        settings = run.config()
-        return config_from(settings, str(run.config_file)), settings.get("versions", {}).get("hero_plugin")
+        return run.settings(), run.config().get("versions", {}).get("hero_plugin")
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -12,10 +12,16 @@ from typing import Any, ClassVar, Literal, TypeVar
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.data.checks import OnBroken
 from hero_plugin.integrations.data.feature_bank import Place, Storage
-from hero_plugin.integrations.support.settings import ConfigError, FileConfig, named_sets, read_settings, too_small
+from hero_plugin.integrations.support.settings import (
+    ConfigError,
+    FileConfig,
+    filled,
+    parse_named_paths,
+    read_settings,
+    too_small,
+)
 from hero_plugin.integrations.training.device import Amp
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
-from hero_plugin.integrations.training.run_folder import RunFolder
 
 Config = TypeVar("Config", bound="TrainConfig")
 
@@ -30,6 +36,15 @@ class TrainConfig(FileConfig):
     """As in `hero-plugin train BASE`."""
     title: ClassVar[str]
     """As the base's authors write it."""
+    ranks_clips: ClassVar[bool] = False
+    """Whether the base's clip scores serve only to rank clips, so that HERO calibrates them."""
+    earlier: ClassVar[Mapping[str, Any]] = {
+        "schedule": "linear",
+        "lr_drop": 400,
+        "init_base": None,
+        "freeze_base": False,
+    }
+    """Values of settings in runs made before the settings existed."""
 
     output: Path | None = None
     """The run's folder: settings, log, checkpoints, TensorBoard events and figures."""
@@ -140,18 +155,39 @@ class TrainConfig(FileConfig):
         Raises:
             ConfigError: There is no telling which run, or the settings are not of this base.
         """
-        from hero_plugin.integrations.training.bases import config_from  # which knows the configs
-
         if self.resume and self.output is None:
             raise ConfigError("--resume needs --output: the folder of the run to continue")
         found = start = type(self)()
-        if self.resume and (self.output / "config.json").is_file():
-            found = config_from(RunFolder.open(self.output).config(), f"{self.output}/config.json", start)
+        if self.resume and (file := self.output / "config.json").is_file():
+            found = start.updated(self.completed(read_settings(file)), str(file))
         if self.paper and not found.paper:  # before the file, whose single choices stand over it
             found = replace(found, paper=True, hero=HeroConfig.paper())
         if self.config is not None:
-            found = config_from(read_settings(self.config), str(self.config), found)
+            found = found.updated(read_settings(self.config), str(self.config))
         return None if found is start else found
+
+    def updated(self: Config, settings: Mapping[str, Any], source: str) -> Config:
+        """Return a copy with settings from JSON values.
+
+        Raises:
+            ConfigError: The settings are of another base, a field does not exist (with the nearest that does), or a
+                value is of the wrong kind.
+        """
+        if (base := settings.get("base", self.base)) != self.base:
+            raise ConfigError(f"{source}: these are settings of {base}, not of {self.base}")
+        values = {name: value for name, value in settings.items() if name not in ("versions", "base", "adapted")}
+        paper = values.get("paper") and not self.paper
+        return filled(replace(self, hero=HeroConfig.paper()) if paper else self, values, source)
+
+    @classmethod
+    def completed(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a run's settings, with the old behavior for those that did not exist when it was made."""
+        found = {**cls.earlier, **settings}
+        if "hero" in found:
+            # A DETR's scores were taken as they are; elsewhere the choice has no part, and is the default's.
+            as_they_are = cls.ranks_clips and not found.get("base_only", False)
+            found["hero"] = {"calibrate": not as_they_are and not found.get("paper", False), **found["hero"]}
+        return found
 
     def mistakes(self) -> list[str]:
         """What is missing or impossible, a line each."""
@@ -175,7 +211,7 @@ class TrainConfig(FileConfig):
         if self.seed < 0:
             wrong.append(f"--seed must not be negative, got {self.seed}")
         names = [name for name, _ in self.test_sets()]
-        if repeated(names) or not {"train", "val"}.isdisjoint(names):
+        if has_duplicates(names) or not {"train", "val"}.isdisjoint(names):
             wrong.append(
                 f"--annotations-test needs different names, none of them train or val: got {', '.join(names)}; "
                 "give them as NAME=PATH"
@@ -184,7 +220,7 @@ class TrainConfig(FileConfig):
 
     def test_sets(self) -> list[tuple[str, Path]]:
         """(name, path) of each test set; the name is the file's where none is given."""
-        return named_sets(self.annotations_test)
+        return parse_named_paths(self.annotations_test)
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the run, without what only says how to start it."""
@@ -194,7 +230,7 @@ class TrainConfig(FileConfig):
         return {"base": self.base, **json.loads(json.dumps(settings, default=os.fspath))}
 
 
-def repeated(names: Sequence[str]) -> bool:
+def has_duplicates(names: Sequence[str]) -> bool:
     return len(set(names)) < len(names)
 
 

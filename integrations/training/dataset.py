@@ -1,8 +1,9 @@
-"""Examples and batches of EMB, from annotated sentences."""
+"""The data of a training or an evaluation, whatever its base: annotations and clip features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,13 @@ def check_records(records: Sequence[Record], known: Any, tokenize: Tokenize, sou
     problems.raise_if_any()
 
 
-# The data of a training or an evaluation, whatever its base: annotations and clip features.
-
-
+@dataclass
 class GroundingData:
     """Records by set (``train``, ``val`` or a test set's name), and the features of their videos."""
 
     sets: dict[str, list[Record]]
     store: FeatureStore
-    tokenize: Callable[[str], list[str]]
+    tokenize: Tokenize
 
     def sentences(self, *sets: str) -> Iterable[list[str]]:
         """Yield the words of every sentence of the given sets; of all sets where none is given."""
@@ -72,6 +71,7 @@ class GroundingData:
         return list(dict.fromkeys(record.video_id for records in self.sets.values() for record in records))
 
     def bank(self, storage: Storage, gigabytes: float, screen: Screen) -> StoreBank:
+        """Read the features of all videos."""
         with screen.working("reading features", len(self.videos())) as progress:
             return StoreBank(self.store, self.videos(), storage=storage, gigabytes=gigabytes, progress=progress)
 
@@ -85,7 +85,7 @@ def read_sets(
     paths: Mapping[str, Path],
     config: TrainConfig,
     store: FeatureStore,
-    tokenize: Callable[[str], list[str]],
+    tokenize: Tokenize,
     screen: Screen | None = None,
     originals: bool = False,
 ) -> dict[str, list[Record]]:

@@ -1,4 +1,4 @@
-"""The task of Moment-DETR, QD-DETR and TR-DETR, plain or with HERO."""
+"""Moment-DETR, QD-DETR and TR-DETR in a training: their flags, data, losses and predictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features
-from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary, load_word_vectors, tokenize
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
 from hero_plugin.integrations.scoring.submissions import annotation_row, has_official_labels, submission_line
@@ -26,7 +25,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import Problems, UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, read_sets
+from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, read_sets
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
     DetrExample,
@@ -38,21 +37,24 @@ from hero_plugin.integrations.training.detr_batches import (
     is_cut,
     make_detr_examples,
 )
-from hero_plugin.integrations.training.inference import score
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
-from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, level_gauges
+from hero_plugin.integrations.training.task import Base, Batch, Grounded, Prediction, Scores, Task
 from hero_plugin.levels import map_tensors
-
-# The flags of ``hero-plugin train moment_detr``, ``qd_detr`` and ``tr_detr``, each with its authors' recipe.
-
 
 PUBLISHED_CLIP_LENGTH = 2.0
 """Seconds, in the published features of QVHighlights."""
+INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
+"""What a model's forward reads of a batch."""
+ENDPOINTS = 2
+"""Numbers that the collate function appends to a clip's features."""
 
 
 @dataclass(frozen=True)
 class _DetrRecipe(TrainConfig):
     """The recipe of Moment-DETR's training script, which its heirs kept, and what a DETR reads."""
+
+    ranks_clips: ClassVar[bool] = True
+    earlier: ClassVar[Mapping[str, Any]] = {**TrainConfig.earlier, "scored_clip_length": 2.0}
 
     epochs: int = 200
     batch_size: int = 32
@@ -88,12 +90,13 @@ class DetrTrainConfig(DETRHyperparameters, _DetrRecipe):
 
     @property
     def seconds_per_clip(self) -> float:
-        """The clips' one length, or 0 where they share their video's duration."""
+        """Return the clips' one length, or 0 where they share their video's duration."""
         if self.clip_length is None:
             return PUBLISHED_CLIP_LENGTH if self.query_features else 0.0
         return self.clip_length
 
     def mistakes(self) -> list[str]:
+        """Return what is wrong with the settings, one message each."""
         wrong = super().mistakes()
         if bool(self.words) == bool(self.query_features):
             wrong.append("give one of --words (a table of word vectors) and --query-features (a file a query)")
@@ -134,79 +137,21 @@ class TRDETRTrainConfig(DetrTrainConfig):
     """Weight of the loss between clips and queries."""
 
 
-# The data of the DETRs: annotations, features, and the queries' words as vectors.
-
-
 @dataclass
 class DetrData(GroundingData):
-    """Records, features, and the words of the records."""
+    """Records, features, and the words of the records as vectors."""
 
-    sets: dict[str, list[Record]]
-    store: FeatureStore
     queries: Queries
-    tokenize: Callable[[str], list[str]]
 
 
-def read_detr_data(
-    paths: Mapping[str, Path], config: DetrTrainConfig, screen: Screen | None = None, originals: bool = False
-) -> DetrData:
-    """Read and check everything that does not need the features themselves; ``originals`` as in ``read_sets``.
-
-    Raises:
-        DataError: Whatever is wrong with the annotations, all at once; or queries without their file.
-        FileNotFoundError: A file is missing.
-        UserError: The word table has none of the words.
-    """
-    store = open_features(
-        list(config.features),
-        max_clips=config.max_clips,
-        pooling="cut" if config.seconds_per_clip else config.pooling,
-        normalize=config.normalize_features,
-    )
-    split = partial(tokenize, style=config.tokenizer)
-    sets = read_sets(paths, config, store, split, screen, originals)
-    if "train" in sets:
-        check_annotated(sets["train"], str(paths["train"]))
-    records = [record for each in sets.values() for record in each]
-    return DetrData(sets, store, read_queries(records, split, config, screen), split)
-
-
-def read_queries(
-    records: list[Record], split: Callable[[str], list[str]], config: DetrTrainConfig, screen: Screen | None
-) -> Queries:
-    """Read the vectors of the records' words, from the table or from one file per query, as the config says."""
-    if config.query_features is not None:
-        return QueryFiles(
-            config.query_features,
-            records,
-            max_words=config.max_words,
-            normalize=config.normalize_words,
-            storage=config.storage,
-            gigabytes=config.memory,
-            screen=screen,
-        )
-    vectors = load_word_vectors(config.words, {word for record in records for word in split(record.sentence)})
-    if not len(vectors):
-        raise UserError("no word of the annotations has a vector in the word table; check --words and --tokenizer")
-    return WordQueries(vectors, split, config.max_words, config.normalize_words)
-
-
-def check_annotated(records: list[Record], source: str) -> None:
-    """Raise ``DataError`` where queries to train on have no moment."""
-    problems = Problems()
-    for record in records:
-        if not record.moments:
-            problems.add(f"{source}: query {record.query_id}", "no moment to train on", "annotate or remove it")
-    problems.raise_if_any()
-
-
-INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
-
-
-class DetrTask:
+class DetrTask(Task):
     """The DETRs' losses and predictions, after their authors' ``train.py`` and ``inference.py``.
 
-    clip_length: seconds, moments found are rounded to whole clips of it; 0 leaves them as they are.
+    Args:
+        model: A DETR, plain or wrapped.
+        criterion: Its losses.
+        collate: Makes its batches.
+        clip_length: Seconds; moments found are rounded to whole clips of it, 0 leaves them as they are.
     """
 
     scores_clips = True
@@ -261,13 +206,9 @@ class DetrTask:
         outputs = model(*(batch[name] for name in INPUTS)) if outputs is None else outputs
         return [outputs["saliency_scores"].float()], batch["src_vid_mask"]
 
-    def truth(self, item: DetrExample) -> Sequence[tuple[float, float]]:
-        """Return the annotated moments in seconds."""
-        return item.record.moments
-
     def scores(self, items: Sequence[DetrExample], grounded: Grounded) -> Scores:
         """Score a set; QVHighlights' official scores as well where every query has its annotations."""
-        scores = score(self, items, grounded)
+        scores = super().scores(items, grounded)
         records = [item.record for item in items]
         if records and all(map(has_official_labels, records)):
             official = qvhighlights_scores(self.submission(items, grounded), list(map(annotation_row, records)))
@@ -278,10 +219,6 @@ class DetrTask:
     def merit(self, scores: Scores) -> float:
         """Return mAP over all windows, as upstream, where there is one; else the sum of the usual four scores."""
         return scores["MR-full-mAP"] if "MR-full-mAP" in scores else sum(scores.values())
-
-    def gauges(self, model: nn.Module) -> dict[str, list[float]]:
-        """Return the weights of the levels."""
-        return level_gauges(model)
 
     def prediction_lines(self, name: str, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
         """Return a submission in QVHighlights' form, which has no place for the set's name."""
@@ -326,58 +263,80 @@ def ranked(saliency: Tensor, mask: Tensor) -> Tensor:
     return ((saliency - low) / (high - low).clamp(min=1e-6)).masked_fill(~real, 0.0)
 
 
-# The DETRs as bases: how their trainings and evaluations are assembled.
-
-
-ENDPOINTS = 2
-"""Numbers that the collate function appends to a clip's features."""
-
-
 @dataclass(frozen=True)
-class DetrBase:
+class DetrBase(Base):
     """A DETR: it takes words as vectors, so its vocabulary only serves to distinguish new words from trained ones.
 
-    Args:
-        config: the settings of its trainings.
-        described: what describes a model of it.
-        builder: makes the model and its criterion of ``described``.
-        clone: as in ``bases.Base``, like the others.
+    Attributes:
+        model_config: The type of its model's own config.
+        builder: Makes the model and its criterion of such a config.
     """
 
     config: type[DetrTrainConfig]
-    described: type[DETRConfig]
+    model_config: type[DETRConfig]
     builder: Callable[[Any], tuple[nn.Module, nn.Module]]
     clone: tuple[str, str]
     clone_width: int | None = None
     reads_video_padding: bool = False
     data: ClassVar[type[DetrData]] = DetrData
-    own_parameters: ClassVar[tuple[str, ...]] = ()
 
     def read(
-        self,
-        config: DetrTrainConfig,
-        paths: Mapping[str, Path],
-        screen: Screen | None = None,
-        originals: bool = False,
+        self, config: DetrTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
     ) -> DetrData:
-        """Read and check the sets."""
-        return read_detr_data(paths, config, screen, originals)
+        """Read and check the sets, and the vectors of their words: of a table, or one file per query.
+
+        Raises:
+            DataError: Whatever is wrong with the annotations, all at once; or queries without their file.
+            FileNotFoundError: A file is missing.
+            UserError: The word table has none of the words.
+        """
+        store = open_features(
+            list(config.features),
+            max_clips=config.max_clips,
+            pooling="cut" if config.seconds_per_clip else config.pooling,
+            normalize=config.normalize_features,
+        )
+        split = partial(tokenize, style=config.tokenizer)
+        sets = read_sets(paths, config, store, split, screen, originals)
+        problems = Problems()
+        for record in sets.get("train", ()):
+            if not record.moments:
+                where = f"{paths['train']}: query {record.query_id}"
+                problems.add(where, "no moment to train on", "annotate or remove it")
+        problems.raise_if_any()
+        records = [record for each in sets.values() for record in each]
+        if config.query_features is None:
+            words = {word for record in records for word in split(record.sentence)}
+            return DetrData(sets, store, split, self._of_table(config, words, split, "annotations", "--tokenizer"))
+        queries = QueryFiles(
+            config.query_features,
+            records,
+            max_words=config.max_words,
+            normalize=config.normalize_words,
+            storage=config.storage,
+            gigabytes=config.memory,
+            screen=screen,
+        )
+        return DetrData(sets, store, split, queries)
 
     def words_only(
         self,
         config: DetrTrainConfig,
         store: FeatureStore,
         words: Sequence[str],
-        split: Callable[[str], list[str]],
+        split: Tokenize,
         queries: Queries | None = None,
     ) -> DetrData:
         """Return data without records, for sentences of ``words``."""
-        if queries is None:
-            vectors = load_word_vectors(config.words, set(words))
-            if not len(vectors):
-                raise UserError("no word of the queries has a vector in the word table; check --words and --queries")
-            queries = WordQueries(vectors, split, config.max_words, config.normalize_words)
-        return DetrData({}, store, queries, split)
+        queries = queries or self._of_table(config, set(words), split, "queries", "--queries")
+        return DetrData({}, store, split, queries)
+
+    @staticmethod
+    def _of_table(config: DetrTrainConfig, words: set[str], split: Tokenize, of: str, flag: str) -> WordQueries:
+        vectors = load_word_vectors(config.words, words)
+        if not len(vectors):
+            raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
+        return WordQueries(vectors, split, config.max_words, config.normalize_words)
 
     def vocabulary(self, config: DetrTrainConfig, data: DetrData) -> Vocabulary:
         """Return every word of the data, those of training sentences first."""
@@ -386,7 +345,7 @@ class DetrBase:
         words.update(dict.fromkeys(chain.from_iterable(data.sentences())))
         return Vocabulary(tuple(words), trained=trained)
 
-    def task(
+    def new_task(
         self, config: DetrTrainConfig, data: DetrData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
     ) -> DetrTask:
         """Build the task, with fresh weights."""
@@ -400,14 +359,14 @@ class DetrBase:
     def build(self, config: DetrTrainConfig, text_dim: int, video_dim: int) -> tuple[nn.Module, nn.Module]:
         """Build model and criterion with fresh weights."""
         given = {each.name for each in fields(config)}
-        same = {each.name: getattr(config, each.name) for each in fields(self.described) if each.name in given}
+        same = {each.name: getattr(config, each.name) for each in fields(self.model_config) if each.name in given}
         same.update(max_v_l=config.max_clips, max_q_l=config.max_words)
         if config.seconds_per_clip:
             same["clip_length"] = config.seconds_per_clip
         else:
             same.pop("clip_length", None)
         try:
-            settings = self.described(text_dim=text_dim, video_dim=video_dim, **same)
+            settings = self.model_config(text_dim=text_dim, video_dim=video_dim, **same)
         except ValueError as error:
             raise ConfigError(f"{config.title}: {error}") from error
         return self.builder(settings)
@@ -419,14 +378,14 @@ class DetrBase:
         name: str,
         bank: FeatureBank,
         vocabulary: Vocabulary,
-        learned: bool = False,
+        for_training: bool = False,
     ) -> list[DetrExample]:
         """Make the examples of a set."""
         return make_detr_examples(
-            data.sets[name], bank, config.seconds_per_clip, config.scored_clip_length, learned=learned
+            data.sets[name], bank, config.seconds_per_clip, config.scored_clip_length, for_training=for_training
         )
 
-    def trained(
+    def load_task(
         self,
         config: DetrTrainConfig,
         data: DetrData,
@@ -437,21 +396,16 @@ class DetrBase:
         sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[DetrTask, Vocabulary]:
         """Load a run's model for the queries of ``data``."""
-        check_widths(weights, data, bank)
-        task = self.task(config, data, bank, known, device)
+        for layer, now, extra, what, flag in (
+            ("input_vid_proj", bank.dim, ENDPOINTS, "features", "--features of the same kind"),
+            ("input_txt_proj", data.queries.dim, 0, "word vectors", "--words or --query-features of the same kind"),
+        ):
+            name = f"{layer}.0.LayerNorm.weight"
+            width = next(len(value) for key, value in weights.items() if key.endswith(name)) - extra
+            if width != now:
+                raise UserError(f"trained on {what} of width {width}, these have {now}; give {flag}")
+        task = self.new_task(config, data, bank, known, device)
         task.model.load_state_dict(weights)
         sentences = data.sentences() if sentences is None else sentences
         words = dict.fromkeys((*known.words, *chain.from_iterable(sentences)))
         return task, replace(known, words=tuple(words))
-
-
-def check_widths(weights: Mapping[str, Tensor], data: DetrData, bank: FeatureBank) -> None:
-    """Raise ``UserError`` where features or words are not as wide as those that the run was trained on."""
-    for layer, now, what, flag in (
-        ("input_vid_proj", bank.dim + ENDPOINTS, "features", "--features of the same kind"),
-        ("input_txt_proj", data.queries.dim, "word vectors", "--words or --query-features of the same kind"),
-    ):
-        extra = ENDPOINTS if layer == "input_vid_proj" else 0
-        width = next(len(value) for key, value in weights.items() if key.endswith(f"{layer}.0.LayerNorm.weight"))
-        if width != now:
-            raise UserError(f"trained on {what} of width {width - extra}, these have {now - extra}; give {flag}")

@@ -312,7 +312,7 @@ def make_detr_examples(
     clip_length: float,
     scored_length: float = CLIP_LENGTH,
     *,
-    learned: bool = False,
+    for_training: bool = False,
 ) -> list[DetrExample]:
     """Make one example per query, with all its moments.
 
@@ -321,13 +321,13 @@ def make_detr_examples(
         bank: Features of their videos.
         clip_length: Seconds; 0 where a video's clips share its duration.
         scored_length: Seconds of the clips that annotators scored.
-        learned: For training: queries about what was cut off a video are left out, with a warning.
+        for_training: queries about what was cut off a video are left out, with a warning.
     """
     made = []
     for record in records:
         row = bank.rows[record.video_id]
         clips = bank.clips(row)
-        if not learned or seen_moments(record, clips, clip_length):
+        if not for_training or seen_moments(record, clips, clip_length):
             made.append(DetrExample(record, row, make_labels(record, clips, clip_length, scored_length)))
     if len(made) < len(records):
         warnings.warn(

@@ -1,9 +1,9 @@
-"""The task of EMB, plain or with HERO."""
+"""EMB in a training: its flags, data, examples, batches, losses and predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hero_plugin import HeroModel, wrap_model
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
+from hero_plugin.adapters.emb.config import EMBHyperparameters
 from hero_plugin.adapters.emb.model import PAD
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
@@ -25,10 +26,41 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, read_sets
-from hero_plugin.integrations.training.inference import score
-from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, level_gauges
+from hero_plugin.integrations.training.task import Base, Batch, Grounded, Prediction, Task
 
-# Examples and batches of EMB, from annotated sentences.
+WORD_TABLE = "embedding_net.word_emb.glove_vec"
+
+
+@dataclass(frozen=True)
+class EmbTrainConfig(EMBHyperparameters, TrainConfig):
+    """Train EMB, plain or with HERO. Defaults are the paper's recipe."""
+
+    base: ClassVar[str] = "emb"
+    title: ClassVar[str] = "EMB"
+
+    word_norm: float = 5.5
+    """Scale the word vectors to this mean length (GloVe's own, which the recipe is made for); 0: leave them."""
+
+    def mistakes(self) -> list[str]:
+        """Return what is wrong with the settings, one message each."""
+        return ([] if self.words else ["--words is missing"]) + super().mistakes()
+
+    @property
+    def positions(self) -> int:
+        """Return the number of positions: the most words, and the most clips."""
+        return max(128, self.max_clips)
+
+    def emb(self, video_dim: int, word_dim: int) -> EMBConfig:
+        """Return EMB's own config, for features and words of these widths."""
+        same = {each.name: getattr(self, each.name) for each in fields(EMBHyperparameters)}
+        return EMBConfig(word_dim=word_dim, video_feature_dim=video_dim, max_pos_len=self.positions, **same)
+
+
+@dataclass
+class EmbData(GroundingData):
+    """Records, features, and a table of word vectors."""
+
+    vectors: WordVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +85,12 @@ def make_examples(
     tokenize: Tokenize,
     *,
     max_words: int,
-    every_moment: bool = False,
+    for_training: bool = False,
 ) -> list[Example]:
-    """Make one example per query; with ``every_moment``, for training, one for each of its moments."""
+    """Make one example per query; ``for_training``, one for each of its moments."""
     pairs = []
     for record in records:
-        moments = record.moments if every_moment else record.moments[:1] or ((0.0, record.duration),)
+        moments = record.moments if for_training else record.moments[:1] or ((0.0, record.duration),)
         pairs.extend((record, moment) for moment in moments)
     if not pairs:
         return []
@@ -108,95 +140,7 @@ class EmbCollate(BankCollate):
         }
 
 
-# The flags of ``hero-plugin train emb``.
-
-
-@dataclass(frozen=True)
-class EmbTrainConfig(TrainConfig):
-    """Train EMB, plain or with HERO. Defaults are the paper's recipe."""
-
-    base: ClassVar[str] = "emb"
-    title: ClassVar[str] = "EMB"
-
-    dim: int = 128
-    """Hidden size D."""
-    drop_rate: float = 0.2
-    """Dropout in EMB."""
-    word_norm: float = 5.5
-    """Scale the word vectors to this mean length (GloVe's own, which the recipe is made for); 0: leave them."""
-    highlight_lambda: float = 5.0
-    """Weight of EMB's highlight loss."""
-    rank_lambda: float = 1.0
-    """Weight of EMB's proposal ranking loss."""
-    extend: float = 0.1
-    """Share of its length that a moment grows by, at each end, for EMB's highlight labels."""
-
-    def mistakes(self) -> list[str]:
-        """Return what is wrong with the settings, one message each."""
-        return ([] if self.words else ["--words is missing"]) + super().mistakes()
-
-    @property
-    def positions(self) -> int:
-        """Return the number of positions: the most words, and the most clips."""
-        return max(128, self.max_clips)
-
-    def emb(self, video_dim: int, word_dim: int) -> EMBConfig:
-        """Return EMB's own config, for features and words of these widths."""
-        return EMBConfig(
-            word_dim=word_dim,
-            video_feature_dim=video_dim,
-            max_pos_len=self.positions,
-            dim=self.dim,
-            drop_rate=self.drop_rate,
-            highlight_lambda=self.highlight_lambda,
-            rank_lambda=self.rank_lambda,
-            extend=self.extend,
-        )
-
-
-# The data of EMB: annotations, features and word vectors.
-
-
-@dataclass
-class EmbData(GroundingData):
-    """Records, features, and a table of word vectors."""
-
-    sets: dict[str, list[Record]]
-    store: FeatureStore
-    vectors: WordVectors
-    tokenize: Callable[[str], list[str]]
-
-    def examples(
-        self, name: str, bank: FeatureBank, vocabulary: Vocabulary, max_words: int, *, every_moment: bool = False
-    ) -> list[Example]:
-        """Make the examples of a set; with ``every_moment``, for training, one for each moment of each query."""
-        return make_examples(
-            self.sets[name],
-            bank,
-            vocabulary,
-            self.tokenize,
-            max_words=max_words,
-            every_moment=every_moment,
-        )
-
-
-def read_data(
-    paths: Mapping[str, Path], config: EmbTrainConfig, screen: Screen | None = None, originals: bool = False
-) -> EmbData:
-    """Read and check everything that does not need the features themselves; ``originals`` as in ``read_sets``.
-
-    Raises:
-        DataError: Whatever is wrong with the annotations, all at once.
-        FileNotFoundError: A file is missing.
-    """
-    store = open_features(list(config.features), max_clips=config.max_clips, pooling=config.pooling)
-    split = partial(tokenize, style=config.tokenizer)
-    sets = read_sets(paths, config, store, split, screen, originals)
-    wanted = {word for records in sets.values() for record in records for word in split(record.sentence)}
-    return EmbData(sets, store, load_word_vectors(config.words, wanted), split)
-
-
-class EmbTask:
+class EmbTask(Task):
     """EMB's losses and predictions, after its authors' ``main.py``.
 
     Args:
@@ -205,11 +149,6 @@ class EmbTask:
         settings: The sizes and weights of EMB.
         epochs: Length of the training, over which the labels become elastic.
     """
-
-    scores_clips = False
-    file_for_each_set = False
-    unused_parameters = ()
-    following_rows = 0
 
     def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs
@@ -228,20 +167,11 @@ class EmbTask:
         clips = torch.stack([first, last], dim=-1)
         real = torch.arange(h_score.shape[1], device=h_score.device) < batch["clips"].unsqueeze(1)
         threshold = elastic_threshold(epoch, self.epochs, settings.threshold)
+        found = (proposals, p_score, p_mask)
         highlight = model.compute_highlight_loss(
-            h_score,
-            None,
-            real.to(h_score.dtype),
-            clips,
-            proposals,
-            p_score,
-            p_mask,
-            threshold=threshold,
-            extend=settings.extend,
+            h_score, None, real.to(h_score.dtype), clips, *found, threshold=threshold, extend=settings.extend
         )
-        location = model.compute_loss(
-            start_logits, end_logits, first, last, proposals, p_score, p_mask, threshold=threshold
-        )
+        location = model.compute_loss(start_logits, end_logits, first, last, *found, threshold=threshold)
         seconds = (batch["durations"] / batch["clips"])[:, None]
         ranking = model.compute_ranking_loss(
             in_seconds(clips, seconds),
@@ -276,18 +206,6 @@ class EmbTask:
         relevance = [model.relevance] if isinstance(model, HeroModel) and model.relevance is not None else []
         return [*map(at_least_float32, (start_logits, end_logits, *relevance))], batch["v_mask"]
 
-    def truth(self, item: Example) -> Sequence[tuple[float, float]]:
-        """Return the annotated moments in seconds."""
-        return item.record.moments
-
-    def scores(self, items: Sequence[Example], grounded: Grounded) -> Scores:
-        """Score a set: R1@0.3, R1@0.5, R1@0.7 and mIoU."""
-        return score(self, items, grounded)
-
-    def merit(self, scores: Scores) -> float:
-        """Return the sum of the four scores."""
-        return sum(scores.values())
-
     def prediction_lines(self, name: str, items: Sequence[Example], grounded: Grounded) -> list[dict[str, Any]]:
         """Return ids, the moment in seconds, and the probability of its boundaries, per query."""
         return [
@@ -301,10 +219,6 @@ class EmbTask:
             }
             for index, item in enumerate(items)
         ]
-
-    def gauges(self, model: nn.Module) -> dict[str, list[float]]:
-        """Return the weights of the levels."""
-        return level_gauges(model)
 
 
 def run(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
@@ -321,42 +235,34 @@ def _chosen(logits: Tensor, index: Tensor) -> Tensor:
     return logits.softmax(-1).gather(1, index[:, None]).squeeze(1)
 
 
-# EMB as a base: how its trainings and evaluations are assembled.
-
-
-WORD_TABLE = "embedding_net.word_emb.glove_vec"
-
-
-class EmbBase:
+class EmbBase(Base):
     """EMB: its word table is part of the model, and grows with the words of an evaluation."""
 
     config = EmbTrainConfig
     data = EmbData
-    own_parameters: tuple[str, ...] = (WORD_TABLE, "embedding_net.char_emb.char_emb.weight")
-    reads_video_padding = False
+    own_parameters = (WORD_TABLE, "embedding_net.char_emb.char_emb.weight")
     clone = ("EMB", "model.emb")
-    clone_width: int | None = None
 
     def read(
-        self,
-        config: EmbTrainConfig,
-        paths: Mapping[str, Path],
-        screen: Screen | None = None,
-        originals: bool = False,
+        self, config: EmbTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
     ) -> EmbData:
         """Read and check the sets."""
-        return read_data(paths, config, screen, originals)
+        store = open_features(list(config.features), max_clips=config.max_clips, pooling=config.pooling)
+        split = partial(tokenize, style=config.tokenizer)
+        sets = read_sets(paths, config, store, split, screen, originals)
+        wanted = {word for records in sets.values() for record in records for word in split(record.sentence)}
+        return EmbData(sets, store, split, load_word_vectors(config.words, wanted))
 
     def words_only(
         self,
         config: EmbTrainConfig,
         store: FeatureStore,
         words: Sequence[str],
-        split: Callable[[str], list[str]],
+        split: Tokenize,
         queries: None = None,
     ) -> EmbData:
         """Return data without records, for sentences of ``words``."""
-        return EmbData({}, store, load_word_vectors(config.words, set(words)), split)
+        return EmbData({}, store, split, load_word_vectors(config.words, set(words)))
 
     def vocabulary(self, config: EmbTrainConfig, data: EmbData) -> Vocabulary:
         """Return the words of the data that have vectors."""
@@ -365,12 +271,6 @@ class EmbBase:
             raise UserError("no word of the annotations has a vector in the word table; check --words and --tokenizer")
         return vocabulary
 
-    def task(
-        self, config: EmbTrainConfig, data: EmbData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
-    ) -> EmbTask:
-        """Build the task, with fresh weights."""
-        return build_task(config, bank, vocabulary.table(data.vectors), device)
-
     def examples(
         self,
         config: EmbTrainConfig,
@@ -378,12 +278,19 @@ class EmbBase:
         name: str,
         bank: FeatureBank,
         vocabulary: Vocabulary,
-        learned: bool = False,
+        for_training: bool = False,
     ) -> list[Example]:
-        """Make the examples of a set; one per moment where they are ``learned``."""
-        return data.examples(name, bank, vocabulary, config.positions, every_moment=learned)
+        """Make the examples of a set; for training, one per moment."""
+        words = {"max_words": config.positions, "for_training": for_training}
+        return make_examples(data.sets[name], bank, vocabulary, data.tokenize, **words)
 
-    def trained(
+    def new_task(
+        self, config: EmbTrainConfig, data: EmbData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
+    ) -> EmbTask:
+        """Build the task, with fresh weights around a table of frozen word vectors."""
+        return self._build(config, vocabulary.table(data.vectors), bank, device)
+
+    def load_task(
         self,
         config: EmbTrainConfig,
         data: EmbData,
@@ -396,47 +303,28 @@ class EmbBase:
         """Load a run's model; new words get their vectors from ``data.vectors``, scaled as the old ones."""
         vocabulary = known.extended(data.sentences() if sentences is None else sentences, data.vectors)
         new = Vocabulary(vocabulary.words[len(known) :], known.scale)
-        weights = with_words(weights, new, data)
-        check_width(weights, bank)
-        task = build_task(config, bank, weights[word_table(weights)].numpy(), device)
-        task.model.load_state_dict(weights)
+        name, table = next((name, each) for name, each in weights.items() if name.endswith(WORD_TABLE))
+        if len(new) and table.shape[1] != data.vectors.dim:
+            raise UserError(
+                f"the run's word vectors have {table.shape[1]} numbers, this word table {data.vectors.dim}; "
+                "give --words the table that the run was trained with"
+            )
+        if len(new):
+            table = torch.cat([table, torch.from_numpy(new.table(data.vectors))])
+        width = next(
+            each.shape[1] for name, each in weights.items() if name.endswith("video_affine.linear.conv1d.weight")
+        )
+        if width != bank.dim:
+            raise UserError(
+                f"trained on features of width {width}, these have {bank.dim}; give --features of the same kind"
+            )
+        task = self._build(config, table.numpy(), bank, device)
+        task.model.load_state_dict({**weights, name: table})
         return task, vocabulary
 
-
-def build_task(config: EmbTrainConfig, bank: FeatureBank, table: np.ndarray, device: torch.device) -> EmbTask:
-    """Build EMB on a table (words, dim) of frozen vectors, wrapped in HERO unless the config says base only."""
-    settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
-    model: nn.Module = EMB(settings, table)
-    if not config.base_only:
-        model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
-    return EmbTask(model.to(device), EmbCollate(bank), settings, config.epochs)
-
-
-def check_width(weights: Mapping[str, Tensor], bank: FeatureBank) -> None:
-    """Raise ``UserError`` where the features are not as wide as those that the run was trained on."""
-    name = next(key for key in weights if key.endswith("video_affine.linear.conv1d.weight"))
-    width = weights[name].shape[1]
-    if width != bank.dim:
-        raise UserError(
-            f"trained on features of width {width}, these have {bank.dim}; give --features of the same kind"
-        )
-
-
-def with_words(weights: Mapping[str, Tensor], new: Vocabulary, data: EmbData) -> dict[str, Tensor]:
-    """The weights with rows for new words at the end of their word table."""
-    name = word_table(weights)
-    table = weights[name]
-    if not len(new):
-        return dict(weights)
-    if table.shape[1] != data.vectors.dim:
-        raise UserError(
-            f"the run's word vectors have {table.shape[1]} numbers, this word table {data.vectors.dim}; "
-            "give --words the table that the run was trained with"
-        )
-    added = torch.from_numpy(new.table(data.vectors))
-    return {**weights, name: torch.cat([table, added])}
-
-
-def word_table(weights: Mapping[str, Tensor]) -> str:
-    """The name of the word table among the weights, base or HERO."""
-    return next(key for key in weights if key.endswith(WORD_TABLE))
+    def _build(self, config: EmbTrainConfig, table: np.ndarray, bank: FeatureBank, device: torch.device) -> EmbTask:
+        settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
+        model: nn.Module = EMB(settings, table)
+        if not config.base_only:
+            model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
+        return EmbTask(model.to(device), EmbCollate(bank), settings, config.epochs)

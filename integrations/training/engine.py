@@ -28,7 +28,7 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.device import autocast, loss_scaler, seed_device, seed_of
 from hero_plugin.integrations.training.distributed import ALONE, BatchShard, Group, whole_outputs
-from hero_plugin.integrations.training.inference import overlaps, predict_set, recall_curve
+from hero_plugin.integrations.training.inference import predict_set, recall_curve
 from hero_plugin.integrations.training.optim import build_optimizer, linear_decay, set_learning_rate, step_decay
 from hero_plugin.integrations.training.run_folder import Events, RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task, brief_scores
@@ -226,7 +226,7 @@ class Trainer:
                 after_batch=after_batch,
                 group=group,
             )
-            scored[name] = Scored(self.task.scores(items, grounded), overlaps(self.task, items, grounded))
+            scored[name] = Scored(self.task.scores(items, grounded), self.task.overlaps(items, grounded))
         return scored
 
     def finish_epoch(self, losses: Scores, scored: dict[str, Scored], select: str | None) -> None:

@@ -19,7 +19,6 @@ from hero_plugin.integrations.scoring.metrics import SCORES, temporal_iou
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, MUTED, SETTINGS, TRUTH, new_figure, save_figure
-from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
@@ -212,7 +211,7 @@ def draw_run(
     compared = RunFolder.open(config.compare) if config.compare else None
     names = (config.model_name, "compared run")
     if compared is not None:
-        names = (names[0], _name(compared))
+        names = (names[0], compared.settings().model_name)
         if names[0] == names[1]:
             names = (run.path.name, compared.path.name)
     with mpl.rc_context(SETTINGS):
@@ -288,13 +287,3 @@ def _ground_compared(
 
 def _note(unseen: Sequence[str]) -> str:
     return f"never trained on: {', '.join(unseen)}" if unseen else ""
-
-
-def _name(run: RunFolder) -> str:
-    return config_from(run.config(), str(run.config_file)).model_name
-
-
-# A run as pictures.
-
-
-__all__ = ["draw_run"]

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from hero_plugin.integrations.scoring.metrics import nearest_iou, recall_at, scores_of
+from hero_plugin.integrations.scoring.metrics import recall_at
 from hero_plugin.integrations.training.batching import batches, length_sorted
 from hero_plugin.integrations.training.device import Amp, autocast
 from hero_plugin.integrations.training.distributed import ALONE, Group
-from hero_plugin.integrations.training.task import Grounded, Scores, Task
+from hero_plugin.integrations.training.task import Grounded, Task
 
 
 @torch.no_grad()
@@ -73,16 +73,6 @@ def predict_set(
     return Grounded(moments, scores, relevance, saliency)
 
 
-def overlaps(task: Task, items: Sequence[Any], grounded: Grounded) -> np.ndarray:
-    """Return the IoU (annotated queries,) of each query's best moment with the nearest annotated one.
-
-    Queries without annotation are left out.
-    """
-    truths = [task.truth(item) for item in items]
-    annotated = [index for index, truth in enumerate(truths) if len(truth)]
-    return nearest_iou(grounded.moments[annotated, 0], [truths[index] for index in annotated])
-
-
 CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds of the recall curve: 0.05 to 0.95."""
 
@@ -90,8 +80,3 @@ CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))
 def recall_curve(ious: np.ndarray) -> list[float]:
     """Return R1 in percent at each threshold of ``CURVE``."""
     return [round(recall_at(ious, threshold), 3) for threshold in CURVE]
-
-
-def score(task: Task, items: Sequence[Any], grounded: Grounded) -> Scores:
-    """Return R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, over the annotated queries."""
-    return scores_of(overlaps(task, items, grounded))

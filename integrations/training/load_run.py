@@ -12,9 +12,9 @@ from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
-from hero_plugin.integrations.training.config import RunInputs, TrainConfig, repeated
+from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -45,7 +45,7 @@ def with_sources(settings: TrainConfig, config: RunInputs, annotations: tuple[st
     if getattr(settings, "query_features", None) and config.words:
         raise UserError(f"{run.path} was trained on queries' features; give --query-features, not --words")
     found = replace(settings, **changes, annotations_test=annotations or settings.annotations_test)
-    if repeated(names := [name for name, _ in found.test_sets()]):
+    if has_duplicates(names := [name for name, _ in found.test_sets()]):
         raise UserError(f"sets need different names, got {', '.join(names)}; give them as NAME=PATH")
     return found
 
@@ -66,7 +66,7 @@ def load_run(
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint must be best or last, got {checkpoint!r}")
-    settings = config_from(run.config(), str(run.config_file))
+    settings = run.settings()
     base = BASES[settings.base]
     if not isinstance(data, base.data):
         raise UserError(f"{run.path}: a run of {settings.title} cannot read the queries of this base")
@@ -75,7 +75,7 @@ def load_run(
     bank.settle(torch.device(device), settings.features_on)
     known = Vocabulary.from_json(run.vocabulary())
     try:
-        task, vocabulary = base.trained(settings, data, bank, known, state["model"], torch.device(device))
+        task, vocabulary = base.load_task(settings, data, bank, known, state["model"], torch.device(device))
     except UserError as error:
         raise UserError(f"{run.path}: {error}") from error
     task.model.eval()

@@ -15,18 +15,17 @@ An adapted run has more of them, and stages inside it: docs/guide/adapt.md.
 from __future__ import annotations
 
 import json
-import platform
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import atomic_write, only_one_in, remove_leftovers, write_json
+from hero_plugin.integrations.support.process import versions
+from hero_plugin.integrations.training.bases import base_of
+from hero_plugin.integrations.training.config import TrainConfig
 
 FREE_TO_CHANGE = frozenset(
     {"device", "features_on", "workers", "checkpoint_steps", "checkpoint_seconds", "compare", "figure_queries"}
@@ -34,16 +33,12 @@ FREE_TO_CHANGE = frozenset(
 """Settings that a resumed run may change, because its weights do not depend on them."""
 
 
-EARLIER = {"base": "emb", "schedule": "linear", "lr_drop": 400, "init_base": None, "freeze_base": False}
-"""Values of settings in runs made before the settings existed."""
-
-
 class RunFolderError(UserError):
     """The folder cannot be used as requested; the message says what to do."""
 
 
 class RunFolder:
-    """Paths and records of a run. Made by ``create`` or ``open``."""
+    """Paths and records of a run. Made by ``claim``, ``create`` or ``open``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,6 +50,40 @@ class RunFolder:
         self.results_file = path / "results.json"
         self.events = path / "tensorboard"
         self.figures = path / "figures"
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run that exists, for reading."""
+        if not (path / "config.json").is_file():
+            raise RunFolderError(f"{path}: not the folder of a run (it has no config.json)")
+        return cls(path)
+
+    @classmethod
+    def check(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Check whether ``create`` would succeed; change nothing.
+
+        A run without a checkpoint counts as nothing: any other may take its place.
+
+        Raises:
+            RunFolderError: Something is there and neither ``resume`` nor ``overwrite`` says what to do with it; or
+                the run to resume was made with other settings.
+        """
+        run = cls(path)
+        if not path.exists() or (path.is_dir() and all(part.name.startswith(".") for part in path.iterdir())):
+            return
+        if not run.config_file.is_file():
+            why = "there is nothing to resume in it" if resume else "it is not the folder of a run"
+            raise RunFolderError(f"{path}: exists, and {why}; choose another --output")
+        if not run.begun:
+            return
+        if resume:
+            run.check_same(settings)
+        elif not overwrite:
+            state = "finished" if run.finished else "unfinished"
+            raise RunFolderError(
+                f"{path}: holds {state} training already; add --resume to continue it, "
+                "--overwrite to delete it and start again, or choose another --output"
+            )
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
@@ -82,38 +111,24 @@ class RunFolder:
         return run
 
     @classmethod
-    def check(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        """Check whether ``create`` would succeed; change nothing.
-
-        A run without a checkpoint counts as nothing: any other may take its place.
+    def claim(
+        cls, path: Path, settings: Mapping[str, Any], held: ExitStack, *, resume: bool, overwrite: bool
+    ) -> RunFolder:
+        """Create the run, or continue it, for this process alone until ``held`` is closed.
 
         Raises:
-            RunFolderError: Something is there and neither ``resume`` nor ``overwrite`` says what to do with it; or
-                the run to resume was made with other settings.
+            RunFolderError: Another process trains in the folder, or as ``check``.
         """
-        run = cls(path)
-        if not path.exists() or (path.is_dir() and not any(not part.name.startswith(".") for part in path.iterdir())):
-            return
-        if not run.config_file.is_file():
-            why = "there is nothing to resume in it" if resume else "it is not the folder of a run"
-            raise RunFolderError(f"{path}: exists, and {why}; choose another --output")
-        if not run.begun:
-            return
-        if resume:
-            run.check_same(settings)
-        elif not overwrite:
-            state = "finished" if run.finished else "unfinished"
-            raise RunFolderError(
-                f"{path}: holds {state} training already; add --resume to continue it, "
-                "--overwrite to delete it and start again, or choose another --output"
-            )
 
-    @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """Open a run that exists, for reading."""
-        if not (path / "config.json").is_file():
-            raise RunFolderError(f"{path}: not the folder of a run (it has no config.json)")
-        return cls(path)
+        def lock(stack: ExitStack) -> None:
+            if not stack.enter_context(only_one_in(path)):
+                raise RunFolderError(f"{path}: another training is at work in it; wait for it, or name another folder")
+
+        with ExitStack() as before:  # the folder that is there may be deleted, and then is not the one that was locked
+            lock(before)
+            run = cls.create(path, settings, resume=resume, overwrite=overwrite)
+        lock(held)
+        return run
 
     @property
     def finished(self) -> bool:
@@ -125,17 +140,15 @@ class RunFolder:
         """Return whether there is a checkpoint in it, or in a stage inside it."""
         return self.finished or self.last.is_file() or any(self.path.glob("*/last.pt"))
 
+    def settings(self) -> TrainConfig:
+        """Return the settings of the run."""
+        config = self.config()
+        return base_of(config, str(self.config_file)).config().updated(config, str(self.config_file))
+
     def config(self) -> dict[str, Any]:
-        """Return the settings of the run, with the old behavior for those that did not exist when it was made."""
-        settings = {**EARLIER, **self._read_json(self.config_file)}
-        if settings["base"] != "emb":
-            settings = {"scored_clip_length": 2.0, **settings}
-        if "hero" in settings:
-            # The scores of a DETR were taken as they are; elsewhere the choice has no part, and is the default's.
-            without_part = settings["base"] == "emb" or settings.get("base_only", False)
-            default = without_part and not settings.get("paper", False)
-            settings["hero"] = {"calibrate": default, **settings["hero"]}
-        return settings
+        """Return config.json, with the old behavior for settings that did not exist when the run was made."""
+        config = self._read_json(self.config_file)
+        return {"base": "emb", **base_of(config, str(self.config_file)).config.completed(config)}
 
     def vocabulary(self) -> dict[str, Any]:
         """Return the vocabulary, as JSON values."""
@@ -169,8 +182,7 @@ class RunFolder:
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
         """Raise ``RunFolderError`` with every setting that differs from the run's, bar those free to change."""
-        before = self.config()
-        if "adapted" in before and "adapted" not in settings:
+        if "adapted" in self.config() and "adapted" not in settings:
             raise RunFolderError(
                 f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"
             )
@@ -203,46 +215,6 @@ class RunFolder:
             raise RunFolderError(f"{file}: cannot be read ({error})") from error
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that a run depends on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        ours = version("hero-plugin")
-    except PackageNotFoundError:
-        ours = "unknown"
-    return {
-        "hero_plugin": ours,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-# A run's folder, for one training at a time.
-
-
-def claimed(folder: Path, settings: Mapping[str, Any], held: ExitStack, *, resume: bool, overwrite: bool) -> RunFolder:
-    """The run's folder, new or to be continued, for this process alone until ``held`` is closed.
-
-    Raises:
-        RunFolderError: another process trains in it, or what ``RunFolder.create`` says.
-    """
-    with ExitStack() as before:  # the folder that is there may be deleted, and then is not the one that was locked
-        _alone_in(folder, before)
-        run = RunFolder.create(folder, settings, resume=resume, overwrite=overwrite)
-    _alone_in(run.path, held)
-    return run
-
-
-def _alone_in(folder: Path, held: ExitStack) -> None:
-    if not held.enter_context(only_one_in(folder)):
-        raise RunFolderError(f"{folder}: another training is at work in it; wait for it, or name another folder")
-
-
-# The log as TensorBoard events.
-
-
 class Events:
     """The writer of a run's epochs for TensorBoard, into one file for as long as the process lives."""
 
@@ -251,23 +223,28 @@ class Events:
         self._writer: Any = None
 
     def restart(self, history: Iterable[Mapping[str, Any]]) -> None:
-        """Write the folder anew from the log.
-
-        A resumed run trusts the log; events of epochs that the log does not hold would show twice.
-        """
+        """Write the folder anew from the log: events of epochs that the log does not hold would show twice."""
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         for line in history:
             self.add(line)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Add an epoch."""
+        """Add an epoch, at its number of training steps."""
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # slow to load
 
             self._writer = SummaryWriter(str(self.folder))
-        for name, value, step in scalars(line):
-            self._writer.add_scalar(name, value, step)
+        for step, loss in line["curve"]:
+            self._writer.add_scalar("train/running_loss", loss, step)
+        values = {f"train/{name}": value for name, value in line["losses"].items()}
+        values["train/lr"] = line["lr"]
+        for dataset, scores in line["metrics"].items():
+            values |= {f"{dataset}/{name}": value for name, value in scores.items()}
+        for name, levels in line["gauges"].items():
+            values |= {f"{name}/{level}": value for level, value in enumerate(levels)}
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, line["step"])
         self._writer.flush()
 
     def close(self) -> None:
@@ -275,19 +252,3 @@ class Events:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-
-def scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
-    """Yield (tag, value, training step) of everything in an epoch's line."""
-    step = line["step"]
-    for at, loss in line["curve"]:
-        yield "train/running_loss", loss, at
-    for name, value in line["losses"].items():
-        yield f"train/{name}", value, step
-    yield "train/lr", line["lr"], step
-    for dataset, scores in line["metrics"].items():
-        for name, value in scores.items():
-            yield f"{dataset}/{name}", value, step
-    for name, values in line["gauges"].items():
-        for level, value in enumerate(values):
-            yield f"{name}/{level}", value, step

@@ -1,44 +1,31 @@
-"""The interface between the engine and a base: tasks, batches, predictions and scores."""
+"""The interface between training and a base: a ``Base`` reads data and builds tasks, a ``Task`` computes and scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from rich.table import Table
 from torch import Tensor, nn
 
 from hero_plugin import HeroModel
-from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.data.feature_bank import FeatureBank
+from hero_plugin.integrations.data.features import FeatureStore
+from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.scoring.metrics import SCORES, nearest_iou, scores_of
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.dataset import GroundingData, Tokenize
 
 Batch = dict[str, Tensor]
 Scores = dict[str, float]
 """Percent by name: those of ``SCORES``, then the task's own."""
-
-
-def scores_table(rows: Sequence[tuple[str, ...]], names: Sequence[str], title: str | None = None) -> Table:
-    """Return a table of text: columns with the given names, then one column per score."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for column in SCORES:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def score_cells(scores: Scores) -> tuple[str, ...]:
-    """Return the scores as cells of ``scores_table``; "-" where no query is annotated."""
-    return tuple("-" if math.isnan(scores[column]) else f"{scores[column]:.2f}" for column in SCORES)
-
-
-def brief_scores(metrics: Mapping[str, Scores]) -> list[str]:
-    """Return "NAME R1@0.3/R1@0.5/R1@0.7/mIoU" for each set."""
-    return [f"{name} " + "/".join(f"{scores[column]:.1f}" for column in SCORES) for name, scores in metrics.items()]
 
 
 @dataclass
@@ -53,6 +40,20 @@ class Prediction:
     """(B, T) in [0, 1], how relevant each clip is to the query; 0 on padding."""
     saliency: Tensor | None = None
     """(B, T), the base's own clip scores before scaling to [0, 1], for submissions; None for a base without."""
+
+
+@dataclass
+class Grounded:
+    """Predictions for a set, in the order of its items."""
+
+    moments: np.ndarray
+    """(Q, K, 2) seconds, best first."""
+    scores: np.ndarray
+    """(Q, K)."""
+    relevance: list[np.ndarray]
+    """One curve per query, (its clips,) in [0, 1]; empty unless requested."""
+    saliency: list[np.ndarray] = field(default_factory=list)
+    """The same in the base's own clip scores, where it has any."""
 
 
 class Collate(Protocol):
@@ -85,13 +86,13 @@ class Task(Protocol):
 
     model: nn.Module
     collate: Collate
-    scores_clips: bool
+    scores_clips: bool = False
     """Whether ``scores`` reads the scores of clips, which evaluation otherwise leaves on the device."""
-    file_for_each_set: bool
+    file_for_each_set: bool = False
     """Whether the predictions of each set go into a file of their own."""
-    unused_parameters: Sequence[str]
+    unused_parameters: Sequence[str] = ()
     """Names of trainable parameters that no loss reaches."""
-    following_rows: int
+    following_rows: int = 0
     """Number of following rows of the batch that the model compares each row with in training."""
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
@@ -116,46 +117,138 @@ class Task(Protocol):
         """
         ...
 
-    def truth(self, item: Any) -> Sequence[tuple[float, float]]:
-        """Return the annotated moments in seconds; none where the query is not annotated."""
-        ...
-
-    def scores(self, items: Sequence[Any], grounded: Grounded) -> Scores:
-        """Score a set, in percent: R1@0.3, R1@0.5, R1@0.7 and mIoU, then the task's own scores."""
-        ...
-
-    def merit(self, scores: Scores) -> float:
-        """Return one number for choosing the best epoch; greater is better."""
-        ...
-
     def prediction_lines(self, name: str, items: Sequence[Any], grounded: Grounded) -> list[dict[str, Any]]:
         """Return the lines of a predictions file for the set ``name``, one JSON object per query."""
         ...
 
+    def truth(self, item: Any) -> Sequence[tuple[float, float]]:
+        """Return the annotated moments in seconds; none where the query is not annotated."""
+        return item.record.moments
+
+    def overlaps(self, items: Sequence[Any], grounded: Grounded) -> np.ndarray:
+        """Return the IoU (annotated queries,) of each query's best moment with the nearest annotated one."""
+        truths = [self.truth(item) for item in items]
+        annotated = [index for index, truth in enumerate(truths) if len(truth)]
+        return nearest_iou(grounded.moments[annotated, 0], [truths[index] for index in annotated])
+
+    def scores(self, items: Sequence[Any], grounded: Grounded) -> Scores:
+        """Score a set, in percent: R1@0.3, R1@0.5, R1@0.7 and mIoU, then the task's own scores."""
+        return scores_of(self.overlaps(items, grounded))
+
+    def merit(self, scores: Scores) -> float:
+        """Return one number for choosing the best epoch, greater being better: the sum of the scores."""
+        return sum(scores.values())
+
     def gauges(self, model: nn.Module) -> dict[str, list[float]]:
-        """Return parameters to log per epoch, such as the weights of the levels."""
-        ...
+        """Return what to log per epoch: the aggregation weight of each level; nothing for a base alone."""
+        if not isinstance(model, HeroModel) or not model.config.active:
+            return {}
+        return {"level_weights": model.level_weights().tolist()}
 
 
-def level_gauges(model: nn.Module) -> dict[str, list[float]]:
-    """Return the aggregation weight of each level; nothing for a base alone, or with HERO off."""
-    if not isinstance(model, HeroModel) or not model.config.active:
-        return {}
-    return {"level_weights": model.level_weights().tolist()}
+class Base(ABC):
+    """All that training, evaluation and the tools ask of a base. Its configs and its data are of types of its own."""
+
+    config: type[TrainConfig]
+    """The settings of its trainings; ``config.title`` is its published name."""
+    data: type[GroundingData]
+    """What ``read`` returns."""
+    own_parameters: tuple[str, ...] = ()
+    """Parameters of the model that depend on the data, by the base's names: a trained base does not bring them."""
+    reads_video_padding: bool = False
+    """Whether its answers, as its authors wrote them, move with how far a video is padded: by thousandths of a score,
+    and by seconds at times. A batch then holds videos of one length, so that no answer depends on its neighbours."""
+    clone: tuple[str, str]
+    """The folder that its authors' repository is cloned into, and the module that holds the model."""
+    clone_width: int | None = None
+    """The one hidden size that its authors' code is written for, or None."""
+
+    @abstractmethod
+    def read(
+        self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
+    ) -> Any:
+        """Read and check sets of annotations and all that does not need the features themselves.
+
+        Args:
+            config: The settings.
+            paths: Annotation file by name of set.
+            screen: Where to report.
+            originals: Add the queries that reworded ones reword; see ``read_sets``.
+
+        Raises:
+            DataError: Whatever is wrong with the files, all at once.
+            FileNotFoundError: A file is missing.
+        """
+
+    @abstractmethod
+    def words_only(
+        self,
+        config: Any,
+        store: FeatureStore,
+        words: Sequence[str],
+        split: Tokenize,
+        queries: Any = None,
+    ) -> Any:
+        """Return data without records, for sentences of ``words``; ``queries`` are their features, where files are."""
+
+    @abstractmethod
+    def vocabulary(self, config: Any, data: Any) -> Vocabulary:
+        """Return the vocabulary of a new run."""
+
+    @abstractmethod
+    def examples(
+        self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary, for_training: bool = False
+    ) -> list[Any]:
+        """Make the task's examples of the set ``name``, to train on or to score."""
+
+    @abstractmethod
+    def new_task(self, config: Any, data: Any, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device) -> Task:
+        """Build model and losses, with fresh weights."""
+
+    @abstractmethod
+    def load_task(
+        self,
+        config: Any,
+        data: Any,
+        bank: FeatureBank,
+        known: Vocabulary,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        sentences: Iterable[Sequence[str]] | None = None,
+    ) -> tuple[Task, Vocabulary]:
+        """Load a run's model for the queries of ``data``; return it and the vocabulary with their words.
+
+        Args:
+            config: The run's settings.
+            data: What it will predict.
+            bank: Features of the videos.
+            known: The run's vocabulary.
+            weights: The model's.
+            device: Where it goes.
+            sentences: Tokenized, in place of those of ``data``.
+
+        Raises:
+            UserError: Features or word vectors are not of the run's kind.
+        """
 
 
-# Inference over a whole set: predicted moments, and their scores.
+def scores_table(rows: Sequence[tuple[str, ...]], names: Sequence[str], title: str | None = None) -> Table:
+    """Return a table of text: columns with the given names, then one column per score."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for column in SCORES:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
-@dataclass
-class Grounded:
-    """Predictions for a set, in the order of its items."""
+def score_cells(scores: Scores) -> tuple[str, ...]:
+    """Return the scores as cells of ``scores_table``; "-" where no query is annotated."""
+    return tuple("-" if math.isnan(scores[column]) else f"{scores[column]:.2f}" for column in SCORES)
 
-    moments: np.ndarray
-    """(Q, K, 2) seconds, best first."""
-    scores: np.ndarray
-    """(Q, K)."""
-    relevance: list[np.ndarray]
-    """One curve per query, (its clips,) in [0, 1]; empty unless requested."""
-    saliency: list[np.ndarray] = field(default_factory=list)
-    """The same in the base's own clip scores, where it has any."""
+
+def brief_scores(metrics: Mapping[str, Scores]) -> list[str]:
+    """Return "NAME R1@0.3/R1@0.5/R1@0.7/mIoU" for each set."""
+    return [f"{name} " + "/".join(f"{scores[column]:.1f}" for column in SCORES) for name, scores in metrics.items()]

@@ -27,7 +27,7 @@ from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, loss_scaler, seed_everything
 from hero_plugin.integrations.training.distributed import ALONE, Group, joined
 from hero_plugin.integrations.training.engine import Trainer
-from hero_plugin.integrations.training.run_folder import RunFolder, claimed
+from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import score_cells, scores_table
 
 
@@ -61,7 +61,7 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
                 "--features-on device: the features stay on disk; raise --memory, or give --storage float16"
             )
         bank.settle(device, config.features_on)
-        run = group.from_leader(lambda: claimed(config.output, settings, held, **how))
+        run = group.from_leader(lambda: RunFolder.claim(config.output, settings, held, **how))
         return train(config, data, run, screen, bank=bank, group=group)
 
 
@@ -104,12 +104,14 @@ def train(
     vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
     seed_everything(config.seed)
     try:
-        task = base.task(config, data, bank, vocabulary, device)
+        task = base.new_task(config, data, bank, vocabulary, device)
     except ValueError as error:  # sizes that do not go together, such as a number of heads
         raise ConfigError(f"{config.model_name}: {error}") from error
     if config.init_base is not None:
         screen.say(start_from(task.model, config.init_base, base.own_parameters))
-    sets = {name: base.examples(config, data, name, bank, vocabulary, learned=name == "train") for name in data.sets}
+    sets = {
+        name: base.examples(config, data, name, bank, vocabulary, for_training=name == "train") for name in data.sets
+    }
     items = sets.pop("train")
     screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
     if group.size > 1:

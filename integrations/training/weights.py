@@ -27,7 +27,7 @@ from hero_plugin.plugin_file import check_base
 
 
 @dataclass
-class Told:
+class ConfigHints:
     """What weights do not say. Only needed where neither the checkpoint nor its run folder holds the config."""
 
     num_heads: int | None = None
@@ -40,13 +40,13 @@ class Told:
     """SGVF's gate; none: the model was trained without SGVF. A sigmoid gate has no weights to tell it by."""
 
 
-def infer_config(hero: Mapping[str, Tensor], told: Told, source: str) -> HeroConfig:
+def infer_config(hero: Mapping[str, Tensor], hints: ConfigHints, source: str) -> HeroConfig:
     """The config that weights under ``hero.`` were made with; what only training reads has its default.
 
     Raises:
         UserError: choices that the weights do not show are not told either (it names the flags), or contradict them.
     """
-    missing = [flag for flag in open_choices(hero) if getattr(told, flag) is None]
+    missing = [flag for flag in open_choices(hero) if getattr(hints, flag) is None]
     if missing:
         raise UserError(
             f"{source}: holds no config, and the weights do not say "
@@ -57,15 +57,15 @@ def infer_config(hero: Mapping[str, Tensor], told: Told, source: str) -> HeroCon
         )
     fields = shown(hero)
     seen = seen_gate(hero)
-    if seen and told.gate not in (None, seen):
-        raise UserError(f"{source}: --gate {told.gate} contradicts the weights, which have a {seen} gate's")
-    gate = seen or told.gate or "none"
+    if seen and hints.gate not in (None, seen):
+        raise UserError(f"{source}: --gate {hints.gate} contradicts the weights, which have a {seen} gate's")
+    gate = seen or hints.gate or "none"
     fields["sgvf"] = gate != "none"
     if gate != "none":
         fields["gate"] = gate
     if "num_heads" in open_choices(hero):
-        fields |= {"num_heads": told.num_heads, "norm": told.norm, "positions": told.positions}
-        fields["identity_start"] = told.norm != "post"
+        fields |= {"num_heads": hints.num_heads, "norm": hints.norm, "positions": hints.positions}
+        fields["identity_start"] = hints.norm != "post"
     try:
         return HeroConfig(**fields)
     except ValueError as error:
@@ -90,7 +90,7 @@ def shown(hero: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def open_choices(hero: Mapping[str, Tensor]) -> list[str]:
-    """The fields of :class:`Told` that these weights leave open."""
+    """The fields of :class:`ConfigHints` that these weights leave open."""
     encoder = any(name.startswith("hero.hem.") for name in hero)
     return [*(["num_heads", "norm", "positions"] if encoder else []), *([] if seen_gate(hero) else ["gate"])]
 
@@ -140,7 +140,7 @@ class ExtractConfig:
     """The plug-in's; a name in .safetensors makes it one."""
     config: Path | None = None
     """HeroConfig as JSON or TOML, where the checkpoint does not hold it."""
-    told: tyro.conf.OmitArgPrefixes[Told] = field(default_factory=Told)
+    hints: tyro.conf.OmitArgPrefixes[ConfigHints] = field(default_factory=ConfigHints)
     overwrite: bool = False
     """Replace OUTPUT."""
 
@@ -205,7 +205,7 @@ def extracted(config: ExtractConfig) -> Plugin:
 
 def chosen_config(contents: Contents, config: ExtractConfig) -> HeroConfig:
     """The checkpoint's own config, else that of ``--config``, else what its weights and the flags say."""
-    told = [f"--{name.replace('_', '-')}" for name, value in vars(config.told).items() if value is not None]
+    told = [f"--{name.replace('_', '-')}" for name, value in vars(config.hints).items() if value is not None]
     told += ["--config"] if config.config else []
     if contents.config is not None:
         if told:
@@ -214,7 +214,7 @@ def chosen_config(contents: Contents, config: ExtractConfig) -> HeroConfig:
             )
         return contents.config
     if config.config is None:
-        return infer_config(contents.hero, config.told, str(config.file))
+        return infer_config(contents.hero, config.hints, str(config.file))
     try:
         made = HeroConfig.from_dict(read_settings(config.config))
     except (ValueError, TypeError) as error:
@@ -288,7 +288,7 @@ def facts_of(contents: Contents) -> dict[str, Any]:
         "parameters": {"base": sum(value.numel() for value in contents.base.values()), **sizes(contents.hero)},
         "bytes_of_weights": sum(value.numel() * value.element_size() for value in weights),
         "bytes_of_file": contents.path.stat().st_size,
-        "beside_the_weights": contents.others,
+        "beside_the_weights": contents.other_entries,
     }
 
 

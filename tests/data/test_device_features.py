@@ -56,7 +56,7 @@ def test_every_base_gets_the_same_batches(base, device, runs):
     def loaded(place):
         bank = data.bank("auto", 1.0, QUIET)
         bank.settle(device, place)
-        task = BASES[base].task(config, data, bank, vocabulary, device)
+        task = BASES[base].new_task(config, data, bank, vocabulary, device)
         assert task.collate.parallelizable == (place == "host")
         items = BASES[base].examples(config, data, "train", bank, vocabulary)
         # Other processes could not hold what is on a GPU: asked for, they are not started.

@@ -18,9 +18,9 @@ from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
 from hero_plugin.integrations.scoring.metrics import grounding_scores
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import CheckpointError
-from hero_plugin.integrations.training.emb import EmbTrainConfig, read_data
+from hero_plugin.integrations.training.emb import EmbTrainConfig
 from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 
@@ -90,8 +90,8 @@ def test_a_word_that_the_table_lacks_is_the_learned_unknown(runs, new_words):
 
 
 def _load(run: RunFolder, annotations: Path, words: Path):
-    settings = replace(config_from(run.config(), "config"), words=words)
-    data = read_data({"new": annotations}, settings)
+    settings = replace(run.settings(), words=words)
+    data = BASES["emb"].read(settings, {"new": annotations})
     return load_run(run, data, QUIET)
 
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, multiprocessing, nn
 
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import end_at_once
-from hero_plugin.integrations.support.process import Interrupted, Rank
+from hero_plugin.integrations.support.process import Interrupted, Rank, end_at_once
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.distributed import BatchShard, Group, PeerLost, joined
 from hero_plugin.integrations.training.engine import TrainingStep
@@ -101,7 +100,7 @@ def built(settings: dict[str, object], folder: Path) -> tuple[Any, list[Any]]:
     folder.mkdir(exist_ok=True)
     vocabulary = run_vocabulary(config, data, RunFolder(folder))
     torch.manual_seed(0)
-    task = base.task(config, data, bank, vocabulary, CPU)
+    task = base.new_task(config, data, bank, vocabulary, CPU)
     task.model.double()
     for module in (*task.model.modules(),):
         for name in ("p", "dropout", "attn_dropout"):
@@ -110,7 +109,7 @@ def built(settings: dict[str, object], folder: Path) -> tuple[Any, list[Any]]:
     with torch.no_grad():  # away from the identity, or the levels and the masked words would hardly count
         for parameter in task.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
-    return task, base.examples(config, data, "train", bank, vocabulary, learned=True)
+    return task, base.examples(config, data, "train", bank, vocabulary, for_training=True)
 
 
 def gradients(task: Any, chosen: list[Any], step: int, group: Group) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ def test_a_batch_holds_each_query_and_nothing_at_the_padding(vocabulary):
 
 def test_training_takes_every_moment_of_a_query_and_scoring_each_query_once(vocabulary):
     bank = StoreBank(STORE, ["long", "short"])
-    assert len(make_examples(RECORDS, bank, vocabulary, tokenize, max_words=9, every_moment=True)) == 3
+    assert len(make_examples(RECORDS, bank, vocabulary, tokenize, max_words=9, for_training=True)) == 3
     assert len(make_examples(RECORDS, bank, vocabulary, tokenize, max_words=9)) == 2
     assert make_examples([], bank, vocabulary, tokenize, max_words=9) == []
 

@@ -15,7 +15,7 @@ from hero_plugin import HeroConfig
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.support.errors import DataError, Problem
 from hero_plugin.integrations.support.process import Interrupted
-from hero_plugin.integrations.support.settings import ConfigError, named_sets, parse, read_settings
+from hero_plugin.integrations.support.settings import ConfigError, parse, parse_named_paths, read_settings
 from hero_plugin.integrations.training import train as training
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.distributed import PeerLost
@@ -288,6 +288,6 @@ def test_test_sets_have_names(tmp_path):
     # A slash is of a path, and what is read again is the same.
     for text, named in (("runs/lr=1/a.json", "a"), ("./b=c.json", "b-c")):
         assert EmbTrainConfig(annotations_test=(text,)).test_sets() == [(named, Path(text))]
-        assert named_sets([f"{named}={text}"]) == [(named, Path(text))]
+        assert parse_named_paths([f"{named}={text}"]) == [(named, Path(text))]
     with pytest.raises(ConfigError, match="different names"):
         EmbTrainConfig(annotations_test=("a.json", "a.json")).checked()

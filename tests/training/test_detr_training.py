@@ -78,8 +78,8 @@ def built(runs):
         bank = data.bank("auto", 1.0, QUIET)
         vocabulary = BASES[base].vocabulary(config, data)
         torch.manual_seed(0)
-        task = BASES[base].task(config, data, bank, vocabulary, torch.device("cpu"))
-        return config, task, BASES[base].examples(config, data, "train", bank, vocabulary, learned=True)
+        task = BASES[base].new_task(config, data, bank, vocabulary, torch.device("cpu"))
+        return config, task, BASES[base].examples(config, data, "train", bank, vocabulary, for_training=True)
 
     return build
 
@@ -376,4 +376,4 @@ def test_queries_about_what_is_cut_off_are_not_learned(runs):
     examples = partial(BASES["moment_detr"].examples, config, data, "train", bank, vocabulary)
     assert len(examples()) == len(data.sets["train"])
     with pytest.warns(UserWarning, match="are about what --max-clips cuts off"):
-        assert len(examples(learned=True)) < len(data.sets["train"])
+        assert len(examples(for_training=True)) < len(data.sets["train"])

@@ -15,7 +15,7 @@ from hero_plugin.integrations.scoring.metrics import temporal_iou
 from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.engine import Diverged
-from hero_plugin.integrations.training.inference import predict_set, score
+from hero_plugin.integrations.training.inference import predict_set
 from tests.training.toy import RECIPE, ToyTask, fit, items, trainer
 
 
@@ -188,7 +188,7 @@ def test_the_best_checkpoint_is_the_best_on_the_chosen_set(finished):
     assert best["epoch"] == merits.index(max(merits)) + 1 == history[-1]["best_epoch"]
     finished.task.model.load_state_dict(best["model"])
     queries = items(5, seed=1)
-    scores = score(finished.task, queries, predict_set(finished.task, queries, RECIPE.eval_batch_size))
+    scores = finished.task.scores(queries, predict_set(finished.task, queries, RECIPE.eval_batch_size))
     assert scores == pytest.approx(best["metrics"]["val"])
 
 
@@ -232,7 +232,7 @@ def test_scores_take_the_nearest_of_several_annotations_and_skip_queries_without
     position = {id(query): index for index, query in enumerate(queries)}
     grounded = predict_set(task, queries)
     ious = [temporal_iou(grounded.moments[index, 0], [queries[index].start, queries[index].end]) for index in (1, 2)]
-    assert score(task, queries, grounded)["mIoU"] == pytest.approx(100 * sum(map(float, ious)) / 2)
+    assert task.scores(queries, grounded)["mIoU"] == pytest.approx(100 * sum(map(float, ious)) / 2)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -16,7 +16,7 @@ from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.checkpoint_formats import start_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
-from hero_plugin.integrations.training.run_folder import EARLIER
+from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.train import main
 from tests.core import detr
 from tests.training.checkpoint_files import detr_checkpoint, emb_checkpoint, saved
@@ -143,7 +143,7 @@ def test_impossible_flags(changes, said, runs, tmp_path):
 
 
 def test_runs_from_before_these_flags_resume():
-    assert EARLIER["freeze_base"] is False and EARLIER["init_base"] is None
+    assert TrainConfig.earlier["freeze_base"] is False and TrainConfig.earlier["init_base"] is None
 
 
 def test_a_detr_starts_from_a_run_of_its_own(runs, tmp_path):

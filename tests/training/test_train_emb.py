@@ -24,7 +24,7 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.device import autocast
-from hero_plugin.integrations.training.emb import EmbCollate, EmbData, EmbTrainConfig, build_task, in_seconds
+from hero_plugin.integrations.training.emb import EmbCollate, EmbData, EmbTrainConfig, in_seconds
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
@@ -34,15 +34,15 @@ from hero_plugin.integrations.training.train import main
 @pytest.fixture
 def built(runs):
     """A function that builds the task of some settings, and its training examples."""
-    data = EmbData(runs.files.data.sets, MemoryFeatures(runs.files.data.features), runs.files.data.vectors, tokenize)
+    data = EmbData(runs.files.data.sets, MemoryFeatures(runs.files.data.features), tokenize, runs.files.data.vectors)
     bank = data.bank("auto", 1.0, Screen(quiet=True))
     vocabulary = Vocabulary.of(data.sentences("train"), data.sentences(), data.vectors, 5.5)
 
     def build(**changes):
         torch.manual_seed(0)
         config = runs.config(output="unused", **changes)
-        task = build_task(config, bank, vocabulary.table(data.vectors), torch.device("cpu"))
-        return task, data.examples("train", bank, vocabulary, 128, every_moment=True)
+        task = BASES["emb"].new_task(config, data, bank, vocabulary, torch.device("cpu"))
+        return task, BASES["emb"].examples(config, data, "train", bank, vocabulary, for_training=True)
 
     return build
 
@@ -317,7 +317,7 @@ def test_only_what_is_learned_has_an_example_for_each_moment(runs):
     data.sets["train"] = [replace(first, moments=(first.moments[0], (0.0, first.duration)))]
     bank, vocabulary = data.bank("auto", 1.0, Screen(quiet=True)), BASES["emb"].vocabulary(config, data)
     asked = (config, data, "train", bank, vocabulary)
-    assert len(BASES["emb"].examples(*asked)) == 1 and len(BASES["emb"].examples(*asked, learned=True)) == 2
+    assert len(BASES["emb"].examples(*asked)) == 1 and len(BASES["emb"].examples(*asked, for_training=True)) == 2
 
 
 def test_adamw_decays_weights_alone_in_the_plugin(built):

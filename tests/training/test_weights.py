@@ -12,7 +12,7 @@ from hero_plugin import HeroConfig, config_of, load_plugin, read_plugin, save_pl
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.training import checkpoints as safe_load
 from hero_plugin.integrations.training.checkpoint_formats import read_contents
-from hero_plugin.integrations.training.weights import Told, infer_config, open_choices
+from hero_plugin.integrations.training.weights import ConfigHints, infer_config, open_choices
 from hero_plugin.plugin_file import plugin_of
 from tests.adapters import upstream_detr, upstream_emb
 from tests.core import detr, emb
@@ -271,8 +271,8 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS)
 def test_weights_say_their_config_and_ask_for_the_rest(config):
     hero = wrap_model(tuple_base(), config=config).hero_state_dict()
-    told = Told(config.num_heads, config.norm, config.positions, config.gate if config.sgvf else "none")
-    needed = replace(Told(), **{name: getattr(told, name) for name in open_choices(hero)})
+    hints = ConfigHints(config.num_heads, config.norm, config.positions, config.gate if config.sgvf else "none")
+    needed = replace(ConfigHints(), **{name: getattr(hints, name) for name in open_choices(hero)})
     assert infer_config(hero, needed, "x").architecture(16) == config.architecture(16)
 
 

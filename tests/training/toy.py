@@ -15,9 +15,8 @@ from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.device import seed_everything
 from hero_plugin.integrations.training.distributed import ALONE, Group
 from hero_plugin.integrations.training.engine import Trainer
-from hero_plugin.integrations.training.inference import score
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores
+from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
 
 RECIPE = TrainConfig(epochs=3, batch_size=4, eval_batch_size=3, lr=0.05, seed=1)
 
@@ -43,14 +42,10 @@ class ToyCollate:
         return len(item.clips)
 
 
-class ToyTask:
+class ToyTask(Task):
     """Predicts a moment from the mean clip, through dropout, so that it depends on the random state."""
 
     collate = ToyCollate()
-    scores_clips = False
-    file_for_each_set = False
-    unused_parameters = ()
-    following_rows = 0
 
     def __init__(self, dropout: float = 0.3) -> None:
         self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
@@ -67,12 +62,6 @@ class ToyTask:
 
     def truth(self, item: Item) -> Sequence[tuple[float, float]]:
         return ((item.start, item.end),)
-
-    def scores(self, items: Sequence[Item], grounded: Grounded) -> Scores:
-        return score(self, items, grounded)
-
-    def merit(self, scores: Scores) -> float:
-        return sum(scores.values())
 
     def prediction_lines(self, name: str, items: Sequence[Item], grounded: Grounded) -> list[dict[str, Any]]:
         return [{"set": name, "moment": moment[0].tolist()} for moment in grounded.moments]

@@ -27,17 +27,17 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import write_text
 from hero_plugin.integrations.support.plotting import SETTINGS, save_figure
 from hero_plugin.integrations.support.process import Interrupted
-from hero_plugin.integrations.support.settings import named_sets
+from hero_plugin.integrations.support.settings import parse_named_paths
 from hero_plugin.integrations.tools.adapt.config import AdaptConfig
 from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, adaptation_figure, matrix_markdown, print_table
-from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, seed_everything
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.figures import losses_figure
 from hero_plugin.integrations.training.load_run import LoadedRun, ground_with_bar, with_sources
-from hero_plugin.integrations.training.run_folder import RunFolder, claimed
+from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task
 from hero_plugin.losses import consistency_loss
 
@@ -67,7 +67,7 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
     # Read before the folder is claimed: what cannot be learned from must not cost the adaptation that is there.
     BASES[settings.base].read(settings, {stage.name: stage.source for stage in stages})
     with ExitStack() as held:  # the last stage's folder holds the others'
-        last = claimed(stages[-1].folder, record, held, **how)
+        last = RunFolder.claim(stages[-1].folder, record, held, **how)
         _write_queries(config, settings, stages, new)
         torch.set_num_threads(stages[0].settings.threads or torch.get_num_threads())
         run = start
@@ -91,7 +91,7 @@ def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
     Raises:
         UserError: the run has no plug-in, or there is no test set of old words.
     """
-    settings = config_from(start.config(), str(start.config_file))
+    settings = start.settings()
     if settings.base_only or not settings.hero.active:
         raise UserError(
             f"{start.path}: a run of the plain {settings.title}, which has no plug-in to adapt; "
@@ -138,7 +138,7 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
         )
     queries = config.output / "queries"
     tests = {name: queries / f"{name}-test{path.suffix}" for name, path in vocabularies}
-    tests.update(named_sets(config.annotations_test))
+    tests.update(parse_named_paths(config.annotations_test))
     past = (*map(Path, before), settings.annotations_train)
     stages: list[Stage] = []
     for number, (name, path) in enumerate(vocabularies, 1):
@@ -182,7 +182,7 @@ def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> li
         UserError: too few are left to learn from or to measure on.
     """
     records = _labelled(stage.source, settings)
-    tested = stage.name in dict(named_sets(config.annotations_test))
+    tested = stage.name in dict(parse_named_paths(config.annotations_test))
     if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
         raise UserError(
             f"{stage.source}: of {len(records)} queries, --shots {config.shots} leaves none to measure on; "
@@ -204,7 +204,7 @@ def _write_queries(
     config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
 ) -> None:
     """Draw the queries of every stage and write them to files. A resumed adaptation writes the same again."""
-    tested = dict(named_sets(config.annotations_test))
+    tested = dict(parse_named_paths(config.annotations_test))
     past: dict[Path, list[Record]] = {}
     for stage in stages:
         learned, held_out = draw_queries(new[stage.name], config.shots, config.seed)
@@ -275,11 +275,13 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     bank.settle(device, settings.features_on)
     known, state = Vocabulary.from_json(before.vocabulary()), load_checkpoint(before.best)
     try:
-        task, vocabulary = base.trained(settings, data, bank, known, state["model"], device)
+        task, vocabulary = base.load_task(settings, data, bank, known, state["model"], device)
     except UserError as error:
         raise UserError(f"{before.path}: {error}") from error
     run.write_json(run.vocabulary_file, vocabulary.adapted_to(data.sentences("train")).to_json())
-    sets = {name: base.examples(settings, data, name, bank, vocabulary, learned=name in paths) for name in data.sets}
+    sets = {
+        name: base.examples(settings, data, name, bank, vocabulary, for_training=name in paths) for name in data.sets
+    }
     new, old = sets.pop("train"), [sets.pop(name) for name in paths if name != "train"]
     loaded = LoadedRun(task, settings, vocabulary, sets, 1)
     # The scores that this stage starts from: those of an earlier stage are in its results.

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.support.settings import FileConfig, filled, named_sets, too_small
-from hero_plugin.integrations.training.config import RunInputs, repeated
+from hero_plugin.integrations.support.settings import FileConfig, filled, parse_named_paths, too_small
+from hero_plugin.integrations.training.config import RunInputs, has_duplicates
 from hero_plugin.integrations.training.run_folder import RunFolder
 
 HOW_TO_START = ("output", "resume", "overwrite", "device", "threads", "checkpoint_steps", "checkpoint_seconds")
@@ -82,13 +82,13 @@ class AdaptConfig(RunInputs, FileConfig):
                 f"--interpolation must be in (0, 1], as 0 keeps nothing of what was learned; got {self.interpolation}"
             )
         names = [name for name, _ in self.vocabularies()]
-        taken = [*names, *(name for name, _ in named_sets(self.annotations_old))]
-        if repeated(taken) or not set(taken).isdisjoint(RESERVED):
+        taken = [*names, *(name for name, _ in parse_named_paths(self.annotations_old))]
+        if has_duplicates(taken) or not set(taken).isdisjoint(RESERVED):
             wrong.append(
                 "--annotations and --annotations-old need different names, none of them "
                 f"{', '.join(RESERVED)}: got {', '.join(taken)}; give them as NAME=PATH"
             )
-        if strange := [name for name, _ in named_sets(self.annotations_test) if name not in names]:
+        if strange := [name for name, _ in parse_named_paths(self.annotations_test) if name not in names]:
             wrong.append(f"--annotations-test: {', '.join(strange)} is not among --annotations: {', '.join(names)}")
         odd = [name for name in names if not name.replace("-", "").replace("_", "").replace(".", "").isalnum()]
         if odd:
@@ -108,7 +108,7 @@ class AdaptConfig(RunInputs, FileConfig):
 
     def vocabularies(self) -> list[tuple[str, Path]]:
         """Return (name, path) of each file with new words, in the order of learning."""
-        return named_sets(self.annotations)
+        return parse_named_paths(self.annotations)
 
     def record(self) -> dict[str, Any]:
         """Return what an adapted run's config.json says about how it was adapted."""

@@ -15,6 +15,7 @@ import torch
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.process import versions
 from hero_plugin.integrations.tools.bench.cases import (
     OURS,
     UPSTREAM,
@@ -43,7 +44,6 @@ from hero_plugin.integrations.tools.bench.report import (
 )
 from hero_plugin.integrations.training.bases import BASE_NAMES, BaseName
 from hero_plugin.integrations.training.device import choose_device
-from hero_plugin.integrations.training.run_folder import versions
 
 Device = Literal["auto", "cpu", "cuda"]
 PATHS = {"--upstream": "FOLDER_OF_CLONES", "--json": "", "--figure": "", "--markdown": ""}

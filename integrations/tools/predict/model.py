@@ -110,7 +110,7 @@ class RunPredictor:
         try:
             # Only the words of the queries are known yet: their records and videos come window by window.
             bank = ArrayBank({}, store.dim)
-            task, vocabulary = base.trained(settings, data, bank, known, state["model"], device, sentences=[words])
+            task, vocabulary = base.load_task(settings, data, bank, known, state["model"], device, sentences=[words])
         except UserError as error:
             raise UserError(f"{run.path}: {error}") from error
         task.model.eval()

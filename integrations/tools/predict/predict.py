@@ -28,7 +28,6 @@ from hero_plugin.integrations.tools.predict.model import Inputs, RunPredictor, S
 from hero_plugin.integrations.tools.predict.queries import EveryVideo, Query, QueryFile, QueryValidator, open_queries
 from hero_plugin.integrations.tools.predict.reading import WindowReader
 from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths
-from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import with_sources
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -80,7 +79,7 @@ def main(config: PredictConfig, screen: Screen | None = None, argv: Sequence[str
 def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
     """Open everything; of large files, only the query file is read through, for its checksum."""
     run = RunFolder.open(config.run)
-    settings = with_sources(config_from(run.config(), str(run.config_file)), config, (), run)
+    settings = with_sources(run.settings(), config, (), run)
     store = open_features(list(settings.features), normalize=bool(getattr(settings, "normalize_features", False)))
     written = StreamedQueries.of(settings)
     validator = QueryValidator(

@@ -170,7 +170,7 @@ def read_plan(path: Path, threads: int) -> Plan:
         file_name = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-") or "variant"
         for seed in dict.fromkeys(seeds):
             folder = output / f"{file_name}-seed{seed}"
-            config = config_from({"seed": seed, "threads": threads, "output": str(folder)}, str(path), variant)
+            config = variant.updated({"seed": seed, "threads": threads, "output": str(folder)}, str(path))
             jobs.append(Job(name, seed, config.checked(), folder))
     if len({job.folder for job in jobs}) < len(jobs):
         raise UserError(f"{path}: two variants would share a folder; give them names that differ in letters")
@@ -185,7 +185,7 @@ def _variant(common: Any, changes: Any, path: str, name: str) -> TrainConfig:
         raise UserError(f"{where}: settings and variants are tables of settings, got {changes!r}")
     base = changes.get("base", common.get("base", "emb"))
     start = config_from({**common, "base": base}, f"{path}: settings, as {base} reads them for variant {name!r}")
-    return config_from({**changes, "base": base}, where, start)
+    return start.updated(changes, where)
 
 
 def _pairs(compare: Any, variants: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:

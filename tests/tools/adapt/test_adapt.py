@@ -238,7 +238,7 @@ def test_distillation_is_zero_at_the_start_and_grows(start, runs):
     data = base.read(settings, {"new": runs.files.root / "unseen.json"})
     bank = data.bank("auto", 1.0, QUIET)
     known = Vocabulary.from_json(start.vocabulary())
-    task, vocabulary = base.trained(settings, data, bank, known, model(start), torch.device("cpu"))
+    task, vocabulary = base.load_task(settings, data, bank, known, model(start), torch.device("cpu"))
     penalty = Distillation(task)
     batch = task.collate(base.examples(settings, data, "new", bank, vocabulary)[:4])
     student = task.model
