@@ -1,4 +1,4 @@
-"""The commands `hero-plugin data convert`, `info` and `check`, on annotations and features."""
+"""The commands ``hero-plugin data convert``, ``info`` and ``check``, on annotations and features."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, write_annotations
+from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, words_of, write_annotations
 from hero_plugin.integrations.data.checks import OnBroken, OnOutside, ReadReport, load_durations
 from hero_plugin.integrations.data.features import FeatureStore, open_features
 from hero_plugin.integrations.data.moments import Period, QueryIds, SaliencyChoice, Snap, Windows, convert_records
@@ -26,7 +26,6 @@ from hero_plugin.integrations.support.errors import DataError, Problem, UserErro
 from hero_plugin.integrations.support.files import write_text
 
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
-_BY_VIDEO = ("captions", "charades-cd")  # formats that understand each other's extras
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class ConvertConfig:
     on_broken: OnBroken = "error"
     """Queries that cannot be used (end before start, empty, malformed, ...): stop, or leave them out."""
     clip_length: float = 2.0
-    """Seconds a clip, for --rounding and --saliency."""
+    """Seconds per clip, for --rounding and --saliency."""
     rounding: Snap = "none"
     """Move moments to clip edges: not at all, to the best overlap (EMB), both boundaries down (Moment-DETR), to the
     nearest edge, or outward."""
@@ -66,7 +65,7 @@ class ConvertConfig:
     saliency_score: float = 4.0
     """Score of a clip inside a moment (QVHighlights: 0 to 4)."""
     annotators: int = 3
-    """How often the score is repeated a clip (QVHighlights: 3)."""
+    """How often the score is repeated per clip (QVHighlights: 3)."""
     query_ids: QueryIds = "keep"
     """Keep ids, number them, or VIDEO_0, VIDEO_1, ...; unless they are kept, they may occur twice."""
     first_query_id: int = 0
@@ -79,37 +78,37 @@ class ConvertConfig:
 
 def convert(config: ConvertConfig) -> None:
     """Run the command."""
-    output, clip_length, annotators = config.output, config.clip_length, config.annotators
+    output = config.output
     if output.exists() and (not config.overwrite or output.resolve() == config.input.resolve()):
         raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input itself)")
-    if not clip_length > 0 or annotators < 1:
-        raise UserError(f"--clip-length and --annotators must be positive, got {clip_length} and {annotators}")
-    lengths = _durations(config.durations, config.durations_from_features, config.clips_per_second)
-    report = ReadReport()
-    with bar(f"reading {config.input.name}") as progress:
-        records = read_annotations(
-            config.input,
-            format=config.from_,
-            durations=lengths,
-            on_outside=config.on_outside,
-            on_broken=config.on_broken,
-            unique_ids=config.query_ids == "keep",
-            report=report,
-            progress=progress,
-        )
+    if not config.clip_length > 0 or config.annotators < 1:
+        got = f"{config.clip_length} and {config.annotators}"
+        raise UserError(f"--clip-length and --annotators must be positive, got {got}")
+    if config.durations and config.durations_from_features is not None:
+        raise UserError("give --durations or --durations-from-features, not both")
+    lengths = load_durations(config.durations) if config.durations else None
+    if config.durations_from_features is not None:
+        if config.clips_per_second is None or not config.clips_per_second > 0:
+            raise UserError("--durations-from-features needs --clips-per-second, the rate of those features")
+        store = open_features(config.durations_from_features)
+        lengths = {video: len(store[video]) / config.clips_per_second for video in store.keys()}  # noqa: SIM118
+    report, same_ids = ReadReport(), config.query_ids == "keep"
+    options = {"durations": lengths, "on_outside": config.on_outside, "on_broken": config.on_broken}
+    records = _read(config.input, report, format=config.from_, unique_ids=same_ids, **options)
     target = format_name(config.to)
+    by_video = {"captions", "charades-cd"}  # formats that understand each other's extras
     converted = convert_records(
         records,
-        clip_length=clip_length,
+        clip_length=config.clip_length,
         rounding=config.rounding,
         windows=config.windows,
         saliency=config.saliency,
         saliency_score=config.saliency_score,
-        annotators=annotators,
+        annotators=config.annotators,
         query_ids=config.query_ids,
         first_query_id=config.first_query_id,
         period=config.period,
-        keep_extra=report.format == target or {report.format, target} <= set(_BY_VIDEO),
+        keep_extra=report.format == target or {report.format, target} <= by_video,
     )
     write_annotations(converted, output, format=target)
     videos = len({record.video_id for record in converted})
@@ -131,27 +130,21 @@ class InfoConfig:
 
 def info(config: InfoConfig) -> None:
     """Run the command."""
-    lengths, on_broken = load_durations(config.durations) if config.durations else None, config.on_broken
-    table = Table(
-        "file", "format", "queries", "videos", "moments", "moment, s", "video, s", "words", "clamped", "broken"
-    )
+    lengths = load_durations(config.durations) if config.durations else None
+    names = ("file", "format", "queries", "videos", "moments", "moment, s", "video, s", "words", "clamped", "broken")
+    table = Table(*names)
     for file in config.files:
         report = ReadReport()
-        with bar(f"reading {file.name}") as progress:
-            records = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
+        records = _read(file, report, durations=lengths, on_broken=config.on_broken)
         moments = [end - start for record in records for start, end in record.moments]
         video = {record.video_id: record.duration for record in records}
         table.add_row(
             file.name,
             report.format,
-            str(len(records)),
-            str(len(video)),
-            str(len(moments)),
+            *map(str, (len(records), len(video), len(moments))),
             f"{np.median(moments):.1f}" if moments else "-",
             f"{np.median(list(video.values())):.1f}",
-            str(len({word for record in records for word in tokenize(record.sentence)})),
-            str(report.clamped),
-            str(len(report.dropped)),
+            *map(str, (len(words_of(records)), report.clamped, len(report.dropped))),
         )
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
@@ -169,11 +162,11 @@ class CheckConfig:
     durations: Files = ()
     """Video lengths where a file has none (Charades-STA text)."""
     max_clips: int | None = None
-    """Longer videos are pooled to so many clips."""
+    """Longer videos are pooled to this many clips."""
     on_broken: OnBroken = "error"
     """Queries that cannot be used are problems (error), or left out (drop)."""
     problems: Path | None = None
-    """Also write all problems to this file, one a line."""
+    """Also write all problems to this file, one per line."""
 
 
 def check(config: CheckConfig) -> None:
@@ -185,9 +178,13 @@ def check(config: CheckConfig) -> None:
     lengths: dict[str, float] | None = None
     with _joining(found, "--durations"):
         lengths = load_durations(config.durations) if config.durations else None
-    for file in () if found else config.annotations:  # without the lengths that were meant, each would be told of again
+    for file in () if found else config.annotations:  # without the lengths, each would repeat the problem
         with _joining(found, "--annotations"):
-            records += _check_annotations(file, lengths, config.on_broken)
+            report = ReadReport()
+            more = _read(file, report, durations=lengths, on_broken=config.on_broken)
+            print(f"{file}: {report.format}, {len(more)} queries of {len({r.video_id for r in more})} videos")
+            _print_report(report)
+            records += more
     if config.features and records:
         with _joining(found, "--features"):
             found += _check_features(config.features, records, config.max_clips)
@@ -201,35 +198,20 @@ def check(config: CheckConfig) -> None:
     print("no problems found")
 
 
-def _durations(files: Sequence[Path], features: Path | None, clips_per_second: float | None) -> dict[str, float] | None:
-    if files and features is not None:
-        raise UserError("give --durations or --durations-from-features, not both")
-    if features is None:
-        return load_durations(list(files)) if files else None
-    if clips_per_second is None or not clips_per_second > 0:
-        raise UserError("--durations-from-features needs --clips-per-second, the rate of those features")
-    store = open_features(features)
-    return {video: len(store[video]) / clips_per_second for video in store.keys()}  # noqa: SIM118 (no iterator)
+def _read(file: Path, report: ReadReport, **options: Any) -> list[Record]:
+    with bar(f"reading {file.name}") as progress:
+        return read_annotations(file, report=report, progress=progress, **options)
 
 
 @contextmanager
 def _joining(found: list[Problem], flag: str) -> Iterator[None]:
-    """What ends one part of a check is found like the rest, and the other parts go on."""
+    """Note what ends one part of a check like any other problem, so that the other parts go on."""
     try:
         yield
     except DataError as error:
         found += error.problems
     except FileNotFoundError as error:
         found.append(Problem(flag, str(error)))
-
-
-def _check_annotations(file: Path, lengths: dict[str, float] | None, on_broken: OnBroken) -> list[Record]:
-    report = ReadReport()
-    with bar(f"reading {file.name}") as progress:
-        records = read_annotations(file, durations=lengths, on_broken=on_broken, report=report, progress=progress)
-    print(f"{file}: {report.format}, {len(records)} queries of {len({r.video_id for r in records})} videos")
-    _print_report(report)
-    return records
 
 
 def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips: int | None) -> list[Problem]:
@@ -244,7 +226,7 @@ def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips:
             except DataError as error:
                 problems += error.problems
             progress(done, len(durations))
-    print(f"features: {len(rates)} of {len(durations)} videos are usable, {store.dim} numbers a clip")
+    print(f"features: {len(rates)} of {len(durations)} videos are usable, {store.dim} numbers per clip")
     if rates:
         low, middle, high = np.percentile(rates, [1, 50, 99])
         print(f"  clips per second: median {middle:.2f}, from {low:.2f} to {high:.2f} for 98 in 100 videos")
@@ -264,7 +246,7 @@ def _check_words(path: Path, records: Sequence[Record]) -> None:
 
 
 def _print_report(report: ReadReport, flag: str = "") -> None:
-    """flag: what to choose otherwise by, where a command has it."""
+    """Print what was changed or left out; ``flag`` says which flag would choose otherwise."""
     if report.clamped:
         print(f"  {report.clamped} moments ended after their video and were cut at its end{flag}")
     if report.dropped:

@@ -1,17 +1,15 @@
 """A small synthetic data set, in memory, for demos and tests: events in videos, and sentences about them.
 
-What it is. A *concept* is a verb or an object; it has a vector, and several synonymous words whose vectors
-lie near it. A video is a sequence of events, each a verb and an object, with pauses between. A clip's
-features are a fixed random projection of the concepts of the event it lies in, plus a constant peculiar to
-the video, plus noise. A sentence names one event with one synonym of each concept, among function words,
-people and places that say nothing about it.
+A *concept* is a verb or an object; it has a vector, and several synonymous words whose vectors lie near it. A video is
+a sequence of events, each a verb and an object, with pauses between. A clip's features are a fixed random projection
+of the concepts of its event, plus a constant peculiar to the video, plus noise. A sentence names one event with one
+synonym of each concept, among function words, people and places that say nothing about it.
 
-What it tests. Training sentences use some of the synonyms. ``seen`` sentences use the same ones, ``unseen``
-sentences only synonyms that no training sentence has; both are about the same new videos. What separates
-them is therefore the words alone.
+Training sentences use some of the synonyms. ``seen`` sentences use the same ones, ``unseen`` sentences only others;
+both are about the same new videos, so that the words alone separate them.
 
-What it is not. The noise is Gaussian, the synonyms are exactly as near as a parameter says, and the videos
-have no pictures: scores here say that the machinery works, not how good a model is on real videos.
+The noise is Gaussian, the synonyms are exactly as near as a parameter says, and the videos have no pictures: scores
+here say that the machinery works, not how good a model is on real videos.
 """
 
 from __future__ import annotations
@@ -113,7 +111,8 @@ def make_synthetic(config: SyntheticConfig | None = None) -> SyntheticData:
     signal = verbs[:, None] @ projection[0] + (objects @ projection[1])[None]
     scale = signal.std()
     old, new = range(config.seen), range(config.seen, len(VERBS[0]))
-    features, sets = {}, {name: [] for name in ("train", "val", "seen", "unseen")}
+    features: dict[str, np.ndarray] = {}
+    sets: dict[str, list[Record]] = {name: [] for name in ("train", "val", "seen", "unseen")}
     videos = [("train", config.train_videos), ("val", max(1, config.test_videos // 3)), ("test", config.test_videos)]
     for split, count in videos:
         for number in range(count):
@@ -126,12 +125,13 @@ def make_synthetic(config: SyntheticConfig | None = None) -> SyntheticData:
                 uses = (("seen", old), ("unseen", new)) if split == "test" else ((split, old),)
                 for name, synonyms in uses:
                     sentence = _sentence(random, event, synonyms)
-                    sets[name].append(_record(video, f"{video}_{which}", sentence, event, clips, name))
+                    moment = (2.0 * event.first, 2.0 * (event.last + 1))
+                    sets[name].append(Record(f"{video}_{which}", video, sentence, (moment,), 2.0 * clips, name))
     return SyntheticData(sets, features, vectors)
 
 
 def _directions(random: np.random.Generator, count: int, config: SyntheticConfig) -> np.ndarray:
-    """Unit vectors, one a concept: (count, word_dim)."""
+    """Draw unit vectors, one per concept: (count, word_dim)."""
     vectors = random.normal(size=(count, config.word_dim))
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -139,7 +139,8 @@ def _directions(random: np.random.Generator, count: int, config: SyntheticConfig
 def _word_table(
     random: np.random.Generator, verbs: np.ndarray, objects: np.ndarray, config: SyntheticConfig
 ) -> WordVectors:
-    words, rows = [], []
+    words: list[str] = []
+    rows: list[np.ndarray] = []
     for names, concepts in ((VERBS, verbs), (OBJECTS, objects)):
         for synonyms, concept in zip(names, concepts, strict=True):
             own = random.normal(size=(len(synonyms), config.word_dim))
@@ -153,7 +154,7 @@ def _word_table(
 
 
 def _events(random: np.random.Generator, clips: int, config: SyntheticConfig) -> list[_Event]:
-    """Events in order, with pauses; each shares its verb or its object with another, so that both count."""
+    """Draw events in order, with pauses; each shares its verb or its object with another, so that both count."""
     count = int(random.integers(config.events[0], config.events[1] + 1))
     verbs = random.choice(len(VERBS), 2, replace=False)
     objects = random.choice(len(OBJECTS), 3, replace=False)
@@ -174,7 +175,7 @@ def _events(random: np.random.Generator, clips: int, config: SyntheticConfig) ->
 def _render(
     random: np.random.Generator, events: list[_Event], clips: int, signal: np.ndarray, config: SyntheticConfig
 ) -> np.ndarray:
-    """(clips, video_dim) float32. signal: (verbs, objects, video_dim) of unit deviation."""
+    """Draw features (clips, video_dim) float32; ``signal`` (verbs, objects, video_dim) has unit deviation."""
     features = np.zeros((clips, config.video_dim))
     for event in events:
         features[event.first : event.last + 1] = signal[event.verb, event.object]
@@ -190,8 +191,3 @@ def _sentence(random: np.random.Generator, event: _Event, synonyms: range) -> st
         verb=VERBS[event.verb][random.choice(synonyms)],
         object=OBJECTS[event.object][random.choice(synonyms)],
     )
-
-
-def _record(video: str, query: str, sentence: str, event: _Event, clips: int, split: str) -> Record:
-    moment = (2.0 * event.first, 2.0 * (event.last + 1))
-    return Record(query, video, sentence, (moment,), 2.0 * clips, split)

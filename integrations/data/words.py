@@ -1,16 +1,13 @@
-"""Tokenization of sentences, and word vectors.
-
-Vectors come from GloVe text files (one line `word v1 v2 ... vD` per word) or from `.npz` files with the arrays
-`words` and `vectors`.
-"""
+"""Words: tokenizers, word vectors, and the vocabulary of a run."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +60,40 @@ def word_spans(sentence: str) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
+Tokenizer = Callable[[str], list[str]]
+"""A sentence to its words, in order."""
+
+TOKENIZERS: dict[str, tuple[Tokenizer, str]] = {
+    "words": (tokenize, "letters and digits, apostrophes and hyphens inside words kept (the default)"),
+    "treebank": (
+        partial(tokenize, style="treebank"),
+        "as GloVe and EMB: contractions split, punctuation marks are tokens",
+    ),
+    "whitespace": (lambda sentence: sentence.lower().split(), "lower case, split at blanks, punctuation left on"),
+    "stripped": (
+        lambda sentence: [word for raw in sentence.lower().split() if (word := raw.strip(".,!?;:\"'()[]"))],
+        "the same, punctuation at the words' edges cut off",
+    ),
+    "letters": (lambda sentence: re.findall(r"[a-z]+", sentence.lower()), "runs of a to z"),
+}
+"""Tokenizers by name, with what each does: every figure about vocabularies depends on what counts as a word."""
+
+
+def open_tokenizer(name: str) -> Tokenizer:
+    """Return a tokenizer by its name in ``TOKENIZERS``, or by its place, "package.module:function"."""
+    if name in TOKENIZERS:
+        return TOKENIZERS[name][0]
+    module, colon, function = name.partition(":")
+    expected = f"expected one of {', '.join(TOKENIZERS)}, or MODULE:FUNCTION"
+    if not colon:
+        raise UserError(f"no tokenizer {name!r}: {expected}")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"no tokenizer {name!r} ({error}): {expected}") from error
+    return found
+
+
 @dataclass
 class WordVectors:
     """A table of words and their vectors.
@@ -79,9 +110,8 @@ class WordVectors:
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.words) != len(self.vectors):
-            raise ValueError(
-                f"vectors must be ({len(self.words)}, dim), one row a word, got shape {self.vectors.shape}"
-            )
+            shape = self.vectors.shape
+            raise ValueError(f"vectors must be ({len(self.words)}, dim), one row per word, got shape {shape}")
         self.index = {word: row for row, word in enumerate(self.words)}
         if len(self.index) != len(self.words):
             raise ValueError("words must be distinct")
@@ -114,8 +144,9 @@ def load_word_vectors(
     *,
     progress: OnProgress | None = None,
 ) -> WordVectors:
-    """Read word vectors from `.npz` (arrays `words` (V,) and `vectors` (V, dim)) or from GloVe text.
+    """Read word vectors from ``.npz`` or from GloVe text.
 
+    A ``.npz`` has arrays ``words`` (V,) and ``vectors`` (V, dim); text has one line ``word v1 v2 ... vD`` per word.
     A word that comes twice keeps its first vector. A word2vec-style first line ("2196017 300") is skipped.
     Words that hold blanks (glove.840B has some) are kept whole. A zero row for "<PAD>" stays: what to do with
     it is up to the caller.
@@ -181,7 +212,8 @@ def _load_text(path: Path, only: frozenset[str] | None, progress: OnProgress | N
     problems = Problems()
     rows: dict[bytes, np.ndarray] = {}
     dim = 0
-    for number, line in _lines(path, progress):
+    for number, raw in iter_lines(path, progress, every=20_000):
+        line = raw.rstrip(b"\r\n").rstrip(b" ")
         if not line.strip():
             continue
         if not dim:
@@ -220,24 +252,14 @@ def _load_text(path: Path, only: frozenset[str] | None, progress: OnProgress | N
     return WordVectors(list(words), np.stack(list(words.values())) if words else np.zeros((0, dim), np.float32))
 
 
-def _lines(path: Path, progress: OnProgress | None) -> Iterator[tuple[int, bytes]]:
-    for number, line in iter_lines(path, progress, every=20_000):
-        yield number, line.rstrip(b"\r\n").rstrip(b" ")
-
-
 def _width(fields: list[bytes]) -> int:
-    """How many of a line's last fields are numbers (the word itself may be one, but is never counted)."""
-    count = 0
-    for value in reversed(fields[1:]):
+    """Return how many of a line's last fields are numbers (the word itself may be one, but is never counted)."""
+    for count, value in enumerate(reversed(fields[1:])):
         try:
             float(value)
         except ValueError:
-            break
-        count += 1
-    return count
-
-
-# The vocabulary of a run, and its extension by new words.
+            return count
+    return len(fields) - 1
 
 
 @dataclass(frozen=True)
@@ -314,11 +336,8 @@ class Vocabulary:
     def unseen(self, tokens: Iterable[str]) -> list[str]:
         """Return the words that no training sentence had, each once."""
         later = set(self.adapted)
-        return [
-            word
-            for word in dict.fromkeys(tokens)
-            if self._rows.get(word, self.trained) >= self.trained and word not in later
-        ]
+        new = (word for word in dict.fromkeys(tokens) if self._rows.get(word, self.trained) >= self.trained)
+        return [word for word in new if word not in later]
 
     def to_json(self) -> dict[str, Any]:
         """Return the vocabulary as JSON values."""
@@ -329,52 +348,3 @@ class Vocabulary:
     def from_json(cls, value: dict[str, Any]) -> Vocabulary:
         """Return the vocabulary that ``to_json`` described."""
         return cls(tuple(value["words"]), float(value["scale"]), int(value["trained"]), tuple(value.get("adapted", ())))
-
-
-# Tokenizers by name: every figure about vocabularies depends on what counts as a word.
-
-
-Tokenizer = Callable[[str], list[str]]
-"""A sentence to its words, in order."""
-
-_EDGES = ".,!?;:\"'()[]"
-
-
-def _treebank(sentence: str) -> list[str]:
-    return tokenize(sentence, "treebank")
-
-
-def _whitespace(sentence: str) -> list[str]:
-    return sentence.lower().split()
-
-
-def _stripped(sentence: str) -> list[str]:
-    return [word for raw in _whitespace(sentence) if (word := raw.strip(_EDGES))]
-
-
-def _letters(sentence: str) -> list[str]:
-    return re.findall(r"[a-z]+", sentence.lower())
-
-
-TOKENIZERS: dict[str, tuple[Tokenizer, str]] = {
-    "words": (tokenize, "letters and digits, apostrophes and hyphens inside words kept (the default)"),
-    "treebank": (_treebank, "as GloVe and EMB: contractions split, punctuation marks are tokens"),
-    "whitespace": (_whitespace, "lower case, split at blanks, punctuation left on"),
-    "stripped": (_stripped, "the same, punctuation at the words' edges cut off"),
-    "letters": (_letters, "runs of a to z"),
-}
-
-
-def open_tokenizer(name: str) -> Tokenizer:
-    """Return a tokenizer by its name in ``TOKENIZERS``, or by its place, "package.module:function"."""
-    if name in TOKENIZERS:
-        return TOKENIZERS[name][0]
-    module, colon, function = name.partition(":")
-    expected = f"expected one of {', '.join(TOKENIZERS)}, or MODULE:FUNCTION"
-    if not colon:
-        raise UserError(f"no tokenizer {name!r}: {expected}")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"no tokenizer {name!r} ({error}): {expected}") from error
-    return found

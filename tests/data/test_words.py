@@ -113,7 +113,7 @@ def test_damaged_npz(tmp_path):
 
 
 def test_tables_must_make_sense():
-    with pytest.raises(ValueError, match="one row a word"):
+    with pytest.raises(ValueError, match="one row per word"):
         WordVectors(["a"], np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError, match="distinct"):
         WordVectors(["a", "a"], np.zeros((2, 3), np.float32))
