@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.process import Interrupted, Rank
 from hero_plugin.integrations.tools.predict import merge as merging
-from hero_plugin.integrations.tools.predict import model
-from hero_plugin.integrations.tools.predict import store as manifest
+from hero_plugin.integrations.tools.predict import model, store
 from hero_plugin.integrations.tools.predict.config import Shard
 from hero_plugin.integrations.tools.predict.predict import entries_in
 from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, read_journal
@@ -194,7 +193,7 @@ class TestAManifestThatNothingCameOf:
         return Part(PartPaths.of(agreed.folder, Shard()), agreed.digest, 0)
 
     def test_it_gives_way_to_the_leading_process(self, output, monkeypatch):
-        monkeypatch.setattr(manifest, "PATIENCE", 0.0)
+        monkeypatch.setattr(store, "PATIENCE", 0.0)
         with pytest.raises(UserError, match="shard 0, started first, replaces it"):
             Manifest.agree(output, {"a": 2}, leads=False)
         assert Manifest.open(output).facts == {"a": 1}

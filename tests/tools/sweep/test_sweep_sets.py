@@ -15,7 +15,7 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.plotting import BASE, HERO
 from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.tools.sweep import SweepConfig, main
-from hero_plugin.integrations.tools.sweep import sweep as further
+from hero_plugin.integrations.tools.sweep import sweep as sweeping
 from hero_plugin.integrations.tools.sweep.report import metric_figure
 
 QUIET = Screen(quiet=True)
@@ -73,11 +73,11 @@ def test_a_set_is_scored_once_and_again_when_it_has_changed(sweep, runs, tmp_pat
     shutil.copy(runs.files.root / "unseen.json", late)
     file, scored = sweep({"late": str(late)}), []
 
-    def counted(run, *given, original=further.evaluate_run):
+    def counted(run, *given, original=sweeping.evaluate_run):
         scored.append(run.path.name)
         return original(run, *given)
 
-    monkeypatch.setattr(further, "evaluate_run", counted)
+    monkeypatch.setattr(sweeping, "evaluate_run", counted)
     both = ["emb-seed0", "hero-emb-seed0"]
     assert main(SweepConfig(file, only=("EMB",), figures=False), QUIET) == 0
     assert scored == both[:1] and [*table(file)["late"]] == ["EMB"]
@@ -120,12 +120,12 @@ def test_a_set_that_cannot_be_read_costs_nothing_else(sweep, runs, tmp_path, cap
 def test_ctrl_c_between_two_runs_keeps_what_is_scored(sweep, runs, tmp_path, monkeypatch):
     file = sweep({"good": str(runs.files.root / "unseen.json")})
 
-    def stopped(*given, original=further.evaluate_run):
+    def stopped(*given, original=sweeping.evaluate_run):
         found = original(*given)
         signal.raise_signal(signal.SIGINT)
         return found
 
-    monkeypatch.setattr(further, "evaluate_run", stopped)
+    monkeypatch.setattr(sweeping, "evaluate_run", stopped)
     with pytest.raises(Interrupted, match="same command carries on"):
         main(SweepConfig(file, figures=False), QUIET)
     monkeypatch.undo()
