@@ -1,10 +1,60 @@
-"""Output for people."""
+"""Output for people: progress and tables."""
 
 from __future__ import annotations
 
-from hero_plugin.integrations.support.console import markdown_table
+import io
+import re
+
+from rich.console import Console
+
+from hero_plugin.integrations.support.console import Screen, markdown_table
+from hero_plugin.integrations.training.task import brief_scores, scores_table
 
 
 def test_markdown_tables_align_numbers_right() -> None:
     text = markdown_table(("", "set", "R1"), [("EMB", "val", "41.20"), ("a|b", "test", "-")], text=("set",))
     assert text.splitlines() == ["| | set | R1 |", "|---|---|---:|", "| EMB | val | 41.20 |", r"| a\|b | test | - |"]
+
+
+LINE = {
+    "epoch": 2,
+    "losses": {"loss": 1.5},
+    "metrics": {"val": {"R1@0.3": 50.0, "R1@0.5": 40.0, "R1@0.7": 30.0, "mIoU": 35.0}},
+    "seconds": 7.2,
+}
+
+
+def screen(terminal: bool) -> tuple[Screen, io.StringIO]:
+    stream = io.StringIO()
+    return Screen(Console(file=stream, force_terminal=terminal, width=100), label="run"), stream
+
+
+def drive(made: Screen) -> None:
+    with made.training(epochs=10, steps=4):
+        made.position(1, 2)
+        made.step()
+        made.loss(1.25)
+        made.evaluating("val", 3)
+        made.evaluated()
+        made.epoch_line(LINE, brief_scores(LINE["metrics"]))
+
+
+def test_without_a_terminal_there_is_one_line_an_epoch():
+    made, stream = screen(terminal=False)
+    drive(made)
+    assert stream.getvalue() == "run  epoch  2/10  loss 1.500  val 50.0/40.0/30.0/35.0  7 s\n"
+
+
+def test_on_a_terminal_there_are_bars_as_well():
+    made, stream = screen(terminal=True)
+    drive(made)
+    for part in ("epoch 2/10", "scoring val", "7/40", "50.0/40.0/30.0/35.0"):
+        assert part in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+
+
+def test_a_quiet_screen_says_nothing():
+    stream = io.StringIO()
+    made = Screen(Console(file=stream, force_terminal=True), quiet=True)
+    drive(made)
+    made.show(scores_table([], ("set",)))
+    assert stream.getvalue() == ""

@@ -1,0 +1,48 @@
+"""Tables and figures of a run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hero_plugin.integrations.training.figures import (
+    ModelView,
+    levels_figure,
+    losses_figure,
+    query_figure,
+    recall_figure,
+)
+from hero_plugin.integrations.training.task import score_cells
+
+
+def test_scores_have_two_decimals():
+    assert score_cells({"R1@0.3": 50.0, "R1@0.5": 40.0, "R1@0.7": 30.0, "mIoU": 35.0}) == (
+        "50.00",
+        "40.00",
+        "30.00",
+        "35.00",
+    )
+
+
+def test_figures_say_what_their_axes_are(runs):
+    history, base = runs.hero.history(), runs.base.history()
+    view = ModelView("EMB", "red", (1.0, 5.0), np.ones(5) / 2)
+    figures = [
+        losses_figure(history),
+        recall_figure(history, base, ("HERO-EMB", "EMB")),
+        levels_figure(history),
+        query_figure("a sentence", "a query", [(2.0, 6.0)], 10.0, [view]),
+    ]
+    for figure in figures:
+        assert any(axis.get_title("left") or axis.get_title() for axis in figure.axes)
+        assert all(axis.get_xlabel() for axis in figure.axes[1:])
+        assert figure.axes[0].get_ylabel()
+    labels = [text.get_text() for text in figures[1].axes[-1].get_legend().get_texts()]
+    assert "seen, HERO-EMB" in labels
+    assert "seen, EMB" in labels
+    assert any(text.get_text() == "IoU 0.60" for text in figures[3].axes[1].texts)
+
+
+def test_what_a_run_lacks_is_not_drawn(runs):
+    assert levels_figure(runs.base.history()) is None
+    unscored = [{**line, "metrics": {}} for line in runs.base.history()]
+    assert recall_figure(unscored, None, ("EMB", "")) is None
