@@ -1,4 +1,4 @@
-"""Installs the package as users do, a wheel and ``pip install .``, and imports all of it from somewhere else.
+"""Installs of the package as users make them: a wheel, ``pip install .``, an editable install; each imports all of it.
 
 Run as ``python -m tests.packaging.installs`` (``make package``); the tests themselves run on the editable install.
 Dependencies come from the interpreter that runs this, so nothing but the package itself is installed.
@@ -14,11 +14,12 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 IMPORTS = """
-import importlib, pkgutil, sys
+import importlib, os, pkgutil, sys
 import hero_plugin, hero_plugin.adapters, hero_plugin.integrations
 assert sys.argv[1] in hero_plugin.__file__, hero_plugin.__file__
 for package in (hero_plugin, hero_plugin.adapters, hero_plugin.integrations):
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    folder = os.path.dirname(package.__file__)  # alone: a checkout's package looks beside itself for the other two
+    for module in pkgutil.walk_packages([folder], package.__name__ + "."):
         importlib.import_module(module.name)
 names = ["CGDETR", "EaTR", "EMB", "FlashVTG", "MomentDETR", "QDDETR", "TaskWeave", "TRDETR", "UVCOM"]
 assert [adapter.__name__ for adapter in hero_plugin.known_adapters()] == [f"{name}Adapter" for name in names]
@@ -26,18 +27,20 @@ assert [adapter.__name__ for adapter in hero_plugin.known_adapters()] == [f"{nam
 
 
 def main() -> int:
-    """Build, install twice, import; the exit status says whether all went well."""
+    """Build, install three times, import from elsewhere; return 0, as whatever fails ends the process."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         run(sys.executable, "-m", "build", "--wheel", "--outdir", str(work / "dist"), str(REPOSITORY))
         (wheel,) = (work / "dist").glob("*.whl")
-        for name, target in (("wheel", str(wheel)), ("pip install .", str(REPOSITORY))):
+        here = str(REPOSITORY)
+        for name, target in (("wheel", [str(wheel)]), ("pip install .", [here]), ("editable", ["--editable", here])):
             environment = work / name.replace(" ", "-").rstrip(".")
             venv.create(environment, with_pip=True)
             borrow_dependencies(environment)
             python = str(environment / "bin" / "python")
-            run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", target)
-            run(python, "-c", IMPORTS, str(environment), cwd=work)
+            run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", *target)
+            # Isolated: a PYTHONPATH of the caller must not find the package first.
+            run(python, "-I", "-c", IMPORTS, here if name == "editable" else str(environment), cwd=work)
             print(f"{name}: installs and imports")
     return 0
 
