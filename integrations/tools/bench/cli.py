@@ -16,6 +16,7 @@ from hero_plugin import HeroConfig
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.process import versions
+from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.tools.bench.cases import (
     OURS,
     UPSTREAM,
@@ -107,12 +108,10 @@ class BenchConfig:
     cuda; with --targets, those of targets instead; with --targets and --read, all."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("warmup", 0), ("threads", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"--{name} must be at least {least}, got {getattr(self, name)}")
-        for count in self.levels:
-            if count < 1:
-                raise UserError(f"--levels must be at least 1, got {count}")
+        if wrong := too_small(self, steps=0, warmup=0, threads=0):
+            raise UserError("\n".join(wrong))
+        if min(self.levels, default=1) < 1:
+            raise UserError(f"--levels must be at least 1, got {min(self.levels)}")
         if self.upstream is None and any(name in UPSTREAM for name in self.models):
             raise UserError("--models upstream needs --upstream: the folder that holds the clones")
         for path in (self.json, self.figure, self.markdown):

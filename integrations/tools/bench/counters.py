@@ -35,13 +35,8 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Time steps in turns, so that what else the machine does hits all alike: in each turn every step runs once.
 
-    Args:
-        steps: what to time, by name.
-        warmup: turns before the first that counts.
-        turns: how many count.
-        device: what the steps run on; the clock stops when it is done.
-        clock: "processor" counts the time of this process on all its threads, which other programs disturb less.
-        after_step: called after every step, to report progress.
+    The first ``warmup`` turns do not count. The "processor" clock counts the time of this process on all its threads,
+    which other programs disturb less. ``after_step`` is called after every step.
 
     Returns:
         Seconds of each step, one per turn that counts.

@@ -1,4 +1,4 @@
-"""How fast the official figures come, beside the official script, in one run on the same predictions."""
+"""Speed of QVHighlights' evaluation beside the official script's, in one run on the same predictions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
+from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import write_json
+from hero_plugin.integrations.tools.bench.report import Table
 from hero_plugin.integrations.tools.bench.upstream import OFFICIAL_WORKERS, Evaluation, official_evaluation
 
 
@@ -39,15 +38,20 @@ def main(config: EvalBenchConfig) -> None:
     """Measure, print, write."""
     if config.rounds < 1:
         raise UserError(f"--rounds must be at least 1, got {config.rounds}")
-    numbers = measure(config)
-    Console(highlight=False).print(_table(numbers))
-    Console(highlight=False).print(f"largest difference of {numbers['figures']} figures: {numbers['difference']:g}")
+    numbers, screen = measure(config), Screen()
+    own, rows = statistics.median(numbers["seconds"]["hero-plugin"]), []
+    for name, times in numbers["seconds"].items():
+        figures = {"median": statistics.median(times), "fastest": min(times), "slowest": max(times)}
+        cells = {column: f"{value:.3f} s" for column, value in figures.items()}
+        rows.append({"": name, **cells, "times as long": f"{figures['median'] / own:.1f}"})
+    screen.show(Table(f"evaluation of {numbers['queries']} queries", rows).terminal())
+    screen.say(f"largest difference of {numbers['figures']} figures: {numbers['difference']:g}")
     if config.json is not None:
         write_json(config.json, numbers)
 
 
 def measure(config: EvalBenchConfig) -> dict[str, Any]:
-    """Seconds of each way, one a round, and the largest difference between any two of their figures."""
+    """Return the seconds of each way, one per round, and the largest difference of any figure from ours."""
     submission = _lines(config.submission or config.upstream / "standalone_eval" / "sample_val_preds.jsonl")
     annotations = _lines(config.annotations or config.upstream / "data" / "highlight_val_release.jsonl")
     seconds: dict[str, list[float]] = {}
@@ -78,15 +82,3 @@ def _flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     for key, value in figures.items():
         flat.update(_flat(value, f"{prefix}{key} ") if isinstance(value, Mapping) else {prefix + key: value})
     return flat
-
-
-def _table(numbers: Mapping[str, Any]) -> Table:
-    table = Table(title=f"evaluation of {numbers['queries']} queries", title_justify="left", title_style="bold")
-    for column in ("", "median", "fastest", "slowest", "times as long"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    own = statistics.median(numbers["seconds"]["hero-plugin"])
-    for name, times in numbers["seconds"].items():
-        median = statistics.median(times)
-        cells = (f"{value:.3f} s" for value in (median, min(times), max(times)))
-        table.add_row(name, *cells, f"{median / own:.1f}")
-    return table

@@ -1,4 +1,7 @@
-"""Imports EMB from a clone of its authors' repository, which no longer imports on current libraries."""
+"""Imports from clones of the authors' repositories, which no longer import, or no longer run, on current libraries.
+
+The clones' files stay as they are: what is repaired is repaired in memory. No import leaves a trace in ``sys.modules``.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +25,35 @@ from torch import Tensor, nn
 from hero_plugin.adapters.detr.criterion import sigmoid_focal_loss
 from hero_plugin.integrations.support.errors import UserError
 
-# Imports from a clone of another repository that leave no trace in ``sys.modules``.
+StandIns = Mapping[str, Mapping[str, Any]]
+"""Attributes of the modules that take the place of those that a clone imports and this machine may lack, by name."""
+
+DETR_STAND_INS: StandIns = {
+    "torchvision": {"ops": SimpleNamespace(focal_loss=SimpleNamespace(sigmoid_focal_loss=sigmoid_focal_loss))},
+    "sklearn": {},
+    "sklearn.cluster": {"KMeans": None},
+    "sklearn.metrics": {"precision_recall_curve": None},
+}
+EMB_STAND_INS: StandIns = {
+    "transformers": {"AdamW": torch.optim.AdamW, "get_linear_schedule_with_warmup": None},
+    "matplotlib": {"pyplot": None},
+    "matplotlib.pyplot": {},
+    "tqdm": {"tqdm": iter},
+}
+WIDEST_CHARACTER_KERNEL = 4
+OFFICIAL_WORKERS = 8
+"""Processes that the official evaluation starts, twelve times over, whatever the machine has."""
+EVALUATION = "standalone_eval"
+
+Evaluation = Callable[[list[dict[str, Any]], list[dict[str, Any]]], dict[str, Any]]
+"""(submission, annotations) -> the official figures."""
 
 
 @contextmanager
-def clone_imports(clone: Path, stand_ins: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[None]:
+def clone_imports(clone: Path, stand_ins: StandIns | None = None) -> Iterator[None]:
     """Put the clone first on the import path inside the block; everything is undone after it.
 
     Meanwhile, modules of other clones that have the same names are out of the way.
-
-    Args:
-        clone: the folder.
-        stand_ins: attributes of each module that takes the place of one that the clone imports and this machine may
-            lack, by the module's name.
     """
     stand_ins = stand_ins or {}
     path, bytecode = list(sys.path), sys.dont_write_bytecode
@@ -58,22 +77,9 @@ def clone_imports(clone: Path, stand_ins: Mapping[str, Mapping[str, Any]] | None
         importlib.invalidate_caches()
 
 
-# Imports Moment-DETR, QD-DETR and TR-DETR from clones of their authors' repositories, on any device.
-
-
-STAND_INS: dict[str, dict[str, Any]] = {
-    "torchvision": {"ops": SimpleNamespace(focal_loss=SimpleNamespace(sigmoid_focal_loss=sigmoid_focal_loss))},
-    "sklearn": {},
-    "sklearn.cluster": {"KMeans": None},
-    "sklearn.metrics": {"precision_recall_curve": None},
-}
-
-
 @functools.lru_cache
 def load_upstream_detr(clone: Path, module: str) -> ModuleType:
-    """Import ``module`` from a clone, or from lighthouse's, without leaving a trace in ``sys.modules``.
-
-    The clone's files stay as they are. In memory, their one ``.cuda()`` keeps a tensor beside the inputs.
+    """Import the model's ``module`` from a clone of Moment-DETR, QD-DETR, TR-DETR or lighthouse, for any device.
 
     Raises:
         FileNotFoundError: the clone has no such module.
@@ -81,7 +87,7 @@ def load_upstream_detr(clone: Path, module: str) -> ModuleType:
     clone = clone.resolve()
     if not clone.joinpath(*module.split(".")).with_suffix(".py").is_file():
         raise FileNotFoundError(f"{clone} has no {module.replace('.', '/')}.py: it is not the clone it should be")
-    with clone_imports(clone, STAND_INS):
+    with clone_imports(clone, DETR_STAND_INS):
         loaded = importlib.import_module(module)
         for other in [sys.modules[name] for name in sys.modules if name.split(".")[0] == module.split(".")[0]]:
             transformer = getattr(other, "Transformer", None)
@@ -91,7 +97,7 @@ def load_upstream_detr(clone: Path, module: str) -> ModuleType:
 
 
 def on_its_device(forward: Any) -> Any:
-    """Upstream puts one tensor on CUDA whatever the model is on; this keeps it beside the inputs."""
+    """Keep the one tensor that upstream puts on CUDA, whatever the model is on, beside the inputs."""
 
     @functools.wraps(forward)
     def on_device(self: Any, src: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -101,18 +107,9 @@ def on_its_device(forward: Any) -> Any:
     return on_device
 
 
-EMB_STAND_INS: dict[str, dict[str, Any]] = {
-    "transformers": {"AdamW": torch.optim.AdamW, "get_linear_schedule_with_warmup": None},
-    "matplotlib": {"pyplot": None},
-    "matplotlib.pyplot": {},
-    "tqdm": {"tqdm": iter},
-}
-WIDEST_CHARACTER_KERNEL = 4
-
-
 @dataclass(frozen=True)
 class UpstreamEMB:
-    """What of the clone others use: the class as it runs today, and two of its modules."""
+    """What others use of EMB's clone: the class as it runs today, and two of its modules."""
 
     EMB: type[nn.Module]
     threshold: ModuleType
@@ -120,13 +117,13 @@ class UpstreamEMB:
 
 
 def load_upstream_emb(clone: str | Path) -> UpstreamEMB:
-    """Import a clone of Raymond-sci/EMB (checked at a81e57a) without leaving a trace in `sys.modules`.
+    """Import a clone of Raymond-sci/EMB (checked at a81e57a).
 
-    Its files stay as they are. Two methods are repaired in memory: character ids are padded to the widest
-    character kernel (and may be None), and lengths reach the LSTM as integers.
+    Two methods are repaired: character ids are padded to the widest character kernel (and may be None), and lengths
+    reach the LSTM as integers.
 
     Raises:
-        FileNotFoundError: `clone` has no model/emb.py.
+        FileNotFoundError: ``clone`` has no model/emb.py.
     """
     clone = Path(clone)
     if not (clone / "model" / "emb.py").is_file():
@@ -141,54 +138,42 @@ def load_upstream_emb(clone: str | Path) -> UpstreamEMB:
         )
 
 
-def repair(embedding: type[nn.Module], rnn: type[nn.Module]) -> None:
-    """Make upstream's classes run on current PyTorch; their weights and their numbers stay as they are."""
+def repair(embedding: Any, rnn: Any) -> None:
+    """Make EMB's classes run on current PyTorch; their weights and their numbers stay as they are."""
     published_embedding, published_sort = embedding.forward, rnn.sort_batch
 
-    def embed(self: Any, word_ids: torch.Tensor, char_ids: torch.Tensor | None = None) -> torch.Tensor:
+    def embed(self: Any, word_ids: Tensor, char_ids: Tensor | None = None) -> Tensor:
         if char_ids is None:
             char_ids = word_ids.new_zeros(*word_ids.shape, WIDEST_CHARACTER_KERNEL)
         missing = max(0, WIDEST_CHARACTER_KERNEL - char_ids.shape[-1])
         return published_embedding(self, word_ids, F.pad(char_ids, (0, missing)))
 
-    def sort_batch(self: Any, seq: torch.Tensor, lengths: torch.Tensor) -> Any:
+    def sort_batch(self: Any, seq: Tensor, lengths: Tensor) -> Any:
         seq, sorted_lengths, order = published_sort(self, seq, lengths)
         return seq, [int(length) for length in sorted_lengths], order
 
     embedding.forward, rnn.sort_batch = embed, sort_batch
 
 
-# The official evaluation of QVHighlights, imported from a clone of Moment-DETR to compare with.
-
-
-OFFICIAL_WORKERS = 8
-"""Processes that the official script starts, twelve times over, whatever the machine has."""
-PACKAGE = "standalone_eval"
-
-Evaluation = Callable[[list[dict[str, Any]], list[dict[str, Any]]], dict[str, Any]]
-"""(submission, annotations) -> the official figures."""
-
-
 @contextmanager
 def official_evaluation(clone: str | Path, workers: int = OFFICIAL_WORKERS) -> Iterator[Evaluation]:
     """Yield ``eval_submission`` of a clone of jayleicn/moment_detr, silent; it works inside the block alone.
 
-    The clone's files stay as they are. The module stays importable inside the block, for the script's own
-    worker processes, and is forgotten after. workers: 1 starts none.
+    There the module stays importable, for its own worker processes; with 1 for ``workers`` it starts none.
 
     Raises:
-        FileNotFoundError: `clone` has no standalone_eval/eval.py.
+        FileNotFoundError: ``clone`` has no standalone_eval/eval.py.
         UserError: scikit-learn, which the script needs, is not installed.
     """
     clone = Path(clone)
-    if not (clone / PACKAGE / "eval.py").is_file():
-        raise FileNotFoundError(f"{clone} is no clone of Moment-DETR: {PACKAGE}/eval.py is not there")
+    if not (clone / EVALUATION / "eval.py").is_file():
+        raise FileNotFoundError(f"{clone} is no clone of Moment-DETR: {EVALUATION}/eval.py is not there")
     if importlib.util.find_spec("sklearn") is None:
         raise UserError("the official script needs scikit-learn: pip install scikit-learn")
     with clone_imports(clone.resolve()):
-        module = importlib.import_module(f"{PACKAGE}.eval")
+        module = importlib.import_module(f"{EVALUATION}.eval")
         for name in ("compute_mr_ap", "compute_hl_ap"):
-            setattr(module, name, _with_workers(getattr(module, name), workers))
+            setattr(module, name, with_workers(getattr(module, name), workers))
 
         def evaluate(submission: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> dict[str, Any]:
             with redirect_stdout(io.StringIO()):
@@ -197,5 +182,6 @@ def official_evaluation(clone: str | Path, workers: int = OFFICIAL_WORKERS) -> I
         yield evaluate
 
 
-def _with_workers(function: Callable[..., Any], workers: int) -> Callable[..., Any]:
+def with_workers(function: Callable[..., Any], workers: int) -> Callable[..., Any]:
+    """Fix the number of processes, whatever the script's own call says."""
     return lambda *args, **options: function(*args, **{**options, "num_workers": workers})
