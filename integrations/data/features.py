@@ -19,6 +19,7 @@ import numpy as np
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 
 Pooling = Literal["mean", "subsample", "cut"]
+Rows = Literal["clips", "words"]
 
 
 @runtime_checkable
@@ -40,6 +41,10 @@ class FeatureStore(Protocol):
         """Return the videos, sorted."""
         ...
 
+    def lacking(self, video_id: str) -> list[str]:
+        """Return the names of the places that have no features of a video."""
+        ...
+
 
 def open_features(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -49,6 +54,7 @@ def open_features(
     normalize: bool = False,
     array: str = "features",
     cache: bool = False,
+    rows: Rows = "clips",
 ) -> FeatureStore:
     """Open clip features.
 
@@ -57,14 +63,16 @@ def open_features(
     Args:
         paths: A folder of ``VIDEO.npy`` or ``VIDEO.npz`` (array ``features``), or an ``.h5`` / ``.hdf5`` file with one
             dataset per video (at the top, or inside a group ``features``) or one group per video with a dataset
-            ``features``. Several paths are concatenated along the width, as Moment-DETR does with SlowFast and CLIP;
-            where their numbers of clips differ a little, the longer ones are cut (a difference of more than 2 and
-            more than a tenth is an error).
+            ``features``, or with one of two axes alone. A leading axis of one, (1, clips, dim), is dropped. Several
+            paths are concatenated along the width, as Moment-DETR does with SlowFast and CLIP; where their numbers of
+            clips differ a little, the longer ones are cut (a difference of more than 2 and more than a tenth is an
+            error).
         max_clips: Reduce longer videos to this many clips; see ``sample_clips``.
         pooling: How to reduce them.
         normalize: Scale each clip's features to length 1, each path separately, as Moment-DETR does.
-        array: Name of the array in a ``.npz``.
+        array: Name of the array in a ``.npz``, and of the dataset in a group per video.
         cache: Keep arrays in memory once read.
+        rows: What the rows are, for errors: features of words lie in such folders, too, one file per query.
 
     Raises:
         FileNotFoundError: A path is missing.
@@ -77,7 +85,7 @@ def open_features(
     if max_clips is not None and max_clips < 1:
         raise ValueError(f"max_clips must be 1 or more, got {max_clips}")
     _check(pooling)
-    stores = [_open_one(Path(path), array) for path in paths]
+    stores = [_open_one(Path(path), array, rows) for path in paths]
     if normalize:
         stores = [_Changed(store, unit_length) for store in stores]
     store = stores[0] if len(stores) == 1 else _SideBySide(stores)
@@ -86,13 +94,13 @@ def open_features(
     return _Cached(store) if cache else store
 
 
-def _open_one(path: Path, array: str) -> FeatureStore:
+def _open_one(path: Path, array: str, rows: Rows) -> FeatureStore:
     if path.is_dir():
-        return _Folder(path, array)
+        return _Folder(path, array, rows)
     if not path.is_file():
         raise FileNotFoundError(f"no features at {path}: expected a folder of VIDEO.npy files or an .h5 file")
     if path.suffix.lower() in (".h5", ".hdf5", ".hdf"):
-        return _Hdf5(path)
+        return _Hdf5(path, array, rows)
     what = f"a file of the kind {path.suffix or 'without a suffix'}"
     raise DataError([Problem(str(path), what, "expected a folder of VIDEO.npy / VIDEO.npz files, or an .h5 file")])
 
@@ -132,17 +140,16 @@ def unit_length(rows: np.ndarray) -> np.ndarray:
     return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-5)
 
 
-_AGAIN = "extract this video's features again"
-
-
 class _Store:
     """The base class of stores: looks videos up, and checks what is read."""
 
     dim: int
 
-    def __init__(self, name: str, videos: Mapping[str, Any]) -> None:
-        self._name, self._videos = name, videos
-        self._model = "the first video"
+    def __init__(self, name: str, videos: Mapping[str, Any], rows: Rows = "clips") -> None:
+        self._name, self._videos, self._rows = name, videos, rows
+        self._thing = "video" if rows == "clips" else "query"
+        self._again = f"extract this {self._thing}'s features again"
+        self._model = f"the first {self._thing}"
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._videos
@@ -156,8 +163,10 @@ class _Store:
             near = difflib.get_close_matches(str(video_id), self.keys(), n=3)
             names = ", ".join(near or self.keys()[:3])
             shown = f"the nearest names are {names}" if near else f"its names look like {names}"
-            what = f"no features of video {video_id!r} among {len(self._videos)} videos; {shown}"
-            raise DataError([Problem(self._name, what, "extract them, or leave the video's queries out")])
+            count = f"{len(self._videos)} {'videos' if self._rows == 'clips' else 'queries'}"
+            what = f"no features of {self._thing} {video_id!r} among {count}; {shown}"
+            fix = "leave the video's queries out" if self._rows == "clips" else "leave the query out"
+            raise DataError([Problem(self._name, what, f"extract them, or {fix}")])
         return self._validated(self._read(video_id), self._where(video_id))
 
     def _open(self, video_id: str) -> Any:
@@ -168,30 +177,36 @@ class _Store:
         return self._open(video_id)
 
     def _where(self, video_id: str) -> str:
-        return f"{self._name}: video {video_id}"
+        return f"{self._name}: {self._thing} {video_id}"
+
+    def lacking(self, video_id: str) -> list[str]:
+        """Return the names of the places that have no features of a video."""
+        return [] if video_id in self._videos else [self._name]
 
     def _find_width(self) -> None:
         """Take the width of the first video whose array can be opened; the others must agree with it."""
         problems: list[Problem] = []
         for video in self._videos:
             try:
-                shape = tuple(self._open(video).shape)
+                shape = _without_axis_of_one(self._open(video).shape)
             except DataError as error:
                 problems += error.problems
                 continue
             if len(shape) == 2:
                 self.dim, self._model = int(shape[1]), video
                 return
-            problems.append(Problem(self._where(video), f"expected features (clips, dim), got shape {shape}", _AGAIN))
+            what = f"expected features ({self._rows}, dim), got shape {shape}"
+            problems.append(Problem(self._where(video), what, self._again))
         raise DataError(problems)
 
     def _validated(self, array: np.ndarray, where: str) -> np.ndarray:
         """Return the array as float32; raise ``DataError`` where it is no usable (clips, dim)."""
         if array.dtype.kind not in "fiu":
-            raise DataError([Problem(where, f"expected an array of numbers, got {array.dtype}", _AGAIN)])
+            raise DataError([Problem(where, f"expected an array of numbers, got {array.dtype}", self._again)])
+        array = array.reshape(_without_axis_of_one(array.shape))
         if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
-            what = "no clips" if array.ndim == 2 else f"expected features (clips, dim), got shape {array.shape}"
-            raise DataError([Problem(where, what, _AGAIN)])
+            expected = f"expected features ({self._rows}, dim), got shape {array.shape}"
+            raise DataError([Problem(where, f"no {self._rows}" if array.ndim == 2 else expected, self._again)])
         if array.shape[1] != self.dim:
             what = f"features are {array.shape[1]} wide, expected {self.dim} as in {self._model}"
             raise DataError([Problem(where, what, "use one kind of features per folder")])
@@ -201,9 +216,15 @@ class _Store:
             rows = np.nonzero(~np.isfinite(values).all(axis=1))[0]
             wrong = (("NaN", np.isnan(values)), ("infinity", np.isinf(values)))
             kinds = " and ".join(name for name, bad in wrong if bad.any())
-            what = f"{kinds} in {len(rows)} of {len(values)} clips, the first is clip {rows[0]}"
-            raise DataError([Problem(where, what, _AGAIN)])
+            one = self._rows[:-1]
+            what = f"{kinds} in {len(rows)} of {len(values)} {self._rows}, the first is {one} {rows[0]}"
+            raise DataError([Problem(where, what, self._again)])
         return values
+
+
+def _without_axis_of_one(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return (rows, dim) of (1, rows, dim), as several published files have it; any other shape as it is."""
+    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
 class MemoryFeatures(_Store):
@@ -219,7 +240,7 @@ class MemoryFeatures(_Store):
 class _Folder(_Store):
     """A folder of ``VIDEO.npy`` or ``VIDEO.npz`` files."""
 
-    def __init__(self, path: Path, array: str) -> None:
+    def __init__(self, path: Path, array: str, rows: Rows) -> None:
         self._array = array
         files: dict[str, Path] = {}
         problems = Problems()
@@ -234,7 +255,7 @@ class _Folder(_Store):
         problems.raise_if_any()
         if not found:
             raise DataError([Problem(str(path), "no .npy or .npz files in this folder", "expected VIDEO.npy files")])
-        super().__init__(str(path), files)
+        super().__init__(str(path), files, rows)
         self._find_width()
 
     def _where(self, video_id: str) -> str:
@@ -260,8 +281,11 @@ class _Folder(_Store):
         except FileNotFoundError as error:
             raise DataError([Problem(str(file), "the file has disappeared", "open the folder again")]) from error
         except (OSError, ValueError, EOFError, BadZipFile, KeyError, SyntaxError) as error:
-            reason = "not an array of numbers" if "ickle" in str(error) or "objects" in str(error) else str(error)
-            raise DataError([Problem(str(file), f"cannot be read ({reason})", again)]) from error
+            if "ickle" in str(error) or "objects" in str(error):
+                what = "holds pickled Python objects, which are never loaded, and not an array of numbers"
+                fix = "save the array itself: np.save(file, np.asarray(features, dtype=np.float32))"
+                raise DataError([Problem(str(file), what, fix)]) from error
+            raise DataError([Problem(str(file), f"cannot be read ({error})", again)]) from error
         except Exception as error:
             if type(error).__module__ != "zlib":
                 raise
@@ -272,23 +296,32 @@ class _Folder(_Store):
 class _Hdf5(_Store):
     """One HDF5 file. Opened anew in every process, because handles do not survive a fork."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, array: str, rows: Rows) -> None:
         self._path = path
         self._handle: Any = None
         self._process = -1
         file = self._file()
         nested = "features" in file and hasattr(file["features"], "keys")
         videos: dict[str, str] = {}
+        problems = Problems()
         for name, entry in (file["features"] if nested else file).items():
             place = f"features/{name}" if nested else name
             if not hasattr(entry, "keys"):
                 videos[name] = place
-            elif "features" in entry:
-                videos[name] = f"{place}/features"
+                continue
+            shapes = {each: _without_axis_of_one(getattr(data, "shape", ())) for each, data in entry.items()}
+            two_axes = [each for each, shape in shapes.items() if len(shape) == 2]
+            chosen = [array] if array in entry else two_axes
+            if len(chosen) == 1:
+                videos[name] = f"{place}/{chosen[0]}"
+            elif two_axes:
+                what = f"group {place} holds {', '.join(entry)}, of which {len(two_axes)} are (rows, dim)"
+                problems.add(str(path), what, f"name the data set to read `{array}`, or pass array=NAME")
+        problems.raise_if_any()
         if not videos:
             what = f"no datasets of videos found; at the top it has {list(file)[:5]}"
             raise DataError([Problem(str(path), what, "expected one dataset per video, or VIDEO/features")])
-        super().__init__(str(path), videos)
+        super().__init__(str(path), videos, rows)
         self._find_width()
 
     def _file(self) -> Any:
@@ -327,6 +360,10 @@ class _SideBySide:
         self.dim = sum(store.dim for store in stores)
         self._keys = sorted(set.intersection(*(set(store.keys()) for store in stores)))
 
+    def lacking(self, video_id: str) -> list[str]:
+        """Return the names of the places that have no features of a video."""
+        return [name for store in self._stores for name in store.lacking(video_id)]
+
     def __contains__(self, video_id: object) -> bool:
         return all(video_id in store for store in self._stores)
 
@@ -361,6 +398,10 @@ class _Changed:
 
     def keys(self) -> list[str]:
         return self._store.keys()
+
+    def lacking(self, video_id: str) -> list[str]:
+        """Return the names of the places that have no features of a video."""
+        return self._store.lacking(video_id)
 
     def __getitem__(self, video_id: str) -> np.ndarray:
         return self._change(self._store[video_id])

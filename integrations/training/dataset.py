@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.checks import ReadReport
@@ -19,15 +18,14 @@ from hero_plugin.integrations.training.config import TrainConfig
 Tokenize = Callable[[str], list[str]]
 
 
-def check_records(records: Sequence[Record], known: Any, tokenize: Tokenize, source: str, features: str) -> None:
+def check_records(records: Sequence[Record], features: FeatureStore, tokenize: Tokenize, source: str) -> None:
     """Check that every query can be predicted.
 
     Args:
         records: The queries.
-        known: Holds the ids of the videos that have features.
+        features: Those of the videos.
         tokenize: Splits a sentence into words.
         source: Name of the annotations, for messages.
-        features: Name of the features, for messages.
 
     Raises:
         DataError: Videos without features and sentences without a word, all at once.
@@ -35,7 +33,7 @@ def check_records(records: Sequence[Record], known: Any, tokenize: Tokenize, sou
     problems = Problems()
     missing: dict[str, int] = {}
     for record in records:
-        if record.video_id not in known:
+        if record.video_id not in features:
             missing[record.video_id] = missing.get(record.video_id, 0) + 1
         if not tokenize(record.sentence):
             problems.add(
@@ -46,7 +44,7 @@ def check_records(records: Sequence[Record], known: Any, tokenize: Tokenize, sou
     for video, queries in missing.items():
         problems.add(
             f"{source}: video {video}",
-            f"{queries} queries, and no features in {features}",
+            f"{queries} queries, and no features in {', '.join(features.lacking(video))}",
             "add its feature file, correct --features, or remove its queries",
         )
     problems.raise_if_any()
@@ -111,7 +109,7 @@ def read_sets(
             sets[name] = read_annotations(path, durations=config.durations, on_broken=config.on_broken, report=report)
             if screen is not None and report.dropped:
                 screen.say(f"{path}: left out {len(report.dropped)} queries that cannot be used (--on-broken drop)")
-            check_records(sets[name], store, tokenize, str(path), ", ".join(map(str, config.features)))
+            check_records(sets[name], store, tokenize, str(path))
             if originals and (found := original_records(sets[name])):
                 sets[originals_of(name)] = found
         except DataError as error:

@@ -273,7 +273,9 @@ class QueryFiles:
         gigabytes: float,
         screen: Screen | None = None,
     ) -> None:
-        store = open_features(folder, max_clips=max_words, pooling="cut", normalize=normalize, array=ARRAY)
+        store = open_features(
+            folder, max_clips=max_words, pooling="cut", normalize=normalize, array=ARRAY, rows="words"
+        )
         problems = Problems()
         names: dict[str, str] = {}
         for record in records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -42,7 +43,9 @@ def hdf5(tmp_path, layout):
     return path
 
 
-@pytest.mark.parametrize("layout", [".npy", ".npz", "{video}", "features/{video}", "{video}/features"])
+@pytest.mark.parametrize(
+    "layout", [".npy", ".npz", "{video}", "features/{video}", "{video}/features", "{video}/c3d_features"]
+)
 def test_layouts(tmp_path, layout):
     path = folder(tmp_path, layout) if layout.startswith(".") else hdf5(tmp_path, layout)
     store = open_features(path)
@@ -126,7 +129,7 @@ DAMAGE = {
     "narrow": (np.zeros((2, 3)), "3 wide, expected 4 as in a"),
     "empty": (np.zeros((0, 4)), "no clips"),
     "flat": (np.zeros(4), r"expected features \(clips, dim\), got shape \(4,\)"),
-    "deep": (np.zeros((1, 2, 4)), "expected features"),
+    "deep": (np.zeros((2, 2, 4)), "expected features"),
     "text": (np.array([["a", "b", "c", "d"]]), "expected an array of numbers"),
     "huge": (np.full((1, 4), 1e300), "infinity"),
 }
@@ -181,8 +184,53 @@ def test_corrupt_bytes_inside_an_npz(tmp_path):
 def test_pickled_arrays_are_never_loaded(tmp_path):
     path = folder(tmp_path, ".npy", {"a": np.zeros((2, 4))})
     np.save(path / "b.npy", np.array([{"harm": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match="not an array of numbers"):
-        open_features(path)["b"]
+    np.savez(path / "c.npz", features=np.array([{"harm": 1}], dtype=object))
+    (path / "d.npy").write_bytes(pickle.dumps({"features": [1.0]}))
+    for video in ("b", "c", "d"):
+        with pytest.raises(DataError, match=r"holds pickled Python objects.*not an array of numbers.*np\.save\(file, "):
+            open_features(path)[video]
+
+
+def test_a_group_per_video_holds_one_array_or_says_which(tmp_path):
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["a/c3d"], file["a/flow"], file["a/fps"] = np.ones((3, 4)), np.zeros((3, 2)), 25.0
+    with pytest.raises(DataError, match=r"group a holds c3d, flow, fps, of which 2 are \(rows, dim\).*array=NAME"):
+        open_features(tmp_path / "two.h5")
+    assert open_features(tmp_path / "two.h5", array="flow")["a"].shape == (3, 2)
+
+
+@pytest.mark.parametrize("layout", [".npy", ".npz", "{video}"])
+def test_a_leading_axis_of_one_is_dropped(tmp_path, layout):
+    arrays = {"a": np.ones((1, 3, 4)), "b": np.ones((5, 4)), "c": np.ones((1, 1, 4))}
+    if layout.startswith("."):
+        path = folder(tmp_path, layout, arrays)
+    else:
+        path = tmp_path / "x.h5"
+        with h5py.File(path, "w") as file:
+            file.update(arrays)
+    store = open_features(path)
+    assert store.dim == 4 and [len(store[video]) for video in "abc"] == [3, 5, 1]
+
+
+def test_words_are_called_words(tmp_path):
+    path = folder(tmp_path, ".npy", {"q1": np.ones((2, 4)), "q2": np.ones(4), "q3": np.full((2, 4), np.nan)})
+    store = open_features(path, rows="words")
+    with pytest.raises(DataError, match=r"expected features \(words, dim\), got shape \(4,\).*this query's"):
+        store["q2"]
+    with pytest.raises(DataError, match="in 2 of 2 words, the first is word 0"):
+        store["q3"]
+    with pytest.raises(DataError, match="no features of query 'q9' among 3 queries"):
+        store["q9"]
+
+
+def test_who_lacks_a_video_is_named(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for place, videos in ((one, "ab"), (two, "a")):
+        place.mkdir()
+        for video in videos:
+            np.save(place / f"{video}.npy", np.ones((2, 3)))
+    store = open_features([one, two], max_clips=1, normalize=True)
+    assert store.lacking("b") == [str(two)] and store.lacking("c") == [str(one), str(two)] and not store.lacking("a")
 
 
 def test_places_without_features(tmp_path):

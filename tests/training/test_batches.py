@@ -120,10 +120,10 @@ def test_all_problems_of_the_queries_come_at_once():
         Record("q5", "long", "...", ((0.0, 1.0),), 14.0),
     ]
     with pytest.raises(DataError) as caught:
-        check_records(records, STORE, tokenize, "test.json", "features/")
+        check_records(records, STORE, tokenize, "test.json")
     text = str(caught.value)
     assert len(caught.value.problems) == 2
-    assert "test.json: video gone: 2 queries, and no features in features/" in text
+    assert "test.json: video gone: 2 queries, and no features in features in memory" in text
     assert "query q5: no word in '...'" in text
 
 

@@ -42,7 +42,7 @@ class StreamedQueries:
         if not isinstance(settings, DetrTrainConfig) or (folder := settings.query_features) is None:
             return None
         longest, unit = settings.max_words, settings.normalize_words
-        return cls(open_features(folder, max_clips=longest, pooling="cut", normalize=unit, array=ARRAY))
+        return cls(open_features(folder, max_clips=longest, pooling="cut", normalize=unit, array=ARRAY, rows="words"))
 
     def name(self, query_id: str, video_id: str) -> str | None:
         """Return the name of a query's file without its ending, None if there is none.
