@@ -276,8 +276,10 @@ def convert_records(
             moments = record.moments
             if rounding != "none":
                 moments = tuple(snap_moment(moment, record.duration, clip_length, rounding) for moment in moments)
-            labels = () if saliency == "none" else record.saliency
-            if saliency not in ("keep", "none"):
+            labels = record.saliency
+            if saliency == "none":
+                labels = ()
+            elif saliency != "keep":
                 labels = saliency_from_moments(
                     moments,
                     record.duration,

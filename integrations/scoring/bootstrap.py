@@ -3,8 +3,8 @@
 Queries of one video share its clips, its length and its moments, and a model that misreads a video misreads several of
 them: they are not independent, and drawing single queries would make intervals too narrow. So videos are drawn, with
 all their queries. Where a model was trained several times, the mean over its trainings is drawn as well. Everything
-that comes from one `Bootstrap` comes from the same draws, so that differences are paired: query by query, and training
-by training where two models were trained with the same seeds.
+that comes from one ``Bootstrap`` comes from the same draws, so that differences are paired: query by query, and
+training by training where two models were trained with the same seeds.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-
-__all__ = ["FEWEST_VIDEOS", "Bootstrap", "Estimate"]
 
 FEWEST_VIDEOS = 5
 """Figures over fewer videos get no interval: there is nothing to draw from."""
@@ -36,10 +34,7 @@ class Estimate:
         return Estimate(self.value - other.value, self.draws - other.draws)
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bounds (...), (...) of the middle share ``level`` of the draws.
-
-        nan where there are no draws.
-        """
+        """Return the bounds (...), (...) of the middle share ``level`` of the draws; NaN where there are no draws."""
         tail = (1 - level) / 2
         known = np.isfinite(self.draws).any(axis=0)
         draws = np.where(known, self.draws, 0.0)
@@ -126,7 +121,7 @@ class Bootstrap:
         return Estimate(value, draws) if values.ndim == 3 else Estimate(value[0], draws[:, 0])
 
     def _trainings(self, runs: int, seeds: Sequence[int] | None) -> np.ndarray:
-        """How much each training counts in each draw. -> (draws, S), rows that sum to 1, of either sign."""
+        """Return how much each training counts in each draw, (draws, S): rows that sum to 1, of either sign."""
         names = range(runs) if seeds is None else seeds
         if len(names) != runs:
             raise ValueError(f"seeds must name the {runs} trainings, got {len(names)}")
@@ -142,7 +137,7 @@ class Bootstrap:
 
 
 def _weights(weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Weights of any of the shapes that `Bootstrap.mean` takes, as (S, Q, K)."""
+    """Return weights of any of the shapes that ``Bootstrap.mean`` takes as (S, Q, K)."""
     if weights is None:
         return np.ones(shape)
     given = np.asarray(weights, dtype=np.float64)
@@ -153,6 +148,6 @@ def _weights(weights: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    """(..., 2 K) sums of K values, then of their weights -> (..., K) means; nan where there is no weight."""
+    """Return means (..., K), NaN without weight, of sums (..., 2 K) of K values, then of their weights."""
     values, weights = np.split(sums, 2, axis=-1)
     return np.where(weights > 0, values / np.where(weights > 0, weights, 1.0), np.nan)

@@ -1,4 +1,4 @@
-"""The distance of test queries from the words of the training queries.
+"""Open vocabulary: the words of test queries that no training query has.
 
 A query's category set is the set of its words, C(q) = {w : w a word of q}. A query is open-vocabulary when at least
 one of them is not in the training vocabulary, the union of the training queries' category sets.
@@ -9,16 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-
-__all__ = [
-    "Drift",
-    "UnseenWord",
-    "category_set",
-    "is_open_vocabulary",
-    "measure_drift",
-    "training_vocabulary",
-    "unseen_words",
-]
 
 
 def category_set(words: Iterable[str]) -> frozenset[str]:

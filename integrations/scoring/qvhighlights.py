@@ -1,14 +1,13 @@
-"""Moment retrieval as QVHighlights scores it: average precision of the ranked windows, recall of the first."""
+"""QVHighlights' official evaluation: moment retrieval by mAP and R1, highlight detection by mAP and hit rate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-
-# Padding of rows of different lengths, and sums over them that round as numpy's sum of each row does.
 
 
 def padded(
@@ -106,7 +105,7 @@ def queries_by_length(truth: Sequence[Windows]) -> dict[str, int]:
 
 
 def _summary(precision: np.ndarray, overlap: np.ndarray) -> dict[str, dict[str, float]]:
-    """precision: (Q, overlaps); overlap: (Q,)."""
+    """Return mAP and R1 of queries with average precision (Q, overlaps) and overlap of the first window (Q,)."""
     names = [str(threshold) for threshold in OVERLAPS]
     if not len(overlap):
         nothing = dict.fromkeys(names, float("nan"))
@@ -118,7 +117,7 @@ def _summary(precision: np.ndarray, overlap: np.ndarray) -> dict[str, dict[str, 
 
 
 def _in_range(annotated: np.ndarray) -> dict[str, np.ndarray]:
-    """annotated: (Q, G, 2), nan where there is none -> by range (Q, G): is this window in it?"""
+    """Return by range which annotated windows (Q, G, 2) are in it, (Q, G) bool; those that are NaN are in none."""
     length = annotated[..., 1] - annotated[..., 0]
     return {name: (shortest < length) & (length <= longest) for name, (shortest, longest) in LENGTHS.items()}
 
@@ -126,7 +125,7 @@ def _in_range(annotated: np.ndarray) -> dict[str, np.ndarray]:
 def _by_range(
     windows: np.ndarray, found: np.ndarray, annotated: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, dict[str, slice]]:
-    """All ranges at once: average precision (P, overlaps), overlap of the first window (P,), and the P of a range."""
+    """Return average precision (P, overlaps) and overlap of the first window (P,) of all ranges, and each one's P."""
     kept = _in_range(annotated)
     queries = {name: np.flatnonzero(each.any(axis=1)) for name, each in kept.items()}
     ends = np.cumsum([len(each) for each in queries.values()])
@@ -144,7 +143,7 @@ def _by_range(
 
 
 def _score(windows: np.ndarray, found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """windows: (Q, K, 3), of which the first `found` (Q,) are real; truth: (Q, G, 2) -> (Q, overlaps), (Q,)."""
+    """Score windows (Q, K, 3), the first ``found`` (Q,) of them real, against (Q, G, 2): (Q, overlaps), (Q,)."""
     real = np.arange(windows.shape[1]) < found[:, None]
     overlaps = _union_overlap(windows, truth)
     nearest = truth[np.arange(len(truth)), overlaps[:, 0].argmax(axis=-1)]
@@ -154,7 +153,7 @@ def _score(windows: np.ndarray, found: np.ndarray, truth: np.ndarray) -> tuple[n
 
 
 def _greedy_hits(overlaps: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Which windows, best first, take an annotated one. overlaps: (Q, K, G); real: (Q, K) -> (Q, overlaps, K)."""
+    """Return which windows, best first, take an annotated one: overlaps (Q, K, G), real (Q, K) -> (Q, overlaps, K)."""
     queries, ranks, annotations = overlaps.shape
     order = overlaps.argsort(axis=-1)[..., ::-1]
     ranked = np.take_along_axis(overlaps, order, axis=-1)
@@ -171,7 +170,7 @@ def _greedy_hits(overlaps: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def _average_precision(hits: np.ndarray, real: np.ndarray, annotations: int) -> np.ndarray:
-    """Area under the interpolated curve, as of PASCAL VOC 2011. hits: (Q, overlaps, K) -> (Q, overlaps)."""
+    """Return the area under PASCAL VOC 2011's interpolated curve of hits (Q, overlaps, K): (Q, overlaps)."""
     true, false = hits.cumsum(axis=-1), (~hits & real[:, None]).cumsum(axis=-1)
     edge = np.zeros((*hits.shape[:2], 1))
     precision = np.concatenate([true / (true + false), edge], axis=-1)
@@ -182,7 +181,7 @@ def _average_precision(hits: np.ndarray, real: np.ndarray, annotations: int) -> 
 
 
 def _union_overlap(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Overlap over true union of all with all: (Q, K, 3), (Q, G, 2) -> (Q, K, G)."""
+    """Return overlap over true union of all with all: (Q, K, 3), (Q, G, 2) -> (Q, K, G)."""
     starts, ends = windows[:, :, None, 0], windows[:, :, None, 1]
     from_, to = truth[:, None, :, 0], truth[:, None, :, 1]
     inside = np.clip(np.minimum(ends, to) - np.maximum(starts, from_), 0, None)
@@ -191,13 +190,10 @@ def _union_overlap(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _hull_overlap(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Overlap over hull of each with its own: (Q, 3), (Q, 2) -> (Q,); 0 for an empty hull."""
+    """Return overlap over hull of each with its own: (Q, 3), (Q, 2) -> (Q,); 0 for an empty hull."""
     inside = np.maximum(0, np.minimum(windows[:, 1], truth[:, 1]) - np.maximum(windows[:, 0], truth[:, 0]))
     hull = np.maximum(windows[:, 1], truth[:, 1]) - np.minimum(windows[:, 0], truth[:, 0])
     return np.divide(inside, hull, out=np.zeros_like(inside), where=hull != 0)
-
-
-# Highlight detection as QVHighlights scores it: average precision of the clips' ranking, hit rate of the first.
 
 
 LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
@@ -274,22 +270,22 @@ def highlight_scores(
 
 
 def _fitted(predicted: np.ndarray, given: np.ndarray, clips: np.ndarray, longest: int) -> np.ndarray:
-    """A score for each clip: (Q, longest), 0 where none was given, -inf after the video's end."""
+    """Return a score for each clip: (Q, longest), 0 where none was given, -inf after the video's end."""
     width = min(predicted.shape[1], longest)
     scores = np.zeros((len(predicted), longest))
     scores[:, :width] = np.where(np.arange(width) < given[:, None], predicted[:, :width], 0.0)
     return np.where(np.arange(longest) < clips[:, None], scores, -np.inf)
 
 
+@dataclass(frozen=True)
 class _Ranking:
     """Clips by falling score (Q, T), those with equal scores as one group."""
 
-    def __init__(self, order: np.ndarray, first: np.ndarray, last: np.ndarray) -> None:
-        self.order = order
-        self.first = first
-        """Where the group starts that a place belongs to."""
-        self.last = last
-        """Is a place the end of its group?"""
+    order: np.ndarray
+    first: np.ndarray
+    """Where the group starts that a place belongs to."""
+    last: np.ndarray
+    """Whether a place is the end of its group."""
 
     @classmethod
     def of(cls, scores: np.ndarray) -> _Ranking:
@@ -302,7 +298,7 @@ class _Ranking:
         return cls(order, first, last)
 
     def average_precision(self, labels: np.ndarray) -> np.ndarray:
-        """labels: (Q, annotators, T) in ranked order, false after the video's end -> (Q, annotators)."""
+        """Return (Q, annotators) for labels (Q, annotators, T) in ranked order, false after the video's end."""
         true = labels.cumsum(axis=-1)
         earlier = np.take_along_axis(true - labels, self.first[:, None], axis=-1)
         gains = (self.last[:, None] & (true != earlier))[..., ::-1]
@@ -310,9 +306,6 @@ class _Ranking:
         best = np.maximum.accumulate(precision[..., ::-1], axis=-1)  # the clips after the end cannot raise it
         rows = best.reshape(-1, best.shape[-1]), gains.reshape(-1, best.shape[-1])
         return sum_kept(*rows).reshape(labels.shape[:2]) / np.maximum(gains.sum(axis=-1), 1)
-
-
-# The official QVHighlights evaluation of a submission.
 
 
 def qvhighlights_scores(
@@ -339,11 +332,11 @@ def qvhighlights_scores(
         ValueError: No queries, other queries than annotated, or a query twice; and what the parts raise.
     """
     truth = {row["qid"]: row for row in annotations}
-    asked = {line["qid"] for line in submission}
-    if not asked or asked != set(truth) or len(asked) != len(submission) or len(truth) != len(annotations):
+    qids = {line["qid"] for line in submission}
+    if not qids or qids != set(truth) or len(qids) != len(submission) or len(truth) != len(annotations):
         raise ValueError(
             f"submission and annotations must have the same qids, each once: got {len(submission)} lines with "
-            f"{len(asked)} qids, {len(annotations)} annotations with {len(truth)}, {len(asked & set(truth))} shared"
+            f"{len(qids)} qids, {len(annotations)} annotations with {len(truth)}, {len(qids & set(truth))} shared"
         )
     rows = [truth[line["qid"]] for line in submission]
     brief: dict[str, float] = {}
@@ -351,21 +344,16 @@ def qvhighlights_scores(
     if "pred_relevant_windows" in submission[0]:
         windows = [line["pred_relevant_windows"] for line in submission]
         retrieval = retrieval_scores(windows, [row["relevant_windows"] for row in rows])
-        brief.update(sorted(_brief(retrieval).items()))
+        full = retrieval["full"]
+        figures = {f"MR-{name}-mAP": each["MR-mAP"]["average"] for name, each in retrieval.items()}
+        figures |= {f"MR-full-mAP@{overlap}": full["MR-mAP"][overlap] for overlap in ("0.5", "0.75")}
+        figures |= {f"MR-full-R1@{overlap}": full["MR-R1"][overlap] for overlap in ("0.5", "0.7")}
+        brief.update(sorted(figures.items()))
         parts.update(retrieval)
     if "pred_saliency_scores" in submission[0]:
         annotated = [clip_scores(row["relevant_clip_ids"], row["saliency_scores"], row["duration"]) for row in rows]
         highlights = highlight_scores([line["pred_saliency_scores"] for line in submission], annotated)
-        for name, figures in highlights.items():
-            brief.update({f"{name}-{key.removeprefix('HL-')}": value for key, value in figures.items()})
+        for name, each in highlights.items():
+            brief.update({f"{name}-{key.removeprefix('HL-')}": value for key, value in each.items()})
         parts.update(highlights)
     return {"brief": brief, **dict(sorted(parts.items()))}
-
-
-def _brief(retrieval: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, float]:
-    full = retrieval["full"]
-    return {
-        **{f"MR-{name}-mAP": figures["MR-mAP"]["average"] for name, figures in retrieval.items()},
-        **{f"MR-full-mAP@{overlap}": full["MR-mAP"][overlap] for overlap in ("0.5", "0.75")},
-        **{f"MR-full-R1@{overlap}": full["MR-R1"][overlap] for overlap in ("0.5", "0.7")},
-    }

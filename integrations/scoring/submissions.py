@@ -1,4 +1,9 @@
-"""Reading and checking of a submission: every problem is reported at once, before anything is scored."""
+"""Submissions in QVHighlights' form: one JSON object per query and line, written, checked, and scored.
+
+``{"qid", "query", "vid", "pred_relevant_windows": [[start, end, score], ...], "pred_saliency_scores": [...]}``:
+windows in seconds, the most likely first, and one saliency score for each clip of two seconds. Moment-DETR, its
+descendants and lighthouse write such files, and QVHighlights' official evaluation reads them.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +28,19 @@ from hero_plugin.integrations.scoring.qvhighlights import (
     clip_scores,
     qvhighlights_scores,
 )
-from hero_plugin.integrations.support.errors import Problems, not_utf8
+from hero_plugin.integrations.support.errors import DataError, Problems, not_utf8
 from hero_plugin.integrations.support.files import atomic_write, iter_lines
 
-# Submissions in QVHighlights' form: the predictions for each query, one JSON object per line.
-#
-# `{"qid", "query", "vid", "pred_relevant_windows": [[start, end, score], ...], "pred_saliency_scores": [...]}`:
-# windows in seconds, the most likely first, and one saliency score for each clip of two seconds. Moment-DETR, its
-# descendants and lighthouse write such files, and QVHighlights' official evaluation reads them.
-
-
 WINDOWS, SALIENCY = "pred_relevant_windows", "pred_saliency_scores"
-DECIMALS = 4  # as Moment-DETR and its descendants write them
+CLIPS_OFF = 2
+"""Number of saliency scores that may be missing or extra: feature extractors round a video's end differently."""
+
+Line = dict[str, Any]
+Numbered = tuple[int, Line]
+"""A line with its number in the file."""
 
 
-def submission_line(
-    record: Record, windows: ArrayLike, scores: ArrayLike, saliency: ArrayLike | None = None
-) -> dict[str, Any]:
+def submission_line(record: Record, windows: ArrayLike, scores: ArrayLike, saliency: ArrayLike | None = None) -> Line:
     """Return the line of one query, its windows sorted by score; equal scores keep their order.
 
     Numbers are rounded to four decimals.
@@ -60,7 +61,7 @@ def submission_line(
         raise ValueError(f"scores must be (K,)=({len(found)},), one per window, got {weights.shape}")
     order = np.argsort(-weights, kind="stable")
     ranked = np.column_stack([found, weights])[order]
-    line = {"qid": qid(record), "query": raw_sentence(record), "vid": record.video_id}
+    line: Line = {"qid": qid(record), "query": raw_sentence(record), "vid": record.video_id}
     line[WINDOWS] = _rounded("windows and scores", ranked)
     if saliency is not None:
         clips = np.asarray(saliency, dtype=np.float64)
@@ -85,11 +86,15 @@ def has_official_labels(record: Record) -> bool:
     """Return whether a query has what QVHighlights scores: moments, and three annotators' scores of clips of 2 s."""
     if not record.moments or not any(scores for _, scores in record.saliency):
         return False
-    row = annotation_row(record)
     try:
-        return len(clip_scores(row["relevant_clip_ids"], row["saliency_scores"], record.duration)) > 0
+        return len(_clip_scores(record)) > 0
     except ValueError:
         return False
+
+
+def _clip_scores(record: Record) -> np.ndarray:
+    row = annotation_row(record)
+    return clip_scores(row["relevant_clip_ids"], row["saliency_scores"], record.duration)
 
 
 def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, dict[str, Any]]:
@@ -115,17 +120,10 @@ def write_submission(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> in
 
 
 def _rounded(name: str, values: np.ndarray) -> list[Any]:
+    """Round to four decimals, as Moment-DETR and its descendants do."""
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite, got {np.count_nonzero(~np.isfinite(values))} that are not")
-    return (values.round(DECIMALS) + 0.0).tolist()  # + 0.0: no minus sign before a zero
-
-
-CLIPS_OFF = 2
-"""Number of saliency scores that may be missing or extra: feature extractors round a video's end differently."""
-_NAMED = 10  # ids that one message names
-
-Line = dict[str, Any]
-Numbered = tuple[int, Line]
+    return (values.round(4) + 0.0).tolist()  # + 0.0: no minus sign before a zero
 
 
 @dataclass(frozen=True)
@@ -162,143 +160,167 @@ def read_submission(
     path, truth = Path(path), truth or "the annotations"
     if not path.is_file():
         raise FileNotFoundError(f"no submission {path}")
-    of_lines, of_queries = Problems(), Problems()
-    every = _parsed(path, of_lines)
+    reading = _Reading(str(path), truth)
+    every = reading.parse()
     rows = [numbered for numbered in every if numbered[1]["qid"] not in left_out]
     known = {qid(record): record for record in records}
-    rows, notes = _matched(str(path), truth, rows, known, partial, of_queries)
+    rows = reading.match(rows, known, partial)
     if count := sum(row["qid"] in left_out for _, row in every):
-        notes.insert(0, f"{count} lines are about queries left out of {truth}, and do not count")
+        reading.notes.insert(0, f"{count} lines are about queries left out of {truth}, and do not count")
     chosen = [known[row["qid"]] for _, row in rows]
-    kinds = _kinds(str(path), truth, rows, chosen, of_queries, notes)
+    kinds = reading.kinds(rows, chosen)
     if WINDOWS in kinds:
-        _check_windows(str(path), rows, of_lines, notes)
+        reading.check_windows(rows)
     if SALIENCY in kinds:
-        _check_saliency(str(path), truth, rows, chosen, (of_lines, of_queries), notes)
-    for problem in of_lines:
-        of_queries.add(problem.where, problem.what, problem.fix)
-    of_queries.raise_if_any()
+        reading.check_saliency(rows, chosen)
+    if problems := [*reading.of_queries, *reading.of_lines]:
+        raise DataError(problems)
     lines = [{key: row[key] for key in ("qid", *kinds)} for _, row in rows]
-    return Submission(lines, [annotation_row(record) for record in chosen], tuple(notes))
+    return Submission(lines, [annotation_row(record) for record in chosen], tuple(reading.notes))
 
 
-def _parsed(path: Path, problems: Problems) -> list[Numbered]:
-    rows: list[Numbered] = []
-    for number, raw in iter_lines(path):
-        where = f"{path}:{number}"
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            problems.add(where, not_utf8(error), "save it as UTF-8")
-            continue
-        except json.JSONDecodeError as error:
-            problems.add(where, f"not JSON ({error.msg} at column {error.colno})", "write one JSON object per line")
-            continue
-        if not isinstance(row, dict) or not _is_id(row.get("qid")):
-            got = repr(row.get("qid")) if isinstance(row, dict) else f"a {type(row).__name__}"
-            problems.add(where, f"expected an object with a qid, a number or text, got {_short(got)}")
-            continue
-        rows.append((number, row))
-    if not rows and not len(problems):
-        problems.add(str(path), "no lines in this file", "is this the right file?")
-    return rows
+class _Reading:
+    """The reading of one submission: what is wrong with its queries and lines, and notes on the rest."""
 
+    def __init__(self, path: str, truth: str) -> None:
+        self.path, self.truth = path, truth
+        self.of_queries, self.of_lines = Problems(), Problems()
+        self.notes: list[str] = []
 
-def _matched(
-    where: str, truth: str, rows: list[Numbered], known: dict[Any, Record], partial: bool, problems: Problems
-) -> tuple[list[Numbered], list[str]]:
-    """The first line of each known qid."""
-    lines_of: dict[Any, list[int]] = defaultdict(list)
-    first: list[Numbered] = []
-    for number, row in rows:
-        if row["qid"] not in lines_of and row["qid"] in known:
-            first.append((number, row))
-        lines_of[row["qid"]].append(number)
-    repeated = {each: numbers for each, numbers in lines_of.items() if len(numbers) > 1}
-    if repeated:
-        named = [f"{each!r} (lines {', '.join(map(str, numbers))})" for each, numbers in repeated.items()]
-        problems.add(where, f"{_qids(len(repeated))} more than once: {_list(named)}", "keep one line per query")
-    unknown = [each for each in lines_of if each not in known]
-    mistyped = {each: _other_type(each) for each in unknown if _other_type(each) in known}
-    if mistyped:
-        named = [f"{each!r} for {other!r}" for each, other in mistyped.items()]
-        what = f"{_qids(len(mistyped))} of another type than in {truth}: {_list(named)}"
-        problems.add(where, what, "write qids as the annotations do, as numbers or as text")
-    unknown = [each for each in unknown if each not in mistyped]
-    answered = {*lines_of, *mistyped.values()}
-    missing = [each for each in known if each not in answered]
-    fix = "submit the queries of these annotations, or score the shared ones (--partial)"
-    notes = []
-    if partial and not first and not mistyped and rows:
-        what = f"no qid of its {len(rows)} lines is in {truth}: {_list(map(repr, unknown))}"
-        problems.add(where, what, "give the annotations that the submission is for")
-    elif partial and (unknown or missing):
-        notes.append(
-            f"partial: {_queries(len(first))} scored, {len(missing)} of "
-            f"{len(known)} annotated ones not submitted, {len(unknown)} submitted ones not annotated"
-        )
-    elif not partial and rows:
-        if missing:
-            what = f"{len(missing)} of the {_qids(len(known))} of {truth} missing: {_list(map(repr, missing))}"
-            problems.add(where, what, fix)
-        if unknown:
-            problems.add(where, f"{_qids(len(unknown))} unknown to {truth}: {_list(map(repr, unknown))}", fix)
-    return first, notes
+    def parse(self) -> list[Numbered]:
+        """Return the lines that are objects with a qid."""
+        rows: list[Numbered] = []
+        for number, raw in iter_lines(Path(self.path)):
+            where = f"{self.path}:{number}"
+            if not raw.strip():
+                continue
+            try:
+                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                self.of_lines.add(where, not_utf8(error), "save it as UTF-8")
+                continue
+            except json.JSONDecodeError as error:
+                what = f"not JSON ({error.msg} at column {error.colno})"
+                self.of_lines.add(where, what, "write one JSON object per line")
+                continue
+            if not isinstance(row, dict) or not _is_id(row.get("qid")):
+                got = repr(row.get("qid")) if isinstance(row, dict) else f"a {type(row).__name__}"
+                self.of_lines.add(where, f"expected an object with a qid, a number or text, got {_short(got)}")
+                continue
+            rows.append((number, row))
+        if not rows and not len(self.of_lines):
+            self.of_lines.add(self.path, "no lines in this file", "is this the right file?")
+        return rows
 
+    def match(self, rows: list[Numbered], known: dict[Any, Record], partial: bool) -> list[Numbered]:
+        """Return the first line of each known qid."""
+        lines_of: dict[Any, list[int]] = defaultdict(list)
+        first: list[Numbered] = []
+        for number, row in rows:
+            if row["qid"] not in lines_of and row["qid"] in known:
+                first.append((number, row))
+            lines_of[row["qid"]].append(number)
+        repeated = {each: numbers for each, numbers in lines_of.items() if len(numbers) > 1}
+        if repeated:
+            named = [f"{each!r} (lines {', '.join(map(str, numbers))})" for each, numbers in repeated.items()]
+            what = f"{_qids(len(repeated))} more than once: {_list(named)}"
+            self.of_queries.add(self.path, what, "keep one line per query")
+        unknown = [each for each in lines_of if each not in known]
+        mistyped = {each: _other_type(each) for each in unknown if _other_type(each) in known}
+        if mistyped:
+            named = [f"{each!r} for {other!r}" for each, other in mistyped.items()]
+            what = f"{_qids(len(mistyped))} of another type than in {self.truth}: {_list(named)}"
+            self.of_queries.add(self.path, what, "write qids as the annotations do, as numbers or as text")
+        unknown = [each for each in unknown if each not in mistyped]
+        answered = {*lines_of, *mistyped.values()}
+        missing = [each for each in known if each not in answered]
+        if partial and not first and not mistyped and rows:
+            what = f"no qid of its {len(rows)} lines is in {self.truth}: {_list(map(repr, unknown))}"
+            self.of_queries.add(self.path, what, "give the annotations that the submission is for")
+        elif partial and (unknown or missing):
+            self.notes.append(
+                f"partial: {_queries(len(first))} scored, {len(missing)} of "
+                f"{len(known)} annotated ones not submitted, {len(unknown)} submitted ones not annotated"
+            )
+        elif not partial and rows:
+            fix = "submit the queries of these annotations, or score the shared ones (--partial)"
+            if missing:
+                what = f"{len(missing)} of the {_qids(len(known))} of {self.truth} missing: {_list(map(repr, missing))}"
+                self.of_queries.add(self.path, what, fix)
+            if unknown:
+                what = f"{_qids(len(unknown))} unknown to {self.truth}: {_list(map(repr, unknown))}"
+                self.of_queries.add(self.path, what, fix)
+        return first
 
-def _kinds(
-    where: str, truth: str, rows: list[Numbered], records: list[Record], problems: Problems, notes: list[str]
-) -> tuple[str, ...]:
-    """Which of windows and saliency are there to score: what all lines have, and all their annotations."""
-    submitted = {kind: [number for number, row in rows if kind in row] for kind in (WINDOWS, SALIENCY)}
-    annotated = {WINDOWS: [r for r in records if r.moments], SALIENCY: [r for r in records if r.saliency]}
-    if rows and not any(submitted.values()):
-        problems.add(where, f"no line has {WINDOWS} or {SALIENCY}", "write at least one of the two")
-    kinds = []
-    for kind, name in ((WINDOWS, "relevant_windows"), (SALIENCY, "relevant_clip_ids and saliency_scores")):
-        numbers, labelled = submitted[kind], annotated[kind]
-        if 0 < len(numbers) < len(rows):
-            lacking = [number for number, row in rows if kind not in row]
-            what = f"{len(numbers)} lines have {kind}, {len(lacking)} have not: lines {_list(lacking)}"
-            problems.add(where, what, "write it on every line or on none")
-        if 0 < len(labelled) < len(records) and numbers:
-            has = {record.query_id for record in labelled}
-            lacking = [repr(qid(record)) for record in records if record.query_id not in has]
-            what = f"{_queries(len(lacking))} without {name}: {_list(lacking)}"
-            problems.add(truth, what, "leave them out of the annotations and score with --partial")
-        if numbers and labelled:
-            kinds.append(kind)
-        elif numbers:
-            notes.append(f"{truth} has no {name}: {kind} is not scored")
-    if records and any(submitted.values()) and not kinds:
-        problems.add(truth, "holds no labels of what the submission predicts", "give annotations with labels")
-    return tuple(kinds)
+    def kinds(self, rows: list[Numbered], records: list[Record]) -> tuple[str, ...]:
+        """Return which of windows and saliency can be scored: what all lines have, and all their annotations."""
+        submitted = {kind: [number for number, row in rows if kind in row] for kind in (WINDOWS, SALIENCY)}
+        annotated = {WINDOWS: [r for r in records if r.moments], SALIENCY: [r for r in records if r.saliency]}
+        if rows and not any(submitted.values()):
+            self.of_queries.add(self.path, f"no line has {WINDOWS} or {SALIENCY}", "write at least one of the two")
+        kinds = []
+        for kind, name in ((WINDOWS, "relevant_windows"), (SALIENCY, "relevant_clip_ids and saliency_scores")):
+            numbers, labelled = submitted[kind], annotated[kind]
+            if 0 < len(numbers) < len(rows):
+                without = [number for number, row in rows if kind not in row]
+                what = f"{len(numbers)} lines have {kind}, {len(without)} have not: lines {_list(without)}"
+                self.of_queries.add(self.path, what, "write it on every line or on none")
+            if 0 < len(labelled) < len(records) and numbers:
+                has = {record.query_id for record in labelled}
+                unlabelled = [repr(qid(record)) for record in records if record.query_id not in has]
+                what = f"{_queries(len(unlabelled))} without {name}: {_list(unlabelled)}"
+                self.of_queries.add(self.truth, what, "leave them out of the annotations and score with --partial")
+            if numbers and labelled:
+                kinds.append(kind)
+            elif numbers:
+                self.notes.append(f"{self.truth} has no {name}: {kind} is not scored")
+        if records and any(submitted.values()) and not kinds:
+            what = "holds no labels of what the submission predicts"
+            self.of_queries.add(self.truth, what, "give annotations with labels")
+        return tuple(kinds)
 
+    def check_windows(self, rows: Iterable[Numbered]) -> None:
+        """Check the windows of each line that has any."""
+        many = unsorted = backwards = 0
+        for number, row in rows:
+            if WINDOWS not in row:
+                continue
+            windows = row[WINDOWS]
+            if wrong := _wrong_windows(windows):
+                fix = "write start and end in seconds and a score, for one window or more"
+                self.of_lines.add(f"{self.path}:{number}", f"qid {row['qid']!r}: {wrong}", fix)
+                continue
+            many += len(windows) > RANKED
+            unsorted += windows[0][2] < max(window[2] for window in windows[:RANKED])
+            backwards += any(window[1] < window[0] for window in windows[:RANKED])
+        for count, note in (
+            (many, f"with more than {RANKED} windows: the first {RANKED} count"),
+            (unsorted, "whose first window has not the highest score: R1 is about the first"),
+            (backwards, "with a window that ends before it starts: scored as the official script does"),
+        ):
+            if count:
+                self.notes.append(f"{_queries(count)} {note}")
 
-def _check_windows(where: str, rows: Iterable[Numbered], problems: Problems, notes: list[str]) -> None:
-    many = unsorted = backwards = 0
-    for number, row in rows:
-        if WINDOWS not in row:
-            continue
-        windows = row[WINDOWS]
-        wrong = _wrong_windows(windows)
-        if wrong:
-            fix = "write start and end in seconds and a score, for one window or more"
-            problems.add(f"{where}:{number}", f"qid {row['qid']!r}: {wrong}", fix)
-            continue
-        many += len(windows) > RANKED
-        unsorted += windows[0][2] < max(window[2] for window in windows[:RANKED])
-        backwards += any(window[1] < window[0] for window in windows[:RANKED])
-    if many:
-        notes.append(f"{_queries(many)} with more than {RANKED} windows: the first {RANKED} count")
-    if unsorted:
-        notes.append(f"{_queries(unsorted)} whose first window has not the highest score: R1 is about the first")
-    if backwards:
-        notes.append(
-            f"{_queries(backwards)} with a window that ends before it starts: scored as the official script does"
-        )
+    def check_saliency(self, rows: Iterable[Numbered], records: Sequence[Record]) -> None:
+        """Check the saliency of each line that has any, and the annotations' own."""
+        off = 0
+        for (number, row), record in zip(rows, records, strict=True):
+            try:
+                clips = len(_clip_scores(record))
+            except ValueError as error:
+                fix = f"saliency is {ANNOTATORS} scores for clips of {CLIP_LENGTH:g} s"
+                self.of_queries.add(f"{self.truth}: query {record.query_id}", str(error), fix)
+                continue
+            if SALIENCY not in row:
+                continue
+            if wrong := _wrong_saliency(row[SALIENCY], clips):
+                fix = f"score each clip of {CLIP_LENGTH:g} s, or leave {SALIENCY} out on all lines"
+                self.of_lines.add(f"{self.path}:{number}", f"qid {row['qid']!r}: {wrong}", fix)
+            else:
+                off += len(row[SALIENCY]) != clips
+        if off:
+            what = f"whose saliency is up to {CLIPS_OFF} clips too short (zeros added) or too long (cut)"
+            self.notes.append(f"{_queries(off)} {what}")
 
 
 def _wrong_windows(windows: Any) -> str:
@@ -310,38 +332,6 @@ def _wrong_windows(windows: Any) -> str:
         if not _finite(window):
             return f"window {index + 1} must have finite numbers, got {_short(repr(window))}"
     return ""
-
-
-def _check_saliency(
-    where: str,
-    truth: str,
-    rows: Iterable[Numbered],
-    records: Sequence[Record],
-    problems: tuple[Problems, Problems],
-    notes: list[str],
-) -> None:
-    of_lines, of_queries = problems
-    off = 0
-    for (number, row), record in zip(rows, records, strict=True):
-        try:
-            table = annotation_row(record)
-            clips = len(clip_scores(table["relevant_clip_ids"], table["saliency_scores"], record.duration))
-        except ValueError as error:
-            fix = f"saliency is {ANNOTATORS} scores for clips of {CLIP_LENGTH:g} s"
-            of_queries.add(f"{truth}: query {record.query_id}", str(error), fix)
-            continue
-        if SALIENCY not in row:
-            continue
-        wrong = _wrong_saliency(row[SALIENCY], clips)
-        if wrong:
-            fix = f"score each clip of {CLIP_LENGTH:g} s, or leave {SALIENCY} out on all lines"
-            of_lines.add(f"{where}:{number}", f"qid {row['qid']!r}: {wrong}", fix)
-        else:
-            off += len(row[SALIENCY]) != clips
-    if off:
-        notes.append(
-            f"{_queries(off)} whose saliency is up to {CLIPS_OFF} clips too short (zeros added) or too long (cut)"
-        )
 
 
 def _wrong_saliency(scores: Any, clips: int) -> str:
@@ -388,8 +378,7 @@ def _queries(count: int) -> str:
 
 def _list(items: Iterable[Any]) -> str:
     named = [item if isinstance(item, str) else repr(item) for item in items]
-    rest = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    return ", ".join(named[:_NAMED]) + rest
+    return ", ".join(named[:10]) + (f" and {len(named) - 10} more" if len(named) > 10 else "")
 
 
 def _short(text: str) -> str:
