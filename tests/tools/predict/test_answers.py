@@ -13,7 +13,7 @@ from hero_plugin.integrations.data.formats import qid
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.submissions import SALIENCY, WINDOWS, read_submission
-from hero_plugin.integrations.tools.predict import answering
+from hero_plugin.integrations.tools.predict import predict
 from hero_plugin.integrations.tools.predict.config import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main
 from hero_plugin.integrations.training.bases import BASES, config_from
@@ -30,13 +30,13 @@ ROUNDING = 1e-5
 def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What lines are made from, before it is rounded, by query."""
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    usual = answering.submission_line
+    usual = predict.submission_line
 
     def keep(record, windows, scores, saliency=None):
         found[record.query_id] = (windows / record.duration, scores)
         return usual(record, windows, scores, saliency)
 
-    monkeypatch.setattr(answering, "submission_line", keep)
+    monkeypatch.setattr(predict, "submission_line", keep)
     return found
 
 
