@@ -1,7 +1,7 @@
-"""How much of a moment can be found in rendered clips by someone who knows which action the query means.
+"""The oracle: how much of a moment is found in rendered clips by someone who knows which action the query means.
 
 A linear classifier of the 157 actions is fitted on clips of training videos. For each query, the action that its
-moment overlaps best is looked up (this is what no model is told), its score over the clips is smoothed, and the
+moment overlaps best is looked up (no model knows it), its score over the clips is smoothed, and the
 stretch of clips that stays above a level is the answer. Simple and strong rather than a true upper bound: it shows
 how clear the features are, apart from how well anybody reads the queries.
 """
@@ -18,7 +18,14 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.scoring.metrics import grounding_scores
 from hero_plugin.integrations.support.errors import DataError, Problem
 from hero_plugin.integrations.support.plotting import CYCLE, MUTED, new_figure
-from hero_plugin.integrations.tools.timelines.render import CLASSES, Prototypes, Timeline, TimelineConfig, render_video
+from hero_plugin.integrations.tools.timelines.render import (
+    CLASSES,
+    SAME_VIDEOS,
+    Prototypes,
+    Timeline,
+    TimelineConfig,
+    render_video,
+)
 
 _LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 _WINDOW = 3  # clips of the running mean
@@ -26,19 +33,24 @@ _WINDOW = 3  # clips of the running mean
 
 @dataclass(frozen=True)
 class Oracle:
-    """weights: (dim, 157) of the linear classifier; mean: (dim,) of its clips; level: where, between a video's low and
-    high scores, the answer begins."""
+    """A linear classifier of the actions, which grounds them.
+
+    Attributes:
+        weights: (dim, 157).
+        mean: (dim,) of the clips that it was fitted on.
+        level: Where, between a video's low and high scores, the answer begins.
+    """
 
     weights: np.ndarray
     mean: np.ndarray
     level: float
 
-    def ground(self, features: np.ndarray, action: int, level: float | None = None) -> tuple[int, int]:
-        """First clip and end clip (exclusive) of the stretch that shows the action best."""
+    def ground(self, features: np.ndarray, action: int) -> tuple[int, int]:
+        """Return the first clip and the end clip (exclusive) of the stretch that shows the action best."""
         scores = (features - self.mean) @ self.weights[:, action]
         scores = np.convolve(np.pad(scores, _WINDOW // 2, mode="edge"), np.ones(_WINDOW) / _WINDOW, "valid")
         low, high = np.quantile(scores, (0.1, 0.95))
-        return _best_stretch(scores - (low + (self.level if level is None else level) * (high - low)))
+        return _best_stretch(scores - (low + self.level * (high - low)))
 
 
 def fit_oracle(
@@ -51,10 +63,10 @@ def fit_oracle(
     videos: int = 1200,
     ridge: float = 0.01,
 ) -> Oracle:
-    """Fit the classifier (ridge regression) on the first `videos` training videos, then choose the level."""
+    """Fit the classifier (ridge regression) on the first ``videos`` training videos, then choose the level."""
     names = sorted({record.video_id for record in records if record.video_id in timelines})[:videos]
     if not names:
-        raise DataError([Problem("training records", "no video has a timeline", "give annotations of the same videos")])
+        raise DataError([Problem("training records", "no video has a timeline", SAME_VIDEOS)])
     clips, shown = [], []
     for name in names:
         timeline = timelines[name]
@@ -69,10 +81,13 @@ def fit_oracle(
     mean = inputs.mean(axis=0)
     inputs = inputs - mean
     gram = inputs.T @ inputs + ridge * len(inputs) * np.eye(config.dim, dtype=np.float32)
-    oracle = Oracle(np.linalg.solve(gram, inputs.T @ (targets - targets.mean(axis=0))), mean, 0.5)
+    weights = np.linalg.solve(gram, inputs.T @ (targets - targets.mean(axis=0)))
     sample = [record for record in records if record.video_id in set(names)][:1000]
-    means = {level: _score(oracle, sample, timelines, prototypes, config, seed, level)["mIoU"] for level in _LEVELS}
-    return Oracle(oracle.weights, mean, max(means, key=lambda level: means[level]))
+
+    def quality(oracle: Oracle) -> float:
+        return oracle_scores(oracle, sample, timelines, prototypes, config, seed=seed)["mIoU"]
+
+    return max((Oracle(weights, mean, level) for level in _LEVELS), key=quality)
 
 
 def oracle_scores(
@@ -84,19 +99,7 @@ def oracle_scores(
     *,
     seed: int = 0,
 ) -> dict[str, float]:
-    """R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, of the queries whose video has an action overlapping the moment."""
-    return _score(oracle, records, timelines, prototypes, config, seed, oracle.level)
-
-
-def _score(
-    oracle: Oracle,
-    records: Sequence[Record],
-    timelines: Mapping[str, Timeline],
-    prototypes: Prototypes,
-    config: TimelineConfig,
-    seed: int,
-    level: float,
-) -> dict[str, float]:
+    """Return the scores of the queries whose video has an action overlapping the moment, in percent."""
     found, truth = [], []
     rendered: dict[str, np.ndarray] = {}
     for record in records:
@@ -107,30 +110,31 @@ def _score(
         if record.video_id not in rendered:
             rendered[record.video_id] = render_video(timeline, prototypes, config, seed)
         features = rendered[record.video_id]
-        first, end = oracle.ground(features, int(timeline.classes[overlaps.argmax()]), level)
+        first, end = oracle.ground(features, int(timeline.classes[overlaps.argmax()]))
         found.append(np.array([first, end]) * (timeline.duration / len(features)))
         truth.append(record.moments[0])
     if not found:
-        raise DataError([Problem("records", "no query's video has a timeline", "give annotations of the same videos")])
+        raise DataError([Problem("records", "no query's video has a timeline", SAME_VIDEOS)])
     return grounding_scores(np.array(found), np.array(truth))
 
 
 def _best_stretch(gains: np.ndarray) -> tuple[int, int]:
-    """The stretch (first, end) of greatest sum."""
+    """Return the stretch (first, end) of greatest sum."""
     totals = np.concatenate([[0.0], np.cumsum(gains)])
     lowest = np.minimum.accumulate(totals[:-1])
     end = int(np.argmax(totals[1:] - lowest)) + 1
     return int(np.argmin(totals[:end])), end
 
 
-# One video's annotated actions over what its rendered clips show.
-
-
 def timeline_figure(timeline: Timeline, prototypes: Prototypes, features: np.ndarray) -> Figure:
-    """Upper panel: the actions as humans annotated them. Lower panel: cosine of each clip (less the video's mean)
-    with the prototypes of these actions.
+    """Draw a video's actions as humans annotated them, over what its rendered clips show of them.
 
-    features: (clips, dim), as `render_video` makes them.
+    The lower panel has the cosine of each clip (less the video's mean) with the prototypes of these actions.
+
+    Args:
+        timeline: The video's actions.
+        prototypes: What the actions look like.
+        features: (clips, dim), as ``render_video`` makes them.
     """
     classes = list(dict.fromkeys(timeline.classes[np.argsort(timeline.starts, kind="stable")].tolist()))
     names = [f"{prototypes.labels[c] or 'action'} ({c})" for c in classes]

@@ -1,4 +1,8 @@
-"""What each action looks like: one direction in feature space, half of it from the words people use for it."""
+"""Rendering: from a video's action timeline to the features that an imperfect action recogniser might have seen.
+
+An action looks like its prototype, one direction in feature space, half of it from the words that people use for it.
+``TimelineConfig`` has every strength of the simulated perception's errors, ``render_video`` applies them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +22,14 @@ from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import WordVectors, tokenize
 from hero_plugin.integrations.scoring.metrics import temporal_iou
-from hero_plugin.integrations.support.errors import DataError, Problem, Problems, UserError
-
-# How strongly the simulated perception errs: every number of it, in one place.
-
-
-class TimelineConfigError(UserError, ValueError):
-    """A strength outside its range."""
+from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 
 
 @dataclass(frozen=True)
 class TimelineConfig:
     """Strengths of timeline features. Lengths are relative to an action's prototype, which has length 1.
 
-    `noise` is the headline: it multiplies every error below it. 0 shows each action exactly as annotated.
+    ``noise`` is the headline: it multiplies every error below it. 0 shows each action exactly as annotated.
     """
 
     dim: int = 256
@@ -66,53 +64,49 @@ class TimelineConfig:
     """How long clip noise lasts: its correlation falls to 1/e after this time."""
 
     def __post_init__(self) -> None:
-        for name in ("dim", "max_clips"):
-            if getattr(self, name) < 1:
-                raise TimelineConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if not self.clips_per_second > 0:
-            raise TimelineConfigError(f"clips_per_second must be positive, got {self.clips_per_second}")
-        for name in ("semantic_share", "miss_rate"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TimelineConfigError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        for name in (
-            *("noise", "false_rate", "boundary_jitter", "boundary_blur", "strength_spread"),
-            *("appearance", "context", "nuisance", "clip_noise", "noise_seconds"),
-        ):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise TimelineConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if name in ("dim", "max_clips"):
+                fits, expected = value >= 1, "1 or more"
+            elif name in ("semantic_share", "miss_rate"):
+                fits, expected = 0 <= value <= 1, "between 0 and 1"
+            elif name == "clips_per_second":
+                fits, expected = value > 0, "positive"
+            else:
+                fits, expected = 0 <= value < float("inf"), "0 or more"
+            if not fits:
+                raise ValueError(f"{name} must be {expected}, got {value}")
 
     def clips(self, duration: float) -> int:
-        """Number of clips of a video of `duration` seconds."""
+        """Return the number of clips of a video of ``duration`` seconds."""
         return max(1, min(self.max_clips, round(duration * self.clips_per_second)))
 
     def scale(self) -> float:
-        """What features are multiplied by, so that their numbers are about 1 whatever the noise."""
+        """Return what features are multiplied by, so that their numbers are about 1 whatever the noise."""
         energy = 1 + self.noise**2 * (self.appearance**2 + self.nuisance**2 + self.clip_noise**2)
         return float((self.dim / energy) ** 0.5)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for a manifest."""
-        return asdict(self)
 
-
-# One independent stream of random numbers per name, whatever else is drawn, in whatever order.
+DEFAULT = TimelineConfig()
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """The generator that (seed, names) stands for: same arguments, same numbers, on every machine."""
+    """Return the generator that (seed, names) stands for: same arguments, same numbers, on every machine.
+
+    Each name has a stream of its own, whatever else is drawn, in whatever order.
+    """
     digest = hashlib.blake2b("\0".join(names).encode("utf-8"), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, int.from_bytes(digest, "little")])))
 
 
-# Charades' action timelines: which of 157 actions a human saw, and when.
-
-
 CLASSES = 157
+"""Charades' actions."""
+SAME_VIDEOS = "give annotations of the same videos as the timelines"
+"""How to correct queries without timelines."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The annotated actions of one video: action `classes[i]` lasts from `starts[i]` to `ends[i]` (seconds)."""
+    """The annotated actions of one video: action ``classes[i]`` lasts from ``starts[i]`` to ``ends[i]`` (seconds)."""
 
     video_id: str
     duration: float
@@ -121,15 +115,19 @@ class Timeline:
     ends: np.ndarray  # (A,) float64
 
     def overlaps(self, start: float, end: float) -> np.ndarray:
-        """IoU (A,) of each action with a moment."""
+        """Return the temporal IoU (A,) of each action with a moment."""
         return temporal_iou(np.stack([self.starts, self.ends], axis=-1), np.array([start, end]))
 
 
 def load_timelines(path: str | os.PathLike[str]) -> dict[str, Timeline]:
-    """Read `{VIDEO: {"duration": seconds, "actions": [[class, start, end], ...]}}`.
+    """Read ``{VIDEO: {"duration": seconds, "actions": [[class, start, end], ...]}}``.
 
     Actions that end after the video are cut at its end (30 in 100 do, by up to 1.5 s); those that have no length
-    then are left out (12 of 66,500 in Charades). Raises FileNotFoundError, or DataError with every bad entry.
+    then are left out (12 of 66,500 in Charades).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DataError: Every bad entry.
     """
     path = Path(path)
     if not path.is_file():
@@ -188,11 +186,13 @@ _EMPTY = frozenset(_EMPTY_TEXT.split())
 
 @dataclass(frozen=True)
 class Prototypes:
-    """Directions of the actions.
+    """Directions of the actions in feature space.
 
-    vectors: float32 (157, dim), length 1; queries: (157,) how many training queries describe each action;
-    labels: the most telling words of each action's queries ("" where there are none), for figures;
-    center: the mean word vector over actions, which meanings are measured from.
+    Attributes:
+        vectors: float32 (157, dim), length 1.
+        queries: (157,) training queries that describe each action.
+        labels: The most telling words of each action's queries ("" where there are none), for figures.
+        center: The mean word vector over actions, from which meanings are measured.
     """
 
     vectors: np.ndarray
@@ -202,11 +202,11 @@ class Prototypes:
 
     @property
     def dim(self) -> int:
-        """Width of a prototype."""
+        """The width of a prototype."""
         return int(self.vectors.shape[1])
 
     def checksum(self) -> str:
-        """Names these prototypes: equal on any machine up to five decimals."""
+        """Return what identifies these prototypes: equal on any machine up to five decimals."""
         return hashlib.sha256(np.round(self.vectors, 5).astype("<f4").tobytes()).hexdigest()[:16]
 
 
@@ -214,20 +214,20 @@ def build_prototypes(
     records: Iterable[Record],
     timelines: Mapping[str, Timeline],
     words: WordVectors,
-    config: TimelineConfig | None = None,
+    config: TimelineConfig = DEFAULT,
     *,
     seed: int = 0,
 ) -> Prototypes:
-    """One prototype an action, from training queries only.
+    """Return one prototype per action, from training queries only.
 
     Each query belongs to the action of its video that its moment overlaps best (equally well: to each in part).
     An action's semantic half is the mean vector of its queries' content words, minus the mean over actions,
-    through a fixed random projection to `config.dim`; the other half is a random direction. An action that no
+    through a fixed random projection to ``config.dim``; the other half is a random direction. An action that no
     query describes is random altogether.
 
-    Raises DataError where records name videos without a timeline, or where no query has a known content word.
+    Raises:
+        DataError: Records name videos without a timeline, or no query has a content word with a vector.
     """
-    config = config or TimelineConfig()
     sums, weights = np.zeros((CLASSES, words.dim)), np.zeros(CLASSES)
     counts: list[Counter[str]] = [Counter() for _ in range(CLASSES)]
     problems, missing = Problems(), set[str]()
@@ -235,26 +235,21 @@ def build_prototypes(
         timeline = timelines.get(record.video_id)
         if timeline is None:
             if record.video_id not in missing:
-                fix = "give annotations of the same videos as the timelines"
-                problems.add(f"video {record.video_id}", "has queries and no timeline", fix)
+                problems.add(f"video {record.video_id}", "has queries and no timeline", SAME_VIDEOS)
             missing.add(record.video_id)
             continue
         content = content_words(record.sentence, words)
-        if not content or not record.moments or not len(timeline.classes):
-            continue
-        overlaps = timeline.overlaps(*record.moments[0])
-        if not overlaps.max() > 0:
+        overlaps = timeline.overlaps(*record.moments[0]) if content and record.moments else np.zeros(0)
+        if not overlaps.any():
             continue
         best = np.unique(timeline.classes[overlaps >= overlaps.max() - 1e-6])
-        vector = np.mean([words.vectors[words.index[word]] for word in content], axis=0)
         for action in best:
-            sums[action] += vector / len(best)
+            sums[action] += mean_vector(content, words) / len(best)
             weights[action] += 1 / len(best)
             counts[action].update(content)
-    problems.raise_if_any()
-    if not weights.any():
+    if not weights.any() and not problems:
         problems.add("timeline prototypes", "no training query has a content word with a vector", "check --words")
-        raise DataError(problems)
+    problems.raise_if_any()
     known = weights > 0
     means = sums / np.maximum(weights, 1e-12)[:, None]
     center = means[known].mean(axis=0)
@@ -264,14 +259,27 @@ def build_prototypes(
 
 
 def content_words(sentence: str, words: WordVectors) -> list[str]:
-    """The words of a sentence that say something about the action and have a vector."""
+    """Return the words of a sentence that say something about the action and have a vector."""
     return [word for word in tokenize(sentence) if word not in _EMPTY and word in words]
 
 
-def look(meanings: np.ndarray, known: np.ndarray, random: np.ndarray, config: TimelineConfig, seed: int) -> np.ndarray:
-    """What things look like: float32 (things, dim), length 1; in part as their meaning says, in part by chance.
+def mean_vector(content: list[str], words: WordVectors) -> np.ndarray:
+    """Return the mean (words' dim,) of the vectors of words."""
+    return np.mean([words.vectors[words.index[word]] for word in content], axis=0)
 
-    meanings: (things, words' dim) minus the center; known: (things,) whether there is one; random: (things, dim).
+
+def look(meanings: np.ndarray, known: np.ndarray, random: np.ndarray, config: TimelineConfig, seed: int) -> np.ndarray:
+    """Return what things look like, in part as their meaning says, in part by chance.
+
+    Args:
+        meanings: (things, words' dim), less the center.
+        known: (things,), whether there is a meaning.
+        random: (things, dim), directions.
+        config: Strengths.
+        seed: That of the prototypes.
+
+    Returns:
+        float32 (things, dim), length 1.
     """
     project = generator(seed, "projection").standard_normal((meanings.shape[1], config.dim))
     semantic = np.where(known[:, None], meanings @ project, 0.0)
@@ -285,10 +293,8 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _labels(counts: list[Counter[str]]) -> tuple[str, ...]:
-    """Two words that an action's queries use more than the others' do."""
-    total = Counter[str]()
-    for count in counts:
-        total.update(count)
+    """Return, per action, two words that its queries use more than the others' do."""
+    total = sum(counts, Counter[str]())
     everything = max(sum(total.values()), 1)
     labels = []
     for count in counts:
@@ -298,32 +304,30 @@ def _labels(counts: list[Counter[str]]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-# From one video's timeline to its clip features: what an imperfect action recogniser might have seen.
-
-
 def render_video(
     timeline: Timeline,
     prototypes: Prototypes,
-    config: TimelineConfig | None = None,
+    config: TimelineConfig = DEFAULT,
     seed: int = 0,
     video_id: str | None = None,
 ) -> np.ndarray:
-    """Features float32 (clips, dim) of one video.
+    """Return the features of one video.
 
     A clip is the sum of the prototypes of the actions seen in it, each a little different in every video and
     faded in and out around misjudged boundaries; plus a part of the video's mean signal, a vector of the
     video's own, and noise that changes slowly. Depends on (timeline, prototypes, config, seed, video_id) alone;
-    `video_id` is the timeline's unless given. The random draws do not depend on the strengths, so that two
-    settings of `config.noise` show the same video, more and less clearly.
+    ``video_id`` is the timeline's unless given. The random draws do not depend on the strengths, so that two
+    settings of ``config.noise`` show the same video, more and less clearly.
+
+    Returns:
+        float32 (clips, dim).
     """
-    config = config or TimelineConfig()
     if prototypes.dim != config.dim:
         raise ValueError(f"the prototypes are {prototypes.dim} wide, config.dim is {config.dim}: build them anew")
     video = timeline.video_id if video_id is None else video_id
     clips, dim, noise = config.clips(timeline.duration), config.dim, config.noise
-    classes, starts, ends, strength = _seen(
-        timeline, config, len(prototypes.vectors), generator(seed, video, "actions")
-    )
+    rng = generator(seed, video, "actions")
+    classes, starts, ends, strength = _seen(timeline, config, len(prototypes.vectors), rng)
     looks = prototypes.vectors[classes]
     if len(classes):
         own = generator(seed, video, "looks").standard_normal((len(classes), dim), dtype=np.float32)
@@ -344,12 +348,12 @@ def render_video(
 def timeline_features(
     timelines: Mapping[str, Timeline],
     prototypes: Prototypes,
-    config: TimelineConfig | None = None,
+    config: TimelineConfig = DEFAULT,
     *,
     seed: int = 0,
     videos: Iterable[str] | None = None,
 ) -> MemoryFeatures:
-    """Features of some or all videos, in memory, as a feature store."""
+    """Return the features of some or all videos, in memory, as a feature store."""
     wanted = timelines if videos is None else videos
     arrays = {video: render_video(timelines[video], prototypes, config, seed) for video in wanted}
     return MemoryFeatures(arrays, "timeline features")
@@ -358,7 +362,7 @@ def timeline_features(
 def _seen(
     timeline: Timeline, config: TimelineConfig, kinds: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Classes, starts, ends and strengths of the actions that are seen, true and false (any of ``kinds``)."""
+    """Return classes, starts, ends and strengths of the actions that are seen, true and false (any of ``kinds``)."""
     count, duration, noise = len(timeline.classes), timeline.duration, config.noise
     chance, errors, levels = rng.random(count), rng.standard_normal((2, count)), rng.standard_normal(count)
     kept = chance >= 1 - (1 - config.miss_rate) ** noise
@@ -387,7 +391,7 @@ def _logistic(x: np.ndarray) -> np.ndarray:
 
 
 def _slow(white: np.ndarray, seconds_per_clip: float, config: TimelineConfig) -> np.ndarray:
-    """White noise (clips, dim) made to last, by an autoregression of order one, its size unchanged."""
+    """Make white noise (clips, dim) last, by an autoregression of order one, its size unchanged."""
     if config.noise_seconds <= 0:
         return white
     memory = np.float32(np.exp(-seconds_per_clip / config.noise_seconds))

@@ -12,16 +12,14 @@ from hero_plugin.integrations.data.features import open_features
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import parse
-from hero_plugin.integrations.tools.timelines import (
-    TimelineConfig,
-    build_prototypes,
+from hero_plugin.integrations.tools.timelines import TimelineConfig, build_prototypes, render_video
+from hero_plugin.integrations.tools.timelines.cli import DescriptionsConfig, descriptions
+from hero_plugin.integrations.tools.timelines.descriptions import (
     described_timelines,
     reach,
-    render_video,
     sentence_meanings,
     two_writers,
 )
-from hero_plugin.integrations.tools.timelines.cli import DescriptionsConfig, descriptions
 from tests.resources import shared
 from tests.tools.timelines.test_timelines import RECORDS, TIMELINES, WORDS
 

@@ -16,7 +16,6 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import WordVectors, load_word_vectors
 from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.timelines import (
-    CLASSES,
     Timeline,
     TimelineConfig,
     build_prototypes,
@@ -26,7 +25,7 @@ from hero_plugin.integrations.tools.timelines import (
     timeline_features,
 )
 from hero_plugin.integrations.tools.timelines.oracle import fit_oracle, oracle_scores, timeline_figure
-from hero_plugin.integrations.tools.timelines.render import generator
+from hero_plugin.integrations.tools.timelines.render import CLASSES, generator
 from tests.resources import shared
 
 CONFIG = TimelineConfig(dim=32)
