@@ -17,7 +17,7 @@ from tests.data.samples import CHARADES_CD, DURATIONS, STA, write
 from tests.docs.pages import DOCS, python_blocks, run
 from tests.resources import shared
 from tests.scoring.test_submissions import RECORDS
-from tests.tools.vocab.samples import build, need_packages, write_world
+from tests.tools.vocab.conftest import World, need_packages
 from tests.training.dataset import write_files
 
 TESTED = {
@@ -188,11 +188,11 @@ def test_submissions(tmp_path, monkeypatch):
 
 def test_vocabulary(tmp_path, monkeypatch, capsys):
     need_packages()
-    world = write_world(tmp_path)
-    assert build(world) == 0
+    world = World.write(tmp_path)
+    assert world.build() == 0
     (world / "ov").mkdir()
     shutil.copy(world / "ov.json", world / "ov" / "charades_test_ood.json")
-    monkeypatch.chdir(world)
+    monkeypatch.chdir(world.folder)
     capsys.readouterr()
     names = run("guide/vocabulary.md")
     assert capsys.readouterr().out == "50.0 {0: 1, 2: 1} crate\n"

@@ -39,7 +39,7 @@ from hero_plugin.integrations.tools.vocab.filters import (
     SimilarityFilter,
     UnseenFilter,
 )
-from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet, open_wordnet
+from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, PhraseSwaps, read_phrasebook
 from hero_plugin.integrations.tools.vocab.review import Files, Undecided, apply_decisions, check_overwrite, read_built
 from hero_plugin.integrations.tools.vocab.sources import Chat, ChatConfig, CombinedSource, Paraphrases, Source
@@ -86,21 +86,12 @@ def make_checks(config: CheckConfig) -> Checks:
     vocabulary = training_vocabulary(tokenizer(record.sentence) for record in training)
     tagger = find_tagger()
     assert tagger is not None  # lemminflect is there
-    folder = find_wordnet(config.wordnet) if config.use_wordnet else None
-    if config.use_wordnet and folder is None:
-        how = "install Debian's wordnet-base or nltk's wordnet data, or name its folder with --wordnet"
-        raise UserError(f"no WordNet on this machine: {how}, or go without (--no-use-wordnet), with more errors")
-    wordnet = None if folder is None else WordNet(folder)
+    wordnet = WordNet(find_wordnet(config.wordnet)) if config.use_wordnet else None
     meaning = WordSimilarity(load_word_vectors(config.words))
     judge = SenseJudge(wordnet, meaning)
     unseen, collision = UnseenFilter(vocabulary, tokenizer), CollisionFilter(meaning)
-    similarity = SimilarityFilter(
-        meaning,
-        judge.context,
-        word=config.similarity,
-        hypernym=config.hypernym_similarity,
-        sentence=config.sentence_similarity,
-    )
+    thresholds = (config.similarity, config.hypernym_similarity, config.sentence_similarity)
+    similarity = SimilarityFilter(meaning, judge.context, *thresholds)
     filters = (
         unseen,
         KnownWordsFilter(config.frequency),
@@ -115,7 +106,7 @@ def make_checks(config: CheckConfig) -> Checks:
         "training_words": len(vocabulary),
         "tokenizer": config.tokenizer,
         "word_vectors": _file_facts(config.words),
-        "wordnet": None if folder is None else {"data.noun sha256": checksum(folder / "data.noun")},
+        "wordnet": wordnet and {"data.noun sha256": checksum(wordnet.folder / "data.noun")},
         "tagger": tagger.name,
         "packages": packages,
         "filters": {each.name: each.settings for each in filters},
@@ -265,7 +256,7 @@ def _source(name: SourceName, config: BuildConfig, checks: Checks) -> Source:
             raise UserError("--source lexicon needs --lexicon FILE (JSON of words and their synonyms)")
         return WordSwaps(LexiconThesaurus(config.lexicon, checksum(config.lexicon)), config.relations)
     if name == "wordnet":
-        wordnet = checks.wordnet or open_wordnet(config.check.wordnet)
+        wordnet = checks.wordnet or WordNet(find_wordnet(config.check.wordnet))
         return WordSwaps(WordNetThesaurus(wordnet), config.relations)
     if name == "chat":
         return Chat(config.chat, config.seed)

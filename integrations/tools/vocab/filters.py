@@ -291,10 +291,8 @@ class SimilarityFilter(Filter):
     Args:
         meaning: The word vectors.
         context: Returns the vector of a query without one word.
-        word: Least cosine of a word and its synonym.
-        rarer: Added to that for a sense that is not the most common.
+        synonym: Least cosine of a word and its synonym; for a rarer sense of the word, 0.07 more.
         hypernym: Least cosine of a word and its hypernym.
-        fit: How much worse than the old word the new one may fit the context.
         sentence: Least cosine of a sentence and its paraphrase.
     """
 
@@ -304,14 +302,12 @@ class SimilarityFilter(Filter):
         self,
         meaning: WordSimilarity,
         context: Callable[[TaggedQuery, str], Any],
-        *,
-        word: float = 0.61,
-        rarer: float = 0.07,
-        hypernym: float = 0.65,
-        fit: float = 0.2,
-        sentence: float = 0.8,
+        synonym: float,
+        hypernym: float,
+        sentence: float,
     ) -> None:
-        super().__init__(synonym=word, rarer_sense=rarer, hypernym=hypernym, context=fit, sentence=sentence)
+        # "context": how much worse than the old word the new one may fit the context.
+        super().__init__(synonym=synonym, rarer_sense=0.07, hypernym=hypernym, context=0.2, sentence=sentence)
         self._meaning, self._context = meaning, context
 
     def cosine(self, swap: Swap) -> float | None:
@@ -418,22 +414,14 @@ class CollisionFilter(Filter):
 
 @dataclass(frozen=True)
 class Checks:
-    """The filters of a build, in the order in which they judge, and what they were made of.
-
-    Attributes:
-        filters: All of them, ``unseen``, ``similarity`` and ``collision`` included.
-        unseen: Also says which words of a finished rewording are unseen.
-        similarity: Also measures a finished swap.
-        collision: The one filter that a combination of swaps that passed must pass again.
-        tagger: Tags the queries.
-        wordnet: None where the build does without.
-        facts: For the manifest.
-    """
+    """The filters of a build, in the order in which they judge, and what else judging needs."""
 
     filters: Sequence[Filter]
+    """All of them, the following three included."""
     unseen: UnseenFilter
     similarity: SimilarityFilter
     collision: CollisionFilter
     tagger: Tagger
     wordnet: WordNet | None
     facts: dict[str, Any]
+    """For the manifest."""

@@ -18,9 +18,6 @@ from hero_plugin.integrations.tools.vocab.english import RuleTagger
 from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
 
 FOLDERS = ("/usr/share/wordnet", "/usr/local/share/wordnet", "/usr/share/nltk_data/corpora/wordnet")
-_HOW = (
-    "install Debian's wordnet-base, or nltk's data (python -m nltk.downloader wordnet), or name the folder of data.noun"
-)
 # The lexicographer files of WordNet, in their order; Debian's package leaves this list out.
 _NOUNS = """Tops act animal artifact attribute body cognition communication event feeling food group location motive
 object person phenomenon plant possession process quantity relation shape state substance time"""
@@ -35,31 +32,20 @@ _LEXNAMES = (
 _RARE = 0.5  # what a sense counts that the tagged corpus never had, divided by its rank
 
 
-def find_wordnet(folder: str | os.PathLike[str] | None = None) -> Path | None:
-    """Return the folder of WordNet's files: the one named, nltk's, or a Debian package's; None if there is none.
+def find_wordnet(folder: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of WordNet's files: the one named, nltk's, or a Debian package's.
 
     Raises:
-        UserError: the named folder has no WordNet.
+        UserError: There is none; the message says how to get it.
     """
-    if folder is not None:
-        if not (Path(folder) / "data.noun").is_file():
-            raise UserError(f"no WordNet in {folder}: expected a file data.noun there; {_HOW}")
-        return Path(folder)
     homes = [Path.home() / "nltk_data", *map(Path, os.environ.get("NLTK_DATA", "").split(os.pathsep))]
-    places = [*(home / "corpora" / "wordnet" for home in homes), *map(Path, FOLDERS)]
-    return next((place for place in places if (place / "data.noun").is_file()), None)
-
-
-def open_wordnet(folder: str | os.PathLike[str] | None = None) -> WordNet:
-    """Open the WordNet of ``find_wordnet``.
-
-    Raises:
-        UserError: there is none; the message says how to get it.
-    """
-    found = find_wordnet(folder)
-    if found is None:
-        raise UserError(f"no WordNet on this machine: {_HOW}")
-    return WordNet(found)
+    usual = [*(home / "corpora" / "wordnet" for home in homes), *map(Path, FOLDERS)]
+    for place in usual if folder is None else [Path(folder)]:
+        if (place / "data.noun").is_file():
+            return place
+    where = "on this machine" if folder is None else f"in {folder}: expected a file data.noun there"
+    how = "install Debian's wordnet-base or nltk's data (python -m nltk.downloader wordnet), or name its folder with"
+    raise UserError(f"no WordNet {where}; {how} --wordnet, or go without (--no-use-wordnet), with more errors")
 
 
 def _reader(folder: Path) -> Any:

@@ -33,6 +33,10 @@ _PARTS = {"noun": "thing", "verb": "action", "fixed": "circumstance"}
 _ALL_PARTS = ("person", "thing", "action", "circumstance")
 
 
+Words = frozenset[str]
+_ANY: Words = frozenset()
+
+
 @dataclass(frozen=True)
 class PhraseEntry:
     """One row of a phrasebook.
@@ -43,41 +47,27 @@ class PhraseEntry:
 
     old: tuple[str, ...]
     new: tuple[tuple[str, ...], ...]
-    pos: str
-    """"noun", "verb", or "fixed": exactly these words."""
-    part: str
-    """As in ``Change``."""
-    object: frozenset[str] = frozenset()
-    """What the verb's object is about."""
-    object_not: frozenset[str] = frozenset()
-    no_object: bool = False
-    """No object follows."""
-    next: frozenset[str] = frozenset()
-    """The word after the expression."""
-    next_not: frozenset[str] = frozenset()
-    next_tag: frozenset[str] = frozenset()
-    """The tag of that word."""
-    then: frozenset[str] = frozenset()
-    """The word after the object."""
-    then_not: frozenset[str] = frozenset()
-    then_object: frozenset[str] = frozenset()
-    """What the noun phrase after that word (after `next` where there is no object) is about."""
-    before: frozenset[str] = frozenset()
-    """The word before the expression."""
-    before_not: frozenset[str] = frozenset()
-    within: frozenset[str] = frozenset()
-    """The word before the noun phrase that a noun is in."""
-    beside: frozenset[str] = frozenset()
-    """Nouns that may stand before or after a noun; no others may."""
-    with_: frozenset[str] = frozenset()
-    """One of these is elsewhere in the query."""
-    without: frozenset[str] = frozenset()
-    """None of these is in the query."""
-    forms: frozenset[str] = frozenset()
-    """The only tags in which a verb is replaced."""
+    pos: str  # "noun", "verb", or "fixed": exactly these words
+    part: str  # as in ``Change``
+    object: Words = _ANY  # what the verb's object is about
+    object_not: Words = _ANY
+    no_object: bool = False  # no object follows
+    next: Words = _ANY  # the word after the expression
+    next_not: Words = _ANY
+    next_tag: Words = _ANY  # the tag of that word
+    then: Words = _ANY  # the word after the object
+    then_not: Words = _ANY
+    then_object: Words = _ANY  # what the noun phrase after that word (or after ``next``, without an object) is about
+    before: Words = _ANY  # the word before the expression
+    before_not: Words = _ANY
+    within: Words = _ANY  # the word before the noun phrase that a noun is in
+    beside: Words = _ANY  # nouns that may stand before or after a noun; no others may
+    with_: Words = _ANY  # one of these is elsewhere in the query
+    without: Words = _ANY  # none of these is in the query
+    forms: Words = _ANY  # the only tags in which a verb is replaced
 
 
-_SETS = tuple(field.name for field in fields(PhraseEntry) if "frozenset" in str(field.type))
+_SETS = tuple(field.name for field in fields(PhraseEntry) if field.type == "Words")
 _KEYS = ("old", "new", "pos", "part", "no_object", *(name.rstrip("_") for name in _SETS))
 
 
@@ -87,7 +77,7 @@ def read_phrasebook(path: Path = PHRASEBOOK) -> list[PhraseEntry]:
     In a condition "@NAME" stands for the words of a class.
 
     Raises:
-        UserError: with the entry that is wrong.
+        UserError: The file or an entry is wrong.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -199,8 +189,9 @@ def holds_for_verb(entry: PhraseEntry, query: TaggedQuery, stop: int, found: Nou
 class PhraseSwaps:
     """Propose every swap that the entries allow in a query, in the query's order."""
 
+    name = "phrasebook"
+
     def __init__(self, entries: Sequence[PhraseEntry], name: str = "phrasebook", checksum: str = "") -> None:
-        self.name = "phrasebook"
         self._facts = {"kind": "phrasebook", "file": name, "sha256": checksum, "entries": len(entries)}
         self._by_first: dict[str, list[PhraseEntry]] = defaultdict(list)
         for entry in entries:
@@ -266,11 +257,11 @@ def _verbs(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterator[Swap]
 
 
 _PROPOSE = {"noun": _nouns, "verb": _verbs, "fixed": _fixed}
+Places = tuple[int, ...]
+Edits = dict[int, str]  # place of a word -> what stands there now
 
 
-def _arrangements(
-    entry: PhraseEntry, query: TaggedQuery, place: int
-) -> Iterator[tuple[tuple[int, ...], NounPhrase | None]]:
+def _arrangements(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterator[tuple[Places, NounPhrase | None]]:
     """Iterate over places of the words after the verb, and its object: "turns on the light", "turns the light on"."""
     words = entry.old[1:]
     needs_object = bool(entry.object) or SLOT in words
@@ -286,21 +277,14 @@ def _arrangements(
             yield tuple(range(place + 1, stop)), found
     if entry.object and len(words) == 1 and words[0] in PARTICLES:
         for rest, found in _around(query, place, (), words):
-            assert found is not None
-            if query.tag(rest[-1] + 1) not in (
-                "DT",
-                "PRP$",
-                "NN",
-                "NNS",
-                "JJ",
-                "CD",
-            ):  # "the book off the shelf": no particle
+            after = query.tag(rest[-1] + 1)  # "the book off the shelf": no particle
+            if after not in (*_NOUNS, "DT", "PRP$", "JJ", "CD"):
                 yield rest, found
 
 
 def _around(
     query: TaggedQuery, place: int, before: tuple[str, ...], after: tuple[str, ...]
-) -> Iterator[tuple[tuple[int, ...], NounPhrase | None]]:
+) -> Iterator[tuple[Places, NounPhrase]]:
     start = place + 1 + len(before)
     if query.words[place + 1 : start] != before:
         return
@@ -310,52 +294,41 @@ def _around(
 
 
 def _verb_edits(
-    query: TaggedQuery, place: int, rest: tuple[int, ...], found: NounPhrase | None, new: tuple[str, ...]
-) -> tuple[tuple[int, str], ...] | None:
+    query: TaggedQuery, place: int, rest: Places, found: NounPhrase | None, new: tuple[str, ...]
+) -> Edits | None:
     """Return what stands where; ``new`` is the verb in its form, then the words after it, perhaps around a slot."""
-    split = SLOT in new and new[-1] != SLOT
-    tail = new[new.index(SLOT) + 1 :] if split else ()
-    front = tuple(word for word in (new[: new.index(SLOT)] if split else new) if word != SLOT)
+    slot = new.index(SLOT) if SLOT in new else len(new)
+    front, tail = new[:slot], new[slot + 1 :]
     moved = found is not None and (found.is_pronoun or (bool(rest) and rest[-1] >= found.stop))
-    if moved and not split and new[-1] != SLOT and len(new) > 1:
-        front, tail = front[:1], front[1:]  # "switches it on"
+    if moved and SLOT not in new:
+        front, tail = new[:1], new[1:]  # "switches it on"
     if tail and found is None:
         return None
     edits = {place: " ".join(front), **dict.fromkeys(rest, "")}
-    behind = [each for each in rest if found is not None and each >= found.stop]
-    if tail and behind:
-        edits[behind[0]] = " ".join(tail)
-    elif tail:
-        assert found is not None
+    if tail and found is not None:
         last = found.stop - 1
-        first, end = query.spans[last]
-        edits[last] = f"{query.sentence[first:end]} {' '.join(tail)}"
-    return tuple(sorted(edits.items()))
+        behind = [each for each in rest if each > last]
+        start, end = query.spans[last]
+        edits[behind[0] if behind else last] = " ".join(tail if behind else (query.sentence[start:end], *tail))
+    return edits
 
 
-def _in_place(start: int, stop: int, words: Sequence[str]) -> tuple[tuple[int, str], ...]:
-    return ((start, " ".join(words)), *((place, "") for place in range(start + 1, stop)))
+def _in_place(start: int, stop: int, words: Sequence[str]) -> Edits:
+    return {start: " ".join(words), **dict.fromkeys(range(start + 1, stop), "")}
 
 
 def _swap(
-    entry: PhraseEntry,
-    query: TaggedQuery,
-    start: int,
-    edits: Sequence[tuple[int, str]],
-    old: Sequence[str],
-    new: Sequence[str],
-    tag: str,
+    entry: PhraseEntry, query: TaggedQuery, start: int, edits: Edits, old: Sequence[str], new: Sequence[str], tag: str
 ) -> Swap:
-    edits = list(edits)
     words = tuple(word for word in new if word != SLOT)
     if query.word(start - 1) in ("a", "an") and entry.pos != "verb":
         counted = new[0] not in SOMEBODY and entry.old[0] not in ("a", "an")
-        edits.insert(0, (start - 1, article(words[0]) if counted else ""))
+        edits = {start - 1: article(words[0]) if counted else "", **edits}
     kind = "synonym" if len(entry.old) == len(words) == 1 else "phrase"
     change = Change(" ".join(old), " ".join(words), kind, "" if entry.pos == "fixed" else entry.pos, entry.part)
     place = start + len(entry.old) - 1 if entry.pos == "noun" else start
     return Swap(
-        sentence=query.with_words(dict(edits)).rstrip(),
+        sentence=query.with_words(edits).rstrip(),
         changes=(change,),
         place=place,
         tag=tag,
@@ -363,6 +336,6 @@ def _swap(
         base=" ".join(word for word in entry.old if word != SLOT),
         new_base=" ".join(words),
         relation="synonym",
-        edits=tuple(edits),
+        edits=tuple(sorted(edits.items())),
         curated=True,
     )

@@ -135,11 +135,7 @@ def load_decisions(path: Path) -> dict[str, Decision]:
 
 
 def apply_decisions(
-    built: Sequence[Record],
-    file: Path,
-    checks: Checks,
-    undecided: Undecided = "keep",
-    originals: Sequence[Record] = (),
+    built: Sequence[Record], file: Path, checks: Checks, undecided: Undecided, originals: Sequence[Record] = ()
 ) -> tuple[list[Record], dict[str, Any]]:
     """Apply a file of decisions to built records.
 

@@ -14,7 +14,7 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from hero_plugin.integrations.data.annotations import read_sentences
 from hero_plugin.integrations.data.records import Record
@@ -145,10 +145,7 @@ class TestSet:
 
 
 def measure(
-    train: Sequence[Record],
-    tests: Mapping[str, Sequence[Record]],
-    tokenizer: Tokenizer,
-    tagger: Tagger | None = None,
+    train: Sequence[Record], tests: Mapping[str, Sequence[Record]], tokenizer: Tokenizer, tagger: Tagger | None = None
 ) -> tuple[frozenset[str], list[TestSet]]:
     """Return the training vocabulary, and each test set compared with it."""
     vocabulary = training_vocabulary(tokenizer(record.sentence) for record in train)
@@ -173,38 +170,30 @@ def _tags(records: Sequence[Record], drift: Drift, tokenizer: Tokenizer, tagger:
 
 def drift_table(vocabulary: frozenset[str], tests: Sequence[TestSet]) -> Table:
     """Return a table with one row per test set."""
-    table = Table(title=f"training vocabulary: {len(vocabulary):,} words", title_justify="left")
-    table.add_column("test")
-    for name in ("queries", "words", "only seen words", "share %", "1 unseen", "2+ unseen", "unseen words"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("queries", "words", "only seen words", "share %", "1 unseen", "2+ unseen", "unseen words")
+    columns = (Column(name, justify="right", no_wrap=True) for name in names)
+    table = Table("test", *columns, title=f"training vocabulary: {len(vocabulary):,} words", title_justify="left")
     for test in tests:
         drift, numbers = test.drift, test.drift.by_number()
-        table.add_row(
-            test.name,
-            f"{drift.queries:,}",
-            f"{drift.words:,}",
-            f"{drift.seen_only:,}",
-            f"{drift.seen_share:.2f}",
-            f"{numbers.get(1, 0):,}",
-            f"{drift.queries - numbers.get(0, 0) - numbers.get(1, 0):,}",
-            f"{len(drift.ranking):,}",
-        )
+        one = numbers.get(1, 0)
+        more = drift.queries - drift.seen_only - one
+        cells = [f"{drift.queries:,}", f"{drift.words:,}", f"{drift.seen_only:,}", f"{drift.seen_share:.2f}"]
+        table.add_row(test.name, *cells, f"{one:,}", f"{more:,}", f"{len(drift.ranking):,}")
     return table
 
 
 def words_table(test: TestSet, top: int) -> Table:
     """Return a table of the most frequent unseen words of a test set, with a query for each."""
-    kinds = ", ".join(f"{words} {pos}{'s' if pos in ('noun', 'verb', 'adjective', 'adverb') and words != 1 else ''}"
-                      for pos, (words, _) in test.by_pos().items())  # fmt: skip
-    table = Table(title=f"{test.name}: {len(test.drift.ranking):,} unseen words ({kinds})", title_justify="left")
-    table.add_column("word", no_wrap=True)
-    table.add_column("part of speech", no_wrap=True)
-    table.add_column("said", justify="right")
-    table.add_column("queries", justify="right")
-    table.add_column("for example")
+    plural = ("noun", "verb", "adjective", "adverb")
+    counts = {pos: words for pos, (words, _) in test.by_pos().items()}
+    kinds = ", ".join(f"{n} {pos}{'s' if pos in plural and n != 1 else ''}" for pos, n in counts.items())
+    columns = (Column("word", no_wrap=True), Column("part of speech", no_wrap=True))
+    numbers = (Column("said", justify="right"), Column("queries", justify="right"))
+    title = f"{test.name}: {len(test.drift.ranking):,} unseen words ({kinds})"
+    table = Table(*columns, *numbers, "for example", title=title, title_justify="left")
     for word in test.drift.ranking[:top]:
-        pos = test.pos.get(word.word, "-")
-        table.add_row(word.word, pos, str(word.count), str(word.queries), test.records[word.examples[0]].sentence)
+        example = test.records[word.examples[0]].sentence
+        table.add_row(word.word, test.pos.get(word.word, "-"), str(word.count), str(word.queries), example)
     return table
 
 
@@ -214,10 +203,9 @@ def sensitivity_table(rows: Sequence[tuple[str, str, frozenset[str], Sequence[Te
     Args:
         rows: (Tokenizer, what it does, training vocabulary, test sets).
     """
-    table = Table("tokenizer", "a word is", title="the share of queries with only seen words, %", title_justify="left")
-    table.add_column("training words", justify="right")
-    for test in rows[0][3]:
-        table.add_column(test.name, justify="right")
+    figures = (Column(name, justify="right") for name in ("training words", *(test.name for test in rows[0][3])))
+    title = "the share of queries with only seen words, %"
+    table = Table("tokenizer", "a word is", *figures, title=title, title_justify="left")
     for name, what, vocabulary, tests in rows:
         table.add_row(name, what, f"{len(vocabulary):,}", *(f"{test.drift.seen_share:.2f}" for test in tests))
     return table
@@ -236,12 +224,9 @@ def drift_figure(tests: Sequence[TestSet], training_words: int, top: int = 18) -
 
 def _drift_figure(tests: Sequence[TestSet], training_words: int, top: int) -> Figure:
     columns = len(tests)
+    heights = (0.55 * columns + 0.5, 0.24 * top)
     figure, axes = new_figure(
-        max(7.5, 4.2 * columns),
-        1.6 + 0.5 * columns + 0.22 * top,
-        2,
-        columns,
-        height_ratios=(0.55 * columns + 0.5, 0.24 * top),
+        max(7.5, 4.2 * columns), 1.6 + 0.5 * columns + 0.22 * top, 2, columns, height_ratios=heights
     )
     grid = axes[0][0].get_gridspec()
     for axis in axes[0]:
@@ -285,6 +270,7 @@ def _drift_figure(tests: Sequence[TestSet], training_words: int, top: int) -> Fi
 
 
 def _shares(test: TestSet) -> tuple[float, float, float]:
+    """Return the shares of the queries with no unseen word, with one, with more, in percent."""
     numbers, total = test.drift.by_number(), test.drift.queries
     none, one = numbers.get(0, 0), numbers.get(1, 0)
     return 100 * none / total, 100 * one / total, 100 * (total - none - one) / total

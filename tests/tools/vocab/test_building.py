@@ -27,13 +27,7 @@ from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import checksum
 from hero_plugin.integrations.tools.vocab.builder import BuildJournal, ChoiceLimits, choose
-from tests.tools.vocab.samples import TEST, build, need_packages, write_world
-
-
-@pytest.fixture
-def world(tmp_path):
-    need_packages()
-    return write_world(tmp_path)
+from tests.tools.vocab.conftest import TEST
 
 
 def manifest(world, name="ov.json"):
@@ -41,7 +35,7 @@ def manifest(world, name="ov.json"):
 
 
 def test_rewordings_and_their_links(world, capsys):
-    assert build(world) == 0
+    assert world.build() == 0
     records = read_annotations(world / "ov.json", on_outside="keep")
     sentences = {record.extra[REWORDED]["query"]: record.sentence for record in records}
     assert sentences["V2_0"] in ("somebody takes a phone", "a person takes a telephone")
@@ -61,7 +55,7 @@ def test_rewordings_and_their_links(world, capsys):
 
 
 def test_the_manifest_says_how_it_came_about(world):
-    assert build(world, "--seed", "7") == 0
+    assert world.build("--seed", "7") == 0
     facts = manifest(world)
     assert facts["seed"] == 7 and facts["source"]["kind"] == "lexicon" and facts["input"]["format"] == "charades-cd"
     assert facts["output"]["sha256"] == checksum(world / "ov.json")
@@ -73,11 +67,11 @@ def test_the_manifest_says_how_it_came_about(world):
         facts["rewordings"] == facts["reworded_queries"] == len(read_annotations(world / "ov.json", on_outside="keep"))
     )
     assert {"agreement", "protected", "similarity"} <= set(facts["turned_down"])
-    assert not list(world.glob("*.journal"))
+    assert not list(world.folder.glob("*.journal"))
 
 
 def test_same_inputs_same_bytes(world):
-    assert build(world) == 0 and build(world, output="again.json") == 0
+    assert world.build() == 0 and world.build(output="again.json") == 0
     assert (world / "ov.json").read_bytes() == (world / "again.json").read_bytes()
     first, second = manifest(world), manifest(world, "again.json")
     assert first.pop("output")["sha256"] == second.pop("output")["sha256"] and first == second
@@ -85,7 +79,7 @@ def test_same_inputs_same_bytes(world):
 
 @pytest.mark.parametrize("target", ["captions", "qvhighlights", "charades-cd"])
 def test_the_link_survives_formats(world, target):
-    assert build(world, "--to", target) == 0
+    assert world.build("--to", target) == 0
     before = {
         r.extra[REWORDED]["id"]: r.extra[REWORDED] for r in read_annotations(world / "ov.json", on_outside="keep")
     }
@@ -105,14 +99,14 @@ def test_charades_sta_in_and_out(world):
     ]
     (world / "test.txt").write_text("\n".join(lines) + "\n")
     durations = ("--durations", world / "test.json")
-    assert build(world, *durations, input="test.txt") == 0
+    assert world.build(*durations, input="test.txt") == 0
     assert all(map(is_reworded, read_annotations(world / "ov.json")))  # in a format with a place for links
-    assert build(world, *durations, "--to", "charades-sta", input="test.txt", output="ov.txt") == 0
+    assert world.build(*durations, "--to", "charades-sta", input="test.txt", output="ov.txt") == 0
     assert len(read_annotations(world / "ov.txt", durations=world / "test.json")) == manifest(world)["rewordings"]
 
 
 def test_two_changes_at_once(world):
-    assert build(world, "--max-changes", "2", "--per-query", "5") == 0
+    assert world.build("--max-changes", "2", "--per-query", "5") == 0
     sentences = {record.sentence: record for record in read_annotations(world / "ov.json", on_outside="keep")}
     assert "somebody takes a telephone" in sentences
     assert manifest(world)["by_unseen_words"]["2"] >= 1
@@ -121,7 +115,7 @@ def test_two_changes_at_once(world):
 
 def test_mistakes_are_told(world, capsys):
     def complaint(*more, **names):
-        assert build(world, *more, **names) == 2
+        assert world.build(*more, **names) == 2
         return capsys.readouterr().err
 
     assert "never the input" in complaint("--overwrite", output="test.json")
@@ -130,13 +124,13 @@ def test_mistakes_are_told(world, capsys):
     assert "no rewording passed" in complaint("--frequency", "9")
     assert "delete it" in complaint()  # what the last one left
     (world / "ov.json.journal").unlink()
-    assert build(world) == 0
+    assert world.build() == 0
     assert "add --overwrite" in complaint()
 
 
 def test_a_format_that_is_none_is_told_before_anything_is_read(world, capsys):
     with pytest.raises(SystemExit) as left:
-        build(world, "--to", "foo", input="nowhere.json")
+        world.build("--to", "foo", input="nowhere.json")
     assert left.value.code == 2 and "foo" in capsys.readouterr().err
 
 
@@ -146,14 +140,14 @@ def test_paraphrases(world):
         '{"original": "the person opens a door", "sentence": "somebody folds a telephone"}\n'
         "person folds the clothes\tperson folds the apparel\n"
     )
-    assert build(world, "--source", "paraphrases", "--paraphrases", world / "p.jsonl") == 0
+    assert world.build("--source", "paraphrases", "--paraphrases", world / "p.jsonl") == 0
     records = read_annotations(world / "ov.json", on_outside="keep")
     assert {record.sentence for record in records} == {"a person takes a telephone", "person folds the apparel"}
     assert manifest(world)["turned_down"]["similarity"] == 1  # another meaning
     change = rewording_of(records[0]).changes[0]
     assert (change.old, change.new, change.kind) == ("clothes", "apparel", "paraphrase")
     (world / "p.jsonl").write_text("nothing of the sort\n")
-    assert build(world, "--source", "paraphrases", "--paraphrases", world / "p.jsonl", output="b.json") == 2
+    assert world.build("--source", "paraphrases", "--paraphrases", world / "p.jsonl", output="b.json") == 2
 
 
 def test_no_rewording_says_what_another_moment_says(world):
@@ -162,7 +156,7 @@ def test_no_rewording_says_what_another_moment_says(world):
     test["V2"]["timestamps"] = [[0.0, 1.0], [2.0, 3.0]]
     test["V2"].pop("framestamps"), test["V2"].pop("encoded_sentences")
     (world / "test.json").write_text(json.dumps(test))
-    assert build(world, "--per-query", "3") == 0
+    assert world.build("--per-query", "3") == 0
     facts = manifest(world)
     assert facts["turned_down"]["collision"] >= 1
     made = [r.sentence for r in read_annotations(world / "ov.json", on_outside="keep") if r.video_id == "V2"]
@@ -223,17 +217,17 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_ctrl_c_and_resume_give_the_same_bytes(world):
     test = {f"V{i}": TEST["V2"] for i in range(150)}
     (world / "test.json").write_text(json.dumps(test))
-    assert build(world) == 0
+    assert world.build() == 0
     files = (
         "--input test.json --train train.txt --words words.npz --lexicon lexicon.json --no-use-wordnet --output b.json"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "vocab", "build", *files.split()], cwd=world, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", SLOW, "vocab", "build", *files.split()]
+    process = subprocess.Popen(command, cwd=world.folder, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     journal = world / "b.json.journal"
     while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
@@ -242,6 +236,6 @@ def test_ctrl_c_and_resume_give_the_same_bytes(world):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "--resume" in err and "Traceback" not in err
     assert not (world / "b.json").exists() and 1 < len(journal.read_text().splitlines()) < 151
-    assert build(world, "--resume", output="b.json") == 0
+    assert world.build("--resume", output="b.json") == 0
     assert (world / "b.json").read_bytes() == (world / "ov.json").read_bytes()
     assert manifest(world, "b.json")["turned_down"] == manifest(world)["turned_down"]

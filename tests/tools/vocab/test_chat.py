@@ -15,7 +15,6 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
 from hero_plugin.integrations.tools.vocab.sources import Chat, ChatConfig
-from tests.tools.vocab.samples import build, need_packages, write_world
 
 ANSWER = 'Here they are:\n```json\n["a person takes a telephone", "a banana flies", "a person takes a phone"]\n```'
 QUERY = TaggedQuery(Record("q", "v", "a person takes a phone", ((0.0, 1.0),), 2.0), (), (), ())
@@ -118,11 +117,9 @@ def test_a_command(tmp_path):
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_a_build_through_an_endpoint(server, tmp_path, jobs):
-    need_packages()
-    world = write_world(tmp_path)
+def test_a_build_through_an_endpoint(server, world, jobs):
     more = ("--source", "chat", "--chat.url", server.url, "--chat.jobs", jobs)
-    assert build(world, *more) == 0
+    assert world.build(*more) == 0
     records = read_annotations(world / "ov.json", on_outside="keep")
     assert [record.sentence for record in records if record.video_id == "V2"] == ["a person takes a telephone"]
     manifest = json.loads((world / "ov.json.manifest.json").read_text())

@@ -10,15 +10,13 @@ from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.records import REWORDED
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.vocab.review import load_decisions
-from tests.tools.vocab.samples import build, need_packages, vocab, write_world
+from tests.tools.vocab.conftest import run_vocab
 
 
 @pytest.fixture
-def world(tmp_path):
-    need_packages()
-    folder = write_world(tmp_path)
-    assert build(folder) == 0
-    return folder
+def world(world):
+    assert world.build() == 0
+    return world
 
 
 def apply_decision_file(world, **verdicts):
@@ -37,7 +35,7 @@ def apply_decision_file(world, **verdicts):
 
 def apply(world, *more, output="done.json"):
     files = ("--input", world / "ov.json", "--train", world / "train.txt", "--words", world / "words.npz")
-    return vocab(
+    return run_vocab(
         "apply", *files, "--no-use-wordnet", "--decisions", world / "d.json", "--output", world / output, *more
     )
 
@@ -67,7 +65,7 @@ def test_apply(world):
 
 def test_build_applies_them_too(world):
     apply_decision_file(world, V1_0="reject", V2_0="a person takes the telephone")
-    assert build(world, "--decisions", world / "d.json", output="again.json") == 0
+    assert world.build("--decisions", world / "d.json", output="again.json") == 0
     assert apply(world) == 0
     assert sentences(world, "again.json") == sentences(world)
     assert counts(world, "again.json") == counts(world) and counts(world)["undecided"] == 1
@@ -111,5 +109,5 @@ def test_mistakes_are_told(world, capsys):
         "--output",
         world / "o.json",
     )
-    assert vocab("apply", "--input", world / "test.json", "--decisions", world / "d.json", *files) == 2
+    assert run_vocab("apply", "--input", world / "test.json", "--decisions", world / "d.json", *files) == 2
     assert "no links" in capsys.readouterr().err

@@ -9,15 +9,10 @@ from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.tools.vocab.english import RuleTagger
 from hero_plugin.integrations.tools.vocab.filters import AgreementFilter, KnownWordsFilter, ProtectedFilter
 from hero_plugin.integrations.tools.vocab.grammar import make_query
-from hero_plugin.integrations.tools.vocab.meaning import WordNet
 from hero_plugin.integrations.tools.vocab.sources import paraphrase
 from hero_plugin.integrations.tools.vocab.swaps import ThesaurusEntry, WordSwaps, combine
-from tests.tools.vocab.samples import need_packages, need_wordnet
 
-
-@pytest.fixture(autouse=True)
-def packages():
-    need_packages()
+pytestmark = pytest.mark.usefixtures("packages")
 
 
 class Pairs:
@@ -106,8 +101,8 @@ def test_words_that_are_no_words():
     assert reasons["telephone"] is None and "no word" in reasons["qwrtzp"]
 
 
-def test_expressions_and_particles_are_left_alone():
-    judge = ProtectedFilter(WordNet(need_wordnet()))
+def test_expressions_and_particles_are_left_alone(wordnet):
+    judge = ProtectedFilter(wordnet)
     assert passes("she is in the living room", "room chamber n", judge=judge) == []
     assert passes("he throws a towel up", "throw toss v", judge=judge) == []
     assert passes("he cleans it up", "clean scrub v", judge=judge) == []  # clean up
@@ -117,8 +112,8 @@ def test_expressions_and_particles_are_left_alone():
     assert passes("the red cup", "red reddish a", judge=judge) == []
 
 
-def test_verbs_take_what_they_can_take():
-    judge = AgreementFilter(WordNet(need_wordnet()))
+def test_verbs_take_what_they_can_take(wordnet):
+    judge = AgreementFilter(wordnet)
     assert passes("he reaches for the cup", "reach attain v", judge=judge) == []
     assert passes("they begin eating", "begin commence v", judge=judge) == ["they commence eating"]
 

@@ -20,20 +20,16 @@ from hero_plugin.integrations.tools.vocab.filters import AgreementFilter, first_
 from hero_plugin.integrations.tools.vocab.grammar import make_query
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, SLOT, PhraseSwaps, read_phrasebook
 from hero_plugin.integrations.tools.vocab.swaps import combine
-from tests.tools.vocab.samples import build, need_packages, write_world
 
 pytest.importorskip("lemminflect", reason='lemminflect is not installed: pip install "hero-plugin[vocab]"')
 VERB_TAGS = ("VB", "VBZ", "VBG", "VBD", "VBN")
 
 
-@pytest.fixture(autouse=True)
-def packages():
-    need_packages()
+pytestmark = pytest.mark.usefixtures("packages")
 
 
 @pytest.fixture(scope="module")
-def book():
-    need_packages()
+def book(packages):
     return PhraseSwaps(read_phrasebook())
 
 
@@ -159,10 +155,9 @@ def test_two_at_once_touch_different_words(book):
         assert len(each.changes) == 2 and each.sentence.startswith(("A ", "Somebody ")) and each.sentence.endswith(".")
 
 
-def test_all_of_it_together(tmp_path):
-    world = write_world(tmp_path)
+def test_all_of_it_together(world):
     more = ("--source", "phrasebook", "lexicon", "--max-changes", "2")
-    assert build(world, *more) == 0 and build(world, *more, output="again.json") == 0
+    assert world.build(*more) == 0 and world.build(*more, output="again.json") == 0
     assert (world / "ov.json").read_bytes() == (world / "again.json").read_bytes()
     records = read_annotations(world / "ov.json", on_outside="keep")
     numbers = Counter((r.extra[REWORDED]["query"], len(rewording_of(r).changes)) for r in records)
@@ -174,9 +169,8 @@ def test_all_of_it_together(tmp_path):
     assert sum(facts["by_part"].values()) == len(records)
 
 
-def test_words_without_vectors_are_turned_down(tmp_path):
-    world = write_world(tmp_path)
-    assert build(world, "--source", "phrasebook") == 0
+def test_words_without_vectors_are_turned_down(world):
+    assert world.build("--source", "phrasebook") == 0
     made = read_annotations(world / "ov.json", on_outside="keep")
     new = {word for r in made for change in rewording_of(r).changes for word in tokenize(change.new)}
     assert new and new <= set(np.load(world / "words.npz")["words"].tolist())

@@ -13,7 +13,6 @@ from hero_plugin.integrations.data.annotations import write_annotations
 from hero_plugin.integrations.data.records import REWORDED, Change, Record, Rewording, reworded_record
 from hero_plugin.integrations.support.files import checksum
 from hero_plugin.integrations.tools.vocab.review import load_decisions, review_page
-from tests.tools.vocab.samples import build, need_packages, vocab, write_world
 
 SENTENCES = (
     ("person takes a phone", "person takes a telephone", "synonym", "thing"),
@@ -44,17 +43,15 @@ def test_the_page_needs_nothing_else():
     assert items[0]["moment"] == [[1.0, 2.5]] and items[2]["kind"] == "hypernym"
 
 
-def test_the_command(tmp_path, capsys):
-    need_packages()
-    world = write_world(tmp_path)
-    assert build(world) == 0
+def test_the_command(world, vocab, capsys):
+    assert world.build() == 0
     assert vocab("review", "--input", world / "ov.json", "--output", world / "r.html") == 0
     assert checksum(world / "ov.json") in (world / "r.html").read_text()
     assert vocab("review", "--input", world / "test.json", "--output", world / "r.html", "--overwrite") == 2
     assert "no links" in capsys.readouterr().err
 
 
-def test_the_page_takes_no_file_s_place(tmp_path, capsys):
+def test_the_page_takes_no_file_s_place(tmp_path, vocab, capsys):
     write_annotations(records(), tmp_path / "ov.json", format="captions")
     before = (tmp_path / "ov.json").read_bytes()
     (tmp_path / "r.html").write_text("mine")

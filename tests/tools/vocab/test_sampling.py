@@ -10,7 +10,6 @@ from hero_plugin.integrations.data.annotations import write_annotations
 from hero_plugin.integrations.data.records import Change, Record, Rewording, reworded_record
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.vocab.review import draw_sample, read_labels, wilson_interval, write_sample
-from tests.tools.vocab.samples import vocab
 
 
 def built(number):
@@ -35,7 +34,7 @@ def test_a_sample_is_drawn_by_its_seed():
         draw_sample([Record("q", "v", "a box", ((0, 1),), 2)], 10, 1)
 
 
-def test_labels_are_not_lost_to_another_sample(tmp_path, capsys):
+def test_labels_are_not_lost_to_another_sample(tmp_path, vocab, capsys):
     write_annotations(built(4), tmp_path / "ov.jsonl", format="qvhighlights")
     files = ("--input", tmp_path / "ov.jsonl", "--output", tmp_path / "s.tsv")
     assert vocab("sample", *files, "--number", 0) == 2 and "--number must be at least 1" in capsys.readouterr().err
@@ -46,13 +45,13 @@ def test_labels_are_not_lost_to_another_sample(tmp_path, capsys):
     assert vocab("sample", *files, "--overwrite") == 0 and len((tmp_path / "s.tsv").read_text().splitlines()) == 6
 
 
-def test_a_table_that_is_not_utf8(tmp_path, capsys):
+def test_a_table_that_is_not_utf8(tmp_path, vocab, capsys):
     (tmp_path / "s.tsv").write_bytes(b"ok\tcaf\xe9\n")
     assert vocab("rate", tmp_path / "s.tsv") == 2
     assert "s.tsv: not UTF-8 text" in capsys.readouterr().err
 
 
-def test_rate(tmp_path, capsys):
+def test_rate(tmp_path, vocab, capsys):
     path = tmp_path / "s.tsv"
     write_sample(built(4), path)
     head, names, *rows = path.read_text().splitlines()

@@ -10,19 +10,17 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.vocab.english import RuleTagger
 from hero_plugin.integrations.tools.vocab.filters import SenseFilter
 from hero_plugin.integrations.tools.vocab.grammar import make_query
-from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet
+from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordSimilarity, find_wordnet
 from hero_plugin.integrations.tools.vocab.swaps import WordNetThesaurus, WordSwaps
 from tests.resources import shared
-from tests.tools.vocab.samples import need_wordnet
 
 
-def test_wordnet():
-    net = WordNet(need_wordnet())
-    assert net.knows("living room") and net.knows("turn on", "v") and not net.knows("purple door")
-    assert "telephone" in net.senses("phone", "n")[0].lemma_names()
-    shares = net.shares("court", "n")
-    assert sum(shares) == pytest.approx(1) and len(shares) == len(net.senses("court", "n"))
-    entries = WordNetThesaurus(net).lookup("phones", "phone", "n")
+def test_wordnet(wordnet):
+    assert wordnet.knows("living room") and wordnet.knows("turn on", "v") and not wordnet.knows("purple door")
+    assert "telephone" in wordnet.senses("phone", "n")[0].lemma_names()
+    shares = wordnet.shares("court", "n")
+    assert sum(shares) == pytest.approx(1) and len(shares) == len(wordnet.senses("court", "n"))
+    entries = WordNetThesaurus(wordnet).lookup("phones", "phone", "n")
     assert any(entry.lemma == "telephone" and entry.relation == "synonym" and entry.rank == 0 for entry in entries)
 
 
@@ -31,11 +29,11 @@ def test_no_wordnet_there(tmp_path):
         find_wordnet(tmp_path)
 
 
-def test_the_context_decides():
-    net = WordNet(need_wordnet())
+@pytest.mark.slow
+def test_the_context_decides(wordnet):
     meaning = WordSimilarity(load_word_vectors(shared("vectors", "minilm_words_384.npz")))
-    judge = SenseJudge(net, meaning)
-    source, sense, tagger = WordSwaps(WordNetThesaurus(net)), SenseFilter(judge), RuleTagger()
+    judge = SenseJudge(wordnet, meaning)
+    source, sense, tagger = WordSwaps(WordNetThesaurus(wordnet)), SenseFilter(judge), RuleTagger()
 
     def new_words(sentence, old):
         query = make_query(Record("q" + sentence, "v", sentence, ((0.0, 1.0),), 2.0), (), tagger)

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from hero_plugin.integrations.tools.vocab.english import LexiconTagger, find_tagger
-from tests.tools.vocab.samples import need_packages, vocab, write_world
 
 
-@pytest.fixture
-def world(tmp_path):
-    return write_world(tmp_path)
-
-
-def test_table_json_and_figure(world, capsys):
-    new = world / "new.txt"
+def test_table_json_and_figure(plain_world, vocab, capsys):
+    new = plain_world / "new.txt"
     new.write_text("X 1 2##a human grabs the crate.\nX 9 2##person opens the crate.\nX 3 4##person opens the door.\n")
-    files = ("--train", world / "train.txt", "--test", new, world / "test.json")
-    assert vocab("stats", *files, "--json", world / "s.json", "--figure", world / "s.png", "--sensitivity") == 0
+    files = ("--train", plain_world / "train.txt", "--test", new, plain_world / "test.json")
+    assert (
+        vocab("stats", *files, "--json", plain_world / "s.json", "--figure", plain_world / "s.png", "--sensitivity")
+        == 0
+    )
     out = capsys.readouterr().out
     assert "33.33" in out and "crate" in out and "treebank" in out
-    found = json.loads((world / "s.json").read_text())
+    found = json.loads((plain_world / "s.json").read_text())
     new = found["tests"]["new"]
     assert new["queries"] == 3  # one of which ends before it starts: its words count
     assert new["seen_only"] == 1 and new["queries_by_unseen_words"] == {"0": 1, "1": 1, "3": 1}
@@ -30,11 +25,10 @@ def test_table_json_and_figure(world, capsys):
     assert new["unseen_words"][0]["examples"][0] == "a human grabs the crate."
     assert new["unseen_by_query"]["X_0"] == ["human", "grabs", "crate"]
     assert found["training_words"] == 15 and found["tokenizer"] == "words"
-    assert (world / "s.png").read_bytes().startswith(b"\x89PNG")
+    assert (plain_world / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_parts_of_speech(world, capsys):
-    need_packages()
+def test_parts_of_speech(world, vocab, capsys):
     new = world / "new.txt"
     new.write_text("X 1 2##a human grabs the crate.\n")
     assert vocab("stats", "--train", world / "train.txt", "--test", new, "--json", world / "s.json") == 0
@@ -44,16 +38,21 @@ def test_parts_of_speech(world, capsys):
     assert words == {"human": "noun", "grabs": "verb", "crate": "noun"}
 
 
-def test_the_lexicon_tags_where_nothing_else_does(world, monkeypatch):
+def test_the_lexicon_tags_where_nothing_else_does(plain_world, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    tagger = find_tagger(world / "lexicon.json")
+    tagger = find_tagger(plain_world / "lexicon.json")
     assert isinstance(tagger, LexiconTagger)
     assert tagger.tag(["phone", "put", "zebra"]) == ["NN", "VB", "?"]
     assert find_tagger() is None
 
 
-def test_mistakes_are_told(world, capsys):
-    assert vocab("stats", "--train", world / "none.txt", "--test", world / "test.json") == 2
+def test_mistakes_are_told(plain_world, vocab, capsys):
+    assert vocab("stats", "--train", plain_world / "none.txt", "--test", plain_world / "test.json") == 2
     assert "no annotation file" in capsys.readouterr().err
-    assert vocab("stats", "--train", world / "train.txt", "--test", world / "test.json", "--tokenizer", "spacy") == 2
+    assert (
+        vocab(
+            "stats", "--train", plain_world / "train.txt", "--test", plain_world / "test.json", "--tokenizer", "spacy"
+        )
+        == 2
+    )
     assert "expected one of words" in capsys.readouterr().err
