@@ -273,6 +273,7 @@ def test_figure(prototypes):
         assert figure.axes[0].get_title() == f"{video}: annotated actions"
 
 
+@pytest.mark.slow
 def test_real_timelines_can_be_told_apart():
     """On Charades itself: an action's prototype scores its own clips above the others' (area under the curve)."""
     timelines = load_timelines(shared("charades", "action_timelines.json"))

@@ -55,6 +55,7 @@ def test_training_queries_have_no_drift(train):
     assert measure_drift(train, training_vocabulary(train)).seen_share == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "test", "seen", "queries"),
     [

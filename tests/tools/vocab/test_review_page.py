@@ -112,6 +112,7 @@ def wait_for(what):
     return found
 
 
+@pytest.mark.slow
 def test_in_a_browser(browser, tmp_path):
     page = tmp_path / "r.html"
     page.write_text(review_page(records(), "ov.json", "abc"), encoding="utf-8")
