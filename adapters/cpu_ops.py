@@ -1,4 +1,7 @@
-"""Attention with dropout on its weights: fused where PyTorch has that, in blocks on CPU."""
+"""Operations that are faster on CPU than PyTorch's: dropout, attention with dropout, PReLU, running maximum.
+
+Each hands over to PyTorch's own on other devices and in compiled models.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hero_plugin._compat import is_compiling
-
-# Dropout with cheap random bits on CPU.
-
 
 DROPOUT_STEPS = 1 << 16
 """Values of a 16-bit random number: the probability of dropping is a multiple of one over this."""
@@ -196,9 +196,6 @@ def _empty_heads(like: Tensor, width: int) -> Tensor:
     return like.new_empty(batch, length, heads, width).transpose(1, 2)
 
 
-# PReLU with a faster gradient on CPU.
-
-
 class PReLU(nn.PReLU):
     """``nn.PReLU`` of one slope: the same numbers, its gradient up to twice as fast on CPU.
 
@@ -236,21 +233,12 @@ class _PReLU(torch.autograd.Function):
         return of_input, of_slope
 
 
-# Running maximum before and after each position.
-
-
 def max_before(x: Tensor) -> Tensor:
     """Return for each position the maximum over all before it, and the type's lowest number at the first.
 
     On CPU this walks over the positions: a few times faster than PyTorch's running maximum over an axis that is not
     the last, which reads with a stride; and the backward pass needs one byte per value where that needs eight. Values
-    and gradients are those of ``torch.cummax``.
-
-    Args:
-        x: (B, T, D).
-
-    Returns:
-        (B, T, D).
+    and gradients are those of ``torch.cummax``. (B, T, D) -> (B, T, D).
     """
     if x.device.type == "cpu" and not is_compiling():
         return _RunningMax.apply(x, False)

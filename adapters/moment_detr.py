@@ -12,8 +12,6 @@ from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
 from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, xavier_
 from hero_plugin.adapters.detr.transformer import Encoder, MultiheadAttention, attendable
 
-# Adapter of Moment-DETR.
-
 
 class MomentDETRAdapter(DETRAdapter):
     """Adapter of Moment-DETR (NeurIPS 2021).
@@ -26,11 +24,8 @@ class MomentDETRAdapter(DETRAdapter):
     skips_decoder = True
 
 
-# Moment-DETR's transformer: clips and words in one sequence, learned queries that read it.
-
-
 class Transformer(nn.Module):
-    """Moment-DETR's transformer: encoder and decoder, called as upstream's."""
+    """Moment-DETR's transformer, called as upstream's: clips and words in one sequence, and queries that read it."""
 
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
@@ -40,16 +35,10 @@ class Transformer(nn.Module):
         xavier_(self)
 
     def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode and decode.
+        """Encode and decode the clips and words.
 
-        Args:
-            src: (B, L, D), the clips, then the words.
-            mask: (B, L), True at padding.
-            query_embed: (queries, D).
-            pos_embed: (B, L, D).
-
-        Returns:
-            Decoder states (layers, B, queries, D) and memory (B, L, D).
+        src and pos_embed (B, L, D), mask (B, L), True at padding, query_embed (queries, D) -> decoder states
+        (layers, B, queries, D) and memory (B, L, D).
         """
         memory = self.encoder(src, attendable(mask)[:, None, None], pos_embed)
         query_embed = query_embed.unsqueeze(1).expand(-1, src.shape[0], -1)
@@ -74,17 +63,10 @@ class Decoder(nn.Module):
     def forward(
         self, tgt: Tensor, memory: Tensor, *, memory_key_padding_mask: Tensor, pos: Tensor, query_pos: Tensor
     ) -> Tensor:
-        """Decode.
+        """Return the normalised states of every layer, (layers, queries, B, D).
 
-        Args:
-            tgt: (queries, B, D), initial states.
-            memory: (L, B, D).
-            memory_key_padding_mask: (B, L), True at padding.
-            pos: (L, B, D), positions of the memory.
-            query_pos: (queries, B, D), positions of the queries.
-
-        Returns:
-            Normalised states of every layer, (layers, queries, B, D).
+        tgt, initial states, and query_pos (queries, B, D); memory and its pos (L, B, D); the mask (B, L), True at
+        padding.
         """
         keep = attendable(memory_key_padding_mask)[:, None, None]
         x, query_pos, memory, pos = (part.transpose(0, 1) for part in (tgt, query_pos, memory, pos))
@@ -112,17 +94,9 @@ class DecoderLayer(nn.Module):
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(config.dropout) for _ in range(3))
 
     def forward(self, x: Tensor, key: Tensor, memory: Tensor, keep: Tensor, query_pos: Tensor) -> Tensor:
-        """Run the layer.
+        """Run the layer: states x and query_pos (B, queries, D) -> (B, queries, D).
 
-        Args:
-            x: (B, queries, D), the queries' states.
-            key: (B, L, D), the memory with its positions.
-            memory: (B, L, D).
-            keep: (B, 1, 1, L), True where real.
-            query_pos: (B, queries, D).
-
-        Returns:
-            (B, queries, D).
+        key, the memory with its positions, and memory (B, L, D); keep (B, 1, 1, L), True where real.
         """
         if self.pre_norm:
             x = x + self.among_queries(self.norm1(x), query_pos)
@@ -146,11 +120,8 @@ class DecoderLayer(nn.Module):
         return self.dropout3(self.linear2(self.dropout(self.linear1(x).relu())))
 
 
-# Moment-DETR (Lei et al., NeurIPS 2021), as its authors published it, and faster.
-
-
 class MomentDETR(DETR):
-    """Retrieves the moments of a video that a query describes, and scores every clip.
+    """Moment-DETR (Lei et al., NeurIPS 2021): retrieves the moments that a query describes, and scores every clip.
 
     Parameters have the names and shapes of the authors' code, so their checkpoints load with ``strict=True``.
     """
@@ -187,9 +158,6 @@ class MomentDETR(DETR):
         video_memory, text_memory = memory.split((video.shape[1], text.shape[1]), dim=1)
         outputs = self.predictions(states, video_memory, text_memory)
         return outputs | {"saliency_scores": self.saliency_proj(video_memory).squeeze(-1)}
-
-
-# Construction of Moment-DETR with its criterion.
 
 
 def build_moment_detr(config: DETRConfig) -> tuple[MomentDETR, SetCriterion]:

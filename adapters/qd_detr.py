@@ -23,8 +23,6 @@ from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
 from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, inverse_sigmoid, with_audio
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
 
-# Adapter of QD-DETR.
-
 
 class QDDETRAdapter(DETRAdapter):
     """Adapter of QD-DETR (CVPR 2023), which pairs every video with the next sample's words as well.
@@ -53,23 +51,13 @@ class QDDETRAdapter(DETRAdapter):
         return {**layers, **{path: CachedEncoder(self.base.get_submodule(path), state) for path in paths}}
 
 
-# QD-DETR's transformer: clips read the words first, then one another and a token that stands for the whole.
-
-
 class Transformer(TextToVideoTransformer):
-    """QD-DETR's transformer: two encoders and a decoder, called as upstream's."""
+    """QD-DETR's transformer, called as upstream's: clips read the words, then one another and a global token."""
 
     def forward(
         self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor, video_length: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Encode and decode.
-
-        Args:
-            src: as in ``encode``.
-            mask: as in ``encode``.
-            query_embed: (queries, 2), logits of moments.
-            pos_embed: as in ``encode``.
-            video_length: T.
+        """Encode and decode: arguments as in ``encode``, and query_embed (queries, 2), logits of moments.
 
         Returns:
             Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), and ``encode``'s two.
@@ -80,16 +68,9 @@ class Transformer(TextToVideoTransformer):
         return states, references, memory, memory_global
 
     def encode(self, src: Tensor, mask: Tensor, pos_embed: Tensor, video_length: int) -> tuple[Tensor, Tensor]:
-        """Encode clips that have read the words.
+        """Return the memory of the clips (B, T, D), which have read the words, and of the global token (B, D).
 
-        Args:
-            src: (B, 1 + T + L, D), the global token, the clips, the words.
-            mask: (B, 1 + T + L), True at padding.
-            pos_embed: (B, 1 + T + L, D).
-            video_length: T.
-
-        Returns:
-            Memory of the clips (B, T, D) and of the global token (B, D).
+        src, the global token, the clips, the words, and pos_embed (B, 1 + T + L, D); mask True at padding.
         """
         video = self.t2v_encoder(src[:, 1:], mask[:, 1:], pos_embed[:, 1:], video_length)
         keep = attendable(mask[:, : video_length + 1])[:, None, None]
@@ -97,11 +78,8 @@ class Transformer(TextToVideoTransformer):
         return memory[:, 1:], memory[:, 0]
 
 
-# QD-DETR (Moon et al., CVPR 2023), as its authors published it, and faster.
-
-
 class QDDETR(DETR):
-    """Retrieves the moments of a video that a query describes, and scores every clip, for another query, too.
+    """QD-DETR (Moon et al., CVPR 2023): retrieves moments, and scores every clip, for another query, too.
 
     Parameters have the names and shapes of the authors' code, so their checkpoints load with ``strict=True``. As there,
     outputs depend slightly on the other samples of a batch: see ``text_to_video_mask``.
@@ -178,9 +156,6 @@ class QDDETR(DETR):
         # <W·clip + b, whole> as <clip, Wᵀ·whole> + <b, whole>: one projection per video, none per clip.
         scores = memory @ (whole @ self.saliency_proj1.weight).unsqueeze(-1)
         return (scores.squeeze(-1) + whole @ self.saliency_proj1.bias.unsqueeze(-1)) / math.sqrt(whole.shape[-1])
-
-
-# Construction of QD-DETR with its criterion.
 
 
 def build_qd_detr(config: DETRConfig, use_matcher: bool = True) -> tuple[QDDETR, SetCriterion]:

@@ -18,8 +18,6 @@ from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, inverse
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
 from hero_plugin.adapters.emb.heads import VSLFuser
 
-# Adapter of TR-DETR.
-
 
 class TRDETRAdapter(DETRAdapter):
     """Adapter of TR-DETR (AAAI 2024), whose saliency scores read the moments it retrieved: ``relate`` needs all of it.
@@ -43,20 +41,11 @@ class TRDETRAdapter(DETRAdapter):
         return outputs | {name: value for name, value in before.items() if name in outputs}
 
 
-# Clips of the moment that a model finds likeliest.
-
-
 def best_moment(pred_logits: Tensor, pred_spans: Tensor, clips: int, clip_length: float) -> tuple[Tensor, Tensor]:
-    """Find first and last clip of the object query likeliest to be a moment; they may lie outside the video.
+    """Find first and last clip, (B,) long each, of the likeliest moment; they may lie outside the video.
 
-    Args:
-        pred_logits: (B, queries, 2), foreground first.
-        pred_spans: (B, queries, 2) of (center, width) in [0, 1].
-        clips: T.
-        clip_length: seconds per clip.
-
-    Returns:
-        Two (B,) long.
+    pred_logits (B, queries, 2), foreground first, pred_spans (B, queries, 2) of (center, width) in [0, 1], T, and the
+    seconds per clip.
     """
     best = pred_logits.softmax(-1)[..., 0].argmax(-1)
     spans = span_cxw_to_xx(pred_spans[torch.arange(len(best), device=best.device), best])
@@ -69,15 +58,7 @@ def slice_clips(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
     """Take ``features[b, first[b] : last[b] + 1]`` of each sample b, moved to the front and padded with zeros.
 
     As in Python, a bound below zero counts from the end, so that a moment said to start before its video starts with
-    the video's last clips (or holds none).
-
-    Args:
-        features: (B, T, D).
-        first: (B,) long, the first clip.
-        last: (B,) long, the last clip.
-
-    Returns:
-        (B, T, D).
+    the video's last clips (or holds none). features (B, T, D), bounds (B,) long -> (B, T, D).
     """
     length = features.shape[1]
     start, stop = (torch.where(at < 0, at + length, at).clamp(0, length) for at in (first, last + 1))
@@ -86,11 +67,11 @@ def slice_clips(features: Tensor, first: Tensor, last: Tensor) -> Tensor:
     return chosen.masked_fill((place >= stop.unsqueeze(1)).unsqueeze(-1), 0)
 
 
-# TR-DETR's transformer: clips read the words, then one another, twice, the second time the salient ones louder.
-
-
 class Transformer(TextToVideoTransformer):
-    """TR-DETR's transformer: two encoders and a decoder, called as upstream's."""
+    """TR-DETR's transformer, called as upstream's.
+
+    Clips read the words, then one another, twice, the second time the salient ones louder.
+    """
 
     def forward(
         self,
@@ -103,13 +84,8 @@ class Transformer(TextToVideoTransformer):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode twice and decode.
 
-        Args:
-            src: (B, T + L, D), the clips, then the words.
-            mask: (B, T + L), True at padding.
-            query_embed: (queries, 2), logits of moments.
-            pos_embed: (B, T + L, D).
-            saliency_proj1: the model's.
-            video_length: T.
+        src, the clips, then the words, and pos_embed (B, T + L, D), mask (B, T + L), True at padding; query_embed
+        (queries, 2), logits of moments; the model's saliency_proj1.
 
         Returns:
             Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), the memory of the clips
@@ -132,11 +108,8 @@ def saliency_scores(projection: nn.Linear, memory: Tensor) -> Tensor:
     return summed_projection(projection, memory) / math.sqrt(memory.shape[-1])
 
 
-# TR-DETR (Sun et al., AAAI 2024), as its authors published it, and faster.
-
-
 class TRDETR(DETR):
-    """Retrieves the moments of a video that a query describes, and scores every clip, each task helping the other.
+    """TR-DETR (Sun et al., AAAI 2024): retrieves moments and scores every clip, each task helping the other.
 
     Parameters have the names and shapes of the authors' code, so their checkpoints load with ``strict=True``. As there,
     outputs depend slightly on the other samples of a batch: see ``text_to_video_mask``.
@@ -221,10 +194,7 @@ class GRUFeatureExtractor(nn.Module):
         """Read a sequence: (B, T, D) -> (B, D); padding is read like clips."""
         # On CPU, autocast does not cast a recurrence as a whole: it stays in its weights' precision.
         with torch.autocast("cpu", enabled=False) if x.device.type == "cpu" else nullcontext():
-            return self.gru(x.to(self.gru.weight_ih_l0.dtype))[1][-1]
-
-
-# Construction of TR-DETR with its criterion.
+            return self.gru(x.to(next(self.gru.parameters()).dtype))[1][-1]
 
 
 def build_tr_detr(config: DETRConfig, use_matcher: bool = True) -> tuple[TRDETR, SetCriterion]:

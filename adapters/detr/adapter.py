@@ -12,10 +12,6 @@ from torch import Tensor, nn
 from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin.aggregation import Kind
 
-# Stub modules that skip the parts of a forward that saliency does not need.
-#
-# None remembers anything from one forward to the next: those that remember within one are made for that one.
-
 
 class ForwardState:
     """What the stubs of one forward share: whether its decoder has been reached."""
@@ -73,12 +69,7 @@ class CallOnce(nn.Module):
 
 
 class LevelByLevel(nn.Module):
-    """UVCOM's CIM, given the levels of a folded batch one after the other, because it compares a batch's samples.
-
-    Args:
-        module: the CIM.
-        levels: N, how many levels the batch holds.
-    """
+    """UVCOM's CIM, given the N levels of a folded batch one after the other, because it compares a batch's samples."""
 
     def __init__(self, module: nn.Module, levels: int) -> None:
         super().__init__()
@@ -87,12 +78,7 @@ class LevelByLevel(nn.Module):
     def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor, **options: Any) -> Any:
         """Run the CIM once per level and join its answers along the batch.
 
-        Args:
-            src: (N*B, L, D).
-            mask: (N*B, L).
-            query_embed: as the CIM's, shared by all levels.
-            pos_embed: (N*B, L, D).
-            **options: passed on.
+        src and pos_embed (N*B, L, D), mask (N*B, L); query_embed is shared by all levels, ``options`` are passed on.
         """
         parts = zip(*(part.chunk(self.levels) for part in (src, mask, pos_embed)), strict=True)
         answers = [self.module(one, real, query_embed, place, **options) for one, real, place in parts]
@@ -166,7 +152,7 @@ class DETRAdapter(Adapter):
     ``relate`` may leave out of the forward.
     """
 
-    requires = ("input_vid_proj", "input_txt_proj", "transformer.d_model")
+    requires: ClassVar[tuple[str, ...]] = ("input_vid_proj", "input_txt_proj", "transformer.d_model")
     width = "class_embed.weight"
     transformer: ClassVar[str] = "transformer"
     """Where the base keeps encoder and decoder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +18,6 @@ from hero_plugin.adapters.detr.matcher import (
     target_windows,
 )
 from hero_plugin.attention import at_least_float32, expect_shape
-
-# Losses that align text and video: Moment-DETR's optional one, and the two that TR-DETR adds.
 
 
 def query_text_loss(queries: Tensor, words: Tensor, foreground: Tensor, samples: int, temperature: float) -> Tensor:
@@ -45,13 +44,7 @@ def query_text_loss(queries: Tensor, words: Tensor, foreground: Tensor, samples:
 def video_text_loss(video: Tensor, text: Tensor, temperature: float = 0.07) -> Tensor:
     """Find a video's own query among the batch's, and a query's own video (TR-DETR's VTC).
 
-    Args:
-        video: (B, D), averages over clips.
-        text: (B, D), averages over words.
-        temperature: of the softmax.
-
-    Returns:
-        A scalar.
+    Averages over clips and over words, (B, D) each, and the softmax's temperature -> a scalar.
     """
     logits = F.normalize(text, dim=1) @ F.normalize(video, dim=1).T / temperature
     own = torch.arange(len(logits), device=logits.device)
@@ -63,18 +56,8 @@ def clip_text_loss(
 ) -> Tensor:
     """Make relevant clips like the query, and the others not (TR-DETR's CTC).
 
-    Like upstream, the mean is over padding, too: its logits are 0.
-
-    Args:
-        clips: (B, T, D).
-        words: (B, L, D).
-        relevant: (B, T), 1 at relevant clips.
-        video_mask: (B, T).
-        query_mask: (B, L).
-        temperature: of the sigmoid.
-
-    Returns:
-        A scalar.
+    Like upstream, the mean is over padding, too: its logits are 0. clips (B, T, D), words (B, L, D), relevant (B, T),
+    1 at relevant clips, two masks, and the sigmoid's temperature -> a scalar.
     """
     words = F.normalize(words, dim=2) * query_mask.to(words.dtype).unsqueeze(-1)
     query = words.sum(1) / query_mask.to(words.dtype).sum(1, keepdim=True).clamp(min=1)
@@ -83,13 +66,10 @@ def clip_text_loss(
     return F.binary_cross_entropy_with_logits(logits, relevant.bool().to(logits.dtype))
 
 
-# Which predictions are foreground: two losses over two logits, foreground first.
-
-
 def weighted_cross_entropy(logits: Tensor, foreground: Tensor, background_weight: float) -> Tensor:
-    """Cross-entropy in which background, which most predictions are, counts less.
+    """Return a cross-entropy in which background, which most predictions are, counts less.
 
-    logits: (..., Q, 2), foreground: (..., Q) bool -> (..., Q).
+    logits (..., Q, 2), foreground (..., Q) bool -> (..., Q).
     """
     right, wrong = logits.log_softmax(-1).unbind(-1)
     return -torch.where(foreground, right, background_weight * wrong)
@@ -115,7 +95,8 @@ def sigmoid_focal_loss(
     if alpha >= 0:
         weight = (alpha * targets + (1 - alpha) * (1 - targets)) * weight
     loss = weight * F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
-    return {"none": lambda: loss, "mean": loss.mean, "sum": loss.sum}[reduction]()
+    reduced: dict[str, Callable[[], Tensor]] = {"none": lambda: loss, "mean": loss.mean, "sum": loss.sum}
+    return reduced[reduction]()
 
 
 def foreground_targets(logits: Tensor, foreground: Tensor) -> Tensor:
@@ -124,18 +105,15 @@ def foreground_targets(logits: Tensor, foreground: Tensor) -> Tensor:
 
 
 def class_error(logits: Tensor) -> Tensor:
-    """How many of the matched predictions, in percent, are not classified as foreground; 0 where there are none.
+    """Return what percentage of matched predictions is not classified as foreground; 0 where there are none.
 
-    logits: (K, P, 2) -> (K,), without gradient.
+    logits (K, P, 2) -> (K,), without gradient.
     """
     matched = logits.detach()
     if matched.shape[-2] == 0:
         return matched.new_zeros(len(matched))
     right = matched.argmax(-1) == 0
     return 100 - right.sum(-1).to(matched.dtype) * (100.0 / matched.shape[-2])
-
-
-# Three losses on the clips' saliency scores.
 
 
 SALIENCY_RANKS = 11
@@ -151,14 +129,7 @@ HIGHEST_LABEL = 100
 def hinge_loss(scores: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     """Make a positive clip score higher than its negative by ``margin`` (Moment-DETR).
 
-    Args:
-        scores: (B, T).
-        positive: (B, pairs) long, clip indices.
-        negative: likewise.
-        margin: how much higher.
-
-    Returns:
-        A scalar.
+    scores (B, T), positive and negative clips (B, pairs) long -> a scalar.
     """
     gap = margin + scores.gather(1, negative) - scores.gather(1, positive)
     # Twice the mean, as upstream, which so keeps the scale of an earlier version.
@@ -170,15 +141,7 @@ def rank_contrastive_loss(scores: Tensor, labels: Tensor, video_mask: Tensor) ->
 
     Upstream loops over the ranks and, asking the device each time, skips one that no clip of the batch reaches. The
     softmax is the same for every rank, and a rank without clips adds 0 anyway: one expression gives the same. It keeps
-    upstream's 1e-6 and its division by 12.
-
-    Args:
-        scores: (B, T).
-        labels: (B, T).
-        video_mask: (B, T), 1 where real.
-
-    Returns:
-        A scalar.
+    upstream's 1e-6 and its division by 12. scores, labels, video_mask, 1 where real, all (B, T) -> a scalar.
     """
     real, known = video_mask.bool(), labels <= HIGHEST_LABEL
     scores = scores.masked_fill(~real, PADDING_SCORE)
@@ -195,13 +158,7 @@ def negative_pair_loss(scores: Tensor, video_mask: Tensor) -> Tensor:
     """Make no clip relevant to another video's query (QD-DETR): -log(1 - sigmoid(score)), summed over the clips.
 
     Written as softplus, which it equals; upstream's form is infinite in float32 from a score of about 17.
-
-    Args:
-        scores: (B, T).
-        video_mask: (B, T), 1 where real.
-
-    Returns:
-        A scalar.
+    scores and video_mask, 1 where real, (B, T) -> a scalar.
     """
     return F.softplus(scores.masked_fill(~video_mask.bool(), -torch.inf)).sum(1).mean()
 
@@ -325,7 +282,7 @@ class SetCriterion(nn.Module):
         }
 
     def label_losses(self, logits: Tensor, foreground: Tensor) -> Tensor:
-        """(K, B, Q, 2) and (K, B, Q) -> (K,)."""
+        """Compute ``loss_label``: (K, B, Q, 2) and (K, B, Q) -> (K,)."""
         if self.label_loss == "focal":
             return sigmoid_focal_loss(logits, foreground_targets(logits, foreground)).mean((1, 2, 3))
         return weighted_cross_entropy(logits, foreground, self.eos_coef).mean((1, 2))
@@ -369,9 +326,6 @@ def require_target(targets: dict[str, Any], name: str, loss: str) -> Tensor:
     if name not in targets:
         raise KeyError(f"targets have no {name}, which {loss} needs; they have {', '.join(targets)}")
     return targets[name]
-
-
-# Criterion and loss weights of a configuration.
 
 
 def build_criterion(config: DETRConfig, *, text_alignment: bool = False, **options: Any) -> SetCriterion:

@@ -11,9 +11,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.attention import at_least_float32
 
-# Conversion of moments, and their generalized overlap.
-
-
 SMALLEST_LENGTH = 1e-12
 """Smallest denominator, so that moments without length have an overlap too."""
 
@@ -32,14 +29,8 @@ def generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
 def paired_generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     """Return the generalized IoU (Rezatofighi et al., 2019) of moments side by side, in float32 at least.
 
-    Intersection over union, less the share of the enclosing moment that neither covers.
-
-    Args:
-        first: (..., 2) of (start, end), start <= end.
-        second: likewise; the leading shapes broadcast.
-
-    Returns:
-        (...), in [-1, 1].
+    Intersection over union, less the share of the enclosing moment that neither covers: two (..., 2) of (start, end),
+    start <= end, whose leading shapes broadcast -> (...), in [-1, 1].
     """
     start, end = at_least_float32(first).unbind(-1)
     other_start, other_end = at_least_float32(second).unbind(-1)
@@ -114,10 +105,8 @@ class HungarianMatcher(nn.Module):
     def match(self, pred_logits: Tensor, pred_spans: Tensor, windows: list[Tensor]) -> Pairs:
         """Assign the predictions of every layer, with one transfer to the CPU and one back.
 
-        Args:
-            pred_logits: (K, B, Q, 2), foreground first.
-            pred_spans: (K, B, Q, 2), or (K, B, Q, 2 * max_v_l) of ``"ce"``.
-            windows: B times (windows, 2).
+        pred_logits (K, B, Q, 2), foreground first, pred_spans (K, B, Q, 2), or (K, B, Q, 2 * max_v_l) of ``"ce"``, and
+        B times (windows, 2).
         """
         costs = self.costs(pred_logits, pred_spans, pad_windows(windows))
         pairs = assign_layers(costs.cpu(), [len(sample) for sample in windows])

@@ -1,4 +1,4 @@
-"""The common part of the DETR family's models: input projections and prediction heads."""
+"""Common parts of the DETR family's models: input projections, positions and prediction heads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.detr.config import DETRConfig
 
-# Audio features beside a clip's video features.
-
 
 def with_audio(video: Tensor, audio: Tensor | None) -> Tensor:
     """Join audio to the video features: (B, T, Dv) and (B, T, Da), or None without audio -> (B, T, Dv + Da).
@@ -28,9 +26,6 @@ def with_audio(video: Tensor, audio: Tensor | None) -> Tensor:
         wanted = f"({video.shape[0]}, {video.shape[1]}, Da), with the clips of src_vid"
         raise ValueError(f"src_aud must be {wanted}, got {tuple(audio.shape)}")
     return torch.cat([video, audio], dim=2)
-
-
-# Positions of clips, words and predicted moments.
 
 
 POSITION_BASE = 10000
@@ -82,9 +77,6 @@ class TrainablePositionalEncoding(nn.Module):
         if length > limit:
             raise ValueError(f"a query of {length} words is longer than max_q_l={limit}: raise it in the config")
         return self.dropout(self.LayerNorm(x + self.position_embeddings.weight[:length]))
-
-
-# Building blocks of the DETR family.
 
 
 class MLP(nn.Module):
@@ -195,13 +187,7 @@ class DETR(nn.Module):
     def positions(self, video: Tensor, video_mask: Tensor, text: Tensor) -> Tensor:
         """Return the positions of clips and words in one sequence; words have zeros unless ``use_txt_pos``.
 
-        Args:
-            video: (B, T, D).
-            video_mask: (B, T), 1 where real.
-            text: (B, L, D).
-
-        Returns:
-            (B, T + L, D).
+        video (B, T, D), video_mask (B, T), 1 where real, text (B, L, D) -> (B, T + L, D).
         """
         of_words = self.txt_position_embed(text) if self.use_txt_pos else torch.zeros_like(text)
         # Not the clips' type: under autocast they may be half precision already.

@@ -1,11 +1,9 @@
-"""Decoder of QD-DETR and TR-DETR, whose queries are reference moments, corrected layer by layer.
-
-As in DAB-DETR (Liu et al., 2022), with one dimension in place of two.
-"""
+"""Transformer parts of the DETR family: attention, encoders, and the decoder of QD-DETR and TR-DETR."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +12,6 @@ from torch import Tensor, nn
 from hero_plugin.adapters.cpu_ops import LOWEST, Dropout, PReLU, attend_with_bias
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.model import MLP, inverse_sigmoid, span_sines, xavier_
-
-# Multi-head attention, with and without its own projections.
 
 
 class MultiheadAttention(nn.Module):
@@ -31,16 +27,9 @@ class MultiheadAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Project, attend, and project the joined heads.
+        """Attend: query (B, T, D), key and value (B, S, D), keep as in ``attend_with_mask`` -> (B, T, D).
 
-        Args:
-            query: (B, T, D).
-            key: (B, S, D). Where it is the same object as ``query``, one matrix product projects both.
-            value: (B, S, D).
-            keep: as in ``attend_with_mask``.
-
-        Returns:
-            (B, T, D).
+        Where ``key`` is the same object as ``query``, one matrix product projects both.
         """
         dim = self.out_proj.in_features
         if query is key:
@@ -65,17 +54,7 @@ class ProjectedAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Attend and project the joined heads.
-
-        Args:
-            query: (B, heads, T, e).
-            key: (B, heads, S, e).
-            value: (B, heads, S, d), with heads * d = value_dim.
-            keep: as in ``attend_with_mask``.
-
-        Returns:
-            (B, T, value_dim).
-        """
+        """Attend as ``attend_with_mask`` and project the joined heads -> (B, T, value_dim)."""
         return self.out_proj(attend_with_mask(query, key, value, keep, self.dropout))
 
 
@@ -113,9 +92,6 @@ def attend_with_mask(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | N
     else:
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=keep, dropout_p=p)
     return context.transpose(1, 2).flatten(2)
-
-
-# Encoders: clips (and words) attend to one another, or clips to words.
 
 
 Activation = Callable[[], nn.Module]
@@ -182,17 +158,9 @@ class TextToVideoLayer(AttentionBlock):
     """Layer in which clips attend to words; the feed-forward part reads normalised features and adds to the others."""
 
     def forward(self, video: Tensor, text: Tensor, keep: Tensor, position: Tensor, text_position: Tensor) -> Tensor:
-        """Let clips attend to words.
+        """Let clips attend to words: video and position (B, T, D), text and text_position (B, L, D) -> (B, T, D).
 
-        Args:
-            video: (B, T, D).
-            text: (B, L, D).
-            keep: (B, heads, T, L), True where a clip may attend to a word.
-            position: (B, T, D), of the clips.
-            text_position: (B, L, D).
-
-        Returns:
-            (B, T, D).
+        keep (B, heads, T, L) is True where a clip may attend to a word.
         """
         x = video + self.dropout1(self.self_attn(video + position, text + text_position, text, keep))
         return self.norm2(x + self.feed_forward(self.norm1(x)))
@@ -207,21 +175,15 @@ class TextToVideoEncoder(nn.Module):
         self.layers = nn.ModuleList(TextToVideoLayer(config, activation) for _ in range(config.enc_layers))
 
     def forward(self, src: Tensor, padding: Tensor, position: Tensor, clips: int) -> Tensor:
-        """Return the clips after they have read the query.
+        """Return the clips after they have read the query, (B, clips, D).
 
-        Args:
-            src: (B, clips + L, D), the clips before the words.
-            padding: (B, clips + L), True at padding.
-            position: (B, clips + L, D).
-            clips: T, how many clips come first.
-
-        Returns:
-            (B, clips, D).
+        src, the clips before the words, and position (B, clips + L, D), padding (B, clips + L), True at padding.
         """
         lengths = (clips, src.shape[1] - clips)
         video, text = src.split(lengths, dim=1)
         position, text_position = position.split(lengths, dim=1)
-        keep = text_to_video_mask(*padding.split(lengths, dim=1), self.num_heads)
+        video_padding, text_padding = padding.split(lengths, dim=1)
+        keep = text_to_video_mask(video_padding, text_padding, self.num_heads)
         for layer in self.layers:
             video = layer(video, text, keep, position, text_position)
         return video
@@ -243,7 +205,11 @@ def text_to_video_mask(video_padding: Tensor, text_padding: Tensor, num_heads: i
 
 
 class SpanDecoder(nn.Module):
-    """``dec_layers`` layers; called as upstream's, with the sequence before the batch."""
+    """Decoder whose queries are reference moments, corrected by each of ``dec_layers`` layers.
+
+    As in DAB-DETR (Liu et al., 2022), with one dimension in place of two. Called as upstream's, with the sequence
+    before the batch.
+    """
 
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
@@ -254,7 +220,8 @@ class SpanDecoder(nn.Module):
         self.ref_point_head = MLP(dim, dim, dim, 2)
         self.ref_anchor_head = MLP(dim, dim, 1, 2)
         self.bbox_embed = MLP(dim, dim, 2, 3)
-        nn.init.zeros_(self.bbox_embed.layers[-1].bias)
+        last: Any = self.bbox_embed.layers[-1]
+        nn.init.zeros_(last.bias)
 
     def forward(
         self, tgt: Tensor, memory: Tensor, *, memory_key_padding_mask: Tensor, pos: Tensor, refpoints_unsigmoid: Tensor
@@ -325,18 +292,15 @@ class SpanDecoderLayer(nn.Module):
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(config.dropout) for _ in range(3))
 
     def forward(self, x: Tensor, memory: Tensor, keep: Tensor, pos: Tensor, query_pos: Tensor, sine: Tensor) -> Tensor:
-        """Run the layer.
+        """Run the layer: the queries' states x (B, queries, D) -> (B, queries, D).
 
         Args:
-            x: (B, queries, D), the queries' states.
+            x: the queries' states.
             memory: (B, T, D), the clips.
             keep: (B, 1, 1, T), True where real.
             pos: (B, T, D), positions of the clips.
             query_pos: (B, queries, D), positions of the queries.
             sine: (B, queries, D), the encoded reference moments, scaled.
-
-        Returns:
-            (B, queries, D).
         """
         x = self.norm1(x + self.dropout1(self.among_queries(x, query_pos)))
         x = self.norm2(x + self.dropout2(self.to_memory(x, memory, keep, pos, query_pos, sine)))
@@ -361,17 +325,10 @@ class SpanDecoderLayer(nn.Module):
 
 
 def decode(decoder: nn.Module, memory: Tensor, mask: Tensor, pos: Tensor, query_embed: Tensor) -> tuple[Tensor, Tensor]:
-    """Run the decoder on a batch-first memory, with queries that start from zeros.
+    """Run a ``SpanDecoder``, or upstream's, on a batch-first memory, with queries that start from zeros.
 
-    Args:
-        decoder: a ``SpanDecoder``, or upstream's.
-        memory: (B, T, D).
-        mask: (B, T), True at padding.
-        pos: (B, T, D).
-        query_embed: (queries, 2), logits of the reference moments.
-
-    Returns:
-        States and reference moments as ``SpanDecoder.forward`` returns them.
+    memory and pos (B, T, D), mask (B, T), True at padding, query_embed (queries, 2), logits of the reference moments
+    -> states and reference moments as ``SpanDecoder.forward`` returns them.
     """
     batch, _, dim = memory.shape
     states, references = decoder(
@@ -382,9 +339,6 @@ def decode(decoder: nn.Module, memory: Tensor, mask: Tensor, pos: Tensor, query_
         refpoints_unsigmoid=query_embed.unsqueeze(1).expand(-1, batch, -1),
     )
     return states, references
-
-
-# Transformer parts of QD-DETR and TR-DETR.
 
 
 class TextToVideoTransformer(nn.Module):

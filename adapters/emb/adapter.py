@@ -23,16 +23,11 @@ def compute_loss(
 ) -> Tensor:
     """Compute EMB's localization loss plus HERO's two, weighted; the moment's clips are the relevant ones.
 
-    Args:
-        model: the wrapped EMB.
-        start_logits: (B, T).
-        end_logits: (B, T).
-        start_labels: (B,) first clip of the moment.
-        end_labels: (B,) last clip of the moment.
-        *args: the rest of EMB's ``compute_loss``.
-        **kwargs: likewise.
+    ``model`` is the wrapped EMB, the rest the arguments of EMB's ``compute_loss``: logits (B, T), the moment's first
+    and last clip (B,), and what else it takes.
     """
-    loss = model.base.compute_loss(start_logits, end_logits, start_labels, end_labels, *args, **kwargs)
+    base: Any = model.base
+    loss = base.compute_loss(start_logits, end_logits, start_labels, end_labels, *args, **kwargs)
     if not model.config.active:
         return loss
     place = torch.arange(start_logits.shape[1], device=start_logits.device)

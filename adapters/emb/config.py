@@ -61,10 +61,8 @@ class EMBConfig(EMBHyperparameters):
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("char_size", "word_dim", "char_dim", "video_feature_dim", "max_pos_len", "dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("num_heads", "num_layers", "downscale"):
+        sizes = ("char_size", "word_dim", "char_dim", "video_feature_dim", "max_pos_len", "dim")
+        for name in (*sizes, "num_heads", "num_layers", "downscale"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.dim % self.num_heads:

@@ -1,9 +1,14 @@
-"""Guided attention: queries carry what lies before and after a clip, or at a proposal's ends."""
+"""Encoder of clips, proposals and words, whose attention is guided.
+
+A guided query also carries what lies before and after a clip, or at a proposal's ends.
+"""
 
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +18,9 @@ from hero_plugin.adapters.cpu_ops import Dropout, attend_with_bias, max_after, m
 from hero_plugin.adapters.emb.layers import Conv1D, mask_bias
 from hero_plugin.adapters.emb.proposals import ProposalMap, cell_max, scatter_to_map
 
-# Post-norm attention blocks over words, clips or proposals.
-
-
 NORM_EPSILON = 1e-6
+CONTENT_KERNEL = 7
+BOUND_SCALE = 8
 
 
 def pair_mask(source_mask: Tensor | None, target_mask: Tensor | None) -> Tensor | None:
@@ -40,17 +44,9 @@ class MultiHeadAttention(nn.Module):
         self.dropout = Dropout(drop_rate)
 
     def forward(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from the query to the source.
-
-        Args:
-            query: (B, T, D).
-            source: (B, S, D).
-            mask: (B, S), (B, T, S) or None, 1 where attention is allowed.
-
-        Returns:
-            (B, T, D).
-        """
-        q, k, v = self._heads(self.query(query)), self._heads(self.key(source)), self._heads(self.value(source))
+        """Attend: query (B, T, D), source (B, S, D), mask (B, S), (B, T, S) or None, 1 where allowed -> (B, T, D)."""
+        projected = (self.query(query), self.key(source), self.value(source))
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in projected)
         bias = None
         if mask is not None:
             bias = mask_bias(mask)
@@ -58,13 +54,9 @@ class MultiHeadAttention(nn.Module):
         context = attend_with_bias(q, k, v, bias, self.dropout.p if self.dropout.training else 0.0)
         return context.transpose(1, 2).flatten(2)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """Split the last axis into heads: (B, L, heads·d) -> (B, heads, L, d)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
 
 class AttentionLayer(nn.Module):
-    """Layer of attention and two linear layers, each added to its input and normalised."""
+    """Base class: attention and two linear layers, each added to its input and normalised."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
         super().__init__()
@@ -74,67 +66,26 @@ class AttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPSILON)
         self.dropout = Dropout(drop_rate)
 
-    def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """Attend: query (B, T, D), source (B, S, D) or None for self-attention, mask as in attention -> (B, T, D)."""
-        return self.attend(query, query, query if source is None else source, mask)
-
     def attend(self, residual: Tensor, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend as in ``forward``, from a ``query`` that need not be the ``residual`` to which the result is added."""
+        """Attend from a ``query`` (B, T, D), which need not be the ``residual`` to which the result is added."""
         context = self.attention(query, source, mask)
         hidden = self.norm1(residual + self.dropout(context))
         return self.norm2(hidden + self.dropout(self.dense(hidden)))
 
 
-class SelfAttentionBlock(nn.Module):
-    """Stack of layers in which a sequence attends to itself."""
+class PlainLayer(AttentionLayer):
+    """Attention layer without a guide."""
 
-    layer_type: ClassVar[type[AttentionLayer]] = AttentionLayer
-
-    def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(self.layer_type(dim, num_heads, drop_rate) for _ in range(num_layers))
-
-    def forward(self, target: Tensor, tmask: Tensor | None = None) -> Tensor:
-        """Run the layers: target (B, T, D), tmask (B, T) -> (B, T, D)."""
-        for layer in self.layers:
-            target = layer(target, mask=tmask)
-        return target
-
-
-class CrossAttentionBlock(nn.Module):
-    """Stack of layers in which a target attends to a source."""
-
-    layer_type: ClassVar[type[AttentionLayer]] = AttentionLayer
-
-    def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(self.layer_type(dim, num_heads, drop_rate) for _ in range(num_layers))
-
-    def forward(
-        self, source: Tensor, target: Tensor, smask: Tensor | None = None, tmask: Tensor | None = None
-    ) -> Tensor:
-        """Run the layers: source (B, S, D), target (B, T, D), smask (B, S), tmask (B, T) -> (B, T, D)."""
-        mask = pair_mask(smask, tmask)
-        for layer in self.layers:
-            target = layer(target, source, mask)
-        return target
-
-
-CONTENT_KERNEL = 7
-BOUND_SCALE = 8
+    def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Attend: query (B, T, D), source (B, S, D) or None for self-attention, mask as in attention -> (B, T, D)."""
+        return self.attend(query, query, query if source is None else source, mask)
 
 
 def surrounding_max(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each real position the maximum over the real ones before it and over those after it.
 
     One running maximum each way: B·T·D values where a maximum over pairs of positions needs B·T·T·D.
-
-    Args:
-        x: (B, T, D).
-        mask: (B, T).
-
-    Returns:
-        Two (B, T, D), zero where there is none and at padding.
+    x (B, T, D), mask (B, T) -> two (B, T, D), zero where there is none and at padding.
     """
     real = mask.bool().unsqueeze(-1)
     values = x.masked_fill(~real, torch.finfo(x.dtype).min)
@@ -158,7 +109,8 @@ class GuideConvolution(nn.Module):
 
     def forward(self, before: Tensor, after: Tensor, own: Tensor) -> Tensor:
         """Mix: three (B, T, D) -> (B, T, D)."""
-        depthwise, pointwise = self.conv_layers
+        layers: Any = self.conv_layers
+        depthwise, pointwise = layers
         if depthwise.kernel_size[0] == 1:
             weight = depthwise.weight[:, 0, 0]
             mixed = before * weight[:, 0] + after * weight[:, 1] + own * weight[:, 2]
@@ -170,8 +122,8 @@ class GuideConvolution(nn.Module):
         return self.layer_norm(self.dropout(mixed)).relu()
 
 
-class GuidedAttentionLayer(AttentionLayer):
-    """Attention layer with guided queries, which are also its source in self-attention."""
+class GuidedLayer(AttentionLayer):
+    """Base class: attention layer with guided queries, which are also its source in self-attention."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float, kernel_size: int) -> None:
         super().__init__(dim, num_heads, drop_rate)
@@ -185,7 +137,7 @@ class GuidedAttentionLayer(AttentionLayer):
         return self.attend(query, asking, asking if source is None else source, mask)
 
 
-class ContentGuidedLayer(GuidedAttentionLayer):
+class ContentGuidedLayer(GuidedLayer):
     """Layer of clips guided by the strongest features before and after them."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
@@ -198,7 +150,7 @@ class ContentGuidedLayer(GuidedAttentionLayer):
         return self.guided(before, after, query * real.unsqueeze(-1), source, mask)
 
 
-class BoundGuidedLayer(GuidedAttentionLayer):
+class BoundGuidedLayer(GuidedLayer):
     """Layer of proposals guided by the clips around their two ends."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float, downscale: int) -> None:
@@ -206,26 +158,18 @@ class BoundGuidedLayer(GuidedAttentionLayer):
         self.scale = downscale
 
     def forward(
-        self,
-        guide: Tensor,
-        bounds: Tensor,
-        query: Tensor,
-        source: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None, *, guide: Tensor, bounds: Tensor
     ) -> Tensor:
-        """Attend.
+        """Attend: query (B, P, D), source (B, S, D) or None, mask (B, P) or (B, P, S) -> (B, P, D).
 
         As upstream, the guide's padding clips count in the cell that the last real clip is in.
 
         Args:
+            query: proposals.
+            source: None for self-attention.
+            mask: 1 where attention is allowed.
             guide: (B, T, D), clips.
             bounds: (B, P, 2) long, first and last clip of each proposal.
-            query: (B, P, D), proposals.
-            source: (B, S, D), or None for self-attention.
-            mask: (B, P) or (B, P, S).
-
-        Returns:
-            (B, P, D).
         """
         real = real_queries(query, mask).unsqueeze(-1)
         cells = cell_max(guide, self.scale)
@@ -242,40 +186,26 @@ def real_queries(query: Tensor, mask: Tensor | None) -> Tensor:
     return (mask if mask.dim() == 2 else (mask > 0).any(-1)).to(query.dtype)
 
 
-class ContentGuidedSelfAttentionBlock(SelfAttentionBlock):
-    """Stack in which clips attend to themselves, guided by content."""
+class SelfAttentionBlock(nn.Module):
+    """Stack of layers in which a sequence attends to itself."""
 
-    layer_type = ContentGuidedLayer
-
-
-class ContentGuidedCrossAttentionBlock(CrossAttentionBlock):
-    """Stack in which clips attend to words, guided by content."""
-
-    layer_type = ContentGuidedLayer
-
-
-class BoundGuidedSelfAttentionBlock(nn.Module):
-    """Stack in which proposals attend to themselves, guided by the clips at their ends."""
-
-    def __init__(self, dim: int, num_layers: int, num_heads: int, drop_rate: float, downscale: int) -> None:
+    def __init__(self, layer: Callable[[], AttentionLayer], num_layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(BoundGuidedLayer(dim, num_heads, drop_rate, downscale) for _ in range(num_layers))
+        self.layers = nn.ModuleList(layer() for _ in range(num_layers))
 
-    def forward(self, target: Tensor, tmask: Tensor | None = None, *, guide: Tensor, bounds: Tensor) -> Tensor:
-        """Run the layers: target (B, P, D), tmask (B, P), guide (B, T, D), bounds (B, P, 2) long -> (B, P, D)."""
+    def forward(self, target: Tensor, tmask: Tensor | None = None, **guidance: Tensor) -> Tensor:
+        """Run the layers: target (B, T, D), tmask (B, T) -> (B, T, D); ``guidance`` is passed on to every layer."""
         for layer in self.layers:
-            target = layer(guide, bounds, target, mask=tmask)
+            target = layer(target, mask=tmask, **guidance)
         return target
 
 
-class BoundGuidedCrossAttentionBlock(nn.Module):
-    """Stack in which proposals attend to words, guided by the clips at their ends."""
+class CrossAttentionBlock(nn.Module):
+    """Stack of layers in which a target attends to a source."""
 
-    def __init__(
-        self, dim: int, num_layers: int, num_heads: int, drop_rate: float, downscale: int = BOUND_SCALE
-    ) -> None:
+    def __init__(self, layer: Callable[[], AttentionLayer], num_layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(BoundGuidedLayer(dim, num_heads, drop_rate, downscale) for _ in range(num_layers))
+        self.layers = nn.ModuleList(layer() for _ in range(num_layers))
 
     def forward(
         self,
@@ -283,18 +213,13 @@ class BoundGuidedCrossAttentionBlock(nn.Module):
         target: Tensor,
         smask: Tensor | None = None,
         tmask: Tensor | None = None,
-        *,
-        guide: Tensor,
-        bounds: Tensor,
+        **guidance: Tensor,
     ) -> Tensor:
-        """Run the layers: source (B, L, D), target (B, P, D), and their masks -> (B, P, D)."""
+        """Run the layers: source (B, S, D), target (B, T, D), smask (B, S), tmask (B, T) -> (B, T, D)."""
         mask = pair_mask(smask, tmask)
         for layer in self.layers:
-            target = layer(guide, bounds, target, source, mask)
+            target = layer(target, source, mask, **guidance)
         return target
-
-
-# Encoder of clips, proposals and words, each reading itself and the others.
 
 
 Streams = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor, Tensor]
@@ -307,24 +232,20 @@ class GuidedAttentionEncoder(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        num_layers: int,
-        num_heads: int,
-        drop_rate: float,
-        downscale: int,
-        proposal: ProposalMap,
+        self, dim: int, num_layers: int, num_heads: int, drop_rate: float, downscale: int, proposal: ProposalMap
     ) -> None:
         super().__init__()
-        sizes = (dim, num_layers, num_heads, drop_rate)
+        plain, by_content, by_bounds = (
+            partial(layer, dim, num_heads, drop_rate) for layer in (PlainLayer, ContentGuidedLayer, BoundGuidedLayer)
+        )
         self.proposal = proposal
-        self.f2f = ContentGuidedSelfAttentionBlock(*sizes)
-        self.p2p = BoundGuidedSelfAttentionBlock(*sizes, downscale)
-        self.w2w = SelfAttentionBlock(*sizes)
-        self.f2w = ContentGuidedCrossAttentionBlock(*sizes)
+        self.f2f = SelfAttentionBlock(by_content, num_layers)
+        self.p2p = SelfAttentionBlock(partial(by_bounds, downscale), num_layers)
+        self.w2w = SelfAttentionBlock(plain, num_layers)
+        self.f2w = CrossAttentionBlock(by_content, num_layers)
         # As upstream: at the default scale, whatever the map's.
-        self.p2w = BoundGuidedCrossAttentionBlock(*sizes)
-        self.w2f = CrossAttentionBlock(*sizes)
+        self.p2w = CrossAttentionBlock(partial(by_bounds, BOUND_SCALE), num_layers)
+        self.w2f = CrossAttentionBlock(plain, num_layers)
         self.w2p = copy.deepcopy(self.w2f)
         self.v2v = copy.deepcopy(self.f2f)
         self.pq2q = copy.deepcopy(self.w2w)
@@ -338,12 +259,7 @@ class GuidedAttentionEncoder(nn.Module):
 
         Nothing is computed for entries of the map that are never valid; they come out as zeros.
 
-        Args:
-            vfeats: (B, T, D), clips.
-            qfeats: (B, L, D), words.
-            vmask: (B, T).
-            qmask: (B, L).
-            moments: ignored, as upstream.
+        Takes clips (B, T, D), words (B, L, D) and their masks; ``moments`` is ignored, as upstream.
 
         Returns:
             (clips (B, T, D), their words (B, L, D)), (proposals (B, N·N, D), their words (B, L, D)),

@@ -1,4 +1,4 @@
-"""Fusion of clips (or proposals) and words, as in VSLNet."""
+"""Heads of EMB: highlights, ranks of proposals, the fusion of clips and words, and a moment's start and end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D, bidirectional_lstm, lengths_of, mask_logits
 from hero_plugin.adapters.emb.losses import confident_proposals, highlight_loss, ranking_loss
-
-# Highlight layer and proposal ranker, the two heads beside the predictor.
 
 
 class HighLightLayer(nn.Module):
@@ -38,6 +36,7 @@ class ProposalRanker(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int = 3, num_layers: int = 4) -> None:
         super().__init__()
+        self.kernel_size = kernel_size
         self.encoders = nn.ModuleList(
             nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2) for _ in range(num_layers)
         )
@@ -51,14 +50,14 @@ class ProposalRanker(nn.Module):
         plane = x.unflatten(1, (size, size)).permute(0, 3, 1, 2)
         real = mask.to(x.dtype).view(-1, 1, size, size)
         for encoder in self.encoders:
-            plane = F.relu(encoder(plane * real)) * neighbour_weight(real, encoder)
+            plane = F.relu(encoder(plane * real)) * neighbour_weight(real, self.kernel_size)
         logits = self.predictor(plane).flatten(1)
         return mask_logits(logits, mask).sigmoid()
 
 
-def neighbour_weight(real: Tensor, conv: nn.Conv2d) -> Tensor:
+def neighbour_weight(real: Tensor, kernel_size: int) -> Tensor:
     """Return one over the number of valid entries a convolution sees, 0 where it sees none: (B, 1, N, N)."""
-    counts = F.conv2d(real, real.new_ones(1, 1, *conv.kernel_size), padding=conv.padding).round()
+    counts = F.conv2d(real, real.new_ones(1, 1, kernel_size, kernel_size), padding=kernel_size // 2).round()
     return torch.where(counts > 0, 1.0 / counts.clamp(min=1.0), 0.0)
 
 
@@ -121,7 +120,10 @@ class ConcatenatePooled(nn.Module):
 
 
 class VSLFuser(nn.Module):
-    """Fusion by context-query attention, then the pooled query beside every position."""
+    """Fusion of clips (or proposals) and words as in VSLNet: by context-query attention, then the pooled query.
+
+    TR-DETR fuses its modalities with it, too.
+    """
 
     def __init__(self, dim: int, drop_rate: float) -> None:
         super().__init__()
@@ -132,9 +134,6 @@ class VSLFuser(nn.Module):
         """Fuse: vfeats (B, T, D), qfeats (B, L, D), vmask (B, T), qmask (B, L) -> (B, T, D)."""
         fused = self.cq_attention(vfeats, qfeats, vmask, qmask)
         return self.cq_concat(fused, qfeats, qmask).relu()
-
-
-# Predictor of a moment's start and end from fused clip features.
 
 
 class LSTMBlock(nn.Module):

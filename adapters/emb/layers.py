@@ -1,4 +1,4 @@
-"""Bidirectional LSTM over sequences of different lengths."""
+"""Building blocks of EMB: masks, linear layers, and an LSTM over sequences of different lengths."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from hero_plugin.adapters.cpu_ops import LOWEST, Dropout
 from hero_plugin.attention import at_least_float32
-
-# Building blocks of EMB.
 
 
 def mask_bias(mask: Tensor) -> Tensor:
@@ -86,7 +84,7 @@ def bidirectional_lstm(rnn: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
     turned = torch.where(steps < ends, ends - 1 - steps, steps)
     # The fused kernels know half precision on some processors only.
     with torch.autocast(device_type="cpu", enabled=False):
-        x = x.to(rnn.weight_ih_l0.dtype)
+        x = x.to(next(rnn.parameters()).dtype)
         ahead = run_direction(rnn, x, "")
         back = reorder(run_direction(rnn, reorder(x, turned), "_reverse"), turned)
     return torch.cat([ahead, back], dim=2)

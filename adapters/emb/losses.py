@@ -1,4 +1,4 @@
-"""EMB's three losses."""
+"""EMB's three losses, and its elastic labels: boundaries near the annotated ones that count as right."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from torch import Tensor
 from hero_plugin.adapters.emb.layers import count_real, mask_logits
 from hero_plugin.attention import at_least_float32
 
-# Elastic labels: boundaries beside the annotated ones that count as right.
-
 
 def temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     """Return the intersection of moments over their hull: (..., 2) and (..., 2) -> (...), shapes broadcast."""
@@ -22,12 +20,7 @@ def temporal_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def confident_proposals(
-    bounds: Tensor,
-    scores: Tensor,
-    mask: Tensor,
-    moments: Tensor | None = None,
-    threshold: float = 0.5,
-    k: int = 1,
+    bounds: Tensor, scores: Tensor, mask: Tensor, moments: Tensor | None = None, threshold: float = 0.5, k: int = 1
 ) -> Tensor:
     """Choose the k best scored proposals among those that overlap the annotation enough.
 
@@ -61,9 +54,9 @@ def pseudo_moment(
 
     Args:
         moments: (B, 2) long, first and last clip, inclusive, or None.
-        proposals: (B, P, 2) long, likewise.
-        pscores: (B, P).
-        pmask: (B, P), 1 for proposals that exist.
+        proposals: (B, P, 2) long, likewise; their scores and mask are (B, P).
+        pscores: in [0, 1].
+        pmask: 1 for proposals that exist.
         threshold: the overlap with ``moments`` that a proposal needs.
 
     Returns:
@@ -91,14 +84,7 @@ def elementwise_cross_entropy(probabilities: Tensor, targets: Tensor) -> Tensor:
 def highlight_loss(scores: Tensor, labels: Tensor, mask: Tensor, epsilon: float = 1e-12) -> Tensor:
     """Compute the cross-entropy over real clips, in which clips inside the moment count twice.
 
-    Args:
-        scores: (B, T) in [0, 1].
-        labels: (B, T) of 0 and 1.
-        mask: (B, T).
-        epsilon: keeps a batch without real clips finite.
-
-    Returns:
-        A scalar.
+    Scores in [0, 1], labels of 0 and 1, mask, all (B, T) -> a scalar; ``epsilon`` keeps it finite without real clips.
     """
     weights = (1 + labels.long()) * mask
     return (elementwise_cross_entropy(scores, labels) * weights).sum() / (mask.sum() + epsilon)
@@ -116,9 +102,6 @@ def ranking_loss(
         mask: (B, P), 1 for proposals that exist.
         min_iou: overlap up to which the target is 0.
         max_iou: overlap from which the target is 1.
-
-    Returns:
-        A scalar.
     """
     if scores.shape != mask.shape:
         raise ValueError(f"mask must be (B, P)={tuple(scores.shape)} as scores, got {tuple(mask.shape)}")
@@ -134,16 +117,9 @@ def ranking_loss(
 
 
 def location_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """Compute the negative log-probability of starting and of ending anywhere in the elastic ranges.
+    """Compute the negative log-probability of starting and of ending anywhere in the elastic ranges, a scalar.
 
-    Args:
-        start_logits: (B, T).
-        end_logits: (B, T).
-        starts: (B, T) bool, where the start may lie.
-        ends: (B, T) bool, where the end may lie.
-
-    Returns:
-        A scalar.
+    Logits and, as bool, where the start and where the end may lie, all (B, T).
     """
     return range_loss(start_logits, starts) + range_loss(end_logits, ends)
 
@@ -160,45 +136,19 @@ def elastic_ranges(
 ) -> tuple[Tensor, Tensor]:
     """Return where the start and where the end may lie: between the annotation's and the pseudo moment's.
 
-    Args:
-        moments: (B, 2) long, first and last clip.
-        proposals: (B, P, 2) long.
-        pscores: (B, P).
-        pmask: (B, P).
-        threshold: the overlap that a proposal needs.
-        clips: T.
-
-    Returns:
-        Two (B, T) bool.
+    Arguments are those of ``pseudo_moment``, and T -> two (B, T) bool.
     """
     pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
     return positions_between(moments[:, 0], pseudo[:, 0], clips), positions_between(moments[:, 1], pseudo[:, 1], clips)
 
 
 def highlight_labels(
-    mask: Tensor,
-    moments: Tensor,
-    proposals: Tensor,
-    pscores: Tensor,
-    pmask: Tensor,
-    threshold: float,
-    extend: float,
+    mask: Tensor, moments: Tensor, proposals: Tensor, pscores: Tensor, pmask: Tensor, threshold: float, extend: float
 ) -> Tensor:
     """Mark the clips of the moment, widened towards the pseudo moment's start and by a share of the length.
 
-    As upstream, the earlier of the two ends is taken, like the earlier of the two starts.
-
-    Args:
-        mask: (B, T).
-        moments: (B, 2) long, first and last clip.
-        proposals: (B, P, 2) long.
-        pscores: (B, P).
-        pmask: (B, P).
-        threshold: the overlap that a proposal needs.
-        extend: the share of the length, at either end.
-
-    Returns:
-        (B, T) bool.
+    As upstream, the earlier of the two ends is taken, like the earlier of the two starts. Arguments are the clips'
+    mask (B, T), those of ``pseudo_moment``, and the share ``extend`` of the length, at either end -> (B, T) bool.
     """
     pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
     first, last = torch.minimum(moments, pseudo).unbind(dim=1)
@@ -207,9 +157,6 @@ def highlight_labels(
     last = torch.minimum(count_real(mask) - 1, last + extension)
     steps = torch.arange(mask.shape[1], device=mask.device)
     return (steps >= first.unsqueeze(1)) & (steps <= last.unsqueeze(1))
-
-
-# Schedule of the elastic labels' threshold.
 
 
 def elastic_threshold(epoch: int, epochs: int, low: float = 0.5) -> float:

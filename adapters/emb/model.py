@@ -24,9 +24,6 @@ from hero_plugin.adapters.emb.losses import (
 from hero_plugin.adapters.emb.proposals import ProposalMap, scatter_to_map
 from hero_plugin.hem import sinusoid
 
-# Word embedding.
-
-
 PAD, UNK, FIRST_WORD = 0, 1, 2
 
 
@@ -77,27 +74,15 @@ class CharacterEmbedding(nn.Module):
 class Embedding(nn.Module):
     """Word embedding, projected to the model's width."""
 
-    def __init__(
-        self,
-        num_words: int,
-        num_chars: int,
-        word_dim: int,
-        char_dim: int,
-        drop_rate: float,
-        out_dim: int,
-        word_vectors: Tensor | np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, sizes: EMBConfig, num_words: int, word_vectors: Tensor | np.ndarray | None) -> None:
         super().__init__()
-        self.word_emb = WordEmbedding(num_words, word_dim, drop_rate, word_vectors)
-        self.char_emb = CharacterEmbedding(num_chars, char_dim)
-        self.linear = Conv1D(word_dim, out_dim)
+        self.word_emb = WordEmbedding(num_words, sizes.word_dim, sizes.drop_rate, word_vectors)
+        self.char_emb = CharacterEmbedding(sizes.char_size, sizes.char_dim)
+        self.linear = Conv1D(sizes.word_dim, sizes.dim)
 
     def forward(self, word_ids: Tensor, char_ids: Any = None) -> Tensor:
         """Embed: word_ids (B, L) long -> (B, L, out_dim). ``char_ids`` is accepted, as upstream's, and not read."""
         return self.linear(self.word_emb(word_ids))
-
-
-# Sinusoidal positions of clips and words.
 
 
 class CosinePosition(nn.Module):
@@ -144,15 +129,7 @@ class EMB(nn.Module):
         super().__init__()
         self.configs = configs
         sizes = EMBConfig.of(configs)
-        self.embedding_net = Embedding(
-            num_words=vocabulary_size(sizes, word_vectors),
-            num_chars=sizes.char_size,
-            word_dim=sizes.word_dim,
-            char_dim=sizes.char_dim,
-            drop_rate=sizes.drop_rate,
-            out_dim=sizes.dim,
-            word_vectors=word_vectors,
-        )
+        self.embedding_net = Embedding(sizes, num_words=vocabulary_size(sizes, word_vectors), word_vectors=word_vectors)
         self.video_affine = VisualProjection(sizes.video_feature_dim, sizes.dim, sizes.drop_rate)
         self.position = CosinePosition(sizes.dim, sizes.max_pos_len)
         self.encoder = GuidedAttentionEncoder(
@@ -211,17 +188,9 @@ class EMB(nn.Module):
         return h_score, start_logits, end_logits, proposals, p_score, p_mask
 
     def rank(self, features: Tensor, words: Tensor, p_mask: Tensor, q_mask: Tensor, clips: int) -> Tensor:
-        """Score the proposals of ``clips`` clips; only entries the map can have are fused.
+        """Score the proposals of T = ``clips`` clips: features (B, P, D), words (B, L, D), two masks -> (B, P).
 
-        Args:
-            features: (B, P, D).
-            words: (B, L, D).
-            p_mask: (B, P).
-            q_mask: (B, L).
-            clips: T.
-
-        Returns:
-            (B, P).
+        Only entries that the map can have are fused.
         """
         cells = self.encoder.proposal.cells(clips, features.device)
         fused = self.fuser2(vfeats=features[:, cells], qfeats=words, vmask=p_mask[:, cells], qmask=q_mask)

@@ -58,11 +58,8 @@ class ProposalMap(nn.Module):
     def cells(self, clips: int, device: torch.device) -> Tensor:
         """Return where the map has entries: indices into its flattened form, (P,) long, shortest first."""
         size = self.size(clips)
-        starts = [
-            torch.arange(0, size - offset, stride, device=device) * (size + 1) + offset
-            for offset, stride, _ in self._lengths(size)
-        ]
-        return torch.cat(starts)
+        lengths = self._lengths(size)
+        return torch.cat([torch.arange(0, size - a, s, device=device) * (size + 1) + a for a, s, _ in lengths])
 
     def compact(self, feats: Tensor, mask: Tensor) -> Proposals:
         """Make the map's entries: feats (B, T, D), mask (B, T)."""
@@ -82,7 +79,8 @@ class ProposalMap(nn.Module):
         """Make the map: feats (B, T, D), mask (B, T) -> features (B, N·N, D), bounds (B, N·N, 2), mask (B, N·N)."""
         entries = self.compact(feats, mask)
         area = self.size(feats.shape[1]) ** 2
-        return tuple(scatter_to_map(part, entries.cells, area) for part in entries[:3])
+        features, bounds, real = (scatter_to_map(part, entries.cells, area) for part in entries[:3])
+        return features, bounds, real
 
     def _pooled(self, feats: Tensor, mask: Tensor) -> Iterator[Tensor]:
         """Yield the features of each length of proposals, from those of the length before."""
