@@ -99,15 +99,9 @@ LOWEST = -1e30
 def attend_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, dropout: float = 0.0) -> Tensor:
     """Return ``dropout(softmax(Q Kᵀ / sqrt(e) + bias)) V``.
 
-    Args:
-        query: (B, heads, T, e).
-        key: (B, heads, S, e).
-        value: (B, heads, S, d).
-        bias: added to the scores, broadcast to (B, heads, T, S); None adds nothing.
-        dropout: probability of dropping an attention weight (0 outside training).
-
-    Returns:
-        (B, heads, T, d); in blocks on CPU it is laid out in memory as (B, T, heads, d).
+    query (B, heads, T, e), key (B, heads, S, e), value (B, heads, S, d); the bias broadcasts to (B, heads, T, S), None
+    adds nothing; dropout is a probability, 0 outside training -> (B, heads, T, d), which in blocks on CPU is laid out
+    in memory as (B, T, heads, d).
     """
     # On CPU PyTorch fuses no attention with dropout, and the weights of all heads and layers would lie in memory until
     # the backward pass. Where they are far larger than the cache, moving them costs more than computing them: so a few

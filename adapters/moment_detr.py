@@ -132,20 +132,7 @@ class MomentDETR(DETR):
         self.saliency_proj = nn.Linear(config.hidden_dim, 1)
 
     def forward(self, src_txt: Tensor, src_txt_mask: Tensor, src_vid: Tensor, src_vid_mask: Tensor) -> Outputs:
-        """Ground each query in its video.
-
-        Args:
-            src_txt: (B, L, text_dim), word features.
-            src_txt_mask: (B, L), 1 where real.
-            src_vid: (B, T, video_dim), clip features.
-            src_vid_mask: (B, T), 1 where real.
-
-        Returns:
-            ``DETR.predictions``, and saliency_scores (B, T).
-
-        Raises:
-            ValueError: shapes that do not fit.
-        """
+        """Ground each query: arguments as in ``DETR`` -> its ``predictions``, and saliency_scores (B, T)."""
         check_inputs(src_txt, src_txt_mask, src_vid, src_vid_mask)
         video, text = self.input_vid_proj(src_vid), self.input_txt_proj(src_txt)
         mask = torch.cat([src_vid_mask, src_txt_mask], dim=1).bool()

@@ -10,14 +10,7 @@ from torch import Tensor, nn
 
 from hero_plugin import Pair
 from hero_plugin._compat import is_compiling
-from hero_plugin.adapters.detr.adapter import (
-    CachedEncoder,
-    DETRAdapter,
-    ForwardState,
-    has_module,
-    saliency,
-    skip_layers,
-)
+from hero_plugin.adapters.detr.adapter import DETRAdapter, ForwardState, has_module, saliency, skip_layers
 from hero_plugin.adapters.detr.config import DETRConfig, QDDETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
 from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, inverse_sigmoid, with_audio
@@ -49,6 +42,25 @@ class QDDETRAdapter(DETRAdapter):
         layers = skip_layers(self.base, f"{self.transformer}.decoder.layers", state)
         paths = [path for name in self.encoders if has_module(self.base, path := f"{self.transformer}.{name}")]
         return {**layers, **{path: CachedEncoder(self.base.get_submodule(path), state) for path in paths}}
+
+
+class CachedEncoder(nn.Module):
+    """An encoder that repeats its last answer once the decoder has been reached.
+
+    What a base encodes after its decoder has run are negative pairs. Their encoding has the same shape, and nobody
+    will read it.
+    """
+
+    def __init__(self, encoder: nn.Module, state: ForwardState) -> None:
+        super().__init__()
+        self.encoder, self.state = encoder, state
+        self.answer: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Encode, or return the last answer; arguments and result are the encoder's."""
+        if not self.state.decoder_reached:
+            self.answer = self.encoder(*args, **kwargs)
+        return self.answer
 
 
 class Transformer(TextToVideoTransformer):
@@ -105,19 +117,8 @@ class QDDETR(DETR):
     ) -> Outputs:
         """Ground each query in its video, and score the clips against the next sample's query.
 
-        Args:
-            src_txt: (B, L, text_dim), word features.
-            src_txt_mask: (B, L), 1 where real.
-            src_vid: (B, T, Dv), clip features.
-            src_vid_mask: (B, T), 1 where real.
-            src_aud: (B, T, Da) or None, with Dv + Da = video_dim.
-            src_aud_mask: ignored, as upstream.
-
-        Returns:
-            ``DETR.predictions``, saliency_scores and saliency_scores_neg (B, T), and video_mask, which is src_vid_mask.
-
-        Raises:
-            ValueError: shapes that do not fit.
+        Arguments as in ``DETR`` -> its ``predictions``, saliency_scores and saliency_scores_neg (B, T), and video_mask,
+        which is src_vid_mask.
         """
         check_inputs(src_txt, src_txt_mask, src_vid, src_vid_mask)
         video, text = self.input_vid_proj(with_audio(src_vid, src_aud)), self.input_txt_proj(src_txt)

@@ -135,21 +135,9 @@ class TRDETR(DETR):
     ) -> Outputs:
         """Ground each query in its video.
 
-        Args:
-            src_txt: (B, L, text_dim), word features.
-            src_txt_mask: (B, L), 1 where real.
-            src_vid: (B, T, Dv), clip features.
-            src_vid_mask: (B, T), 1 where real.
-            src_aud: (B, T, Da) or None, with Dv + Da = video_dim.
-            src_aud_mask: ignored, as upstream.
-
-        Returns:
-            ``DETR.predictions``, saliency_scores (B, T), video_mask, which is src_vid_mask, and for the losses that
-            align the two modalities the projected features src_vid_ed (B, T, D) and src_txt_ed (B, L, D) and their
-            means over all positions, src_vid_cls_ed and src_txt_cls_ed (B, D).
-
-        Raises:
-            ValueError: shapes that do not fit.
+        Arguments as in ``DETR`` -> its ``predictions``, saliency_scores (B, T), video_mask, which is src_vid_mask, and
+        for the losses that align the two modalities the projected features src_vid_ed (B, T, D) and src_txt_ed
+        (B, L, D) and their means over all positions, src_vid_cls_ed and src_txt_cls_ed (B, D).
         """
         check_inputs(src_txt, src_txt_mask, src_vid, src_vid_mask)
         video, text = self.input_vid_proj(with_audio(src_vid, src_aud)), self.input_txt_proj(src_txt)

@@ -25,15 +25,8 @@ def query_text_loss(queries: Tensor, words: Tensor, foreground: Tensor, samples:
 
     Like upstream, it sums over all words, padding included. A sample without windows has no positive and takes no part.
 
-    Args:
-        queries: (K, B, Q, E), of unit length.
-        words: (B, L, E), of unit length.
-        foreground: (K, B, Q) bool, the matched ones.
-        samples: how many samples of the batch have one.
-        temperature: of the softmax over object queries.
-
-    Returns:
-        (K,).
+    queries (K, B, Q, E) and words (B, L, E), of unit length, foreground (K, B, Q) bool, the matched ones, how many
+    samples of the batch have one, and the temperature of the softmax over object queries -> (K,).
     """
     logits = torch.einsum("kbqe,ble->kbql", queries, words).sum(-1) / temperature
     positive = logits.masked_fill(~foreground, 0.0).sum(-1) / foreground.sum(-1).clamp(min=1)
@@ -80,14 +73,9 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Return the focal loss of each logit on its own (Lin et al., 2017), called as torchvision's.
 
-    It is a binary cross-entropy in which easy logits count less.
-
-    Args:
-        inputs: logits of any shape.
-        targets: what the logits should say, from 0 to 1, of the same shape.
-        alpha: weight of the targets that are 1, against 1 - alpha of the others; negative for no weights.
-        gamma: how much less easy logits count.
-        reduction: "none", "mean" or "sum".
+    It is a binary cross-entropy, of logits and targets from 0 to 1, in which easy logits count less, the more so with
+    ``gamma``. Targets of 1 weigh ``alpha``, the others 1 - ``alpha``; a negative one weighs none. ``reduction`` is
+    "none", "mean" or "sum".
     """
     # How much is missing to certainty: 1 - p where the target is 1, p where it is 0.
     missing = inputs.sigmoid() * (1 - targets) + (-inputs).sigmoid() * targets
@@ -163,9 +151,6 @@ def negative_pair_loss(scores: Tensor, video_mask: Tensor) -> Tensor:
     return F.softplus(scores.masked_fill(~video_mask.bool(), -torch.inf)).sum(1).mean()
 
 
-LABEL_LOSSES = ("cross_entropy", "focal")
-
-
 class SetCriterion(nn.Module):
     """Criterion that matches predictions to windows and computes every loss by upstream's name.
 
@@ -205,8 +190,8 @@ class SetCriterion(nn.Module):
         use_matcher: bool = True,
     ) -> None:
         super().__init__()
-        if label_loss not in LABEL_LOSSES:
-            raise ValueError(f"label_loss must be one of {', '.join(map(repr, LABEL_LOSSES))}, got {label_loss!r}")
+        if label_loss not in ("cross_entropy", "focal"):
+            raise ValueError(f"label_loss must be one of 'cross_entropy', 'focal', got {label_loss!r}")
         if negative_pairs and not ranks:
             raise ValueError("negative_pairs=True needs ranks=True: the ranks are contrasted with the negatives, too")
         self.matcher = matcher

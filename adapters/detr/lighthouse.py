@@ -11,15 +11,7 @@ from torch import Tensor, nn
 
 from hero_plugin import Grounding, Pair, Seam
 from hero_plugin._compat import is_compiling
-from hero_plugin.adapters.detr.adapter import (
-    CallOnce,
-    DETRAdapter,
-    FirstClipSlot,
-    LevelByLevel,
-    has_module,
-    return_none,
-    saliency,
-)
+from hero_plugin.adapters.detr.adapter import DETRAdapter, has_module, saliency
 from hero_plugin.aggregation import Kind
 
 
@@ -168,3 +160,61 @@ class FlashVTGAdapter(DETRAdapter):
             "an adapter of its own that enters before the sorting: see docs/concepts/bases.md and "
             "docs/guide/own_base.md"
         )
+
+
+class CallOnce(nn.Module):
+    """A module that answers every call as it did the first."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.called, self.answer = False, None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module, or return its first answer."""
+        if not self.called:
+            self.called, self.answer = True, self.module(*args, **kwargs)
+        return self.answer
+
+
+class LevelByLevel(nn.Module):
+    """UVCOM's CIM, given the N levels of a folded batch one after the other, because it compares a batch's samples."""
+
+    def __init__(self, module: nn.Module, levels: int) -> None:
+        super().__init__()
+        self.module, self.levels = module, levels
+
+    def forward(self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor, **options: Any) -> Any:
+        """Run the CIM once per level and join its answers along the batch.
+
+        src and pos_embed (N*B, L, D), mask (N*B, L); query_embed is shared by all levels, ``options`` are passed on.
+        """
+        parts = zip(*(part.chunk(self.levels) for part in (src, mask, pos_embed)), strict=True)
+        answers = [self.module(one, real, query_embed, place, **options) for one, real, place in parts]
+        states, references, memory, whole, similarities = zip(*answers, strict=True)
+        joined = {}
+        for name in similarities[0]:
+            of_levels = [similarity[name] for similarity in similarities]
+            if name == "negative_idx":  # indices of samples: those of level i start at i * B in the folded batch
+                of_levels = [chosen + level * len(chosen) for level, chosen in enumerate(of_levels)]
+            joined[name] = join_levels(of_levels)
+        return torch.cat(states, 1), torch.cat(references, 1), torch.cat(memory), torch.cat(whole), joined
+
+
+def join_levels(of_levels: list[Any]) -> Any:
+    """Join N tensors (B, ...), or N tuples of such, to (N*B, ...)."""
+    if isinstance(of_levels[0], tuple):
+        return tuple(torch.cat(tensors) for tensors in zip(*of_levels, strict=True))
+    return torch.cat(of_levels)
+
+
+class FirstClipSlot(nn.Module):
+    """Slot attention that takes the first clip for its only slot: the right shape for next to no work."""
+
+    def forward(self, clips: Tensor, *rest: Any, **options: Any) -> Tensor:
+        """Return the first clip: (B, T, D) -> (B, 1, D)."""
+        return clips[:, :1]
+
+
+def return_none(*args: Any, **kwargs: Any) -> None:
+    """Return None, in place of a method whose result is known already."""

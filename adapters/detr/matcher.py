@@ -87,14 +87,10 @@ class HungarianMatcher(nn.Module):
 
     @torch.no_grad()
     def forward(self, outputs: dict[str, Any], targets: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
-        """Assign the predictions of one layer.
+        """Return for each sample the indices of matched predictions and of their windows, long, on the CPU.
 
-        Args:
-            outputs: ``pred_logits`` (B, Q, 2), foreground first, and ``pred_spans`` (B, Q, 2), or (B, Q, 2 * max_v_l).
-            targets: ``span_labels``, B times ``{"spans": (windows, 2)}``.
-
-        Returns:
-            For each sample, the indices of matched predictions and of their windows, long, on the CPU.
+        Outputs of one layer: ``pred_logits`` (B, Q, 2), foreground first, and ``pred_spans`` (B, Q, 2), or
+        (B, Q, 2 * max_v_l); targets: ``span_labels``, B times ``{"spans": (windows, 2)}``.
         """
         windows = target_windows(targets, len(outputs["pred_logits"]))
         costs = self.costs(outputs["pred_logits"], outputs["pred_spans"], pad_windows(windows))

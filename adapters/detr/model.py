@@ -158,7 +158,10 @@ Outputs = dict[str, Any]
 class DETR(nn.Module):
     """Base class: projects clips and words to one width, and reads predictions from a decoder's states.
 
-    A model of the family adds its own parts and ``forward``, and sets ``transformer``.
+    A model of the family sets ``transformer``, and adds its own parts and ``forward``, which takes ``src_txt``, word
+    features (B, L, text_dim), ``src_vid``, clip features (B, T, video_dim), and their masks ``src_txt_mask`` (B, L) and
+    ``src_vid_mask`` (B, T), 1 where real. QD-DETR and TR-DETR also take ``src_aud`` (B, T, Da), a part of video_dim,
+    and its mask, which is ignored, as upstream. Shapes that do not fit are a ``ValueError``.
 
     Args:
         config: sizes and losses.

@@ -74,15 +74,8 @@ def attendable(padding: Tensor) -> Tensor:
 def attend_with_mask(query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None, dropout: nn.Dropout) -> Tensor:
     """Attend where ``keep`` allows it, and join the heads.
 
-    Args:
-        query: (B, heads, T, e).
-        key: (B, heads, S, e).
-        value: (B, heads, S, d).
-        keep: True where attention is allowed, or None; broadcasts to (B, heads, T, S).
-        dropout: drops attention weights, while it is in training mode.
-
-    Returns:
-        (B, T, heads·d).
+    query (B, heads, T, e), key (B, heads, S, e), value (B, heads, S, d) -> (B, T, heads·d). ``keep`` is True where
+    attention is allowed, or None; it broadcasts to (B, heads, T, S). ``dropout`` drops weights in training mode.
     """
     p = dropout.p if dropout.training else 0.0
     if p and query.device.type == "cpu":
@@ -228,12 +221,8 @@ class SpanDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode moments.
 
-        Args:
-            tgt: (queries, B, D), initial states.
-            memory: (T, B, D).
-            memory_key_padding_mask: (B, T), True at padding.
-            pos: (T, B, D), positions of the clips.
-            refpoints_unsigmoid: (queries, B, 2), logits of the reference moments.
+        tgt, initial states (queries, B, D); memory and pos (T, B, D); its mask (B, T), True at padding;
+        refpoints_unsigmoid (queries, B, 2), logits of the reference moments.
 
         Returns:
             Normalised states of every layer, (layers, B, queries, D), and the moments that each layer started from,
@@ -292,15 +281,10 @@ class SpanDecoderLayer(nn.Module):
         self.dropout1, self.dropout2, self.dropout3 = (Dropout(config.dropout) for _ in range(3))
 
     def forward(self, x: Tensor, memory: Tensor, keep: Tensor, pos: Tensor, query_pos: Tensor, sine: Tensor) -> Tensor:
-        """Run the layer: the queries' states x (B, queries, D) -> (B, queries, D).
+        """Run the layer: the queries' states x and their query_pos (B, queries, D) -> (B, queries, D).
 
-        Args:
-            x: the queries' states.
-            memory: (B, T, D), the clips.
-            keep: (B, 1, 1, T), True where real.
-            pos: (B, T, D), positions of the clips.
-            query_pos: (B, queries, D), positions of the queries.
-            sine: (B, queries, D), the encoded reference moments, scaled.
+        memory, the clips, and their pos (B, T, D); keep (B, 1, 1, T), True where real; sine (B, queries, D), the
+        encoded reference moments, scaled.
         """
         x = self.norm1(x + self.dropout1(self.among_queries(x, query_pos)))
         x = self.norm2(x + self.dropout2(self.to_memory(x, memory, keep, pos, query_pos, sine)))

@@ -24,16 +24,8 @@ def confident_proposals(
 ) -> Tensor:
     """Choose the k best scored proposals among those that overlap the annotation enough.
 
-    Args:
-        bounds: (B, P, 2), first and last clip of each proposal.
-        scores: (B, P).
-        mask: (B, P), 1 for proposals that exist.
-        moments: (B, 2), the annotations, or None to choose among all.
-        threshold: the overlap needed.
-        k: how many.
-
-    Returns:
-        (B, k, 2); the moment itself where no proposal overlaps it by ``threshold``.
+    bounds (B, P, 2), scores and mask (B, P), the annotated moments (B, 2), or None to choose among all, and the overlap
+    needed -> (B, k, 2); the moment itself where no proposal overlaps it by ``threshold``.
     """
     allowed = mask.bool()
     if moments is not None:
@@ -52,15 +44,8 @@ def pseudo_moment(
 
     As upstream, the second value is one past the last clip, and the elastic ranges are made with it like that.
 
-    Args:
-        moments: (B, 2) long, first and last clip, inclusive, or None.
-        proposals: (B, P, 2) long, likewise; their scores and mask are (B, P).
-        pscores: in [0, 1].
-        pmask: 1 for proposals that exist.
-        threshold: the overlap with ``moments`` that a proposal needs.
-
-    Returns:
-        (B, 2) long.
+    moments (B, 2) and proposals (B, P, 2), first and last clip, inclusive, long; scores and mask (B, P), 1 for
+    proposals that exist; the overlap with the moment that a proposal needs -> (B, 2) long.
     """
     past = proposals.new_tensor([0, 1])
     around = None if moments is None else moments + past
@@ -95,13 +80,8 @@ def ranking_loss(
 ) -> Tensor:
     """Compute the cross-entropy of proposal scores against their overlap with the moment, scaled to [0, 1].
 
-    Args:
-        moments: (B, 2), in any unit.
-        bounds: (B, P, 2), in the same unit.
-        scores: (B, P) in [0, 1].
-        mask: (B, P), 1 for proposals that exist.
-        min_iou: overlap up to which the target is 0.
-        max_iou: overlap from which the target is 1.
+    moments (B, 2) and bounds (B, P, 2) in the same unit, scores in [0, 1] and mask (B, P); the target is 0 up to an
+    overlap of ``min_iou``, and 1 from ``max_iou`` on.
     """
     if scores.shape != mask.shape:
         raise ValueError(f"mask must be (B, P)={tuple(scores.shape)} as scores, got {tuple(mask.shape)}")
@@ -116,30 +96,11 @@ def ranking_loss(
     return (elementwise_cross_entropy(scores, targets) * mask).sum() / mask.sum().clamp(min=1)
 
 
-def location_loss(start_logits: Tensor, end_logits: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """Compute the negative log-probability of starting and of ending anywhere in the elastic ranges, a scalar.
-
-    Logits and, as bool, where the start and where the end may lie, all (B, T).
-    """
-    return range_loss(start_logits, starts) + range_loss(end_logits, ends)
-
-
 def range_loss(logits: Tensor, allowed: Tensor) -> Tensor:
     """Compute -log of the softmax mass on allowed positions, in the log domain; mean over the batch."""
     logits = at_least_float32(logits)
     inside = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min)
     return (logits.logsumexp(dim=1) - inside.logsumexp(dim=1)).mean()
-
-
-def elastic_ranges(
-    moments: Tensor, proposals: Tensor, pscores: Tensor, pmask: Tensor, threshold: float, clips: int
-) -> tuple[Tensor, Tensor]:
-    """Return where the start and where the end may lie: between the annotation's and the pseudo moment's.
-
-    Arguments are those of ``pseudo_moment``, and T -> two (B, T) bool.
-    """
-    pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
-    return positions_between(moments[:, 0], pseudo[:, 0], clips), positions_between(moments[:, 1], pseudo[:, 1], clips)
 
 
 def highlight_labels(

@@ -14,13 +14,7 @@ from hero_plugin.adapters.emb.config import EMBConfig
 from hero_plugin.adapters.emb.encoder import GuidedAttentionEncoder
 from hero_plugin.adapters.emb.heads import ConditionedPredictor, HighLightLayer, ProposalRanker, VSLFuser
 from hero_plugin.adapters.emb.layers import Conv1D, VisualProjection
-from hero_plugin.adapters.emb.losses import (
-    elastic_ranges,
-    highlight_labels,
-    location_loss,
-    positions_between,
-    pseudo_moment,
-)
+from hero_plugin.adapters.emb.losses import highlight_labels, positions_between, pseudo_moment, range_loss
 from hero_plugin.adapters.emb.proposals import ProposalMap, scatter_to_map
 from hero_plugin.hem import sinusoid
 
@@ -158,13 +152,8 @@ class EMB(nn.Module):
     ) -> Outputs:
         """Ground each query in its video; P = ceil(T / downscale) squared.
 
-        Args:
-            word_ids: (B, L) long.
-            char_ids: ignored, may be None.
-            video_features: (B, T, video_feature_dim).
-            v_mask: (B, T), float or bool, real positions first.
-            q_mask: (B, L), likewise.
-            moments: ignored.
+        word_ids (B, L) long, video_features (B, T, video_feature_dim), v_mask (B, T) and q_mask (B, L), float or bool,
+        real positions first; the rest is ignored, and may be None.
 
         Returns:
             h_score (B, T), in [0, 1]; start_logits (B, T); end_logits (B, T);
@@ -209,11 +198,13 @@ class EMB(nn.Module):
     ) -> Tensor:
         """Compute the location loss: the boundaries may lie between the annotated and the pseudo moment's.
 
+        It is the negative log-probability of starting and of ending anywhere in these elastic ranges.
         start_labels and end_labels are (B,) long clip indices, the rest is as ``forward`` returns it.
         """
         moments = torch.stack([start_labels, end_labels], dim=1)
-        starts, ends = elastic_ranges(moments, proposals, pscores, pmask, threshold, start_logits.shape[1])
-        return location_loss(start_logits, end_logits, starts, ends)
+        pseudo = pseudo_moment(moments, proposals, pscores, pmask, threshold)
+        starts, ends = (positions_between(moments[:, i], pseudo[:, i], start_logits.shape[1]) for i in (0, 1))
+        return range_loss(start_logits, starts) + range_loss(end_logits, ends)
 
     def compute_highlight_loss(
         self,
