@@ -32,9 +32,9 @@ class Adapter(ABC):
     requires: ClassVar[tuple[str, ...]] = ()
     """Attribute paths that the base must have."""
     marks: ClassVar[tuple[str, ...]] = ()
-    """How names of parameters begin in a checkpoint of this base; all must be there for it to be taken for one."""
+    """Prefixes of parameters' names that mark a checkpoint as this base's: each must be there."""
     width: ClassVar[str] = ""
-    """A parameter whose last axis is D."""
+    """Name of a parameter whose last axis is D."""
     kinds: ClassVar[Mapping[str, Kind]] = {}
     """How each output combines over levels."""
     optional_outputs: ClassVar[tuple[str, ...]] = ()

@@ -1,29 +1,48 @@
-"""Every base of the DETR family, by name, with a batch, targets and the sum of losses that a training loop takes."""
+"""Every base of the DETR family, by name, with batches, targets and the sum of losses that a training loop takes."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from hero_plugin import Grounder
 from hero_plugin.adapter import adapter_for
-from hero_plugin.adapters.detr.config import MomentDETRConfig, QDDETRConfig, TRDETRConfig
+from hero_plugin.adapters.detr.config import DETRConfig, MomentDETRConfig, QDDETRConfig, TRDETRConfig
+from hero_plugin.adapters.moment_detr import MomentDETR
+from hero_plugin.adapters.qd_detr import QDDETR
+from hero_plugin.adapters.tr_detr import TRDETR
 from hero_plugin.levels import map_tensors
-from tests.adapters import upstream_detr
+from tests.adapters import authors
 from tests.core.bases import lengths_mask
 
-CONFIGS = {"moment_detr": MomentDETRConfig, "qd_detr": QDDETRConfig, "tr_detr": TRDETRConfig}
-REFERENCES = tuple(f"reference.{name}" for name in CONFIGS)
-BASES = (*REFERENCES, *upstream_detr.UPSTREAM, *upstream_detr.LIGHTHOUSE[:3])
+MODELS: dict[str, tuple[type[nn.Module], type[DETRConfig]]] = {
+    "moment_detr": (MomentDETR, MomentDETRConfig),
+    "qd_detr": (QDDETR, QDDETRConfig),
+    "tr_detr": (TRDETR, TRDETRConfig),
+}
+"""The reference implementations."""
+REFERENCES = tuple(f"reference.{name}" for name in MODELS)
+BASES = (*REFERENCES, *authors.UPSTREAM, *authors.LIGHTHOUSE[:3])
 """Ours, the authors' and lighthouse's of each of the three models."""
 DISTINCT = BASES[:6]
 """Without lighthouse's, which differ from the authors' in options and little else."""
-RELATIVES = (*upstream_detr.LIGHTHOUSE[3:], "lighthouse.taskweave.hd2mr")
+RELATIVES = (*authors.LIGHTHOUSE[3:], "lighthouse.taskweave.hd2mr")
 TEXT_DIM, VIDEO_DIM, AUDIO_DIM = 12, 18, 5
+SMALL = {"text_dim": TEXT_DIM, "video_dim": VIDEO_DIM, "dim_feedforward": 64}
+WITHOUT_DROPOUT = {"input_dropout": 0.0, "dropout": 0.0, "vsl_dropout": 0.0}
+
+
+def by_name(names: Iterable[str]) -> pytest.MarkDecorator:
+    """A test with each of these bases; those from clones are marked ``upstream``."""
+    ours = ("reference.", "ours.")
+    marked = [n if n.startswith(ours) else pytest.param(n, marks=pytest.mark.upstream) for n in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 def model_of(name: str) -> str:
@@ -35,14 +54,8 @@ def build(name: str, audio: bool = False, **options: Any) -> tuple[nn.Module, nn
     """A base and its criterion; options are upstream's."""
     torch.manual_seed(0)
     if name.startswith("reference."):
-        config = CONFIGS[model_of(name)](
-            **{
-                "text_dim": TEXT_DIM,
-                "video_dim": VIDEO_DIM + AUDIO_DIM * audio,
-                "dim_feedforward": 64,
-                "hidden_dim": 32,
-                **options,
-            }
+        config = MODELS[model_of(name)][1](
+            **{**SMALL, "video_dim": VIDEO_DIM + AUDIO_DIM * audio, "hidden_dim": 32, **options}
         )
         module = importlib.import_module(f"hero_plugin.adapters.{model_of(name)}")
         return getattr(module, f"build_{model_of(name)}")(config)
@@ -51,7 +64,13 @@ def build(name: str, audio: bool = False, **options: Any) -> tuple[nn.Module, nn
     if model_of(name) == "uvcom":
         options["num_queries"] = 30
     options.setdefault("mr2hd", not name.endswith("hd2mr"))
-    return upstream_detr.build(name.removesuffix(".hd2mr"), **options)
+    return authors.build(name.removesuffix(".hd2mr"), **options)
+
+
+def reference(name: str, **fields: Any) -> nn.Module:
+    """A small model of ours, without dropout."""
+    model, config = MODELS[name]
+    return model(config(**{**SMALL, **WITHOUT_DROPOUT, **fields}))
 
 
 def grounder_of(base: nn.Module) -> Grounder:
@@ -142,3 +161,36 @@ def flat(outputs: Any, path: str = "") -> dict[str, Tensor]:
 def repeated(outputs: Any, kinds: Mapping[str, Any], levels: int) -> Any:
     """What a base would return for a batch of the same samples ``levels`` times."""
     return map_tensors(lambda x, key: x if kinds.get(key) == "whole" else torch.cat([x] * levels), outputs)
+
+
+def total(outputs: Any) -> Tensor:
+    """A number that every output moves, each element differently."""
+    return sum(
+        (tensor * torch.linspace(0.5, 1.5, tensor.numel(), dtype=tensor.dtype).view_as(tensor)).sum()
+        for tensor in flat(outputs).values()
+    )
+
+
+@dataclass
+class Case:
+    """A batch of random lengths; the first video and the first query are full."""
+
+    text: Tensor
+    text_mask: Tensor
+    video: Tensor
+    video_mask: Tensor
+
+    @classmethod
+    def random(cls, batch: int, clips: int, words: int, seed: int = 0, video_dim: int = VIDEO_DIM) -> Case:
+        draw = torch.Generator().manual_seed(seed)
+        masks = []
+        for length in (words, clips):
+            lengths = torch.randint(1, length + 1, (batch,), generator=draw)
+            lengths[0] = length
+            masks.append((torch.arange(length) < lengths.unsqueeze(1)).float())
+        text = torch.randn(batch, words, TEXT_DIM, generator=draw) * masks[0].unsqueeze(-1)
+        video = torch.randn(batch, clips, video_dim, generator=draw) * masks[1].unsqueeze(-1)
+        return cls(text, masks[0], video, masks[1])
+
+    def inputs(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+        return self.text.to(dtype), self.text_mask, self.video.to(dtype), self.video_mask

@@ -64,7 +64,7 @@ def test_dropped_weights_are_the_same_backwards(monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_as_many_weights_are_dropped_as_asked_and_the_rest_makes_up_for_them(monkeypatch):
+def test_dropout_drops_its_share_and_scales_the_rest(monkeypatch):
     monkeypatch.setattr(attention, "BLOCKS_FROM", 0)
     ones = torch.ones(64, 2, 32, 32)
     kept = attend_with_bias(torch.zeros(64, 2, 32, 4), torch.zeros(64, 2, 32, 4), ones, None, 0.25)[..., 0] * 32 * 0.75

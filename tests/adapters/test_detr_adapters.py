@@ -15,12 +15,14 @@ from hero_plugin.adapters.moment_detr import MomentDETRAdapter
 from hero_plugin.adapters.qd_detr import QDDETRAdapter
 from hero_plugin.adapters.tr_detr import TRDETRAdapter
 from hero_plugin.levels import unfold
+from tests.adapters.authors import UPSTREAM
 from tests.adapters.detr_bases import (
     AUDIO_DIM,
     BASES,
     DISTINCT,
     batch,
     build,
+    by_name,
     flat,
     grounder_of,
     loss,
@@ -30,14 +32,13 @@ from tests.adapters.detr_bases import (
     step,
     without_dropout,
 )
-from tests.adapters.upstream_detr import UPSTREAM
 from tests.core.bases import shake
 from tests.old_torch import needs_compiler
 
 ADAPTERS = {"moment_detr": MomentDETRAdapter, "qd_detr": QDDETRAdapter, "tr_detr": TRDETRAdapter}
 SMALL = HeroConfig(levels=2, stride=1)
-every_base = pytest.mark.parametrize("name", BASES)
-every_distinct_base = pytest.mark.parametrize("name", DISTINCT)
+every_base = by_name(BASES)
+every_distinct_base = by_name(DISTINCT)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_ground_behind_the_seam_is_the_bases_own_forward(name):
 
 @every_base
 @torch.no_grad()
-def test_the_same_pair_at_every_level_gives_the_bases_outputs_at_every_level(name, in_double):
+def test_equal_levels_give_the_bases_outputs(name, in_double):
     """In double, to see that a larger batch's rounding is all that differs."""
     base, _ = build(name)
     grounder, inputs = grounder_of(base.eval()), batch(name)
@@ -138,9 +139,9 @@ def test_relate_is_the_relevance_that_ground_returns(name):
         torch.testing.assert_close(grounder.relate(one), grounder.ground(one).relevance, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["reference.qd_detr", "qd_detr"])
+@by_name(["reference.qd_detr", "qd_detr"])
 @torch.no_grad()
-def test_a_compiled_qd_detr_encodes_negatives_for_nothing_but_relates_the_same(name, monkeypatch):
+def test_a_compiled_qd_detr_relates_the_same(name, monkeypatch):
     grounder, pair, clips, words = shaken_levels(name)
     monkeypatch.setattr(qd_detr, "is_compiling", lambda: True)
     one = pair.at_levels(clips, words)
@@ -195,7 +196,7 @@ def test_arguments_by_place_and_by_name(name):
         model(*inputs.values(), src_txt=inputs["src_txt"])
 
 
-@pytest.mark.parametrize("name", [name for name in BASES if name not in ("moment_detr", "reference.moment_detr")])
+@by_name(name for name in BASES if name not in ("moment_detr", "reference.moment_detr"))
 @torch.no_grad()
 def test_audio_is_part_of_the_clips(name):
     base, _ = build(name, audio=True)
@@ -218,9 +219,9 @@ def variants():
             yield name, {"span_loss_type": "ce", "contrastive_align_loss": True}
 
 
-@pytest.mark.parametrize("name", [name for name in BASES if model_of(name) == "tr_detr"])
+@by_name(name for name in BASES if model_of(name) == "tr_detr")
 @torch.no_grad()
-def test_contrastive_losses_compare_what_no_filter_has_marked(name):
+def test_contrastive_losses_compare_unfiltered_clips(name):
     base, _ = build(name)
     inputs, model = batch(name), shake(wrap_model(base, config=SMALL), 0.05).eval()
     outputs, expected = model(**inputs), base(**inputs)
@@ -286,7 +287,7 @@ def test_three_training_steps_move_all_of_hero(name):
     assert not [key for key, value in model.hero.named_parameters() if torch.equal(value, before[f"hero.{key}"])]
 
 
-@pytest.mark.parametrize("name", UPSTREAM)
+@by_name(UPSTREAM)
 def test_checkpoints(name):
     trained, _ = build(name)
     shake(trained, 0.02)
@@ -303,7 +304,7 @@ def test_checkpoints(name):
         assert equal(other(**batch(name)), model(**batch(name)))
 
 
-@pytest.mark.parametrize("name", UPSTREAM)
+@by_name(UPSTREAM)
 def test_recomputed_and_copied(name):
     base, criterion = build(name)
     without_dropout(base)
@@ -327,7 +328,7 @@ def test_recomputed_and_copied(name):
 
 
 # The authors' TR-DETR does not run under autocast on a CPU itself.
-@pytest.mark.parametrize("name", [name for name in DISTINCT if name != "tr_detr"])
+@by_name(name for name in DISTINCT if name != "tr_detr")
 def test_autocast(name):
     base, criterion = build(name)
     model = shake(wrap_model(base, config=SMALL), 0.01).train()

@@ -26,9 +26,9 @@ from hero_plugin.adapters.detr.criterion import (
     sigmoid_focal_loss,
 )
 from hero_plugin.adapters.detr.matcher import HungarianMatcher
+from tests.adapters.authors import sigmoid_focal_loss as published_focal_loss
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
-from tests.adapters.upstream_detr import sigmoid_focal_loss as published_focal_loss
-from tests.core.quick import few, quick
+from tests.core.bases import few, quick
 from tests.old_torch import fake_tensors
 
 KINDS = {
@@ -68,7 +68,7 @@ def test_queries_without_a_window(name, windows, span_loss_type):
     finite(losses, ours.weight_dict, outputs)
 
 
-def test_a_query_without_a_window_is_all_background_and_else_absent():
+def test_a_query_without_a_window_is_background():
     """Pair losses are those of the rest of the batch."""
     ours = criterion(config={"contrastive_align_loss": True, "contrastive_align_loss_coef": 1})
     outputs, targets = random_outputs(LENGTHS), random_targets(LENGTHS, (2, 0, 1), saliency=False)
@@ -82,7 +82,7 @@ def test_a_query_without_a_window_is_all_background_and_else_absent():
     torch.testing.assert_close(losses["loss_label"], (2 * alone["loss_label"] + background) / 3)
 
 
-def test_a_query_without_windows_may_come_as_an_empty_tensor():
+def test_no_windows_as_an_empty_tensor():
     targets = {"span_labels": [{"spans": torch.zeros(0)}, {"spans": torch.tensor([[0.5, 0.2]])}]}
     outputs = random_outputs((5, 5))
     assert criterion()(outputs, targets)["loss_span"].isfinite()

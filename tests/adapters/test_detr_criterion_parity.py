@@ -13,9 +13,11 @@ import torch
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.criterion import build_criterion
 from hero_plugin.adapters.detr.matcher import pad_windows
+from tests.adapters.authors import DEFAULTS, UPSTREAM, build
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
-from tests.adapters.upstream_detr import DEFAULTS, UPSTREAM, build
 from tests.resources import upstream
+
+pytestmark = pytest.mark.upstream
 
 TOLERANCE = 1e-5
 OPTIONS = {
@@ -92,7 +94,7 @@ def test_clip_classification(name):
 @pytest.mark.parametrize("name", UPSTREAM)
 @pytest.mark.parametrize("saliency", [True, False])
 @pytest.mark.parametrize("layers", [1, 4])
-def test_any_number_of_layers_with_and_without_saliency_labels(name, saliency, layers):
+def test_any_number_of_layers_and_saliency_labels(name, saliency, layers):
     aux = {"aux_loss": layers > 1, "dec_layers": layers}
     print(f"{compare(name, 'several windows, ragged', saliency, layers, **aux):.1e}")
 

@@ -15,7 +15,7 @@ from hero_plugin.adapters.detr.matcher import generalized_temporal_iou, paired_g
 from hero_plugin.adapters.detr.model import summed_projection
 from hero_plugin.adapters.detr.transformer import MultiheadAttention, attend_with_mask, split_heads, text_to_video_mask
 from hero_plugin.adapters.tr_detr import best_moment, slice_clips
-from tests.adapters.detr_cases import MODELS, SMALL, Case, build, flat, total
+from tests.adapters.detr_bases import MODELS, SMALL, Case, flat, reference, total
 from tests.old_torch import HALF_TYPES
 
 NARROW = {"hidden_dim": 32}
@@ -28,7 +28,7 @@ def name(request):
 
 @pytest.mark.parametrize("fields", [{}, {"contrastive_align_loss": True}, {"aux_loss": False, "dec_layers": 3}])
 def test_outputs_have_the_shapes_and_keys_of_the_family(name, fields):
-    outputs = build(name, **NARROW, **fields)(*Case.random(3, 11, 5).inputs())
+    outputs = reference(name, **NARROW, **fields)(*Case.random(3, 11, 5).inputs())
     keys = {"pred_logits", "pred_spans", "saliency_scores"}
     assert outputs["pred_logits"].shape == outputs["pred_spans"].shape == (3, 10, 2)
     assert outputs["saliency_scores"].shape == (3, 11)
@@ -57,13 +57,13 @@ def test_names_and_shapes_of_weights_stay(name):
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] == NAMES[name]
 
 
-def test_eval_and_train_agree_without_dropout_and_seeds_fix_dropout(name):
+def test_train_is_eval_but_for_seeded_dropout(name):
     inputs = Case.random(3, 11, 5).inputs()
-    model = build(name, **NARROW)
+    model = reference(name, **NARROW)
     plain = flat(model.eval()(*inputs))
     assert all(torch.equal(x, plain[n]) for n, x in flat(model.eval()(*inputs)).items())
     assert all(torch.allclose(x, plain[n], atol=1e-5) for n, x in flat(model.train()(*inputs)).items())
-    model = build(name, **NARROW, dropout=0.1, input_dropout=0.5, vsl_dropout=0.1).train()
+    model = reference(name, **NARROW, dropout=0.1, input_dropout=0.5, vsl_dropout=0.1).train()
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
@@ -75,7 +75,7 @@ def test_eval_and_train_agree_without_dropout_and_seeds_fix_dropout(name):
 @pytest.mark.parametrize(("name", "batch"), [("moment_detr", 3), ("qd_detr", 1)])
 def test_padding_changes_nothing(name, batch):
     """Within a batch QD-DETR depends on others' padding, TR-DETR's pooling on a sample's own: both as upstream."""
-    model, case = build(name, **NARROW).eval(), Case.random(batch, 11, 5)
+    model, case = reference(name, **NARROW).eval(), Case.random(batch, 11, 5)
     wider = Case(
         torch.cat([case.text, torch.randn(batch, 3, case.text.shape[2])], 1),
         nn.functional.pad(case.text_mask, (0, 3)),
@@ -89,8 +89,8 @@ def test_padding_changes_nothing(name, batch):
     assert torch.allclose(got["saliency_scores"][:, :11][real], wanted["saliency_scores"][real], atol=1e-5)
 
 
-def test_a_query_of_padding_alone_gives_finite_values_and_gradients(name):
-    model, case = build(name, **NARROW), Case.random(3, 11, 5)
+def test_a_query_of_padding_alone_stays_finite(name):
+    model, case = reference(name, **NARROW), Case.random(3, 11, 5)
     case.text_mask[1] = 0
     outputs = model(*case.inputs())
     total(outputs).backward()
@@ -101,8 +101,8 @@ def test_a_query_of_padding_alone_gives_finite_values_and_gradients(name):
 @pytest.mark.parametrize("dtype", HALF_TYPES)
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_half_precision_is_close_and_trains(name, dropout, dtype):
-    model, case = build(name, **NARROW, dropout=dropout), Case.random(3, 11, 5)
-    wanted = build(name, **NARROW)
+    model, case = reference(name, **NARROW, dropout=dropout), Case.random(3, 11, 5)
+    wanted = reference(name, **NARROW)
     wanted.load_state_dict(model.state_dict())
     with torch.autocast("cpu", dtype=dtype):
         outputs = model(*case.inputs())
@@ -118,14 +118,14 @@ def test_half_precision_is_close_and_trains(name, dropout, dtype):
     [*((name, torch.float64) for name in MODELS), ("moment_detr", torch.bfloat16), ("qd_detr", torch.bfloat16)],
 )
 def test_whole_models_in_other_types(name, dtype):
-    outputs = build(name, **NARROW).to(dtype).eval()(*Case.random(3, 11, 5).inputs(dtype))
+    outputs = reference(name, **NARROW).to(dtype).eval()(*Case.random(3, 11, 5).inputs(dtype))
     assert outputs["pred_spans"].dtype == outputs["saliency_scores"].dtype == dtype
     assert outputs["pred_spans"].isfinite().all()
 
 
 def test_a_forward_reads_no_value_of_a_tensor(name):
     """On the meta device there is none to read: what would wait for a GPU elsewhere raises there."""
-    model = build(name, **NARROW, use_txt_pos=True).to("meta")
+    model = reference(name, **NARROW, use_txt_pos=True).to("meta")
     outputs = model(*(x.to("meta") for x in Case.random(3, 11, 5).inputs()))
     assert outputs["saliency_scores"].shape == (3, 11)
 
@@ -145,14 +145,14 @@ def test_inputs_that_do_not_fit_get_a_clear_error(name, change, message):
     case = Case.random(3, 11, 5)
     vars(case).update(change)
     with pytest.raises(ValueError, match=message):
-        build(name, **NARROW, use_txt_pos=True)(*case.inputs())
+        reference(name, **NARROW, use_txt_pos=True)(*case.inputs())
 
 
 @pytest.mark.parametrize("name", ["qd_detr", "tr_detr"])
 def test_audio_of_another_length_gets_a_clear_error(name):
     case = Case.random(3, 11, 5)
     with pytest.raises(ValueError, match=r"src_aud must be \(3, 11, Da\).*got \(3, 12, 2\)"):
-        build(name, **NARROW)(*case.inputs(), torch.ones(3, 12, 2))
+        reference(name, **NARROW)(*case.inputs(), torch.ones(3, 12, 2))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_attention_with_dropout_is_attention():
 
 @given(batch=st.integers(1, 5), heads=st.integers(1, 4), seed=st.integers(0, 1000))
 @settings(deadline=None, max_examples=30)
-def test_the_text_to_video_mask_is_the_one_upstreams_attention_reads(batch, heads, seed):
+def test_the_text_to_video_mask_is_upstreams(batch, heads, seed):
     draw = torch.Generator().manual_seed(seed)
     video, text = torch.rand(batch, 4, generator=draw) > 0.5, torch.rand(batch, 3, generator=draw) > 0.5
     text[:, 0] = False
@@ -228,7 +228,7 @@ def test_slices_are_pythons(clips, bounds):
         assert torch.equal(got, nn.functional.pad(wanted, (0, 0, 0, clips - len(wanted))))
 
 
-def test_the_best_moment_is_the_likeliest_querys_in_whole_clips():
+def test_the_best_moment_is_the_likeliest_querys():
     logits = torch.tensor([[[0.0, 1.0], [2.0, 1.0]], [[3.0, 0.0], [2.0, 1.0]]])
     spans = torch.tensor([[[0.9, 0.1], [0.5, 0.3]], [[0.1, 0.5], [0.9, 0.1]]])
     first, last = best_moment(logits, spans, clips=8, clip_length=2)
@@ -237,7 +237,7 @@ def test_the_best_moment_is_the_likeliest_querys_in_whole_clips():
 
 
 @given(seed=st.integers(0, 1000))
-def test_generalized_overlap_in_pairs_is_the_diagonal_and_within_its_bounds(seed):
+def test_generalized_overlap_in_pairs(seed):
     draw = torch.Generator().manual_seed(seed)
     first, second = (span_cxw_to_xx(torch.rand(2, 6, 2, generator=draw)) for _ in range(2))
     of_all = generalized_temporal_iou(first, second)

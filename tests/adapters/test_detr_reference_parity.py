@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
-from tests.adapters import upstream_detr
-from tests.adapters.detr_cases import MODELS, VIDEO_DIM, WITHOUT_DROPOUT, Case, build, flat, total
+from tests.adapters import authors
+from tests.adapters.detr_bases import MODELS, VIDEO_DIM, WITHOUT_DROPOUT, Case, flat, reference, total
+
+pytestmark = pytest.mark.upstream
 
 TOLERANCE = 1e-5
 AUDIO = ("a_feat_dir", "a_feat_dim", "v_feat_dim")
@@ -47,14 +49,14 @@ ALL_BACKWARD = [(name, case) for name in MODELS for case in [*BACKWARD, *ONE_MOD
 def pair(name, fields, dtype=torch.float32):
     """Upstream's model, with random vectors where it starts from zeros and ones, and the reference with its weights."""
     torch.manual_seed(0)
-    theirs, _ = upstream_detr.build(name, **{**WITHOUT_DROPOUT, **fields})
+    theirs, _ = authors.build(name, **{**WITHOUT_DROPOUT, **fields})
     for parameter in theirs.parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, parameter.detach().mean().item(), 0.1)
     for module in theirs.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # TR-DETR's fusion has one that is no option
-    ours = build(name, **{ours: value for ours, value in fields.items() if ours not in AUDIO})
+    ours = reference(name, **{ours: value for ours, value in fields.items() if ours not in AUDIO})
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return theirs.to(dtype), ours.to(dtype)
 
@@ -129,9 +131,9 @@ def test_gradients_are_upstreams(name, case):
 @pytest.mark.parametrize("name", MODELS)
 def test_initial_weights_are_distributed_as_upstreams(name):
     torch.manual_seed(0)
-    theirs, _ = upstream_detr.build(name)
+    theirs, _ = authors.build(name)
     wanted = dict(theirs.named_parameters())
-    for n, parameter in build(name).named_parameters():
+    for n, parameter in reference(name).named_parameters():
         if parameter.numel() == 1 and "activation" not in n:
             continue  # one draw tells nothing of a bias
         spread = wanted[n].std(correction=0).item()

@@ -11,17 +11,21 @@ import torch
 from hero_plugin import HeroConfig, hero_losses, unwrap_model, wrap_model
 from hero_plugin.adapters.emb import EMB
 from hero_plugin.adapters.emb.adapter import EMBAdapter
-from tests.adapters.upstream_emb import load_upstream_emb
+from tests.adapters import authors
 from tests.core import emb
 from tests.core.bases import shake, tensors
 
 
-@pytest.fixture(params=["reference", "upstream"])
+def their_emb():
+    return authors.load_emb().EMB(emb.config(), emb.vectors().numpy())
+
+
+@pytest.fixture(params=["reference", pytest.param("upstream", marks=pytest.mark.upstream)])
 def base(request):
     torch.manual_seed(0)
     if request.param == "reference":
         return emb.emb()
-    return load_upstream_emb().EMB(emb.config(), emb.vectors().numpy())
+    return their_emb()
 
 
 @pytest.fixture
@@ -159,8 +163,9 @@ def test_a_training_step_moves_everything_that_can_learn(base, batch):
     assert not {key for key in still - frozen if not any(part in key for part in UNUSED)}
 
 
-def test_an_upstream_checkpoint_loads_into_the_wrapped_reference(batch):
-    upstream = shake(load_upstream_emb().EMB(emb.config(), emb.vectors().numpy()), 0.05).eval()
+@pytest.mark.upstream
+def test_an_upstream_checkpoint_loads_when_wrapped(batch):
+    upstream = shake(their_emb(), 0.05).eval()
     model = wrap_model(emb.emb())
     model.load_state_dict(upstream.state_dict())
     assert isinstance(unwrap_model(model), EMB)
@@ -171,8 +176,9 @@ def test_an_upstream_checkpoint_loads_into_the_wrapped_reference(batch):
         torch.testing.assert_close(outputs[place][real], expected[place][real], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.upstream
 def test_the_reference_and_upstream_train_alike_under_hero(batch):
-    upstream = load_upstream_emb().EMB(emb.config(), emb.vectors().numpy())
+    upstream = their_emb()
     one = shake(wrap_model(upstream, dropout=0.0), 0.05).train()
     other = wrap_model(emb.emb(), dropout=0.0).train()
     other.load_state_dict(one.state_dict())
@@ -195,7 +201,7 @@ def test_whoever_makes_the_adapter_its_losses_count(made, batch):
     assert model.hero_losses().keys() == {"loss_relevance", "loss_consistency"}
 
 
-def test_a_highlight_layer_that_was_replaced_is_the_one_that_counts(batch):
+def test_a_replaced_highlight_layer_counts(batch):
     model, other = wrap_model(emb.emb()).eval(), emb.emb().highlight_layer
     with torch.no_grad():
         model(*fresh(batch))

@@ -156,7 +156,7 @@ def test_words_may_be_learned():
     assert model.embedding_net.word_emb.word_emb.weight.grad.abs().sum() > 0
 
 
-def test_unknown_words_get_the_learned_vector_and_padding_none():
+def test_unknown_words_and_padding():
     words = model_of().embedding_net.word_emb.eval()
     table = words(torch.tensor([[0, 1, 2, 51]]))[0]
     assert (table[0] == 0).all()

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hero_plugin.adapters.emb import EMB, elastic_threshold
+from tests.adapters import authors
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
-from tests.adapters.upstream_emb import load_upstream_emb
+
+pytestmark = pytest.mark.upstream
 
 TOLERANCE = 1e-5
 
@@ -37,7 +39,7 @@ def pair(fields, dtype=torch.float32):
     """Upstream's model and the reference with its weights."""
     config = small_config(**fields)
     torch.manual_seed(0)
-    theirs = load_upstream_emb().EMB(config, word_vectors().numpy())
+    theirs = authors.load_emb().EMB(config, word_vectors().numpy())
     ours = EMB(config, word_vectors())
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return theirs.to(dtype), ours.to(dtype)
@@ -135,7 +137,7 @@ def test_the_encoders_blocks_answer_upstreams_calls():
 
 
 def test_the_threshold_is_upstreams():
-    theirs = load_upstream_emb().threshold.SigmoidThreshold(start=0, end=20, low=0.5)
+    theirs = authors.load_emb().threshold.SigmoidThreshold(start=0, end=20, low=0.5)
     for epoch in range(20):
         assert elastic_threshold(epoch, 20) == pytest.approx(theirs(epoch, reverse=True), abs=1e-12)
 
@@ -150,8 +152,8 @@ def test_the_reference_leaves_its_inputs_alone():
 
 def test_loading_a_clone_leaves_no_trace():
     before, path = set(sys.modules), list(sys.path)
-    load_upstream_emb.__globals__["loaded"].cache_clear()
-    load_upstream_emb()
+    authors.load_emb_from.cache_clear()
+    authors.load_emb()
     assert sys.path == path
     left = {name.split(".")[0] for name in set(sys.modules) - before}
     assert not left & {"model", "util", "transformers"}

@@ -27,6 +27,8 @@ from tests.adapters.detr_bases import (
 )
 from tests.core.bases import shake
 
+pytestmark = pytest.mark.upstream
+
 SMALL = HeroConfig(levels=2, stride=1)
 every_relative = pytest.mark.parametrize("name", RELATIVES[:4])
 every_way = pytest.mark.parametrize("name", RELATIVES)
@@ -163,7 +165,7 @@ def test_one_level_and_recomputed(name, change):
 
 
 @torch.no_grad()
-def test_eatrs_events_are_those_of_the_clips_as_they_came_in():
+def test_eatrs_events_are_the_unfiltered_clips():
     base, _ = build("lighthouse.eatr")
     inputs = batch("lighthouse.eatr")
     expected = base.generate_pseudo_event(inputs["src_vid"], inputs["src_vid_mask"])

@@ -14,8 +14,9 @@ from hero_plugin.adapters.detr.criterion import build_criterion
 from hero_plugin.adapters.moment_detr import build_moment_detr
 from hero_plugin.adapters.qd_detr import build_qd_detr
 from hero_plugin.adapters.tr_detr import build_tr_detr
-from tests.adapters import upstream_detr
+from tests.adapters import authors
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
+from tests.adapters.detr_bases import by_name
 from tests.core.bases import shake
 
 LENGTHS, WINDOWS = (20, 9, 14), (3, 1, 2)
@@ -24,8 +25,8 @@ OURS = {
     "ours.qd_detr": (build_qd_detr, QDDETRConfig, {"ranks": True, "negative_pairs": True}),
     "ours.tr_detr": (build_tr_detr, TRDETRConfig, {"ranks": True, "label_loss": "focal", "text_alignment": True}),
 }
-COPIES = tuple(f"lighthouse.{name}" for name in upstream_detr.CLASSES)
-ALL = (*upstream_detr.UPSTREAM, *COPIES, *OURS)
+COPIES = tuple(f"lighthouse.{name}" for name in authors.CLASSES)
+ALL = (*authors.UPSTREAM, *COPIES, *OURS)
 SMALL = {"dim_feedforward": 32, "enc_layers": 1}
 
 
@@ -34,7 +35,7 @@ def bare_criterion(name, span_loss_type="l1"):
     if name in OURS:
         config = DETRConfig(text_dim=4, video_dim=4, span_loss_type=span_loss_type)
         return build_criterion(config, **OURS[name][2])
-    return upstream_detr.build(name, hidden_dim=32, span_loss_type=span_loss_type, **SMALL)[1]
+    return authors.build(name, hidden_dim=32, span_loss_type=span_loss_type, **SMALL)[1]
 
 
 def criterion(name, span_loss_type="l1"):
@@ -55,7 +56,7 @@ def hero_outputs(span_loss_type="l1", seed=0):
 
 
 @pytest.mark.parametrize("span_loss_type", ["l1", "ce"])
-@pytest.mark.parametrize("name", ALL)
+@by_name(ALL)
 def test_the_sum_has_heros_losses_beside_the_criterions(name, span_loss_type):
     """Other losses and their gradients stay; HERO's reach relevance with their weights; several windows are a union."""
     bare, targets = criterion(name, span_loss_type), random_targets(LENGTHS, WINDOWS, span_loss_type)
@@ -89,7 +90,7 @@ def test_the_sum_has_heros_losses_beside_the_criterions(name, span_loss_type):
         assert gradient.any()
 
 
-@pytest.mark.parametrize("name", ALL)
+@by_name(ALL)
 def test_matchers_see_nothing_of_hero(name):
     """A training script may also match by hand."""
     outputs, wrapped_outputs = hero_outputs()
@@ -98,7 +99,7 @@ def test_matchers_see_nothing_of_hero(name):
         assert torch.equal(plain[0], wrapped[0]) and torch.equal(plain[1], wrapped[1])
 
 
-@pytest.mark.parametrize("name", ALL)
+@by_name(ALL)
 def test_clip_indices_are_labelled_inclusively(name):
     _, outputs = hero_outputs("ce")
     targets = random_targets(LENGTHS, (1, 1, 1), "ce")
@@ -111,14 +112,14 @@ def test_clip_indices_are_labelled_inclusively(name):
     assert torch.equal(losses["loss_relevance"], expected["loss_relevance"])
 
 
-@pytest.mark.parametrize("name", ["qd_detr", "tr_detr", "ours.qd_detr", "ours.tr_detr"])
+@by_name(["qd_detr", "tr_detr", "ours.qd_detr", "ours.tr_detr"])
 def test_highlights_alone(name):
     """Upstream's TVSum targets carry a window (0, 0) that its criterion does not read."""
     if name in OURS:
         config = DETRConfig(text_dim=4, video_dim=4)
         bare = build_criterion(config, use_matcher=False, **OURS[name][2])
     else:
-        bare = upstream_detr.build(name, hidden_dim=32, dset_name="tvsum", **SMALL)[1]
+        bare = authors.build(name, hidden_dim=32, dset_name="tvsum", **SMALL)[1]
     _, outputs = hero_outputs()
     targets = random_targets(LENGTHS, WINDOWS)
     targets["span_labels"] = [{"spans": torch.zeros(1, 2)} for _ in LENGTHS]
@@ -132,7 +133,7 @@ def test_highlights_alone(name):
     torch.testing.assert_close(losses["loss_consistency"], expected)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name.startswith("ours")])
+@by_name(name for name in ALL if name.startswith("ours"))
 def test_a_batch_without_windows_trains(name):
     """All clips are irrelevant then; only our criterion takes such a batch."""
     _, outputs = hero_outputs()
@@ -148,12 +149,12 @@ def test_a_batch_without_windows_trains(name):
 def built(name):
     """Model and criterion as a user gets them."""
     if name not in OURS:
-        return upstream_detr.build(name, **SMALL)
+        return authors.build(name, **SMALL)
     build, config, _ = OURS[name]
     return build(config(text_dim=12, video_dim=18, hidden_dim=32, **SMALL))
 
 
-@pytest.mark.parametrize("name", ALL)
+@by_name(ALL)
 def test_two_lines_train_hero(name):
     """The training loop of every one of these codebases, with the model and the criterion wrapped."""
     torch.manual_seed(0)

@@ -6,11 +6,15 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from hypothesis import settings
 from torch import Tensor, nn
 
 from hero_plugin import TwoStage
 
 DIM, VIDEO_DIM, QUERY_DIM = 16, 6, 5
+# How many examples a property gets: first calls are slow, so there is no deadline.
+quick = settings(deadline=None, max_examples=25)
+few = settings(deadline=None, max_examples=8)
 
 
 class ToyFuser(nn.Module):

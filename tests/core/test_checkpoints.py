@@ -62,7 +62,7 @@ def test_a_checkpoint_of_the_bare_base_loads(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_plugin_checkpoint_goes_on_another_copy_of_the_base(name, tmp_path):
+def test_a_plugin_goes_on_another_copy_of_the_base(name, tmp_path):
     build, make = CASES[name]
     base = build()
     model = shake(wrap_model(copy.deepcopy(base)), 0.1)

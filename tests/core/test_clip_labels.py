@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin import clip_labels
-from tests.core.bases import lengths_mask
-from tests.core.quick import quick
+from tests.core.bases import lengths_mask, quick
 
 SIXTEENTHS = 16
 moment = st.tuples(st.integers(0, SIXTEENTHS), st.integers(0, SIXTEENTHS)).filter(lambda ends: ends[0] < ends[1])
@@ -63,11 +62,11 @@ def test_several_moments_are_a_union():
     assert clip_labels(spans, torch.ones(1, 8)).tolist() == [[1, 1, 0, 0, 0, 0, 1, 1]]
 
 
-def test_a_moment_shorter_than_a_clip_marks_the_clip_it_is_in():
+def test_a_moment_shorter_than_a_clip_marks_its_clip():
     assert clip_labels([torch.tensor([[0.3, 0.01]])], torch.ones(1, 4)).tolist() == [[0, 1, 0, 0]]
 
 
-def test_fractions_are_of_the_real_video_not_of_the_padded_one():
+def test_fractions_are_of_the_real_video():
     spans = [torch.tensor([[0.75, 0.5]])] * 2
     assert clip_labels(spans, lengths_mask((8, 4))).tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 0, 0, 0, 0]]
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin import CMTR
-from tests.core.bases import lengths_mask, shake
-from tests.core.quick import quick
+from tests.core.bases import lengths_mask, quick, shake
 
 ratios = st.floats(0.01, 0.99)
 
@@ -89,7 +88,7 @@ def test_equals_a_loop(levels, length, seed):
                 assert torch.equal(masked[i, b, word], expected)
 
 
-def test_what_stands_in_for_a_word_starts_at_zero_and_is_learned():
+def test_the_mask_token_starts_at_zero_and_is_learned():
     cmtr = CMTR(3, 2, 0.5)
     query = torch.randn(2, 4, 6, 3, requires_grad=True)
     masked, dropped = cmtr(query, torch.ones(4, 6))

@@ -57,7 +57,7 @@ def test_recomputing_gives_the_same_losses_and_gradients(name, change, monkeypat
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "qd_detr"])  # whose negatives meet their own level
-def test_levels_recomputed_one_by_one_are_those_in_one_batch(name):
+def test_recomputed_levels_are_those_in_one_batch(name):
     build, make, loss = CASES[name]
     base, batch = build(**({"drop_rate": 0.0} if name == "emb" else {"dropout": 0.0})), make()
     kept = shake(wrap_model(base, dropout=0.0), 0.1)

@@ -95,7 +95,7 @@ def test_evaluation_leaves_the_losses_as_they_are():
     assert losses.keys() == plain.keys() and all(torch.equal(losses[key], plain[key]) for key in plain)
 
 
-def test_a_bare_base_and_hero_off_leave_the_losses_as_they_are():
+def test_without_hero_the_losses_stay():
     for model in (dict_base(), wrap_model(dict_base(), config=HeroConfig.off())):
         losses = wrap_criterion(criterion())(model.train()(*inputs()), TARGETS)
         assert not {"loss_relevance", "loss_consistency"} & set(losses)
@@ -198,6 +198,6 @@ def test_the_outputs_still_hold_what_the_criterion_reads():
     assert all(tensor.requires_grad for tensor in tensors(outputs["aux_outputs"]))
 
 
-def test_what_is_no_detr_criterion_is_told_where_its_losses_go():
+def test_other_criteria_are_refused_with_advice():
     with pytest.raises(TypeError, match=r"CrossEntropyLoss has no dict weight_dict.*the wrapped model's compute_loss"):
         wrap_criterion(nn.CrossEntropyLoss())

@@ -72,6 +72,8 @@ def detr_steps(model):
 STEPS = {emb.emb: emb_steps, dict_base: toy_steps}
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch has no gloo")
 def test_two_processes_stay_equal(tmp_path):
     multiprocessing.spawn(train, (str(tmp_path),), nprocs=2)

@@ -44,6 +44,7 @@ def test_parameters_follow_the_bases_device(config):
     assert all(tensor.device.type == "meta" for tensor in [*tensors(outputs), model.relevance])
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("config", CONFIGS)
 def test_trains_on_cuda_as_on_cpu(config):

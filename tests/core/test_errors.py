@@ -19,7 +19,7 @@ class Unknown(nn.Module):
     """A base that nobody wrote an adapter for."""
 
 
-def test_an_unknown_base_names_the_known_ones_and_the_way_out():
+def test_an_unknown_base_is_told_what_to_do():
     with pytest.raises(TypeError) as error:
         wrap_model(Unknown())
     message = str(error.value)
@@ -37,7 +37,7 @@ def test_an_unknown_base_names_the_known_ones_and_the_way_out():
 
 
 @pytest.mark.parametrize("missing", ["video_affine", "encoder.w2f", "fuser1", "highlight_layer"])
-def test_a_known_base_in_the_wrong_shape_names_what_is_missing(missing):
+def test_a_fork_is_told_which_attribute_is_missing(missing):
     base = emb.emb()
     owner = base.get_submodule(missing.rpartition(".")[0])
     delattr(owner, missing.rpartition(".")[2])

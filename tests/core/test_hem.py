@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin import HEM
-from tests.core.bases import lengths_mask, shake
-from tests.core.quick import quick
+from tests.core.bases import lengths_mask, quick, shake
 
 HEADS, DIM = 2, 8
 
@@ -129,7 +128,7 @@ def test_paper_has_six_layers():
     assert len(HEM(128, 4).layers) == 6
 
 
-def test_heads_must_divide_the_size_where_there_is_an_encoder():
+def test_heads_must_divide_the_size():
     HEM(10, levels=1)
     with pytest.raises(ValueError, match=r"multiple of num_heads, got dim=10, num_heads=8"):
         HEM(10, levels=2)

@@ -86,7 +86,7 @@ class PairPredictor(DictPredictor):
         return super().forward(fused, video_mask), [self.variance]
 
 
-def test_a_dict_in_a_tuple_serves_the_criterion_and_a_parameter_passes_through():
+def test_a_dict_in_a_tuple_and_a_parameter():
     predictor = PairPredictor(DIM)
     base = two_stage(predictor, predictor.saliency, 0.0, {"pred_spans": "probability", "1": "whole"})
     for config in (HeroConfig(), HeroConfig(levels=1)):

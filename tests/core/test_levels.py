@@ -159,7 +159,7 @@ def test_what_is_whole_is_not_unfolded():
     assert unfolded["token"] is token and unfolded["score"].shape == (4, 2, 5)
 
 
-def test_neighbours_in_the_folded_batch_are_different_samples():
+def test_folded_neighbours_are_different_samples():
     """A base that pairs each sample with its neighbour must not pair it with itself at another level."""
     sample = fold(torch.arange(3).view(1, 3, 1).expand(4, 3, 1)).flatten()
     assert (sample != sample.roll(1)).all()

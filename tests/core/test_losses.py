@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin import consistency_loss, hero_losses, relevance_loss
-from tests.core.bases import lengths_mask
-from tests.core.quick import quick
+from tests.core.bases import lengths_mask, quick
 
 lengths = st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple)
 
@@ -84,7 +83,7 @@ def test_consistency_equals_a_loop_and_is_never_negative(clips, seed, kind):
 
 @given(lengths, st.integers(0, 99), st.sampled_from(["clips", "bernoulli"]))
 @quick
-def test_hero_losses_are_half_the_two_relevances_and_the_divergence(clips, seed, kind):
+def test_hero_losses_are_means_and_a_divergence(clips, seed, kind):
     before, after, labels, mask = sample(clips, seed)
     losses = hero_losses(before, after, labels, mask, kind)
     assert list(losses) == ["loss_relevance", "loss_consistency"]

@@ -87,7 +87,7 @@ def test_a_dataclass_stays_one():
 
 @torch.no_grad()
 @pytest.mark.parametrize("levels", [1, 2, 4])
-def test_a_list_of_one_item_a_sample_stays_as_long_as_the_batch(levels):
+def test_a_list_of_one_item_per_sample(levels):
     expected, got = both(
         lambda scores, mask: {
             "trimmed": trimmed(scores, mask),
@@ -155,7 +155,7 @@ class Averaging(nn.Module):
 
 @torch.no_grad()
 @pytest.mark.parametrize("reads_padding", [False, True])
-def test_a_base_that_reads_padded_words_starts_as_itself_once_it_says_so(reads_padding):
+def test_a_base_that_reads_padding_starts_as_itself(reads_padding):
     plain = base(lambda scores, mask: scores, reads_padding=reads_padding).eval()
     plain.fuser, arguments = Averaging(), inputs()
     got = wrap_model(plain, relevance="pair", start_as_base=True)(*arguments)

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin import HEM, SGVF, HeroConfig, PairRelevance, hero_losses, wrap_model
-from tests.core.bases import Inputs, dict_base, inputs, labels, lengths_mask, shake, tensors, tuple_base
-from tests.core.quick import few
+from tests.core.bases import Inputs, dict_base, few, inputs, labels, lengths_mask, shake, tensors, tuple_base
 
 DIM = 8
 lengths = st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple)

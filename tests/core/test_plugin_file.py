@@ -208,7 +208,7 @@ def test_what_is_no_plugin_says_what_to_do(tmp_path):
         load_plugin(model, path)
 
 
-def test_loading_takes_nothing_from_the_base_and_the_plugin_moves_on(tmp_path):
+def test_loading_leaves_the_base_alone(tmp_path):
     model = wrap_model(emb.emb())
     save_plugin(torch.compile(model, backend="eager"), tmp_path / "plugin.pt")
     base = emb.emb()
@@ -244,7 +244,7 @@ def test_calibrated_scores_are_told_where_scores_rank(here, tmp_path):
 
 
 @pytest.mark.parametrize("around", [nn.DataParallel, lambda base: torch.compile(base, backend="eager")])
-def test_a_base_that_is_parallel_or_compiled_is_told_as_in_wrapping(around, tmp_path):
+def test_a_parallel_or_compiled_base_is_refused(around, tmp_path):
     save_plugin(wrap_model(tuple_base()), tmp_path / "plugin.pt")
     with pytest.raises(TypeError, match="wrap the model itself, then"):
         load_plugin(around(tuple_base()), tmp_path / "plugin.pt")

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from hero_plugin import PairRelevance, wrap_model
 from hero_plugin.relevance import RankedRelevance
 from tests.core import detr, emb
-from tests.core.bases import lengths_mask, shake
-from tests.core.quick import quick
+from tests.core.bases import lengths_mask, quick, shake
 
 DIM = 4
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin import SGVF
-from tests.core.bases import lengths_mask, shake
-from tests.core.quick import quick
+from tests.core.bases import lengths_mask, quick, shake
 
 DIM = 5
 
@@ -59,7 +58,7 @@ def test_residual_gate_starts_from_the_clips_as_they_are():
     assert torch.equal(out, video.expand(3, -1, -1, -1))
 
 
-def test_printed_gate_halves_the_clips_of_a_query_without_words():
+def test_the_printed_gate_halves_clips_without_words():
     video = torch.randn(1, 4, DIM)
     out = SGVF(DIM, 2, gate="sigmoid")(video, torch.randn(2, 1, 3, DIM), torch.zeros(1, 3))
     torch.testing.assert_close(out, 0.5 * video.expand(2, -1, -1, -1))

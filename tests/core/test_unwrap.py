@@ -47,7 +47,7 @@ def test_nothing_is_left_on_the_base(name, train):
     assert all(torch.equal(one, other) for one, other in zip(expected, tensors(base(*batch)), strict=True))
 
 
-def test_the_base_shares_its_weights_with_the_wrapped_model():
+def test_the_base_shares_its_weights():
     base = emb.emb()
     model, batch = wrap_model(base).eval(), emb.batch()
     before = model(*batch)[1]

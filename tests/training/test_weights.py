@@ -14,7 +14,7 @@ from hero_plugin.integrations.training import checkpoints as safe_load
 from hero_plugin.integrations.training.checkpoint_formats import read_contents
 from hero_plugin.integrations.training.weights import ConfigHints, infer_config, open_choices
 from hero_plugin.plugin_file import plugin_of
-from tests.adapters import upstream_detr, upstream_emb
+from tests.adapters import authors
 from tests.core import detr, emb
 from tests.core.bases import shake, tensors, tuple_base
 from tests.training.checkpoint_files import detr_checkpoint, emb_checkpoint, saved
@@ -89,20 +89,20 @@ def test_show_of_a_plugin_and_of_runs(runs, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["moment_detr", "qd_detr", "tr_detr"])
 def test_show_knows_the_authors_own_models(name, tmp_path, capsys):
-    model, _ = upstream_detr.build(name)
+    model, _ = authors.build(name)
     told = facts(capsys, saved(detr_checkpoint(model), tmp_path / "model_best.ckpt"))
-    assert told["base"] == upstream_detr.CLASSES[name] and told["hidden_size"] == 256
+    assert told["base"] == authors.CLASSES[name] and told["hidden_size"] == 256
 
 
-@pytest.mark.parametrize("name", upstream_detr.LIGHTHOUSE)
+@pytest.mark.parametrize("name", authors.LIGHTHOUSE)
 def test_show_knows_lighthouses_models(name, tmp_path, capsys):
-    model, _ = upstream_detr.build(name)
+    model, _ = authors.build(name)
     path = saved({"model": model.state_dict()}, tmp_path / "best.ckpt")
     assert facts(capsys, path)["base"] == type(model).__name__
 
 
 def test_show_knows_the_authors_emb(tmp_path, capsys):
-    model = upstream_emb.load_upstream_emb().EMB(emb.config(), emb.vectors())
+    model = authors.load_emb().EMB(emb.config(), emb.vectors())
     told = facts(capsys, saved(emb_checkpoint(model), tmp_path / "model_best.pth.tar"))
     assert (told["base"], told["hidden_size"]) == ("EMB", 16)
 

@@ -1,8 +1,9 @@
-"""The DETR family's own code, from clones, on options that are quick."""
+"""The authors' own code, from clones, on options that are quick."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
+from hero_plugin.integrations.tools.bench.upstream import UpstreamEMB, load_upstream_detr, load_upstream_emb
 from tests.resources import upstream
 
 CLONES = {
@@ -27,6 +28,14 @@ CLONES = {
 UPSTREAM = tuple(name for name in CLONES if "." not in name)
 LIGHTHOUSE = tuple(name for name in CLONES if name.startswith("lighthouse."))
 CLASSES = {"moment_detr": "MomentDETR", "qd_detr": "QDDETR", "tr_detr": "TRDETR"}
+
+
+load_emb_from = lru_cache(load_upstream_emb)
+
+
+def load_emb() -> UpstreamEMB:
+    """EMB's class, threshold and runner utilities; skips the test where there is no clone."""
+    return load_emb_from(upstream("EMB"))
 
 
 def load(name: str) -> ModuleType:
