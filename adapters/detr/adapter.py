@@ -12,47 +12,6 @@ from torch import Tensor, nn
 from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin.aggregation import Kind
 
-
-class ForwardState:
-    """What the stubs of one forward share: whether its decoder has been reached."""
-
-    def __init__(self) -> None:
-        self.decoder_reached = False
-
-
-class SkipLayer(PassThrough):
-    """A decoder layer that leaves the queries as they are, and notes in ``state`` that it was reached."""
-
-    def __init__(self, state: ForwardState | None = None) -> None:
-        super().__init__()
-        self.state = state
-
-    def forward(self, value: Any, *rest: Any, **options: Any) -> Any:
-        """Return ``value``."""
-        if self.state is not None:
-            self.state.decoder_reached = True
-        return value
-
-
-def has_module(base: nn.Module, path: str) -> bool:
-    """Return whether there is a module at this dotted path."""
-    try:
-        base.get_submodule(path)
-    except AttributeError:
-        return False
-    return True
-
-
-def skip_layers(base: nn.Module, path: str, state: ForwardState | None = None) -> dict[str, nn.Module]:
-    """Return as many ``SkipLayer`` as there are layers at ``path``, by that path; empty where a fork has no such place.
-
-    The decoder around them runs on, so that its outputs keep their shape, whatever that is.
-    """
-    if not has_module(base, path):
-        return {}
-    return {path: nn.ModuleList(SkipLayer(state) for _ in base.get_submodule(path).children())}
-
-
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
 KINDS: dict[str, Kind] = {
     "pred_logits": "logits",
@@ -173,3 +132,43 @@ def saliency(outputs: Any) -> Any:
     """Return the clips' scores (B, T) from a base's outputs; from the first of them where there are several."""
     outputs = outputs[0] if isinstance(outputs, tuple) else outputs
     return outputs.get("saliency_scores")
+
+
+class ForwardState:
+    """What the stubs of one forward share: whether its decoder has been reached."""
+
+    def __init__(self) -> None:
+        self.decoder_reached = False
+
+
+class SkipLayer(PassThrough):
+    """Stub of a decoder layer, whose work saliency does not need; notes in the forward's ``state`` that it ran."""
+
+    def __init__(self, state: ForwardState | None = None) -> None:
+        super().__init__()
+        self.state = state
+
+    def forward(self, value: Any, *rest: Any, **options: Any) -> Any:
+        """Return ``value``."""
+        if self.state is not None:
+            self.state.decoder_reached = True
+        return value
+
+
+def has_module(base: nn.Module, path: str) -> bool:
+    """Return whether there is a module at this dotted path."""
+    try:
+        base.get_submodule(path)
+    except AttributeError:
+        return False
+    return True
+
+
+def skip_layers(base: nn.Module, path: str, state: ForwardState | None = None) -> dict[str, nn.Module]:
+    """Return as many ``SkipLayer`` as there are layers at ``path``, by that path; empty where a fork has no such place.
+
+    The decoder around them runs on, so that its outputs keep their shape, whatever that is.
+    """
+    if not has_module(base, path):
+        return {}
+    return {path: nn.ModuleList(SkipLayer(state) for _ in base.get_submodule(path).children())}
