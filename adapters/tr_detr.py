@@ -23,7 +23,7 @@ class TRDETRAdapter(DETRAdapter):
     """Adapter of TR-DETR (AAAI 2024), whose saliency scores read the moments it retrieved: ``relate`` needs all of it.
 
     The projected features among its outputs (``src_txt_ed`` and the like), which its contrastive losses compare, are
-    those before HERO. Clips that have been filtered by their own query are told from the batch's others by that alone:
+    those before HERO. Clips that their own query has filtered differ from the batch's others by that alone:
     with such clips the loss falls, and the model learns nothing from it (docs/results/tr_detr.md has the figures).
     """
 

@@ -106,7 +106,7 @@ class Adapter(ABC):
 
 
 def register_adapter(adapter: type[Adapter]) -> type[Adapter]:
-    """Make ``wrap_model`` know an adapter; usable as a decorator. The latest registered is asked first."""
+    """Make ``wrap_model`` know an adapter; usable as a decorator. The latest registered comes first."""
     if adapter not in _registered:
         _registered.insert(0, adapter)
     return adapter
@@ -134,7 +134,7 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
             adapter.check(base)
             return adapter
     if isinstance(base, Grounder):
-        return itself
+        return own_grounder
     names = sorted({name for adapter in known_adapters() for name in adapter.class_names})
     raise TypeError(
         f"no adapter knows {type(base).__name__}. Known bases: {', '.join(names) or 'none are installed'}. "
@@ -154,8 +154,8 @@ def adapter_by_weights(names: Iterable[str]) -> type[Adapter] | None:
     return max(fitting, key=lambda adapter: len(adapter.marks), default=None)
 
 
-def itself(base: nn.Module) -> Any:
-    """Return ``base``: the adapter of a base that is a grounder already."""
+def own_grounder(base: nn.Module) -> Any:
+    """Return ``base``, which is a grounder already."""
     return base
 
 

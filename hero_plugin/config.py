@@ -217,8 +217,8 @@ class HeroConfig:
 NOTE = "hero"
 """Key of the config in a ``state_dict``'s metadata, where torch notes the versions of modules.
 
-The note is part of the ``state_dict`` itself, not one of its entries: whoever saves a wrapped model's weights saves
-it, in any training loop, and it loads with ``weights_only=True``. A copy made entry by entry has lost it.
+The note is part of the ``state_dict`` itself, not one of its entries: any training loop that saves a wrapped model's
+weights saves it, and it loads with ``weights_only=True``. A copy made entry by entry has lost it.
 """
 
 

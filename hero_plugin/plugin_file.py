@@ -193,16 +193,16 @@ def check_base(here: Fingerprint, there: Fingerprint, source: str, *, strict: bo
     """
     obstacles, differences = here.obstacles(there), here.differences(there)
     impossible = None not in (here.dim, there.dim) and here.dim != there.dim
-    told = "\n".join(f"  {line}" for line in [*obstacles, *differences])
+    details = "\n".join(f"  {line}" for line in [*obstacles, *differences])
     if impossible or (obstacles and strict):
-        way = "" if impossible else "; or, if this is the same base under another name, pass strict=False"
+        advice = "" if impossible else "; or, if this is the same base under another name, pass strict=False"
         raise PluginError(
-            f"{source}: this plug-in was trained on another base:\n{told}\n"
-            f"Put it on a copy of the base that it was trained on{way}"
+            f"{source}: this plug-in was trained on another base:\n{details}\n"
+            f"Put it on a copy of the base that it was trained on{advice}"
         )
-    if told:
+    if details:
         warnings.warn(
-            f"{source}: the base is not quite the one that this plug-in was trained on:\n{told}\n"
+            f"{source}: the base is not quite the one that this plug-in was trained on:\n{details}\n"
             "The plug-in fits, and is loaded.",
             stacklevel=3,
         )

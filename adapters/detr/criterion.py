@@ -155,7 +155,7 @@ class SetCriterion(nn.Module):
     """Criterion that matches predictions to windows and computes every loss by upstream's name.
 
     ``sum(losses[k] * criterion.weight_dict[k] for k in losses if k in criterion.weight_dict)`` trains the model. All
-    layers of the decoder are matched and scored together; the device is asked once, for the costs of matching.
+    layers of the decoder are matched and scored together, with one transfer from the device: the costs of matching.
 
     Losses are computed in float32 at least. A sample may have no window: all its predictions are background, and losses
     of matched pairs are means over the pairs that there are, 0 without any.

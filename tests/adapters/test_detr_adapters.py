@@ -344,6 +344,7 @@ def test_autocast(name):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_in_one_graph():
     """HERO, the adapter, and the base's own forward behind the seam, the masked path's as well."""

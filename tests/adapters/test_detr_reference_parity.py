@@ -97,6 +97,7 @@ def test_outputs_are_upstreams(name, case):
         assert_equal_models(models, Case.random(*size).inputs(), train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=8, deadline=None)
 @given(batch=st.integers(1, 6), clips=st.integers(1, 75), words=st.integers(1, 32), seed=st.integers(0, 10**6))

@@ -138,6 +138,7 @@ def test_a_copy_computes_the_same():
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_compiled_computes_the_same():
     model, case = model_of(), Case.random(2, 20, 4)

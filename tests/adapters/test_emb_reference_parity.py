@@ -76,6 +76,7 @@ def test_outputs_and_losses_are_upstreams(name, train):
     assert_equal_models(size, fields, train)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(batch=st.integers(1, 4), clips=st.integers(1, 90), words=st.integers(1, 9), seed=st.integers(0, 10**6))
 def test_outputs_and_losses_are_upstreams_at_any_size(batch, clips, words, seed):

@@ -109,6 +109,7 @@ def test_relate_is_the_relevance_that_ground_returns(name, monkeypatch):
             torch.testing.assert_close(grounder.relate(levels), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @every_relative
 def test_a_fresh_wrapper_is_the_base(name):
     """All levels start at the query: same outputs, and the same loss but for HERO's."""
@@ -122,6 +123,7 @@ def test_a_fresh_wrapper_is_the_base(name):
             close(base.eval()(**inputs), model.eval()(**inputs), 1e-4)
 
 
+@pytest.mark.slow
 @every_relative
 def test_three_training_steps_move_all_of_hero(name):
     base, criterion = build(name)
@@ -151,6 +153,7 @@ def test_audio_is_part_of_the_clips(name):
     assert equal(grounder.ground(grounder.embed(**inputs, **audio)).outputs, base(**inputs, **audio))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"levels": 1}, {"levels": 2, "stride": 1, "checkpoint": True}])
 @pytest.mark.parametrize("name", RELATIVES[:3])
 def test_one_level_and_recomputed(name, change):

@@ -154,6 +154,7 @@ def built(name):
     return build(config(text_dim=12, video_dim=18, hidden_dim=32, **SMALL))
 
 
+@pytest.mark.slow
 @by_name(ALL)
 def test_two_lines_train_hero(name):
     """The training loop of every one of these codebases, with the model and the criterion wrapped."""

@@ -39,6 +39,7 @@ SMALL = {"levels": 2, "stride": 1, "dropout": 0.0}
 CASES = {"tuple": (tuple_base, HeroConfig(**SMALL)), "dict": (dict_base, HeroConfig.paper(relevance="pair", **SMALL))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_toy_in_one_graph(name):
     build, config = CASES[name]
@@ -47,6 +48,7 @@ def test_a_toy_in_one_graph(name):
     compare(model, compiled, batch, lambda one, outputs: total_loss(one, outputs, batch.video_mask))
 
 
+@pytest.mark.slow
 def test_emb_behind_its_seam():
     """HERO, the adapter and EMB's own forward are traced; EMB's layers are left out, tracing them takes a minute."""
     base = emb.emb()
