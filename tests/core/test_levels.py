@@ -85,7 +85,7 @@ def test_a_list_with_one_item_a_sample_is_repeated_too():
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_what_travels_with_a_pair_is_of_the_batch_by_declaration_not_by_size(batch):
+def test_extra_is_of_the_batch_by_declaration(batch):
     """A list of two maps, names and a constant, at every batch size: two and three are their own sizes, too."""
     maps = [torch.rand(batch, 4), torch.rand(batch, 2, 5)]
     extra = {"maps": maps, "names": ["x"] * batch, "grid": torch.rand(3, 2), "steps": [1, 2]}
@@ -123,7 +123,7 @@ def test_what_may_or_may_not_be_of_the_batch_is_refused(value, said):
 
 
 @pytest.mark.parametrize("shape", [(8, 3, 16), (8,), (9, 3, 16), (12, 3, 16), (3, 12)])
-def test_an_output_without_the_batch_first_is_refused_whatever_its_size(shape):
+def test_an_output_without_the_batch_first_is_refused(shape):
     """Memory with the words first has eight, which four divides; nine or twelve words are no other case."""
     batch = 3 if shape[0] != 12 else 2
     with pytest.raises(ValueError, match=rf"output memory \({shape[0]},.*that of 4 levels in one: {4 * batch}"):
@@ -132,14 +132,14 @@ def test_an_output_without_the_batch_first_is_refused_whatever_its_size(shape):
     assert whole["memory"].shape == shape
 
 
-def test_an_average_over_the_batch_is_that_of_all_levels_also_level_by_level():
+def test_an_average_over_the_batch_is_over_all_levels():
     score = torch.rand(4, 3)
     folded = unfold({"mean": fold(score).mean()}, 4, batch=3)
     stacked = stack([{"mean": level.mean()} for level in score])
     torch.testing.assert_close(folded["mean"], stacked["mean"])
 
 
-def test_padded_words_stay_as_the_base_has_them_where_it_reads_them():
+def test_padded_words_that_are_read_stay_the_bases():
     """The levels have zeros there; a base with a mean over all positions must find its own."""
     model, arguments = wrap_model(tuple_base()), inputs()
     pair = replace(model.grounder.embed(*arguments), reads_padding=True)
