@@ -1,4 +1,7 @@
-"""Differences between versions of torch, and between a checkout and an installed package."""
+"""Differences between versions of torch, and between a checkout and an installed package.
+
+What the rest of the package would otherwise have to ask in several places is asked here.
+"""
 
 from __future__ import annotations
 

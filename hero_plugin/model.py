@@ -254,27 +254,15 @@ class Hero(nn.Module):
 
     def __init__(self, dim: int, config: HeroConfig, relevance_ranks: bool = False) -> None:
         super().__init__()
-        levels = config.levels
-        self.hem: HEM | None = None
-        self.sgvf: SGVF | None = None
-        self.cmtr: CMTR | None = None
-        self.aggregation: WeightedAggregation | None = None
-        self.relevance: PairRelevance | None = None
-        self.ranked: RankedRelevance | None = None
-        if not config.active:
-            return
-        if levels > 1:
-            encoder = ("stride", "num_heads", "feedforward", "dropout", "norm", "identity_start", "positions")
-            self.hem = HEM(dim, levels, **{name: getattr(config, name) for name in encoder})
-            self.aggregation = WeightedAggregation(levels, config.aggregation_dim, config.normalize)
-        if config.sgvf:
-            self.sgvf = SGVF(dim, levels, projections=config.projections, gate=config.gate)
-        if config.cmtr:
-            self.cmtr = CMTR(dim, levels, config.mask_ratio)
-        if config.relevance == "pair":
-            self.relevance = PairRelevance(dim)
-        elif relevance_ranks and config.calibrate:
-            self.ranked = RankedRelevance()
+        levels, deep = config.levels, config.levels > 1
+        encoder = ("stride", "num_heads", "feedforward", "dropout", "norm", "identity_start", "positions")
+        self.hem = HEM(dim, levels, **{name: getattr(config, name) for name in encoder}) if deep else None
+        self.aggregation = WeightedAggregation(levels, config.aggregation_dim, config.normalize) if deep else None
+        self.sgvf = SGVF(dim, levels, config.projections, config.gate) if config.sgvf else None
+        self.cmtr = CMTR(dim, levels, config.mask_ratio) if config.cmtr else None
+        pair, ranked = config.relevance == "pair", relevance_ranks and config.calibrate
+        self.relevance = PairRelevance(dim) if config.active and pair else None
+        self.ranked = RankedRelevance() if config.active and ranked and not pair else None
 
     def words(self, query: Tensor, query_mask: Tensor) -> Tensor:
         """Return every level of the query: (B, L, D) -> (N, B, L, D)."""

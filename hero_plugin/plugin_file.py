@@ -279,15 +279,10 @@ class Fingerprint:
     def differences(self, other: Fingerprint) -> list[str]:
         """Return what else differs from ``other``, in a few lines: another vocabulary, other features, more layers."""
         both = [name for name in self.tensors if name in other.tensors]
-        shapes = [
-            f"{name} is {self.tensors[name][0]} here, {other.tensors[name][0]} in the checkpoint"
-            for name in both
-            if self.tensors[name][0] != other.tensors[name][0]
-        ]
-        lines = shapes[:_SHOWN]
+        shapes, types = ([n for n in both if self.tensors[n][i] != other.tensors[n][i]] for i in (0, 1))
+        lines = [f"{n} is {self.tensors[n][0]} here, {other.tensors[n][0]} in the checkpoint" for n in shapes[:_SHOWN]]
         if len(shapes) > _SHOWN:
             lines.append(f"{len(shapes) - _SHOWN} more have other shapes")
-        types = [name for name in both if self.tensors[name][1] != other.tensors[name][1]]
         if types:
             here, there = (fingerprint.tensors[types[0]][1] for fingerprint in (self, other))
             lines.append(f"{len(types)} are of another type: {types[0]} is {here} here, {there} in the checkpoint")

@@ -46,21 +46,12 @@ class Pair:
         levels, batch = video.shape[:2]
         if self.reads_padding:
             query = torch.where(self.query_mask.bool().unsqueeze(-1), query, self.query.to(query.dtype))
-        extra = {
-            name: value
-            if name in self.constant
-            else repeat_levels(value, levels, batch, f"extra[{name!r}]", name in self.per_sample)
-            for name, value in self.extra.items()
-        }
-        return replace(
-            self,
-            video=fold(video),
-            query=fold(query),
-            video_mask=repeat_levels(self.video_mask, levels, batch, "video_mask"),
-            query_mask=repeat_levels(self.query_mask, levels, batch, "query_mask"),
-            extra=extra,
-            levels=levels,
-        )
+        extra = dict(self.extra)
+        for name, value in self.extra.items():
+            if name not in self.constant:
+                extra[name] = repeat_levels(value, levels, batch, f"extra[{name!r}]", name in self.per_sample)
+        masks = {name: repeat_levels(getattr(self, name), levels, batch, name) for name in ("video_mask", "query_mask")}
+        return replace(self, video=fold(video), query=fold(query), extra=extra, levels=levels, **masks)
 
 
 @dataclass(frozen=True)
