@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hero_plugin.adapters import cpu_ops as attention
+from hero_plugin.adapters import cpu_ops
 from hero_plugin.adapters.cpu_ops import LOWEST, attend_with_bias, drop
 from tests.old_torch import HALF_TYPES
 
@@ -39,8 +39,8 @@ def test_blocks_of_any_size_are_the_formula(batch, length, keys, masked, block, 
     bias = None if shape is None else (torch.rand(shape, generator=draw) < 0.5).float() * LOWEST  # whole rows, too
     arriving = torch.randn(batch, 2, length, 4, generator=draw)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "BLOCK_WEIGHTS", block)
-        patch.setattr(attention, "BLOCKS_FROM", 0)
+        patch.setattr(cpu_ops, "BLOCK_WEIGHTS", block)
+        patch.setattr(cpu_ops, "BLOCKS_FROM", 0)
         ours = attend_with_bias(*inputs, bias, 0.0)
     wanted = formula(*inputs, bias, 0.0)
     torch.testing.assert_close(ours, wanted, rtol=1e-5, atol=1e-5)
@@ -51,7 +51,7 @@ def test_blocks_of_any_size_are_the_formula(batch, length, keys, masked, block, 
 
 def test_dropped_weights_are_the_same_backwards(monkeypatch):
     """In one block the draws are those of the formula under the same seed."""
-    monkeypatch.setattr(attention, "BLOCKS_FROM", 0)
+    monkeypatch.setattr(cpu_ops, "BLOCKS_FROM", 0)
     draw = torch.Generator().manual_seed(0)
     inputs = tuple(heads(3, 8, 4, draw) for _ in range(3))
     arriving = torch.randn(3, 2, 8, 4, generator=draw)
@@ -65,7 +65,7 @@ def test_dropped_weights_are_the_same_backwards(monkeypatch):
 
 
 def test_dropout_drops_its_share_and_scales_the_rest(monkeypatch):
-    monkeypatch.setattr(attention, "BLOCKS_FROM", 0)
+    monkeypatch.setattr(cpu_ops, "BLOCKS_FROM", 0)
     ones = torch.ones(64, 2, 32, 32)
     kept = attend_with_bias(torch.zeros(64, 2, 32, 4), torch.zeros(64, 2, 32, 4), ones, None, 0.25)[..., 0] * 32 * 0.75
     assert abs(kept.mean() / 32 - 0.75) < 0.01 and kept.std() > 1

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hero_plugin.adapters.detr import matcher as matching
+from hero_plugin.adapters.detr import matcher
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.criterion import (
     SetCriterion,
@@ -140,7 +140,7 @@ def test_the_device_is_asked_once(name, span_loss_type, monkeypatch):
         assert costs.device.type == "cpu" and costs.shape == (3, 3, 10, 12) and tuple(counts) == windows
         return torch.zeros(3, 3, 12, dtype=torch.long)
 
-    monkeypatch.setattr(matching, "assign_layers", solved)
+    monkeypatch.setattr(matcher, "assign_layers", solved)
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # knows no "meta"
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: moves.append(tensor.shape) or to_cpu(tensor))
 

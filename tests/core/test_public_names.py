@@ -10,9 +10,7 @@ import torch
 from torch import nn
 
 import hero_plugin
-from hero_plugin import aggregation, cmtr, hem, sgvf, wrap
-from hero_plugin import attention as checks
-from hero_plugin import protocol as two_stage
+from hero_plugin import aggregation, attention, cmtr, hem, protocol, sgvf, wrap
 from tests.core.bases import DIM, ToyFuser, TuplePredictor
 
 
@@ -40,10 +38,10 @@ EXAMPLES = {
     "SGVF": (sgvf, sgvf.SGVF, {}),
     "CMTR": (cmtr, cmtr.CMTR, {}),
     "WeightedAggregation": (aggregation, aggregation.WeightedAggregation, {}),
-    "expect_shape": (checks, checks.expect_shape, {"torch": torch}),
+    "expect_shape": (attention, attention.expect_shape, {"torch": torch}),
     "TwoStage": (
-        two_stage,
-        two_stage.TwoStage,
+        protocol,
+        protocol.TwoStage,
         {
             **{name: getattr(hero_plugin, name) for name in hero_plugin.__all__},
             "torch": torch,
@@ -62,7 +60,7 @@ EXAMPLES = {
         {
             "HeroConfig": hero_plugin.HeroConfig,
             "wrap_model": lambda model, *args, **kw: (hero_plugin.wrap_model(model, *args, **kw), model)[1],
-            "model": two_stage.TwoStage(ToyFuser(DIM), TuplePredictor(DIM), DIM),
+            "model": protocol.TwoStage(ToyFuser(DIM), TuplePredictor(DIM), DIM),
         },
     ),
 }
