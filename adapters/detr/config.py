@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SPAN_LOSSES = ("l1", "ce")
-
 
 @dataclass(frozen=True)
 class DETRHyperparameters:
@@ -118,8 +116,8 @@ class DETRConfig(MomentDETRHyperparameters, DETRHyperparameters):
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if not 1 <= self.n_input_proj <= 3:
             raise ValueError(f"n_input_proj must be 1, 2 or 3, got {self.n_input_proj}")
-        if self.span_loss_type not in SPAN_LOSSES:
-            raise ValueError(f"span_loss_type must be one of {SPAN_LOSSES}, got {self.span_loss_type!r}")
+        if self.span_loss_type not in ("l1", "ce"):
+            raise ValueError(f"span_loss_type must be one of ('l1', 'ce'), got {self.span_loss_type!r}")
         for name in ("temperature", "clip_length"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
