@@ -39,10 +39,13 @@ WITHOUT_DROPOUT = {"input_dropout": 0.0, "dropout": 0.0, "vsl_dropout": 0.0}
 
 
 def by_name(names: Iterable[str]) -> pytest.MarkDecorator:
-    """A test with each of these bases; those from clones are marked ``upstream``."""
-    ours = ("reference.", "ours.")
-    marked = [n if n.startswith(ours) else pytest.param(n, marks=pytest.mark.upstream) for n in names]
-    return pytest.mark.parametrize("name", marked)
+    """A test with each of these bases."""
+    return pytest.mark.parametrize("name", [marked(name) for name in names])
+
+
+def marked(name: str, *more: Any) -> Any:
+    """A case of a base; of one from a clone it is marked ``upstream``."""
+    return pytest.param(name, *more, marks=() if name.startswith(("reference.", "ours.")) else pytest.mark.upstream)
 
 
 def model_of(name: str) -> str:

@@ -26,6 +26,7 @@ from tests.adapters.detr_bases import (
     flat,
     grounder_of,
     loss,
+    marked,
     model_of,
     repeated,
     run,
@@ -213,10 +214,10 @@ def test_audio_is_part_of_the_clips(name):
 
 def variants():
     for name in DISTINCT:
-        yield name, {"aux_loss": False}
-        yield name, {"contrastive_align_loss": True}
+        yield marked(name, {"aux_loss": False})
+        yield marked(name, {"contrastive_align_loss": True})
         if model_of(name) == "moment_detr":
-            yield name, {"span_loss_type": "ce", "contrastive_align_loss": True}
+            yield marked(name, {"span_loss_type": "ce", "contrastive_align_loss": True})
 
 
 @by_name(name for name in BASES if model_of(name) == "tr_detr")
