@@ -56,8 +56,8 @@ class Bootstrap:
         trainings: Spread over trainings as well; else all count alike in every draw, and intervals are about these.
 
     >>> bootstrap = Bootstrap(["a", "a", "b", "c", "d", "e"], number=100)
-    >>> bootstrap.mean(np.ones((1, 6))).value
-    array(1.)
+    >>> float(bootstrap.mean(np.ones((1, 6))).value)
+    1.0
     """
 
     def __init__(

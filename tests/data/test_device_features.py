@@ -69,6 +69,7 @@ def test_every_base_gets_the_same_batches(base, device, runs):
         assert all(one[name].device == other[name].device for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["emb", "qd_detr"])
 def test_a_training_is_the_same_and_may_go_on_in_the_other_place(base, runs, tmp_path):
     settings = {"epochs": 1, "features_on": "device", "eval_every": 1, "figure_queries": 0}

@@ -18,8 +18,6 @@ from hero_plugin.integrations.data import cli as data_cli
 from hero_plugin.integrations.data.features import FeatureStore, MemoryFeatures, open_features, sample_clips
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import DataError
-from tests.data.test_moments import load_upstream
-from tests.resources import upstream
 
 ARRAYS = {name: np.random.default_rng(i).normal(size=(3 + 2 * i, 4)) for i, name in enumerate(("a", "b.c", "d"))}
 
@@ -108,11 +106,11 @@ def test_mean_pooling_is_the_literal_loop(clips, max_clips):
     assert pooled.dtype == np.float32
 
 
-def test_mean_pooling_is_upstreams(monkeypatch):
-    module = load_upstream(upstream("EMB") / "util" / "data_util.py", monkeypatch)
+@pytest.mark.upstream
+def test_mean_pooling_is_upstreams(emb_data_util):
     for clips in (5, 127, 128, 129, 200, 256, 1000):
         features = np.random.default_rng(clips).normal(size=(clips, 3)).astype(np.float32)
-        theirs = module.visual_feature_sampling(features, 128)
+        theirs = emb_data_util.visual_feature_sampling(features, 128)
         np.testing.assert_allclose(sample_clips(features, 128), theirs, atol=1e-6)
 
 

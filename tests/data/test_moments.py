@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -18,7 +15,6 @@ from hero_plugin.integrations.data.moments import (
     moments_to_clips,
     saliency_from_moments,
 )
-from tests.resources import upstream
 
 ROUNDINGS = ("best_iou", "floor", "nearest", "outward")
 
@@ -60,26 +56,17 @@ def test_best_iou_is_the_literal_search(problem):
     assert moment_to_clips(*problem) == literal_best(*problem)
 
 
-def load_upstream(path, monkeypatch):
-    """One module of an upstream clone."""
-    monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=iter))  # it only draws a bar there
-    spec = importlib.util.spec_from_file_location("upstream_module", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_best_iou_is_upstreams(monkeypatch):
-    module = load_upstream(upstream("EMB") / "util" / "data_util.py", monkeypatch)
+@pytest.mark.upstream
+def test_best_iou_is_upstreams(emb_data_util):
     rng = random.Random(0)
     for _ in range(300):
         clips, duration = rng.choice([1, 2, 5, 16, 64]), rng.choice([rng.uniform(1, 200), float(rng.randrange(1, 60))])
         start = rng.choice([rng.uniform(0, duration), rng.randrange(clips) * duration / clips])
         end = start + rng.choice([0.1, rng.uniform(0.1, duration), duration / clips])
-        theirs = module.time_to_index(start, end, clips, duration)[:2]
+        theirs = emb_data_util.time_to_index(start, end, clips, duration)[:2]
         assert moment_to_clips(start, end, clips, duration) == tuple(int(index) for index in theirs)
         first, last = sorted((rng.randrange(clips), rng.randrange(clips)))
-        times = module.index_to_time(first, last, clips, duration)
+        times = emb_data_util.index_to_time(first, last, clips, duration)
         assert clips_to_moment(first, last, clips, duration) == pytest.approx([float(t) for t in times], rel=1e-6)
 
 

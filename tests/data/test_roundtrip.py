@@ -140,6 +140,7 @@ def test_real_qvhighlights_come_back_byte_for_byte(tmp_path, split):
     assert (tmp_path / "out.jsonl").read_text() == path.read_text() + "\n"  # theirs lacks the last line end
 
 
+@pytest.mark.upstream
 def test_charades_sta_read_as_emb_and_as_lighthouse_have_it(tmp_path):
     """Clamped ends are what EMB computes and what lighthouse's own converted file says."""
     ours = read_annotations(

@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.scoring import qvhighlights as highlights
-from hero_plugin.integrations.scoring import qvhighlights as retrieval
+from hero_plugin.integrations.scoring import qvhighlights
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
 from hero_plugin.integrations.tools.bench import evaluation as bench_eval
 from hero_plugin.integrations.tools.bench.upstream import official_evaluation
@@ -40,11 +39,13 @@ def official():
         yield evaluate
 
 
+@pytest.mark.upstream
 def test_published_figures_of_the_whole_validation_set(sample):
     text = (upstream("moment_detr") / "standalone_eval" / "sample_val_preds_metrics_raw.json").read_text()
     assert json.dumps(qvhighlights_scores(*sample), indent=4) == text.rstrip()
 
 
+@pytest.mark.upstream
 def test_the_sample_by_the_official_script(sample, official):
     submission, annotations = (rows[::25] for rows in sample)
     kept = {line["qid"] for line in submission}
@@ -80,6 +81,8 @@ def submissions(draw):
     return [line for line, _ in drawn], rows
 
 
+@pytest.mark.slow
+@pytest.mark.upstream
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:divide by zero")
 @given(submissions())
@@ -88,6 +91,7 @@ def test_any_submission_is_scored_as_the_official_script_does(official, drawn):
     assert json.dumps(qvhighlights_scores(submission, annotations)) == json.dumps(official(submission, annotations))
 
 
+@pytest.mark.upstream
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:divide by zero")
 @pytest.mark.parametrize("seed", range(3))
 def test_many_annotated_windows_that_overlap_alike(official, seed):
@@ -102,6 +106,7 @@ def test_many_annotated_windows_that_overlap_alike(official, seed):
     assert json.dumps(qvhighlights_scores(submission, annotations)) == json.dumps(official(submission, annotations))
 
 
+@pytest.mark.upstream
 def test_long_videos_whose_clips_tie(official):
     """More than eight highlights: there numpy adds in another order."""
     draw = np.random.default_rng(0)
@@ -116,9 +121,9 @@ def test_long_videos_whose_clips_tie(official):
     assert json.dumps(qvhighlights_scores(submission, annotations)) == json.dumps(official(submission, annotations))
 
 
+@pytest.mark.upstream
 def test_not_even_the_last_bit_differs_before_rounding(official, monkeypatch):
-    for module in (retrieval, highlights):
-        monkeypatch.setattr(module, "percent", lambda fraction: fraction)
+    monkeypatch.setattr(qvhighlights, "percent", lambda fraction: fraction)
     script = sys.modules["standalone_eval.utils"]
     draw = np.random.default_rng(0)
     for _ in range(60):
@@ -126,15 +131,16 @@ def test_not_even_the_last_bit_differs_before_rounding(official, monkeypatch):
         windows = np.column_stack([truth + draw.uniform(-0.8, 0.8, truth.shape), draw.random(12)])[draw.permutation(12)]
         names = ("t-start", "t-end", "score")
         items = [[{"video-id": 0, **dict(zip(names, row, strict=False))} for row in a] for a in (truth, windows[:10])]
-        expected = script.compute_average_precision_detection(*items, retrieval.OVERLAPS)
-        figures = retrieval.retrieval_scores([windows], [truth])["full"]["MR-mAP"]
-        assert [figures[str(overlap)] for overlap in retrieval.OVERLAPS] == expected.tolist()
+        expected = script.compute_average_precision_detection(*items, qvhighlights.OVERLAPS)
+        figures = qvhighlights.retrieval_scores([windows], [truth])["full"]["MR-mAP"]
+        assert [figures[str(overlap)] for overlap in qvhighlights.OVERLAPS] == expected.tolist()
 
         scores, labels = draw.integers(0, 60, 90) / 7, draw.integers(0, 2, 90)
-        (figure, *_) = highlights.highlight_scores([scores], [labels[:, None] * np.full(3, 2.0)]).values()
+        (figure, *_) = qvhighlights.highlight_scores([scores], [labels[:, None] * np.full(3, 2.0)]).values()
         assert figure["HL-mAP"] == np.mean([script.get_ap(labels, scores)] * 3)
 
 
+@pytest.mark.upstream
 def test_the_benchmark_compares_every_figure(tmp_path, sample, capsys, monkeypatch):
     pytest.importorskip("sklearn", reason="the official script needs scikit-learn")
     monkeypatch.setattr(bench_eval, "OFFICIAL_WORKERS", 2)

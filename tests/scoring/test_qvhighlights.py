@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.scoring import qvhighlights
+from hero_plugin.integrations.data import words
+from hero_plugin.integrations.scoring import bootstrap, metrics, open_vocabulary, qvhighlights
 from hero_plugin.integrations.scoring.qvhighlights import (
     OVERLAPS,
     clip_scores,
@@ -141,8 +142,9 @@ def test_what_does_not_fit_is_said(call, said):
         call()
 
 
-def test_example_of_the_docstring():
-    result = doctest.testmod(qvhighlights)
+@pytest.mark.parametrize("module", [bootstrap, metrics, open_vocabulary, qvhighlights, words])
+def test_examples_of_docstrings(module):
+    result = doctest.testmod(module)
     assert result.attempted and not result.failed
 
 
