@@ -21,6 +21,7 @@ from hero_plugin.integrations.data.checks import (
 from hero_plugin.integrations.data.formats import (
     read_by_video,
     read_charades_sta,
+    read_json_array,
     read_qvhighlights,
     write_captions,
     write_charades_cd,
@@ -43,12 +44,13 @@ Format = Literal[
     "qvhighlights",
     "lighthouse",
 ]
-"""The names that commands take."""
+"""The names that commands take to write; they read ``json-array``, too."""
 READERS: Mapping[str, Callable[..., None]] = {
     "charades-sta": read_charades_sta,
     "charades-cd": read_by_video,
     "captions": read_by_video,
     "qvhighlights": read_qvhighlights,
+    "json-array": read_json_array,
 }
 _WRITERS: Mapping[str, Callable[[Sequence[Record], Path], None]] = {
     "charades-sta": write_charades_sta,
@@ -85,6 +87,11 @@ def detect_format(path: Path) -> str:
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         head = stream.read(1 << 16)
     text = head.lstrip()
+    if re.match(r'\{\s*"(?:database|taxonomy|version)"\s*:', text):
+        what = "it has a `database` of videos, as ActivityNet's and HACS' action labels do, which hold no sentences"
+        raise DataError([Problem(str(path), what, "give the captions of that data set, with `sentences`")])
+    if re.match(r"\[\s*[\[{]", text):
+        return "json-array"
     if text.startswith("{"):
         first = text.split("\n", 1)[0]
         if re.match(r'\{\s*"(?:qid|query|vid|duration|relevant_\w+|saliency_scores)"\s*:', first):
@@ -120,7 +127,7 @@ def read_annotations(
     Args:
         path: The file.
         format: "charades-sta", "charades-cd", "captions" (also "activitynet", "activitynet-cd", "charades-cg"),
-            "qvhighlights" (also "lighthouse", "moment-detr"), or "auto": detected from the content.
+            "qvhighlights" (also "lighthouse", "moment-detr"), "json-array", or "auto": detected from the content.
         durations: Seconds by video, for files that hold none (Charades-STA text): a mapping, a file or files; see
             ``load_durations``.
         split: The ``split`` of the records.
@@ -158,6 +165,8 @@ def write_annotations(records: Sequence[Record], path: str | os.PathLike[str], *
         DataError: A record cannot be written at all, such as several moments in a format of one.
     """
     known = format_name(format)
+    if known not in _WRITERS:
+        raise ValueError(f"{known} is read and not written; write one of {', '.join(_WRITERS)}")
     path = Path(path)
     if not records:
         raise DataError([Problem(str(path), "no records to write", "check what was read or left out")])

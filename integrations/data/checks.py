@@ -32,6 +32,8 @@ class ReadReport:
     """Moments that ended after their video and were cut at its end."""
     dropped: list[Problem] = field(default_factory=list)
     """Queries left out because of ``on_broken="drop"``, and why."""
+    lost_windows: list[Problem] = field(default_factory=list)
+    """Windows left out of queries that keep others, because of ``on_broken="drop"``, and why."""
     ids: list[str | int] = field(default_factory=list)
     """Of all queries in the file, those left out included, as far as they can be read; numbers where it has numbers."""
 
@@ -51,6 +53,7 @@ class RecordChecks:
     records: list[Record] = field(default_factory=list)
     broken: list[Problem] = field(default_factory=list)
     fatal: list[Problem] = field(default_factory=list)
+    lost_windows: list[Problem] = field(default_factory=list)
     clamped: int = 0
     unique_ids: bool = True
     durations: Mapping[str, float] | None = None
@@ -121,6 +124,25 @@ class RecordChecks:
             self.clamped += 1
         return start, end
 
+    def moments(self, where: str, raw: Any, duration: float) -> tuple[tuple[float, float], ...] | None:
+        """Return the moments of a query that has several; None where the query cannot be used.
+
+        With ``on_broken="drop"`` one that cannot be used is left out of a query that keeps others, and noted.
+        """
+        if not isinstance(raw, list):
+            self.problem(where, f"relevant_windows must be a list of [start, end], got {raw!r}")
+            return None
+        before = len(self.broken)
+        moments = [self.moment(where, window, duration) for window in raw]
+        kept = tuple(moment for moment in moments if moment is not None)
+        if len(kept) == len(moments):
+            return kept
+        if self.on_broken == "error" or not kept:
+            return None
+        self.lost_windows += self.broken[before:]
+        del self.broken[before:]
+        return kept
+
     def keep(self, where: str, record: Record) -> None:
         """Add a record whose parts all passed."""
         if self.unique_ids and record.query_id in self._ids:
@@ -139,10 +161,12 @@ class RecordChecks:
         if report is not None:
             report.clamped += self.clamped
             report.dropped += self.broken
+            report.lost_windows += self.lost_windows
             report.ids += self.ids
-        elif self.broken:
-            count, first = len(self.broken), self.broken[0]
-            warnings.warn(f"{self.path}: left out {count} broken queries; the first: {first}", stacklevel=3)
+        for problems, what in ((self.broken, "broken queries"), (self.lost_windows, "windows of other queries")):
+            if problems and report is None:
+                text = f"{self.path}: left out {len(problems)} {what}; the first: {problems[0]}"
+                warnings.warn(text, stacklevel=3)
         return self.records
 
 

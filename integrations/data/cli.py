@@ -38,7 +38,7 @@ class ConvertConfig:
     """The file to write; it appears whole or not at all."""
     to: Format
     """Its format."""
-    from_: Annotated[Format | Literal["auto"], tyro.conf.arg(name="from")] = "auto"
+    from_: Annotated[Format | Literal["json-array", "auto"], tyro.conf.arg(name="from")] = "auto"
     """Format of the input; auto looks into the file."""
     durations: Files = ()
     """Video lengths where the input has none (Charades-STA text): Charades' action timelines, any Charades-CD file,
@@ -249,6 +249,9 @@ def _print_report(report: ReadReport, flag: str = "") -> None:
     """Print what was changed or left out; ``flag`` says which flag would choose otherwise."""
     if report.clamped:
         print(f"  {report.clamped} moments ended after their video and were cut at its end{flag}")
+    if report.lost_windows:
+        print(f"  left out {len(report.lost_windows)} windows of queries that keep others, the first:")
+        print(f"    {report.lost_windows[0]}")
     if report.dropped:
         print(f"  left out {len(report.dropped)} broken queries (--on-broken):")
         for problem in report.dropped[:20]:

@@ -95,12 +95,15 @@ def write_charades_sta(records: Sequence[Record], path: Path) -> None:
 
 
 _ENTRY_KEYS = ("sentences", "timestamps", "duration", "video_duration")
+FRAMES = ("fps", "num_frames")
+"""What TACoS has in place of a duration, as EMB's authors and 2D-TAN's ship it; its timestamps are then frames."""
 
 
 def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> None:
     """Read JSON that maps each video to its sentences and timestamps, as ActivityNet Captions and its successors.
 
     ``{VIDEO: {"duration" or "video_duration": seconds, "sentences": [...], "timestamps": [[start, end], ...], ...}}``.
+    With ``fps`` and ``num_frames`` in place of a duration (TACoS), timestamps are frames, and become seconds here.
     Any other list as long as ``sentences`` belongs to the sentences (``novels``, ``encoded_sentences``), anything else
     to the video (``decode_fps``).
     """
@@ -120,14 +123,22 @@ def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> N
             what = f"{len(sentences)} sentences but {len(timestamps)} timestamps"
             checks.problem(where, what, "correct or remove the entry")
             continue
-        raw_duration = entry.get("duration", entry.get("video_duration", checks.known_duration(video)))
+        raw_duration = entry.get("duration", entry.get("video_duration"))
+        fps, frames = (as_number(entry.get(key)) for key in FRAMES)
+        in_frames = raw_duration is None and bool(fps and frames and fps > 0)
+        if in_frames:
+            raw_duration = frames / fps
+            timestamps = [_seconds(moment, fps) for moment in timestamps]
+        elif raw_duration is None:
+            raw_duration = checks.known_duration(video)
         if raw_duration is None:
             checks.failure(where, "no `duration` or `video_duration`", "add it, or give durations=FILE (--durations)")
             continue
         duration = checks.duration(where, raw_duration)
         if duration is None:
             continue
-        more = {key: value for key, value in entry.items() if key not in _ENTRY_KEYS}
+        skipped = (*_ENTRY_KEYS, *FRAMES) if in_frames else _ENTRY_KEYS
+        more = {key: value for key, value in entry.items() if key not in skipped}
         listed = {key: value for key, value in more.items() if isinstance(value, list) and len(value) == len(sentences)}
         whole = {key: value for key, value in more.items() if key not in listed}
         for position, raw in enumerate(sentences):
@@ -151,6 +162,12 @@ def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> N
         progress(size := checks.path.stat().st_size, size)
 
 
+def _seconds(moment: Any, fps: float) -> Any:
+    """Return a moment in frames as seconds; what is no moment as it is, for the checks to name."""
+    values = [as_number(value) for value in moment] if isinstance(moment, list | tuple) else []
+    return moment if not values or None in values else [value / fps for value in values if value is not None]
+
+
 def _is_entry(entry: Any) -> bool:
     return isinstance(entry, dict) and all(isinstance(entry.get(key), list) for key in ("sentences", "timestamps"))
 
@@ -167,19 +184,24 @@ def load_by_video(checks: RecordChecks) -> dict[str, Any]:
             twice.extend(sorted({name for name in names if names.count(name) > 1}))
         return found
 
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs)
-    except json.JSONDecodeError as error:
-        fix = "the file may be truncated: copy or download it again"
-        raise DataError([Problem(f"{path}:{error.lineno}", f"not JSON ({error.msg})", fix)]) from error
-    except UnicodeDecodeError as error:
-        raise DataError([Problem(str(path), f"not UTF-8 text ({error.reason})", "save it as UTF-8")]) from error
+    data = load_json(checks, pairs)
     if not isinstance(data, dict):
         what = f"expected a JSON object of videos, got a {type(data).__name__}"
         raise DataError([Problem(str(path), what, "is this the right file and format?")])
     for name in twice:
         checks.failure(f": {name}", "occurs twice in one JSON object", "merge or rename the entries")
     return data
+
+
+def load_json(checks: RecordChecks, pairs: Callable[[Any], Any] | None = None) -> Any:
+    """Load a JSON file, or raise ``DataError`` that says what is wrong with it."""
+    try:
+        return json.loads(checks.path.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs)
+    except json.JSONDecodeError as error:
+        fix = "the file may be truncated: copy or download it again"
+        raise DataError([Problem(f"{checks.path}:{error.lineno}", f"not JSON ({error.msg})", fix)]) from error
+    except UnicodeDecodeError as error:
+        raise DataError([Problem(str(checks.path), f"not UTF-8 text ({error.reason})", "save it as UTF-8")]) from error
 
 
 def frames_of(moment: Sequence[Any], fps: Any) -> list[int] | None:
@@ -278,48 +300,61 @@ def read_qvhighlights(checks: RecordChecks, progress: OnProgress | None = None) 
     windows and no saliency.
     """
     for number, line in numbered_lines(checks, progress):
-        where = f":{number}"
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            checks.problem(where, f"not JSON ({error.msg} at column {error.colno})", "correct or delete the line")
+            what = f"not JSON ({error.msg} at column {error.colno})"
+            checks.problem(f":{number}", what, "correct or delete the line")
             continue
-        missing = [key for key in ("query", "vid") if key not in row] if isinstance(row, dict) else ["query", "vid"]
-        if missing:
-            checks.problem(where, f"expected an object with {' and '.join(missing)}", "correct or delete the line")
-            continue
-        video, given = str(row["vid"]), row.get("qid", number - 1)
-        checks.ids.append(given if isinstance(given, int | str) else str(given))
-        raw_duration = row.get("duration", checks.known_duration(video))
-        if raw_duration is None:
-            fix = "add it, or give durations=FILE (--durations)"
-            checks.failure(where, f"no `duration` of video {video}", fix)
-            continue
-        sentence, duration = checks.sentence(where, row["query"]), checks.duration(where, raw_duration)
-        if sentence is None or duration is None:
-            continue
-        moments = _windows(where, row.get("relevant_windows"), duration, checks)
-        saliency = _saliency(where, row.get("relevant_clip_ids"), row.get("saliency_scores"), checks)
-        if moments is None or saliency is None:
-            continue
-        extra = {key: value for key, value in row.items() if key not in _LINE_KEYS or value is None}
-        if sentence != row["query"]:
-            extra["raw_sentence"] = row["query"]
-        query = str(given)
-        if isinstance(given, str) and _number(query) is not None:
-            extra["qid"] = query  # "12" and 12 are different ids to code that compares them later
-        checks.keep(where, Record(query, video, sentence, moments, duration, checks.split, saliency, extra))
+        _read_row(checks, f":{number}", number, row)
 
 
-def _windows(where: str, raw: Any, duration: float, checks: RecordChecks) -> tuple[tuple[float, float], ...] | None:
-    if raw is None:
-        return ()
-    if not isinstance(raw, list):
-        checks.problem(where, f"relevant_windows must be a list of [start, end], got {raw!r}")
-        return None
-    moments = [checks.moment(where, window, duration) for window in raw]
-    kept = tuple(moment for moment in moments if moment is not None)
-    return kept if len(kept) == len(moments) else None
+def read_json_array(checks: RecordChecks, progress: OnProgress | None = None) -> None:
+    """Read one JSON array: of QVHighlights' objects, or of ``[video, duration, [start, end], sentence]``."""
+    rows = load_json(checks)
+    for number, row in enumerate(rows, 1):
+        where = f": item {number}"
+        if isinstance(row, dict):
+            _read_row(checks, where, number, row)
+        elif isinstance(row, list) and len(row) == 4:
+            video, duration, moment, sentence = row
+            named = {"vid": video, "duration": duration, "relevant_windows": [moment], "query": sentence}
+            _read_row(checks, where, number, named)
+        else:
+            what = f"expected an object, or [video, duration, [start, end], sentence], got {str(row)[:80]}"
+            checks.problem(where, what, "correct or remove the item")
+    if progress is not None:
+        progress(size := checks.path.stat().st_size, size)
+
+
+def _read_row(checks: RecordChecks, where: str, number: int, row: Any) -> None:
+    """Read one object of QVHighlights' form; ``number`` is its id where it has none."""
+    missing = [key for key in ("query", "vid") if key not in row] if isinstance(row, dict) else ["query", "vid"]
+    if missing:
+        checks.problem(where, f"expected an object with {' and '.join(missing)}", "correct or delete the line")
+        return
+    video, given = str(row["vid"]), row.get("qid", number - 1)
+    checks.ids.append(given if isinstance(given, int | str) else str(given))
+    raw_duration = row.get("duration", checks.known_duration(video))
+    if raw_duration is None:
+        fix = "add it, or give durations=FILE (--durations)"
+        checks.failure(where, f"no `duration` of video {video}", fix)
+        return
+    sentence, duration = checks.sentence(where, row["query"]), checks.duration(where, raw_duration)
+    if sentence is None or duration is None:
+        return
+    windows = row.get("relevant_windows")
+    moments = () if windows is None else checks.moments(where, windows, duration)
+    saliency = _saliency(where, row.get("relevant_clip_ids"), row.get("saliency_scores"), checks)
+    if moments is None or saliency is None:
+        return
+    extra = {key: value for key, value in row.items() if key not in _LINE_KEYS or value is None}
+    if sentence != row["query"]:
+        extra["raw_sentence"] = row["query"]
+    query = str(given)
+    if isinstance(given, str) and _number(query) is not None:
+        extra["qid"] = query  # "12" and 12 are different ids to code that compares them later
+    checks.keep(where, Record(query, video, sentence, moments, duration, checks.split, saliency, extra))
 
 
 def _saliency(

@@ -109,6 +109,8 @@ def read_sets(
             sets[name] = read_annotations(path, durations=config.durations, on_broken=config.on_broken, report=report)
             if screen is not None and report.dropped:
                 screen.say(f"{path}: left out {len(report.dropped)} queries that cannot be used (--on-broken drop)")
+            if screen is not None and report.lost_windows:
+                screen.say(f"{path}: left out {len(report.lost_windows)} windows of queries that keep others")
             check_records(sets[name], store, tokenize, str(path))
             if originals and (found := original_records(sets[name])):
                 sets[originals_of(name)] = found

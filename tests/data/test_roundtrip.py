@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hero_plugin.integrations.data.annotations import detect_format, read_annotations, write_annotations
 from hero_plugin.integrations.data.checks import ReadReport
 from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.support.errors import DataError
 from tests.data import samples
 from tests.resources import shared, upstream
 
@@ -52,6 +53,89 @@ def test_what_a_file_carries_comes_back_as_it_was(tmp_path):
     path = samples.write(tmp_path, "a.jsonl", samples.QVHIGHLIGHTS)
     write_annotations(read_annotations(path), tmp_path / "out.jsonl", format="qvhighlights")
     assert (tmp_path / "out.jsonl").read_text() == path.read_text()
+
+
+TACOS = {
+    "s1-d1.avi": {
+        "timestamps": [[40, 90], [0, 30]],
+        "sentences": ["He cuts.", "He washes."],
+        "fps": 10.0,
+        "num_frames": 400,
+    }
+}
+
+
+def test_tacos_counts_in_frames(tmp_path):
+    """As EMB's authors and 2D-TAN's ship it: no duration, and moments in frames."""
+    records = read_annotations(samples.write(tmp_path, "tacos.json", TACOS))
+    assert [record.moments for record in records] == [((4.0, 9.0),), ((0.0, 3.0),)]
+    assert {record.duration for record in records} == {40.0}
+    given = read_annotations(tmp_path / "tacos.json", durations={"s1-d1.avi": 50.0})
+    assert given == records  # the file knows better
+    for format in ("captions", "qvhighlights", "charades-cd"):
+        moments = [record.moments for record in again(records, format)]
+        assert moments == [((4.0, 9.0),), ((0.0, 3.0),)]
+
+
+def test_moments_in_seconds_stay_where_a_file_has_both(tmp_path):
+    entry = {"timestamps": [[4, 9]], "sentences": ["He cuts."], "fps": 10.0, "num_frames": 400, "duration": 40.0}
+    (record,) = read_annotations(samples.write(tmp_path, "both.json", {"a": entry}))
+    assert record.moments == ((4.0, 9.0),) and record.extra["video"] == {"fps": 10.0, "num_frames": 400}
+
+
+def test_tacos_as_its_authors_ship_it():
+    file = upstream("EMB") / "data" / "dataset" / "tacos" / "test.json"
+    raw = json.loads(file.read_text())
+    records = read_annotations(file, on_broken="drop")
+    assert len(records) > 0.99 * sum(len(entry["sentences"]) for entry in raw.values())
+    entry = raw[records[0].video_id]
+    assert records[0].duration == entry["num_frames"] / entry["fps"]
+    assert max(record.moments[0][1] / record.duration for record in records) <= 1.0
+
+
+@pytest.mark.parametrize("rows", ["objects", "lists"])
+def test_one_json_array(tmp_path, rows):
+    objects = [
+        {"qid": 7, "vid": "a", "duration": 20, "query": "A door opens.", "relevant_windows": [[1, 5]]},
+        {"qid": 8, "vid": "b", "duration": 30, "query": "It shuts.", "relevant_windows": [[2, 4]]},
+    ]
+    lists = [[row["vid"], row["duration"], row["relevant_windows"][0], row["query"]] for row in objects]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(objects if rows == "objects" else lists, indent=1))
+    assert detect_format(path) == "json-array"
+    records = read_annotations(path)
+    assert [record.query_id for record in records] == (["7", "8"] if rows == "objects" else ["0", "1"])
+    assert [(r.video_id, r.duration, r.moments, r.sentence) for r in records] == [
+        ("a", 20.0, ((1.0, 5.0),), "A door opens."),
+        ("b", 30.0, ((2.0, 4.0),), "It shuts."),
+    ]
+    with pytest.raises(ValueError, match="json-array is read and not written"):
+        write_annotations(records, tmp_path / "out.json", format="json-array")
+
+
+def test_files_of_action_labels_are_told_by_name(tmp_path):
+    path = samples.write(tmp_path, "hacs.json", {"database": {"a": {"annotations": [], "duration": 3.0}}})
+    with pytest.raises(DataError, match="ActivityNet's and HACS' action labels do, which hold no sentences"):
+        read_annotations(path)
+
+
+def test_a_window_that_cannot_be_used_is_left_out_of_a_query_that_keeps_others(tmp_path):
+    windows = [[2, 6], [8, 8], [40, 44]]
+    rows = [
+        {"qid": i, "vid": "a", "duration": 20, "query": "x", "relevant_windows": w}
+        for i, w in enumerate([windows, [[8, 8]]])
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError) as error:
+        read_annotations(path)
+    assert len(error.value.problems) == 3
+    report = ReadReport()
+    (record,) = read_annotations(path, on_broken="drop", report=report)
+    assert record.query_id == "0" and record.moments == ((2.0, 6.0),)
+    assert len(report.lost_windows) == 2 and len(report.dropped) == 1
+    with pytest.warns(UserWarning, match="left out 2 windows of other queries; the first: .*a.jsonl:1"):
+        read_annotations(path, on_broken="drop")
 
 
 def test_fields_of_the_formats(tmp_path):

@@ -118,7 +118,7 @@ def _file_facts(path: Path) -> dict[str, str]:
     return {"file": path.name, "sha256": checksum(path)}
 
 
-_KEEPS_LINKS = {"charades-sta": "captions"}
+_KEEPS_LINKS = {"charades-sta": "captions", "json-array": "qvhighlights"}
 """Charades-STA text has no place for the link to the original query."""
 
 SourceName = Literal["phrasebook", "lexicon", "wordnet", "chat", "paraphrases"]
