@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
@@ -141,17 +141,6 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
         "To use another base, build it as hero_plugin.TwoStage(fuser, predictor, dim), or subclass hero_plugin.Adapter "
         "and pass it as wrap_model(base, adapter=YourAdapter): docs/guide/own_base.md shows both on a page"
     )
-
-
-def adapter_by_weights(names: Iterable[str]) -> type[Adapter] | None:
-    """Return the adapter whose marks are among the names of a state_dict: of several, that with the most; or None."""
-    names = list(names)
-    fitting = [
-        adapter
-        for adapter in known_adapters()
-        if adapter.marks and all(any(name.startswith(mark) for name in names) for mark in adapter.marks)
-    ]
-    return max(fitting, key=lambda adapter: len(adapter.marks), default=None)
 
 
 def own_grounder(base: nn.Module) -> Any:

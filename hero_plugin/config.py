@@ -81,21 +81,17 @@ class HeroConfig:
     """Recompute the base's passes in the backward, level by level, instead of keeping their activations."""
 
     def __post_init__(self) -> None:
-        for name in ("levels", "stride", "num_heads", "aggregation_dim", "feedforward"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and (name != "feedforward" or value is not None):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {getattr(self, name)!r}")
         for field in fields(self):
-            # By the default's type: sgvf="off" is true in Python, and would leave SGVF on.
-            value, kind = getattr(self, field.name), type(field.default)
-            if kind is bool and not isinstance(value, bool):
-                raise ValueError(f"{field.name} must be True or False, got {value!r}")
-            if kind is float and (not isinstance(value, (int, float)) or isinstance(value, bool)):
-                raise ValueError(f"{field.name} must be a number, got {value!r}")
+            name, value, kind = field.name, getattr(self, field.name), type(field.default)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if name in CHOICES and value not in CHOICES[name]:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, CHOICES[name]))}, got {value!r}")
+            if (kind is int or (name == "feedforward" and value is not None)) and not (whole and value >= 1):
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+            if kind is float and not (whole or isinstance(value, float)):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+            if kind is bool and not isinstance(value, bool):  # sgvf="off" is true in Python, and would leave SGVF on
+                raise ValueError(f"{name} must be True or False, got {value!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not 0.0 < self.mask_ratio < 1.0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import HeroConfig, HeroModel, Plugin, PluginError, config_of, read_plugin
-from hero_plugin.adapter import adapter_by_weights
+from hero_plugin import Adapter, HeroConfig, HeroModel, Plugin, PluginError, config_of, known_adapters, read_plugin
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint_safely
 from hero_plugin.integrations.training.config import TrainConfig
@@ -239,6 +238,17 @@ def start_from(model: nn.Module, path: Path, own: Collection[str] = ()) -> str:
     if isinstance(model, HeroModel) and not model.config.starts_as_base:
         message += "\nnote: the predictions do not start as that base's: " + "; ".join(model.config.departures)
     return message
+
+
+def adapter_by_weights(names: Iterable[str]) -> type[Adapter] | None:
+    """Return the adapter whose marks are among the names of a state_dict: of several, that with the most; or None."""
+    names = list(names)
+    fitting = [
+        adapter
+        for adapter in known_adapters()
+        if adapter.marks and all(any(name.startswith(mark) for name in names) for mark in adapter.marks)
+    ]
+    return max(fitting, key=lambda adapter: len(adapter.marks), default=None)
 
 
 def check_same_base(state: dict[str, torch.Tensor], contents: Contents, own: Collection[str]) -> None:
