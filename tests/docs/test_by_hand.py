@@ -14,11 +14,8 @@ from tests.tools.launch.layouts import (
     EMB_COMMAND,
     checkout,
     detr_command,
-    emb_files,
     launch,
     lighthouse_command,
-    lighthouse_files,
-    published_files,
 )
 
 PAGE = (DOCS / "guide" / "by_hand.md").read_text("utf-8")
@@ -82,13 +79,10 @@ def test_the_edited_repository_trains_hero(name, tmp_path):
     repository = checkout(name, tmp_path)
     edited(repository, name)
     if name == "emb":
-        emb_files(repository)
         command, logs = [*EMB_COMMAND, "--dim", "32"], "sessions/charades/tiny/log"
     elif name == "lighthouse":
-        lighthouse_files(repository)
         command, logs = lighthouse_command("moment_detr"), "results/*/*/*/train.log"
     else:
-        published_files(repository / "tiny")
         command, logs = detr_command(name), "results/*/train.log.txt"
     done = launch(repository, "--without-hero", command=command)
     assert done.returncode == 0, done.stderr[-4000:]

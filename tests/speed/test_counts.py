@@ -14,6 +14,7 @@ from tests.speed.counts import CASES, Cost, costs, expected
 
 pytestmark = [
     counts_flops,
+    pytest.mark.slow,
     pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="without oneDNN torch takes other operators"),
 ]
 SLACK = Cost(flops=1.01, operators=1.1, memory=1.05)

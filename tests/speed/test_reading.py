@@ -65,6 +65,7 @@ def questions(base: str, model: Variant, **choices: Any) -> tuple[dict[str, int]
     return dict(reading.counts), operators
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 def test_hero_asks_nothing_that_its_base_does_not(base):
     plain = questions(base, Variant("plain"))

@@ -12,6 +12,7 @@ from hero_plugin.integrations.support.settings import parse
 from hero_plugin.integrations.tools.bench import cli as bench
 from hero_plugin.integrations.tools.bench.cli import BenchConfig, command_of
 from hero_plugin.integrations.tools.bench.report import Report, marks
+from hero_plugin.integrations.training.bases import BASES
 from tests.old_torch import counts_flops
 from tests.resources import upstream
 
@@ -36,6 +37,7 @@ def page(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_measures_prints_and_writes(tmp_path, page, capsys):
     files = {name: tmp_path / f"bench.{name}" for name in ("json", "figure")}
     flags = ["--bases", "emb", "--steps", "2", "--warmup", "0", "--levels", "1", "2", "--models", "plain", "hero"]
@@ -63,6 +65,7 @@ def test_measures_prints_and_writes(tmp_path, page, capsys):
     assert report.command.startswith("hero-plugin bench --bases emb")
 
 
+@pytest.mark.slow
 def test_targets_without_a_clock(capsys):
     assert main(["--bases", "moment_detr", "--targets", "--steps", "0", *TINY]) == 0
     printed = capsys.readouterr().out
@@ -70,13 +73,14 @@ def test_targets_without_a_clock(capsys):
     assert any("peak memory: HERO / literal paper" in line and "met" in line for line in printed.splitlines())
 
 
-@pytest.mark.parametrize("base", ["emb", "moment_detr", "qd_detr", "tr_detr"])
+@pytest.mark.slow
+@pytest.mark.upstream
+@pytest.mark.parametrize("base", BASES)
 def test_upstreams_own_classes(tmp_path, base):
-    folder = {"emb": "EMB", "moment_detr": "moment_detr", "qd_detr": "QD-DETR", "tr_detr": "TR-DETR"}[base]
     file = tmp_path / "bench.json"
     sizes = TINY if base == "emb" else WIDE  # theirs has one width
     flags = ["--models", "plain", "upstream", "upstream-hero", "--levels", "2", "--steps", "1", "--warmup", "0"]
-    upstream_folder = str(upstream(folder).parent)
+    upstream_folder = str(upstream(BASES[base].clone[0]).parent)
     assert main(["--bases", base, *flags, *sizes, "--upstream", upstream_folder, "--json", str(file)]) == 0
     plain, theirs, hero = Report.read(file).measurements[:3]
     assert plain.parameters == theirs.parameters < hero.parameters
@@ -84,6 +88,7 @@ def test_upstreams_own_classes(tmp_path, base):
     assert upstream_folder not in json.loads(file.read_text())["command"]
 
 
+@pytest.mark.slow
 def test_half_precision(tmp_path):
     file = tmp_path / "bench.json"
     flags = ["--models", "plain", "hero", "--dtype", "bf16", "--steps", "1", "--warmup", "0", "--mode", "train"]

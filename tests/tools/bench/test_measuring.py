@@ -16,6 +16,7 @@ from hero_plugin.integrations.tools.bench.counters import (
     LiveBytes,
     Operations,
     Quartiles,
+    count_kernels,
     peak_memory,
     time_in_turns,
 )
@@ -153,10 +154,9 @@ def test_gradients_of_the_step_before_make_room():
     assert 4 * weights < forward_and_backward < 4.1 * weights
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_memory_and_kernels_on_a_gpu():
-    from hero_plugin.integrations.tools.bench.counters import count_kernels
-
     device = torch.device("cuda")
     x, other = torch.zeros(1 << 20, device=device), torch.zeros(1 << 22, device=device)
     peak = peak_memory(lambda: x * 2 + 1, iter([x]), device)

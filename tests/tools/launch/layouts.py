@@ -26,25 +26,34 @@ CLONES = {
     "tr_detr": "TR-DETR",
     "lighthouse": "lighthouse",
 }
+DETR_NEEDS = ("sklearn", "pandas", "tabulate", "tqdm", "tensorboard", "scipy")
 NEEDS = {
     "emb": ("nltk", "tqdm", "matplotlib"),
-    "moment_detr": ("sklearn", "pandas", "tabulate", "tqdm", "tensorboard", "scipy"),
-    "qd_detr": ("sklearn", "pandas", "tabulate", "tqdm", "tensorboard", "scipy"),
-    "tr_detr": ("sklearn", "pandas", "tabulate", "tqdm", "tensorboard", "scipy"),
     "lighthouse": ("sklearn", "pandas", "tabulate", "tqdm", "easydict", "yaml", "scipy"),
 }
+WORDS = ["a", "person", "holds", "opens", "closes", "the", "box", "door", "window", "book", "slowly", "and", "smiles"]
 HIDDEN = "256"
 """QD-DETR, TR-DETR and their copies work with no other."""
 LEFT_OUT = (".git", "data", "results", "checkpoint", "features", "images", "run_on_video", "*.pyc", "__pycache__")
 
 
-def checkout(name: str, folder: Path) -> Path:
-    """The clone's code, copied; skips the test where the clone, or a package that its code needs, is not there."""
+def checkout(name: str, folder: Path, n_epoch: int = 5) -> Path:
+    """The clone's code, copied, and the files that it reads; Lighthouse's configuration has the number of epochs.
+
+    Skips the test where the clone, or a package that its code needs, is not there.
+    """
     clone = upstream(CLONES[name])
-    lacking = [module for module in NEEDS[name] if importlib.util.find_spec(module) is None]
+    lacking = [module for module in NEEDS.get(name, DETR_NEEDS) if importlib.util.find_spec(module) is None]
     if lacking:
         pytest.skip(f"{CLONES[name]}'s code needs {', '.join(lacking)}, not installed")
-    return Path(shutil.copytree(clone, folder / CLONES[name], ignore=shutil.ignore_patterns(*LEFT_OUT)))
+    repository = Path(shutil.copytree(clone, folder / CLONES[name], ignore=shutil.ignore_patterns(*LEFT_OUT)))
+    if name == "emb":
+        emb_files(repository)
+    elif name == "lighthouse":
+        lighthouse_files(repository, n_epoch)
+    else:
+        published_files(repository / "tiny")
+    return repository
 
 
 def launch(repository: Path, *flags: str, command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
@@ -75,27 +84,9 @@ def files(repository: Path) -> dict[str, bytes]:
     return {str(path.relative_to(repository)): path.read_bytes() for path in found}
 
 
-# EMB
-
-
 def emb_files(repository: Path) -> None:
     """Charades-STA's text, video features and a GloVe file, where EMB looks for them."""
     numbers = np.random.default_rng(0)
-    words = [
-        "a",
-        "person",
-        "holds",
-        "opens",
-        "closes",
-        "the",
-        "box",
-        "door",
-        "window",
-        "book",
-        "slowly",
-        "and",
-        "smiles",
-    ]
     annotations, features = repository / "data/dataset/charades", repository / "data/features/charades/new"
     annotations.mkdir(parents=True)
     features.mkdir(parents=True)
@@ -108,19 +99,16 @@ def emb_files(repository: Path) -> None:
         lines = []
         for index in range(count):
             start, length = float(numbers.uniform(0, 15)), float(numbers.uniform(4, 12))
-            sentence = " ".join(numbers.choice(words, size=int(numbers.integers(4, 8))))
+            sentence = " ".join(numbers.choice(WORDS, size=int(numbers.integers(4, 8))))
             video = list(videos)[index % len(videos)]
             lines.append(f"{video} {start:.1f} {start + length:.1f}##{sentence}.\n")
         (annotations / f"charades_sta_{split}.txt").write_text("".join(lines))
-    glove = (f"{word} {' '.join(f'{x:.3f}' for x in numbers.normal(size=300))}\n" for word in [*words, "."])
+    glove = (f"{word} {' '.join(f'{x:.3f}' for x in numbers.normal(size=300))}\n" for word in [*WORDS, "."])
     (repository / "data/features/glove.840B.300d.txt").write_text("".join(glove))
 
 
 EMB_COMMAND = ["main.py", "--task", "charades", "--seed", "1", "--dim", "16", "--num_heads", "4", "--batch_size", "4"]
 EMB_COMMAND += ["--max_pos_len", "16", "--epochs", "3", "--deploy", "--model_name", "tiny", "--init_lr", "0.003"]
-
-
-# Moment-DETR and its heirs
 
 
 def published_files(folder: Path) -> None:
@@ -165,10 +153,7 @@ def detr_command(package: str, *more: str) -> list[str]:
     return [*words, *more]
 
 
-# Lighthouse
-
-
-def lighthouse_files(repository: Path, n_epoch: int = 5) -> None:
+def lighthouse_files(repository: Path, n_epoch: int) -> None:
     """Features where Lighthouse looks for them, and its own configuration files turned down to a tiny training."""
     tiny = repository / "features" / "qvhighlight"
     published_files(tiny)
@@ -177,19 +162,9 @@ def lighthouse_files(repository: Path, n_epoch: int = 5) -> None:
     data.mkdir(parents=True)
     (tiny / "train.jsonl").rename(data / "highlight_train_release.jsonl")
     (tiny / "val.jsonl").rename(data / "highlight_val_release.jsonl")
-    changes = {
-        "base": {
-            "num_workers": 0,
-            "n_epoch": n_epoch,
-            "eval_epoch_interval": min(n_epoch, 5),
-            "bsz": 4,
-            "lr": 0.0005,
-            "hidden_dim": int(HIDDEN),
-            "nheads": 4,
-            "dim_feedforward": 32,
-        },
-        "feature/clip_slowfast": {"v_feat_dim": 12, "t_feat_dim": 8},
-    }
+    sizes = {"hidden_dim": int(HIDDEN), "nheads": 4, "dim_feedforward": 32, "bsz": 4, "lr": 0.0005}
+    epochs = {"num_workers": 0, "n_epoch": n_epoch, "eval_epoch_interval": min(n_epoch, 5)}
+    changes = {"base": {**sizes, **epochs}, "feature/clip_slowfast": {"v_feat_dim": 12, "t_feat_dim": 8}}
     for name, values in changes.items():
         path = repository / "configs" / f"{name}.yml"
         kept = [line for line in path.read_text().splitlines() if line.partition(":")[0] not in values]

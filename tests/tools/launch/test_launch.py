@@ -136,6 +136,7 @@ def test_flags_that_contradict_the_checkpoint_are_named(repository, capfd):
     assert "wrap_model(base, levels=2)" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_without_hero_is_the_script_itself(repository, capfd):
     command = ["moment_detr/train.py", "--seed", "3"]
     assert here(repository, "--without-hero", command=command) == 0
@@ -169,6 +170,7 @@ def test_dry_run_lists_every_change_and_runs_nothing(repository, capsys):
     assert "build_model" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_shell_script_of_the_repositorys(repository):
     done = launch(repository, "--num-heads", "4", command=["bash", "train.sh", "--steps", "1"])
     assert done.returncode == 0, done.stderr
@@ -232,6 +234,7 @@ def test_the_scripts_own_errors_are_its_own(repository, capfd):
     assert here(repository, command=["moment_detr/train.py"]) == 5
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_it_and_its_checkpoint_resumes(repository):
     words = launch_words(repository, "--num-heads", "4", command=["moment_detr/train.py", "--steps", "100000"])
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -254,6 +257,7 @@ def shell(repository, *lines):
     return launch(repository, "--num-heads", "4", command=["bash", "mine.sh"])
 
 
+@pytest.mark.slow
 def test_a_shell_script_may_prepare_first_and_run_from_a_folder(repository):
     (repository / "prepare.py").write_text("print('prepared')\n")
     done = shell(repository, "python prepare.py", "cd moment_detr", "python train.py --steps 1")
@@ -262,6 +266,7 @@ def test_a_shell_script_may_prepare_first_and_run_from_a_folder(repository):
     assert "prepare.py built no model" in done.stderr and "HERO around MomentDETR" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_shell_script_in_which_hero_was_not_is_told(repository):
     (repository / "prepare.py").write_text("print('prepared')\n")
     done = shell(repository, "python prepare.py", "python -c 'print(1)'", "echo 2 | python -")

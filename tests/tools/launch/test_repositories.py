@@ -14,6 +14,7 @@ from tests.tools.launch.layouts import CLONES
 NAMES = dict(zip(CLONES, ("EMB", "Moment-DETR", "QD-DETR", "TR-DETR", "Lighthouse"), strict=True))
 
 
+@pytest.mark.upstream
 @pytest.mark.parametrize("name", CLONES)
 def test_clones_are_recognised(name):
     assert recognise(upstream(CLONES[name])).name == NAMES[name]

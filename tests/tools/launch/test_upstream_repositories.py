@@ -19,19 +19,20 @@ from tests.tools.launch.layouts import (
     EMB_COMMAND,
     checkout,
     detr_command,
-    emb_files,
     environment,
     files,
     launch,
     launch_words,
     lighthouse_command,
-    lighthouse_files,
-    published_files,
 )
 
 DETRS = ("moment_detr", "qd_detr", "tr_detr")
 HERO = ("--levels", "2", "--num-heads", "4")
-pytestmark = pytest.mark.skipif(not supported(), reason="torch before 2.4 cannot read these checkpoints safely")
+pytestmark = [
+    pytest.mark.upstream,
+    pytest.mark.slow,
+    pytest.mark.skipif(not supported(), reason="torch before 2.4 cannot read these checkpoints safely"),
+]
 
 
 def train(repository, *flags, command):
@@ -65,7 +66,6 @@ def assert_trained(log: str, epochs: int) -> None:
 @pytest.mark.parametrize("package", DETRS)
 def test_detr(package, tmp_path):
     repository = checkout(package, tmp_path)
-    published_files(repository / "tiny")
     done = train(repository, *HERO, command=detr_command(package, "--n_epoch", "10"))
     results = the_only(repository, "results/*")
     log = (results / "train.log.txt").read_text()
@@ -93,7 +93,6 @@ def evaluate(repository, *flags, command):
 @pytest.mark.parametrize("package", DETRS)
 def test_detr_without_hero(package, tmp_path):
     repository = checkout(package, tmp_path)
-    published_files(repository / "tiny")
     train(repository, "--without-hero", command=detr_command(package))
     results = the_only(repository, "results/*")
     assert "loss_relevance" not in (results / "train.log.txt").read_text()
@@ -104,7 +103,6 @@ def test_detr_without_hero(package, tmp_path):
 @pytest.mark.parametrize("package", DETRS)
 def test_detr_interrupted_and_resumed(package, tmp_path):
     repository = checkout(package, tmp_path)
-    published_files(repository / "tiny")
     words = launch_words(repository, *HERO, command=detr_command(package, "--n_epoch", "100000"))
     interrupt(words, lambda: list(repository.glob("results/*/model_latest.ckpt")))
     first = the_only(repository, "results/*")
@@ -141,7 +139,6 @@ def emb_losses(log: str, name: str) -> list[float]:
 
 def test_emb(tmp_path):
     repository = checkout("emb", tmp_path)
-    emb_files(repository)
     train(repository, *HERO, command=[*EMB_COMMAND, "--epochs", "8"])
     session = repository / "sessions/charades/tiny"
     log = (session / "log").read_text()
@@ -158,7 +155,6 @@ def test_emb(tmp_path):
 
 def test_emb_without_hero(tmp_path):
     repository = checkout("emb", tmp_path)
-    emb_files(repository)
     train(repository, "--without-hero", command=EMB_COMMAND)
     log = (repository / "sessions/charades/tiny/log").read_text()
     assert "loss_relevance" not in log and "Best results yielded" in log
@@ -167,7 +163,6 @@ def test_emb_without_hero(tmp_path):
 def test_emb_interrupted_then_evaluated(tmp_path):
     """EMB's code cannot resume a training; what it saved before Ctrl-C evaluates."""
     repository = checkout("emb", tmp_path)
-    emb_files(repository)
     words = launch_words(repository, *HERO, command=[*EMB_COMMAND, "--epochs", "100000"])
     interrupt(words, lambda: (repository / "sessions/charades/tiny/model_best.pth.tar").is_file())
     evaluate(repository, command=["main.py", "--mode", "test", *EMB_COMMAND[1:]])
@@ -179,7 +174,6 @@ LIGHTHOUSE = ("moment_detr", "qd_detr", "tr_detr", "eatr", "cg_detr", "uvcom", "
 @pytest.mark.parametrize("model", LIGHTHOUSE)
 def test_lighthouse(model, tmp_path):
     repository = checkout("lighthouse", tmp_path)
-    lighthouse_files(repository)
     train(repository, *HERO, command=lighthouse_command(model))
     results = the_only(repository, f"results/{model}/qvhighlight/clip_slowfast")
     log = (results / "train.log").read_text()
@@ -196,7 +190,6 @@ def test_lighthouse(model, tmp_path):
 
 def test_lighthouse_without_hero(tmp_path):
     repository = checkout("lighthouse", tmp_path)
-    lighthouse_files(repository)
     train(repository, "--without-hero", command=lighthouse_command("qd_detr"))
     log = (repository / "results/qd_detr/qvhighlight/clip_slowfast/train.log").read_text()
     assert "loss_relevance" not in log
@@ -204,8 +197,7 @@ def test_lighthouse_without_hero(tmp_path):
 
 def test_lighthouse_interrupted_and_fine_tuned(tmp_path):
     """Lighthouse's ``--resume`` starts anew from a checkpoint's weights."""
-    repository = checkout("lighthouse", tmp_path)
-    lighthouse_files(repository, n_epoch=100000)
+    repository = checkout("lighthouse", tmp_path, n_epoch=100000)
     best = repository / "results/moment_detr/qvhighlight/clip_slowfast/best.ckpt"
     interrupt(launch_words(repository, *HERO, command=lighthouse_command("moment_detr")), best.is_file)
     config = repository / "configs" / "base.yml"
@@ -216,7 +208,6 @@ def test_lighthouse_interrupted_and_fine_tuned(tmp_path):
 
 def test_a_hostile_checkpoint_is_refused(tmp_path):
     repository = checkout("moment_detr", tmp_path)
-    published_files(repository / "tiny")
     hostile = repository / "hostile.ckpt"
     torch.save({"model": {}, "opt": Hostile(str(tmp_path / "ran"))}, hostile)
     done = launch(repository, command=detr_command("moment_detr", "--resume", str(hostile)))
