@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -204,11 +205,11 @@ class _Store:
         if array.dtype.kind not in "fiu":
             raise DataError([Problem(where, f"expected an array of numbers, got {array.dtype}", self._again)])
         array = array.reshape(_without_axis_of_one(array.shape))
-        if array.ndim != 2 or array.shape[0] == 0 or array.shape[1] == 0:
+        if array.ndim != 2 or 0 in array.shape:
             expected = f"expected features ({self._rows}, dim), got shape {array.shape}"
             raise DataError([Problem(where, f"no {self._rows}" if array.ndim == 2 else expected, self._again)])
-        if array.shape[1] != self.dim:
-            what = f"features are {array.shape[1]} wide, expected {self.dim} as in {self._model}"
+        if array.shape[-1] != self.dim:
+            what = f"features are {array.shape[-1]} wide, expected {self.dim} as in {self._model}"
             raise DataError([Problem(where, what, "use one kind of features per folder")])
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is reported below
             values = np.array(array, dtype=np.float32, order="C")
@@ -280,15 +281,11 @@ class _Folder(_Store):
                 what = f"no array `{self._array}`, it has {archive.files}"
         except FileNotFoundError as error:
             raise DataError([Problem(str(file), "the file has disappeared", "open the folder again")]) from error
-        except (OSError, ValueError, EOFError, BadZipFile, KeyError, SyntaxError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, KeyError, SyntaxError, zlib.error) as error:
             if "ickle" in str(error) or "objects" in str(error):
                 what = "holds pickled Python objects, which are never loaded, and not an array of numbers"
                 fix = "save the array itself: np.save(file, np.asarray(features, dtype=np.float32))"
                 raise DataError([Problem(str(file), what, fix)]) from error
-            raise DataError([Problem(str(file), f"cannot be read ({error})", again)]) from error
-        except Exception as error:
-            if type(error).__module__ != "zlib":
-                raise
             raise DataError([Problem(str(file), f"cannot be read ({error})", again)]) from error
         raise DataError([Problem(str(file), what, f"save it with np.savez(file, {self._array}=array)")])
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -179,13 +181,11 @@ def _load_npz(path: Path) -> WordVectors:
             if missing:
                 raise DataError([Problem(str(path), f"no array {missing}, it has {archive.files}", fix)])
             words, vectors = archive["words"], archive["vectors"]
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError([Problem(str(path), f"not a readable .npz file ({error})", fix)]) from error
-    except Exception as error:
-        if type(error).__name__ not in ("BadZipFile", "error"):  # zipfile's and zlib's own
-            raise
+    except (BadZipFile, zlib.error) as error:
         raise DataError([Problem(str(path), f"a damaged .npz file ({error})", "copy or download it again")]) from error
     if words.ndim != 1 or words.dtype.kind not in "US" or vectors.ndim != 2 or len(words) != len(vectors):
         what = f"words {words.dtype} {words.shape} and vectors {vectors.dtype} {vectors.shape} do not belong together"

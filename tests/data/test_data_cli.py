@@ -57,7 +57,7 @@ def test_durations_from_features(place):
     assert run("convert", *source, "--overwrite", "--durations-from-features", place / "features") == 2
 
 
-def test_mistakes_are_told_in_one_message(place, capsys):
+def test_mistakes_are_reported_in_one_message(place, capsys):
     def complaint(code):
         assert code == 2
         return capsys.readouterr().err
@@ -100,17 +100,17 @@ def test_check(place, capsys):
     assert len((place / "problems.txt").read_text().splitlines()) == 2
 
 
-def test_check_tells_all_that_is_wrong_with_any_part(place, capsys):
+def test_check_reports_all_that_is_wrong_with_any_part(place, capsys):
     bad = samples.write(place, "bad.txt", "3MSZA 3 1##a\n")
     (place / "words.txt").write_text("person 1 2\nlight 1\n")
     flags = ("--features", place / "nowhere", "--words", place / "words.txt", "--problems", place / "problems.txt")
     files = (bad, place / "none.txt", place / "sta.txt")
     assert run("check", "--annotations", *files, "--durations", place / "durations.json", *flags) == 2
-    told, written = capsys.readouterr().err, (place / "problems.txt").read_text().splitlines()
+    message, written = capsys.readouterr().err, (place / "problems.txt").read_text().splitlines()
     expected = ("bad.txt:1: ", "no annotation file at", "no features at", "words.txt:2: ")
     assert len(written) == len(expected)
     for line, part in zip(written, expected, strict=True):
-        assert part in line and part in told
+        assert part in line and part in message
     assert run("check", "--annotations", bad, "--durations", place / "none.json", *flags) == 2
     assert "no durations file" in (place / "problems.txt").read_text()
 

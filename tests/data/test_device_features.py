@@ -31,7 +31,7 @@ DEVICES = [
 
 
 @given(st.data(), st.sampled_from(["float32", "float16"]), st.integers(0, 2))
-def test_a_lookup_gives_the_numbers_of_a_copy(data, storage, beside):
+def test_a_lookup_gives_the_numbers_of_a_copy(data, storage, width):
     lengths = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
     random = np.random.default_rng(0)
     store = MemoryFeatures({str(n): random.standard_normal((n_clips, 3)) for n, n_clips in enumerate(lengths)})
@@ -39,7 +39,7 @@ def test_a_lookup_gives_the_numbers_of_a_copy(data, storage, beside):
     looked_up.settle(CPU, "device")
     rows = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1, max_size=5))
     mask = copied.mask(rows, data.draw(st.integers(0, 9)))
-    extra = random.random((*mask.shape, beside), np.float32) if beside else None
+    extra = random.random((*mask.shape, width), np.float32) if width else None
     waiting = looked_up.tensor(rows, mask, extra)
     assert isinstance(waiting, DeviceBatch)
     assert torch.equal(waiting.to(CPU), copied.tensor(rows, mask, extra))
@@ -121,6 +121,6 @@ def test_what_waits_can_be_pinned(monkeypatch):
     bank.settle(CPU, "device")
     mask = bank.mask([0, 0])
     assert torch.equal(bank.tensor([0, 0], mask).pin_memory().to(CPU), torch.ones(2, 2, 3))
-    beside = np.zeros((2, 2, 1), np.float32)
-    assert bank.tensor([0, 0], mask, beside).pin_memory().to(CPU).shape == (2, 2, 4)
+    extra = np.zeros((2, 2, 1), np.float32)
+    assert bank.tensor([0, 0], mask, extra).pin_memory().to(CPU).shape == (2, 2, 4)
     assert sorted(pinned) == [(2,), (2,), (2, 2), (2, 2), (2, 2, 1)]

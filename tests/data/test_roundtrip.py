@@ -25,7 +25,7 @@ SAMPLES = {
 
 
 def again(records: list[Record], format: str) -> list[Record]:
-    """Write records and read them back, the format told by the content."""
+    """Write records and read them back, the format detected from the content."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "annotations"
         write_annotations(records, path, format=format)

@@ -140,13 +140,13 @@ def test_a_run_without_test_sets_needs_annotations(runs, tmp_path):
         ({"batch_size": 0}, "--batch-size must be at least 1, got 0"),
     ],
 )
-def test_flags_that_cannot_be_are_told(runs, flags, said):
+def test_flags_that_cannot_be_are_reported(runs, flags, said):
     with pytest.raises(UserError, match=said):
         evaluate(runs.base, **flags)
 
 
 @pytest.mark.parametrize("flag", ["json", "predictions", "figures"])
-def test_where_it_cannot_write_is_told_before_it_scores(runs, tmp_path, flag, monkeypatch):
+def test_where_it_cannot_write_is_reported_before_it_scores(runs, tmp_path, flag, monkeypatch):
     monkeypatch.setattr(evaluating, "evaluate_run", lambda *given: pytest.fail("it scored first"))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"--{flag} .*: is a (folder; name a file|file; name a folder)"):

@@ -58,7 +58,7 @@ def test_without_resamples_there_is_nothing_by_unseen_words(files, capsys):
     assert evaluate(files, *flags, "--resamples", 0, "--figures", files / "drawn") == 2
     capsys.readouterr()
     assert evaluate(files, *flags, "--resamples", 10) == 2
-    assert capsys.readouterr().out == ""  # told before anything is scored
+    assert capsys.readouterr().out == ""  # reported before anything is scored
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,12 @@ def simulated(draw, videos=40, queries=3, trainings=1, spread=(1.0, 0.0, 0.5)):
 
 
 def coverage(repeats, **simulation):
-    draw, held = np.random.default_rng(5), 0
+    draw, covered = np.random.default_rng(5), 0
     for repeat in range(repeats):
         rows, values = simulated(draw, **simulation)
         low, high = Bootstrap(rows, number=400, seed=repeat).mean(values).interval()
-        held += low <= 0 <= high
-    return held / repeats
+        covered += low <= 0 <= high
+    return covered / repeats
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -98,12 +98,12 @@ def test_trainings_are_covered_however_few(trainings, of_training):
 
 def test_drawing_single_queries_would_be_too_sure():
     """Why videos are drawn: with single queries as clusters, the same data give intervals that often miss."""
-    draw, held = np.random.default_rng(5), 0
+    draw, covered = np.random.default_rng(5), 0
     for repeat in range(150):
         rows, values = simulated(draw)
         low, high = Bootstrap(np.arange(len(rows)), number=400, seed=repeat).mean(values).interval()
-        held += low <= 0 <= high
-    assert held / 150 < 0.85
+        covered += low <= 0 <= high
+    assert covered / 150 < 0.85
 
 
 @pytest.mark.parametrize("trainings", [2, 3, 5])
