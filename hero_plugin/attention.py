@@ -29,15 +29,8 @@ class Keys(NamedTuple):
 def attend(query: Tensor, key: Tensor, value: Tensor, keys: Keys, dropout: float = 0.0) -> Tensor:
     """Return scaled dot-product attention over the real keys, ``softmax(Q Kᵀ / sqrt(d)) V``.
 
-    Args:
-        query: (..., T, d).
-        key: (..., L, d).
-        value: (..., L, d).
-        keys: which of them are real; broadcasts over the leading axes.
-        dropout: probability of dropping an attention weight (0 outside training).
-
-    Returns:
-        (..., T, d); zeros, with zero gradients, where no key is real.
+    query (..., T, d), key and value (..., L, d) -> (..., T, d); zeros, with zero gradients, where no key is real.
+    ``keys`` broadcasts over the leading axes; ``dropout`` is that of attention weights, 0 outside training.
     """
     context = F.scaled_dot_product_attention(query, key, value, attn_mask=keys.allowed, dropout_p=dropout)
     return context.masked_fill(keys.none, 0.0)

@@ -69,8 +69,8 @@ def hero_losses(
     Args:
         relevance: (B, T) logits.
         masked_relevance: (B, T) logits; without them (evaluation, no CMTR) only BCE(RS) remains.
-        labels: (B, T), 1 for clips inside the moment.
-        video_mask: (B, T), 1/True at real clips.
+        labels: as in ``relevance_loss``.
+        video_mask: likewise.
         consistency: kind of ``consistency_loss``.
 
     Returns:

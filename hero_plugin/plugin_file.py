@@ -160,11 +160,7 @@ def read_plugin(path: str | os.PathLike[str]) -> Plugin:
 
 
 def plugin_from(plain: Any, source: str) -> Plugin:
-    """Make a plug-in of what its checkpoint holds.
-
-    Args:
-        plain: the checkpoint's content.
-        source: what messages call it.
+    """Make a plug-in of a checkpoint's content, which messages call ``source``.
 
     Raises:
         PluginError: ``plain`` is something else.
