@@ -14,6 +14,8 @@ from hero_plugin.integrations.support.console import Screen, markdown_table
 from hero_plugin.integrations.support.plotting import CYCLE, MUTED, new_figure
 from hero_plugin.integrations.training.task import Scores, score_cells, scores_table
 
+_LABELS = ("set", "words", "after")
+
 
 @dataclass(frozen=True)
 class ScoreMatrix:
@@ -84,9 +86,6 @@ def matrix_markdown(matrix: ScoreMatrix) -> str:
     """Return the table in Markdown."""
     table = markdown_table((*_LABELS, *SCORES), _rows(matrix), text=_LABELS)
     return "\n".join([table, "", *(f"* {_sum(matrix, metric)}" for metric in SCORES), ""])
-
-
-_LABELS = ("set", "words", "after")
 
 
 def _rows(matrix: ScoreMatrix) -> list[tuple[str, ...]]:

@@ -143,8 +143,9 @@ def _damaged(part: Path, what: str) -> DataError:
 
 
 def _delete_parts(manifest: Manifest) -> None:
-    for shard, _, _ in _shards(manifest):
-        PartPaths.of(manifest.folder, shard).part.unlink(missing_ok=True)
+    shards = manifest.facts["shards"]
+    for index in range(shards):
+        PartPaths.of(manifest.folder, Shard(index, shards)).part.unlink(missing_ok=True)
 
 
 def _report(manifest: Manifest, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
