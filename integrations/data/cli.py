@@ -18,7 +18,15 @@ from rich.table import Table
 from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, words_of, write_annotations
 from hero_plugin.integrations.data.checks import OnBroken, OnOutside, ReadReport, load_durations
 from hero_plugin.integrations.data.features import FeatureStore, open_features
-from hero_plugin.integrations.data.moments import Period, QueryIds, SaliencyChoice, Snap, Windows, convert_records
+from hero_plugin.integrations.data.moments import (
+    Period,
+    QueryIds,
+    SaliencyChoice,
+    Snap,
+    Windows,
+    clip_length_problem,
+    convert_records,
+)
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import load_word_vectors, tokenize
 from hero_plugin.integrations.support.console import bar
@@ -163,6 +171,8 @@ class CheckConfig:
     """Video lengths where a file has none (Charades-STA text)."""
     max_clips: int | None = None
     """Longer videos are pooled to this many clips."""
+    clip_length: float | None = None
+    """Seconds per clip, as --clip-length of train: videos whose clips do not last that long are a problem."""
     on_broken: OnBroken = "error"
     """Queries that cannot be used are problems (error), or left out (drop)."""
     problems: Path | None = None
@@ -187,7 +197,7 @@ def check(config: CheckConfig) -> None:
             records += more
     if config.features and records:
         with _joining(found, "--features"):
-            found += _check_features(config.features, records, config.max_clips)
+            found += _check_features(config.features, records, config.max_clips, config.clip_length)
     if config.words is not None and records:
         with _joining(found, "--words"):
             _check_words(config.words, records)
@@ -214,22 +224,27 @@ def _joining(found: list[Problem], flag: str) -> Iterator[None]:
         found.append(Problem(flag, str(error)))
 
 
-def _check_features(paths: Sequence[Path], records: Sequence[Record], max_clips: int | None) -> list[Problem]:
+def _check_features(
+    paths: Sequence[Path], records: Sequence[Record], max_clips: int | None, clip_length: float | None = None
+) -> list[Problem]:
     store: FeatureStore = open_features(list(paths), max_clips=max_clips)
     problems: list[Problem] = []
     durations = {record.video_id: record.duration for record in records}
-    rates = []
+    found: dict[str, tuple[float, int]] = {}
     with bar("reading features") as progress:
         for done, (video, duration) in enumerate(durations.items(), 1):
             try:
-                rates.append(len(store[video]) / duration)
+                found[video] = duration, len(store[video])
             except DataError as error:
                 problems += error.problems
             progress(done, len(durations))
-    print(f"features: {len(rates)} of {len(durations)} videos are usable, {store.dim} numbers per clip")
-    if rates:
+    print(f"features: {len(found)} of {len(durations)} videos are usable, {store.dim} numbers per clip")
+    if found:
+        rates = [clips / duration for duration, clips in found.values()]
         low, middle, high = np.percentile(rates, [1, 50, 99])
         print(f"  clips per second: median {middle:.2f}, from {low:.2f} to {high:.2f} for 98 in 100 videos")
+    if clip_length and (problem := clip_length_problem(found, clip_length, max_clips)):
+        problems.append(problem)
     return problems
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
 
 from hero_plugin.integrations.data.records import REWORDED, Record
+from hero_plugin.integrations.support.errors import Problem
 
 Rounding = Literal["best_iou", "floor", "nearest", "outward"]
 SaliencyRule = Literal["inside", "overlap", "lighthouse"]
@@ -339,3 +340,35 @@ def _with_period(sentence: str, choice: Period) -> str:
 def _check_clip_length(seconds: float) -> None:
     if not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"clip_length must be positive seconds, got {seconds}")
+
+
+def clip_length_problem(
+    videos: Mapping[str, tuple[float, int]], clip_length: float, max_clips: int | None = None
+) -> Problem | None:
+    """Return what is wrong where clips of this length are not those of the features; None where they agree.
+
+    A count that is off by two clips, or by a tenth, is what extractors differ in at a video's end. More would train on
+    one time and answer in another.
+
+    Args:
+        videos: Duration in seconds, and the number of clips, by video.
+        clip_length: Seconds per clip.
+        max_clips: A video of so many clips may have been cut, and then may be longer.
+    """
+    wrong: dict[str, float] = {}
+    for video, (duration, clips) in videos.items():
+        beyond = clips * clip_length - duration
+        cut = max_clips is not None and clips >= max_clips
+        if abs(beyond) > max(2 * clip_length, 0.1 * duration) and not (cut and beyond < 0):
+            wrong[video] = duration / clips
+    if not wrong:
+        return None
+    first = next(iter(wrong))
+    duration, clips = videos[first]
+    rate = float(np.median(list(wrong.values())))
+    what = (
+        f"{len(wrong)} of {len(videos)} videos contradict --clip-length {clip_length:g}, the first: video {first} "
+        f"lasts {duration:g} s and has {clips} clips, {duration / clips:.3g} s each"
+    )
+    fix = f"--clip-length {rate:.3g} if all clips last that long, 0 if a video's clips share its duration"
+    return Problem("features", what, fix)

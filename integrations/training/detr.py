@@ -34,7 +34,6 @@ from hero_plugin.integrations.training.detr_batches import (
     WordQueries,
     draw_pairs,
     draw_windows,
-    is_cut,
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
@@ -194,12 +193,9 @@ class DetrTask(Task):
         return Prediction(moments, scores, ranked(saliency, batch["src_vid_mask"]), saliency)
 
     def _seen(self, batch: Batch) -> Tensor:
-        """Return the seconds (B,) that a video's spans are shares of: all, unless it was cut at ``max_clips``."""
+        """Return the seconds (B,) that a video's spans are shares of, as in ``make_labels``."""
         clips, durations = batch["clips"], batch["durations"]
-        if not self.clip_length:
-            return durations
-        covered = (clips * self.clip_length).to(durations.dtype)
-        return torch.where(is_cut(durations, clips, self.clip_length), covered, durations)
+        return (clips * self.clip_length).to(durations.dtype) if self.clip_length else durations
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """Return the saliency scores."""
@@ -382,7 +378,12 @@ class DetrBase(Base):
     ) -> list[DetrExample]:
         """Make the examples of a set."""
         return make_detr_examples(
-            data.sets[name], bank, config.seconds_per_clip, config.scored_clip_length, for_training=for_training
+            data.sets[name],
+            bank,
+            config.seconds_per_clip,
+            config.scored_clip_length,
+            for_training=for_training,
+            max_clips=config.max_clips,
         )
 
     def load_task(

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ from torch import Tensor
 
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank, Storage, StoreBank
 from hero_plugin.integrations.data.features import open_features, unit_length
-from hero_plugin.integrations.data.moments import ON_EDGE, lighthouse_clips
+from hero_plugin.integrations.data.moments import ON_EDGE, clip_length_problem, lighthouse_clips
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import WordVectors
 from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import Problems
+from hero_plugin.integrations.support.errors import DataError, Problems
 from hero_plugin.integrations.training.task import Batch
 
 
@@ -69,15 +69,10 @@ def make_labels(record: Record, clips: int, clip_length: float, scored_length: f
     return _from_moments(moments, clips, length, spans)
 
 
-def is_cut(duration: Any, clips: Any, clip_length: float) -> Any:
-    """Return whether a video lasts at least a clip beyond ``clips`` clips of ``clip_length`` s; numbers or tensors."""
-    return duration - clips * clip_length >= clip_length
-
-
 def seen_moments(record: Record, clips: int, clip_length: float) -> Sequence[tuple[float, float]]:
     """Return the moments, or what is left of them where the video was cut after ``clips`` clips."""
     covered = clips * clip_length
-    if not clip_length or not is_cut(record.duration, clips, clip_length):
+    if not clip_length or record.duration - covered < clip_length:  # less than a clip is missing
         return record.moments
     return [(start, min(end, covered)) for start, end in record.moments if start < covered]
 
@@ -315,6 +310,7 @@ def make_detr_examples(
     scored_length: float = CLIP_LENGTH,
     *,
     for_training: bool = False,
+    max_clips: int | None = None,
 ) -> list[DetrExample]:
     """Make one example per query, with all its moments.
 
@@ -324,7 +320,15 @@ def make_detr_examples(
         clip_length: Seconds; 0 where a video's clips share its duration.
         scored_length: Seconds of the clips that annotators scored.
         for_training: queries about what was cut off a video are left out, with a warning.
+        max_clips: longer videos were cut after so many.
+
+    Raises:
+        DataError: Clips of this length are not those of the features.
     """
+    if clip_length:
+        lengths = {record.video_id: (record.duration, bank.clips(bank.rows[record.video_id])) for record in records}
+        if problem := clip_length_problem(lengths, clip_length, max_clips):
+            raise DataError([problem])
     made = []
     for record in records:
         row = bank.rows[record.video_id]

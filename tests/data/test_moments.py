@@ -10,6 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from hero_plugin.integrations.data.moments import (
+    clip_length_problem,
     clips_to_moment,
     moment_to_clips,
     moments_to_clips,
@@ -156,3 +157,26 @@ def test_saliency_arguments():
     for arguments in ({"clip_length": 0.0}, {"annotators": 0}, {"rule": "most"}):
         with pytest.raises(ValueError):
             saliency_from_moments([(0.0, 1.0)], 10.0, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("duration", "clips", "clip_length", "max_clips", "rate"),
+    [
+        (90.0, 90, 2.0, 100, "1"),
+        (126.0, 75, 2.0, 100, "1.68"),
+        (30.0, 60, 1.0, 100, "0.5"),
+        (300.0, 75, 2.0, 100, "4"),
+        (90.0, 75, 2.0, 75, "1.2"),
+        (300.0, 75, 2.0, 75, None),  # cut
+        (150.0, 75, 2.0, 75, None),
+        (30.96, 14, 2.0, 75, None),  # extractors differ by a clip or two
+        (30.96, 17, 2.0, 75, None),
+        (300.0, 140, 2.0, 200, None),
+    ],
+)
+def test_clips_that_do_not_last_as_long_as_is_said(duration, clips, clip_length, max_clips, rate):
+    problem = clip_length_problem({"v": (duration, clips)}, clip_length, max_clips)
+    assert (problem is None) == (rate is None)
+    if problem is not None:
+        assert f"lasts {duration:g} s and has {clips} clips" in problem.what
+        assert problem.fix.startswith(f"--clip-length {rate} if all clips last that long")

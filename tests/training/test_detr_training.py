@@ -43,6 +43,8 @@ from tests.training.detr_files import detr_settings, query, write_published
 
 DETRS = ("moment_detr", "qd_detr", "tr_detr")
 QUIET = Screen(quiet=True)
+LENGTH = 2.0
+"""Seconds per clip of the synthetic data."""
 
 
 class Killed(BaseException):
@@ -368,8 +370,19 @@ def test_saliency_that_is_not_qvhighlights_has_the_usual_figures(built):
         assert (set(task.scores(labelled, grounded)) > usual) is official
 
 
+@pytest.mark.parametrize(("clip_length", "max_clips"), [(2 * LENGTH, 100), (0.5 * LENGTH, 100), (2 * LENGTH, 12)])
+def test_a_clip_length_that_the_features_contradict_is_refused(runs, clip_length, max_clips):
+    """Trained on shares of clips * clip length and answered in shares of the duration, every figure would be 0."""
+    settings = detr_settings(runs.files, "qd_detr", output="unused", clip_length=clip_length, max_clips=max_clips)
+    config = config_from(settings, "test").checked()
+    data = BASES["qd_detr"].read(config, {"train": config.annotations_train})
+    bank, vocabulary = data.bank("auto", 1.0, QUIET), BASES["qd_detr"].vocabulary(config, data)
+    with pytest.raises(DataError, match=rf"contradict --clip-length {clip_length:g}.*--clip-length {LENGTH:g} if all"):
+        BASES["qd_detr"].examples(config, data, "train", bank, vocabulary, for_training=True)
+
+
 def test_queries_about_what_is_cut_off_are_not_learned(runs):
-    settings = detr_settings(runs.files, "moment_detr", output="unused", clip_length=0.01)
+    settings = detr_settings(runs.files, "moment_detr", output="unused", clip_length=LENGTH, max_clips=4)
     config = config_from(settings, "test").checked()
     data = BASES["moment_detr"].read(config, {"train": config.annotations_train})
     bank, vocabulary = data.bank("auto", 1.0, QUIET), BASES["moment_detr"].vocabulary(config, data)
