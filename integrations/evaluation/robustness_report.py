@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -180,13 +181,10 @@ def groups_figure(report: Report, name: str) -> Figure:
         if rows == 2:
             against = {about["compared_with"] for about in report["models"].values()} - {None}
             axes[1][0].set_ylabel("minus " + (against.pop() if len(against) == 1 else "its base") + ", points")
-        _legend(figure, axes[0][0], report)
-        figure.suptitle(f"{name}: scores by unseen words", x=0.01, ha="left", fontsize=12, fontweight="bold")
         note = f"group and its queries; {caption(report)}"
         if any(part["videos"] < FEW for part in parts):
             note += f"; pale: fewer than {FEW} videos"
-        figure.supxlabel(note, fontsize=8, color=MUTED, x=0.01, ha="left")
-        return figure
+        return _framed(figure, axes[0][0], report, f"{name}: scores by unseen words", note)
 
 
 def pairs_figure(report: Report, name: str, models: Sequence[Model]) -> Figure:
@@ -205,23 +203,28 @@ def pairs_figure(report: Report, name: str, models: Sequence[Model]) -> Figure:
         kept.set_xticks(range(len(CONSISTENCY)), [each.replace(" ", "\n").replace("@", "\n@ ") for each in CONSISTENCY])
         kept.set(ylim=(0, 100), ylabel="percent")
         kept.set_title("Does the answer move?\nConsistency of the pairs")
-        _legend(figure, kept, report)
         title = f"{name}: {whole['queries']:,} rewordings beside their originals, {whole['videos']:,} videos"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        figure.supxlabel(caption(report), fontsize=8, color=MUTED, x=0.01, ha="left")
-        return figure
+        return _framed(figure, kept, report, title, caption(report))
+
+
+def _framed(figure: Figure, axis: Any, report: Report, title: str, note: str) -> Figure:
+    """Add a legend of the models on ``axis``, a title above and a note below."""
+    handles, labels = axis.get_legend_handles_labels()
+    seeds = {name: len(about["seeds"]) for name, about in report["models"].items()}
+    named = [f"{label} ({seeds[label]} seeds)" if seeds[label] > 1 else label for label in labels]
+    figure.legend(handles, named, loc="outside lower right", ncols=2)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.supxlabel(note, fontsize=8, color=MUTED, x=0.01, ha="left")
+    return figure
 
 
 def model_colors(report: Report) -> dict[str, str]:
     """Return the usual two colours for a model and what it is compared with; otherwise the cycle."""
-    names = list(report["models"])
-    against = [about["compared_with"] for about in report["models"].values()]
-    if len(names) == 1:
-        return {names[0]: HERO}
-    if len(names) == 2:
-        base = next(name for name in against if name)
-        return {name: BASE if name == base else HERO for name in names}
-    return dict(zip(names, (CYCLE * (1 + len(names) // len(CYCLE)))[: len(names)], strict=True))
+    models = report["models"]
+    if len(models) > 2:
+        return dict(zip(models, cycle(CYCLE), strict=False))
+    against = {about["compared_with"] for about in models.values()}
+    return {name: BASE if name in against else HERO for name in models}
 
 
 def _points(axis: Any, parts: Sequence[Part], colors: Mapping[str, str], what: str, score: str | None) -> None:
@@ -251,17 +254,11 @@ def _limits(parts: Sequence[Part], score: str) -> tuple[float, float]:
 
 
 def _errorbar(
-    axis: Any,
-    at: np.ndarray,
-    figures: Sequence[Mapping[str, Any]],
-    color: str,
-    label: str = "",
-    pale: np.ndarray | None = None,
+    axis: Any, at: np.ndarray, figures: Sequence[Part], color: str, label: str = "", pale: np.ndarray | None = None
 ) -> Any:
     """Draw points with their intervals, where they have one, some of them pale; return the points that are not."""
-    values, low, high = (
-        np.array([np.nan if each[key] is None else each[key] for each in figures]) for key in ("value", "low", "high")
-    )
+    # None becomes NaN.
+    values, low, high = (np.array([each[key] for each in figures], dtype=float) for key in ("value", "low", "high"))
     # A figure may lie outside an interval of percentiles, by a little, where a group is tiny.
     spread = np.maximum(np.stack([values - low, high - values]), 0.0)
     style = {"fmt": "o", "color": color, "markersize": 4.5, "elinewidth": 1.5, "capsize": 2.5}
@@ -283,9 +280,8 @@ def _wordings(axis: Any, whole: Part, colors: Mapping[str, str]) -> None:
     filled = axis.plot([], [], "o", color=TRUTH, markersize=4.5)[0]
     axis.legend([hollow, filled], ["originals", "rewordings"], loc="upper right")
     axis.set_xticks(range(len(SCORES)), SCORES)
+    axis.set(ylabel="percent", title="Scores of both wordings,\nthe same pairs")
     axis.set_ylim(bottom=0)
-    axis.set_ylabel("percent")
-    axis.set_title("Scores of both wordings,\nthe same pairs")
     axis.grid(axis="x", visible=False)
 
 
@@ -295,10 +291,3 @@ def _overlap_curve(axis: Any, model: Model, name: str, color: str) -> None:
     ious = np.concatenate([temporal_iou(moments[pairs.rows], pairs.moments) for moments, pairs in found])
     grid = np.linspace(0, 1, 201)
     axis.plot(grid, [100 * (ious >= threshold).mean() for threshold in grid], color=color)
-
-
-def _legend(figure: Figure, axis: Any, report: Report) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    several = {name: len(about["seeds"]) for name, about in report["models"].items()}
-    named = [f"{label} ({several[label]} seeds)" if several[label] > 1 else label for label in labels]
-    figure.legend(handles, named, loc="outside lower right", ncols=2)
