@@ -55,7 +55,7 @@ def render_folder(
     ``progress`` is called as progress(videos done, videos in all).
 
     Raises:
-        DataError: The folder holds something else, or a video has no timeline.
+        DataError: The folder holds something else, a video has no timeline, or its name is not that of a file.
     """
     if dtype not in ("float16", "float32"):
         raise ValueError(f'dtype must be "float16" or "float32", got {dtype!r}')
@@ -64,6 +64,11 @@ def render_folder(
     unknown = [name for name in names if name not in timelines]
     if unknown:
         raise DataError(Problem(f"video {name}", "has no timeline", SAME_VIDEOS) for name in unknown)
+    # A name with a folder in it would be written outside the output.
+    outside = [name for name in names if Path(name).name != name or "\\" in name or "\0" in name]
+    if outside:
+        fix = "rename it in the annotations and the timelines"
+        raise DataError(Problem(f"video {name!r}", "is not the name of a file", fix) for name in outside)
     settings = {
         "what": what,
         "layout": _LAYOUT,
