@@ -244,7 +244,8 @@ def mix_rehearsal(
 
 def _rounds(items: Sequence[Item], count: int, seed: int) -> list[Item]:
     """Return ``count`` items: all in a random order, again and again."""
-    generator, drawn = torch.Generator().manual_seed(seed), list[Item]()
+    generator = torch.Generator().manual_seed(seed)
+    drawn: list[Item] = []
     while len(drawn) < count:
         drawn += [items[place] for place in _shuffled(len(items), generator)]
     return drawn[:count]

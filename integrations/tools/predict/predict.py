@@ -106,8 +106,9 @@ def every_video(
     queries: QueryFile, validator: QueryValidator, videos: Sequence[str], config: PredictConfig, screen: Screen
 ) -> EveryVideo:
     """Return each query paired with every video; report or raise what is wrong with the queries themselves."""
-    source, good, problems = str(config.queries), dict[str, Query](), list[Problem]()
-    names = Counter[str]()
+    source, names = str(config.queries), Counter[str]()
+    good: dict[str, Query] = {}
+    problems: list[Problem] = []
     for _, window in queries.windows(range(queries.count)):
         for query in window:
             names[query.query_id] += 1
