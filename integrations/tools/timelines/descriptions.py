@@ -33,10 +33,8 @@ def two_writers(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
 
     In ActivityNet Captions and in ActivityNet-CD the sentences of a person follow one another in time, and all but a
     person's first one begin with a space; a video has two people where there are two such firsts and time goes back at
-    the second and nowhere else. Others are left out: of one person, of more, or of an unclear number.
-
-    Args:
-        records: Those of an ActivityNet file as ``read_annotations`` gives them, a video's together and in order.
+    the second and nowhere else. Others are left out: of one person, of more, or of an unclear number. ``records``
+    are an ActivityNet file's as ``read_annotations`` gives them, a video's together and in order.
     """
     records = list(records)
     seen: list[Record] = []
@@ -65,14 +63,7 @@ def described_timelines(
     """Return what ``render_video`` needs to show the records: their videos' timelines, and one prototype per record.
 
     A sentence looks as its content words do in the space of ``prototypes``, by the same projection and around the same
-    mean; its random half is its own. So clips rendered from both have a common meaning.
-
-    Args:
-        records: Those of the people who describe, several per video.
-        prototypes: Those of the training videos' actions.
-        words: Word vectors.
-        config: Strengths.
-        seed: That of the prototypes.
+    mean, where ``seed`` is theirs; its random half is its own. So clips rendered from both have a common meaning.
     """
     meanings = sentence_meanings(records, prototypes, words)
     content = [content_words(record.sentence, words) for record in records]
@@ -91,11 +82,7 @@ def described_timelines(
 
 
 def sentence_meanings(records: Sequence[Record], prototypes: Prototypes, words: WordVectors) -> np.ndarray:
-    """Return what sentences mean: the mean of their content words, less the prototypes' center; 0 without any.
-
-    Returns:
-        (records, words' dim).
-    """
+    """Return what sentences mean, (records, words' dim): the mean of their content words, less the center; or 0."""
     meanings = np.zeros((len(records), words.dim))
     for row, record in enumerate(records):
         if content := content_words(record.sentence, words):
@@ -124,16 +111,8 @@ def reach(
     * "by the words": the moment of the described sentence whose words are nearest (cosine);
     * "by the moment": that of the described sentence whose moment overlaps best. More cannot be seen.
 
-    Args:
-        asked: The queries.
-        meanings: Theirs, (asked, words' dim).
-        timelines: Those of the described videos.
-        described: Meanings of the described sentences, (sentences, words' dim), in the rows that the timelines' classes
-            name.
-        trained: The training queries.
-
-    Returns:
-        R1@0.3, R1@0.5, R1@0.7 and mIoU in percent.
+    ``meanings`` (asked, words' dim) are those of the queries, ``described`` (sentences, words' dim) those of the
+    described sentences, in the rows that the timelines' classes name.
     """
     truth, durations = _moments(asked)
     known, lengths = _moments(trained)
@@ -143,7 +122,8 @@ def reach(
         return scores["R1@0.5"], scores["mIoU"]
 
     usual = max(((a / _STEPS, b / _STEPS) for a in range(_STEPS) for b in range(a + 1, _STEPS + 1)), key=right)
-    read, seen = [], []
+    read: list[tuple[float, float]] = []
+    seen: list[tuple[float, float]] = []
     for query, meaning in zip(asked, meanings, strict=True):
         timeline = timelines[query.video_id]
         sentences = described[timeline.classes]

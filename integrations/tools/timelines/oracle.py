@@ -127,14 +127,9 @@ def _best_stretch(gains: np.ndarray) -> tuple[int, int]:
 
 
 def timeline_figure(timeline: Timeline, prototypes: Prototypes, features: np.ndarray) -> Figure:
-    """Draw a video's actions as humans annotated them, over what its rendered clips show of them.
+    """Draw a video's actions as humans annotated them, over what its features (clips, dim) show of them.
 
     The lower panel has the cosine of each clip (less the video's mean) with the prototypes of these actions.
-
-    Args:
-        timeline: The video's actions.
-        prototypes: What the actions look like.
-        features: (clips, dim), as ``render_video`` makes them.
     """
     classes = list(dict.fromkeys(timeline.classes[np.argsort(timeline.starts, kind="stable")].tolist()))
     names = [f"{prototypes.labels[c] or 'action'} ({c})" for c in classes]
@@ -149,15 +144,9 @@ def timeline_figure(timeline: Timeline, prototypes: Prototypes, features: np.nda
     centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
     shown = prototypes.vectors[classes] @ centred.T if classes else np.zeros((1, len(features)))
     limit = max(float(np.abs(shown).max()), 1e-6)
-    image = lower.imshow(
-        shown,
-        aspect="auto",
-        interpolation="nearest",
-        cmap="RdBu_r",
-        vmin=-limit,
-        vmax=limit,
-        extent=(0, timeline.duration, max(len(classes), 1) - 0.5, -0.5),
-    )
+    extent = (0, timeline.duration, max(len(classes), 1) - 0.5, -0.5)
+    style = {"aspect": "auto", "interpolation": "nearest", "cmap": "RdBu_r"}
+    image = lower.imshow(shown, vmin=-limit, vmax=limit, extent=extent, **style)
     lower.grid(False)
     lower.set(title="Rendered clips: cosine with each action's prototype", xlabel="seconds")
     figure.colorbar(image, ax=lower, fraction=0.03, pad=0.01)

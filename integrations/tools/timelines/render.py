@@ -140,11 +140,9 @@ def load_timelines(path: str | os.PathLike[str]) -> dict[str, Timeline]:
     if not isinstance(data, dict) or not data:
         what = "expected {VIDEO: {duration, actions}}"
         raise DataError([Problem(str(path), what, "is this Charades' action timelines file?")])
-    problems, timelines = Problems(), {}
-    for video, entry in data.items():
-        timeline = _timeline(str(video), entry, f"{path}: video {video}", problems)
-        if timeline is not None:
-            timelines[timeline.video_id] = timeline
+    problems = Problems()
+    found = (_timeline(video, entry, f"{path}: video {video}", problems) for video, entry in data.items())
+    timelines = {timeline.video_id: timeline for timeline in found if timeline is not None}
     problems.raise_if_any()
     return timelines
 
@@ -269,17 +267,10 @@ def mean_vector(content: list[str], words: WordVectors) -> np.ndarray:
 
 
 def look(meanings: np.ndarray, known: np.ndarray, random: np.ndarray, config: TimelineConfig, seed: int) -> np.ndarray:
-    """Return what things look like, in part as their meaning says, in part by chance.
+    """Return what things look like, float32 (things, dim) of length 1: in part as they mean, in part at random.
 
-    Args:
-        meanings: (things, words' dim), less the center.
-        known: (things,), whether there is a meaning.
-        random: (things, dim), directions.
-        config: Strengths.
-        seed: That of the prototypes.
-
-    Returns:
-        float32 (things, dim), length 1.
+    ``meanings`` are (things, words' dim) less the center, ``known`` (things,) says which of them there are, and
+    ``random`` (things, dim) are directions.
     """
     project = generator(seed, "projection").standard_normal((meanings.shape[1], config.dim))
     semantic = np.where(known[:, None], meanings @ project, 0.0)
@@ -295,10 +286,10 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def _labels(counts: list[Counter[str]]) -> tuple[str, ...]:
     """Return, per action, two words that its queries use more than the others' do."""
     total = sum(counts, Counter[str]())
-    everything = max(sum(total.values()), 1)
+    everything = max(total.total(), 1)
     labels = []
     for count in counts:
-        mine = max(sum(count.values()), 1)
+        mine = max(count.total(), 1)
         telling = {word: n * np.log(n * everything / (mine * total[word])) for word, n in count.items()}
         labels.append(" ".join(sorted(telling, key=lambda word: (-telling[word], word))[:2]))
     return tuple(labels)
@@ -311,16 +302,13 @@ def render_video(
     seed: int = 0,
     video_id: str | None = None,
 ) -> np.ndarray:
-    """Return the features of one video.
+    """Return the features of one video, float32 (clips, dim).
 
     A clip is the sum of the prototypes of the actions seen in it, each a little different in every video and
     faded in and out around misjudged boundaries; plus a part of the video's mean signal, a vector of the
     video's own, and noise that changes slowly. Depends on (timeline, prototypes, config, seed, video_id) alone;
     ``video_id`` is the timeline's unless given. The random draws do not depend on the strengths, so that two
     settings of ``config.noise`` show the same video, more and less clearly.
-
-    Returns:
-        float32 (clips, dim).
     """
     if prototypes.dim != config.dim:
         raise ValueError(f"the prototypes are {prototypes.dim} wide, config.dim is {config.dim}: build them anew")

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -205,17 +206,17 @@ def _choose(
     for record in records:
         taken[record.video_id].add(tuple(tokenize(record.sentence)))
     order = sorted(range(len(records)), key=lambda index: draw(seed, records[index].query_id))
+
+    def rank(query: str, rewording: Rewording) -> tuple[int, bytes]:
+        served = max((uses[word] for word in rewording.unseen), default=0)
+        return served, draw(seed, f"{query} {rewording.sentence}")
+
     for number in range(1, limits.max_changes + 1):
         for index in order:
             record = records[index]
-
-            def rank(rewording: Rewording, record: Record = record) -> tuple[int, bytes]:
-                served = max((uses[word] for word in rewording.unseen), default=0)
-                return served, draw(seed, f"{record.query_id} {rewording.sentence}")
-
             some = [each for each in passed[index] if min(len(each.changes), limits.max_changes) == number]
             kept = 0
-            for rewording in sorted(some, key=rank):
+            for rewording in sorted(some, key=partial(rank, record.query_id)):
                 if kept == limits.per_query:
                     break
                 words = tuple(tokenize(rewording.sentence))

@@ -49,13 +49,13 @@ class Filter:
             return self._paraphrase(query, rewording)
         return self._phrasebook(query, rewording) if rewording.curated else self._thesaurus(query, rewording)
 
-    def _thesaurus(self, query: TaggedQuery, swap: Swap) -> str | None:
+    def _thesaurus(self, query: TaggedQuery, swap: Swap, /) -> str | None:
         return None
 
-    def _phrasebook(self, query: TaggedQuery, swap: Swap) -> str | None:
+    def _phrasebook(self, query: TaggedQuery, swap: Swap, /) -> str | None:
         return None
 
-    def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
+    def _paraphrase(self, query: TaggedQuery, rewording: Rewording, /) -> str | None:
         return None
 
 

@@ -29,7 +29,7 @@ _LEXNAMES = (
     *(f"verb.{name}" for name in _VERBS.split()),
     "adj.ppl",
 )
-_RARE = 0.5  # what a sense counts that the tagged corpus never had, divided by its rank
+_RARE = 0.5  # the count of a sense that the tagged corpus never had, divided by its rank
 
 
 def find_wordnet(folder: str | os.PathLike[str] | None = None) -> Path:
@@ -109,8 +109,8 @@ def _lemmas(sense: Any, phrase: str) -> list[Any]:
     return [own for own in sense.lemmas() if own.name().lower() == name]
 
 
-_SIBLING = 0.4  # what a word of another query of the same video counts beside one of the query itself
-_SHARPNESS = 14.0  # of the context's say in the choice of a sense
+_SIBLING = 0.4  # weight of a word of another query of the same video, beside 1 for one of the query itself
+_SHARPNESS = 14.0  # how much the context decides in the choice of a sense
 _EMPTY = frozenset({"person", "people", "man", "woman", "video", "camera"})
 """Words that every other query has, whatever it is about."""
 

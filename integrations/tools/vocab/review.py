@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -103,14 +103,8 @@ def _shown(record: Record) -> dict[str, object]:
 Undecided = Literal["keep", "drop"]
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Decision about one rewording.
-
-    Attributes:
-        verdict: ``accept``, ``reject`` or ``edit``.
-        sentence: what the reviewer made of it.
-    """
+class Decision(NamedTuple):
+    """Decision about one rewording: ``accept``, ``reject`` or ``edit``, and what the reviewer made of the sentence."""
 
     verdict: str
     sentence: str = ""
@@ -177,20 +171,11 @@ def apply_decisions(
         elif decision.verdict == "accept":
             counts["accepted"] += 1
             kept.append(record)
-        else:
-            original = original_record(record)
-            query = make_query(original, by_video[record.video_id], checks.tagger)
-            edited = paraphrase(query, decision.sentence)
-            why = first_reason(checks.filters, query, edited) if edited else ("edit", "it is the original sentence")
-            if edited is None or why is not None:
-                counts["edits_turned_down"] += 1
-                print(f"  edit turned down: {link['id']}: {decision.sentence!r}: {': '.join(why or ())}")
-                continue
+        elif (edited := _edited(record, decision.sentence, by_video[record.video_id], checks)) is not None:
             counts["edited"] += 1
-            finished = replace(edited, unseen=checks.unseen.words(edited.sentence))
-            number = int(link["id"].rpartition("~")[2])
-            again = reworded_record(original, finished, number, f"{link['source']}, edited")
-            kept.append(again.replace(query_id=record.query_id))
+            kept.append(edited)
+        else:
+            counts["edits_turned_down"] += 1
     if unknown:
         first = ", ".join(sorted(unknown)[:3])
         raise UserError(f"{len(unknown)} decisions are about rewordings that are not in this file, such as {first}")
@@ -198,6 +183,21 @@ def apply_decisions(
         raise UserError(f"{file} leaves no rewording")
     facts = {"file": file.name, "sha256": checksum(file), "undecided_are": undecided}
     return kept, {**facts, **dict(sorted(counts.items()))}
+
+
+def _edited(record: Record, sentence: str, siblings: Sequence[Record], checks: Checks) -> Record | None:
+    """Return the record with the reviewer's sentence; None, with the reason printed, if a filter turns it down."""
+    original, link = original_record(record), record.extra[REWORDED]
+    query = make_query(original, siblings, checks.tagger)
+    edited = paraphrase(query, sentence)
+    why = first_reason(checks.filters, query, edited) if edited else ("edit", "it is the original sentence")
+    if edited is None or why is not None:
+        print(f"  edit turned down: {link['id']}: {sentence!r}: {': '.join(why or ())}")
+        return None
+    finished = replace(edited, unseen=checks.unseen.words(edited.sentence))
+    number = int(link["id"].rpartition("~")[2])
+    made = reworded_record(original, finished, number, f"{link['source']}, edited")
+    return made.replace(query_id=record.query_id)
 
 
 LABELS = ("ok", "agreement", "sense", "no word", "meaning", "odd")

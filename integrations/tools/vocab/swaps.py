@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
 from pathlib import Path
@@ -40,7 +40,7 @@ class Thesaurus(Protocol):
     """
 
     name: str
-    facts: Mapping[str, Any]
+    facts: dict[str, Any]
 
     def lookup(self, word: str, base: str, pos: str) -> Iterable[ThesaurusEntry]:
         """Iterate over the entries of a word, perhaps some of them twice.
@@ -58,7 +58,7 @@ class LexiconThesaurus:
 
     def __init__(self, path: Path, checksum: str) -> None:
         self.name = path.name
-        self.facts = {"kind": "lexicon", "file": path.name, "sha256": checksum}
+        self.facts: dict[str, Any] = {"kind": "lexicon", "file": path.name, "sha256": checksum}
         try:
             self._entries = json.loads(path.read_text(encoding="utf-8"))
             sample = next(iter(self._entries.values()))[0]
@@ -89,7 +89,7 @@ class WordNetThesaurus:
 
     def __init__(self, wordnet: WordNet, senses: int = 3) -> None:
         self._wordnet, self._senses = wordnet, senses
-        self.facts = {"kind": "wordnet", "folder": str(wordnet.folder), "senses": senses}
+        self.facts: dict[str, Any] = {"kind": "wordnet", "folder": str(wordnet.folder), "senses": senses}
 
     def lookup(self, word: str, base: str, pos: str) -> Iterator[ThesaurusEntry]:
         """Iterate over the entries of the lemma, the commonest sense first."""
@@ -105,8 +105,6 @@ _POS = {"N": "n", "V": "v", "J": "a"}
 _NAMES = {"n": "noun", "v": "verb", "a": "adjective"}
 _PARTS = {"n": "thing", "v": "action", "a": "circumstance"}
 _TAGS = ("NN", "NNS", "VB", "VBP", "VBZ", "VBG", "VBD", "VBN", "JJ")
-COMBINATIONS = 24
-"""Of a query with thirty swaps there are hundreds of pairs; the choice among them needs a few."""
 _PERSON_NOUNS = """person human people man woman boy girl kid child baby toddler teenager adult lady guy gentleman
 friend player athlete team crowd audience instructor coach worker dancer singer someone"""
 _PERSONS = frozenset(_PERSON_NOUNS.split())
@@ -119,12 +117,17 @@ class Swap(Rewording):
     """One word replaced by another, with what filters need to know about it."""
 
     place: int = 0
+    """Place of the word in the query; of an expression's noun or verb."""
     tag: str = ""
+    """Penn tag of that word."""
     pos: str = ""
+    """n, v, a or r."""
     base: str = ""
     new_base: str = ""
+    """Lemmas of both words."""
     relation: str = ""
     rank: int = 0
+    """As in ``ThesaurusEntry``."""
     edits: tuple[tuple[int, str], ...] = ()
     """(place of a word, what stands there now): the word itself, and its article."""
     curated: bool = False
@@ -199,6 +202,10 @@ def _skeleton(word: str) -> str:
     """Return the consonants of a word, doubled ones once, z as s."""
     consonants = (letter for letter in word.replace("z", "s") if letter not in "aeiouyw- ")
     return "".join(letter for letter, _ in groupby(consonants))
+
+
+COMBINATIONS = 24
+"""Of a query with thirty swaps there are hundreds of pairs; the choice among them needs a few."""
 
 
 def combine(query: TaggedQuery, swaps: Sequence[Swap], size: int) -> Iterator[Rewording]:
