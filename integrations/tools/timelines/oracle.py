@@ -29,6 +29,7 @@ from hero_plugin.integrations.tools.timelines.render import (
 
 _LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 _WINDOW = 3  # clips of the running mean
+_VIDEOS, _RIDGE = 1200, 0.01  # of the fit
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,9 @@ def fit_oracle(
     config: TimelineConfig,
     *,
     seed: int = 0,
-    videos: int = 1200,
-    ridge: float = 0.01,
 ) -> Oracle:
-    """Fit the classifier (ridge regression) on the first ``videos`` training videos, then choose the level."""
-    names = sorted({record.video_id for record in records if record.video_id in timelines})[:videos]
+    """Fit the classifier (ridge regression) on the first training videos, then choose the level."""
+    names = sorted({record.video_id for record in records if record.video_id in timelines})[:_VIDEOS]
     if not names:
         raise DataError([Problem("training records", "no video has a timeline", SAME_VIDEOS)])
     clips, shown = [], []
@@ -80,7 +79,7 @@ def fit_oracle(
     inputs, targets = np.concatenate(clips), np.concatenate(shown)
     mean = inputs.mean(axis=0)
     inputs = inputs - mean
-    gram = inputs.T @ inputs + ridge * len(inputs) * np.eye(config.dim, dtype=np.float32)
+    gram = inputs.T @ inputs + _RIDGE * len(inputs) * np.eye(config.dim, dtype=np.float32)
     weights = np.linalg.solve(gram, inputs.T @ (targets - targets.mean(axis=0)))
     sample = [record for record in records if record.video_id in set(names)][:1000]
 

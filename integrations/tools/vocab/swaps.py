@@ -70,16 +70,12 @@ class LexiconThesaurus:
     def lookup(self, word: str, base: str, pos: str) -> Iterator[ThesaurusEntry]:
         """Iterate over the entries of the lemma, then those of the word."""
         for key in (base, word):
-            for raw in self._entries.get(key, ()):
-                if raw["pos"] == pos and (new := self._base(raw["word"], pos, key == base)) and new != base:
+            for raw in (raw for raw in self._entries.get(key, ()) if raw["pos"] == pos):
+                new = raw["word"]
+                if key != base or new not in lemmas(new, pos):
+                    new = lemma(new, pos)  # None for what is no word, such as the lexicon's own "shuting"
+                if new and new != base:
                     yield ThesaurusEntry(new, raw["relation"], int(raw["sense"]))
-
-    @staticmethod
-    def _base(word: str, pos: str, is_base: bool) -> str | None:
-        """Return the lemma of an entry; None for what is no word, such as the lexicon's own "shuting"."""
-        if is_base and word in lemmas(word, pos):
-            return word
-        return lemma(word, pos)
 
 
 class WordNetThesaurus:

@@ -21,7 +21,7 @@ from hero_plugin.integrations.tools.timelines.descriptions import (
     two_writers,
 )
 from tests.resources import shared
-from tests.tools.timelines.test_timelines import RECORDS, TIMELINES, WORDS
+from tests.tools.timelines.conftest import RECORDS, TIMELINES, WORDS
 
 CLEAN = TimelineConfig(dim=256, noise=0.0, semantic_share=1.0)
 TWICE = {
