@@ -15,7 +15,7 @@ import pytest
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.data.features import open_features
 from tests.data.samples import write
-from tests.tools.timelines.test_timelines import RECORDS, TIMELINES, WORDS
+from tests.tools.timelines.conftest import RECORDS, TIMELINES, WORDS
 
 
 @pytest.fixture
