@@ -333,6 +333,13 @@ def _read_row(checks: RecordChecks, where: str, number: int, row: Any) -> None:
     if missing:
         checks.problem(where, f"expected an object with {' and '.join(missing)}", "correct or delete the line")
         return
+    if isinstance(row.get("label"), list) and "relevant_windows" not in row:
+        if not checks.fatal:  # once, not for every line
+            what = (
+                "labels per clip and no windows, as TVSum and YouTube Highlights have: their top-5 mAP is not computed"
+            )
+            checks.failure(where, what, "use lighthouse's evaluation for highlights, or give `relevant_windows`")
+        return
     video, given = str(row["vid"]), row.get("qid", number - 1)
     checks.ids.append(given if isinstance(given, int | str) else str(given))
     raw_duration = row.get("duration", checks.known_duration(video))
