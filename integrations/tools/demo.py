@@ -47,7 +47,7 @@ def run(config: DemoConfig) -> None:
 
 
 def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str, Scores]]:
-    """Returns the scores by model and set."""
+    """Make the data, train both models and show them. Return the scores by model and set."""
     screen = screen or Screen()
     started = time.monotonic()
     if config.epochs < 1:
@@ -56,7 +56,7 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     synthetic = make_synthetic(SyntheticConfig(seed=config.seed))
     data = EmbData(synthetic.sets, MemoryFeatures(synthetic.features), tokenize, synthetic.vectors)
     screen.say(describe(data))
-    recipe = recipe_for(config)
+    recipe = recipe_of(config)
     # The query figures come once, from the second run, with both models in them.
     plain = replace(recipe, output=config.output / "emb", base_only=True, figure_queries=0)
     base = _train(plain, data, "EMB     ", screen)
@@ -73,8 +73,8 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     return results
 
 
-def recipe_for(config: DemoConfig) -> EmbTrainConfig:
-    """The paper's recipe on a smaller model, for smaller data: hidden size 64, learning rate 1e-3."""
+def recipe_of(config: DemoConfig) -> EmbTrainConfig:
+    """Return the paper's recipe on a smaller model, for smaller data: hidden size 64, learning rate 1e-3."""
     return EmbTrainConfig(
         epochs=config.epochs,
         seed=config.seed,
@@ -89,6 +89,7 @@ def recipe_for(config: DemoConfig) -> EmbTrainConfig:
 
 
 def describe(data: EmbData) -> str:
+    """Say what the data is."""
     queries = ", ".join(f"{len(records)} {name}" for name, records in data.sets.items())
     return (
         f"Synthetic data: {len(data.videos())} videos; queries: {queries}.\n"
@@ -98,7 +99,7 @@ def describe(data: EmbData) -> str:
 
 
 def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:
-    """One table, base beside HERO, for seen and for unseen words."""
+    """Show one table, base beside HERO, for seen and for unseen words."""
     rows = [(name, model, *score_cells(results[model][name])) for name in SETS for model in results]
     screen.show(scores_table(rows, ("test words", "model"), "R1 at IoU 0.3, 0.5, 0.7 and mean IoU, in percent"))
 

@@ -1,6 +1,7 @@
-"""What the DETRs' rectifier saves: processor time of QD-DETR's training step over that with PyTorch's own.
+"""The saving by the DETRs' own rectifier in QD-DETR's training step.
 
-Run as ``python -m tests.benchmarks.detr_prelu``. Steps in turns, one thread. ``--paper`` takes the published
+``python -m tests.benchmarks.detr_prelu`` prints, for the plain base and for HERO, the processor time of a step over
+that with PyTorch's rectifier: median and quartiles of steps in turns, on one thread. ``--paper`` takes the published
 sizes, instead of a small setting.
 """
 

@@ -1,6 +1,7 @@
-"""What the masked path costs beside the other: ``relate`` over ``ground``, for every base of the DETR family.
+"""The cost of the masked path beside the other, for every base of the DETR family.
 
-Run as ``HERO_UPSTREAM=FOLDER_OF_CLONES python -m tests.benchmarks.detr_relate``.
+``HERO_UPSTREAM=FOLDER_OF_CLONES python -m tests.benchmarks.detr_relate`` prints the processor time of ``ground`` and of
+``relate``, and their ratio, one line per base.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tests.adapters.detr_bases import targets as targets_of
 
 
 def main() -> None:
-    """Training forwards of 3 pairs at 4 levels: 75 clips, 20 words, layers of the published size; medians of 7."""
+    """Time training forwards of 3 pairs at 4 levels: 75 clips, 20 words, layers of the published size; medians of 7."""
     torch.set_num_threads(1)
     for name in (*BASES, *RELATIVES):
         sizes = {"hidden_dim": 256} if name.startswith("reference") else {}
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 def seconds(stage: Callable[[Pair], object], pair: Pair) -> float:
-    """Processor time of one call, which other programs disturb less than the clock on the wall."""
+    """Return the processor time of one call, which other programs disturb less than the clock on the wall."""
     start = time.process_time()
     stage(pair)
     return time.process_time() - start

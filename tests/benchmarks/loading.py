@@ -1,7 +1,8 @@
-"""What a batch of EMB costs the processor before it is on the device: features copied into it, or waiting there.
+"""The cost of a batch of EMB before it is on the device: features copied into it, or waiting there.
 
-Run as ``python -m tests.benchmarks.loading``. Batches of 16 videos of 20 to 128 clips, in turns, one thread;
-``--device cuda`` adds the way there, pinned, and the lookup.
+``python -m tests.benchmarks.loading`` prints the processor time of both, median and quartiles, one line per kind of
+features: batches of 16 videos of 20 to 128 clips, in turns, one thread. ``--device cuda`` adds the way there, pinned,
+and the lookup.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
 
 
 def spread(seconds: list[float]) -> str:
-    """Median and quartiles, in ms."""
+    """Return median and quartiles, in ms."""
     low, median, high = 1e3 * np.quantile(seconds, [0.25, 0.5, 0.75])
     return f"{median:.2f} ({low:.2f} to {high:.2f})"
 

@@ -1,4 +1,8 @@
-"""How far two processes' step is from one's: ``python -m tests.benchmarks.processes``."""
+"""The distance of two processes' step from one's.
+
+``python -m tests.benchmarks.processes`` prints a Markdown table: the largest difference of a gradient and of a loss,
+one row per case and size of the batch.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from hero_plugin.integrations.support.console import markdown_table
 from hero_plugin.integrations.support.process import Rank
 from hero_plugin.integrations.training.distributed import ALONE, joined
 from tests.training.processes import (
@@ -37,14 +42,14 @@ def main() -> None:
         while not running.join():
             pass
         share = torch.load(folder / "gradients0.pt", weights_only=True)
-    print("| | batch | largest gradient | largest difference of a gradient | of a loss |")
-    print("|---|---:|---:|---:|---:|")
+    rows = []
     for case in sorted(chosen, key=lambda case: case not in EXACT):
-        for place, size in enumerate(SIZES):
-            whole, two = alone[case][place], share[case][place]
+        for size, whole, two in zip(SIZES, alone[case], share[case], strict=True):
             largest = max(float(each.abs().max()) for each in of_parameters(whole).values())
             apart = [largest_difference(part(whole), part(two)) for part in (of_parameters, of_losses)]
-            print(f"| {case} | {size} | {largest:.1e} | {apart[0]:.1e} | {apart[1]:.1e} |")
+            rows.append((case, str(size), *(f"{value:.1e}" for value in (largest, *apart))))
+    header = ("", "batch", "largest gradient", "largest difference of a gradient", "of a loss")
+    print(markdown_table(header, rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""How far a freshly wrapped base's predictions are from the base's: ``python -m tests.benchmarks.start``.
+"""The distance of a freshly wrapped base's predictions from the base's.
 
-Reference bases at their published sizes, random weights, no dropout drawn, 4 queries of up to 20 words on 75 clips;
-the largest difference over every output, padding aside.
+``python -m tests.benchmarks.start`` prints the largest difference over every output, padding aside, by configuration
+and base: reference bases at their published sizes, random weights, no dropout drawn, 4 queries of up to 20 words on
+75 clips.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ VIDEO, TEXT = 2818, 512
 
 
 def bases():
-    """(title, base, its inputs)."""
+    """Yield title, base and its inputs."""
     clips, words = lengths_mask(CLIPS), lengths_mask(WORDS)
     video, text = torch.randn(*clips.shape, VIDEO), torch.randn(*words.shape, TEXT)
     ids = torch.randint(1, 100, words.shape) * words.long()
@@ -49,7 +50,7 @@ def bases():
 
 @torch.no_grad()
 def gap(base, batch, config) -> float:
-    """The largest difference between what ``base`` says wrapped and what it says alone."""
+    """Return the largest difference between what ``base`` says wrapped and what it says alone."""
     pairs = zip(tensors(base(*batch)), tensors(wrap_model(base, config=config)(*batch)), strict=True)
     real = [(one.double(), other.double(), one > -1e4) for one, other in pairs]
     return float(max((one[there] - other[there]).abs().max() for one, other, there in real if there.any()))

@@ -1,6 +1,7 @@
-"""What a step of every base costs in numbers that are the same on every run: ``python -m tests.speed.counts``.
+"""The cost of a step of every base, in numbers that are the same on every run.
 
-Prints them beside what ``expected.json`` holds, and writes them there: commit it where a change of cost is meant.
+``python -m tests.speed.counts`` prints them beside what ``expected.json`` holds, and writes them there: commit it where
+a change of cost is meant.
 """
 
 from __future__ import annotations

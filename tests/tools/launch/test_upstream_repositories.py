@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, config_of
+from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 from tests.tools.launch.layouts import (
     EMB_COMMAND,
@@ -104,15 +106,23 @@ def test_detr_without_hero(package, tmp_path):
 def test_detr_interrupted_and_resumed(package, tmp_path):
     repository = checkout(package, tmp_path)
     words = launch_words(repository, *HERO, command=detr_command(package, "--n_epoch", "100000"))
-    interrupt(words, lambda: list(repository.glob("results/*/model_latest.ckpt")))
+    kept = tmp_path / "kept.ckpt"
+    interrupt(words, lambda: whole(list(repository.glob("results/*/model_latest.ckpt")), kept))
     first = the_only(repository, "results/*")
-    latest = str(first / "model_latest.ckpt")
-    epoch = load_checkpoint_safely(Path(latest))["epoch"]
-    command = detr_command(package, "--resume", latest, "--resume_all", "--n_epoch", str(epoch + 6))
+    epoch = load_checkpoint_safely(kept)["epoch"]
+    command = detr_command(package, "--resume", str(kept), "--resume_all", "--n_epoch", str(epoch + 6))
     resumed = train(repository, command=command)
     assert f"Loaded model saved at epoch {epoch}" in resumed.stderr
     (second,) = [folder for folder in repository.glob("results/*") if folder != first]
     assert f"[Epoch] {epoch + 2:03d}" in (second / "train.log.txt").read_text()
+
+
+def whole(found: list[Path], kept: Path) -> bool:
+    """Keep a checkpoint once it is whole: the script writes it anew every epoch, also while Ctrl-C comes."""
+    try:
+        return bool(load_checkpoint_safely(shutil.copy(found[0], kept)))
+    except (IndexError, UserError):
+        return False
 
 
 def interrupt(words, started):
