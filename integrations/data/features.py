@@ -189,7 +189,7 @@ class _Store:
         problems: list[Problem] = []
         for video in self._videos:
             try:
-                shape = _without_axis_of_one(self._open(video).shape)
+                shape: tuple[int, ...] = _without_axis_of_one(self._open(video).shape)
             except DataError as error:
                 problems += error.problems
                 continue

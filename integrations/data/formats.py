@@ -125,8 +125,9 @@ def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> N
             continue
         raw_duration = entry.get("duration", entry.get("video_duration"))
         fps, frames = (as_number(entry.get(key)) for key in FRAMES)
-        in_frames = raw_duration is None and bool(fps and frames and fps > 0)
-        if in_frames:
+        in_frames = False
+        if raw_duration is None and fps and frames and fps > 0:
+            in_frames = True
             raw_duration = frames / fps
             timestamps = [_seconds(moment, fps) for moment in timestamps]
         elif raw_duration is None:
