@@ -208,8 +208,9 @@ class _Store:
         if array.ndim != 2 or 0 in array.shape:
             expected = f"expected features ({self._rows}, dim), got shape {array.shape}"
             raise DataError([Problem(where, f"no {self._rows}" if array.ndim == 2 else expected, self._again)])
-        if array.shape[-1] != self.dim:
-            what = f"features are {array.shape[-1]} wide, expected {self.dim} as in {self._model}"
+        *_, width = array.shape
+        if width != self.dim:
+            what = f"features are {width} wide, expected {self.dim} as in {self._model}"
             raise DataError([Problem(where, what, "use one kind of features per folder")])
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is reported below
             values = np.array(array, dtype=np.float32, order="C")
