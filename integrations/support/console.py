@@ -55,11 +55,11 @@ class Screen:
     @contextmanager
     def working(self, what: str, total: int) -> Iterator[Any]:
         """Show one bar for ``total`` parts of work; yield ``advance(done, total)``."""
-        with self.bars(transient=True) as bars:
+        with self.bars() as bars:
             task = bars.add_task(what, total=total, note="")
             yield lambda done, total: bars.update(task, completed=done, total=total)
 
-    def bars(self, transient: bool = True) -> Progress:
+    def bars(self) -> Progress:
         """Return progress bars in this screen's style."""
         return Progress(
             SpinnerColumn(),
@@ -71,7 +71,7 @@ class Screen:
             TextColumn("[dim]left"),
             TimeRemainingColumn(),
             console=self.console,
-            transient=transient,
+            transient=True,
             disable=self.quiet or not self.console.is_terminal,
         )
 
@@ -132,9 +132,6 @@ def _console() -> Console:
     """Return the terminal; where output goes to a file, a console wide enough for tables."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=max(console.width, 150))
-
-
-# A progress bar for long reading and rendering.
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class UserError(Exception):
@@ -44,27 +44,22 @@ class DataError(ValueError):
         self.problems = list(problems)
         if not self.problems:
             raise ValueError("DataError needs at least one problem")
-        super().__init__(self._message())
-
-    def _message(self) -> str:
-        if len(self.problems) == 1:
-            return str(self.problems[0])
-        fixes = list(dict.fromkeys(problem.fix for problem in self.problems if problem.fix))
-        lines = [f"{len(self.problems)} problems:"]
-        for problem in self.problems[:_SHOWN]:
-            lines.append(f"  {problem.where}: {problem.what}" if len(fixes) == 1 else f"  {problem}")
+        fixes = {problem.fix for problem in self.problems if problem.fix}
+        once = fixes.pop() if len(fixes) == 1 and len(self.problems) > 1 else ""  # said once, at the end
+        lines = [str(replace(problem, fix="") if once else problem) for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
-            lines.append(f"  ... and {len(self.problems) - _SHOWN} more")
-        if len(fixes) == 1:
-            lines.append(f"  -> {fixes[0]}")  # once is enough
-        return "\n".join(lines)
+            lines.append(f"... and {len(self.problems) - _SHOWN} more")
+        if once:
+            lines.append(f"-> {once}")
+        many = [f"{len(self.problems)} problems:"]
+        super().__init__(lines[0] if len(lines) == 1 else "\n  ".join(many + lines))
 
     def __reduce__(self) -> tuple[type[DataError], tuple[list[Problem]]]:
         return type(self), (self.problems,)  # so that it survives the trip back from a worker process
 
 
 class Problems:
-    """A list that readers append to while they go on reading; ``raise_if_any`` ends the reading."""
+    """What readers found wrong while they went on reading; ``raise_if_any`` ends the reading."""
 
     def __init__(self) -> None:
         self._found: list[Problem] = []

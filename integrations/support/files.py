@@ -1,4 +1,4 @@
-"""Atomic file writes: a file is the old one, the new one or absent, never half of one."""
+"""Files: written whole or not at all, locked, hashed and read line by line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
+
+OnProgress = Callable[[int, int], None]
+"""Called with (bytes read, bytes in all)."""
 _MARK = ".writing-"
 
 
@@ -50,9 +57,9 @@ def atomic_write(
 
     Args:
         path: The file to write.
-        mode: "w" (UTF-8, "\\n" line ends unless ``options`` of ``open`` say otherwise) or "wb".
+        mode: "w" (UTF-8, "\\n" line ends unless ``options`` say otherwise) or "wb".
         durable: As in ``atomic_path``.
-        **options: Passed to ``open``.
+        **options: Of ``open``.
     """
     if mode not in ("w", "wb"):
         raise ValueError(f'mode must be "w" or "wb", got {mode!r}')
@@ -69,24 +76,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2, ascii: bool = True) -> None:
-    """Write a value as an indented JSON file, at once or not at all.
-
-    Args:
-        path: The file.
-        value: Anything ``json`` can write. It writes NaN as ``NaN``; see ``nan_to_null``.
-        indent: Spaces per level.
-        ascii: Escape every other character.
-    """
+    """Write a value as a JSON file, at once or not at all; NaN as ``NaN``, see ``nan_to_null``."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=ascii) + "\n")
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> int:
     """Delete temporary files that a killed process left in ``folder``; return how many there were."""
-    count = 0
-    for path in Path(folder).glob(f".*{_MARK}????????"):
+    found = list(Path(folder).glob(f".*{_MARK}????????"))
+    for path in found:
         path.unlink(missing_ok=True)
-        count += 1
-    return count
+    return len(found)
 
 
 def _flush(path: Path, flags: int) -> None:
@@ -97,27 +96,17 @@ def _flush(path: Path, flags: int) -> None:
         os.close(handle)
 
 
-# The checksum by which manifests identify a file.
-
-
 def checksum(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(stream)
-
-
-def _hash(stream: Any) -> str:
     found = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        found.update(block)
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):  # hashlib.file_digest needs Python 3.11
+            found.update(block)
     return found.hexdigest()
 
 
-# NaN as null: standard JSON has no NaN.
-
-
 def nan_to_null(scores: Any) -> Any:
-    """Return the scores with None for every NaN (the score of no query), in mappings and lists."""
+    """Return the scores with None for every NaN (the score of no query): standard JSON has no NaN."""
     if isinstance(scores, Mapping):
         return {key: nan_to_null(value) for key, value in scores.items()}
     if isinstance(scores, (list, tuple)):
@@ -125,33 +114,25 @@ def nan_to_null(scores: Any) -> Any:
     return None if isinstance(scores, float) and math.isnan(scores) else scores
 
 
-# One process at a time, by locks that a killed process lets go of.
-
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked there
-    fcntl = None  # type: ignore[assignment]
+# Locks of our own: filelock truncates the file that it locks, and cannot lock a folder without a file beside it.
 
 
 @contextmanager
 def only_one(path: Path) -> Iterator[bool]:
-    """Whether this process is the one that holds the file ``path``; it is held until the block ends, or the process."""
+    """Lock the file ``path`` until the block ends, or the process; yield whether no other process has it."""
     with open(path, "ab") as stream:
         yield try_lock(stream)
 
 
 @contextmanager
 def only_one_in(folder: Path) -> Iterator[bool]:
-    """The same for a folder, which gets no further file; of one that does not exist nobody is the holder."""
-    if fcntl is None or not folder.is_dir():
-        yield True
-        return
-    opened = os.open(folder, os.O_RDONLY)
+    """Lock a folder, which gets no further file; yield True as well where there is none."""
+    opened = os.open(folder, os.O_RDONLY) if fcntl is not None and folder.is_dir() else None
     try:
-        yield try_lock(opened)
+        yield opened is None or try_lock(opened)
     finally:
-        os.close(opened)
+        if opened is not None:
+            os.close(opened)
 
 
 def try_lock(file: IO[Any] | int) -> bool:
@@ -167,20 +148,13 @@ def try_lock(file: IO[Any] | int) -> bool:
     return True
 
 
-# Iteration over the (line number, bytes) of a large file, with a progress callback.
-
-
-OnProgress = Callable[[int, int], None]
-"""Called with (bytes read, bytes in all)."""
-
-
 def iter_lines(path: Path, progress: OnProgress | None = None, every: int = 1000) -> Iterator[tuple[int, bytes]]:
     """Yield (number from 1, line with its end), split at "\\n" alone: words of GloVe hold other line ends.
 
     Args:
         path: The file.
-        progress: Called as progress(bytes read, bytes in all), at the end too.
-        every: Lines between two calls of ``progress``.
+        progress: Called after ``every`` so many lines, and at the end.
+        every: Lines between two calls.
     """
     total, done = path.stat().st_size, 0
     with open(path, "rb") as stream:

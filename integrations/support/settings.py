@@ -19,23 +19,6 @@ from pydantic_core import to_json
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.process import Rank
 
-# Sets of queries as flags name them.
-
-
-def parse_named_paths(given: Iterable[str]) -> list[tuple[str, Path]]:
-    """(name, path) of sets given as NAME=PATH, or as PATH with the file's name.
-
-    A name has no slash: ``lr=0.1/test.json`` is a set named lr, ``./lr=0.1/test.json`` a file. And no other "=" than
-    the one behind it, so that a name with its path can be read again.
-    """
-    pairs = []
-    for text in given:
-        name, equals, path = text.partition("=")
-        named = equals and not any(slash in name for slash in (os.sep, os.altsep) if slash)
-        pairs.append((name, Path(path)) if named else (Path(text).stem.replace("=", "-"), Path(text)))
-    return pairs
-
-
 Config = TypeVar("Config")
 Files = TypeVar("Files", bound="FileConfig")
 
@@ -95,6 +78,20 @@ class FileConfig:
                 )
 
 
+def parse_named_paths(given: Iterable[str]) -> list[tuple[str, Path]]:
+    """Return (name, path) of sets given as NAME=PATH, or as PATH with the file's name.
+
+    A name has no slash: ``lr=0.1/test.json`` is a set named lr, ``./lr=0.1/test.json`` a file. And no other "=" than
+    the one behind it, so that a name with its path can be read again.
+    """
+    pairs = []
+    for text in given:
+        name, equals, path = text.partition("=")
+        named = equals and not any(slash in name for slash in (os.sep, os.altsep) if slash)
+        pairs.append((name, Path(path)) if named else (Path(text).stem.replace("=", "-"), Path(text)))
+    return pairs
+
+
 def too_small(config: Any, **least: int) -> list[str]:
     """Return one line for each field that is below its least value, by flag."""
     return [
@@ -112,33 +109,27 @@ def _absolute(value: Any) -> Any:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A JSON or (from Python 3.11 on) TOML file as a dict."""
-    found = _read(path)
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: must be a table of settings, got a {type(found).__name__}")
-    return found
-
-
-def _read(path: Path) -> Any:
+    """Read a JSON or (from Python 3.11 on) TOML file as a dict."""
     try:
         text = path.read_text("utf-8")
+        if path.suffix == ".toml":
+            import tomllib
+
+            return tomllib.loads(text)
+        found = json.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
-    if path.suffix != ".toml":
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
-    try:
-        import tomllib
     except ImportError as error:
         raise ConfigError(f"{path}: TOML needs Python 3.11; write the same settings as JSON") from error
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+    except ValueError as error:  # tomllib.TOMLDecodeError, where there is a tomllib
         raise ConfigError(f"{path}: not TOML ({error})") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: must be a table of settings, got a {type(found).__name__}")
+    return found
 
 
 def filled(start: Config, values: Mapping[str, Any], source: str) -> Config:

@@ -1,4 +1,7 @@
-"""Loading of batches onto the device."""
+"""The order of examples, and batches of them on the device.
+
+Batches are a function of the seed and the epoch, and of nothing else.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ class CollateShard:
     following_rows: int
 
     def __call__(self, items: Sequence[Any]) -> Batch:
+        """Make the shard of a batch."""
         return self.collate(items, BatchShard.of(len(items), self.rank, self.following_rows).rows)
 
 
@@ -80,9 +84,6 @@ def _out_of_reach(worker: int) -> None:
         os.setpgid(0, 0)
 
 
-# The order of examples: batches are a function of the seed and the epoch, and of nothing else.
-
-
 class EpochOrder:
     """Shuffled batches of example indices, the same for the same epoch.
 
@@ -105,7 +106,9 @@ class EpochOrder:
 
     def batches(self, epoch: int) -> list[list[int]]:
         """Return the batches of an epoch, as example indices."""
-        generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+        # One 63-bit number for the pair, so that epoch 1 of seed 0 is not epoch 0 of seed 1.
+        mixed = self.seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB
+        generator = torch.Generator().manual_seed(mixed % (1 << 63))
         order = torch.randperm(self.size, generator=generator).tolist()
         return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
 
@@ -114,8 +117,3 @@ def length_sorted(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Return batches of similar lengths, longest first: little padding, and running out of memory shows at once."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _mix(seed: int, epoch: int) -> int:
-    """Return one 63-bit number for the pair, so that epoch 1 of seed 0 is not epoch 0 of seed 1."""
-    return (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % (1 << 63)

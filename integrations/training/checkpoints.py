@@ -1,4 +1,4 @@
-"""Safe loading of checkpoints of other code: nothing that they hold is run.
+"""Checkpoints, loaded without running anything in them: those of runs, and those of other code.
 
 Upstream's scripts save their command line with the weights: a pickled ``argparse.Namespace``, in lighthouse an
 ``easydict.EasyDict``. Those two are let through, as the plain data they are, and nothing else is.
@@ -20,10 +20,10 @@ import torch
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import atomic_write
 
-# Checkpoints of runs: written whole or not at all, and loaded without unpickling anything.
-
-
 VERSION = 1
+"""Of the checkpoints of runs."""
+ALLOWED = ("argparse.Namespace", "easydict.EasyDict")
+"""Classes that checkpoints of other code may hold."""
 
 
 class CheckpointError(UserError):
@@ -31,11 +31,7 @@ class CheckpointError(UserError):
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Write tensors, numbers, strings and containers of them.
-
-    The bytes reach the disk under another name first, and the name is then swapped: whenever the process or
-    the machine dies, ``path`` holds the old checkpoint or the new one.
-    """
+    """Write tensors, numbers, strings and containers of them, at once or not at all."""
     with atomic_write(path, "wb") as file:
         torch.save({"version": VERSION, **state}, file)
 
@@ -54,9 +50,6 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             "use the version of hero-plugin that the run's config.json names"
         )
     return state
-
-
-ALLOWED = ("argparse.Namespace", "easydict.EasyDict")
 
 
 def supported() -> bool:
@@ -121,7 +114,7 @@ def refusal(path: Any, error: Exception) -> str:
     """Say why a file was not read, naming every class that is not allowed."""
     refused = refused_classes(path, error)
     if not refused:
-        return f"{path}: not a checkpoint that can be read ({_first_line(error)})"
+        return f"{path}: not a checkpoint that can be read ({f'{type(error).__name__}: {error}'.splitlines()[0]})"
     if set(refused) <= set(ALLOWED):  # torch before 2.4
         return (
             f"{path}: holds {', '.join(refused)}, which this torch ({torch.__version__}) cannot let through alone. "
@@ -147,7 +140,7 @@ def refused_classes(path: Any, error: Exception) -> list[str]:
 
 
 def as_easydict(value: Any, found: set[int]) -> Any:
-    """``value`` with what was read in place of an EasyDict turned into one, or into a dict without easydict."""
+    """Return ``value`` with what was read in place of an EasyDict as one, or as a dict without easydict."""
     if isinstance(value, dict) and type(value) in (dict, OrderedDict):
         items = {key: as_easydict(item, found) for key, item in value.items()}
         if id(value) in found:
@@ -159,13 +152,9 @@ def as_easydict(value: Any, found: set[int]) -> Any:
 
 
 def easydict_class() -> Any:
-    """``easydict.EasyDict`` where it is installed, else ``dict``."""
+    """Return ``easydict.EasyDict`` where it is installed, else ``dict``."""
     if importlib.util.find_spec("easydict") is None:
         return dict
     from easydict import EasyDict
 
     return EasyDict
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

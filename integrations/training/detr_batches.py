@@ -1,7 +1,7 @@
-"""Training labels of the DETRs: spans, and the ranking of clips.
+"""Batches of the DETRs: labels (spans, and the ranking of clips), queries as vectors, examples, collate function.
 
-Labels that upstream draws at random while it reads are kept as what they are drawn from: a training step draws,
-from torch's generator (``detr_draws.py``).
+Labels that upstream draws at random while it reads are kept as what they are drawn from: a training step draws, from
+torch's generator, seeded anew each time. So a resumed run draws alike.
 """
 
 from __future__ import annotations
@@ -143,12 +143,6 @@ def _only(place: int, clips: int) -> np.ndarray:
     return weights
 
 
-# Random draws of a DETR's training step: clips for the saliency loss, and moments where there are many.
-#
-# Upstream draws in its loading processes; here the training step does, seeded anew each time: a resumed run draws
-# alike.
-
-
 MAX_WINDOWS = 5
 """Most moments of a query that a step trains on."""
 
@@ -206,9 +200,6 @@ def _two(weights: Tensor) -> Tensor:
 def _with_hard(hard: Tensor, drawn: Tensor) -> Tensor:
     scored = (hard >= 0).unsqueeze(1)
     return torch.where(scored, torch.stack([hard, drawn[:, 0]], dim=1), drawn)
-
-
-# Query features of the DETRs: a vector per word, looked up in a table or read from one file per query.
 
 
 ARRAY = "last_hidden_state"
@@ -288,9 +279,6 @@ class QueryFiles:
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
         return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])
-
-
-# Examples and batches of the DETRs, from annotated sentences.
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Choice of the device and of the number format."""
+"""The device: its choice, number format, memory and seeds. Every random draw derives from a seed and its purpose."""
 
 from __future__ import annotations
 
@@ -66,13 +66,6 @@ def loss_scaler(amp: Amp, device: torch.device) -> Any:
     return torch.cuda.amp.GradScaler(enabled=amp == "fp16")
 
 
-# Reuse of freed memory on the CPU.
-
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-LARGEST = 2**31 - 1
-
-
 def keep_freed_memory(device: torch.device) -> bool:
     """Ask glibc's allocator to keep large freed blocks, for work on the CPU; return whether it will.
 
@@ -82,11 +75,9 @@ def keep_freed_memory(device: torch.device) -> bool:
     unsupported = device.type != "cpu" or not sys.platform.startswith("linux")
     if unsupported or any(name.startswith("MALLOC_") for name in os.environ):
         return False
+    trim_threshold, mmap_max = -1, -4  # malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none, or one that does nothing
-    return mallopt is not None and all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, LARGEST)])
-
-
-# Seeding: every random draw of a training derives from the seed and the purpose of the draw.
+    return mallopt is not None and all([mallopt(mmap_max, 0), mallopt(trim_threshold, 2**31 - 1)])
 
 
 def seed_everything(seed: int) -> None:

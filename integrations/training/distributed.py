@@ -1,4 +1,4 @@
-"""The group of processes of one training, as ``torchrun`` starts them: communication, and how they end."""
+"""The processes of one training, as ``torchrun`` starts them: communication, shards of a batch, whole outputs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ class Group:
     def parallel(self, module: nn.Module, unused_parameters: Sequence[str] = ()) -> nn.Module:
         """Return ``module`` with gradients averaged over the processes; alone, the module itself.
 
-        unused_parameters: Parameters that never get a gradient: the processes would wait for it.
+        Args:
+            module: What is trained.
+            unused_parameters: Names of parameters that never get a gradient: the processes would wait for it.
         """
         if self.size == 1:
             return module
@@ -131,7 +133,7 @@ def joined(rank: Rank, device: torch.device, patience: timedelta = PATIENCE) -> 
         control = dist.new_group(backend="gloo", timeout=patience) if device.type == "cuda" else dist.group.WORLD
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"{rank.size} processes should train together and cannot meet ({first_line(error)}); start them with "
+            f"{rank.size} processes should train together and cannot meet ({_first_line(error)}); start them with "
             "torchrun, which tells each where the others are"
         ) from error
     group = Group(rank, control)
@@ -144,30 +146,17 @@ def joined(rank: Rank, device: torch.device, patience: timedelta = PATIENCE) -> 
         if not of_a_peer(error):
             raise
         raise PeerLost(
-            f"another process of this training has ended, or did not answer for {minutes(patience)}; if it has told "
-            f"why, its message is above or in its machine's output ({first_line(error)})"
+            f"another process of this training has ended, or did not answer for {patience.total_seconds() / 60:.3g} "
+            f"minutes; if it has told why, its message is above or in its machine's output ({_first_line(error)})"
         ) from error
     group.leave()
 
 
 def of_a_peer(error: RuntimeError) -> bool:
-    """Return whether the error is about communication with another process, not about this one."""
+    """Return whether the error is about communication with another process."""
     kinds = tuple(getattr(dist, name) for name in ("DistError", "DistBackendError") if hasattr(dist, name))
     words = ("gloo", "nccl", "connection closed by peer", "connection reset")
     return isinstance(error, kinds) or any(word in str(error).lower() for word in words)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def minutes(patience: timedelta) -> str:
-    """Return a duration in words."""
-    return f"{patience.total_seconds() / 60:.3g} minutes"
-
-
-# The split of a batch's rows across distributed ranks.
 
 
 @dataclass(frozen=True)
@@ -213,9 +202,6 @@ class BatchShard:
     def count(self) -> int:
         """Return the number of this process' own rows."""
         return self.counts[self.index]
-
-
-# Whole-batch outputs, gathered from the processes that ran their rows.
 
 
 def whole_outputs(model: Any, outputs: Any, shard: BatchShard, group: Group) -> Any:
@@ -266,6 +252,10 @@ def whole_tensors(tensors: list[Tensor], shard: BatchShard, group: Group) -> lis
         made.append(torch.cat(parts))
         start += width
     return made
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _bytes(tensor: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Optimizers: the paper's, and those of the bases' published code."""
+"""Optimizers and learning rates: the paper's, and those of the bases' published code.
+
+A schedule is a function of the step, so that resuming needs no state of it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import torch
 from torch import nn
 
 OptimizerName = Literal["adam", "adamw", "adamw_all"]
+Schedule = Literal["linear", "step"]
 
 
 def build_optimizer(
@@ -37,12 +41,6 @@ def _exempt(name: str, parameter: nn.Parameter) -> bool:
     if name.startswith("hero."):
         return parameter.ndim < 2 or name.endswith((".strength", ".mask_token"))
     return any(part in name for part in ("bias", "layer_norm", "LayerNorm"))
-
-
-# Learning-rate schedules as functions of the step, so that resuming needs no scheduler state.
-
-
-Schedule = Literal["linear", "step"]
 
 
 def linear_decay(step: int, total: int, warmup: int = 0) -> float:

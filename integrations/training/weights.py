@@ -23,8 +23,6 @@ from hero_plugin.integrations.support.settings import read_settings
 from hero_plugin.integrations.training.checkpoint_formats import Contents, read_contents
 from hero_plugin.plugin_file import check_base
 
-# A plug-in's config from its weights alone: what their shapes say, and what has to be told.
-
 
 @dataclass
 class ConfigHints:
@@ -38,78 +36,6 @@ class ConfigHints:
     """Whether its attention knows where a word stands."""
     gate: Literal["residual", "sigmoid", "none"] | None = None
     """SGVF's gate; none: the model was trained without SGVF. A sigmoid gate has no weights to tell it by."""
-
-
-def infer_config(hero: Mapping[str, Tensor], hints: ConfigHints, source: str) -> HeroConfig:
-    """The config that weights under ``hero.`` were made with; what only training reads has its default.
-
-    Raises:
-        UserError: choices that the weights do not show are not told either (it names the flags), or contradict them.
-    """
-    missing = [flag for flag in open_choices(hero) if getattr(hints, flag) is None]
-    if missing:
-        raise UserError(
-            f"{source}: holds no config, and the weights do not say "
-            + ", ".join(name.replace("_", " ") for name in missing)
-            + ". Give "
-            + " ".join(f"--{name.replace('_', '-')}" for name in missing)
-            + f" as the model was trained (the defaults of HeroConfig: {_defaults(missing)}), or --config FILE"
-        )
-    fields = shown(hero)
-    seen = seen_gate(hero)
-    if seen and hints.gate not in (None, seen):
-        raise UserError(f"{source}: --gate {hints.gate} contradicts the weights, which have a {seen} gate's")
-    gate = seen or hints.gate or "none"
-    fields["sgvf"] = gate != "none"
-    if gate != "none":
-        fields["gate"] = gate
-    if "num_heads" in open_choices(hero):
-        fields |= {"num_heads": hints.num_heads, "norm": hints.norm, "positions": hints.positions}
-        fields["identity_start"] = hints.norm != "post"
-    try:
-        return HeroConfig(**fields)
-    except ValueError as error:
-        raise UserError(f"{source}: {error}") from error
-
-
-def shown(hero: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The fields that shapes and names of the weights decide."""
-    fields: dict[str, Any] = {"levels": 1, "cmtr": "hero.cmtr.mask_token" in hero}
-    if "hero.aggregation.templates" in hero:
-        fields["levels"], fields["aggregation_dim"] = hero["hero.aggregation.templates"].shape
-        fields["normalize"] = "hero.aggregation.mlp.2.bias" not in hero
-    layers = {name.split(".")[3] for name in hero if name.startswith("hero.hem.layers.")}
-    if layers:
-        fields["stride"] = len(layers) // (fields["levels"] - 1)
-        hidden, dim = hero["hero.hem.layers.0.expand.weight"].shape
-        fields["feedforward"] = None if hidden == 4 * dim else hidden
-    fields["projections"] = "hero.sgvf.projections" in hero
-    fields["calibrate"] = "hero.ranked.offset" in hero  # of no consequence where the base's score is a logit
-    fields["relevance"] = "pair" if any(name.startswith("hero.relevance.") for name in hero) else "base"
-    return fields
-
-
-def open_choices(hero: Mapping[str, Tensor]) -> list[str]:
-    """The fields of :class:`ConfigHints` that these weights leave open."""
-    encoder = any(name.startswith("hero.hem.") for name in hero)
-    return [*(["num_heads", "norm", "positions"] if encoder else []), *([] if seen_gate(hero) else ["gate"])]
-
-
-def seen_gate(hero: Mapping[str, Tensor]) -> str | None:
-    """SGVF's gate where the weights show it: only a residual one has a strength."""
-    if "hero.sgvf.strength" in hero:
-        return "residual"
-    return "sigmoid" if "hero.sgvf.projections" in hero else None
-
-
-def _defaults(names: list[str]) -> str:
-    flags = {
-        "positions": f"--positions {HeroConfig().positions}",
-        "num_heads": f"--num-heads {HeroConfig().num_heads}",
-        "norm": f"--norm {HeroConfig().norm}",
-        "gate": f"--gate {HeroConfig().gate}",
-    }
-    return " ".join(flags[name] for name in names)
 
 
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -174,7 +100,15 @@ def show(config: ShowConfig) -> None:
 
 def extract(config: ExtractConfig) -> None:
     """Run ``hero-plugin weights extract``."""
-    plugin = extracted(config)
+    contents = read_contents(config.file)
+    if not contents.hero and contents.config is None:
+        raise UserError(f"{config.file}: {contents.described}: there is no plug-in in it to take out")
+    if not contents.hero and contents.config is not None and contents.config.active:
+        raise UserError(
+            f"{config.file}: says that HERO was on, but no weights of a plug-in were found in it: names with `hero.`"
+        )
+    made = chosen_config(contents, config)
+    plugin = Plugin(contents.hero, made, contents.fingerprint, contents.version or "unknown")
     plugin.save(free(config.output, config.overwrite))
     parts = ", ".join(f"{name} {number:,}" for name, number in sizes(plugin.hero).items()) or "no weights: HERO is off"
     Screen().say(f"{config.output}: plug-in of {plugin.base.class_name or 'an unknown base'} ({parts})")
@@ -191,26 +125,13 @@ def merge(config: MergeConfig) -> None:
     screen.say(f"{config.output}: {config.plugin.name} on the base of {config.base_checkpoint.name}")
 
 
-def extracted(config: ExtractConfig) -> Plugin:
-    """The plug-in in a checkpoint, with its config. Raises ``UserError`` where there is none, or no config for it."""
-    contents = read_contents(config.file)
-    if not contents.hero and contents.config is None:
-        raise UserError(f"{config.file}: {contents.described}: there is no plug-in in it to take out")
-    if not contents.hero and contents.config is not None and contents.config.active:
-        raise UserError(
-            f"{config.file}: says that HERO was on, but no weights of a plug-in were found in it: names with `hero.`"
-        )
-    return Plugin(contents.hero, chosen_config(contents, config), contents.fingerprint, contents.version or "unknown")
-
-
 def chosen_config(contents: Contents, config: ExtractConfig) -> HeroConfig:
-    """The checkpoint's own config, else that of ``--config``, else what its weights and the flags say."""
-    told = [f"--{name.replace('_', '-')}" for name, value in vars(config.hints).items() if value is not None]
-    told += ["--config"] if config.config else []
+    """Return the checkpoint's own config, else that of ``--config``, else what its weights and the flags say."""
     if contents.config is not None:
-        if told:
+        given = [f"--{name.replace('_', '-')}" for name, value in vars(config.hints).items() if value is not None]
+        if given := [*given, *(["--config"] if config.config else [])]:
             raise UserError(
-                f"{config.file}: its config is known from {contents.config_from}; leave out {', '.join(told)}"
+                f"{config.file}: its config is known from {contents.config_from}; leave out {', '.join(given)}"
             )
         return contents.config
     if config.config is None:
@@ -221,7 +142,7 @@ def chosen_config(contents: Contents, config: ExtractConfig) -> HeroConfig:
         raise UserError(f"{config.config}: {error}") from error
     wrong = [
         f"{name} is {getattr(made, name)!r} in it, {value!r} in the weights"
-        for name, value in shown(contents.hero).items()
+        for name, value in visible_fields(contents.hero).items()
         if name in made.architecture(contents.fingerprint.dim or 0)
         and name != "feedforward"
         and getattr(made, name) != value
@@ -232,7 +153,7 @@ def chosen_config(contents: Contents, config: ExtractConfig) -> HeroConfig:
 
 
 def merged(config: MergeConfig) -> tuple[Any, list[str]]:
-    """The checkpoint of a wrapped model, and what is worth saying about it."""
+    """Return the checkpoint of a wrapped model, and what is worth saying about it."""
     contents = read_contents(config.plugin)
     if contents.kind != "plug-in" or contents.config is None:
         raise UserError(
@@ -269,10 +190,10 @@ def merged(config: MergeConfig) -> tuple[Any, list[str]]:
 
 
 def facts_of(contents: Contents) -> dict[str, Any]:
-    """What ``weights show`` says, as JSON values; null where the file does not say."""
+    """Return what ``weights show`` says, as JSON values; null where the file does not say."""
     weights = [*contents.base.values(), *contents.hero.values()]
     config = contents.config
-    seen = None if config or not contents.hero else shown(contents.hero)
+    seen = None if config or not contents.hero else visible_fields(contents.hero)
     return {
         "file": str(contents.path),
         "kind": contents.kind,
@@ -293,7 +214,7 @@ def facts_of(contents: Contents) -> dict[str, Any]:
 
 
 def facts_table(facts: Mapping[str, Any]) -> Table:
-    """The same for people; of the config only what differs from the defaults."""
+    """Return the same for people; of the config only what differs from the defaults."""
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
@@ -316,7 +237,7 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
 
 
 def sizes(hero: Mapping[str, Tensor]) -> dict[str, int]:
-    """Numbers in each part of the plug-in: hem, sgvf, cmtr, aggregation, relevance."""
+    """Count the numbers in each part of the plug-in: hem, sgvf, cmtr, aggregation, relevance."""
     counts: dict[str, int] = {}
     for name, value in hero.items():
         part = name.split(".")[1]
@@ -325,7 +246,7 @@ def sizes(hero: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def free(output: Path, overwrite: bool) -> Path:
-    """``output``, where nothing is, or what may be replaced."""
+    """Return ``output``; raise ``UserError`` where something is that may not be replaced."""
     if output.exists() and not overwrite:
         raise UserError(f"{output}: exists; add --overwrite to replace it, or choose another name")
     return output
@@ -340,3 +261,66 @@ def _config_line(facts: Mapping[str, Any]) -> str | None:
     defaults = HeroConfig().to_dict()
     changed = [f"{name}={value!r}" for name, value in facts["config"].items() if value != defaults[name]]
     return f"{', '.join(changed) or 'the defaults'} (from {facts['config_from']})"
+
+
+def infer_config(hero: Mapping[str, Tensor], hints: ConfigHints, source: str) -> HeroConfig:
+    """Return the config that weights under ``hero.`` were made with; what only training reads has its default.
+
+    Raises:
+        UserError: The hints lack choices that the weights do not show (it names the flags), or contradict them.
+    """
+    missing = [flag for flag in open_choices(hero) if getattr(hints, flag) is None]
+    if missing:
+        flags = {name: f"--{name.replace('_', '-')}" for name in missing}
+        defaults = " ".join(f"{flag} {getattr(HeroConfig(), name)}" for name, flag in flags.items())
+        raise UserError(
+            f"{source}: holds no config, and the weights do not say "
+            + ", ".join(name.replace("_", " ") for name in missing)
+            + f". Give {' '.join(flags.values())}"
+            + f" as the model was trained (the defaults of HeroConfig: {defaults}), or --config FILE"
+        )
+    fields = visible_fields(hero)
+    seen = visible_gate(hero)
+    if seen and hints.gate not in (None, seen):
+        raise UserError(f"{source}: --gate {hints.gate} contradicts the weights, which have a {seen} gate's")
+    gate = seen or hints.gate or "none"
+    fields["sgvf"] = gate != "none"
+    if gate != "none":
+        fields["gate"] = gate
+    if "num_heads" in open_choices(hero):
+        fields |= {"num_heads": hints.num_heads, "norm": hints.norm, "positions": hints.positions}
+        fields["identity_start"] = hints.norm != "post"
+    try:
+        return HeroConfig(**fields)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def visible_fields(hero: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the fields that shapes and names of the weights decide."""
+    fields: dict[str, Any] = {"levels": 1, "cmtr": "hero.cmtr.mask_token" in hero}
+    if "hero.aggregation.templates" in hero:
+        fields["levels"], fields["aggregation_dim"] = hero["hero.aggregation.templates"].shape
+        fields["normalize"] = "hero.aggregation.mlp.2.bias" not in hero
+    layers = {name.split(".")[3] for name in hero if name.startswith("hero.hem.layers.")}
+    if layers:
+        fields["stride"] = len(layers) // (fields["levels"] - 1)
+        hidden, dim = hero["hero.hem.layers.0.expand.weight"].shape
+        fields["feedforward"] = None if hidden == 4 * dim else hidden
+    fields["projections"] = "hero.sgvf.projections" in hero
+    fields["calibrate"] = "hero.ranked.offset" in hero  # of no consequence where the base's score is a logit
+    fields["relevance"] = "pair" if any(name.startswith("hero.relevance.") for name in hero) else "base"
+    return fields
+
+
+def open_choices(hero: Mapping[str, Tensor]) -> list[str]:
+    """Return the fields of ``ConfigHints`` that these weights leave open."""
+    encoder = any(name.startswith("hero.hem.") for name in hero)
+    return [*(["num_heads", "norm", "positions"] if encoder else []), *([] if visible_gate(hero) else ["gate"])]
+
+
+def visible_gate(hero: Mapping[str, Tensor]) -> str | None:
+    """Return SGVF's gate where the weights show it: only a residual one has a strength."""
+    if "hero.sgvf.strength" in hero:
+        return "residual"
+    return "sigmoid" if "hero.sgvf.projections" in hero else None
