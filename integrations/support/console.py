@@ -35,8 +35,7 @@ class Screen:
         self.label, self.quiet = label, quiet
         self.epochs = self.steps = 0
         self._bars: Progress | None = None
-        self._run: TaskID | None = None
-        self._part: TaskID | None = None
+        self._run = self._part = TaskID(0)
         self._loss = ""
 
     @contextmanager

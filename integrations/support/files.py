@@ -57,7 +57,7 @@ def atomic_write(
 
     Args:
         path: The file to write.
-        mode: "w" (UTF-8, "\\n" line ends unless ``options`` say otherwise) or "wb".
+        mode: "w" (UTF-8, with Unix line ends unless ``options`` say otherwise) or "wb".
         durable: As in ``atomic_path``.
         **options: Of ``open``.
     """
@@ -149,7 +149,7 @@ def try_lock(file: IO[Any] | int) -> bool:
 
 
 def iter_lines(path: Path, progress: OnProgress | None = None, every: int = 1000) -> Iterator[tuple[int, bytes]]:
-    """Yield (number from 1, line with its end), split at "\\n" alone: words of GloVe hold other line ends.
+    """Yield (number from 1, line with its end), split at line feeds alone: words of GloVe hold other line ends.
 
     Args:
         path: The file.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from hero_plugin.integrations.support.files import atomic_write
 
@@ -27,7 +27,7 @@ SETTINGS: Any = {  # matplotlib's own type lists every key that its version has
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "grid.color": GRID,
     "text.color": INK,
     "xtick.color": MUTED,

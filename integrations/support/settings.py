@@ -149,7 +149,7 @@ def filled(start: Config, values: Mapping[str, Any], source: str) -> Config:
     return made
 
 
-_adapter = cache(TypeAdapter)
+_adapter: Any = cache(TypeAdapter)
 
 
 def _merged(start: Any, values: Mapping[str, Any], wrong: list[str], prefix: str = "") -> dict[str, Any]:
@@ -189,15 +189,15 @@ def parse(kind: type[Config], name: str, argv: Sequence[str], default: Config | 
     """
     import tyro
 
-    extra = {} if default is None else {"default": default}
+    extra: dict[str, Any] = {} if default is None else {"default": default}
     # Under torchrun every process reads the same flags: one of them says what is wrong, or shows the help.
     with ExitStack() as silence:
         if not Rank.of_this_process().leads:
             silence.enter_context(redirect_stdout(io.StringIO()))
             silence.enter_context(redirect_stderr(io.StringIO()))
         try:
-            config = tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
+            config: Any = tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-    start = config.start() if default is None and isinstance(config, FileConfig) else None
+    start: Any = config.start() if default is None and isinstance(config, FileConfig) else None
     return config if start is None else parse(kind, name, argv, start)

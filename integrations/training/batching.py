@@ -40,9 +40,7 @@ def batches(
     indices: list[list[int]],
     device: torch.device,
     workers: int = 0,
-    *,
-    rank: Rank | None = None,
-    following_rows: int = 0,
+    shard: tuple[Rank, int] | None = None,
 ) -> Iterator[Batch]:
     """Yield the given batches, in order, on ``device``; copied there without waiting where it is a GPU.
 
@@ -55,13 +53,13 @@ def batches(
         indices: Places in ``items``, per batch.
         device: Where the batches go.
         workers: Loading processes.
-        rank: The process whose shard of each batch to load; None loads whole batches.
-        following_rows: As in ``BatchShard.of``.
+        shard: The process whose shard of each batch to load, and how many following rows its model compares with;
+            None loads whole batches.
     """
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         items,  # type: ignore[arg-type]  # a sequence is all that DataLoader asks of a dataset
         batch_sampler=indices,
-        collate_fn=collate if rank is None else CollateShard(collate, rank, following_rows),
+        collate_fn=collate if shard is None else CollateShard(collate, *shard),
         num_workers=workers if collate.parallelizable else 0,
         worker_init_fn=_out_of_reach,
         pin_memory=device.type == "cuda",

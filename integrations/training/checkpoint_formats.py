@@ -1,4 +1,4 @@
-"""Recognition of checkpoints, whoever wrote them: where the weights are, which are the base's and which HERO's."""
+"""Recognition of checkpoints, whoever wrote them (which weights are the base's, which HERO's), and starts from them."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _of_plugin(path: Path, plugin: Plugin, outer: Any) -> Contents:
 
 
 def _recorded(record: Any, path: Path) -> tuple[HeroConfig | None, str, str | None, Fingerprint | None]:
-    """What the entry ``"hero"`` of a wrapped model's checkpoint says, if there is one."""
+    """Return what the entry ``"hero"`` of a wrapped model's checkpoint says, if there is one."""
     if not isinstance(record, Mapping) or "config" not in record:
         return None, "", None, None
     try:
@@ -192,7 +192,7 @@ def _recorded(record: Any, path: Path) -> tuple[HeroConfig | None, str, str | No
 
 
 def _noted(state: Any, path: Path) -> HeroConfig | None:
-    """What the weights of a wrapped model say themselves."""
+    """Return the config that the weights of a wrapped model note themselves."""
     try:
         return config_of(state)
     except ValueError as error:
@@ -200,7 +200,7 @@ def _noted(state: Any, path: Path) -> HeroConfig | None:
 
 
 def _run_settings(path: Path) -> tuple[TrainConfig, str | None] | None:
-    """The settings of the run that a file lies in, and the version of hero_plugin; None where there are none."""
+    """Return the settings of the run that a file lies in, and its hero_plugin's version; None where there is no run."""
     with suppress(UserError):
         run = RunFolder.open(path.parent)
         return run.settings(), run.config().get("versions", {}).get("hero_plugin")
@@ -209,9 +209,6 @@ def _run_settings(path: Path) -> tuple[TrainConfig, str | None] | None:
 
 def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and any(isinstance(each, Tensor) for each in value.values())
-
-
-# Initialization of a training from a trained base.
 
 
 def start_from(model: nn.Module, path: Path, own: Collection[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""The flags that every `hero-plugin train` has: one dataclass, which a JSON or TOML file can fill as well."""
+"""The flags that every ``hero-plugin train`` has, and those that all commands on a finished run share."""
 
 from __future__ import annotations
 
@@ -141,12 +141,19 @@ class TrainConfig(FileConfig):
 
     @property
     def seconds_per_clip(self) -> float:
-        """The one length of all clips, in seconds; 0 where the clips of a video share its duration."""
+        """Return the one length of all clips, in seconds; 0 where the clips of a video share its duration."""
         return 0.0
 
     @property
+    def word_table(self) -> Path:
+        """Return the path of the word vectors, where the base reads a table of them."""
+        if self.words is None:
+            raise ConfigError("--words is missing")
+        return self.words
+
+    @property
     def model_name(self) -> str:
-        """EMB or HERO-EMB, say."""
+        """Return "EMB" or "HERO-EMB", say."""
         return self.title if self.base_only else f"HERO-{self.title}"
 
     def start(self: Config) -> Config | None:
@@ -155,11 +162,12 @@ class TrainConfig(FileConfig):
         Raises:
             ConfigError: There is no telling which run, or the settings are not of this base.
         """
-        if self.resume and self.output is None:
-            raise ConfigError("--resume needs --output: the folder of the run to continue")
         found = start = type(self)()
-        if self.resume and (file := self.output / "config.json").is_file():
-            found = start.updated(self.completed(read_settings(file)), str(file))
+        if self.resume:
+            if self.output is None:
+                raise ConfigError("--resume needs --output: the folder of the run to continue")
+            if (file := self.output / "config.json").is_file():
+                found = start.updated(self.completed(read_settings(file)), str(file))
         if self.paper and not found.paper:  # before the file, whose single choices stand over it
             found = replace(found, paper=True, hero=HeroConfig.paper())
         if self.config is not None:
@@ -190,7 +198,7 @@ class TrainConfig(FileConfig):
         return found
 
     def mistakes(self) -> list[str]:
-        """What is missing or impossible, a line each."""
+        """Return what is missing or impossible, one line each."""
         wrong = [
             f"--{name.replace('_', '-')} is missing"
             for name in ("output", "annotations_train", "features")
@@ -219,11 +227,11 @@ class TrainConfig(FileConfig):
         return wrong
 
     def test_sets(self) -> list[tuple[str, Path]]:
-        """(name, path) of each test set; the name is the file's where none is given."""
+        """Return (name, path) of each test set; the name is the file's where none is given."""
         return parse_named_paths(self.annotations_test)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings of the run, without what only says how to start it."""
+        """Return the settings of the run, without what only says how to start it."""
         settings = asdict(self)
         for name in ("output", "config", "resume", "overwrite"):
             del settings[name]
@@ -231,6 +239,7 @@ class TrainConfig(FileConfig):
 
 
 def has_duplicates(names: Sequence[str]) -> bool:
+    """Return whether a name comes twice."""
     return len(set(names)) < len(names)
 
 

@@ -173,8 +173,8 @@ class DetrTask(Task):
         # The forward may run in half precision; the losses and the matching must not.
         with torch.autocast(batch["src_vid"].device.type, enabled=False):
             losses = self.criterion.train()(map_tensors(lambda tensor, key: at_least_float32(tensor), outputs), targets)
-        weights = self.criterion.weight_dict
-        total = sum(losses[name] * weights[name] for name in losses if name in weights)
+        weights: Any = self.criterion.weight_dict
+        total: Any = sum(losses[name] * weights[name] for name in losses if name in weights)
         reported = {name: value for name, value in losses.items() if isinstance(value, Tensor)}
         return {**reported, "loss": total}
 
@@ -329,7 +329,7 @@ class DetrBase(Base):
 
     @staticmethod
     def _of_table(config: DetrTrainConfig, words: set[str], split: Tokenize, of: str, flag: str) -> WordQueries:
-        vectors = load_word_vectors(config.words, words)
+        vectors = load_word_vectors(config.word_table, words)
         if not len(vectors):
             raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
         return WordQueries(vectors, split, config.max_words, config.normalize_words)

@@ -153,10 +153,11 @@ def draw_pairs(
     """Draw two clips per query that should score high, and two that should score low.
 
     Args:
-        positives, negatives: (B, T), clips are drawn in proportion; a row of ``negatives`` without any takes the
-            positives that were drawn.
-        hard_positive, hard_negative: (B,) long, a clip that comes first, before a drawn one; -1: both are drawn,
-            different ones where there are two.
+        positives: (B, T), clips are drawn in proportion.
+        negatives: (B, T) likewise; a row without any takes the positives that were drawn.
+        hard_positive: (B,) long, a clip that comes first, before a drawn one; -1: both are drawn, different ones
+            where there are two.
+        hard_negative: (B,) long, likewise.
 
     Returns:
         Two (B, 2) long.
@@ -347,6 +348,7 @@ class DetrCollate(BankCollate):
         self.queries = queries
 
     def __call__(self, items: Sequence[DetrExample], rows: Sequence[int] | None = None) -> Batch:
+        """Make a batch; see ``Collate``."""
         rows = list(range(len(items)) if rows is None else rows)
         clips = [self.clips(item) for item in items]
         videos = [items[row].video for row in rows]
@@ -356,7 +358,7 @@ class DetrCollate(BankCollate):
         return {
             "src_txt": torch.from_numpy(words[rows]),
             "src_txt_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
-            "src_vid": self.bank.tensor(videos, v_mask, endpoints(v_mask.sum(1), v_mask)),
+            "src_vid": self.bank.tensor(videos, v_mask, endpoints(v_mask.sum(1), v_mask)),  # type: ignore[dict-item]
             "src_vid_mask": torch.from_numpy(v_mask.astype(np.float32)),
             "clips": torch.tensor(clips),
             "words": torch.from_numpy(q_mask.sum(1)),

@@ -88,7 +88,7 @@ def make_examples(
     for_training: bool = False,
 ) -> list[Example]:
     """Make one example per query; ``for_training``, one for each of its moments."""
-    pairs = []
+    pairs: list[tuple[Record, tuple[float, float]]] = []
     for record in records:
         moments = record.moments if for_training else record.moments[:1] or ((0.0, record.duration),)
         pairs.extend((record, moment) for moment in moments)
@@ -120,6 +120,7 @@ class EmbCollate(BankCollate):
     """
 
     def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
+        """Make a batch; see ``Collate``."""
         rows = list(range(len(items)) if rows is None else rows)
         clips = [self.clips(item) for item in items]
         videos = [items[row].video for row in rows]
@@ -131,7 +132,7 @@ class EmbCollate(BankCollate):
         return {
             "word_ids": torch.from_numpy(word_ids[rows]),
             "q_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
-            "video": self.bank.tensor(videos, v_mask),
+            "video": self.bank.tensor(videos, v_mask),  # type: ignore[dict-item]  # becomes a tensor on the device
             "v_mask": torch.from_numpy(v_mask.astype(np.float32)),
             "clips": torch.tensor(clips),
             "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
@@ -160,7 +161,7 @@ class EmbTask(Task):
         with torch.autocast(batch["video"].device.type, enabled=False):
             return self._losses(model, tuple(map(at_least_float32, outputs)), batch, epoch)
 
-    def _losses(self, model: nn.Module, outputs: tuple[Tensor, ...], batch: Batch, epoch: int) -> dict[str, Tensor]:
+    def _losses(self, model: Any, outputs: tuple[Tensor, ...], batch: Batch, epoch: int) -> dict[str, Tensor]:
         settings = self.settings
         h_score, start_logits, end_logits, proposals, p_score, p_mask = outputs
         first, last = batch["first"], batch["last"]
@@ -188,7 +189,7 @@ class EmbTask(Task):
             location = location - sum(model.config.loss_weights[name] * value for name, value in added.items())
         return {**losses, "loss_location": location, "loss_highlight": highlight, "loss_ranking": ranking}
 
-    def predict(self, model: nn.Module, batch: Batch) -> Prediction:
+    def predict(self, model: Any, batch: Batch) -> Prediction:
         """Predict the most probable boundaries, as EMB reports by default (not its elastic ones)."""
         outputs = run(model, batch)
         h_score, start_logits, end_logits = map(at_least_float32, outputs[:3])
@@ -251,7 +252,7 @@ class EmbBase(Base):
         split = partial(tokenize, style=config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         wanted = {word for records in sets.values() for record in records for word in split(record.sentence)}
-        return EmbData(sets, store, split, load_word_vectors(config.words, wanted))
+        return EmbData(sets, store, split, load_word_vectors(config.word_table, wanted))
 
     def words_only(
         self,
@@ -262,7 +263,7 @@ class EmbBase(Base):
         queries: None = None,
     ) -> EmbData:
         """Return data without records, for sentences of ``words``."""
-        return EmbData({}, store, split, load_word_vectors(config.words, set(words)))
+        return EmbData({}, store, split, load_word_vectors(config.word_table, set(words)))
 
     def vocabulary(self, config: EmbTrainConfig, data: EmbData) -> Vocabulary:
         """Return the words of the data that have vectors."""
@@ -281,8 +282,8 @@ class EmbBase(Base):
         for_training: bool = False,
     ) -> list[Example]:
         """Make the examples of a set; for training, one per moment."""
-        words = {"max_words": config.positions, "for_training": for_training}
-        return make_examples(data.sets[name], bank, vocabulary, data.tokenize, **words)
+        records, split = data.sets[name], data.tokenize
+        return make_examples(records, bank, vocabulary, split, max_words=config.positions, for_training=for_training)
 
     def new_task(
         self, config: EmbTrainConfig, data: EmbData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device

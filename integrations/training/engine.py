@@ -33,8 +33,6 @@ from hero_plugin.integrations.training.optim import build_optimizer, linear_deca
 from hero_plugin.integrations.training.run_folder import Events, RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task, brief_scores
 
-# The training step: a batch's losses, with all randomness derived from seed, step and, for dropout, process.
-
 
 class TrainingStep(nn.Module):
     """A task's losses as a module's forward, which ``DistributedDataParallel`` can wrap.
@@ -150,11 +148,13 @@ class Trainer:
     def fit(self, evaluations: Mapping[str, Sequence[Any]], select: str | None) -> None:
         """Train what is left of the epochs, with scores on each evaluation set.
 
-        select: the evaluation set whose scores choose ``best.pt``; None keeps the last epoch.
+        Args:
+            evaluations: Items by name of set.
+            select: The set whose scores choose ``best.pt``; None keeps the last epoch.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came to any process; everything so far is in the checkpoint.
-            Diverged: the loss became infinite or not a number.
+            Diverged: The loss became infinite or not a number.
         """
         try:
             with Interrupts() as interrupts, self.screen.training(self.config.epochs, len(self.order)):
@@ -173,8 +173,8 @@ class Trainer:
         started = time.monotonic() - progress.seconds
         left = self.order.batches(progress.epoch)[progress.step :]
         self.screen.position(progress.epoch, progress.step)
-        shares = {"rank": group.rank, "following_rows": task.following_rows}
-        loaded = batches(task.collate, self.items, left, self.device, config.workers, **shares)
+        shard, workers = (group.rank, task.following_rows), config.workers
+        loaded = batches(task.collate, self.items, left, self.device, workers, shard=shard)
         for indices, batch in zip(left, loaded, strict=True):
             done = progress.epoch * len(self.order) + progress.step
             set_learning_rate(self.optimizer, config.lr * self._decay(done))

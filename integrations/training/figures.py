@@ -1,4 +1,4 @@
-"""Figures of a run's log: losses, recall, and the weights of the levels."""
+"""Figures of a run: losses, recall, weights of the levels, and moments predicted for single queries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -23,12 +22,86 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.inference import CURVE, predict_set
+from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Grounded, Task
 
 PART = re.compile(r"loss_[a-z_]+")
 """Losses that get a curve: not the DETRs' of earlier decoder layers, which have a number behind."""
 History = Sequence[Mapping[str, Any]]
+
+
+def draw_run(
+    run: RunFolder,
+    task: Task,
+    sets: Mapping[str, Sequence[Any]],
+    data: GroundingData,
+    vocabulary: Vocabulary,
+    config: TrainConfig,
+    screen: Screen,
+) -> None:
+    """Draw the log and, from the last test set, a few queries with the best weights of the run.
+
+    The run that ``config.compare`` names, usually the base, is drawn beside it where possible: a run on
+    other features is left out, with a message.
+    """
+    history = run.history()
+    compared = RunFolder.open(config.compare) if config.compare else None
+    names = (config.model_name, compared.settings().model_name if compared else "")
+    if compared and names[0] == names[1]:
+        names = (run.path.name, compared.path.name)
+    with mpl.rc_context(SETTINGS):
+        figures = {
+            "losses.png": losses_figure(history),
+            "recall.png": recall_figure(history, compared.history() if compared else None, names),
+            "levels.png": levels_figure(history),
+        }
+        for name, figure in figures.items():
+            if figure is not None:
+                save_figure(figure, run.figures / name)
+        if not (items := _spread(sets, config.figure_queries)):
+            return
+        task.model.load_state_dict(load_checkpoint(run.best)["model"])
+        models = [(names[0], HERO, predict_set(task, items, clips=True))]
+        if compared:
+            try:
+                models.insert(0, (names[1], BASE, _predict_by(compared, items, task, data, screen)))
+            except UserError as error:
+                screen.say(f"the query figures leave {names[1]} out: {error}")
+        for index, item in enumerate(items):
+            record, unseen = item.record, vocabulary.unseen(data.tokenize(item.record.sentence))
+            views = [
+                ModelView(name, color, tuple(found.moments[index, 0]), found.relevance[index])
+                for name, color, found in models
+            ]
+            figure = query_figure(
+                record.sentence,
+                f"video {record.video_id}, query {record.query_id}",
+                record.moments,
+                record.duration,
+                views,
+                f"never trained on: {', '.join(unseen)}" if unseen else "",
+            )
+            file = f"{index + 1:02d}_" + re.sub(r"[^\w.-]+", "_", record.query_id) + ".png"
+            save_figure(figure, run.figures / "queries" / file)
+
+
+def _spread(sets: Mapping[str, Sequence[Any]], count: int) -> list[Any]:
+    """Choose queries spread evenly over the last test set: neither the best ones nor the worst."""
+    tests = [items for name, items in sets.items() if name != "val" and items] or list(sets.values())
+    if not tests or not tests[-1] or count < 1:
+        return []
+    places = np.linspace(0, len(tests[-1]) - 1, min(count, len(tests[-1])))
+    return [tests[-1][place] for place in np.unique(places.round().astype(int))]
+
+
+def _predict_by(compared: RunFolder, items: Sequence[Any], task: Task, data: GroundingData, screen: Screen) -> Grounded:
+    """Predict the same queries by another run's model, in that run's own word ids."""
+    same = replace(data, sets={"figures": [item.record for item in items]})
+    device = next(task.model.parameters()).device
+    collate: Any = task.collate
+    theirs = load_run(compared, same, screen, bank=collate.bank, device=device)
+    return predict_set(theirs.task, theirs.sets["figures"], clips=True)
 
 
 def losses_figure(history: History) -> Figure:
@@ -45,7 +118,7 @@ def losses_figure(history: History) -> Figure:
     total.legend()
     for name in parts:
         values = [line["losses"][name] for line in history]
-        split.plot(_epochs(history), values, marker=_marker(history), markersize=3, label=_plain(name))
+        split.plot(_epochs(history), values, marker=_marker(history), markersize=3, label=name.removeprefix("loss_"))
     split.set(title="Its parts, unweighted", xlabel="epoch", ylabel="loss (log scale)", yscale="log")
     figure.legend(*split.get_legend_handles_labels(), loc="outside lower right", ncols=len(parts))
     _whole_epochs(split)
@@ -55,7 +128,7 @@ def losses_figure(history: History) -> Figure:
 def recall_figure(history: History, compared: History | None, names: tuple[str, str]) -> Figure | None:
     """Draw the scores of every set over the epochs, and R1 by required overlap at the best epoch.
 
-    compared: the log of the run to compare with, whose curves are dashed. names: of the two runs.
+    The curves of the log ``compared`` are dashed; ``names`` are those of the two runs. None for a run without scores.
     """
     scored = [line for line in history if line["metrics"]]
     if not scored:
@@ -117,15 +190,8 @@ def _marker(history: History) -> str | None:
     return "o" if len(history) <= 30 else None
 
 
-def _plain(name: str) -> str:
-    return name.removeprefix("loss_")
-
-
 def _whole_epochs(axis: Any) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-# Figures of single queries: the annotated and the predicted moments on the video's time line.
 
 
 @dataclass(frozen=True)
@@ -171,14 +237,8 @@ def query_figure(
         start, end = view.moment
         line.barh(place, end - start, left=start, height=0.55, color=view.color)
         overlap = max((float(temporal_iou(view.moment, each)) for each in truth), default=float("nan"))
-        line.annotate(
-            f"IoU {overlap:.2f}",
-            (1.01, place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-            color=view.color,
-        )
+        at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9, "color": view.color}
+        line.annotate(f"IoU {overlap:.2f}", (1.01, place), **at)
     figure.suptitle("\n".join(textwrap.wrap(f"“{sentence}”", 88)), x=0.01, ha="left", fontsize=11, fontweight="bold")
     curve.set_title(source + (f"   ·   {note}" if note else ""), fontsize=9, fontweight="normal", color=MUTED)
     curve.set(ylabel="clip relevance", ylim=(0, 1.02), xlim=(0, duration))
@@ -188,102 +248,3 @@ def query_figure(
     line.grid(axis="y", visible=False)
     line.tick_params(axis="y", length=0)
     return figure
-
-
-# Figures of a finished run.
-
-
-def draw_run(
-    run: RunFolder,
-    task: Task,
-    sets: Mapping[str, Sequence[Any]],
-    data: GroundingData,
-    vocabulary: Vocabulary,
-    config: TrainConfig,
-    screen: Screen,
-) -> list[Path]:
-    """Draw the log and, from the last test set, a few queries with the best weights of the run.
-
-    The run that ``config.compare`` names, usually the base, is drawn beside it where possible: a run on
-    other features is left out, with a message.
-    """
-    history = run.history()
-    compared = RunFolder.open(config.compare) if config.compare else None
-    names = (config.model_name, "compared run")
-    if compared is not None:
-        names = (names[0], compared.settings().model_name)
-        if names[0] == names[1]:
-            names = (run.path.name, compared.path.name)
-    with mpl.rc_context(SETTINGS):
-        figures = {
-            "losses.png": losses_figure(history),
-            "recall.png": recall_figure(history, compared.history() if compared else None, names),
-            "levels.png": levels_figure(history),
-        }
-        paths = [save_figure(figure, run.figures / name) for name, figure in figures.items() if figure is not None]
-        items = _chosen(sets, config.figure_queries)
-        if items:
-            task.model.load_state_dict(load_checkpoint(run.best)["model"])
-            views = [(names[0], HERO, predict_set(task, items, clips=True))]
-            if compared is not None:
-                try:
-                    views.insert(0, (names[1], BASE, _ground_compared(compared, items, task, data, screen)))
-                except UserError as error:
-                    screen.say(f"the query figures leave {names[1]} out: {error}")
-            notes = [_note(vocabulary.unseen(data.tokenize(item.record.sentence))) for item in items]
-            paths += _draw_queries(run.figures / "queries", items, notes, views)
-    return paths
-
-
-def _draw_queries(
-    folder: Path, items: Sequence[Any], notes: Sequence[str], models: Sequence[tuple[str, str, Grounded]]
-) -> list[Path]:
-    paths = []
-    for index, item in enumerate(items):
-        record = item.record
-        views = [
-            ModelView(name, color, tuple(grounded.moments[index, 0]), grounded.relevance[index])
-            for name, color, grounded in models
-        ]
-        figure = query_figure(
-            record.sentence,
-            f"video {record.video_id}, query {record.query_id}",
-            record.moments,
-            record.duration,
-            views,
-            notes[index],
-        )
-        name = re.sub(r"[^\w.-]+", "_", record.query_id)
-        paths.append(save_figure(figure, folder / f"{index + 1:02d}_{name}.png"))
-    return paths
-
-
-def _chosen(sets: Mapping[str, Sequence[Any]], count: int) -> list[Any]:
-    """Choose queries spread evenly over the last test set: neither the best ones nor the worst."""
-    tests = [items for name, items in sets.items() if name != "val" and items] or list(sets.values())
-    if not tests or not tests[-1] or count < 1:
-        return []
-    items = tests[-1]
-    places = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int))
-    return [items[place] for place in places]
-
-
-def _ground_compared(
-    compared: RunFolder, items: Sequence[Any], task: Task, data: GroundingData, screen: Screen
-) -> Grounded:
-    """Predict the same queries by another run's model, in that run's own word ids."""
-    from hero_plugin.integrations.training.load_run import load_run
-
-    records = [item.record for item in items]
-    theirs = load_run(
-        compared,
-        replace(data, sets={"figures": records}),
-        screen,
-        bank=task.collate.bank,
-        device=next(task.model.parameters()).device,
-    )
-    return predict_set(theirs.task, theirs.sets["figures"], clips=True)
-
-
-def _note(unseen: Sequence[str]) -> str:
-    return f"never trained on: {', '.join(unseen)}" if unseen else ""

@@ -48,7 +48,10 @@ def predict_set(
     indices = length_sorted(lengths, batch_size)
     turns = [indices[start :: group.size] for start in range(group.size)]
     mine = turns[group.rank.index]
-    moments, scores, relevance, saliency = [], [], [], []
+    moments: list[torch.Tensor] = []
+    scores: list[torch.Tensor] = []
+    relevance: list[np.ndarray] = []
+    saliency: list[np.ndarray] = []
     for batch in batches(task.collate, items, mine, device, workers):
         with autocast(amp, device):
             prediction = task.predict(model, batch)
@@ -65,12 +68,8 @@ def predict_set(
     read = [[torch.cat(each).cpu().double().numpy()] if mine else [] for each in (moments, scores)]
     said = [[*chain(*parts)] for parts in zip(*group.gather([*read, relevance, saliency]), strict=True)]
     back = np.argsort([index for turn in turns for chunk in turn for index in chunk])
-    moments, scores = (np.concatenate(parts)[back] for parts in said[:2])
-    relevance, saliency = (
-        [curves[position][: lengths[index]] for index, position in enumerate(back)] if curves else []
-        for curves in said[2:]
-    )
-    return Grounded(moments, scores, relevance, saliency)
+    curves = ([each[place][: lengths[index]] for index, place in enumerate(back)] if each else [] for each in said[2:])
+    return Grounded(np.concatenate(said[0])[back], np.concatenate(said[1])[back], *curves)
 
 
 CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))

@@ -1,9 +1,10 @@
-"""Evaluation of runs on any annotations, unseen words included: ``hero-plugin eval``."""
+"""A finished run, loaded to predict any annotations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -33,10 +34,10 @@ class LoadedRun:
 
 
 def with_sources(settings: TrainConfig, config: RunInputs, annotations: tuple[str, ...], run: RunFolder) -> TrainConfig:
-    """The run's settings on other test sets, if any are given, and on the features and words that flags name.
+    """Return the run's settings on other test sets, if any are given, and the features and words that flags name.
 
     Raises:
-        UserError: queries come to this run in another way, or two sets have the same name.
+        UserError: Queries come to this run in another way, or two sets have the same name.
     """
     given = {name: getattr(config, name) for name in ("features", "words", "query_features", "durations", "on_broken")}
     changes = {name: value for name, value in given.items() if value}
@@ -62,7 +63,7 @@ def load_run(
     """Load a run's model for the words of ``data``, and ``data`` as its examples.
 
     Raises:
-        UserError: features or word vectors are not of the run's kind, or ``data`` is not of its base's.
+        UserError: Features or word vectors are not of the run's kind, or ``data`` is not of its base's.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint must be best or last, got {checkpoint!r}")
@@ -86,13 +87,14 @@ def load_run(
 
 def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_size: int, screen: Screen) -> Grounded:
     """Predict a set of a loaded run, with a progress bar."""
-    total, done = -(-len(items) // batch_size), 0
+    total, done = -(-len(items) // batch_size), count(1)
+    task, amp = loaded.task, loaded.config.amp
     with screen.working(f"scoring {name}", total) as progress:
-
-        def after_batch() -> None:
-            nonlocal done
-            done += 1
-            progress(done, total)
-
-        wanted = loaded.task.scores_clips
-        return predict_set(loaded.task, items, batch_size, amp=loaded.config.amp, clips=wanted, after_batch=after_batch)
+        return predict_set(
+            task,
+            items,
+            batch_size,
+            amp=amp,
+            clips=task.scores_clips,
+            after_batch=lambda: progress(next(done), total),
+        )

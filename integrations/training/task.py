@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -151,7 +151,7 @@ class Base(ABC):
 
     config: type[TrainConfig]
     """The settings of its trainings; ``config.title`` is its published name."""
-    data: type[GroundingData]
+    data: ClassVar[type[GroundingData]]
     """What ``read`` returns."""
     own_parameters: tuple[str, ...] = ()
     """Parameters of the model that depend on the data, by the base's names: a trained base does not bring them."""

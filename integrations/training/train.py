@@ -1,4 +1,9 @@
-"""A whole training, from files to a finished run folder, whatever the base."""
+"""A whole training, from files to a finished run folder: what ``hero-plugin train BASE`` runs, whatever the base.
+
+``run`` -> ``main`` reads the data (``Base.read``), claims the folder and calls ``train``, which builds the model
+(``Base.new_task``) and lets a ``Trainer`` (``engine.py``) fit it. Batches are made by the task's collate function:
+``emb.EmbCollate``, ``detr_batches.DetrCollate``.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +37,7 @@ from hero_plugin.integrations.training.task import score_cells, scores_table
 
 
 def run(config: TrainConfig) -> None:
-    """Run the command; whoever stops it is told how to go on."""
+    """Run the command; say how to go on where it is stopped."""
     try:
         main(config)
     except (Interrupted, KeyboardInterrupt):  # the latter while it reads or draws
@@ -49,11 +54,12 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
     config, rank = config.checked(), Rank.of_this_process()
     screen = screen or Screen(quiet=not rank.leads)
     config, device = _set_up(config, rank)
+    output = config.output or Path()  # it is there: ``checked`` asks for it
     with ExitStack() as held, joined(rank, device) as group:
         settings, how = config.to_json(), {"resume": config.resume, "overwrite": config.overwrite}
         # Asked before any file is read: a typo in --output must not cost minutes. And claimed after: a start that
         # fails on its data has neither deleted a run nor begun one.
-        group.from_leader(lambda: RunFolder.check(config.output, settings, **how))
+        group.from_leader(lambda: RunFolder.check(output, settings, **how))
         data = read(config, screen)
         bank = data.bank(config.storage, config.memory, screen)
         if config.features_on == "device" and bank.storage == "disk":
@@ -61,16 +67,14 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
                 "--features-on device: the features stay on disk; raise --memory, or give --storage float16"
             )
         bank.settle(device, config.features_on)
-        run = group.from_leader(lambda: RunFolder.claim(config.output, settings, held, **how))
+        run = group.from_leader(lambda: RunFolder.claim(output, settings, held, **how))
         return train(config, data, run, screen, bank=bank, group=group)
 
 
 def read(config: TrainConfig, screen: Screen) -> GroundingData:
     """Read the data of every set that the config names."""
-    paths: dict[str, Path] = {"train": config.annotations_train}
-    if config.annotations_val is not None:
-        paths["val"] = config.annotations_val
-    paths.update(config.test_sets())
+    given = {"train": config.annotations_train, "val": config.annotations_val, **dict(config.test_sets())}
+    paths = {name: path for name, path in given.items() if path is not None}
     data = BASES[config.base].read(config, paths, screen)
     if "val" in data.sets and not any(record.moments for record in data.sets["val"]):
         raise UserError(f"{config.annotations_val}: no query has a moment, so no checkpoint can be chosen by them")
@@ -89,11 +93,17 @@ def train(
 ) -> RunFolder:
     """Train on data that is read, into a folder that is claimed; continue where ``run`` was interrupted.
 
-    bank: the videos' features, if they are read, too, and where they shall wait.
-    table: print the scores at the end.
-    group: the processes that train together. They part when the training is done; the leading one finishes the run.
+    Args:
+        config: The settings.
+        data: What to train on and to score.
+        run: Its folder.
+        screen: Where to report.
+        bank: The videos' features, if they are read, too.
+        table: Print the scores at the end.
+        group: The processes that train together. They part when the training is done; the leading one finishes the
+            run.
     """
-    from hero_plugin.integrations.training.figures import draw_run
+    from hero_plugin.integrations.training.figures import draw_run  # matplotlib is slow to load
 
     base = BASES[config.base]
     config, device = _set_up(config, group.rank)
