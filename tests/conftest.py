@@ -14,7 +14,7 @@ from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main
-from tests.training.dataset import Files, write_files
+from tests.training.files import Files, write_files
 
 
 def pytest_configure() -> None:

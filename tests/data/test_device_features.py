@@ -20,7 +20,7 @@ from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.batching import batches, to_device
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.train import main
-from tests.training.detr_files import detr_settings
+from tests.training.files import detr_settings
 
 QUIET = Screen(quiet=True)
 CPU = torch.device("cpu")

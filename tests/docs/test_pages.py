@@ -18,7 +18,7 @@ from tests.docs.pages import DOCS, python_blocks, run
 from tests.resources import shared
 from tests.scoring.test_submissions import RECORDS
 from tests.tools.vocab.conftest import World, need_packages
-from tests.training.dataset import write_files
+from tests.training.files import write_files
 
 TESTED = {
     "start/quickstart.md",

@@ -24,8 +24,7 @@ from hero_plugin.integrations.training.engine import TrainingStep
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import read, run_vocabulary
-from tests.training.dataset import write_files
-from tests.training.detr_files import detr_settings, write_published
+from tests.training.files import detr_settings, write_files, write_published
 from tests.training.toy import RECIPE, ToyTask, fit, items, trainer
 
 QUIET = Screen(quiet=True)

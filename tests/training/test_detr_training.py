@@ -39,7 +39,7 @@ from hero_plugin.integrations.training.optim import build_optimizer, step_decay
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main
 from tests.resources import upstream
-from tests.training.detr_files import detr_settings, query, write_published
+from tests.training.files import detr_settings, query, write_published
 
 DETRS = ("moment_detr", "qd_detr", "tr_detr")
 QUIET = Screen(quiet=True)

@@ -19,8 +19,7 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.train import main
 from tests.core import detr
-from tests.training.checkpoint_files import detr_checkpoint, emb_checkpoint, saved
-from tests.training.detr_files import detr_settings
+from tests.training.files import detr_checkpoint, detr_settings, emb_checkpoint, saved
 
 QUIET = Screen(quiet=True)
 

@@ -25,7 +25,7 @@ from hero_plugin.integrations.training.device import choose_device
 from hero_plugin.integrations.training.distributed import ALONE, joined
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.run_folder import RunFolder
-from tests.training.dataset import write_files
+from tests.training.files import write_files
 from tests.training.processes import (
     COUNT,
     CPU,

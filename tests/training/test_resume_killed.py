@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hero_plugin.integrations.training.run_folder import RunFolder
-from tests.training.dataset import write_files
+from tests.training.files import write_files
 
 SIGNALS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 130}
 

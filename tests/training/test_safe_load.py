@@ -15,7 +15,7 @@ from packaging.version import Version
 from hero_plugin.integrations.training import checkpoints as safe_load
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint_safely
 from tests.core import detr
-from tests.training.checkpoint_files import detr_checkpoint, saved
+from tests.training.files import detr_checkpoint, saved
 
 needs_a_list = pytest.mark.skipif(
     Version(torch.__version__) < Version("2.4"), reason="torch before 2.4 allows no class"

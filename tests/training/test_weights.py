@@ -17,7 +17,7 @@ from hero_plugin.plugin_file import plugin_of
 from tests.adapters import authors
 from tests.core import detr, emb
 from tests.core.bases import shake, tensors, tuple_base
-from tests.training.checkpoint_files import detr_checkpoint, emb_checkpoint, saved
+from tests.training.files import detr_checkpoint, emb_checkpoint, saved
 
 HEADS = ("--num-heads", "8", "--norm", "pre", "--positions", "True")
 

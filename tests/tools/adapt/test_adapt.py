@@ -33,7 +33,7 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.training.train import main as train
-from tests.training.detr_files import detr_settings
+from tests.training.files import detr_settings
 
 QUIET = Screen(quiet=True)
 

@@ -16,8 +16,7 @@ from hero_plugin.integrations.tools.predict.config import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.train import main as train
-from tests.training.dataset import Files, write_files
-from tests.training.detr_files import detr_settings
+from tests.training.files import Files, detr_settings, write_files
 
 QUIET = Screen(quiet=True)
 

@@ -21,7 +21,7 @@ from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.task import Grounded
 from hero_plugin.integrations.training.train import main as train
 from tests.tools.predict.conftest import QUIET, rows
-from tests.training.detr_files import write_published
+from tests.training.files import write_published
 
 ROUNDING = 1e-5
 """Of scores and of seconds over the video's length; `pytest -s` prints the largest difference."""
