@@ -39,6 +39,7 @@ class TrainConfig(FileConfig):
     ranks_clips: ClassVar[bool] = False
     """Whether the base's clip scores serve only to rank clips, so that HERO calibrates them."""
     earlier: ClassVar[Mapping[str, Any]] = {
+        "base": "emb",
         "schedule": "linear",
         "lr_drop": 400,
         "init_base": None,

@@ -113,7 +113,7 @@ def _from_scores(places: np.ndarray, given: np.ndarray, clips: int, spans: np.nd
     negatives = np.ones(clips, np.float32)
     negatives[places[places < clips]] = 0.0
     if not negatives.any():  # no clip is free: the hard pair twice
-        positives, negatives = _only(best, clips), _only(worst, clips)
+        positives, negatives = (np.eye(clips, dtype=np.float32)[each] for each in (best, worst))
     scores, relevant = np.zeros((2, clips), np.float32)
     scores[places[places < clips]] = given[places < clips]
     relevant[inside] = 1.0
@@ -135,12 +135,6 @@ def _from_moments(
     if outside.sum() < 2:  # too few to draw a pair from: the positives once more
         outside[:] = 0.0
     return DetrLabels(spans, -1, -1, inside, outside, inside, relevant)
-
-
-def _only(place: int, clips: int) -> np.ndarray:
-    weights = np.zeros(clips, np.float32)
-    weights[place] = 1.0
-    return weights
 
 
 MAX_WINDOWS = 5

@@ -80,11 +80,6 @@ def keep_freed_memory(device: torch.device) -> bool:
     return mallopt is not None and all([mallopt(mmap_max, 0), mallopt(trim_threshold, 2**31 - 1)])
 
 
-def seed_everything(seed: int) -> None:
-    """Seed torch's generators on every device. The weights at the start follow; nothing else is drawn."""
-    torch.manual_seed(seed)
-
-
 def seed_of(seed: int, step: int, what: str) -> int:
     """Return a 63-bit seed for one kind of draw of one training step.
 

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import Generator, Tensor, nn
 
 from hero_plugin.cmtr import CMTR
@@ -29,7 +28,7 @@ from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.device import autocast, loss_scaler, seed_device, seed_of
 from hero_plugin.integrations.training.distributed import ALONE, BatchShard, Group, whole_outputs
 from hero_plugin.integrations.training.inference import predict_set, recall_curve
-from hero_plugin.integrations.training.optim import build_optimizer, linear_decay, set_learning_rate, step_decay
+from hero_plugin.integrations.training.optim import build_optimizer, linear_decay, step_decay
 from hero_plugin.integrations.training.run_folder import Events, RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task, brief_scores
 
@@ -105,15 +104,6 @@ class TrainingProgress:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The scores of a set after an epoch."""
-
-    scores: Scores
-    ious: np.ndarray
-    """(annotated queries,)"""
-
-
 class Trainer:
     """One run: a task, its settings, its folder, and how far it is.
 
@@ -160,8 +150,7 @@ class Trainer:
             with Interrupts() as interrupts, self.screen.training(self.config.epochs, len(self.order)):
                 while self.progress.epoch < self.config.epochs:
                     losses = self.train_one_epoch(interrupts)
-                    scored = self.evaluate(evaluations, interrupts)
-                    self.finish_epoch(losses, scored, select)
+                    self.finish_epoch(losses, *self.evaluate(evaluations, interrupts), select)
         finally:
             self.events.close()
 
@@ -177,7 +166,8 @@ class Trainer:
         loaded = batches(task.collate, self.items, left, self.device, workers, shard=shard)
         for indices, batch in zip(left, loaded, strict=True):
             done = progress.epoch * len(self.order) + progress.step
-            set_learning_rate(self.optimizer, config.lr * self._decay(done))
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = config.lr * self._decay(done)
             with autocast(config.amp, self.device):
                 losses = self.step(batch, len(indices), done, progress.epoch)
             self.optimizer.zero_grad(set_to_none=True)
@@ -202,18 +192,20 @@ class Trainer:
                 self.save()
         return {name: value.item() / progress.step for name, value in progress.sums.items()}
 
-    def evaluate(self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts) -> dict[str, Scored]:
-        """Score the sets, in every ``eval_every``-th epoch and the last; else return nothing."""
+    def evaluate(
+        self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts
+    ) -> tuple[dict[str, Scores], dict[str, list[float]]]:
+        """Return the scores and the recall curve of each set, in every ``eval_every``-th epoch and the last."""
         config, number, group = self.config, self.progress.epoch + 1, self.group
         if number % config.eval_every and number != config.epochs:
-            return {}
+            return {}, {}
 
         def after_batch() -> None:
             self.screen.evaluated()
             if group.any(interrupts.requested):
                 self._leave()
 
-        scored = {}
+        metrics, recall = {}, {}
         for name, items in evaluations.items():
             self.screen.evaluating(name, -(-len(items) // (config.eval_batch_size * group.size)))
             grounded = predict_set(
@@ -226,16 +218,18 @@ class Trainer:
                 after_batch=after_batch,
                 group=group,
             )
-            scored[name] = Scored(self.task.scores(items, grounded), self.task.overlaps(items, grounded))
-        return scored
+            metrics[name] = self.task.scores(items, grounded)
+            recall[name] = recall_curve(self.task.overlaps(items, grounded))
+        return metrics, recall
 
-    def finish_epoch(self, losses: Scores, scored: dict[str, Scored], select: str | None) -> None:
+    def finish_epoch(
+        self, losses: Scores, metrics: dict[str, Scores], recall: dict[str, list[float]], select: str | None
+    ) -> None:
         """Log the epoch that has just ended, keep its weights if they are the best, and save.
 
         ``last.pt`` comes last: a run killed before it repeats the epoch's end and writes the same again.
         """
         progress, number = self.progress, self.progress.epoch + 1
-        metrics = {name: each.scores for name, each in scored.items()}
         merit = self.task.merit(metrics[select]) if select in metrics else -math.inf
         # With no set to choose on, the last epoch is kept, not the one that is luckiest on a test set.
         if merit > progress.best or (select is None and number == self.config.epochs):
@@ -250,7 +244,7 @@ class Trainer:
             "losses": losses,
             "curve": progress.curve,
             "metrics": metrics,
-            "recall": {name: recall_curve(each.ious) for name, each in scored.items()},
+            "recall": recall,
             "gauges": self.task.gauges(self.task.model),
             "best_epoch": progress.best_epoch,
             "seconds": round(progress.seconds, 3),

@@ -54,9 +54,3 @@ def step_decay(step: int, period: int, warmup: int = 0) -> float:
     """Return a factor that rises from 0 over ``warmup`` steps, then drops to a tenth after every ``period`` steps."""
     rise = min(1.0, step / warmup) if warmup else 1.0
     return rise * 0.1 ** (step // period)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every parameter group."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate

@@ -148,7 +148,7 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """Return config.json, with the old behavior for settings that did not exist when the run was made."""
         config = self._read_json(self.config_file)
-        return {"base": "emb", **base_of(config, str(self.config_file)).config.completed(config)}
+        return base_of(config, str(self.config_file)).config.completed(config)
 
     def vocabulary(self) -> dict[str, Any]:
         """Return the vocabulary, as JSON values."""

@@ -29,7 +29,7 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoint_formats import start_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
-from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, loss_scaler, seed_everything
+from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, loss_scaler
 from hero_plugin.integrations.training.distributed import ALONE, Group, joined
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -112,7 +112,7 @@ def train(
         bank = data.bank(config.storage, config.memory, screen)
         bank.settle(device, config.features_on)
     vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
-    seed_everything(config.seed)
+    torch.manual_seed(config.seed)  # the weights at the start follow; nothing else is drawn
     try:
         task = base.new_task(config, data, bank, vocabulary, device)
     except ValueError as error:  # sizes that do not go together, such as a number of heads

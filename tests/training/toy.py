@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.device import seed_everything
 from hero_plugin.integrations.training.distributed import ALONE, Group
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -93,7 +92,7 @@ def trainer(
     """A fresh process' view of the run in ``folder``: new weights from the seed, then whatever is to be resumed."""
     settings = {"epochs": recipe.epochs}
     run = group.from_leader(lambda: RunFolder.create(folder, settings, resume=resume, overwrite=False))
-    seed_everything(recipe.seed)
+    torch.manual_seed(recipe.seed)
     made = Trainer(ToyTask(dropout), recipe, items(count), run, Screen(quiet=True), group)
     if resume:
         made.restore()

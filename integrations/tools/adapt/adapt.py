@@ -33,7 +33,7 @@ from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, adaptation_
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, seed_everything
+from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.figures import losses_figure
 from hero_plugin.integrations.training.load_run import LoadedRun, ground_with_bar, with_sources
@@ -293,7 +293,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
 
     weights = {name: value.clone() for name, value in task.model.state_dict().items()}
     items = mix_rehearsal(new, old, config.steps * settings.batch_size, config.rehearsal, config.seed)
-    seed_everything(settings.seed)
+    torch.manual_seed(settings.seed)
     adapted = AdaptTask(task, settings.epochs - 1, config.distillation)
     # One epoch over a list that is as long as all steps: a short list would be cut into epochs of a step or two.
     trainer = Trainer(adapted, replace(settings, epochs=1), items, run, screen)
