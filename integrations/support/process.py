@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 from importlib import metadata
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn
 
 from hero_plugin.integrations.support.errors import UserError
@@ -85,13 +85,8 @@ class Interrupted(Exception):
 class Interrupts:
     """While open, the first SIGINT or SIGTERM sets ``requested``; the second one acts as it always did.
 
-    >>> with Interrupts() as interrupts:
-    ...     for batch in batches:
-    ...         step(batch)
-    ...         if interrupts.requested:
-    ...             save_and_leave()
-
-    Off the main thread Python allows no handlers: there, nothing is caught and ``requested`` stays false.
+    So a run ends between two steps, with its checkpoint written. Off the main thread Python allows no handlers:
+    there, nothing is caught and ``requested`` stays false.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -106,7 +101,7 @@ class Interrupts:
                 self._before[which] = signal.signal(which, self._request)
         return self
 
-    def __exit__(self, *exception: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._restore()
 
     def _request(self, number: int, frame: FrameType | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import Adapter, HeroConfig, HeroModel, Plugin, PluginError, config_of, known_adapters, read_plugin
+from hero_plugin import Adapter, HeroConfig, HeroModel, PluginError, config_of, known_adapters, read_plugin
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint_safely
 from hero_plugin.integrations.training.config import TrainConfig
@@ -75,17 +75,15 @@ def read_contents(path: Path) -> Contents:
     Raises:
         CheckpointError: It cannot be read safely, or holds no weights of a model.
     """
-    if path.suffix == SAFETENSORS:
+    tensors_alone = path.suffix == SAFETENSORS
+    outer: Any = None if tensors_alone else load_checkpoint_safely(path)
+    if tensors_alone or (isinstance(outer, Mapping) and all(part in outer for part in PARTS)):
         try:
-            return _of_plugin(path, read_plugin(path), None)
+            plugin = read_plugin(path) if tensors_alone else plugin_from(outer, str(path))
         except PluginError as error:
             raise CheckpointError(str(error)) from error
-    outer = load_checkpoint_safely(path)
-    if isinstance(outer, Mapping) and all(part in outer for part in PARTS):
-        try:
-            return _of_plugin(path, plugin_from(outer, str(path)), outer)
-        except PluginError as error:
-            raise CheckpointError(str(error)) from error
+        known = (plugin.base, plugin.config, "the checkpoint", plugin.version)
+        return Contents(path, "plug-in", outer, None, {}, plugin.hero, *known)
     entry = next((name for name in ENTRIES if isinstance(outer, Mapping) and _is_state(outer.get(name))), None)
     state = outer if entry is None else outer[entry]
     if not _is_state(state):
@@ -173,11 +171,6 @@ def of_weights(base: Mapping[str, Tensor], hero: Mapping[str, Tensor]) -> Finger
 
 
 _AS_WIDE = ("hero.cmtr.mask_token", "hero.sgvf.strength", "hero.sgvf.projections", "hero.hem.layers.0.value.weight")
-
-
-def _of_plugin(path: Path, plugin: Plugin, outer: Any) -> Contents:
-    where = "the checkpoint"
-    return Contents(path, "plug-in", outer, None, {}, plugin.hero, plugin.base, plugin.config, where, plugin.version)
 
 
 def _recorded(record: Any, path: Path) -> tuple[HeroConfig | None, str, str | None, Fingerprint | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,38 +17,6 @@ from hero_plugin.integrations.support.errors import DataError, Problems
 from hero_plugin.integrations.training.config import TrainConfig
 
 Tokenize = Callable[[str], list[str]]
-
-
-def check_records(records: Sequence[Record], features: FeatureStore, tokenize: Tokenize, source: str) -> None:
-    """Check that every query can be predicted.
-
-    Args:
-        records: The queries.
-        features: Those of the videos.
-        tokenize: Splits a sentence into words.
-        source: Name of the annotations, for messages.
-
-    Raises:
-        DataError: Videos without features and sentences without a word, all at once.
-    """
-    problems = Problems()
-    missing: dict[str, int] = {}
-    for record in records:
-        if record.video_id not in features:
-            missing[record.video_id] = missing.get(record.video_id, 0) + 1
-        if not tokenize(record.sentence):
-            problems.add(
-                f"{source}: query {record.query_id}",
-                f"no word in {record.sentence!r}",
-                "write a sentence, or remove the query",
-            )
-    for video, queries in missing.items():
-        problems.add(
-            f"{source}: video {video}",
-            f"{queries} queries, and no features in {', '.join(features.lacking(video))}",
-            "add its feature file, correct --features, or remove its queries",
-        )
-    problems.raise_if_any()
 
 
 @dataclass
@@ -93,7 +62,7 @@ def read_sets(
         paths: Annotation file by name of set.
         config: Says how to read them.
         store: Features, which every video must have.
-        tokenize: Splits a sentence into words.
+        tokenize: Splits a sentence into words, of which every sentence must have one.
         screen: Where queries left out are mentioned.
         originals: Beside each set with reworded queries, add a set of their originals, named by ``originals_of``.
 
@@ -119,3 +88,24 @@ def read_sets(
     if problems:
         raise DataError(problems)
     return sets
+
+
+def check_records(records: Sequence[Record], features: FeatureStore, tokenize: Tokenize, source: str) -> None:
+    """Check that every query can be predicted; ``source`` names the annotations in messages.
+
+    Raises:
+        DataError: Videos without features and sentences without a word, all at once.
+    """
+    problems = Problems()
+    for record in records:
+        if not tokenize(record.sentence):
+            where = f"{source}: query {record.query_id}"
+            problems.add(where, f"no word in {record.sentence!r}", "write a sentence, or remove the query")
+    missing = Counter(record.video_id for record in records if record.video_id not in features)
+    for video, queries in missing.items():
+        problems.add(
+            f"{source}: video {video}",
+            f"{queries} queries, and no features in {', '.join(features.lacking(video))}",
+            "add its feature file, correct --features, or remove its queries",
+        )
+    problems.raise_if_any()

@@ -207,21 +207,18 @@ class DetrTask(Task):
         scores = super().scores(items, grounded)
         records = [item.record for item in items]
         if records and all(map(has_official_labels, records)):
-            official = qvhighlights_scores(self.submission(items, grounded), list(map(annotation_row, records)))
+            lines = self.prediction_lines("", items, grounded)
+            official = qvhighlights_scores(lines, list(map(annotation_row, records)))
             # A range of lengths that no window is in has no score.
             scores.update({name: value for name, value in official["brief"].items() if value == value})
         return scores
 
     def merit(self, scores: Scores) -> float:
         """Return mAP over all windows, as upstream, where there is one; else the sum of the usual four scores."""
-        return scores["MR-full-mAP"] if "MR-full-mAP" in scores else sum(scores.values())
+        return scores.get("MR-full-mAP", super().merit(scores))
 
     def prediction_lines(self, name: str, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
-        """Return a submission in QVHighlights' form, which has no place for the set's name."""
-        return self.submission(items, grounded)
-
-    def submission(self, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
-        """Return one line per query in QVHighlights' form, with the model's own saliency scores."""
+        """Return a submission in QVHighlights' form, which has no place for the set's name; saliency is the model's."""
         return [
             submission_line(item.record, grounded.moments[row], grounded.scores[row], grounded.saliency[row])
             for row, item in enumerate(items)
@@ -244,14 +241,9 @@ def draw_targets(batch: Batch) -> dict[str, Any]:
 
 
 def ranked(saliency: Tensor, mask: Tensor) -> Tensor:
-    """Scale scores to 0, a video's lowest, to 1, its highest: the DETRs train only their order, so 0 means nothing.
+    """Scale scores (B, T) to 0, a video's lowest, to 1, its highest; padding, by the mask (B, T), gets 0.
 
-    Args:
-        saliency: (B, T).
-        mask: (B, T).
-
-    Returns:
-        (B, T), 0 on padding.
+    The DETRs train only the order of these scores, so that their 0 means nothing.
     """
     real = mask.bool()
     low = saliency.masked_fill(~real, torch.inf).amin(1, keepdim=True)

@@ -295,15 +295,10 @@ def make_detr_examples(
     for_training: bool = False,
     max_clips: int | None = None,
 ) -> list[DetrExample]:
-    """Make one example per query, with all its moments.
+    """Make one example per query, with all its moments; lengths of clips as in ``make_labels``.
 
-    Args:
-        records: The queries.
-        bank: Features of their videos.
-        clip_length: Seconds; 0 where a video's clips share its duration.
-        scored_length: Seconds of the clips that annotators scored.
-        for_training: queries about what was cut off a video are left out, with a warning.
-        max_clips: longer videos were cut after so many.
+    For training, queries about what was cut off a video are left out, with a warning. Videos longer than ``max_clips``
+    were cut after so many.
 
     Raises:
         DataError: Clips of this length are not those of the features.

@@ -1,4 +1,4 @@
-"""Inference over a whole set: predicted moments, and their scores."""
+"""Inference over a whole set of examples."""
 
 from __future__ import annotations
 

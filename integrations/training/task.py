@@ -167,18 +167,7 @@ class Base(ABC):
     def read(
         self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
     ) -> Any:
-        """Read and check sets of annotations and all that does not need the features themselves.
-
-        Args:
-            config: The settings.
-            paths: Annotation file by name of set.
-            screen: Where to report.
-            originals: Add the queries that reworded ones reword; see ``read_sets``.
-
-        Raises:
-            DataError: Whatever is wrong with the files, all at once.
-            FileNotFoundError: A file is missing.
-        """
+        """Read and check sets of annotations (see ``read_sets``) and all else but the features themselves."""
 
     @abstractmethod
     def words_only(
@@ -216,16 +205,9 @@ class Base(ABC):
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[Task, Vocabulary]:
-        """Load a run's model for the queries of ``data``; return it and the vocabulary with their words.
+        """Load a run's model for the queries of ``data``; return it, and the run's vocabulary with their words.
 
-        Args:
-            config: The run's settings.
-            data: What it will predict.
-            bank: Features of the videos.
-            known: The run's vocabulary.
-            weights: The model's.
-            device: Where it goes.
-            sentences: Tokenized, in place of those of ``data``.
+        The queries' sentences are those of ``data``, unless ``sentences`` (tokenized) are given.
 
         Raises:
             UserError: Features or word vectors are not of the run's kind.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from argparse import ArgumentParser
 from dataclasses import replace
 from functools import partial
@@ -49,12 +48,6 @@ LENGTH = 2.0
 
 class Killed(BaseException):
     """Nothing in the code under test may catch this, as nothing catches SIGKILL."""
-
-
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """Waiting for the disk at each checkpoint tests only the disk."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture(scope="module")

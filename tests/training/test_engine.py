@@ -32,12 +32,6 @@ def same_weights(one, other) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
 
 
-@pytest.fixture(autouse=True)
-def quick_disk(monkeypatch):
-    """Hundreds of checkpoints are written here; waiting for the disk each time tests only the disk."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
-
-
 @pytest.fixture
 def finished(tmp_path):
     """A run that nothing interrupted."""

@@ -46,9 +46,13 @@ from tests.training.processes import (
 )
 from tests.training.toy import fit, items, trainer
 
-pytestmark = pytest.mark.skipif(
-    not dist.is_available() or not dist.is_gloo_available() or os.name != "posix", reason="torch has no gloo here"
-)
+pytestmark = [
+    pytest.mark.distributed,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not dist.is_available() or not dist.is_gloo_available() or os.name != "posix", reason="torch has no gloo here"
+    ),
+]
 
 
 @dataclass(frozen=True)
