@@ -204,16 +204,15 @@ class _Store:
         """Return the array as float32; raise ``DataError`` where it is no usable (clips, dim)."""
         if array.dtype.kind not in "fiu":
             raise DataError([Problem(where, f"expected an array of numbers, got {array.dtype}", self._again)])
-        array = array.reshape(_without_axis_of_one(array.shape))
-        if array.ndim != 2 or 0 in array.shape:
-            expected = f"expected features ({self._rows}, dim), got shape {array.shape}"
-            raise DataError([Problem(where, f"no {self._rows}" if array.ndim == 2 else expected, self._again)])
-        *_, width = array.shape
-        if width != self.dim:
-            what = f"features are {width} wide, expected {self.dim} as in {self._model}"
+        shape = _without_axis_of_one(array.shape)
+        if len(shape) != 2 or 0 in shape:
+            expected = f"expected features ({self._rows}, dim), got shape {shape}"
+            raise DataError([Problem(where, f"no {self._rows}" if len(shape) == 2 else expected, self._again)])
+        if shape[1] != self.dim:
+            what = f"features are {shape[1]} wide, expected {self.dim} as in {self._model}"
             raise DataError([Problem(where, what, "use one kind of features per folder")])
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is reported below
-            values = np.array(array, dtype=np.float32, order="C")
+            values = np.array(array.reshape(shape), dtype=np.float32, order="C")
         if not np.isfinite(values).all():
             rows = np.nonzero(~np.isfinite(values).all(axis=1))[0]
             wrong = (("NaN", np.isnan(values)), ("infinity", np.isinf(values)))
