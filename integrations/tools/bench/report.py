@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -99,21 +100,19 @@ class Target:
 
 
 def _targets() -> Iterable[Target]:
+    modes: tuple[Mode, ...] = ("train", "inference")
+    everywhere = list(product(("cpu", "cuda"), BASE_NAMES))
     yield Target("a", "emb", "train", "cpu", "hero", "upstream", "time", 1.0)
-    for device, bound in (("cpu", 3.0), ("cuda", 4.0)):
-        for base in BASE_NAMES:
-            yield Target("b", base, "train", device, "literal", "hero", "time", bound, at_least=True)
-    modes: tuple[tuple[Mode, float], ...] = (("train", 1.6), ("inference", 1.3))
-    for mode, bound in modes:
-        for base in BASE_NAMES:
-            yield Target("c", base, mode, "cuda", "hero", "plain", "time", bound)
-    for device in ("cpu", "cuda"):
-        for base in BASE_NAMES:
-            yield Target("d", base, "train", device, "pair", "hero", "time", 0.65)
-    for device in ("cpu", "cuda"):
-        for base in BASE_NAMES:
-            yield Target("e", base, "train", device, "hero", "literal", "memory", 1.0)
-            yield Target("e", base, "train", device, "checkpoint", "plain", "memory", 2.0)
+    for device, base in everywhere:
+        bound = 3.0 if device == "cpu" else 4.0
+        yield Target("b", base, "train", device, "literal", "hero", "time", bound, at_least=True)
+    for mode, base in product(modes, BASE_NAMES):
+        yield Target("c", base, mode, "cuda", "hero", "plain", "time", 1.6 if mode == "train" else 1.3)
+    for device, base in everywhere:
+        yield Target("d", base, "train", device, "pair", "hero", "time", 0.65)
+    for device, base in everywhere:
+        yield Target("e", base, "train", device, "hero", "literal", "memory", 1.0)
+        yield Target("e", base, "train", device, "checkpoint", "plain", "memory", 2.0)
 
 
 TARGETS: tuple[Target, ...] = tuple(_targets())
