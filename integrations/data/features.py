@@ -208,8 +208,8 @@ class _Store:
         if len(shape) != 2 or 0 in shape:
             expected = f"expected features ({self._rows}, dim), got shape {shape}"
             raise DataError([Problem(where, f"no {self._rows}" if len(shape) == 2 else expected, self._again)])
-        if shape[1] != self.dim:
-            what = f"features are {shape[1]} wide, expected {self.dim} as in {self._model}"
+        if shape[-1] != self.dim:
+            what = f"features are {shape[-1]} wide, expected {self.dim} as in {self._model}"
             raise DataError([Problem(where, what, "use one kind of features per folder")])
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is reported below
             values = np.array(array.reshape(shape), dtype=np.float32, order="C")
