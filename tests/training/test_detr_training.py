@@ -106,6 +106,7 @@ def test_bf16_gives_finite_losses_and_gradients(built, base):
     assert all(torch.isfinite(grad).all() for grad in grads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", DETRS)
 def test_it_learns_a_handful_of_queries_by_heart(built, tmp_path, base):
     config, task, examples = built(
@@ -175,6 +176,7 @@ def test_a_submission_is_of_one_set(trained, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"out-seen.jsonl", "out-unseen.jsonl"}
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_bits_of_one_that_was_not(published, tmp_path, monkeypatch):
     settings = published.settings("tr_detr", checkpoint_steps=1, hidden_dim=8, batch_size=3)
     whole = main(config_from({**settings, "output": str(tmp_path / "whole")}, "test"), QUIET)

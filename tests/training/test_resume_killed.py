@@ -38,6 +38,7 @@ def wait_for_steps(process: subprocess.Popen, checkpoint: Path, steps: int) -> N
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_a_killed_run_resumes_to_the_bits_of_one_that_was_not(tmp_path):
     files = write_files(tmp_path / "data")
