@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,7 +98,8 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
             the last clip where the criterion's ``span_loss_type`` is ``"ce"``. Without them, or where the criterion
             ignores them (``use_matcher=False``, highlights alone), nothing says which clips are relevant: only
             ``loss_consistency``, which needs no labels, is added.
-        config: where the weights and the kind of consistency come from; None is ``HeroConfig()``.
+        config: where the weights and the kind of consistency come from; None is that of the model whose outputs come
+            first.
 
     Example:
         >>> model = wrap_model(model)
@@ -108,18 +110,18 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
             f"{type(criterion).__name__} has no dict weight_dict: wrap_criterion serves DETR criteria. A model "
             "that computes its own losses needs none: the wrapped model's compute_loss adds HERO's"
         )
-    return HeroCriterion(criterion, config or HeroConfig())
+    return HeroCriterion(criterion, config)
 
 
 class HeroCriterion(nn.Module):
     """A DETR criterion with HERO's losses; attributes that are not here come from the criterion."""
 
-    def __init__(self, criterion: nn.Module, config: HeroConfig) -> None:
+    def __init__(self, criterion: nn.Module, config: HeroConfig | None = None) -> None:
         super().__init__()
         self.criterion = criterion
-        self.config = config
+        self.config, self._of_model = config or HeroConfig(), config is None
         self.weight_dict: dict[str, float] = criterion.weight_dict  # type: ignore[assignment]
-        self.weight_dict.update(config.loss_weights)
+        self.weight_dict.update(self.config.loss_weights)
 
     def forward(self, outputs: dict[str, Any], targets: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return the criterion's losses, and HERO's where ``outputs`` come from a wrapped model in training."""
@@ -129,7 +131,22 @@ class HeroCriterion(nn.Module):
         # A criterion that walks over its outputs must meet the base's alone.
         outputs = {name: output for name, output in outputs.items() if name != "hero"}
         losses = dict(self.criterion(outputs, targets, *args, **kwargs))
+        if self._of_model and "chosen" in hero:  # a literal loop of somebody's own leaves the tensors alone
+            self._adopt(hero["chosen"])
         return {**losses, **self.hero_losses(hero, targets)}
+
+    def _adopt(self, chosen: Tensor) -> None:
+        """Take weights and kind of consistency from the model whose outputs these are; once, as it reads the device."""
+        relevance, consistency, kind = chosen[0].view(torch.float64).tolist()
+        self.config = replace(
+            self.config,
+            cmtr=self.config.cmtr and relevance + consistency > 0,
+            relevance_weight=relevance,
+            consistency_weight=consistency,
+            consistency=CHOICES["consistency"][int(kind)],
+        )
+        self.weight_dict.update(self.config.loss_weights)
+        self._of_model = False
 
     def hero_losses(self, hero: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
         """Return ``loss_relevance`` where moments are known, ``loss_consistency`` where masked words were used."""

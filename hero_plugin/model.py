@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MethodType
@@ -14,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import WeightedAggregation, check_kinds
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import HeroConfig, config_of, note_config, with_config_note
+from hero_plugin.config import CHOICES, HeroConfig, config_of, note_config, with_config_note
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
@@ -53,6 +55,10 @@ class HeroModel(nn.Module):
             self.hero.to(like.device, like.dtype)
         self.last_forward = LastForward()
         self._frozen: Frozen | None = None
+        # The outputs carry it to a criterion that was not given the config. Gathering parallel replicas takes tensors
+        # alone, and whole numbers stay exact in half precision: float64, bit by bit.
+        chosen = [config.relevance_weight, config.consistency_weight, CHOICES["consistency"].index(config.consistency)]
+        self.register_buffer("_chosen", torch.tensor([chosen], dtype=torch.float64).view(torch.int64), persistent=False)
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 
@@ -88,7 +94,7 @@ class HeroModel(nn.Module):
         if self.training:
             for part in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(part, dict):
-                    part["hero"] = last.tensors()
+                    part["hero"] = {**last.tensors(), "chosen": self._chosen}
                     break
         return outputs
 
@@ -212,11 +218,12 @@ class HeroModel(nn.Module):
                 "these weights come from another HERO than this model's: wrap the base with "
                 f"wrap_model(base, {', '.join(choices)}), or let hero_plugin.config_of(state_dict) say with what"
             )
-        prefixes = {name.split(".", 1)[0] for name in state_dict}
+        state_dict = _without_wrappers(state_dict)
+        prefixes = {name.split(".", 1)[0] for name in state_dict if name.startswith(("hero.", "base."))}
         part: nn.Module = self
-        if prefixes <= {"hero"}:  # with HERO off, the plug-in's checkpoint is empty
-            part, state_dict = self.hero, {name[len("hero.") :]: value for name, value in state_dict.items()}
-        elif not prefixes <= {"hero", "base"}:
+        if prefixes == {"hero"} or not state_dict:  # with HERO off, the plug-in's checkpoint is empty
+            part, state_dict = self.hero, {name.removeprefix("hero."): value for name, value in state_dict.items()}
+        elif not prefixes:
             part = self.base
         load = super().load_state_dict if part is self else part.load_state_dict
         # ``assign`` came with torch 2.1; a base that overrides load_state_dict may not know it.
@@ -243,6 +250,15 @@ class HeroModel(nn.Module):
             _, grounder = self.__dict__.get("_grounder", (None, None))
             extended = {} if grounder is modules["base"] else getattr(grounder, "methods", {})
             return MethodType(extended[name], self) if name in extended else getattr(modules["base"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What a training loop sets on its model (aux_loss, a new class_embed) is the base's, as what it reads is.
+        modules = self.__dict__.get("_modules") or {}
+        own = name.startswith("_") or name in _OWN or hasattr(type(self), name)
+        if "base" in modules and not own and hasattr(modules["base"], name):
+            setattr(modules["base"], name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
         # What the last forward left belongs to its graph: it can be neither copied nor pickled.
@@ -339,3 +355,17 @@ def _check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str]
             f"kinds names {', '.join(map(repr, unused))}, but the outputs are {', '.join(map(repr, found))}, of which "
             f"{', '.join(map(repr, without))} would combine as logits: name each output as the base returns it"
         )
+
+
+_OWN = ("adapter", "base", "config", "hero", "last_forward", "training")
+
+
+def _without_wrappers(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a wrapped model's weights by its own names, without what torch's wrappers put before them."""
+    wrappers = re.compile(r"(?:(?:module|_orig_mod)\.)+(?=(?:hero|base)\.|$)")
+    if not any(wrappers.match(name) for name in state_dict):
+        return state_dict
+    bare: Any = OrderedDict((wrappers.sub("", name, count=1), value) for name, value in state_dict.items())
+    metadata = getattr(state_dict, "_metadata", {})
+    bare._metadata = OrderedDict((wrappers.sub("", f"{name}.")[:-1], value) for name, value in metadata.items())
+    return bare

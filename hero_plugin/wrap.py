@@ -117,9 +117,9 @@ def hero_model(model: nn.Module) -> HeroModel:
 
 
 def _inner(model: nn.Module) -> nn.Module | None:
-    """Return what a parallel or compiled wrapper of torch's holds, or None."""
-    parallel = type(model).__name__ in ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
-    return getattr(model, "module" if parallel else "_orig_mod", None)
+    """Return what a parallel, averaging or compiling wrapper of torch's holds, or None."""
+    names = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "AveragedModel")
+    return getattr(model, "module" if type(model).__name__ in names else "_orig_mod", None)
 
 
 def _chosen(config: HeroConfig, choices: dict[str, Any]) -> HeroConfig:

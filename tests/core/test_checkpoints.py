@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from hero_plugin import HeroConfig, config_of, hero_state_dict, wrap_model
+from hero_plugin import HeroConfig, config_of, hero_state_dict, unwrap_model, wrap_model
 from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, tuple_base
 
@@ -156,3 +156,28 @@ def test_weights_of_a_newer_version_are_told_apart():
     state._metadata[""]["hero"]["later"] = 1
     with pytest.raises(ValueError, match="HeroConfig has no 'later' here; a later version may"):
         config_of(state)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        torch.optim.swa_utils.AveragedModel,
+        lambda model: torch.nn.DataParallel(torch.compile(model)),
+        lambda model: torch.compile(torch.nn.DataParallel(model)),
+    ],
+)
+def test_a_checkpoint_of_what_torch_puts_around_the_model_loads(around):
+    """Also with an entry that is nobody's weight (``n_averaged``), once ``strict=False`` allows it."""
+    model, other = shake(wrap_model(tuple_base())), wrap_model(tuple_base())
+    state = around(model).state_dict()
+    found = other.load_state_dict(state, strict=False)
+    assert not found.missing_keys and set(found.unexpected_keys) <= {"n_averaged"}
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    if found.unexpected_keys:
+        with pytest.raises(RuntimeError, match="n_averaged"):
+            other.load_state_dict(state)
+
+
+def test_unwrapping_an_averaged_model():
+    model = wrap_model(tuple_base())
+    assert type(unwrap_model(torch.optim.swa_utils.AveragedModel(model))) is type(model.base)

@@ -72,6 +72,23 @@ def test_adds_two_losses_and_their_weights():
     torch.testing.assert_close(difference, both, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_criterion_that_was_not_given_the_config_takes_the_models(half):
+    config = HeroConfig(relevance_weight=1.0, consistency_weight=0.3, consistency="bernoulli")
+    model, batch, wrapped = wrap_model(dict_base(), config=config).train(), inputs(), wrap_criterion(criterion())
+    model = shake(model)
+    if half:
+        model.half().float()  # whoever changes the precision does not change the weights
+    losses = wrapped(model(*batch), TARGETS)
+    assert (wrapped.weight_dict["loss_relevance"], wrapped.weight_dict["loss_consistency"]) == (1.0, 0.3)
+    given = wrap_criterion(criterion(), config)
+    labels = clip_labels([target["spans"] for target in TARGETS["span_labels"]], batch.video_mask)
+    expected = model.compute_hero_losses(labels)
+    assert wrapped.config.consistency == "bernoulli" == given.config.consistency
+    assert torch.equal(losses["loss_consistency"], expected["loss_consistency"])
+    assert wrap_criterion(criterion(), HeroConfig()).config.relevance_weight == 0.1  # who gives one, means it
+
+
 @pytest.mark.parametrize("config", [HeroConfig(), HeroConfig.paper(relevance="pair", projections=True)])
 def test_upstreams_sum_trains_every_hero_parameter(config):
     model, wrapped, batch = shake(wrap_model(dict_base(), config=config)).train(), wrap_criterion(criterion()), inputs()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, wrap_model
-from tests.core import emb
+from tests.core import detr, emb
 from tests.core.bases import DIM, DictPredictor, dict_base, inputs, tensors, tuple_base, two_stage
 
 CASES = {"tuple": (tuple_base, inputs), "dict": (dict_base, inputs), "emb": (emb.emb, emb.batch)}
@@ -130,3 +130,14 @@ def test_losses_need_a_forward_and_are_kept_for_logs():
         assert not logged.requires_grad and torch.equal(logged, losses[name].detach())
     total = model.weighted_hero_loss(torch.zeros(3, 7))
     torch.testing.assert_close(total, 0.1 * losses["loss_relevance"] + 0.1 * losses["loss_consistency"])
+
+
+def test_what_a_training_loop_sets_on_its_model_is_the_bases():
+    model = wrap_model(detr.moment_detr())
+    model.aux_loss = not model.aux_loss
+    assert model.base.aux_loss is model.aux_loss and "aux_loss" not in vars(model)
+    model.class_embed = torch.nn.Linear(16, 2)
+    assert model.base.class_embed is model.class_embed and "class_embed" not in dict(model.named_children())
+    model.note = "mine"  # the base has no such thing
+    assert model.note == "mine" and not hasattr(model.base, "note")
+    assert model.eval().training is False and model.base.training is False
