@@ -138,13 +138,9 @@ class HeroCriterion(nn.Module):
     def _adopt(self, chosen: Tensor) -> None:
         """Take weights and kind of consistency from the model whose outputs these are; once, as it reads the device."""
         relevance, consistency, kind = chosen[0].view(torch.float64).tolist()
-        self.config = replace(
-            self.config,
-            cmtr=self.config.cmtr and relevance + consistency > 0,
-            relevance_weight=relevance,
-            consistency_weight=consistency,
-            consistency=CHOICES["consistency"][int(kind)],
-        )
+        weights = {"relevance_weight": relevance, "consistency_weight": consistency}
+        choices: dict[str, Any] = {**weights, "consistency": CHOICES["consistency"][int(kind)]}
+        self.config = replace(self.config, cmtr=relevance + consistency > 0, **choices)
         self.weight_dict.update(self.config.loss_weights)
         self._of_model = False
 

@@ -105,7 +105,7 @@ def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:
 
 
 def _train(config: EmbTrainConfig, data: EmbData, label: str, screen: Screen) -> RunFolder:
-    run = RunFolder.create(config.output, config.to_json(), resume=False, overwrite=True)
+    run = RunFolder.create(config.output or Path(), config.to_json(), resume=False, overwrite=True)
     return train(config, data, run, Screen(screen.console, label=label, quiet=screen.quiet), table=False)
 
 

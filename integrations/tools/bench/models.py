@@ -38,7 +38,8 @@ AMP: dict[str, Amp] = {"fp32": "none", "bf16": "bf16"}
 def recipe_of(base: str, sizes: Sizes) -> Any:
     """Return the settings of a base's training script at these sizes."""
     entry = BASES[base]
-    named = {"hidden_dim": sizes.dim, "max_words": sizes.words} if isinstance(entry, DetrBase) else {"dim": sizes.dim}
+    of_detr = {"hidden_dim": sizes.dim, "max_words": sizes.words}
+    named: dict[str, Any] = of_detr if isinstance(entry, DetrBase) else {"dim": sizes.dim}
     return replace(entry.config(), max_clips=sizes.clips, batch_size=sizes.batch, **named)
 
 
@@ -58,7 +59,8 @@ class Bare:
         # The inputs are random: there is nothing to collate.
         collate: Any = None
         if criterion is None:
-            return EmbTask(base, collate, self.model.configs, recipe.epochs)
+            configs: Any = self.model.configs
+            return EmbTask(base, collate, configs, recipe.epochs)
         return DetrTask(base, criterion, collate)
 
 

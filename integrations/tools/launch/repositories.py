@@ -39,7 +39,8 @@ class Repository:
         if wrapping is None:
             return []
         why = "what it builds gets HERO around it, model and criterion"
-        built = (Patch(*builder.split(":"), around(wrapping.build), why) for builder in self.builders)
+        places = (builder.split(":") for builder in self.builders)
+        built = [Patch(module, name, around(wrapping.build), why) for module, name in places]
         return [*built, *self.extras(wrapping)]
 
 
