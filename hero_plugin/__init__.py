@@ -23,7 +23,7 @@ from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
 check_torch()
 __path__ += checkout_folders(Path(__file__).parent)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CMTR",
