@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, update_wrapper
 from types import MethodType
 from typing import Any
 
@@ -249,7 +250,33 @@ class HeroModel(nn.Module):
             # A base that is its own grounder may have a ``methods`` of its own, which is not an adapter's.
             _, grounder = self.__dict__.get("_grounder", (None, None))
             extended = {} if grounder is modules["base"] else getattr(grounder, "methods", {})
-            return MethodType(extended[name], self) if name in extended else getattr(modules["base"], name)
+            if name in extended:
+                return MethodType(extended[name], self)
+            found = getattr(modules["base"], name)
+            own = isinstance(found, MethodType) and found.__self__ is modules["base"]
+            return update_wrapper(partial(self._run_method, found), found) if own and self.config.active else found
+
+    def _run_method(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a method of the base's; where it calls ``self(...)``, as ``predict`` may, HERO runs."""
+        attributes = self.base.__dict__
+        before = {name: attributes[name] for name in ("forward",) if name in attributes}
+
+        def forward(*inner: Any, **named: Any) -> Any:
+            restore()  # HERO calls the base's own forward, or a view of it
+            try:
+                return self.forward(*inner, **named)
+            finally:
+                attributes["forward"] = forward
+
+        def restore() -> None:
+            attributes.pop("forward", None)
+            attributes.update(before)
+
+        attributes["forward"] = forward
+        try:
+            return method(*args, **kwargs)
+        finally:
+            restore()
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What a training loop sets on its model (aux_loss, a new class_embed) is the base's, as what it reads is.

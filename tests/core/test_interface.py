@@ -7,9 +7,22 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from hero_plugin import HeroConfig, wrap_model
+from hero_plugin import HeroConfig, TwoStage, wrap_model
 from tests.core import detr, emb
-from tests.core.bases import DIM, DictPredictor, dict_base, inputs, tensors, tuple_base, two_stage
+from tests.core.bases import (
+    DIM,
+    QUERY_DIM,
+    VIDEO_DIM,
+    DictPredictor,
+    ToyFuser,
+    TuplePredictor,
+    dict_base,
+    inputs,
+    shake,
+    tensors,
+    tuple_base,
+    two_stage,
+)
 
 CASES = {"tuple": (tuple_base, inputs), "dict": (dict_base, inputs), "emb": (emb.emb, emb.batch)}
 
@@ -56,7 +69,7 @@ def test_attributes_come_from_the_base():
     model = wrap_model(base)
     assert model.predictor is base.predictor and model.note == "mine"
     assert model.predictor.extract_index == base.predictor.extract_index
-    assert model.compute_highlight_loss == base.compute_highlight_loss
+    assert model.compute_highlight_loss.__wrapped__ == base.compute_highlight_loss
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         model.nonsense  # noqa: B018
     assert not hasattr(model, "nonsense")
@@ -141,3 +154,33 @@ def test_what_a_training_loop_sets_on_its_model_is_the_bases():
     model.note = "mine"  # the base has no such thing
     assert model.note == "mine" and not hasattr(model.base, "note")
     assert model.eval().training is False and model.base.training is False
+
+
+class Predicting(TwoStage):
+    """A base whose own method calls itself, as Lightning's ``training_step`` does."""
+
+    def predict(self, *arguments, scale=1.0):
+        return self(*arguments), scale
+
+    def breaks(self):
+        raise ValueError("on purpose")
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_method_of_the_base_that_calls_itself_runs_hero(training):
+    fuser, video, query = ToyFuser(DIM), torch.nn.Linear(VIDEO_DIM, DIM), torch.nn.Linear(QUERY_DIM, DIM)
+    base = Predicting(fuser, TuplePredictor(DIM), DIM, video, query, relevance=torch.nn.Flatten(1))
+    model = shake(wrap_model(base, relevance="pair")).train(training)
+    batch = inputs()
+    plain = tensors(base(*batch))
+    torch.manual_seed(1)
+    outputs, scale = model.predict(*batch, scale=2.0)
+    torch.manual_seed(1)
+    expected = tensors(model(*batch))
+    assert scale == 2.0 and all(torch.equal(one, other) for one, other in zip(tensors(outputs), expected, strict=True))
+    assert any(not torch.equal(one, other) for one, other in zip(plain, expected, strict=True))
+    with pytest.raises(ValueError, match="on purpose"):
+        model.breaks()
+    assert "forward" not in vars(base)
+    assert all(torch.equal(one, other) for one, other in zip(plain, tensors(base(*batch)), strict=True))
+    assert model.predict.__name__ == "predict" and wrap_model(base, config=HeroConfig.off()).predict == base.predict
