@@ -105,6 +105,10 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
         >>> model = wrap_model(model)
         >>> criterion = wrap_criterion(criterion, model.config)
     """
+    if isinstance(criterion, HeroCriterion):
+        raise TypeError("this criterion already has HERO's losses: wrap the one inside, criterion.criterion")
+    if config is not None and not isinstance(config, HeroConfig):
+        raise TypeError(f"config must be a HeroConfig, as model.config is, got {type(config).__name__}")
     if not isinstance(getattr(criterion, "weight_dict", None), dict):
         raise TypeError(
             f"{type(criterion).__name__} has no dict weight_dict: wrap_criterion serves DETR criteria. A model "
@@ -190,6 +194,10 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
         raise ValueError(
             "spans must be normalized (center, width), got whole numbers: clip indices go with span_loss_type='ce'"
         )
+    # On a CPU alone: elsewhere the question would stop the device at every step.
+    largest = max((float(query.detach().max()) for query in spans if query.is_cpu and query.numel()), default=0.0)
+    if span_loss_type == "l1" and largest > 1.01:
+        raise ValueError(f"spans must be normalized (center, width) in [0, 1], got {largest:g}: seconds, or clips?")
     real = video_mask.bool()
     padded = pad_sequence([query.detach().reshape(-1, 2) for query in spans], batch_first=True, padding_value=-1)
     padded = padded.to(real.device, torch.promote_types(padded.dtype, torch.float32))

@@ -51,6 +51,8 @@ def wrap_model(
         >>> model = wrap_model(model, levels=4)
         >>> model = wrap_model(model, config=HeroConfig.paper(), mask_ratio=0.5)
     """
+    if config is not None and not isinstance(config, HeroConfig):
+        raise TypeError(f"config must be a HeroConfig, got {type(config).__name__}: single choices are arguments")
     adapter = checked_adapter(base, adapter)
     if levels is not None:
         choices["levels"] = levels

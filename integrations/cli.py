@@ -173,7 +173,9 @@ def _group(word: str) -> list[str]:
 
 def _unknown(words: list[str]) -> str:
     if below := _group(words[0]):
-        return f"hero-plugin {words[0]}: say which: " + ", ".join(f"hero-plugin {name}" for name in below)
+        near = difflib.get_close_matches(" ".join(words[:2]), below, n=1) if len(words) > 1 else []
+        hint = f"did you mean `hero-plugin {near[0]}`? " if near else ""
+        return f"hero-plugin {words[0]}: {hint}say which: " + ", ".join(f"hero-plugin {name}" for name in below)
     typed = " ".join(word for word in words[:2] if not word.startswith("-"))
     near = difflib.get_close_matches(typed, COMMANDS, n=1) or difflib.get_close_matches(
         words[0], [name.split()[0] for name in COMMANDS], n=1

@@ -146,6 +146,13 @@ class TrainConfig(FileConfig):
         return 0.0
 
     @property
+    def feature_paths(self) -> list[Path]:
+        """Return the paths of the clip features; a run on data in memory, as the demo's, has none of its own."""
+        if not self.features:
+            raise ConfigError("--features is missing")
+        return list(self.features)
+
+    @property
     def word_table(self) -> Path:
         """Return the path of the word vectors, where the base reads a table of them."""
         if self.words is None:

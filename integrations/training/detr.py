@@ -279,7 +279,7 @@ class DetrBase(Base):
             UserError: The word table has none of the words.
         """
         store = open_features(
-            list(config.features),
+            config.feature_paths,
             max_clips=config.max_clips,
             pooling="cut" if config.seconds_per_clip else config.pooling,
             normalize=config.normalize_features,

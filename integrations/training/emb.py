@@ -248,7 +248,7 @@ class EmbBase(Base):
         self, config: EmbTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
     ) -> EmbData:
         """Read and check the sets."""
-        store = open_features(list(config.features), max_clips=config.max_clips, pooling=config.pooling)
+        store = open_features(config.feature_paths, max_clips=config.max_clips, pooling=config.pooling)
         split = partial(tokenize, style=config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         wanted = {word for records in sets.values() for record in records for word in split(record.sentence)}

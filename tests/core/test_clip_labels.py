@@ -116,3 +116,9 @@ def test_whole_numbers_are_not_taken_for_fractions():
 def test_every_query_has_its_spans():
     with pytest.raises(ValueError, match=r"one \(moments, 2\) for each of 2 queries, got 1"):
         clip_labels([torch.tensor([[0.5, 0.5]])], torch.ones(2, 10))
+
+
+@pytest.mark.parametrize("spans", [[[10.0, 25.0]], [[0.5, 1.2]], [[5.0, 0.2]]])
+def test_spans_in_seconds_are_refused(spans):
+    with pytest.raises(ValueError, match=r"spans must be normalized \(center, width\) in \[0, 1\], got .*: seconds"):
+        clip_labels([torch.tensor(spans)], torch.ones(1, 8))

@@ -218,3 +218,10 @@ def test_the_outputs_still_hold_what_the_criterion_reads():
 def test_other_criteria_are_refused_with_advice():
     with pytest.raises(TypeError, match=r"CrossEntropyLoss has no dict weight_dict.*the wrapped model's compute_loss"):
         wrap_criterion(nn.CrossEntropyLoss())
+
+
+def test_what_is_no_config_or_wrapped_already_is_refused():
+    with pytest.raises(TypeError, match=r"config must be a HeroConfig, as model\.config is, got HeroModel"):
+        wrap_criterion(criterion(), wrap_model(dict_base()))
+    with pytest.raises(TypeError, match="already has HERO's losses"):
+        wrap_criterion(wrap_criterion(criterion()))

@@ -160,3 +160,8 @@ def test_too_few_or_too_many_axes_are_told_by_name(call):
     }
     with pytest.raises(ValueError, match=r"must be \(.*\)=\(.*\), got \("):
         calls[call]()
+
+
+def test_a_config_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match="config must be a HeroConfig, got dict: single choices are arguments"):
+        wrap_model(tuple_base(), config={"levels": 2})

@@ -85,7 +85,7 @@ def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
     """Open everything; of large files, only the query file is read through, for its checksum."""
     run = RunFolder.open(config.run)
     settings = with_sources(run.settings(), config, (), run)
-    store = open_features(list(settings.features), normalize=bool(getattr(settings, "normalize_features", False)))
+    store = open_features(settings.feature_paths, normalize=bool(getattr(settings, "normalize_features", False)))
     written = StreamedQueries.of(settings)
     validator = QueryValidator(
         store,
