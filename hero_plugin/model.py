@@ -56,8 +56,8 @@ class HeroModel(nn.Module):
             self.hero.to(like.device, like.dtype)
         self.last_forward = LastForward()
         self._frozen: Frozen | None = None
-        # The outputs carry it to a criterion that was not given the config. Gathering parallel replicas takes tensors
-        # alone, and whole numbers stay exact in half precision: float64, bit by bit.
+        # The outputs carry it, a row per sample, to a criterion that was not given the config: parallel replicas gather
+        # nothing but such tensors. Whole numbers stay exact in half precision: float64, bit by bit.
         chosen = [config.relevance_weight, config.consistency_weight, CHOICES["consistency"].index(config.consistency)]
         self.register_buffer("_chosen", torch.tensor([chosen], dtype=torch.float64).view(torch.int64), persistent=False)
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
@@ -95,7 +95,7 @@ class HeroModel(nn.Module):
         if self.training:
             for part in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(part, dict):
-                    part["hero"] = {**last.tensors(), "chosen": self._chosen}
+                    part["hero"] = {**last.tensors(), "chosen": self._chosen.expand(len(pair.video), -1)}
                     break
         return outputs
 
