@@ -6,6 +6,7 @@ import difflib
 import io
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass, replace
@@ -27,7 +28,7 @@ class ConfigError(UserError):
     """Settings that cannot be used; the message names the flags."""
 
 
-class FileConfig:
+class FileConfig(ABC):
     """A config that names files and folders, and is checked as a whole. Its heirs are dataclasses.
 
     Attributes:
@@ -40,9 +41,9 @@ class FileConfig:
         """Return what the flags stand over, where these settings say that it is not the defaults."""
         return None
 
+    @abstractmethod
     def mistakes(self) -> list[str]:
         """Return what is missing or impossible, one line each."""
-        raise NotImplementedError
 
     def checked(self: Files) -> Files:
         """Return this config with absolute paths, once nothing is missing or impossible.

@@ -163,7 +163,7 @@ def test_folders(tmp_path, prototypes, dtype):
     assert manifest["complete"] and manifest["config"]["noise"] == 1.0 and manifest["seed"] == 5
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/b", "a\\b", "a\0b"])
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/b", "a\\b", "a\0b"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, prototypes, name):
     timelines = {name: next(iter(TIMELINES.values()))}
     with pytest.raises(DataError, match="is not the name of a file"):
