@@ -59,7 +59,8 @@ class HeroModel(nn.Module):
         # The outputs carry it, a row per sample, to a criterion that was not given the config: parallel replicas gather
         # nothing but such tensors. Whole numbers stay exact in half precision: float64, bit by bit.
         chosen = [config.relevance_weight, config.consistency_weight, CHOICES["consistency"].index(config.consistency)]
-        self.register_buffer("_chosen", torch.tensor([chosen], dtype=torch.float64).view(torch.int64), persistent=False)
+        chosen_bits = torch.tensor([chosen], dtype=torch.float64, device=None if like is None else like.device)
+        self.register_buffer("_chosen", chosen_bits.view(torch.int64), persistent=False)
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 

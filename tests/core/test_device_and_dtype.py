@@ -103,3 +103,9 @@ def test_the_dtype_is_that_of_what_learns():
     model = wrap_model(base)
     assert {parameter.dtype for parameter in model.hero.parameters()} == {torch.float32}
     total_loss(model, model(*batch), batch.video_mask).backward()
+
+
+def test_buffers_follow_the_base_too():
+    """Parallel training broadcasts them, and refuses what is on another device."""
+    model = wrap_model(tuple_base().to("meta"))
+    assert {buffer.device.type for buffer in model.buffers()} == {"meta"}
