@@ -4,24 +4,30 @@
 >>> model = wrap_model(model, levels=4)        # same forward, same outputs, same training loop
 """
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from hero_plugin._compat import check_torch, checkout_folders
-from hero_plugin.adapter import Adapter, First, PassThrough, Seam, known_adapters, register_adapter
-from hero_plugin.aggregation import WeightedAggregation
-from hero_plugin.cmtr import CMTR
-from hero_plugin.config import HeroConfig, config_of
-from hero_plugin.hem import HEM
-from hero_plugin.losses import HeroCriterion, clip_labels, consistency_loss, hero_losses, relevance_loss, wrap_criterion
-from hero_plugin.model import HeroModel
-from hero_plugin.plugin_file import Plugin, PluginError, load_plugin, read_plugin, save_plugin
-from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor, TwoStage
-from hero_plugin.relevance import PairRelevance
-from hero_plugin.sgvf import SGVF
-from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
-
-check_torch()
-__path__ += checkout_folders(Path(__file__).parent)
+if TYPE_CHECKING:
+    from hero_plugin.adapter import Adapter, First, PassThrough, Seam, known_adapters, register_adapter
+    from hero_plugin.aggregation import WeightedAggregation
+    from hero_plugin.cmtr import CMTR
+    from hero_plugin.config import HeroConfig, config_of
+    from hero_plugin.hem import HEM
+    from hero_plugin.losses import (
+        HeroCriterion,
+        clip_labels,
+        consistency_loss,
+        hero_losses,
+        relevance_loss,
+        wrap_criterion,
+    )
+    from hero_plugin.model import HeroModel
+    from hero_plugin.plugin_file import Plugin, PluginError, load_plugin, read_plugin, save_plugin
+    from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor, TwoStage
+    from hero_plugin.relevance import PairRelevance
+    from hero_plugin.sgvf import SGVF
+    from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
 
 __version__ = "0.2.0"
 
@@ -61,3 +67,29 @@ __all__ = [
     "wrap_criterion",
     "wrap_model",
 ]
+
+_MODULES = (
+    *("adapter", "aggregation", "cmtr", "config", "hem", "losses"),
+    *("model", "plugin_file", "protocol", "relevance", "sgvf", "wrap"),
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name, or a module, when it is asked for: ``hero-plugin --help`` need not wait for torch."""
+    if name in __all__:
+        homes = (vars(importlib.import_module(f"{__name__}.{module}")) for module in _MODULES)
+        return globals().setdefault(name, next(home[name] for home in homes if name in home))
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
+
+
+_top = Path(__file__).parents[1]
+if (_top / "pyproject.toml").is_file() and (_top / "adapters").is_dir():
+    # A checkout, where adapters/ and integrations/ stand beside this folder: Python started there finds this copy
+    # before an installed one, and would miss them.
+    __path__.append(str(_top))

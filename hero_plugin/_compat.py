@@ -1,11 +1,6 @@
-"""Differences between versions of torch, and between a checkout and an installed package.
-
-What the rest of the package would otherwise have to ask in several places is asked here.
-"""
+"""Differences between versions of torch, which the rest of the package would have to ask about in several places."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from packaging.version import Version
@@ -30,12 +25,4 @@ def is_compiling() -> bool:
     return getattr(torch.compiler, "is_compiling", bool)()
 
 
-def checkout_folders(package: Path) -> list[str]:
-    """Return where else ``hero_plugin``'s subpackages are: the checkout's top, if this is a checkout; else nowhere.
-
-    ``adapters/`` and ``integrations/`` stand beside ``hero_plugin/`` in a checkout. Python started there finds that
-    folder before an installed copy, and would miss them.
-    """
-    top = package.parent
-    is_checkout = (top / "pyproject.toml").is_file() and (top / "adapters").is_dir()
-    return [str(top)] if is_checkout and not (package / "adapters").exists() else []
+check_torch()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -76,3 +78,14 @@ def test_examples_in_docstrings_run(name):
     for test in found:
         report = []
         assert runner.run(test, out=report.append).failed == 0, "".join(report)
+
+
+def test_names_are_loaded_when_they_are_asked_for():
+    code = """
+import sys, hero_plugin as hero
+assert "torch" not in sys.modules and set(hero.__all__) <= set(dir(hero))
+from hero_plugin import *
+assert wrap_model is hero.wrap_model and hero.losses.wrap_criterion is wrap_criterion
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert not hasattr(hero_plugin, "no_such_name")
