@@ -201,7 +201,7 @@ def _share(module: nn.Module, replacements: Mapping[str, Any], view: nn.Module |
     hooks and attributes. Only ``_modules`` is a new dict, or a replacement would show up in the base.
     """
     if view is None:  # without __init__, which would make new parameters and whose arguments nobody knows here
-        view = type(module).__new__(type(module))
+        view = object.__new__(type(module))
     parts: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for path, part in replacements.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,13 +41,14 @@ class RankedRelevance(nn.Module):
 
     A saliency score is trained by comparing clips: its zero and its scale mean nothing, and negative pairs can push all
     of a video's scores far from zero, where a binary cross-entropy sees the offset alone. ``a`` and ``b`` are learned
-    and start at zero. The consistency loss, a softmax over the clips, does not see the offset.
+    and start at zero; they have the shape (1,), as FSDP cannot shard a scalar. The consistency loss, a softmax over the
+    clips, does not see the offset.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(()))
-        self.offset = nn.Parameter(torch.zeros(()))
+        self.log_scale = nn.Parameter(torch.zeros(1))
+        self.offset = nn.Parameter(torch.zeros(1))
 
     def forward(self, score: Tensor, video_mask: Tensor) -> Tensor:
         """Turn scores (B, T), video_mask (B, T) 1/True at real clips -> logits (B, T); padded clips hold the offset."""
@@ -53,3 +56,10 @@ class RankedRelevance(nn.Module):
         count = real.sum(-1, keepdim=True).clamp(min=1)
         centred = score - score.masked_fill(~real, 0.0).sum(-1, keepdim=True) / count
         return self.log_scale.exp() * centred.masked_fill(~real, 0.0) + self.offset
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        # Older files have scalars here; torch itself takes (1,) for a scalar, so that older releases read newer ones.
+        for name in (f"{prefix}log_scale", f"{prefix}offset"):
+            if name in state_dict:
+                state_dict[name] = state_dict[name].reshape(-1)
+        super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -28,7 +28,7 @@ from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.device import autocast, loss_scaler, seed_device, seed_of
 from hero_plugin.integrations.training.distributed import ALONE, BatchShard, Group, whole_outputs
 from hero_plugin.integrations.training.inference import predict_set, recall_curve
-from hero_plugin.integrations.training.optim import build_optimizer, linear_decay, step_decay
+from hero_plugin.integrations.training.optim import build_optimizer, linear_decay, restore_optimizer, step_decay
 from hero_plugin.integrations.training.run_folder import Events, RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task, brief_scores
 
@@ -277,7 +277,7 @@ class Trainer:
         state = self.group.from_leader(lambda: load_checkpoint(self.run.last) if self.run.last.is_file() else None)
         if state is not None:
             self.task.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            restore_optimizer(self.optimizer, state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.progress = TrainingProgress(**state["progress"])
             self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}

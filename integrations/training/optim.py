@@ -5,7 +5,7 @@ A schedule is a function of the step, so that resuming needs no state of it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -41,6 +41,13 @@ def _exempt(name: str, parameter: nn.Parameter) -> bool:
     if name.startswith("hero."):
         return parameter.ndim < 2 or name.endswith((".strength", ".mask_token"))
     return any(part in name for part in ("bias", "layer_norm", "LayerNorm"))
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state_dict, also of an older run, in which parameters of one number were scalars."""
+    optimizer.load_state_dict(state)
+    for parameter, kept in optimizer.state.items():
+        kept.update({name: kept[name].view_as(parameter) for name in ("exp_avg", "exp_avg_sq") if name in kept})
 
 
 def linear_decay(step: int, total: int, warmup: int = 0) -> float:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from hero_plugin import PairRelevance, wrap_model
 from hero_plugin.relevance import RankedRelevance
@@ -94,3 +95,16 @@ def test_only_a_score_that_ranks_is_calibrated():
     model(*detr.batch())
     means = (model.relevance * detr.batch()[3]).sum(1) / detr.batch()[3].sum(1)
     assert torch.allclose(means, torch.zeros_like(means), atol=1e-5)
+
+
+@pytest.mark.parametrize(("here", "there"), [((1,), ()), ((), (1,))], ids=["older", "newer"])
+def test_files_of_scalars_and_of_one_number_each_load(here, there):
+    """What RankedRelevance learns was of shape () once; torch reads (1,) into that by itself."""
+    model = nn.Sequential(RankedRelevance())
+    if not here:  # as an older release has it
+        model[0] = nn.Module()
+        model[0].log_scale, model[0].offset = (nn.Parameter(torch.zeros(())) for _ in range(2))
+    file = {"0.log_scale": torch.full(there, 2.0), "0.offset": torch.full(there, 3.0)}
+    model.load_state_dict(file)
+    assert [(p.item(), p.shape) for p in model.parameters()] == [(2.0, here), (3.0, here)]
+    assert file["0.offset"].shape == there

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import distributed as dist
 from torch import nn
 
 from hero_plugin import HeroConfig, adapter, wrap_model
@@ -24,6 +25,7 @@ TESTED = {
     "start/quickstart.md",
     "guide/by_hand.md",  # in test_by_hand.py
     "guide/data.md",
+    "guide/distributed.md",
     "guide/evaluate.md",
     "guide/own_base.md",
     "guide/plugin_files.md",
@@ -159,6 +161,21 @@ def test_timelines(tmp_path, monkeypatch):
     vectors = load_word_vectors(shared("vectors", "minilm_words_384.npz"))
     names = run("guide/timelines.md", train_records=records, word_vectors=vectors)
     assert names["clips"].shape == (62, 256)
+
+
+def test_sharding(tmp_path):
+    """In one process; tests/core/test_fully_sharded.py has two."""
+    fsdp = pytest.importorskip("torch.distributed.fsdp")
+    if not (dist.is_gloo_available() and hasattr(fsdp, "fully_shard")):
+        pytest.skip("fully_shard came with torch 2.6")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        names = run("guide/distributed.md")
+        fresh = wrap_model(names["build_moment_detr"](names["base"].config)[0])
+        fresh.load_state_dict(names["whole"])
+        assert all(type(value) is torch.Tensor for value in names["whole"].values())
+    finally:
+        dist.destroy_process_group()
 
 
 def test_training(tmp_path, monkeypatch, capsys):
