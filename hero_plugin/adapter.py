@@ -160,6 +160,7 @@ class Seam:
         base: the base.
         **replacements: what stands in for the parts of these names: a module for a submodule, any other callable for
             a method. A part of a part has a dotted name: ``Seam(base, **{"transformer.decoder": PassThrough()})``.
+            ``training=True`` runs the forward as in training, whatever mode the base and its parts are in.
 
     Raises:
         AttributeError: the base has no such part. Replaced all the same, it would leave the forward as it is.
@@ -179,7 +180,7 @@ class Seam:
         """Call the base's forward on projected features."""
         if not is_compiling():
             _share(self.base, self.replacements, self.view)  # attributes may have been set on the base since
-        self.view.training = self.base.training
+        self.view.training = self.replacements.get("training", self.base.training)
         return self.view.forward(*args, **kwargs)
 
 

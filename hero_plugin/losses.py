@@ -19,14 +19,14 @@ def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor
 
     Args:
         logits: (B, T) relevance logits.
-        labels: (B, T), 1 for clips inside the moment.
+        labels: (B, T), 1 for clips inside the moment; below 0 for those of which nothing is known.
         video_mask: (B, T), 1/True at real clips.
 
     Returns:
         A scalar; 0 when no clip is real.
     """
     _expect_same(logits, labels=labels, video_mask=video_mask)
-    real = video_mask.bool()
+    real = video_mask.bool() & (labels >= 0)
     logits = at_least_float32(logits).masked_fill(~real, 0.0)
     return _mean(F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none"), real)
 
@@ -97,7 +97,8 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
             carry ``span_labels``, a list of ``{"spans": (moments, 2)}``: normalized (center, width), or the first and
             the last clip where the criterion's ``span_loss_type`` is ``"ce"``. Without them, or where the criterion
             ignores them (``use_matcher=False``, highlights alone), nothing says which clips are relevant: only
-            ``loss_consistency``, which needs no labels, is added.
+            ``loss_consistency``, which needs no labels, is added. FlashVTG's takes the batch before the outputs, and
+            leaves its losses in them; so are HERO's then.
         config: where the weights and the kind of consistency come from; None is that of the model whose outputs come
             first.
 
@@ -127,17 +128,24 @@ class HeroCriterion(nn.Module):
         self.weight_dict: dict[str, float] = criterion.weight_dict  # type: ignore[assignment]
         self.weight_dict.update(self.config.loss_weights)
 
-    def forward(self, outputs: dict[str, Any], targets: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Return the criterion's losses, and HERO's where ``outputs`` come from a wrapped model in training."""
-        hero = outputs.get("hero")
-        if hero is None:
-            return dict(self.criterion(outputs, targets, *args, **kwargs))
-        # A criterion that walks over its outputs must meet the base's alone.
-        outputs = {name: output for name, output in outputs.items() if name != "hero"}
-        losses = dict(self.criterion(outputs, targets, *args, **kwargs))
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the criterion's losses, and HERO's where the outputs come from a wrapped model in training."""
+        given = [*args, *kwargs.values()]
+        place = next((at for at, each in enumerate(given) if isinstance(each, dict) and "hero" in each), None)
+        if place is None:
+            return dict(self.criterion(*args, **kwargs))
+        outputs = given[place]
+        hero = outputs.pop("hero")  # a criterion that walks over its outputs must meet the base's alone
+        try:
+            losses = self.criterion(*args, **kwargs)
+        finally:
+            outputs["hero"] = hero
         if self._of_model and "chosen" in hero:  # a literal loop of somebody's own leaves the tensors alone
             self._adopt(hero["chosen"])
-        return {**losses, **self.hero_losses(hero, targets)}
+        ours = self.hero_losses(hero, kwargs["targets"] if "targets" in kwargs else given[place + 1])
+        if losses is outputs:
+            outputs.update(ours)
+        return {**losses, **ours}
 
     def _adopt(self, chosen: Tensor) -> None:
         """Take weights and kind of consistency from the model whose outputs these are; once, as it reads the device."""
@@ -184,9 +192,10 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
 
     Returns:
         (B, T) float. Of ``"l1"``, 1 for a clip whose middle lies in a moment, its ends included, and for the clip that
-        holds a shorter moment's middle; none for a moment of no width, as padding is. Of ``"ce"``, 1 from the first to
-        the last clip; where the last is before the first, as upstream's datasets have it for a moment that ends in
-        the clip it starts in, the first alone.
+        holds a shorter moment's middle; none for a moment of no width, as padding is, and -1, unknown, for all clips of
+        a query that has no other (data sets of highlights alone say [0, 0]). Of ``"ce"``, 1 from the first to the last
+        clip; where the last is before the first, as upstream's datasets have it for a moment that ends in the clip it
+        starts in, the first alone.
     """
     if len(spans) != len(video_mask):
         raise ValueError(f"spans must hold one (moments, 2) for each of {len(video_mask)} queries, got {len(spans)}")
@@ -200,7 +209,7 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
     place = torch.arange(real.shape[-1], device=real.device)
     if span_loss_type == "ce":
         first, last = padded[..., :1], padded.amax(-1, keepdim=True)
-        inside = (place >= first) & (place <= last)
+        inside, unknown = (place >= first) & (place <= last), real.new_zeros(len(real), 1)
     else:
         if padded.is_cpu:  # elsewhere a failed check would end the process; and nothing here reads a value
             torch._assert_async((padded <= 1.01).all(), "spans must be (center, width) in [0, 1]: these are larger")
@@ -208,7 +217,8 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
         center, width = padded[..., :1] * clips, padded[..., 1:] * clips
         holds = (center + BORDER).floor() == place
         inside = (((place + 0.5 - center).abs() <= width / 2 + BORDER) | holds) & (width > 0)
-    return (inside.any(1) & real).float()
+        unknown = (width == 0).any(1) & ~(width > 0).any(1)
+    return (inside.any(1) & real).float().masked_fill(unknown, -1.0)
 
 
 def _log_softmax(logits: Tensor, real: Tensor) -> Tensor:

@@ -71,6 +71,16 @@ def test_fractions_are_of_the_real_video():
     assert clip_labels(spans, lengths_mask((8, 4))).tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 0, 0, 0, 0]]
 
 
+@given(query, st.integers(0, 2))
+@quick
+def test_a_moment_of_no_width_says_nothing(moments, more):
+    """Beside others it is left out; alone, [0, 0] as data sets of highlights have it, all clips are unknown."""
+    real = torch.tensor([[(s + e) / 2 / SIXTEENTHS, (e - s) / SIXTEENTHS] for s, e in moments]).reshape(-1, 2)
+    mask, spans = torch.ones(1, 8), torch.cat([real, torch.zeros(more, 2)])
+    expected = clip_labels([real], mask) if moments or not more else -mask
+    assert torch.equal(clip_labels([spans], mask), expected)
+
+
 def test_no_moment_no_clip():
     assert not clip_labels([torch.zeros(0, 2)], torch.ones(1, 4)).any()
 

@@ -196,6 +196,28 @@ def test_the_criterion_sees_the_bases_outputs_alone():
     assert "loss_relevance" in losses and "hero" in outputs
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_criterion_that_takes_the_batch_and_leaves_its_losses_in_the_outputs(by_name):
+    """FlashVTG's: its loop reads them there, and never looks at what is returned."""
+
+    class Leaving(HighlightCriterion):
+        def forward(self, batch, outputs, targets):
+            assert "hero" not in outputs and batch == ["meta", {"hero": 1}]
+            outputs["loss_saliency"] = outputs["saliency_scores"].square().mean()
+            return outputs
+
+    outputs, criterion = wrap_model(dict_base()).train()(*inputs()), wrap_criterion(Leaving())
+    batch = ["meta", {"hero": 1}]
+    hero = outputs["hero"]
+    given = {"targets": TARGETS, "batch": batch, "outputs": outputs}
+    criterion(**given) if by_name else criterion(batch, outputs, TARGETS)
+    assert outputs["hero"] is hero
+    labels = clip_labels([target["spans"] for target in TARGETS["span_labels"]], hero["video_mask"])
+    expected = hero_losses(hero["relevance"], hero["masked_relevance"], labels, hero["video_mask"])
+    assert all(torch.equal(outputs[name], loss) for name, loss in expected.items())
+    assert {name for name in outputs if "loss" in name} == {"loss_saliency", *expected}
+
+
 def test_the_criterion_is_still_itself():
     base = criterion()
     wrapped = wrap_criterion(base)

@@ -71,6 +71,17 @@ def test_relevance_equals_a_loop(clips, seed):
     close(relevance_loss(logits, labels, mask), loop_relevance(logits, labels, mask))
 
 
+@given(lengths, st.integers(0, 99))
+@quick
+def test_clips_of_which_nothing_is_known_are_no_part_of_relevance(clips, seed):
+    logits, _, labels, mask = sample(clips, seed)
+    known = (torch.rand(mask.shape) < 0.5).float()
+    some = relevance_loss(logits.requires_grad_(), labels * known - (1 - known), mask)
+    close(some, loop_relevance(logits.detach(), labels, mask * known))
+    some.backward()
+    assert not logits.grad[known == 0].any()
+
+
 @given(lengths, st.integers(0, 99), st.sampled_from(["clips", "bernoulli"]))
 @quick
 def test_consistency_equals_a_loop_and_is_never_negative(clips, seed, kind):

@@ -56,6 +56,24 @@ def test_a_method(base):
     assert torch.equal(base.shift(x), x + 1)
 
 
+class Asking(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Dropout(1.0)
+
+    def forward(self, x):
+        return self.training, self.inner(x)
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_a_forward_that_runs_as_in_training(mode):
+    """The base, and its parts inside, stay in the mode that they are in."""
+    base, x = Asking().train(mode), torch.ones(3)
+    training, inside = Seam(base, training=True)(x)
+    assert training and torch.equal(inside, base.inner(x))
+    assert Seam(base)(x)[0] == base.training == mode
+
+
 def test_the_base_keeps_everything(base):
     before = [(name, id(module)) for name, module in base.named_modules()], sorted(vars(base)), list(base.state_dict())
     Seam(base, shift=abs, **{"inner.first": PassThrough(), "project": PassThrough()})(torch.randn(2, 3))
