@@ -146,22 +146,6 @@ class TaskWeaveAdapter(FirstPassAdapter):
         return not self.base.mr2hd
 
 
-class FlashVTGAdapter(DETRAdapter):
-    """Adapter that refuses FlashVTG (WACV 2025), with the reason."""
-
-    class_names = ("FlashVTG",)
-
-    @classmethod
-    def check(cls, base: nn.Module) -> None:
-        """Raise ``TypeError``: its forward sorts what levels would have to be combined by."""
-        raise TypeError(
-            f"{type(base).__name__} cannot be wrapped behind its projections: its forward sorts each query's moments "
-            "by score, so that the levels' moments no longer correspond, and evaluates one sample at a time. It needs "
-            "an adapter of its own that enters before the sorting: see docs/concepts/bases.md and "
-            "docs/guide/own_base.md"
-        )
-
-
 class CallOnce(nn.Module):
     """A module that answers every call as it did the first."""
 

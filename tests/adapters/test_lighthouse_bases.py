@@ -1,4 +1,4 @@
-"""The DETR family's descendants in lighthouse, and what stops the one that cannot be wrapped behind its projections."""
+"""The DETR family's descendants in lighthouse."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 
 from hero_plugin import HeroConfig, unwrap_model, wrap_criterion, wrap_model
 from hero_plugin.adapters.detr import lighthouse
@@ -204,9 +203,3 @@ def test_taskweaves_own_loop_needs_heros_losses_by_hand():
     total = loss(criterion, outputs, inputs)
     total.backward()
     assert model.hero.sgvf.strength.grad.abs().sum() > 0
-
-
-def test_flashvtg_is_refused_with_the_reason():
-    base = type("FlashVTG", (nn.Module,), {})()
-    with pytest.raises(TypeError, match=r"FlashVTG cannot be wrapped behind its projections: its forward sorts each"):
-        wrap_model(base)
