@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor, TwoStage
     from hero_plugin.relevance import PairRelevance
     from hero_plugin.sgvf import SGVF
-    from hero_plugin.wrap import hero_state_dict, unwrap_model, wrap_model
+    from hero_plugin.wrap import choose_level, export_base, hero_state_dict, unwrap_model, wrap_model
 
 __version__ = "0.2.0"
 
@@ -52,9 +52,11 @@ __all__ = [
     "Seam",
     "TwoStage",
     "WeightedAggregation",
+    "choose_level",
     "clip_labels",
     "config_of",
     "consistency_loss",
+    "export_base",
     "hero_losses",
     "hero_state_dict",
     "known_adapters",

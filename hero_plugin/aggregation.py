@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -60,17 +60,21 @@ class WeightedAggregation(nn.Module):
         else:
             nn.init.constant_(last.bias, 1.0 / levels)
 
-    def weights(self) -> Tensor:
-        """Return the weight of each level: (N,)."""
-        weights = at_least_float32(self.mlp(self.templates).squeeze(-1))
+    def weights(self, levels: Sequence[int] | None = None) -> Tensor:
+        """Return the weight of each level, or of these alone: (N,). Normalized, they add up to 1 in both cases."""
+        templates = self.templates if levels is None else self.templates[list(levels)]
+        weights = at_least_float32(self.mlp(templates).squeeze(-1))
         return weights.softmax(0) if self.normalize else weights
 
-    def forward(self, outputs: Any, kinds: Mapping[str, Kind] | None = None) -> Any:
+    def forward(
+        self, outputs: Any, kinds: Mapping[str, Kind] | None = None, levels: Sequence[int] | None = None
+    ) -> Any:
         """Combine every tensor of ``outputs``.
 
         Args:
             outputs: tensors (N, ...), alone or in tuples, lists and dicts, nested at will.
             kinds: kind of a tensor by its name: a dict's key, a field, or the index in a tuple as text.
+            levels: the levels that ``outputs`` hold, from 0; None is all.
 
         Returns:
             The same structure without the leading N.
@@ -78,7 +82,7 @@ class WeightedAggregation(nn.Module):
         Raises:
             ValueError: a kind does not exist, or a tensor has other levels.
         """
-        weights, kinds = self.weights(), kinds or {}
+        weights, kinds = self.weights(levels), kinds or {}
         check_kinds(kinds)
 
         def combine(tensor: Tensor, key: str) -> Tensor:
@@ -89,7 +93,7 @@ class WeightedAggregation(nn.Module):
                 return tensor[0]
             if tensor.shape[:1] != weights.shape:
                 raise ValueError(
-                    f"output {key or 'tensor'} must have {self.levels} levels first, got {tuple(tensor.shape)}"
+                    f"output {key or 'tensor'} must have {len(weights)} levels first, got {tuple(tensor.shape)}"
                 )
             if kind == "direction":
                 return F.normalize(at_least_float32(_weighted_sum(weights, tensor)), dim=-1).to(tensor.dtype)

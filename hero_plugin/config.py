@@ -77,6 +77,10 @@ class HeroConfig:
     aggregation_dim: int = 128
     """Size of the learned vectors T_i that the aggregation weights are computed from."""
 
+    inference: tuple[int, ...] | None = None
+    """The levels that answer outside training, from 0, their weights renormalised; None is all. One level costs one
+    pass of the base: see ``HeroModel.keep_level``."""
+
     checkpoint: bool = False
     """Recompute the base's passes in the backward, level by level, instead of keeping their activations."""
 
@@ -103,12 +107,25 @@ class HeroConfig:
                 "loss weights must not be negative, got "
                 f"relevance_weight={self.relevance_weight}, consistency_weight={self.consistency_weight}"
             )
+        if self.inference is not None:
+            object.__setattr__(self, "inference", self._answering(self.inference))
         if self.identity_start and self.norm == "post":
             raise ValueError(
                 "identity_start needs norm='pre': an encoder that normalises last cannot start as the identity"
             )
         if self.cmtr and self.relevance_weight == 0 and self.consistency_weight == 0:
             raise ValueError("cmtr=True trains through the two losses, but both weights are 0; set cmtr=False")
+
+    def _answering(self, levels: Any) -> tuple[int, ...]:
+        whole = [isinstance(level, int) and not isinstance(level, bool) for level in levels]
+        if not whole or not all(whole) or not set(levels) <= set(range(self.levels)) or len(set(levels)) < len(levels):
+            raise ValueError(
+                f"inference must name levels from 0 to {self.levels - 1}, each once, or be None for all of them; "
+                f"got {levels!r}"
+            )
+        if len(levels) > 1 and not self.normalize:
+            raise ValueError("inference of several levels needs normalize=True: else their weights add up to anything")
+        return tuple(sorted(levels))
 
     @property
     def active(self) -> bool:
@@ -148,8 +165,8 @@ class HeroConfig:
         """Return the fields that decide what the plug-in computes from its weights, on a base of hidden size ``dim``.
 
         Not among them: what only training reads (``dropout``, ``mask_ratio``, losses and their weights,
-        ``checkpoint``, ``identity_start``), and choices of a part that is not there: ``calibrate`` has one only where
-        the base's clip score ``ranks`` clips and is no logit, as the DETRs'.
+        ``checkpoint``, ``identity_start``), which levels answer (``inference``), and choices of a part that is not there: ``calibrate``
+        has one only where the base's clip score ``ranks`` clips and is no logit, as the DETRs'.
         """
         names = ["levels", "sgvf", "cmtr", "relevance"] if self.active else []
         if self.levels > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,15 +58,17 @@ class HEM(nn.Module):
             for _ in range(stride * (levels - 1))
         )
 
-    def forward(self, query: Tensor, query_mask: Tensor) -> Tensor:
-        """Return all levels of a query.
+    def forward(self, query: Tensor, query_mask: Tensor, levels: Sequence[int] | None = None) -> Tensor:
+        """Return the levels of a query.
 
         Args:
             query: (B, L, D) word features.
             query_mask: (B, L), 1/True at real words.
+            levels: which ones, from 0; None is all. No layer runs beyond the highest of them.
 
         Returns:
-            (N, B, L, D). Level 0 is ``query`` itself; from level 1 on, padded positions are zeros.
+            (N, B, L, D), N the number of ``levels``. Level 0 is ``query`` itself; from level 1 on, padded positions are
+            zeros.
         """
         expect_shape("query", query, "B L D", (None, None, self.dim))
         batch, length, _ = query.shape
@@ -73,12 +76,13 @@ class HEM(nn.Module):
         real = query_mask.bool()
         positions = sinusoid(length, self.dim, query) if self.positions else None
         keys = Keys.of(real.unsqueeze(1))
-        levels, hidden = [query], query
-        for depth, layer in enumerate(self.layers, start=1):
+        wanted = range(self.levels) if levels is None else levels
+        tapped, hidden = [query], query
+        for depth, layer in zip(range(1, self.stride * max(wanted) + 1), self.layers, strict=False):
             hidden = layer(hidden, keys, positions)
             if depth % self.stride == 0:
-                levels.append(hidden.masked_fill(~real.unsqueeze(-1), 0.0))
-        return torch.stack([level.to(hidden.dtype) for level in levels])
+                tapped.append(hidden.masked_fill(~real.unsqueeze(-1), 0.0))
+        return torch.stack([tapped[level].to(hidden.dtype) for level in wanted])
 
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import WeightedAggregation, check_kinds
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import CHOICES, HeroConfig, config_of, note_config, with_config_note
+from hero_plugin.config import CHOICES, NOTE, HeroConfig, config_of, note_config, with_config_note
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
@@ -73,22 +73,23 @@ class HeroModel(nn.Module):
 
         # The base's input projections, then every level of the words, and the clips as each level sees them.
         pair = grounder.embed(*args, **kwargs)
-        words = hero.words(pair.query, pair.query_mask)
-        clips = hero.clips(pair.video, words, pair.query_mask)
+        which = None if self.training else self.config.inference
+        words = hero.words(pair.query, pair.query_mask, which)
+        clips = hero.clips(pair.video, words, pair.query_mask, which)
 
-        # The rest of the base, for all levels; their outputs become one.
+        # The rest of the base, for all these levels; their outputs become one.
         groundings = self._run(grounder.ground, pair, clips, words)
         kinds = grounder.kinds
         if not is_compiling():
             _check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()))
-        levels = self._join([one.outputs for one in groundings], len(pair.video), kinds)
-        outputs = hero.combine(levels, kinds)
+        levels = self._join([one.outputs for one in groundings], words, kinds)
+        outputs = hero.combine(levels, kinds, which)
         if hasattr(grounder, "complete"):
             outputs = grounder.complete(outputs, pair)
 
         # What the losses need: the clips' relevance, and while training that under masked words.
         last.video_mask = pair.video_mask
-        last.relevance = self._relevance(pair, clips, words, groundings)
+        last.relevance = self._relevance(pair, clips, words, groundings, which)
         if self.training and hero.cmtr is not None:
             words, _ = hero.cmtr(words, pair.query_mask)
             clips = hero.clips(pair.video, words, pair.query_mask)
@@ -108,13 +109,21 @@ class HeroModel(nn.Module):
         levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
         return [checkpoint(stage, level, use_reentrant=False) for level in levels]
 
-    def _join(self, results: list[Any], batch: int, kinds: Mapping[str, str] | None = None) -> Any:
-        """Return (N, B, ...) of what ``_run`` returned."""
+    def _join(self, results: list[Any], words: Tensor, kinds: Mapping[str, str] | None = None) -> Any:
+        """Return (N, B, ...) of what ``_run`` returned for words (N, B, L, D)."""
         if len(results) > 1:
             return stack(results, kinds)
-        return unfold(results[0], self.config.levels, kinds, batch, getattr(self.grounder, "part_of_batch", ()))
+        levels, batch = words.shape[:2]
+        return unfold(results[0], levels, kinds, batch, getattr(self.grounder, "part_of_batch", ()))
 
-    def _relevance(self, pair: Pair, clips: Tensor, words: Tensor, groundings: list[Grounding] | None = None) -> Tensor:
+    def _relevance(
+        self,
+        pair: Pair,
+        clips: Tensor,
+        words: Tensor,
+        groundings: list[Grounding] | None = None,
+        which: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return relevance logits (B, T), combined over levels: the pair head's, or the base's clip scores.
 
         Without ``groundings``, whose scores there are already, the base runs once more, as far as its scores need.
@@ -122,13 +131,13 @@ class HeroModel(nn.Module):
         if self.hero.relevance is not None:
             relevance = self.hero.relevance(clips, words, pair.query_mask)
         elif groundings is None:
-            relevance = self._join(self._run(self.grounder.relate, pair, clips, words), len(pair.video))
+            relevance = self._join(self._run(self.grounder.relate, pair, clips, words), words)
         elif any(one.relevance is None for one in groundings):
             name = type(self.base).__name__
             raise ValueError(f"{name} has no clip score to use as relevance: wrap it with relevance='pair'")
         else:
-            relevance = self._join([one.relevance for one in groundings], len(pair.video))
-        combined = self.hero.combine(relevance, {})
+            relevance = self._join([one.relevance for one in groundings], words)
+        combined = self.hero.combine(relevance, {}, which)
         return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
     def train(self, mode: bool = True) -> HeroModel:
@@ -163,9 +172,34 @@ class HeroModel(nn.Module):
         return self.last_forward.relevance
 
     def level_weights(self) -> Tensor:
-        """Return how much each level counts in the outputs: (N,)."""
-        aggregation = self.hero.aggregation
-        return torch.ones(1) if aggregation is None else aggregation.weights()
+        """Return how much each level counts in the outputs: (N,); 0 for one that does not answer in this mode."""
+        if self.hero.aggregation is None:
+            return torch.ones(1)
+        which = None if self.training else self.config.inference
+        weights = self.hero.aggregation.weights(which)
+        if which is None:
+            return weights
+        shares = weights.new_zeros(self.config.levels)
+        shares[list(which)] = weights if len(which) > 1 else 1.0
+        return shares
+
+    def keep_level(self, *levels: int) -> HeroModel:
+        """Let these levels alone answer outside training, their weights renormalised; without arguments, all.
+
+        One level costs one pass of the base instead of N. Training goes on with all of them. The choice is part of
+        the config, so that checkpoints and plug-in files carry it.
+
+        Args:
+            *levels: from 0, the query as it is, to N - 1.
+
+        Raises:
+            ValueError: there is no such level.
+
+        Example:
+            >>> model.keep_level(1)
+        """
+        self.config = replace(self.config, inference=levels or None)
+        return self
 
     def compute_hero_losses(self, labels: Tensor) -> dict[str, Tensor]:
         """Return the two HERO losses of the last forward, not yet weighted.
@@ -210,16 +244,19 @@ class HeroModel(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint of the whole model, of the plug-in alone (``hero.``), or of the bare base.
 
+        Which levels answer (``keep_level``) is taken over, where the checkpoint says it.
+
         Raises:
             RuntimeError: the weights do not fit, or the model that they come from had another config.
         """
-        there = config_of(state_dict) if strict else None
-        if there is not None and (changed := self.config.differences(there, self.grounder)):
+        there = config_of(state_dict)
+        if strict and there is not None and (changed := self.config.differences(there, self.grounder)):
             choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]
             raise RuntimeError(
                 "these weights come from another HERO than this model's: wrap the base with "
                 f"wrap_model(base, {', '.join(choices)}), or let hero_plugin.config_of(state_dict) say with what"
             )
+        self._adopt(there)
         state_dict = _without_wrappers(state_dict)
         prefixes = {name.split(".", 1)[0] for name in state_dict if name.startswith(("hero.", "base."))}
         part: nn.Module = self
@@ -234,6 +271,16 @@ class HeroModel(nn.Module):
     def extra_repr(self) -> str:
         """Return the config, for ``print(model)``."""
         return repr(self.config)
+
+    def _adopt(self, config: HeroConfig | None) -> None:
+        """Take over from the config of loaded weights which levels answer: it was chosen for those weights."""
+        if config is not None and config.levels == self.config.levels:
+            self.config = replace(self.config, inference=config.inference)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any) -> None:
+        if NOTE in local_metadata:  # also where this model is part of another, which loads it
+            self._adopt(HeroConfig.from_dict(local_metadata[NOTE]))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -308,21 +355,21 @@ class Hero(nn.Module):
         self.relevance = PairRelevance(dim) if config.active and pair else None
         self.ranked = RankedRelevance() if config.active and ranked and not pair else None
 
-    def words(self, query: Tensor, query_mask: Tensor) -> Tensor:
-        """Return every level of the query: (B, L, D) -> (N, B, L, D)."""
-        return query.unsqueeze(0) if self.hem is None else self.hem(query, query_mask)
+    def words(self, query: Tensor, query_mask: Tensor, which: Sequence[int] | None = None) -> Tensor:
+        """Return every level of the query, or ``which`` of them: (B, L, D) -> (N, B, L, D)."""
+        return query.unsqueeze(0) if self.hem is None else self.hem(query, query_mask, which)
 
-    def clips(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
-        """Return the clips as each level sees them: (B, T, D) -> (N, B, T, D)."""
+    def clips(self, video: Tensor, levels: Tensor, query_mask: Tensor, which: Sequence[int] | None = None) -> Tensor:
+        """Return the clips as each of these levels sees them: (B, T, D) -> (N, B, T, D)."""
         if self.sgvf is None:
             return video.unsqueeze(0).expand(levels.shape[0], -1, -1, -1)
-        return self.sgvf(video, levels, query_mask)
+        return self.sgvf(video, levels, query_mask, which)
 
-    def combine(self, outputs: Any, kinds: Mapping[str, Any]) -> Any:
+    def combine(self, outputs: Any, kinds: Mapping[str, Any], which: Sequence[int] | None = None) -> Any:
         """Combine outputs with a leading N into outputs of the base's shape."""
-        if self.aggregation is None:
+        if self.aggregation is None or (which is not None and len(which) == 1):  # one level: its outputs as they are
             return map_tensors(lambda tensor, key: tensor if kinds.get(key) == "whole" else tensor[0], outputs)
-        return self.aggregation(outputs, kinds)
+        return self.aggregation(outputs, kinds, which)
 
 
 @dataclass(eq=False)

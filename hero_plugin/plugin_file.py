@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.config import HeroConfig
+from hero_plugin.config import HeroConfig, with_config_note
 from hero_plugin.model import HeroModel
 from hero_plugin.protocol import Grounder
 from hero_plugin.wrap import checked_adapter, hero_model, wrap_model
@@ -128,7 +128,7 @@ def load_plugin(
     else:
         check_base(Fingerprint.of(wrapped.base, wrapped.grounder), plugin.base, str(path), strict=strict)
         _check_config(wrapped, plugin.config, path)
-    wrapped.load_state_dict(plugin.hero)
+    wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
     return wrapped
 
 

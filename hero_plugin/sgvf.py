@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -37,29 +39,33 @@ class SGVF(nn.Module):
             for matrix in self.projections.data.view(-1, dim, dim):
                 nn.init.xavier_uniform_(matrix)
 
-    def forward(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
-        """Filter one video by every level of its query.
+    def forward(self, video: Tensor, levels: Tensor, query_mask: Tensor, which: Sequence[int] | None = None) -> Tensor:
+        """Filter one video by the levels of its query.
 
         Args:
             video: (B, T, D) clip features, the same for all levels.
             levels: (N, B, L, D) from ``HEM``, or masked by ``CMTR``.
             query_mask: (B, L), 1/True at real words.
+            which: the levels that ``levels`` holds, from 0; None is all.
 
         Returns:
             (N, B, T, D) filtered clips.
         """
+        count = self.levels if which is None else len(which)
         expect_shape("query_mask", query_mask, "B L", (None, None))
         batch, length = query_mask.shape
-        expect_shape("levels", levels, "N B L D", (self.levels, batch, length, self.dim))
+        expect_shape("levels", levels, "N B L D", (count, batch, length, self.dim))
         expect_shape("video", video, "B T D", (batch, None, self.dim))
-        clips = video.unsqueeze(0).expand(self.levels, -1, -1, -1)
+        clips = video.unsqueeze(0).expand(count, -1, -1, -1)
         query, key, value = clips, levels, levels
         if self.projections is not None:
-            query, key, value = (x @ w for x, w in zip((query, key, value), self.projections, strict=True))
+            projections = self.projections if which is None else self.projections[:, list(which)]
+            query, key, value = (x @ w for x, w in zip((query, key, value), projections, strict=True))
         context = attend(query, key, value, Keys.of(query_mask.bool().unsqueeze(0)))
         if self.strength is None:
             return clips * torch.sigmoid(context)
-        return clips * (1.0 + self.strength * torch.tanh(0.5 * context))
+        strength = self.strength if which is None else self.strength[list(which)]
+        return clips * (1.0 + strength * torch.tanh(0.5 * context))
 
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""

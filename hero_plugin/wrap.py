@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -97,6 +98,68 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     inner = hero_model(model)
     inner.unfreeze_base()
     return inner.base
+
+
+def choose_level(
+    model: nn.Module, score: Callable[[HeroModel], float], *, tolerance: float = 0.0
+) -> dict[tuple[int, ...], float]:
+    """Let one level answer where it is as good as all: one pass of the base instead of N.
+
+    Of the single levels the best is kept, unless all of them together are better by more than ``tolerance``.
+
+    Args:
+        model: a trained wrapped model, also inside what torch puts around it.
+        score: what to choose by, higher is better: a score on validation data, with words that training never had
+            among it, and never on a test set.
+        tolerance: how much of the score one level may lose against all.
+
+    Returns:
+        The score of every choice, by the levels that answered. ``model.keep_level()`` undoes the choice.
+    """
+    inner = hero_model(model)
+    everything = tuple(range(inner.config.levels))
+    scores = {levels: float(score(inner.keep_level(*levels))) for levels in [(n,) for n in everything] + [everything]}
+    best = max((levels for levels in scores if len(levels) == 1), key=lambda levels: scores[levels])
+    inner.keep_level(*(everything if scores[everything] > scores[best] + tolerance else best))
+    return scores
+
+
+def export_base(model: nn.Module) -> nn.Module:
+    """Return a plain module that answers as the wrapped model does with its one level: HERO folded into its base.
+
+    A copy in eval mode, without what only training needs: the base behind that level of the words and, with SGVF, its
+    filter of the clips. It exports, with ``torch.export`` or to ONNX, where the base does.
+
+    Raises:
+        ValueError: several levels answer; choose one with ``keep_level``.
+    """
+    inner = hero_model(model)
+    answering = inner.config.inference or tuple(range(inner.config.levels))
+    if len(answering) != 1:
+        raise ValueError(f"levels {', '.join(map(str, answering))} answer: choose one with model.keep_level(level)")
+    return OneLevel(copy.deepcopy(inner)).eval()
+
+
+class OneLevel(nn.Module):
+    """Base behind one level of HERO: same forward, same outputs. Made by ``export_base``."""
+
+    def __init__(self, model: HeroModel) -> None:
+        super().__init__()
+        self.base, self.hem, self.sgvf = model.base, model.hero.hem, model.hero.sgvf
+        self.which = model.config.inference or (0,)
+        self._grounder = (model.grounder,)  # in a tuple, or torch would register a base that is its own grounder
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the base's forward behind its level."""
+        grounder = self._grounder[0]
+        pair = grounder.embed(*args, **kwargs)
+        words, clips = pair.query.unsqueeze(0), pair.video.unsqueeze(0)
+        if self.hem is not None:
+            words = self.hem(pair.query, pair.query_mask, self.which)
+        if self.sgvf is not None:
+            clips = self.sgvf(pair.video, words, pair.query_mask, self.which)
+        outputs = grounder.ground(pair.at_levels(clips, words)).outputs
+        return grounder.complete(outputs, pair) if hasattr(grounder, "complete") else outputs
 
 
 def hero_state_dict(model: nn.Module) -> dict[str, Tensor]:
