@@ -19,6 +19,7 @@ from hero_plugin.integrations.data.checks import (
     load_durations,
 )
 from hero_plugin.integrations.data.formats import (
+    AS_JSONL,
     read_by_video,
     read_charades_sta,
     read_json_array,
@@ -70,6 +71,31 @@ _ALIASES = {
 _LINE = re.compile(r"^\S+\s+\S+\s+\S+##")
 
 
+_OTHERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
+    (
+        ('"language_queries"',),
+        "Ego4D's own NLQ annotations, of several clips per video",
+        "give the JSON that VSLNet's prepare_ego4d_dataset.py makes of it",
+    ),
+    (
+        ('"num_segments"', '"times"'),
+        "DiDeMo's annotations, segments of 5 s by several annotators who need not agree",
+        f"choose one moment per query, and {AS_JSONL}",
+    ),
+    (('"conversations"',), "conversations of a video language model, with times in their text", AS_JSONL),
+    (('"QA"', '"q"'), "questions and answers of a video language model, with times in their text", AS_JSONL),
+    (('"chapters"',), "chapters that say only where they begin, as VidChapters'", AS_JSONL),
+    (
+        ('"domain"', '"frames"', '"fps"'),
+        "highlight labels of TVSum or YouTube Highlights, without sentences or windows",
+        "use the evaluation for highlights of UMT or lighthouse",
+    ),
+    (('"pred_relevant_windows"',), "predictions", "score them with hero-plugin eval --submission"),
+    (('"database"',), "action labels, as ActivityNet's and HACS', without sentences", "give captions, with sentences"),
+)
+"""Marks of files that are no annotations of moments, what the files are, and what to do."""
+
+
 def format_name(name: str) -> str:
     """Return the canonical name of a format; raise ``ValueError`` for an unknown one."""
     known = _ALIASES.get(name, name)
@@ -87,9 +113,10 @@ def detect_format(path: Path) -> str:
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         head = stream.read(1 << 16)
     text = head.lstrip()
-    if re.match(r'\{\s*"(?:database|taxonomy|version)"\s*:', text):
-        what = "it has a `database` of videos, as ActivityNet's and HACS' action labels do, which hold no sentences"
-        raise DataError([Problem(str(path), what, "give the captions of that data set, with `sentences`")])
+    readable = any(name in head for name in ('"sentence', '"relevant_windows"'))
+    for marks, what, fix in () if readable else _OTHERS:
+        if all(mark in head for mark in marks):
+            raise DataError([Problem(str(path), what, fix)])
     if re.match(r"\[\s*[\[{]", text):
         return "json-array"
     if text.startswith("{"):
@@ -100,13 +127,16 @@ def detect_format(path: Path) -> str:
             row = json.loads(first)
         except json.JSONDecodeError:
             row = None  # one object over many lines, or a line longer than the head
-        if isinstance(row, dict) and "query" in row and "vid" in row:
+        of_one_query = row and ("query" in row or not any(isinstance(value, dict) for value in row.values()))
+        if isinstance(row, dict) and (of_one_query or text[len(first) :].lstrip().startswith("{")):
             return "qvhighlights"
         return "charades-cd" if '"video_duration"' in head or '"framestamps"' in head else "captions"
     if any(_LINE.match(line) for line in text.split("\n")[:100]):
         return "charades-sta"
     what = f"cannot tell its format; it begins {text[:60]!r}" if text else "an empty file"
-    fix = f"name it with format=... (--from), one of {', '.join(FORMATS)}"
+    fix = f"name it with format=... (--from), one of {', '.join(FORMATS)}, or {AS_JSONL}"
+    if text.startswith("\ufffd"):
+        what, fix = "no text: a pickle or another binary file, which is never loaded", AS_JSONL
     raise DataError([Problem(str(path), what, fix)])
 
 

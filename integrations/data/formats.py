@@ -94,7 +94,9 @@ def write_charades_sta(records: Sequence[Record], path: Path) -> None:
             stream.write(f"{record.video_id} {start!r} {end!r}##{sentence}\n")
 
 
-_ENTRY_KEYS = ("sentences", "timestamps", "duration", "video_duration")
+AS_JSONL = "write it as JSON lines: qid, query, duration, vid, relevant_windows"
+EXACT_TIMES = "exact_times"
+_ENTRY_KEYS = ("sentences", "timestamps", "duration", "video_duration", EXACT_TIMES)
 FRAMES = ("fps", "num_frames")
 """What TACoS has in place of a duration, as EMB's authors and 2D-TAN's ship it; its timestamps are then frames."""
 
@@ -104,20 +106,31 @@ def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> N
 
     ``{VIDEO: {"duration" or "video_duration": seconds, "sentences": [...], "timestamps": [[start, end], ...], ...}}``.
     With ``fps`` and ``num_frames`` in place of a duration (TACoS), timestamps are frames, and become seconds here.
-    Any other list as long as ``sentences`` belongs to the sentences (``novels``, ``encoded_sentences``), anything else
-    to the video (``decode_fps``).
+    With ``exact_times`` (VSLNet's form of Ego4D's NLQ), these are the seconds, and timestamps count features.
+    ``annotations``, a list of ``segment`` and ``sentence`` (SnAG), and ``{QUERY: {"movie", "sentence", ...}}`` (MAD)
+    are read, too. Any other list as long as ``sentences`` belongs to the sentences (``novels``), anything else to the
+    video (``decode_fps``).
     """
-    data = load_by_video(checks)
+    data = load_by_video(checks, progress)
+    if isinstance(data.get("database"), dict):
+        data = data["database"]
+    if data and all(isinstance(entry, dict) and "movie" in entry for entry in data.values()):
+        for number, (query, row) in enumerate(data.items(), 1):
+            _read_row(checks, f": query {query}", number, {"qid": query, **row})
+        return
+    data = {video: _with_lists(entry) for video, entry in data.items()}
     if data and not any(_is_entry(entry) for entry in data.values()):
-        what = f"none of its {len(data)} entries has lists `sentences` and `timestamps`"
-        checks.failure("", what, "is this an annotation file, and the right format?")
+        first = next(iter(data.values()))
+        has = f"; the first has {', '.join(first)}" if isinstance(first, dict) else ""
+        what = f"none of its {len(data)} entries has lists `sentences` and `timestamps`{has}"
+        checks.failure("", what, f"is this an annotation file, and the right format? Else {AS_JSONL}")
         return
     for video, entry in data.items():
         where = f": video {video}"
         if not _is_entry(entry):
             checks.problem(where, "expected lists `sentences` and `timestamps`", "correct or remove the entry")
             continue
-        sentences, timestamps = entry["sentences"], entry["timestamps"]
+        sentences, timestamps = entry["sentences"], entry.get(EXACT_TIMES, entry["timestamps"])
         checks.ids += [f"{video}_{position}" for position in range(len(sentences))]
         if len(sentences) != len(timestamps):
             what = f"{len(sentences)} sentences but {len(timestamps)} timestamps"
@@ -159,8 +172,6 @@ def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> N
                 extra["video"] = whole
             query = f"{video}_{position}"
             checks.keep(spot, Record(query, video, sentence, (moment,), duration, checks.split, extra=extra))
-    if progress is not None:
-        progress(size := checks.path.stat().st_size, size)
 
 
 def _seconds(moment: Any, fps: float) -> Any:
@@ -169,11 +180,20 @@ def _seconds(moment: Any, fps: float) -> Any:
     return moment if not values or None in values else [value / fps for value in values if value is not None]
 
 
+def _with_lists(entry: Any) -> Any:
+    """Return an entry whose sentences are in a list of ``segment`` and ``sentence`` as one with two lists."""
+    parts = entry.get("annotations") if isinstance(entry, dict) else None
+    if not isinstance(parts, list) or not all(isinstance(part, dict) and "sentence" in part for part in parts):
+        return entry
+    rest = {key: value for key, value in entry.items() if key != "annotations"}
+    return {**rest, "sentences": [part["sentence"] for part in parts], "timestamps": [p.get("segment") for p in parts]}
+
+
 def _is_entry(entry: Any) -> bool:
     return isinstance(entry, dict) and all(isinstance(entry.get(key), list) for key in ("sentences", "timestamps"))
 
 
-def load_by_video(checks: RecordChecks) -> dict[str, Any]:
+def load_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> dict[str, Any]:
     """Load the JSON object; names that occur twice become problems of ``checks``."""
     path = checks.path
     twice: list[str] = []
@@ -185,7 +205,7 @@ def load_by_video(checks: RecordChecks) -> dict[str, Any]:
             twice.extend(sorted({name for name in names if names.count(name) > 1}))
         return found
 
-    data = load_json(checks, pairs)
+    data = load_json(checks, progress, pairs)
     if not isinstance(data, dict):
         what = f"expected a JSON object of videos, got a {type(data).__name__}"
         raise DataError([Problem(str(path), what, "is this the right file and format?")])
@@ -194,15 +214,18 @@ def load_by_video(checks: RecordChecks) -> dict[str, Any]:
     return data
 
 
-def load_json(checks: RecordChecks, pairs: Callable[[Any], Any] | None = None) -> Any:
+def load_json(checks: RecordChecks, progress: OnProgress | None, pairs: Callable[[Any], Any] | None = None) -> Any:
     """Load a JSON file, or raise ``DataError`` that says what is wrong with it."""
     try:
-        return json.loads(checks.path.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs)
+        content = json.loads(checks.path.read_text(encoding="utf-8-sig"), object_pairs_hook=pairs)
     except json.JSONDecodeError as error:
         fix = "the file may be truncated: copy or download it again"
         raise DataError([Problem(f"{checks.path}:{error.lineno}", f"not JSON ({error.msg})", fix)]) from error
     except UnicodeDecodeError as error:
         raise DataError([Problem(str(checks.path), f"not UTF-8 text ({error.reason})", "save it as UTF-8")]) from error
+    if progress is not None:
+        progress(size := checks.path.stat().st_size, size)
+    return content
 
 
 def frames_of(moment: Sequence[Any], fps: Any) -> list[int] | None:
@@ -312,27 +335,48 @@ def read_qvhighlights(checks: RecordChecks, progress: OnProgress | None = None) 
 
 def read_json_array(checks: RecordChecks, progress: OnProgress | None = None) -> None:
     """Read one JSON array: of QVHighlights' objects, or of ``[video, duration, [start, end], sentence]``."""
-    rows = load_json(checks)
+    rows = load_json(checks, progress)
     for number, row in enumerate(rows, 1):
         where = f": item {number}"
         if isinstance(row, dict):
             _read_row(checks, where, number, row)
-        elif isinstance(row, list) and len(row) == 4:
-            video, duration, moment, sentence = row
+        elif isinstance(row, list) and len(row) >= 4:  # more, such as the words, are made of the sentence
+            video, duration, moment, sentence = row[:4]
             named = {"vid": video, "duration": duration, "relevant_windows": [moment], "query": sentence}
             _read_row(checks, where, number, named)
         else:
             what = f"expected an object, or [video, duration, [start, end], sentence], got {str(row)[:80]}"
             checks.problem(where, what, "correct or remove the item")
-    if progress is not None:
-        progress(size := checks.path.stat().st_size, size)
+
+
+_OTHER_ROWS = (
+    {"vid": "vid_name", "query": "desc", "relevant_windows": "ts", "qid": "desc_id"},  # TVR
+    {"vid": "movie", "query": "sentence", "relevant_windows": "timestamps", "duration": "movie_duration"},  # MAD
+    {"vid": "clip_id", "query": "query", "relevant_windows": "timestamps", "qid": "query_id"},  # CONE: Ego4D's NLQ
+    {"vid": "video_id", "query": "query", "relevant_windows": "timestamps", "qid": "query_id"},  # CONE: MAD
+)
+"""What data sets of one moment per query call what QVHighlights calls otherwise."""
+
+
+def _renamed(row: Any) -> Any:
+    """Return an object of ``_OTHER_ROWS`` under QVHighlights' names; any other as it is."""
+    if not isinstance(row, dict) or "vid" in row:
+        return row
+    names = next((names for names in _OTHER_ROWS if all(name in row for name in names.values())), {})
+    renamed = {here: row[there] for here, there in names.items()}
+    if names:
+        renamed["relevant_windows"] = [renamed["relevant_windows"]]
+    return {**{key: value for key, value in row.items() if key not in names.values()}, **renamed}
 
 
 def _read_row(checks: RecordChecks, where: str, number: int, row: Any) -> None:
     """Read one object of QVHighlights' form; ``number`` is its id where it has none."""
-    missing = [key for key in ("query", "vid") if key not in row] if isinstance(row, dict) else ["query", "vid"]
+    row = _renamed(row)
+    missing = [key for key in ("query", "vid") if not isinstance(row, dict) or key not in row]
     if missing:
-        checks.problem(where, f"expected an object with {' and '.join(missing)}", "correct or delete the line")
+        has = f"; it has {', '.join(row)}" if isinstance(row, dict) else ""
+        what = f"expected an object with {' and '.join(missing)}{has}"
+        checks.problem(where, what, f"correct or delete the line; if all are like this, {AS_JSONL}")
         return
     if isinstance(row.get("label"), list) and "relevant_windows" not in row:
         if not checks.fatal:  # once, not for every line

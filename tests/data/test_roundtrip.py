@@ -113,12 +113,6 @@ def test_one_json_array(tmp_path, rows):
         write_annotations(records, tmp_path / "out.json", format="json-array")
 
 
-def test_files_of_action_labels_are_told_by_name(tmp_path):
-    path = samples.write(tmp_path, "hacs.json", {"database": {"a": {"annotations": [], "duration": 3.0}}})
-    with pytest.raises(DataError, match="ActivityNet's and HACS' action labels do, which hold no sentences"):
-        read_annotations(path)
-
-
 def test_highlights_without_windows_are_told_once(tmp_path):
     """TVSum and YouTube Highlights, as lighthouse lays them out."""
     row = {"query": "a dog show", "vid": "a", "duration": 6, "domain": "DS", "label": [[1, 2], [3, 4], [0, 0]]}
