@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import Adapter, HeroConfig, HeroModel, PluginError, config_of, known_adapters, read_plugin
+from hero_plugin import Adapter, HeroConfig, HeroModel, PluginError, config_of, known_adapters
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint_safely
 from hero_plugin.integrations.training.config import TrainConfig
@@ -20,8 +21,8 @@ from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.plugin_file import PARTS, SAFETENSORS, Fingerprint, forms, plugin_from
 
 Kind = Literal["plug-in", "run", "checkpoint", "weights"]
-ENTRIES = ("model", "state_dict")
-"""Keys under which training scripts save the weights: the DETRs', EMB's."""
+ENTRIES = ("model", "state_dict", "model_state_dict", "module", "net")
+"""Keys under which training scripts save the weights: the DETRs', Lightning's, the tutorials', DeepSpeed's, others'."""
 AROUND = ("module.", "_orig_mod.")
 """Prefixes of every name, where ``DataParallel`` or ``torch.compile`` wrapped a base that no adapter knows."""
 
@@ -75,22 +76,22 @@ def read_contents(path: Path) -> Contents:
     Raises:
         CheckpointError: It cannot be read safely, or holds no weights of a model.
     """
-    tensors_alone = path.suffix == SAFETENSORS
-    outer: Any = None if tensors_alone else load_checkpoint_safely(path)
-    if tensors_alone or (isinstance(outer, Mapping) and all(part in outer for part in PARTS)):
+    outer = _load_safetensors(path) if path.suffix == SAFETENSORS else load_checkpoint_safely(path)
+    if isinstance(outer, Mapping) and all(part in outer for part in PARTS):
         try:
-            plugin = read_plugin(path) if tensors_alone else plugin_from(outer, str(path))
+            plugin = plugin_from(outer, str(path))
         except PluginError as error:
             raise CheckpointError(str(error)) from error
         known = (plugin.base, plugin.config, "the checkpoint", plugin.version)
         return Contents(path, "plug-in", outer, None, {}, plugin.hero, *known)
-    entry = next((name for name in ENTRIES if isinstance(outer, Mapping) and _is_state(outer.get(name))), None)
+    states = [name for name, value in outer.items() if _is_state(value)] if isinstance(outer, Mapping) else []
+    entry = next((name for name in ENTRIES if name in states), states[0] if len(states) == 1 else None)
     state = outer if entry is None else outer[entry]
     if not _is_state(state):
         held = ", ".join(map(str, outer)) if isinstance(outer, Mapping) else type(outer).__name__
         raise CheckpointError(
-            f"{path}: no weights of a model found. Expected a state_dict, alone or under {' or '.join(ENTRIES)}, "
-            f"or a plug-in's checkpoint; found {held or 'nothing'}"
+            f"{path}: no weights of a model found. Expected a state_dict, alone or as the one entry that is such, or "
+            f"a plug-in's checkpoint; found {held or 'nothing'}"
         )
     base, hero = split(state, str(path))
     is_run = (
@@ -100,14 +101,31 @@ def read_contents(path: Path) -> Contents:
     settings = _run_settings(path) if is_run else None
     record = outer.get("hero") if entry is not None else None
     config, source, version, recorded = _recorded(record, path)
-    if config is None:
-        config, source = _noted(state, path), "the checkpoint"
+    if config is None and (config := _noted(state, path)) is not None:
+        source = "the checkpoint"
     if config is None and settings is not None and hero:
         config, source = settings[0].hero, "its run's config.json"
     if version is None and settings is not None:
         version = settings[1]
     fingerprint = recorded or of_weights(base, hero)
     return Contents(path, kind, outer, entry, base, hero, fingerprint, config, source, version)
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    """Return the tensors of a file; with what a plug-in's file says of itself, where it is one."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise CheckpointError(f"{path}: needs safetensors: pip install safetensors") from error
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            facts = {name: text for name, text in (file.metadata() or {}).items() if name in PARTS}
+            return {"hero": tensors, **{name: json.loads(text) for name, text in facts.items()}} if facts else tensors
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a file of safetensors that can be read ({error})") from error
 
 
 def split(state: Mapping[str, Any], source: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

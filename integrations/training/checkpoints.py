@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -67,6 +68,8 @@ def load_checkpoint_safely(path: str | Path, device: torch.device | str = "cpu")
             names it, and nothing of it was executed.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: a folder; name a file of weights in it, made one with your trainer's own tool")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     return load_safely(torch.load, path, map_location=device)
@@ -113,8 +116,15 @@ def allowed() -> Iterator[list[Any]]:
 def refusal(path: Any, error: Exception) -> str:
     """Say why a file was not read, naming every class that is not allowed."""
     refused = refused_classes(path, error)
+    if "TorchScript" in str(error):
+        return (
+            f"{path}: TorchScript, a program, which is not run; save the weights: torch.save(model.state_dict(), ...)"
+        )
     if not refused:
-        return f"{path}: not a checkpoint that can be read ({f'{type(error).__name__}: {error}'.splitlines()[0]})"
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        if isinstance(error, UnpicklingError | EOFError):  # torch would advise to load anything at all
+            reason = "nothing that torch.save wrote: another kind of file, a web page, or a pointer of Git LFS?"
+        return f"{path}: not a checkpoint that can be read ({reason}); copy or download it again"
     if set(refused) <= set(ALLOWED):  # torch before 2.4
         return (
             f"{path}: holds {', '.join(refused)}, which this torch ({torch.__version__}) cannot let through alone. "

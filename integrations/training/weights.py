@@ -21,7 +21,7 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import atomic_write
 from hero_plugin.integrations.support.settings import read_settings
 from hero_plugin.integrations.training.checkpoint_formats import Contents, read_contents
-from hero_plugin.plugin_file import check_base
+from hero_plugin.plugin_file import SAFETENSORS, check_base
 
 
 @dataclass
@@ -42,7 +42,7 @@ File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 PluginFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PLUGIN")]
 BaseFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BASE_CHECKPOINT")]
 Output = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-OF_THE_OPTIMIZER = ("optimizer", "scaler")
+OF_THE_OPTIMIZER = ("optimizer", "scaler", "optimizer_state_dict", "optimizer_states")
 """Entries of a checkpoint that fit its own parameters only."""
 
 
@@ -117,6 +117,8 @@ def extract(config: ExtractConfig) -> None:
 def merge(config: MergeConfig) -> None:
     """Run ``hero-plugin weights merge``."""
     screen = Screen()
+    if config.output.suffix == SAFETENSORS:
+        raise UserError(f"{config.output}: a merged checkpoint is what torch.save writes: give it a name in .pt")
     content, notes = merged(config)
     with atomic_write(free(config.output, config.overwrite), "wb") as stream:
         torch.save(content, stream)

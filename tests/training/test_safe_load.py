@@ -122,6 +122,16 @@ def test_a_torch_that_can_allow_nothing_says_which_can(tmp_path, monkeypatch):
 def test_what_is_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint_safely(tmp_path / "absent.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(CheckpointError, match="not a checkpoint that can be read"):
-        load_checkpoint_safely(tmp_path / "text.pt")
+    for text in ("hello", "", "<!DOCTYPE html>", "version https://git-lfs.github.com/spec/v1"):
+        (tmp_path / "text.pt").write_text(text)
+        with pytest.raises(CheckpointError, match=r"not a checkpoint that can be read.*copy or download it") as error:
+            load_checkpoint_safely(tmp_path / "text.pt")
+        assert "weights_only" not in str(error.value)  # torch advises to switch it off
+    with pytest.raises(CheckpointError, match="a folder; name a file of weights in it"):
+        load_checkpoint_safely(tmp_path)
+
+
+def test_a_program_is_not_run(tmp_path):
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(tmp_path / "script.pt"))
+    with pytest.raises(CheckpointError, match="TorchScript, a program, which is not run"):
+        load_checkpoint_safely(tmp_path / "script.pt")

@@ -107,6 +107,36 @@ def test_show_knows_the_authors_emb(tmp_path, capsys):
     assert (told["base"], told["hidden_size"]) == ("EMB", 16)
 
 
+@pytest.mark.parametrize("entry", ["model_state_dict", "module", "net", "model_ema", "params"])
+def test_weights_under_other_names(entry, tmp_path):
+    """Of the tutorials, DeepSpeed, and whoever saves one model under a name of their own."""
+    model = wrap_model(detr.qd_detr())
+    contents = read_contents(saved({entry: model.state_dict(), "optimizer": {"state": {}}}, tmp_path / "x.pt"))
+    assert contents.entry == entry and contents.config == model.config
+    assert contents.base.keys() == model.base.state_dict().keys()
+    both = {"ours": model.state_dict(), "theirs": model.state_dict()}
+    with pytest.raises(safe_load.CheckpointError, match="found ours, theirs"):
+        read_contents(saved(both, tmp_path / "both.pt"))
+
+
+def test_a_whole_model_in_safetensors(tmp_path, capsys):
+    """As Hugging Face's trainer saves one; a plug-in's own file says more."""
+    tensors = pytest.importorskip("safetensors.torch")
+    model = shake(wrap_model(detr.qd_detr()), 0.1)
+    tensors.save_file(dict(model.state_dict()), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    contents = read_contents(tmp_path / "model.safetensors")
+    assert (contents.kind, contents.config) == ("weights", None)
+    assert contents.hero.keys() == model.hero_state_dict().keys()
+    save_plugin(model, tmp_path / "plugin.pt")
+    words = ("merge", tmp_path / "plugin.pt", tmp_path / "model.safetensors")
+    assert run(capsys, *words, tmp_path / "merged.pt")[0] == 0
+    status, _, err = run(capsys, *words, tmp_path / "merged.safetensors")
+    assert status == 2 and "give it a name in .pt" in err
+    (tmp_path / "broken.safetensors").write_bytes(b"hello")
+    status, _, err = run(capsys, "show", tmp_path / "broken.safetensors")
+    assert status == 2 and "not a file of safetensors that can be read" in err
+
+
 def test_what_holds_no_model(tmp_path, capsys):
     for content in ({"epoch": 3}, [1, 2], {"model": {}}, torch.ones(2)):
         status, _, err = run(capsys, "show", saved(content, tmp_path / "x.pt"))
