@@ -17,7 +17,7 @@ from rich.table import Table
 
 from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, words_of, write_annotations
 from hero_plugin.integrations.data.checks import OnBroken, OnOutside, ReadReport, load_durations
-from hero_plugin.integrations.data.features import FeatureStore, open_features
+from hero_plugin.integrations.data.features import FeatureStore, missing_features, open_features
 from hero_plugin.integrations.data.moments import (
     Period,
     QueryIds,
@@ -228,13 +228,14 @@ def _check_features(
     paths: Sequence[Path], records: Sequence[Record], max_clips: int | None, clip_length: float | None = None
 ) -> list[Problem]:
     store: FeatureStore = open_features(list(paths), max_clips=max_clips)
-    problems: list[Problem] = []
+    problems = missing_features(store, Counter(record.video_id for record in records), "annotations")
     durations = {record.video_id: record.duration for record in records}
     found: dict[str, tuple[float, int]] = {}
     with bar("reading features") as progress:
         for done, (video, duration) in enumerate(durations.items(), 1):
             try:
-                found[video] = duration, len(store[video])
+                if video in store:
+                    found[video] = duration, len(store[video])
             except DataError as error:
                 problems += error.problems
             progress(done, len(durations))
@@ -243,6 +244,9 @@ def _check_features(
         rates = [clips / duration for duration, clips in found.values()]
         low, middle, high = np.percentile(rates, [1, 50, 99])
         print(f"  clips per second: median {middle:.2f}, from {low:.2f} to {high:.2f} for 98 in 100 videos")
+        counts = {clips for _, clips in found.values()}
+        if len(found) > 1 and len(counts) == 1 and min(counts) > store.dim:
+            print(f"  all have {min(counts)} clips of fewer numbers: if their axes are (dim, clips), swap them")
     if clip_length and (problem := clip_length_problem(found, clip_length, max_clips)):
         problems.append(problem)
     return problems

@@ -1,4 +1,4 @@
-"""Clip features per video: folders of ``VIDEO.npy`` or ``VIDEO.npz``, HDF5 files, or several of these side by side.
+"""Clip features per video: folders of a file per video, HDF5 files, or several of these side by side.
 
 Every array that leaves a store is float32 (clips, dim), finite, with at least one clip and of the store's width.
 """
@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from pickle import PickleError
 from typing import Any, Literal, Protocol, runtime_checkable
 from zipfile import BadZipFile
 
@@ -21,6 +22,8 @@ from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 
 Pooling = Literal["mean", "subsample", "cut"]
 Rows = Literal["clips", "words"]
+_SUFFIXES = (".npy", ".npz", ".pt")
+_EXPECTED = "a folder of VIDEO.npy, VIDEO.npz or VIDEO.pt files, or an .h5 file"
 
 
 @runtime_checkable
@@ -62,16 +65,16 @@ def open_features(
     Nothing is read before it is needed, except one array, for its width.
 
     Args:
-        paths: A folder of ``VIDEO.npy`` or ``VIDEO.npz`` (array ``features``), or an ``.h5`` / ``.hdf5`` file with one
-            dataset per video (at the top, or inside a group ``features``) or one group per video with a dataset
-            ``features``, or with one of two axes alone. A leading axis of one, (1, clips, dim), is dropped. Several
-            paths are concatenated along the width, as Moment-DETR does with SlowFast and CLIP; where their numbers of
-            clips differ a little, the longer ones are cut (a difference of more than 2 and more than a tenth is an
-            error).
+        paths: A folder of ``VIDEO.npy``, ``VIDEO.npz`` or ``VIDEO.pt`` (one array, or several and ``features``), or
+            an ``.h5`` / ``.hdf5`` file with one dataset per video (at the top, or inside a group ``features``) or one
+            group per video with a dataset ``features``, or with one of two axes alone. A leading axis of one,
+            (1, clips, dim), is dropped. Several paths are concatenated along the width, as Moment-DETR does with
+            SlowFast and CLIP; where their numbers of clips differ a little, the longer ones are cut (a difference of
+            more than 2 and more than a tenth is an error).
         max_clips: Reduce longer videos to this many clips; see ``sample_clips``.
         pooling: How to reduce them.
         normalize: Scale each clip's features to length 1, each path separately, as Moment-DETR does.
-        array: Name of the array in a ``.npz``, and of the dataset in a group per video.
+        array: Name of the array in a file, or a group, of several.
         cache: Keep arrays in memory once read.
         rows: What the rows are, for errors: features of words lie in such folders, too, one file per query.
 
@@ -99,11 +102,11 @@ def _open_one(path: Path, array: str, rows: Rows) -> FeatureStore:
     if path.is_dir():
         return _Folder(path, array, rows)
     if not path.is_file():
-        raise FileNotFoundError(f"no features at {path}: expected a folder of VIDEO.npy files or an .h5 file")
+        raise FileNotFoundError(f"no features at {path}: expected {_EXPECTED}")
     if path.suffix.lower() in (".h5", ".hdf5", ".hdf"):
         return _Hdf5(path, array, rows)
     what = f"a file of the kind {path.suffix or 'without a suffix'}"
-    raise DataError([Problem(str(path), what, "expected a folder of VIDEO.npy / VIDEO.npz files, or an .h5 file")])
+    raise DataError([Problem(str(path), what, f"expected {_EXPECTED}")])
 
 
 def sample_clips(features: np.ndarray, max_clips: int, pooling: Pooling = "mean") -> np.ndarray:
@@ -197,7 +200,7 @@ class _Store:
                 self.dim, self._model = int(shape[1]), video
                 return
             what = f"expected features ({self._rows}, dim), got shape {shape}"
-            problems.append(Problem(self._where(video), what, self._again))
+            problems.append(Problem(self._where(video), what, f"average or drop its other axes, or {self._again}"))
         raise DataError(problems)
 
     def _validated(self, array: np.ndarray, where: str) -> np.ndarray:
@@ -209,8 +212,9 @@ class _Store:
             expected = f"expected features ({self._rows}, dim), got shape {shape}"
             raise DataError([Problem(where, f"no {self._rows}" if len(shape) == 2 else expected, self._again)])
         if shape[-1] != self.dim:
-            what = f"features are {shape[-1]} wide, expected {self.dim} as in {self._model}"
-            raise DataError([Problem(where, what, "use one kind of features per folder")])
+            what = f"features {shape} are {shape[-1]} wide, expected {self.dim} as in {self._model}"
+            fix = f"use one kind of features per folder, with axes ({self._rows}, dim) and not (dim, {self._rows})"
+            raise DataError([Problem(where, what, fix)])
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is reported below
             values = np.array(array.reshape(shape), dtype=np.float32, order="C")
         if not np.isfinite(values).all():
@@ -228,6 +232,31 @@ def _without_axis_of_one(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
+def missing_features(store: FeatureStore, queries: Mapping[str, int], source: str) -> list[Problem]:
+    """Return what is wrong where videos have no features; all of them at once where names do not agree at all.
+
+    Args:
+        store: The features.
+        queries: Number of queries by video.
+        source: The annotations, for messages.
+    """
+    missing = [video for video in queries if video not in store]
+    if len(missing) > 1 and len(missing) == len(queries):
+        places = ", ".join(dict.fromkeys(name for video in missing for name in store.lacking(video)))
+        shown = ", ".join(map(repr, store.keys()[:3])) or "none that all of them have"
+        what = f"none of the {len(queries)} videos, {', '.join(map(repr, missing[:3]))}, ..., has features in {places}"
+        return [Problem(source, f"{what}; these are called {shown}", "correct --features, or rename their files")]
+    fix = "add its feature file, correct --features, or remove its queries"
+    return [
+        Problem(
+            f"{source}: video {video}",
+            f"{queries[video]} queries, and no features in {', '.join(store.lacking(video))}",
+            fix,
+        )
+        for video in missing
+    ]
+
+
 class MemoryFeatures(_Store):
     """A store over arrays in memory, for tests and demonstrations: ``{video: (clips, dim)}``."""
 
@@ -239,23 +268,27 @@ class MemoryFeatures(_Store):
 
 
 class _Folder(_Store):
-    """A folder of ``VIDEO.npy`` or ``VIDEO.npz`` files."""
+    """A folder of ``VIDEO.npy``, ``VIDEO.npz`` or ``VIDEO.pt`` files."""
 
     def __init__(self, path: Path, array: str, rows: Rows) -> None:
         self._array = array
         files: dict[str, Path] = {}
         problems = Problems()
         with os.scandir(path) as entries:
-            found = sorted(e.name for e in entries if e.name.endswith((".npy", ".npz")) and not e.name.startswith("."))
-        for name in found:
-            video = name[:-4]
+            names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+        for name in names:
+            video, suffix = os.path.splitext(name)
+            if suffix not in _SUFFIXES:
+                continue
             if video in files:
                 what = f"both {files[video].name} and {name}"
                 problems.add(f"{path}: video {video}", what, "keep one of the two files")
             files[video] = path / name
         problems.raise_if_any()
-        if not found:
-            raise DataError([Problem(str(path), "no .npy or .npz files in this folder", "expected VIDEO.npy files")])
+        if not files:
+            has = f"it has {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else "it is empty"
+            what = f"no {', '.join(_SUFFIXES)} files in this folder; {has}"
+            raise DataError([Problem(str(path), what, f"expected {_EXPECTED}")])
         super().__init__(str(path), files, rows)
         self._find_width()
 
@@ -271,23 +304,44 @@ class _Folder(_Store):
         return self._load(self._videos[video_id])
 
     def _load(self, file: Path) -> np.ndarray:
-        again = "the file may be truncated or damaged: extract or copy it again"
         try:
             if file.suffix == ".npy":
                 return np.load(file, mmap_mode="r", allow_pickle=False)
+            if file.suffix == ".pt":
+                return self._chosen(file, _tensors(file))
             with np.load(file, allow_pickle=False) as archive:
-                if self._array in archive.files:
-                    return np.asarray(archive[self._array])
-                what = f"no array `{self._array}`, it has {archive.files}"
+                return self._chosen(file, archive)
+        except DataError:
+            raise
         except FileNotFoundError as error:
             raise DataError([Problem(str(file), "the file has disappeared", "open the folder again")]) from error
-        except (OSError, ValueError, EOFError, BadZipFile, KeyError, SyntaxError, zlib.error) as error:
+        except _UNREADABLE as error:
             if "ickle" in str(error) or "objects" in str(error):
                 what = "holds pickled Python objects, which are never loaded, and not an array of numbers"
                 fix = "save the array itself: np.save(file, np.asarray(features, dtype=np.float32))"
                 raise DataError([Problem(str(file), what, fix)]) from error
+            again = "the file may be truncated or damaged: extract or copy it again"
             raise DataError([Problem(str(file), f"cannot be read ({error})", again)]) from error
-        raise DataError([Problem(str(file), what, f"save it with np.savez(file, {self._array}=array)")])
+
+    def _chosen(self, file: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the array of the right name, or the only one."""
+        names = list(arrays)
+        if self._array not in names and len(names) != 1:
+            what = f"no array `{self._array}`, it has {names}"
+            raise DataError([Problem(str(file), what, f"save it alone, or as `{self._array}`")])
+        return np.asarray(arrays[self._array if self._array in names else names[0]])
+
+
+_UNREADABLE = (OSError, ValueError, EOFError, BadZipFile, KeyError, SyntaxError, zlib.error, RuntimeError, PickleError)
+
+
+def _tensors(file: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a file that ``torch.save`` wrote, one or several by name, as arrays."""
+    import torch
+
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    found = content if isinstance(content, dict) else {"features": content}
+    return {str(name): each.detach().float().numpy() for name, each in found.items() if isinstance(each, torch.Tensor)}
 
 
 class _Hdf5(_Store):
@@ -313,7 +367,9 @@ class _Hdf5(_Store):
                 videos[name] = f"{place}/{chosen[0]}"
             elif two_axes:
                 what = f"group {place} holds {', '.join(entry)}, of which {len(two_axes)} are (rows, dim)"
-                problems.add(str(path), what, f"name the data set to read `{array}`, or pass array=NAME")
+                problems.add(
+                    str(path), what, f"expected a group per video, with one of them, or name one `{array}` (array=NAME)"
+                )
         problems.raise_if_any()
         if not videos:
             what = f"no datasets of videos found; at the top it has {list(file)[:5]}"

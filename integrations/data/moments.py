@@ -371,4 +371,5 @@ def clip_length_problem(
         f"lasts {duration:g} s and has {clips} clips, {duration / clips:.3g} s each"
     )
     fix = f"--clip-length {rate:.3g} if all clips last that long, 0 if a video's clips share its duration"
+    fix += "; of a trained run, give features like those that it was trained on"
     return Problem("features", what, fix)

@@ -140,6 +140,9 @@ class WordVectors:
         return WordVectors([self.words[row] for row in rows], self.vectors[rows])
 
 
+_EXPECTED = "GloVe text, unpacked, blanks between the numbers, or .npz with the arrays words and vectors"
+
+
 def load_word_vectors(
     path: str | os.PathLike[str],
     only: Collection[str] | None = None,
@@ -165,7 +168,7 @@ def load_word_vectors(
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no word vector file at {path}: expected .npz (words, vectors) or GloVe text")
+        raise FileNotFoundError(f"no word vector file at {path}: expected {_EXPECTED}")
     with open(path, "rb") as stream:
         is_zip = stream.read(2) == b"PK"
     wanted = None if only is None else frozenset(only)
@@ -174,12 +177,13 @@ def load_word_vectors(
 
 
 def _load_npz(path: Path) -> WordVectors:
-    fix = "save it with np.savez(path, words=np.array(list of str), vectors=float array (V, dim))"
+    fix = f"expected {_EXPECTED}; save it with np.savez(path, words=np.array(list of str), vectors=array (V, dim))"
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ("words", "vectors") if name not in archive.files]
             if missing:
-                raise DataError([Problem(str(path), f"no array {missing}, it has {archive.files}", fix)])
+                has = ", ".join(archive.files[:5]) + (", ..." if len(archive.files) > 5 else "")
+                raise DataError([Problem(str(path), f"no array {', '.join(missing)}; it has {has}", fix)])
             words, vectors = archive["words"], archive["vectors"]
     except DataError:
         raise
@@ -222,7 +226,7 @@ def _load_text(path: Path, only: frozenset[str] | None, progress: OnProgress | N
                 continue  # word2vec header: how many words, how wide
             dim = _width(fields)
             if not dim:
-                raise DataError([Problem(f"{path}:{number}", "no `word v1 v2 ... vD` line", "is this GloVe text?")])
+                raise DataError([Problem(f"{path}:{number}", "no `word v1 v2 ... vD` line", f"expected {_EXPECTED}")])
         if line.count(b" ") < dim:
             what = f"{line.count(b' ')} numbers, expected {dim} as in the first line"
             problems.add(f"{path}:{number}", what, "the file may be truncated: download it again, or delete the line")
@@ -244,7 +248,7 @@ def _load_text(path: Path, only: frozenset[str] | None, progress: OnProgress | N
             continue
         rows[word] = vector
     if not dim:
-        problems.add(str(path), "an empty file", "expected .npz (words, vectors) or GloVe text")
+        problems.add(str(path), "an empty file", f"expected {_EXPECTED}")
     problems.raise_if_any()
     words: dict[str, np.ndarray] = {}
     for name, vector in rows.items():

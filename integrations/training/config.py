@@ -60,7 +60,7 @@ class TrainConfig(FileConfig):
     on_broken: OnBroken = "error"
     """Queries that cannot be used (outside their video, end before start): list them and stop, or leave them out."""
     features: tuple[Path, ...] = ()
-    """A folder of VIDEO.npy or .npz, or an HDF5 file; several are joined along the feature axis."""
+    """A folder of VIDEO.npy, .npz or .pt, or an HDF5 file; several are joined along the feature axis."""
     words: Path | None = None
     """Word vectors: GloVe text, or .npz with the arrays words and vectors."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.checks import ReadReport
 from hero_plugin.integrations.data.feature_bank import Storage, StoreBank
-from hero_plugin.integrations.data.features import FeatureStore
+from hero_plugin.integrations.data.features import FeatureStore, missing_features
 from hero_plugin.integrations.data.records import Record, original_records
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, Problems
@@ -101,11 +101,6 @@ def check_records(records: Sequence[Record], features: FeatureStore, tokenize: T
         if not tokenize(record.sentence):
             where = f"{source}: query {record.query_id}"
             problems.add(where, f"no word in {record.sentence!r}", "write a sentence, or remove the query")
-    missing = Counter(record.video_id for record in records if record.video_id not in features)
-    for video, queries in missing.items():
-        problems.add(
-            f"{source}: video {video}",
-            f"{queries} queries, and no features in {', '.join(features.lacking(video))}",
-            "add its feature file, correct --features, or remove its queries",
-        )
-    problems.raise_if_any()
+    found = [*problems, *missing_features(features, Counter(record.video_id for record in records), source)]
+    if found:
+        raise DataError(found)

@@ -259,7 +259,11 @@ class QueryFiles:
         )
         problems = Problems()
         names: dict[str, str] = {}
+        sentences: dict[str, str] = {}
         for record in records:
+            if (other := sentences.setdefault(record.query_id, record.sentence)) != record.sentence:
+                what = f"{other!r} in one place, {record.sentence!r} in another: whose features are the file's?"
+                problems.add(f"query {record.query_id}", what, "give each its own id in all annotations")
             known = [name for name in (f"qid{record.query_id}", record.query_id) if name in store]
             if known:
                 names[record.query_id] = known[0]

@@ -96,7 +96,7 @@ def test_check(place, capsys):
     np.save(place / "features" / "other.npy", np.ones((5, 4)))
     assert run(*common, "--features", place / "features", "--problems", place / "problems.txt") == 2
     err = capsys.readouterr().err
-    assert "NaN in 5 of 5 clips" in err and "no features of video '3MSZA'" in err
+    assert "NaN in 5 of 5 clips" in err and "video 3MSZA: 1 queries, and no features in" in err
     assert len((place / "problems.txt").read_text().splitlines()) == 2
 
 

@@ -171,11 +171,11 @@ def test_corrupt_bytes_inside_an_npz(tmp_path):
     data = bytearray((path / "b.npz").read_bytes())
     data[200:260] = b"x" * 60
     (path / "b.npz").write_bytes(bytes(data))
-    np.savez(path / "c.npz", other=np.zeros((2, 4)))
+    np.savez(path / "c.npz", other=np.zeros((2, 4)), more=np.zeros(2))
     store = open_features(path)
     with pytest.raises(DataError, match="cannot be read"):
         store["b"]
-    with pytest.raises(DataError, match=r"no array `features`, it has \['other'\]"):
+    with pytest.raises(DataError, match=r"no array `features`, it has \['other', 'more'\]"):
         store["c"]
 
 
@@ -234,7 +234,7 @@ def test_who_lacks_a_video_is_named(tmp_path):
 def test_places_without_features(tmp_path):
     with pytest.raises(FileNotFoundError, match="no features at"):
         open_features(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"no \.npy or \.npz files"):
+    with pytest.raises(DataError, match=r"no \.npy, \.npz, \.pt files"):
         open_features(tmp_path)
     (tmp_path / "a.pkl").write_bytes(b"x")
     with pytest.raises(DataError, match=r"a file of the kind \.pkl"):

@@ -17,6 +17,7 @@ from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.features import open_features
 from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
@@ -200,6 +201,16 @@ def test_a_batch_holds_what_upstream_feeds_its_models(val, folders):
     torch.testing.assert_close(batch["relevant"], targets["src_pos_mask"], rtol=0, atol=0)
     for spans, count, expected in zip(batch["spans"], batch["windows"], targets["span_labels"], strict=True):
         assert torch.equal(spans[:count], expected["spans"])
+
+
+def test_an_id_of_two_sentences_has_no_file_of_its_own(tmp_path):
+    """Two sets that are numbered from 0 each would read one another's queries."""
+    np.savez(tmp_path / "qid0.npz", last_hidden_state=np.ones((2, 4)))
+    records = [Record("0", "v", sentence, ((0.0, 1.0),), 2.0) for sentence in ("a dog", "a dog", "a cat")]
+    options = {"max_words": 32, "normalize": True, "storage": "auto", "gigabytes": 1.0}
+    assert QueryFiles(tmp_path, records[:2], **options).dim == 4
+    with pytest.raises(DataError, match="query 0: 'a dog' in one place, 'a cat' in another"):
+        QueryFiles(tmp_path, records, **options)
 
 
 def test_a_clips_endpoints_are_shares_of_its_own_video():
