@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
+
+import hero_plugin
+from hero_plugin.integrations.support import DataError, Interrupted, Rank, UserError, versions
+from hero_plugin.integrations.support.flags import asks_for_help, heading, help_text, listed
+from hero_plugin.integrations.support.process import end_at_once
 
 
 @dataclass(frozen=True)
@@ -20,94 +25,207 @@ class Command:
         run: MODULE:FUNCTION. The dataclass of the function's argument ``config`` is the flags; a function without one
             reads ``argv`` itself, and one with both gets both. It returns an exit status, or anything else for 0.
         help: What the command does.
+        example: What follows its name in an example of its use.
         config: MODULE:CLASS of the flags, where it is narrower than the function's own.
         alone: The command writes, and knows nothing of other processes.
     """
 
     run: str
     help: str
+    example: str = ""
     config: str = ""
     alone: bool = False
 
 
-COMMANDS = {
-    "train emb": Command(
-        "training.train:run", "train EMB, plain or with HERO, into a run folder", "training.emb:EmbTrainConfig"
-    ),
-    "train moment_detr": Command(
-        "training.train:run", "the same with Moment-DETR", "training.detr:MomentDETRTrainConfig"
-    ),
-    "train qd_detr": Command("training.train:run", "the same with QD-DETR", "training.detr:QDDETRTrainConfig"),
-    "train tr_detr": Command("training.train:run", "the same with TR-DETR", "training.detr:TRDETRTrainConfig"),
-    "eval": Command(
-        "cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures", alone=True
-    ),
-    "predict": Command("tools.predict.predict:main", "answer a large file of queries by a run, in shards that resume"),
-    "predict merge": Command("tools.predict.merge:main", "join the parts of such a prediction"),
-    "adapt": Command(
-        "tools.adapt.adapt:run",
-        "teach a HERO run new words with a few labelled queries, the plug-in alone learning",
-        alone=True,
-    ),
-    "launch": Command(
-        "tools.launch.cli:command", "run a cloned repository's own training or evaluation with HERO inside"
-    ),
-    "sweep": Command(
-        "tools.sweep.sweep:main",
-        "train variants over several seeds, score them on further sets, tabulate and draw",
-        alone=True,
-    ),
-    "demo": Command("tools.demo:run", "EMB beside HERO on synthetic data, in minutes on a CPU", alone=True),
-    "data convert": Command("data.cli:convert", "convert an annotation file into another format"),
-    "data check": Command("data.cli:check", "check annotations, features and words, all problems at once"),
-    "data info": Command("data.cli:info", "what annotation files hold, and what is wrong with them"),
-    "data timelines": Command("tools.timelines.cli:timelines", "render clip features from human action timelines"),
-    "data descriptions": Command(
-        "tools.timelines.cli:descriptions", "the same from what one person wrote about a video"
-    ),
-    "data timelines-figure": Command("tools.timelines.cli:timelines_figure", "draw one such video"),
-    "data timelines-oracle": Command("tools.timelines.cli:timelines_oracle", "how clear such features are, by noise"),
-    "weights show": Command("training.weights:show", "what a checkpoint holds: base, levels, config, version, sizes"),
-    "weights extract": Command("training.weights:extract", "take the plug-in out of a checkpoint"),
-    "weights merge": Command("training.weights:merge", "put a plug-in on another copy of the base"),
-    "vocab stats": Command("tools.vocab.stats:stats", "words of test queries that training never had"),
-    "vocab build": Command("tools.vocab.build:build", "reword queries with words that training never had"),
-    "vocab review": Command("tools.vocab.review:review", "a page to review rewordings in a browser"),
-    "vocab apply": Command("tools.vocab.build:apply", "apply a reviewer's decisions"),
-    "vocab sample": Command("tools.vocab.review:sample", "draw rewordings to label"),
-    "vocab rate": Command("tools.vocab.review:rate", "how often rewordings are wrong, by such labels"),
-    "bench": Command(
-        "tools.bench.cli:main", "what HERO costs: time, memory, FLOPs, beside the plain base and the literal paper"
-    ),
-    "bench eval": Command(
-        "tools.bench.evaluation:main", "speed of QVHighlights' evaluation beside the official script's"
-    ),
-    "version": Command("cli:version", "versions of hero-plugin and of what it runs on"),
+QVHIGHLIGHTS = (
+    "--annotations-train highlight_train.jsonl --annotations-val highlight_val.jsonl --features slowfast clip "
+    "--query-features clip_text"
+)
+GROUPS = {
+    "try": {
+        "demo": Command("tools.demo:run", "EMB beside HERO on synthetic data, in minutes on a CPU", alone=True),
+        "version": Command("cli:version", "versions of hero-plugin and of what it runs on"),
+    },
+    "train": {
+        "train emb": Command(
+            "training.train:run",
+            "train EMB, plain or with HERO, into a run folder",
+            "--output runs/hero --annotations-train train.json --annotations-val val.json "
+            "--annotations-test ood=test_ood.json --features i3d --words glove.npz",
+            "training.emb:EmbTrainConfig",
+        ),
+        "train moment_detr": Command(
+            "training.train:run",
+            "the same with Moment-DETR",
+            f"--output runs/hero-moment {QVHIGHLIGHTS}",
+            "training.detr:MomentDETRTrainConfig",
+        ),
+        "train qd_detr": Command(
+            "training.train:run",
+            "the same with QD-DETR",
+            f"--output runs/hero-qd {QVHIGHLIGHTS}",
+            "training.detr:QDDETRTrainConfig",
+        ),
+        "train tr_detr": Command(
+            "training.train:run",
+            "the same with TR-DETR",
+            f"--output runs/hero-tr {QVHIGHLIGHTS}",
+            "training.detr:TRDETRTrainConfig",
+        ),
+        "launch": Command(
+            "tools.launch.cli:command",
+            "run a cloned repository's own training or evaluation with HERO inside",
+            "--repo moment_detr -- bash moment_detr/scripts/train.sh",
+            "tools.launch.cli:LaunchConfig",
+        ),
+        "sweep": Command(
+            "tools.sweep.sweep:main",
+            "train variants over several seeds, score them on further sets, tabulate and draw",
+            "--config sweep.json --jobs 2",
+            alone=True,
+        ),
+        "adapt": Command(
+            "tools.adapt.adapt:run",
+            "teach a HERO run new words with a few labelled queries, the plug-in alone learning",
+            "--run runs/hero --annotations new=new_words.json --shots 32 --output runs/adapted",
+            alone=True,
+        ),
+    },
+    "use": {
+        "predict": Command(
+            "tools.predict.predict:main",
+            "answer a large file of queries by a run, in shards that resume",
+            "--run runs/hero --queries queries.jsonl --output answers",
+        ),
+        "predict merge": Command("tools.predict.merge:main", "join the parts of such a prediction", "--output answers"),
+        "weights show": Command(
+            "training.weights:show",
+            "what a checkpoint holds: base, levels, config, version, sizes",
+            "runs/hero/best.pt",
+        ),
+        "weights extract": Command(
+            "training.weights:extract", "take the plug-in out of a checkpoint", "runs/hero/best.pt plugin.safetensors"
+        ),
+        "weights merge": Command(
+            "training.weights:merge",
+            "put a plug-in on another copy of the base",
+            "plugin.safetensors base.ckpt merged.pt",
+        ),
+    },
+    "data": {
+        "data info": Command(
+            "data.cli:info", "what annotation files hold, and what is wrong with them", "train.json test.json"
+        ),
+        "data check": Command(
+            "data.cli:check",
+            "check annotations, features and words, all problems at once",
+            "--annotations train.json test.json --features i3d --words glove.npz",
+        ),
+        "data convert": Command(
+            "data.cli:convert",
+            "convert an annotation file into another format",
+            "--input charades_sta_train.txt --output train.jsonl --to qvhighlights --durations durations.csv",
+        ),
+        "data timelines": Command(
+            "tools.timelines.cli:timelines",
+            "render clip features from human action timelines",
+            "--timelines action_timelines.json --annotations train.json --words glove.npz --output features/timelines",
+        ),
+        "data descriptions": Command(
+            "tools.timelines.cli:descriptions",
+            "the same from what one person wrote about a video",
+            "--annotations val.json --train train.json --timelines action_timelines.json --words glove.npz "
+            "--output features/described --queries described.json",
+        ),
+        "data timelines-figure": Command(
+            "tools.timelines.cli:timelines_figure",
+            "draw one such video",
+            "--timelines action_timelines.json --annotations train.json --words glove.npz --video 3MSZA "
+            "--output 3MSZA.png",
+        ),
+        "data timelines-oracle": Command(
+            "tools.timelines.cli:timelines_oracle",
+            "how clear such features are, by noise",
+            "--timelines action_timelines.json --annotations train.json --test test.json --words glove.npz",
+        ),
+        "vocab build": Command(
+            "tools.vocab.build:build",
+            "reword queries with words that training never had",
+            "--input test.json --output reworded.json --train train.json --words glove.npz --source phrasebook",
+        ),
+        "vocab review": Command(
+            "tools.vocab.review:review",
+            "a page to review rewordings in a browser",
+            "--input reworded.json --output review.html",
+        ),
+        "vocab apply": Command(
+            "tools.vocab.build:apply",
+            "apply a reviewer's decisions",
+            "--input reworded.json --decisions decisions.json --output final.json --train train.json --words glove.npz",
+        ),
+        "vocab sample": Command(
+            "tools.vocab.review:sample",
+            "draw rewordings to label",
+            "--input reworded.json --output sample.tsv --number 100",
+        ),
+        "vocab rate": Command(
+            "tools.vocab.review:rate", "how often rewordings are wrong, by such labels", "sample.tsv"
+        ),
+    },
+    "measure": {
+        "eval": Command(
+            "cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures", alone=True
+        ),
+        "vocab stats": Command(
+            "tools.vocab.stats:stats",
+            "words of test queries that training never had",
+            "--train train.json --test test_iid.json test_ood.json",
+        ),
+        "bench": Command(
+            "tools.bench.cli:main",
+            "what HERO costs: time, memory, FLOPs, beside the plain base and the literal paper",
+            "--bases emb --models plain hero literal --device cpu",
+        ),
+        "bench eval": Command(
+            "tools.bench.evaluation:main",
+            "speed of QVHighlights' evaluation beside the official script's",
+            "--upstream moment_detr",
+        ),
+    },
 }
-EVALUATIONS = {"--submission": "evaluation.official:main", "--run": "evaluation.evaluate:main"}
+"""What people come for, and the commands for it, in the order of the help."""
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+EVALUATIONS = {
+    "--submission": Command(
+        "evaluation.official:main",
+        "what any model predicted, by QVHighlights' official evaluation; with --train by unseen words, too",
+        "--submission predictions.jsonl --annotations highlight_val_release.jsonl",
+    ),
+    "--run": Command(
+        "evaluation.evaluate:main",
+        "runs of this package, on any annotations, side by side where there are several",
+        "--run runs/base runs/hero --annotations ood=test_ood.json --figures figures",
+    ),
+}
 """The two commands named eval, by the flag that each needs."""
-EVAL_USAGE = """hero-plugin eval scores one of two things:
-
-  hero-plugin eval --run FOLDER
-      runs of this package, on any annotations, side by side where there are several
-  hero-plugin eval --submission FILE --annotations FILE
-      what any model predicted, by QVHighlights' official evaluation; with --train by unseen words, too
-"""
 EXTRA = ("tyro", "pydantic", "rich", "matplotlib", "tensorboard", "h5py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 2 for a mistake in the input, 130 when stopped."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0
-    if words[0] == "--version":
-        words[0] = "version"
+    if words[0] in ("-V", "--version"):
+        print(f"hero-plugin {hero_plugin.__version__}")
+        return 0
     name = _command(words)
     if name is None:
         if _group(words[0]) and not {"-h", "--help"}.isdisjoint(words[1:]):
-            print(usage(_group(words[0])))
+            print(usage(words[0]))
             return 0
         return _complain(_unknown(words))
     missing = [module for module in EXTRA if importlib.util.find_spec(module) is None]
@@ -119,43 +237,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(name, words[len(name.split()) :])
 
 
-def usage(names: Sequence[str] = tuple(COMMANDS)) -> str:
-    """Return what commands there are, one line each."""
-    width = max(map(len, names))
-    lines = [f"  {name:<{width}}  {COMMANDS[name].help}" for name in names]
-    return "\n".join(
-        [
-            "usage: hero-plugin COMMAND [flags]",
-            "",
-            *lines,
-            "",
-            "hero-plugin COMMAND --help shows the flags of a command.",
-        ]
-    )
+def usage(first: str = "") -> str:
+    """Return what commands there are, by group; only those named ``first`` something, if given."""
+    if first:
+        parts = [f"usage: hero-plugin {first} COMMAND [flags]"]
+        parts.append(listed({name: COMMANDS[name].help for name in _group(first)}))
+    else:
+        parts = ["usage: hero-plugin COMMAND [flags]"]
+        for title, group in GROUPS.items():
+            parts.append(f"{heading(title)}\n{listed({name: command.help for name, command in group.items()})}")
+    return "\n\n".join([*parts, "hero-plugin COMMAND --help shows an example and the flags of a command."])
 
 
 def version(argv: Sequence[str]) -> None:
     """Print what a bug report needs."""
-    from hero_plugin.integrations.support.process import versions
-
     for name, number in versions().items():
         print(f"{name:<12} {number}")
 
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run the evaluation that the flags are for. Without either, ``--help`` shows both."""
-    from hero_plugin.integrations.support.errors import UserError
-
     given = {word.partition("=")[0] for word in argv}
-    for flag, function in EVALUATIONS.items():
+    for flag, command in EVALUATIONS.items():
         if flag in given:
-            return _call(_load(function), "eval", argv)
-    if given.isdisjoint({"-h", "--help"}):
-        raise UserError(f"{EVAL_USAGE}\nhero-plugin eval --help shows the flags of both.")
-    print(EVAL_USAGE)
-    for function in reversed(EVALUATIONS.values()):
-        with suppress(SystemExit):  # how the parser ends its help
-            _call(_load(function), "eval", argv)
+            return _call(command, "eval", argv)
+    meanings = listed({flag: command.help for flag, command in reversed(EVALUATIONS.items())})
+    both = f"hero-plugin eval scores one of two things, by the flag that is given:\n\n{meanings}"
+    if not asks_for_help(argv):
+        raise UserError(f"{both}\n\nhero-plugin eval --help shows the flags of both.")
+    print("\n\n\n".join([both, *(_help(command, "eval") for command in reversed(EVALUATIONS.values()))]))
 
 
 def _command(words: list[str]) -> str | None:
@@ -189,28 +299,37 @@ def _load(path: str) -> Any:
     return getattr(importlib.import_module(f"hero_plugin.integrations.{module}"), name)
 
 
-def _call(function: Callable[..., Any], name: str, argv: Sequence[str], kind: type | None = None) -> Any:
+def _flags(command: Command) -> Any:
+    """Return the dataclass of a command's flags; None for a command without any."""
+    return _load(command.config) if command.config else get_type_hints(_load(command.run)).get("config")
+
+
+def _help(command: Command, name: str) -> str:
+    return help_text(_flags(command), name, command.example)
+
+
+def _call(command: Command, name: str, argv: Sequence[str]) -> Any:
     """Call a command's function with its flags as a config, with the words themselves, or with both."""
-    hints = get_type_hints(function)
-    given: dict[str, Any] = {"argv": argv} if "argv" in hints else {}
-    if kind := kind or hints.get("config"):
-        from hero_plugin.integrations.support.settings import parse
+    function, kind = _load(command.run), _flags(command)
+    if kind and asks_for_help(argv):
+        return print(_help(command, name)) if Rank.of_this_process().leads else None
+    taken = inspect.signature(function).parameters
+    given: dict[str, Any] = {"argv": argv} if "argv" in taken else {}
+    if kind and "config" in taken:
+        from hero_plugin.integrations.support.settings import parse  # loads pydantic
 
         given["config"] = parse(kind, name, argv)
     return function(**given)
 
 
 def _run(name: str, argv: list[str]) -> int:
-    from hero_plugin.integrations.support.errors import DataError, UserError
-    from hero_plugin.integrations.support.process import Interrupted, Rank, end_at_once
-
     rank = Rank()
     try:
         rank = Rank.of_this_process()
         command = COMMANDS[name]
         if command.alone and rank.size > 1:
             raise UserError(f"hero-plugin {name} runs as one process: start it without torchrun")
-        status = _call(_load(command.run), name, argv, _load(command.config) if command.config else None)
+        status = _call(command, name, argv)
         return status if isinstance(status, int) else 0
     except (UserError, DataError, FileNotFoundError) as error:
         status = _complain(rank.message(str(error)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import textwrap
 from contextlib import redirect_stderr, redirect_stdout
 from unittest.mock import patch
 
@@ -14,7 +12,6 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 WIDTH = 88
-KEPT = {"replace_whitespace": False, "drop_whitespace": True, "break_long_words": False, "break_on_hyphens": False}
 
 
 def help_of(command: str) -> str:
@@ -34,14 +31,7 @@ def help_of(command: str) -> str:
             status = stop.code
     if status:
         raise ValueError(f"hero-plugin {command} --help ends with {status}: {printed.getvalue()}")
-    lines = printed.getvalue().strip().splitlines()
-    return "\n".join(part for line in lines for part in wrapped(line))
-
-
-def wrapped(line: str) -> list[str]:
-    """Break a line that tyro left long; what follows a name in a list stays in its column."""
-    indent = len(re.match(r" *(\S.*? {2,})?", line).group())
-    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, **KEPT) or [""]
+    return printed.getvalue().strip()
 
 
 class CommandHelp(SphinxDirective):

@@ -1,7 +1,8 @@
-"""Output for people: progress bars on a terminal, one line per epoch anywhere else, tables."""
+"""Output for people: progress bars on a terminal, a line now and then and one per epoch anywhere else, tables."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,22 @@ from rich.progress import (
 )
 from rich.table import Table
 
+PERIOD = 30.0
+"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
+
+
+class Teller:
+    """Tells how far something is, at most once in a ``PERIOD``, and only news."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say, self._at, self._last = say, time.monotonic(), ""
+
+    def __call__(self, text: Callable[[], str]) -> None:
+        """Say the text if it is time."""
+        if time.monotonic() - self._at >= PERIOD and (said := text()) != self._last:
+            self._say(said)
+            self._at, self._last = time.monotonic(), said
+
 
 class Screen:
     """The display of a run. Bars go to the terminal only; the line of each epoch goes everywhere.
@@ -33,10 +50,13 @@ class Screen:
     def __init__(self, console: Console | None = None, *, label: str = "", quiet: bool = False) -> None:
         self.console = console or _console()
         self.label, self.quiet = label, quiet
+        self._label = f"{label}  " if label else ""
         self.epochs = self.steps = 0
         self._bars: Progress | None = None
         self._run = self._part = TaskID(0)
         self._loss = ""
+        self._what, self._done, self._total = "", 0, 0
+        self._tell = Teller(self.say)
 
     @contextmanager
     def training(self, epochs: int, steps: int) -> Iterator[None]:
@@ -56,7 +76,13 @@ class Screen:
         """Show one bar for ``total`` parts of work; yield ``advance(done, total)``."""
         with self.bars() as bars:
             task = bars.add_task(what, total=total, note="")
-            yield lambda done, total: bars.update(task, completed=done, total=total)
+
+            def advance(done: int, total: int) -> None:
+                bars.update(task, completed=done, total=total)
+                if bars.disable:
+                    self._tell(lambda: f"{what}: {done} of {total}")
+
+            yield advance
 
     def bars(self) -> Progress:
         """Return progress bars in this screen's style."""
@@ -78,19 +104,13 @@ class Screen:
         """Move the bars to ``step`` of ``epoch`` (both from 0)."""
         if self._bars is not None:
             self._bars.update(self._run, completed=epoch * self.steps + step)
-            self._bars.reset(
-                self._part,
-                completed=step,
-                total=self.steps,
-                description=f"epoch {epoch + 1}/{self.epochs}",
-                note=self._loss,
-            )
+        self._begin(f"epoch {epoch + 1}/{self.epochs}", step, self.steps, self._loss)
 
     def step(self) -> None:
         """Advance by one training step."""
         if self._bars is not None:
             self._bars.advance(self._run)
-            self._bars.advance(self._part)
+        self._advance()
 
     def loss(self, mean: float) -> None:
         """Show the mean loss beside the bar."""
@@ -100,13 +120,24 @@ class Screen:
 
     def evaluating(self, name: str, total: int) -> None:
         """Show a bar for scoring the set ``name`` in ``total`` batches."""
-        if self._bars is not None:
-            self._bars.reset(self._part, total=total, description=f"scoring {name}", note="")
+        self._begin(f"scoring {name}", 0, total)
 
     def evaluated(self) -> None:
         """Advance by one scored batch."""
+        self._advance()
+
+    def _begin(self, what: str, done: int, total: int, note: str = "") -> None:
+        """Begin a part of the training, or go on with it."""
+        self._what, self._done, self._total = what, done, total
+        if self._bars is not None:
+            self._bars.reset(self._part, completed=done, total=total, description=what, note=note)
+
+    def _advance(self) -> None:
+        self._done += 1
         if self._bars is not None:
             self._bars.advance(self._part)
+            if self._bars.disable:
+                self._tell(lambda: f"{self._label}{self._what}: {self._done} of {self._total}  {self._loss}".rstrip())
 
     def epoch_line(self, line: Mapping[str, Any], scores: Iterable[str]) -> None:
         """Print one line per epoch: its loss, then the scores of every set as text, then its seconds."""
@@ -114,7 +145,7 @@ class Screen:
         parts.append(f"loss {line['losses']['loss']:.3f}")
         parts += scores
         parts.append(f"{line['seconds']:.0f} s")
-        self.say((f"{self.label}  " if self.label else "") + "  ".join(parts))
+        self.say(self._label + "  ".join(parts))
 
     def say(self, text: str) -> None:
         """Print a line, unless quiet."""
@@ -135,7 +166,7 @@ def _console() -> Console:
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
-    """Show a progress bar on the error stream, if it is a terminal; yield its ``update(done, total)``."""
+    """Show how far something is on the error stream; yield ``update(done, total)``."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -146,8 +177,14 @@ def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
         transient=True,
         disable=not console.is_terminal,
     ) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        task, tell = progress.add_task(what, total=None), Teller(console.print)
+
+        def update(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+            if progress.disable and total:
+                tell(lambda: f"{what}: {100 * done / total:.0f} %")
+
+        yield update
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str] = ()) -> str:

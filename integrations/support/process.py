@@ -13,6 +13,7 @@ from importlib import metadata
 from types import FrameType
 from typing import Any, NoReturn
 
+import hero_plugin
 from hero_plugin.integrations.support.errors import UserError
 
 GRACE = 10.0
@@ -116,12 +117,10 @@ class Interrupts:
 
 def versions() -> dict[str, str]:
     """Return the versions of hero-plugin and of the libraries that a run depends on."""
-    import numpy  # here, because a command line that only shows help needs neither
-    import torch
-
-    try:
-        ours = metadata.version("hero-plugin")
-    except metadata.PackageNotFoundError:
-        ours = "unknown"
-    others = {"torch": torch.__version__, "numpy": numpy.__version__, "python": platform.python_version()}
-    return {"hero_plugin": ours, **others}
+    found = {"hero_plugin": hero_plugin.__version__}
+    for name in ("torch", "numpy"):  # asked of what is installed: loading torch takes seconds
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return {**found, "python": platform.python_version()}

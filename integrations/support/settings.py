@@ -33,13 +33,28 @@ class FileConfig(ABC):
 
     Attributes:
         sets: The fields that name sets of queries, each as PATH or NAME=PATH.
+        required: The fields that have to be given, by a flag or by what ``start`` returns.
+        groups: {title: names of fields}, for the help.
     """
 
     sets: ClassVar[tuple[str, ...]] = ()
+    required: ClassVar[tuple[str, ...]] = ()
+    groups: ClassVar[Mapping[str, str]] = {}
 
     def start(self: Files) -> Files | None:
         """Return what the flags stand over, where these settings say that it is not the defaults."""
         return None
+
+    def missing(self) -> list[str]:
+        """Return what has to be given and is not, one line each; a run to resume that is not there comes first."""
+        given = vars(self)
+        wrong = [f"--{name.replace('_', '-')} is missing" for name in self.required if not given[name]]
+        if given["resume"] and (output := given["output"]) and not (output / "config.json").is_file():
+            beside = [file.parent.name for file in output.parent.glob("*/config.json")]
+            near = difflib.get_close_matches(output.name, beside, n=1)
+            hint = f"did you mean {output.with_name(near[0])}?" if near else "leave --resume out to start one"
+            return [f"--resume: no run in {output}; {hint}", *wrong]
+        return wrong
 
     @abstractmethod
     def mistakes(self) -> list[str]:

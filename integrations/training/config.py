@@ -31,6 +31,17 @@ class TrainConfig(FileConfig):
     """The settings that the trainings of all bases share; a base's own config adds its model and brings its recipe."""
 
     sets = ("annotations_test",)
+    required = ("output", "annotations_train", "features")
+    groups = {  # noqa: RUF012 (of the help)
+        "data": "annotations_train annotations_val annotations_test features words query_features durations on_broken "
+        "clip_length scored_clip_length max_clips pooling max_words tokenizer normalize_features normalize_words "
+        "word_norm",
+        "recipe": "epochs batch_size lr schedule lr_drop warmup optimizer weight_decay clip_norm seed",
+        "HERO": "base_only paper init_base freeze_base hero",
+        "speed": "device amp matmul threads workers storage memory features_on eval_batch_size",
+        "output": "output config resume overwrite eval_every checkpoint_steps checkpoint_seconds compare "
+        "figure_queries",
+    }
 
     base: ClassVar[str]
     """As in `hero-plugin train BASE`."""
@@ -207,13 +218,7 @@ class TrainConfig(FileConfig):
 
     def mistakes(self) -> list[str]:
         """Return what is missing or impossible, one line each."""
-        wrong = [
-            f"--{name.replace('_', '-')} is missing"
-            for name in ("output", "annotations_train", "features")
-            if not getattr(self, name)
-        ]
-        if wrong and self.resume and self.output and not (self.output / "config.json").is_file():
-            wrong.insert(0, f"--resume: no run in {self.output} to take the settings from")
+        wrong = self.missing()
         wrong += too_small(self, epochs=1, lr_drop=1, batch_size=1, eval_batch_size=1, eval_every=1, max_clips=1)
         for name in ("lr", "clip_norm", "memory"):
             if not getattr(self, name) > 0:

@@ -37,13 +37,10 @@ class EmbTrainConfig(EMBHyperparameters, TrainConfig):
 
     base: ClassVar[str] = "emb"
     title: ClassVar[str] = "EMB"
+    required = (*TrainConfig.required, "words")
 
     word_norm: float = 5.5
     """Scale the word vectors to this mean length (GloVe's own, which the recipe is made for); 0: leave them."""
-
-    def mistakes(self) -> list[str]:
-        """Return what is wrong with the settings, one message each."""
-        return ([] if self.words else ["--words is missing"]) + super().mistakes()
 
     @property
     def positions(self) -> int:

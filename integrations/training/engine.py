@@ -296,7 +296,8 @@ class Trainer:
     def _leave(self) -> None:
         self.save()
         self.group.wait()  # torchrun may end all processes once one has left
-        raise Interrupted
+        at, config = self.progress, self.config
+        raise Interrupted(f"in epoch {at.epoch + 1} of {config.epochs}, after step {at.step} of {len(self.order)}")
 
     def _read_loss(self, step: int) -> None:
         progress = self.progress

@@ -40,10 +40,11 @@ def run(config: TrainConfig) -> None:
     """Run the command; say how to go on where it is stopped."""
     try:
         main(config)
-    except (Interrupted, KeyboardInterrupt):  # the latter while it reads or draws
+    except (Interrupted, KeyboardInterrupt) as why:  # the latter, without a word, while it reads or draws
         again = f"hero-plugin train {config.base} --output {shlex.quote(str(config.output))} --resume"
         many = ", under torchrun or not" if Rank.of_this_process().size > 1 else ""
-        raise Interrupted(f"stopped; everything is saved. Resume with{many}: {again}") from None
+        where = f" {why}" if str(why) else ""
+        raise Interrupted(f"stopped{where}; everything is saved. Resume with{many}: {again}") from None
 
 
 def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:

@@ -7,7 +7,8 @@ import re
 
 from rich.console import Console
 
-from hero_plugin.integrations.support.console import Screen, markdown_table
+from hero_plugin.integrations.support import console
+from hero_plugin.integrations.support.console import Screen, bar, markdown_table
 from hero_plugin.integrations.training.task import brief_scores, scores_table
 
 
@@ -43,6 +44,28 @@ def test_without_a_terminal_there_is_one_line_an_epoch():
     made, stream = screen(terminal=False)
     drive(made)
     assert stream.getvalue() == "run  epoch  2/10  loss 1.500  val 50.0/40.0/30.0/35.0  7 s\n"
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(monkeypatch):
+    monkeypatch.setattr(console, "PERIOD", 0.0)
+    made, stream = screen(terminal=False)
+    drive(made)
+    with made.working("drawing", 2) as progress:
+        progress(1, 2)
+        progress(1, 2)  # no news
+    assert stream.getvalue().splitlines() == [
+        "run  epoch 2/10: 3 of 4",
+        "run  scoring val: 1 of 3  loss 1.250",
+        "run  epoch  2/10  loss 1.500  val 50.0/40.0/30.0/35.0  7 s",
+        "drawing: 1 of 2",
+    ]
+
+
+def test_reading_says_how_far_it_is_without_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(console, "PERIOD", 0.0)
+    with bar("reading words") as progress:
+        progress(1, 4)
+    assert capsys.readouterr().err == "reading words: 25 %\n"
 
 
 def test_on_a_terminal_there_are_bars_as_well():

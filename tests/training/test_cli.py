@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+import hero_plugin
 from hero_plugin import HeroConfig
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.support.errors import DataError, Problem
+from hero_plugin.integrations.support.flags import help_text
 from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.support.settings import ConfigError, parse, parse_named_paths, read_settings
 from hero_plugin.integrations.training import train as training
@@ -32,17 +38,17 @@ def run(capsys, *argv: str) -> tuple[int, str, str]:
     return status, captured.out, captured.err
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
 def test_help_lists_every_command(capsys, argv):
     status, out, _ = run(capsys, *argv)
     assert status == 0
     assert all(command in out for command in cli.COMMANDS)
 
 
-def test_help_loads_no_command_and_no_plotting():
+def test_help_loads_no_library():
     code = (
         "import sys; from hero_plugin.integrations.cli import main; main(['--help']); "
-        "extra = {'tyro', 'pydantic', 'rich', 'matplotlib', 'tensorboard', 'h5py'}; "
+        "extra = {'torch', 'numpy', 'tyro', 'pydantic', 'rich', 'matplotlib', 'tensorboard', 'h5py'}; "
         "sys.exit(not extra.isdisjoint(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
@@ -64,6 +70,41 @@ def test_a_wrong_command_names_the_right_one(capsys, argv, said):
     assert said in err
 
 
+def described() -> list:
+    commands = [(name, command) for name, command in cli.COMMANDS.items() if name not in ("eval", "version")]
+    return [*commands, *(("eval", command) for command in cli.EVALUATIONS.values())]
+
+
+@pytest.mark.parametrize(("name", "command"), described())
+def test_help_has_the_flags_that_the_parser_takes_and_an_example_that_it_reads(name, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    kind = cli._flags(command)
+    taken = io.StringIO()
+    with pytest.raises(SystemExit), redirect_stdout(taken):
+        parse(kind, name, ["--help"])
+    flag = re.compile(r"^[ │]+(--\w[\w.-]*\w(?:, --[\w.-]+)?)", re.MULTILINE)
+    shown = help_text(kind, name, command.example)
+    of_parser, of_help = (
+        {each for pair in flag.findall(text) for each in pair.split(", ")} for text in (taken.getvalue(), shown)
+    )
+    assert of_help <= of_parser
+    assert {each for each in of_parser - of_help if "no-" not in each} == set()
+    assert "None" not in re.sub("None is 4 times|(?<=all )None", "", shown)
+    assert max(map(len, shown.splitlines())) <= 100
+    words = shlex.split(command.example)
+    assert parse(kind, name, words[: words.index("--")] if "--" in words else words)
+
+
+def test_help_of_train_is_in_groups_and_says_what_is_required(capsys):
+    status, out, _ = run(capsys, "help", "train", "emb")
+    assert status == 0
+    titles = re.findall("^(\\w.+):$", out, re.MULTILINE)
+    assert titles == ["example", "data", "recipe", "HERO", "speed", "output", "EMB's own"]
+    assert out.index("--output runs/hero") < out.index("--annotations-train PATH\n   ")
+    required = [part.split()[0] for part in out.split("\n  --") if part.strip().endswith("(required)")]
+    assert sorted(required) == ["annotations-train", "features", "output", "words"]
+
+
 def test_a_wrong_flag_names_the_right_one(capsys):
     status, out, err = run(capsys, "train", "emb", "--batchsize", "3")
     assert status == 2
@@ -71,7 +112,8 @@ def test_a_wrong_flag_names_the_right_one(capsys):
 
 
 def test_version_says_what_runs(capsys):
-    status, out, _ = run(capsys, "--version")
+    assert run(capsys, "--version") == (0, f"hero-plugin {hero_plugin.__version__}\n", "")
+    status, out, _ = run(capsys, "version")
     assert status == 0
     assert [line.split()[0] for line in out.splitlines()] == ["hero_plugin", "torch", "numpy", "python"]
 

@@ -240,8 +240,15 @@ def test_a_run_without_a_checkpoint_gives_way(runs, tmp_path, resume):
 
 
 def test_nothing_to_resume_is_told_before_what_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match=r"--resume: no run in .*/typo to take the settings from"):
+    with pytest.raises(ConfigError, match=r"--resume: no run in .*/typo; leave --resume out to start one\n.*missing"):
         EmbTrainConfig(output=tmp_path / "typo", resume=True).checked()
+
+
+def test_a_mistyped_run_is_not_resumed_as_a_new_one(runs):
+    mistyped = runs.hero.path.with_name("heor")
+    with pytest.raises(ConfigError, match=r"--resume: no run in .*heor; did you mean .*/hero\?$"):
+        main(runs.config(output=str(mistyped), resume=True), Screen(quiet=True))
+    assert not mistyped.exists()
 
 
 def test_broken_features_are_told(runs, tmp_path):

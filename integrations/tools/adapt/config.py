@@ -23,6 +23,7 @@ class AdaptConfig(RunInputs, FileConfig):
     """Adapt a finished HERO run to new words with a few labelled queries: the plug-in alone learns."""
 
     sets = ("annotations", "annotations_test", "annotations_old")
+    required = ("run", "annotations", "output")
 
     run: Path | None = None  # type: ignore[assignment]
     """Folder of the run to start from: its best checkpoint, its settings, its words."""
@@ -67,8 +68,7 @@ class AdaptConfig(RunInputs, FileConfig):
 
     def mistakes(self) -> list[str]:
         """Return what is missing or impossible, one line each."""
-        wrong = [f"--{name} is missing" for name in ("run", "annotations", "output") if not getattr(self, name)]
-        wrong += too_small(self, shots=0, steps=1, batch_size=1, seed=0)
+        wrong = [*self.missing(), *too_small(self, shots=0, steps=1, batch_size=1, seed=0)]
         if self.lr is not None and not self.lr > 0:
             wrong.append(f"--lr must be positive, got {self.lr}")
         if not 0 <= self.rehearsal < 1:

@@ -259,7 +259,8 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     settings, threads = job.beside(".settings.json"), str(job.config.threads)
     write_json(settings, job.config.to_json())
     command = [sys.executable, "-m", "hero_plugin.integrations.cli", "train", job.config.base]
-    command += ["--config", str(settings), "--output", str(job.folder), "--resume"]
+    command += ["--config", str(settings), "--output", str(job.folder)]
+    command += ["--resume"] if job.run.config_file.is_file() else []
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with open(job.log, "ab") as log:
         # A session of its own: Ctrl-C reaches this process alone, which then stops each run once.
