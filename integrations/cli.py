@@ -330,6 +330,7 @@ def _run(name: str, argv: list[str]) -> int:
         if command.alone and rank.size > 1:
             raise UserError(f"hero-plugin {name} runs as one process: start it without torchrun")
         status = _call(command, name, argv)
+        sys.stdout.flush()  # here, where a reader that has gone is no error
         return status if isinstance(status, int) else 0
     except (UserError, DataError, FileNotFoundError) as error:
         status = _complain(rank.message(str(error)))
