@@ -177,9 +177,7 @@ def test_torchrun_stops_in_order_and_one_process_goes_on(tmp_path, capsys):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode not in (0, None)
-    assert err.count("; everything is saved. Resume with, under torchrun or not: hero-plugin train emb") == 1, (
-        err
-    )
+    assert err.count("; everything is saved. Resume with, under torchrun or not: hero-plugin train emb") == 1, err
     assert out.count("2 processes share the 8 queries of each step") == 1, out
     done = load_checkpoint(output / "last.pt")["progress"]
     assert not any(name.startswith("module") for name in weights(output))
