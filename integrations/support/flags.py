@@ -184,7 +184,7 @@ def _said(default: Any) -> str:
 
 def _shown(flag: Flag, width: int) -> str:
     indent = " " * COLUMN
-    kept = {"break_long_words": False, "break_on_hyphens": False}
+    kept: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     text = textwrap.fill(flag.text, width, initial_indent=indent, subsequent_indent=indent, **kept)
     left = "\n".join(_packed(re.split(r"(?<=,)", flag.typed), width, "  ", "      "))
     if not text or len(left) >= COLUMN - 1:
