@@ -31,7 +31,7 @@ class TrainConfig(FileConfig):
     """The settings that the trainings of all bases share; a base's own config adds its model and brings its recipe."""
 
     sets = ("annotations_test",)
-    required = ("output", "annotations_train", "features")
+    required: ClassVar[tuple[str, ...]] = ("output", "annotations_train", "features")
     groups = {  # noqa: RUF012 (of the help)
         "data": "annotations_train annotations_val annotations_test features words query_features durations on_broken "
         "clip_length scored_clip_length max_clips pooling max_words tokenizer normalize_features normalize_words "
