@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import Grounding, Pair, Seam
+from hero_plugin import Grounding, Pair, PassThrough, Seam
 from hero_plugin._compat import is_compiling
 from hero_plugin.adapters.detr.adapter import DETRAdapter, has_module, saliency
 from hero_plugin.aggregation import Kind
@@ -59,6 +59,9 @@ class EaTRAdapter(DETRAdapter):
         return {**super().saliency_stubs(), **({path: FirstClipSlot()} if has_module(self.base, path) else {})}
 
 
+MOMENT_TOKENS = ("memory_moment", "nmmemory_moment", "src_vid", "moment2txt_similarity", "nmoment2txt_similarity")
+
+
 class CGDETRAdapter(DETRAdapter):
     """Adapter of CG-DETR (2023), which also takes names, to know real negatives, and while training the targets."""
 
@@ -66,7 +69,13 @@ class CGDETRAdapter(DETRAdapter):
     marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.", "dummy_rep_token")
     part_of_batch = ("saliency_scores_neg", "t2vattnvalues_neg", "src_txt_mask_neg")
     optional_outputs = (*DETRAdapter.optional_outputs, *part_of_batch)
+    requires = (*DETRAdapter.requires, "transformer.t2v_encoder", "transformer.encoder")
     skips_decoder = True
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__(base)
+        skipped = {"transformer.t2v_encoder": NoAttention(), "transformer.encoder": PassThrough()}
+        self.token_seam = self.make_seam(**self.saliency_stubs(), **skipped)
 
     @property
     def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
@@ -88,6 +97,16 @@ class CGDETRAdapter(DETRAdapter):
     def relate(self, pair: Pair) -> Tensor:
         """Run CG-DETR without decoder, moment tokens and negative pairs: relevance logits (B, T)."""
         return saliency(self.run(self.saliency_seam, pair, vid=None, targets=None))
+
+    def complete(self, outputs: Any, pair: Pair) -> Any:
+        """Put in the moment tokens, which see no query, and the clips and words compared with them, before HERO.
+
+        The loss that aligns them tells a moment's query from the batch's others: see ``TRDETRAdapter``.
+        """
+        if outputs.get("memory_moment") is None:  # without targets
+            return outputs
+        before = self.run(self.token_seam, pair, vid=None)
+        return outputs | {name: before[name] for name in MOMENT_TOKENS}
 
 
 class FirstPassAdapter(DETRAdapter):
@@ -190,6 +209,15 @@ def join_levels(of_levels: list[Any]) -> Any:
     if isinstance(of_levels[0], tuple):
         return tuple(torch.cat(tensors) for tensors in zip(*of_levels, strict=True))
     return torch.cat(of_levels)
+
+
+class NoAttention(PassThrough):
+    """Stub of CG-DETR's text-to-video encoder: what it reads, and an even attention of the shape that it returns."""
+
+    def forward(self, value: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """Return ``value`` (T + L, B, D), and ones (B, T, L)."""
+        clips = options["video_length"]
+        return value, value.new_ones(value.shape[1], clips, max(len(value) - clips, 1))
 
 
 class FirstClipSlot(nn.Module):
