@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, wrap_model
+from tests.adapters import test_flash_vtg
 from tests.adapters.authors import UPSTREAM
 from tests.adapters.detr_bases import BASES, RELATIVES, batch, build, flat, marked, model_of, run, without_dropout
 from tests.core import emb
@@ -68,6 +69,16 @@ def test_what_sees_no_query_in_a_detr_sees_none_behind_the_filter(name):
         assert {".src_vid_ed", ".src_vid_cls_ed"} <= before
     if model_of(name) == "cg_detr":
         assert {".memory_moment", ".nmmemory_moment", ".src_vid"} <= before
+
+
+@pytest.mark.upstream
+def test_what_sees_no_query_in_flashvtg_sees_none_behind_the_filter():
+    base, _ = test_flash_vtg.build()
+    shake(without_dropout(base).train(), 0.02)
+    inputs = test_flash_vtg.inputs()
+    inputs["vid"] = ["one_0_150", "two_0_150", "three_0_150"]
+    before, after = (blind(m, base.input_txt_proj, lambda model: model(**inputs)) for m in (base, wrapped(base)))
+    assert before - after <= NEGATIVES, before - after
 
 
 def test_all_of_embs_scores_see_the_query():
