@@ -16,7 +16,10 @@ CHOICES = {
     "gate": ("residual", "sigmoid"),
     "relevance": ("base", "pair"),
     "consistency": ("clips", "bernoulli"),
+    "consistency_gradient": ("both", "masked"),
 }
+LOSS_FIELDS = ("relevance_weight", "consistency_weight", "consistency", "consistency_gradient")
+"""What the losses need to know."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class HeroConfig:
     learned scale and offset. Off, the score is the logit as it is."""
     consistency: Literal["clips", "bernoulli"] = "clips"
     """KL between distributions over the clips, or between per-clip probabilities."""
+    consistency_gradient: Literal["both", "masked"] = "both"
+    """Whether the KL pulls at both relevances, as printed, or at that of the masked words towards the other alone."""
     relevance_weight: float = 0.1
     """Lambda 1, the weight of the relevance loss."""
     consistency_weight: float = 0.1
@@ -136,6 +141,11 @@ class HeroConfig:
     def loss_weights(self) -> dict[str, float]:
         """Weight of each HERO loss by its name."""
         return {"loss_relevance": self.relevance_weight, "loss_consistency": self.consistency_weight}
+
+    @property
+    def divergence(self) -> tuple[str, str]:
+        """Which divergence the consistency loss is, and where its gradient flows."""
+        return self.consistency, self.consistency_gradient
 
     @property
     def departures(self) -> tuple[str, ...]:

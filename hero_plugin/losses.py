@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.attention import at_least_float32, expect_shape
-from hero_plugin.config import CHOICES, HeroConfig
+from hero_plugin.config import CHOICES, LOSS_FIELDS, HeroConfig
 
 
 def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor:
@@ -31,7 +31,9 @@ def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor
     return _mean(F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none"), real)
 
 
-def consistency_loss(logits: Tensor, masked_logits: Tensor, video_mask: Tensor, kind: str = "clips") -> Tensor:
+def consistency_loss(
+    logits: Tensor, masked_logits: Tensor, video_mask: Tensor, kind: str = "clips", gradient: str = "both"
+) -> Tensor:
     """Return ``L_CL = D_KL(RS || RS^m)``: masking words must not change which clips are relevant.
 
     Args:
@@ -40,22 +42,25 @@ def consistency_loss(logits: Tensor, masked_logits: Tensor, video_mask: Tensor, 
         video_mask: (B, T), 1/True at real clips.
         kind: ``"clips"`` compares two distributions over the real clips (softmax), averaged over the batch;
             ``"bernoulli"`` compares each clip's probability (sigmoid), averaged over all real clips.
+        gradient: ``"both"``: it flows into both logits; ``"masked"``: into the masked ones alone.
 
     Returns:
         A scalar, never negative but for rounding; 0 when no clip is real.
     """
     _expect_same(logits, masked_logits=masked_logits, video_mask=video_mask)
+    for name, choice, field in (("kind", kind, "consistency"), ("gradient", gradient, "consistency_gradient")):
+        if choice not in CHOICES[field]:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, CHOICES[field]))}, got {choice!r}")
     real = video_mask.bool()
+    logits = logits.detach() if gradient == "masked" else logits
     if kind == "clips":
         before, after = _log_softmax(logits, real), _log_softmax(masked_logits, real)
         divergence = (before.exp() * (before - after)).masked_fill(~real, 0.0).sum(-1)
         return _mean(divergence, real.any(-1))
-    if kind == "bernoulli":
-        before, after = (at_least_float32(each).masked_fill(~real, 0.0) for each in (logits, masked_logits))
-        inside = before.sigmoid() * (F.logsigmoid(before) - F.logsigmoid(after))
-        outside = (-before).sigmoid() * (F.logsigmoid(-before) - F.logsigmoid(-after))
-        return _mean(inside + outside, real)
-    raise ValueError(f"kind must be one of {', '.join(map(repr, CHOICES['consistency']))}, got {kind!r}")
+    before, after = (at_least_float32(each).masked_fill(~real, 0.0) for each in (logits, masked_logits))
+    inside = before.sigmoid() * (F.logsigmoid(before) - F.logsigmoid(after))
+    outside = (-before).sigmoid() * (F.logsigmoid(-before) - F.logsigmoid(-after))
+    return _mean(inside + outside, real)
 
 
 def hero_losses(
@@ -64,6 +69,7 @@ def hero_losses(
     labels: Tensor,
     video_mask: Tensor,
     consistency: str = "clips",
+    consistency_gradient: str = "both",
 ) -> dict[str, Tensor]:
     """Return ``L_RS = (BCE(RS) + BCE(RS^m)) / 2`` and ``L_CL``, not weighted.
 
@@ -73,6 +79,7 @@ def hero_losses(
         labels: as in ``relevance_loss``.
         video_mask: likewise.
         consistency: kind of ``consistency_loss``.
+        consistency_gradient: gradient of ``consistency_loss``.
 
     Returns:
         ``loss_relevance`` and, with masked relevance, ``loss_consistency``.
@@ -81,10 +88,8 @@ def hero_losses(
     if masked_relevance is None:
         return {"loss_relevance": loss}
     masked_loss = relevance_loss(masked_relevance, labels, video_mask)
-    return {
-        "loss_relevance": 0.5 * (loss + masked_loss),
-        "loss_consistency": consistency_loss(relevance, masked_relevance, video_mask, consistency),
-    }
+    divergence = consistency_loss(relevance, masked_relevance, video_mask, consistency, consistency_gradient)
+    return {"loss_relevance": 0.5 * (loss + masked_loss), "loss_consistency": divergence}
 
 
 def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> HeroCriterion:
@@ -148,11 +153,11 @@ class HeroCriterion(nn.Module):
         return {**losses, **ours}
 
     def _adopt(self, chosen: Tensor) -> None:
-        """Take weights and kind of consistency from the model whose outputs these are; once, as it reads the device."""
-        relevance, consistency, kind = chosen[0].view(torch.float64).tolist()
-        weights = {"relevance_weight": relevance, "consistency_weight": consistency}
-        choices: dict[str, Any] = {**weights, "consistency": CHOICES["consistency"][int(kind)]}
-        self.config = replace(self.config, cmtr=relevance + consistency > 0, **choices)
+        """Take what the losses need from the model whose outputs these are; once, as it reads the device."""
+        values = zip(LOSS_FIELDS, chosen[0].view(torch.float64).tolist(), strict=True)
+        fields: dict[str, Any] = {n: CHOICES[n][int(value)] if n in CHOICES else value for n, value in values}
+        cmtr = fields["relevance_weight"] + fields["consistency_weight"] > 0
+        self.config = replace(self.config, cmtr=cmtr, **fields)
         self.weight_dict.update(self.config.loss_weights)
         self._of_model = False
 
@@ -162,10 +167,10 @@ class HeroCriterion(nn.Module):
         if "span_labels" in targets and getattr(self.criterion, "use_matcher", True):
             spans = [target["spans"] for target in targets["span_labels"]]
             labels = clip_labels(spans, video_mask, getattr(self.criterion, "span_loss_type", "l1"))
-            return hero_losses(relevance, masked, labels, video_mask, self.config.consistency)
+            return hero_losses(relevance, masked, labels, video_mask, *self.config.divergence)
         if masked is None:
             return {}
-        return {"loss_consistency": consistency_loss(relevance, masked, video_mask, self.config.consistency)}
+        return {"loss_consistency": consistency_loss(relevance, masked, video_mask, *self.config.divergence)}
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import WeightedAggregation, check_kinds
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import CHOICES, NOTE, HeroConfig, config_of, note_config, with_config_note
+from hero_plugin.config import CHOICES, LOSS_FIELDS, NOTE, HeroConfig, config_of, note_config, with_config_note
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
@@ -58,8 +58,9 @@ class HeroModel(nn.Module):
         self._frozen: Frozen | None = None
         # The outputs carry it, a row per sample, to a criterion that was not given the config: parallel replicas gather
         # nothing but such tensors. Whole numbers stay exact in half precision: float64, bit by bit.
-        chosen = [config.relevance_weight, config.consistency_weight, CHOICES["consistency"].index(config.consistency)]
-        chosen_bits = torch.tensor([chosen], dtype=torch.float64, device=None if like is None else like.device)
+        chosen = [(name, getattr(config, name)) for name in LOSS_FIELDS]
+        numbers = [CHOICES[name].index(value) if name in CHOICES else value for name, value in chosen]
+        chosen_bits = torch.tensor([numbers], dtype=torch.float64, device=None if like is None else like.device)
         self.register_buffer("_chosen", chosen_bits.view(torch.int64), persistent=False)
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
@@ -215,7 +216,7 @@ class HeroModel(nn.Module):
         last = self.last_forward
         if last.relevance is None or last.video_mask is None:
             raise RuntimeError("the HERO losses are those of the last forward: call the model before its losses")
-        losses = hero_losses(last.relevance, last.masked_relevance, labels, last.video_mask, self.config.consistency)
+        losses = hero_losses(last.relevance, last.masked_relevance, labels, last.video_mask, *self.config.divergence)
         last.losses = {name: loss.detach() for name, loss in losses.items()}
         return losses
 

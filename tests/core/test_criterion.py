@@ -89,6 +89,20 @@ def test_a_criterion_that_was_not_given_the_config_takes_the_models(half):
     assert wrap_criterion(criterion(), HeroConfig()).config.relevance_weight == 0.1  # who gives one, means it
 
 
+@pytest.mark.parametrize("gradient", ["both", "masked"])
+def test_where_the_divergence_pulls_is_the_models_choice(gradient):
+    model, batch = wrap_model(dict_base(), cmtr=True, consistency_gradient=gradient).train(), inputs()
+    outputs, wrapped = shake(model)(*batch), wrap_criterion(criterion())
+    left = outputs["hero"]
+    wanted = torch.autograd.grad(
+        wrapped(outputs, TARGETS)["loss_consistency"], left["relevance"], allow_unused=True, retain_graph=True
+    )
+    by_model = model.compute_hero_losses(torch.zeros(3, 7))["loss_consistency"]
+    found = torch.autograd.grad(by_model, left["relevance"], allow_unused=True)
+    assert (wanted[0] is not None) is (found[0] is not None) is (gradient == "both")
+    assert wrapped.config.consistency_gradient == gradient
+
+
 @pytest.mark.parametrize("config", [HeroConfig(), HeroConfig.paper(relevance="pair", projections=True)])
 def test_upstreams_sum_trains_every_hero_parameter(config):
     model, wrapped, batch = shake(wrap_model(dict_base(), config=config)).train(), wrap_criterion(criterion()), inputs()

@@ -140,3 +140,18 @@ def test_says_what_is_wrong():
         consistency_loss(torch.zeros(2, 5), torch.zeros(2, 6), torch.ones(2, 5))
     with pytest.raises(ValueError, match="kind must be one of 'clips', 'bernoulli', got 'l2'"):
         consistency_loss(torch.zeros(2, 5), torch.zeros(2, 5), torch.ones(2, 5), "l2")
+
+
+@pytest.mark.parametrize("kind", ["clips", "bernoulli"])
+def test_the_gradient_flows_into_both_sides_or_into_the_masked_one(kind):
+    before, after, _, mask = sample((3, 2), 0)
+    slopes = {}
+    for gradient in ("both", "masked"):
+        sides = before.clone().requires_grad_(), after.clone().requires_grad_()
+        loss = consistency_loss(*sides, mask, kind, gradient)
+        close(loss, LOOPS[kind](before, after, mask))
+        slopes[gradient] = torch.autograd.grad(loss, sides, allow_unused=True)
+    assert all(slope.any() for slope in slopes["both"]) and slopes["masked"][0] is None
+    assert torch.equal(slopes["masked"][1], slopes["both"][1])
+    with pytest.raises(ValueError, match="gradient must be one of 'both', 'masked', got 'clean'"):
+        consistency_loss(before, after, mask, kind, "clean")
