@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, update_wrapper
 from types import MethodType
@@ -94,7 +95,8 @@ class HeroModel(nn.Module):
         if self.training and hero.cmtr is not None:
             words, _ = hero.cmtr(words, pair.query_mask)
             clips = hero.clips(pair.video, words, pair.query_mask)
-            last.masked_relevance = self._relevance(pair, clips, words)
+            with KeepStatistics(self.base):
+                last.masked_relevance = self._relevance(pair, clips, words)
         if self.training:
             for part in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(part, dict):
@@ -108,7 +110,9 @@ class HeroModel(nn.Module):
             return [stage(pair.at_levels(clips, words))]
         # The backward then holds what it computes again of one level, not of all at once.
         levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
-        return [checkpoint(stage, level, use_reentrant=False) for level in levels]
+        # Nor are running statistics updated again; the compiler, which knows no such context, recomputes no update.
+        again = {} if is_compiling() else {"context_fn": lambda: (nullcontext(), KeepStatistics(self.base))}
+        return [checkpoint(stage, level, use_reentrant=False, **again) for level in levels]
 
     def _join(self, results: list[Any], words: Tensor, kinds: Mapping[str, str] | None = None) -> Any:
         """Return (N, B, ...) of what ``_run`` returned for words (N, B, L, D)."""
@@ -418,6 +422,24 @@ class Frozen:
             parameter.requires_grad_(self.trainable.get(name, parameter.requires_grad))
         for name, module in base.named_modules():
             module.training = self.modes.get(name, module.training)
+
+
+class KeepStatistics:
+    """Context in which the running statistics of a base's modules (a batch norm's) stay as they are."""
+
+    def __init__(self, base: nn.Module) -> None:
+        self.base, self.kept = base, []
+
+    def __enter__(self) -> None:
+        names = ("running_mean", "running_var", "num_batches_tracked")
+        buffers = [module._buffers for module in self.base.modules() if module.training]
+        self.kept = [(each, name, each[name]) for each in buffers for name in names if each.get(name) is not None]
+        for each, name, value in self.kept:
+            each[name] = value.clone()
+
+    def __exit__(self, *error: Any) -> None:
+        for each, name, value in self.kept:
+            each[name] = value
 
 
 def _check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str]) -> None:
