@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.attention import at_least_float32
+from hero_plugin.attention import Linear, at_least_float32
 from hero_plugin.levels import map_tensors
 
 Kind = Literal["logits", "probability", "direction", "shared", "whole"]
@@ -52,13 +53,18 @@ class WeightedAggregation(nn.Module):
     def __init__(self, levels: int = 4, dim: int = 128, normalize: bool = True) -> None:
         super().__init__()
         self.levels, self.normalize = levels, normalize
-        self.templates = nn.Parameter(torch.randn(levels, dim))
-        last = nn.Linear(dim, 1)
+        self.templates = nn.Parameter(torch.empty(levels, dim))
+        self.reset_parameters()
+        last = Linear(dim, 1)
         self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), last)
         if normalize:
             last.register_parameter("bias", None)  # a softmax does not see it
         else:
-            nn.init.constant_(last.bias, 1.0 / levels)
+            last.start(bias=partial(nn.init.constant_, val=1.0 / levels))
+
+    def reset_parameters(self) -> None:
+        """Draw the vectors T_i; the layers of the MLP reset themselves."""
+        nn.init.normal_(self.templates)
 
     def weights(self, levels: Sequence[int] | None = None) -> Tensor:
         """Return the weight of each level, or of these alone: (N,). Normalized, they add up to 1 in both cases."""

@@ -1,13 +1,13 @@
-"""Masked attention that stays finite when nothing may be attended to, and checks of shape and precision."""
+"""Masked attention that stays finite when nothing may be attended to, linear layers, checks of shape and precision."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Keys(NamedTuple):
@@ -34,6 +34,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Keys, dropout: float
     """
     context = F.scaled_dot_product_attention(query, key, value, attn_mask=keys.allowed, dropout_p=dropout)
     return context.masked_fill(keys.none, 0.0)
+
+
+class Linear(nn.Linear):
+    """Linear layer that starts elsewhere than torch's, also when somebody resets every module of a model."""
+
+    def start(self, **starts: Callable[[Tensor], Any]) -> None:
+        """Initialise ``weight`` or ``bias`` by a function of ``nn.init``, now and at every reset."""
+        self.starts = starts
+        for name, initialise in starts.items():
+            initialise(getattr(self, name))
+
+    def reset_parameters(self) -> None:
+        """Initialise as torch does, then as ``start`` was told."""
+        super().reset_parameters()
+        self.start(**getattr(self, "starts", {}))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -32,7 +32,12 @@ class CMTR(nn.Module):
     def __init__(self, dim: int, levels: int = 4, mask_ratio: float = 0.3) -> None:
         super().__init__()
         self.dim, self.levels, self.mask_ratio = dim, levels, mask_ratio
-        self.mask_token = nn.Parameter(torch.zeros(levels, 1, 1, dim))
+        self.mask_token = nn.Parameter(torch.empty(levels, 1, 1, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start the vectors of masked words at zero."""
+        nn.init.zeros_(self.mask_token)
 
     def forward(
         self,

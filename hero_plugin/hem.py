@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hero_plugin.attention import Keys, attend, expect_shape
+from hero_plugin.attention import Keys, Linear, attend, expect_shape
 
 
 class HEM(nn.Module):
@@ -97,19 +97,17 @@ class EncoderLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads, self.pre_norm, self.dropout = num_heads, norm == "pre", dropout
-        self.compare = nn.Linear(dim, 2 * dim)
-        self.value = nn.Linear(dim, dim)
-        self.output = nn.Linear(dim, dim)
-        self.expand = nn.Linear(dim, feedforward)
-        self.contract = nn.Linear(feedforward, dim)
+        self.compare = Linear(dim, 2 * dim)
+        self.value = Linear(dim, dim)
+        self.output = Linear(dim, dim)
+        self.expand = Linear(dim, feedforward)
+        self.contract = Linear(feedforward, dim)
         self.attention_norm = nn.LayerNorm(dim)
         self.feedforward_norm = nn.LayerNorm(dim)
         for linear in (self.compare, self.value, self.output):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            linear.start(weight=nn.init.xavier_uniform_, bias=nn.init.zeros_)
         for linear in (self.output, self.contract) if identity_start else ():
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            linear.start(weight=nn.init.zeros_, bias=nn.init.zeros_)
 
     def forward(self, words: Tensor, keys: Keys, positions: Tensor | None = None) -> Tensor:
         """Encode words (B, L, D), given the keys of a mask (B, 1, L) and positions (L, D) or None -> (B, L, D)."""

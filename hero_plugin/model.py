@@ -49,20 +49,16 @@ class HeroModel(nn.Module):
         self._grounder = (base, adapter(base))
         grounder = self._grounder[1]
         check_kinds(grounder.kinds)
-        self.hero = Hero(grounder.dim, config, ranks_clips(grounder))
         # Those that learn come first: a frozen backbone may be in another precision than what HERO meets.
         learning_first = sorted(base.parameters(), key=lambda parameter: not parameter.requires_grad)
-        like = next((p for p in learning_first if p.is_floating_point()), None)
-        if like is not None:
-            self.hero.to(like.device, like.dtype)
+        like = next((p for p in learning_first if p.is_floating_point()), torch.empty(0))
+        # Whatever torch's default device is; on the CPU, where a seed gives the same weights for every device.
+        with torch.device("meta" if like.is_meta else "cpu"):
+            self.hero = Hero(grounder.dim, config, ranks_clips(grounder))
+        self.hero.to(like.device, like.dtype)
         self.last_forward = LastForward()
         self._frozen: Frozen | None = None
-        # The outputs carry it, a row per sample, to a criterion that was not given the config: parallel replicas gather
-        # nothing but such tensors. Whole numbers stay exact in half precision: float64, bit by bit.
-        chosen = [(name, getattr(config, name)) for name in LOSS_FIELDS]
-        numbers = [CHOICES[name].index(value) if name in CHOICES else value for name, value in chosen]
-        chosen_bits = torch.tensor([numbers], dtype=torch.float64, device=None if like is None else like.device)
-        self.register_buffer("_chosen", chosen_bits.view(torch.int64), persistent=False)
+        self.register_buffer("_chosen", self._choices().to(like.device), persistent=False)
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 
@@ -103,6 +99,21 @@ class HeroModel(nn.Module):
                     part["hero"] = {**last.tensors(), "chosen": self._chosen.expand(len(pair.video), -1)}
                     break
         return outputs
+
+    def _choices(self) -> Tensor:
+        """Return what the losses need of the config, for a criterion that was not given it: see ``forward``.
+
+        Parallel replicas gather nothing but tensors with a row per sample. The numbers are float64, bit by bit:
+        not every device has that type, and a change of precision leaves whole numbers alone.
+        """
+        chosen = [(name, getattr(self.config, name)) for name in LOSS_FIELDS]
+        numbers = [CHOICES[name].index(value) if name in CHOICES else value for name, value in chosen]
+        return torch.tensor([numbers], dtype=torch.float64, device="cpu").view(torch.int64)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> HeroModel:
+        super()._apply(*args, **kwargs)
+        self._chosen = self._choices().to(self._chosen.device)  # ``to_empty`` has left it without its values
+        return self
 
     def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:
         """Return what ``stage`` gives: of all levels in one batch or, to spare memory, of each by itself."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.attention import expect_shape
+from hero_plugin.attention import at_least_float32, expect_shape
 
 
 class PairRelevance(nn.Module):
@@ -47,13 +47,22 @@ class RankedRelevance(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(1))
-        self.offset = nn.Parameter(torch.zeros(1))
+        self.log_scale, self.offset = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with the centred score as it is."""
+        nn.init.zeros_(self.log_scale)
+        nn.init.zeros_(self.offset)
 
     def forward(self, score: Tensor, video_mask: Tensor) -> Tensor:
-        """Turn scores (B, T), video_mask (B, T) 1/True at real clips -> logits (B, T); padded clips hold the offset."""
+        """Turn scores (B, T), video_mask (B, T) 1/True at real clips -> logits (B, T); padded clips hold the offset.
+
+        In float32 at least.
+        """
         real = video_mask.bool()
         count = real.sum(-1, keepdim=True).clamp(min=1)
+        score = at_least_float32(score)  # a sum over a long video is past what half precision can hold
         centred = score - score.masked_fill(~real, 0.0).sum(-1, keepdim=True) / count
         return self.log_scale.exp() * centred.masked_fill(~real, 0.0) + self.offset
 

@@ -34,9 +34,15 @@ class SGVF(nn.Module):
         super().__init__()
         self.dim, self.levels = dim, levels
         self.projections = nn.Parameter(torch.empty(3, levels, 1, dim, dim)) if projections else None
-        self.strength = nn.Parameter(torch.zeros(levels, 1, 1, dim)) if gate == "residual" else None
+        self.strength = nn.Parameter(torch.empty(levels, 1, 1, dim)) if gate == "residual" else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the projections, and start the residual gate at nothing."""
+        if self.strength is not None:
+            nn.init.zeros_(self.strength)
         if self.projections is not None:
-            for matrix in self.projections.data.view(-1, dim, dim):
+            for matrix in self.projections.data.view(-1, self.dim, self.dim):
                 nn.init.xavier_uniform_(matrix)
 
     def forward(self, video: Tensor, levels: Tensor, query_mask: Tensor, which: Sequence[int] | None = None) -> Tensor:

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, wrap_model
+from hero_plugin.relevance import RankedRelevance
 from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, total_loss, tuple_base
+from tests.old_torch import HALF_TYPES
 
 CASES = {
     "tuple": (tuple_base, inputs),
@@ -109,3 +111,48 @@ def test_buffers_follow_the_base_too():
     """Parallel training broadcasts them, and refuses what is on another device."""
     model = wrap_model(tuple_base().to("meta"))
     assert {buffer.device.type for buffer in model.buffers()} == {"meta"}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_default_device_plays_no_part(config):
+    """HERO lives where the base lives, with the values that a seed gives it anywhere."""
+    base, wrapped = tuple_base(), []
+    for default in ("cpu", "meta"):
+        torch.manual_seed(1)
+        with torch.device(default):
+            wrapped.append(wrap_model(base, config=config))
+    one, other = (model.state_dict() for model in wrapped)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert {tensor.device.type for tensor in [*wrapped[1].parameters(), *wrapped[1].buffers()]} == {"cpu"}
+
+
+STARTS = [*CONFIGS, HeroConfig(levels=2, identity_start=False, normalize=False), HeroConfig(levels=1, projections=True)]
+
+
+@pytest.mark.parametrize("config", STARTS)
+def test_a_model_made_on_meta_starts_as_any(config):
+    """By ``reset_parameters`` of every module, from the outside in, as FSDP and Lightning call it."""
+    build = detr.qd_detr  # whose clip score ranks clips
+    with torch.device("meta"):
+        model = wrap_model(build(), config=config)
+    with torch.no_grad():
+        model.to_empty(device="cpu").apply(lambda module: [p.fill_(7.0) for p in module.parameters(recurse=False)])
+    model._chosen.fill_(0)
+    model._apply(lambda tensor: tensor)
+    for module in model.hero.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    for name, value in wrap_model(build(), config=config).hero.state_dict().items():
+        made = model.hero.state_dict()[name]
+        assert (value == value.flatten()[0]).all() == (made == made.flatten()[0]).all(), name
+        assert torch.isclose(made.std(correction=0), value.std(correction=0), rtol=0.5), name
+        assert torch.isclose(made.mean(), value.mean(), rtol=0.3, atol=0.2), name
+    assert torch.equal(model._chosen, wrap_model(build(), config=config)._chosen)
+
+
+@pytest.mark.parametrize("dtype", HALF_TYPES)
+def test_the_mean_of_a_score_is_not_taken_in_half_precision(dtype):
+    scores = torch.full((1, 3000), 60.0) + torch.linspace(-1, 1, 3000)
+    relevance = RankedRelevance().to(dtype)(scores.to(dtype), torch.ones(1, 3000, dtype=dtype))
+    assert relevance.dtype == torch.float32
+    torch.testing.assert_close(relevance, scores.to(dtype).float() - scores.to(dtype).float().mean())
