@@ -112,7 +112,7 @@ class HeroModel(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> HeroModel:
         super()._apply(*args, **kwargs)
-        self._chosen = self._choices().to(self._chosen.device)  # ``to_empty`` has left it without its values
+        self._chosen: Tensor = self._choices().to(self._chosen.device)  # ``to_empty`` has left it without its values
         return self
 
     def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:
@@ -122,7 +122,7 @@ class HeroModel(nn.Module):
         # The backward then holds what it computes again of one level, not of all at once.
         levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
         # Nor are running statistics updated again; the compiler, which knows no such context, recomputes no update.
-        again = {} if is_compiling() else {"context_fn": lambda: (nullcontext(), KeepStatistics(self.base))}
+        again: Any = {} if is_compiling() else {"context_fn": lambda: (nullcontext(), KeepStatistics(self.base))}
         return [checkpoint(stage, level, use_reentrant=False, **again) for level in levels]
 
     def _join(self, results: list[Any], words: Tensor, kinds: Mapping[str, str] | None = None) -> Any:
@@ -439,7 +439,8 @@ class KeepStatistics:
     """Context in which the running statistics of a base's modules (a batch norm's) stay as they are."""
 
     def __init__(self, base: nn.Module) -> None:
-        self.base, self.kept = base, []
+        self.base = base
+        self.kept: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> None:
         names = ("running_mean", "running_var", "num_batches_tracked")
