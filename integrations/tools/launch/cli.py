@@ -6,24 +6,39 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
-from hero_plugin import HeroConfig, config_of
+from hero_plugin import HeroConfig
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.settings import parse
+from hero_plugin.integrations.support.settings import ConfigError, parse, too_small
+from hero_plugin.integrations.tools.launch.flags import as_flags, contradictions, in_flags
+from hero_plugin.integrations.tools.launch.imports import advice, lacking
 from hero_plugin.integrations.tools.launch.repositories import Repository, recognise, unknown
-from hero_plugin.integrations.tools.launch.run import WRAPPED, Script, is_shell, parse_command, run_script, run_shell
+from hero_plugin.integrations.tools.launch.run import (
+    WRAPPED,
+    Script,
+    is_shell,
+    parse_command,
+    run_script,
+    run_shell,
+    split,
+)
 from hero_plugin.integrations.tools.launch.shims import Shim
-from hero_plugin.integrations.tools.launch.wrapping import Wrapping
+from hero_plugin.integrations.tools.launch.wrapping import BY_HAND, Wrapping, saved_config
 from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 
-PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow"}
-"""Modules whose package has another name."""
+HINTS = {
+    "this model already has HERO around it": BY_HAND,
+    "with CUDA enabled": "this torch has no CUDA: give the script its own flag for the CPU, or install another torch",
+    "no NVIDIA driver": "there is no GPU here: give the script its own flag for the CPU",
+}
+"""What to do about errors that scripts raise, by a part of their message."""
 
 
 @dataclass
@@ -37,6 +52,8 @@ class LaunchConfig:
 
     repo: Path = Path(".")
     """The clone: EMB, Moment-DETR, QD-DETR, TR-DETR or Lighthouse."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""
     without_hero: bool = False
     """Run the plain base by the same path."""
     dry_run: bool = False
@@ -53,72 +70,84 @@ class LaunchConfig:
 
 def command(argv: Sequence[str]) -> int:
     """Run ``hero-plugin launch [flags] -- COMMAND LINE``. Return the repository's exit status."""
-    end = list(argv).index("--") if "--" in argv else len(argv)
-    flags, words = argv[:end], argv[end + 1 :]
-    config = parse(LaunchConfig, "launch", flags)
+    flags, words = split(argv)
+    config = read(flags, HeroConfig.paper() if "--paper" in flags else HeroConfig())
+    if wrong := too_small(config, threads=0):
+        raise UserError(*wrong)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     folder = config.repo.expanduser().resolve()
     repository = recognise(folder) if config.build is None else unknown(folder, config.build)
     if is_shell(words):
         return run_shell(folder, flags, words, dry_run=config.dry_run, plain=config.without_hero)
     script = parse_command(folder, words, repository.scripts)
     chosen, origin = choose(config, flags, repository, script)
-    wrapping = None if chosen is None else Wrapping(chosen, freeze_base=config.freeze_base)
+    wrapping = None if chosen is None else Wrapping(chosen, origin, freeze_base=config.freeze_base)
     needed = [shim for shim in repository.repairs if shim.needed()]
+    stand_ins = {name: module for shim in needed for name, module in shim.stand_ins().items()}
+    missing = [name for name in lacking(script) if name not in stand_ins]
     if config.dry_run:
-        print(describe(repository, script, wrapping, origin, needed))
+        print(describe(repository, script, wrapping, needed))
+        if missing:
+            print(f"\n{advice(repository.name, missing)}")
         return 0
+    if missing:
+        raise UserError(advice(repository.name, missing))
+    sys.modules.update(stand_ins)
     return run(repository, script, wrapping, needed)
+
+
+def read(flags: Sequence[str], start: HeroConfig) -> LaunchConfig:
+    """Return the flags over a start.
+
+    Over a checkpoint's HERO they are read again: from what the first reading returned, nobody can tell a flag that was
+    given at its default, and wins over a checkpoint, from one that was not given.
+    """
+    try:
+        return parse(LaunchConfig, "launch", flags, LaunchConfig(hero=start))
+    except ConfigError as error:
+        raise UserError(in_flags(str(error))) from error
 
 
 def choose(
     config: LaunchConfig, flags: Sequence[str], repository: Repository, script: Script
 ) -> tuple[HeroConfig | None, str]:
-    """Return what to wrap with, None for nothing, and where that comes from: flags, over a checkpoint."""
+    """Return what to wrap with, None for nothing, and where that comes from: flags, over a checkpoint.
+
+    Raises:
+        UserError: flags that contradict each other, or the checkpoint.
+    """
     path, known = repository.checkpoint(script.arguments), None
-    if path is not None and (script.repository / path).is_file() and supported():
-        saved = load_checkpoint_safely(script.repository / path)
-        # Repositories keep the weights under names of their own.
-        parts = [saved, *saved.values()] if isinstance(saved, Mapping) else []
-        known = next((found for found in map(config_of, parts) if found is not None), None)
+    if path is not None and (script.folder / path).is_file() and supported():
+        known = saved_config(load_checkpoint_safely(script.folder / path))
     if config.without_hero:
+        given = [word for word in flags if word in ("--paper", "--freeze-base")]
+        given += [as_flags(config.hero)] if config.hero != HeroConfig() and "--paper" not in given else []
+        if given:
+            raise UserError(f"--without-hero contradicts {' '.join(given)}: leave one of them out")
         if known is not None:
             print(f"hero-plugin: {path} has HERO's weights, which a plain base cannot load", file=sys.stderr)
         return None, "--without-hero"
-    paper = over(HeroConfig.paper(), flags) if config.paper else None
     if known is None:
-        chosen = paper or config.hero
-        return chosen, "the defaults" if chosen == HeroConfig() else "the flags"
-    if paper is not None:
-        expected, found = (each.architecture(dim=0, ranks=True) for each in (paper, known))
-        wrong = [
-            f"{name} is {found.get(name)!r}, not {value!r}"
-            for name, value in expected.items()
-            if found.get(name) != value
-        ]
-        if wrong:
-            raise UserError(f"--paper: {path} was trained with another HERO: {', '.join(wrong)}; leave --paper out")
-    chosen = over(known, flags)
+        return config.hero, "the defaults" if config.hero == HeroConfig() else "the flags"
+    chosen = config.hero if config.paper else read(flags, known).hero
+    if wrong := contradictions(chosen, known):
+        paper = "--paper: " if config.paper else ""
+        raise UserError(
+            f"{paper}{as_flags(chosen, wrong)} contradicts {path}, whose HERO has {as_flags(known, wrong)}: "
+            f"leave {'--paper' if paper else 'it'} out"
+        )
     return chosen, str(path) if chosen == known else f"{path} and the flags"
 
 
-def over(start: HeroConfig, flags: Sequence[str]) -> HeroConfig:
-    """Return the flags over another start than the defaults.
-
-    The flags are parsed once more: from what the first parsing returned, nobody can tell a flag that was given at its
-    default, and wins over a checkpoint, from one that was not given. And that parsing names the checkpoint.
-    """
-    return parse(LaunchConfig, "launch", flags, LaunchConfig(hero=start)).hero
-
-
-def describe(
-    repository: Repository, script: Script, wrapping: Wrapping | None, origin: str, needed: Sequence[Shim]
-) -> str:
+def describe(repository: Repository, script: Script, wrapping: Wrapping | None, needed: Sequence[Shim]) -> str:
     """Say what would be run, and everything that is changed at run time."""
     patches = repository.patches(wrapping)
+    hero = "none" if wrapping is None else f"{as_flags(wrapping.config)} (from {wrapping.origin})"
     lines = [
         f"repository  {repository.name}, {script.repository}",
         f"runs        {shlex.join(['python', script.shown, *script.arguments])}",
-        f"HERO        {'none' if wrapping is None else summary(wrapping.config)} (from {origin})",
+        f"HERO        {hero}",
         "",
         "Changed at run time; no file of the repository is touched:" if patches or needed else "Nothing is changed.",
         *(f"  {patch.target}: {patch.why}" for patch in patches),
@@ -128,23 +157,13 @@ def describe(
         lines += [f"      changes {patch.target}: {patch.why}" for patch in shim.patches]
         lines += [f"      stands in for the module {name}" for name in shim.stand_ins()]
     spare = [shim.name for shim in repository.repairs if shim not in needed]
-    if spare:
-        lines += ["", f"Not needed on this machine: {', '.join(spare)}"]
-    return "\n".join(lines)
-
-
-def summary(config: HeroConfig) -> str:
-    """Return the levels, and every field that is not the default."""
-    usual = HeroConfig()
-    changed = [each.name for each in fields(config) if getattr(config, each.name) != getattr(usual, each.name)]
-    return ", ".join(f"{name}={getattr(config, name)}" for name in dict.fromkeys(("levels", *changed)))
+    return "\n".join([*lines, *(["", f"Not needed on this machine: {', '.join(spare)}"] if spare else [])])
 
 
 def run(repository: Repository, script: Script, wrapping: Wrapping | None, needed: Sequence[Shim]) -> int:
     """Run the script with everything in place. Its exceptions are shown as Python would show them."""
     for shim in needed:
         print(f"hero-plugin: shim {shim.name}: {shim.repair}", file=sys.stderr)
-        sys.modules.update(shim.stand_ins())
     try:
         run_script(script, [*repository.patches(wrapping), *(patch for shim in needed for patch in shim.patches)])
         if wrapping is not None:
@@ -158,9 +177,11 @@ def run(repository: Repository, script: Script, wrapping: Wrapping | None, neede
         raise
     except Exception as error:
         traceback.print_exc()
+        hints = [hint for part, hint in HINTS.items() if part in str(error)]
         if isinstance(error, ModuleNotFoundError) and error.name:
-            package = PACKAGES.get(error.name, error.name)
-            print(f"\nhero-plugin: {repository.name}'s code needs {error.name}: pip install {package}", file=sys.stderr)
+            hints.append(advice(repository.name, [error.name]))
+        for hint in hints:
+            print(f"\nhero-plugin: {hint}", file=sys.stderr)
         return 1
     return 0
 

@@ -41,7 +41,8 @@ class Repository:
         why = "what it builds gets HERO around it, model and criterion"
         places = (builder.split(":") for builder in self.builders)
         built = [Patch(module, name, around(wrapping.build), why) for module, name in places]
-        return [*built, *self.extras(wrapping)]
+        noted = Patch("torch", "save", around(wrapping.save), "writes hero.json, which HERO it is, beside checkpoints")
+        return [*built, noted, *self.extras(wrapping)]
 
 
 def path_after(*flags: str) -> Callable[[Words], Path | None]:
@@ -93,10 +94,12 @@ def detr(name: str, package: str, *repairs: shims.Shim) -> Repository:
         builders=(f"{package}.model:build_model",),
         scripts=(f"{package}/train.py", f"{package}/inference.py"),
         checkpoint=path_after("--resume"),
-        repairs=(shims.TORCH_LOAD, *repairs, shims.FORK),
+        repairs=(shims.TORCH_LOAD, shims.configured_device(f"{package}.config"), *repairs, shims.FORK),
     )
 
 
+# Lighthouse's training script and its evaluation import the same file under these two names.
+CONFIGURED_DEVICE = shims.configured_device("config", "training.config")
 LIGHTHOUSE_MODELS = ("moment_detr", "qd_detr", "tr_detr", "eatr", "cg_detr", "uvcom", "taskweave")
 
 REPOSITORIES = (
@@ -118,7 +121,7 @@ REPOSITORIES = (
         builders=tuple(f"lighthouse.common.{model}:build_model" for model in LIGHTHOUSE_MODELS),
         scripts=("training/train.py", "training/evaluate.py"),
         checkpoint=path_after("--model_path", "--resume", "-r"),
-        repairs=(shims.TORCH_LOAD, shims.CONFIGURED_DEVICE, shims.CUDA_ON_CPU, shims.FOCAL_LOSS, shims.FORK),
+        repairs=(shims.TORCH_LOAD, CONFIGURED_DEVICE, shims.CUDA_ON_CPU, shims.FOCAL_LOSS, shims.FORK),
         extras=lighthouse_extras,
     ),
 )

@@ -24,6 +24,22 @@ WRAPPED = "HERO_PLUGIN_WRAPPED"
 """Names a file, for the Python scripts of a shell script, that is there once one of them has wrapped a model."""
 
 
+def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the launcher's flags, and what comes after --.
+
+    Raises:
+        UserError: there is a command line, and no -- before it.
+    """
+    if "--" in argv:
+        end = list(argv).index("--")
+        return argv[:end], argv[end + 1 :]
+    for place, word in enumerate(argv):
+        if Path(word).name in (*INTERPRETERS, *SHELLS) or word.endswith((".py", ".sh")):
+            right = shlex.join([*argv[:place], "--", *argv[place:]])
+            raise UserError(f"put -- before the repository's own command line: hero-plugin launch {right}")
+    return argv, []
+
+
 @dataclass(frozen=True)
 class Script:
     """A Python script of a repository, and its own arguments."""
@@ -32,15 +48,21 @@ class Script:
     path: Path
     """Absolute."""
     arguments: tuple[str, ...]
+    folder: Path
+    """Where it runs."""
     as_module: bool = False
     """Started by ``-m``: the repository, not the script's folder, comes first on the path."""
-    folder: Path | None = None
-    """Where it runs; None: the repository's top."""
 
     @property
     def shown(self) -> str:
         """The path as it is written from where it runs."""
-        return os.path.relpath(self.path, self.folder or self.repository)
+        return os.path.relpath(self.path, self.folder)
+
+    @property
+    def search_path(self) -> list[str]:
+        """Where its imports are looked for first; the repositories' shell scripts set PYTHONPATH to their top."""
+        first = [] if self.as_module else [str(self.path.parent)]
+        return list(dict.fromkeys([*first, str(self.repository)]))
 
 
 def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] = ()) -> Script:
@@ -59,7 +81,9 @@ def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] =
     if not words:
         example = f", such as: -- python {known[0]} ..." if known else ""
         raise UserError(f"nothing to run: put the repository's own command line after --{example}")
-    folder = None
+    if words[0].partition("=")[0].isidentifier() and "=" in words[0]:
+        raise UserError(f"put {words[0]} before hero-plugin launch")
+    folder = repository
     if words[0] == "-m" and len(words) > 1:
         path, as_module, rest = repository.joinpath(*words[1].split(".")).with_suffix(".py"), True, words[2:]
     else:
@@ -70,7 +94,7 @@ def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] =
     if path.suffix != ".py" or not path.is_file():
         there_are = f"; there are {', '.join(known)}" if known else ""
         raise UserError(f"{repository} has no Python script {words[as_module]!r}{there_are}")
-    return Script(repository, path.resolve(), tuple(rest), as_module, folder)
+    return Script(repository, path.resolve(), tuple(rest), folder, as_module)
 
 
 def run_script(script: Script, patches: Sequence[Patch] = ()) -> None:
@@ -91,11 +115,9 @@ def run_script(script: Script, patches: Sequence[Patch] = ()) -> None:
 def in_place(script: Script) -> Iterator[None]:
     """Make the process what ``python SCRIPT`` would find, the repository importable; put everything back after."""
     before = (os.getcwd(), sys.argv, list(sys.path), sys.dont_write_bytecode, sys.modules.get("__main__"))
-    os.chdir(script.folder or script.repository)
+    os.chdir(script.folder)
     sys.argv = [str(script.path) if script.as_module else script.shown, *script.arguments]
-    first = [] if script.as_module else [str(script.path.parent)]
-    # The repositories' shell scripts set PYTHONPATH to their top.
-    sys.path[:0] = list(dict.fromkeys([*first, str(script.repository)]))
+    sys.path[:0] = script.search_path
     sys.dont_write_bytecode = True
     try:
         yield
@@ -140,7 +162,8 @@ def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], *, d
     words = list(words) if Path(words[0]).name in SHELLS else ["bash", *words]
     script = next((word for word in words[1:] if not word.startswith("-")), None)
     if script is None or not (repository / script).is_file():
-        raise UserError(f"{repository} has no shell script {script!r}")
+        there_are = ", ".join(sorted(str(path.relative_to(repository)) for path in repository.rglob("*.sh"))) or "none"
+        raise UserError(f"{repository} has no shell script {script!r}; there are {there_are}")
     flags = [*flags, "--repo", str(repository)]  # the last one counts; a relative one would not hold where it runs
     with tempfile.TemporaryDirectory(prefix="hero-plugin-") as folder:
         for name in INTERPRETERS:

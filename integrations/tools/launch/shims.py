@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import multiprocessing
 import sys
@@ -62,24 +63,11 @@ def make_module(name: str, **contents: Any) -> ModuleType:
     return made
 
 
-def parse_for_cpu(parse: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Parse Lighthouse's options, and correct the device."""
-    result = parse(self, *args, **kwargs)
-    if str(self.opt.device).startswith("cuda"):
-        self.opt.device = "cpu"
+def parse_for_cpu(parse: Callable[..., Any], self: Any) -> Any:
+    """Parse a script's options, and correct the device: a ``torch.device``, or in Lighthouse its name."""
+    result = parse(self)
+    self.opt.device = type(self.opt.device)("cpu")
     return result
-
-
-def pack_whole(pack: Callable[..., Any], input: torch.Tensor, lengths: Any, *args: Any, **kwargs: Any) -> Any:
-    """Pack sequences whose lengths come as a list of float tensors."""
-    return pack(input, torch.tensor([int(length) for length in lengths]), *args, **kwargs)
-
-
-def tokenize_sentence(
-    tokenize: Callable[..., list[str]], text: str, language: str = "english", preserve_line: bool = True
-) -> list[str]:
-    """Tokenize a single sentence, which nothing has to split first."""
-    return tokenize(text, language=language, preserve_line=True)
 
 
 def load_for_here(
@@ -98,32 +86,18 @@ def torchvision() -> dict[str, ModuleType]:
     return {each.__name__: each for each in (make_module("torchvision", ops=ops), ops, focal)}
 
 
-class AdamW(torch.optim.AdamW):
-    """torch's, with the defaults that transformers' had (``eps=1e-6``, no weight decay)."""
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
-
-
-def get_linear_schedule_with_warmup(
-    optimizer: torch.optim.Optimizer, num_warmup_steps: float, num_training_steps: int, last_epoch: int = -1
-) -> LambdaLR:
-    """Let the learning rate rise from 0, then fall straight to 0, as transformers' function does."""
-    warmup = round(num_warmup_steps)
-    return LambdaLR(optimizer, lambda step: linear_decay(step, num_training_steps, warmup), last_epoch)
-
-
 def transformers() -> dict[str, ModuleType]:
-    """Make a transformers that has an optimizer and its schedule."""
-    contents = {"AdamW": AdamW, "get_linear_schedule_with_warmup": get_linear_schedule_with_warmup}
-    return {"transformers": make_module("transformers", **contents)}
+    """Make a transformers that has an optimizer, with the defaults that it had there, and the linear schedule."""
+
+    def schedule(
+        optimizer: torch.optim.Optimizer, num_warmup_steps: float, num_training_steps: int, last_epoch: int = -1
+    ) -> LambdaLR:
+        warmup = round(num_warmup_steps)
+        return LambdaLR(optimizer, lambda step: linear_decay(step, num_training_steps, warmup), last_epoch)
+
+    adamw = functools.partial(torch.optim.AdamW, eps=1e-6, weight_decay=0.0)
+    made = make_module("transformers", AdamW=adamw, get_linear_schedule_with_warmup=schedule)
+    return {"transformers": made}
 
 
 # The shims.
@@ -138,16 +112,20 @@ CUDA_ON_CPU = Shim(
         Patch("torch", "Tensor.cuda", around(lambda cuda, self, *args, **kwargs: self), "leaves tensors on the CPU"),
     ),
 )
-CONFIGURED_DEVICE = Shim(
-    name="configured-device",
-    symptom="configs/base.yml says device: 'cuda', no flag changes it, and inputs cannot be moved there",
-    repair="the device is cpu where there is no CUDA",
-    needed=without_cuda,
-    # Lighthouse's training script and its evaluation import the same file under these two names.
-    patches=tuple(
-        Patch(name, "BaseOptions.parse", around(parse_for_cpu), "device: cpu") for name in ("config", "training.config")
-    ),
-)
+
+
+def configured_device(*modules: str) -> Shim:
+    """Return the shim for scripts whose options, in these modules, say on which device they run."""
+    return Shim(
+        name="configured-device",
+        symptom="Torch not compiled with CUDA enabled: a GPU is the default, and the options that a checkpoint's "
+        "folder keeps win over the flag",
+        repair="there is no GPU here, so it runs on the CPU",
+        needed=without_cuda,
+        patches=tuple(Patch(name, "BaseOptions.parse", around(parse_for_cpu), "device: cpu") for name in modules),
+    )
+
+
 FLOAT_LENGTHS = Shim(
     name="float-lengths",
     symptom="TypeError: only integer tensors of a single element can be converted to an index, in model/predictor.py",
@@ -157,7 +135,16 @@ FLOAT_LENGTHS = Shim(
         RuntimeError,
         TypeError,
     ),
-    patches=(Patch("model.predictor", "pack_padded_sequence", around(pack_whole), "takes lengths that are floats"),),
+    patches=(
+        Patch(
+            "model.predictor",
+            "pack_padded_sequence",
+            around(
+                lambda pack, input, lengths, **options: pack(input, torch.tensor([int(n) for n in lengths]), **options)
+            ),
+            "takes lengths that are floats",
+        ),
+    ),
 )
 FOCAL_LOSS = Shim(
     name="focal-loss",
@@ -188,7 +175,14 @@ PUNKT = Shim(
     repair="a query is one sentence: only what splits texts into sentences is left out, words are NLTK's own. "
     "Tokens differ where a period stands inside a query",
     needed=lambda: fails(lambda: importlib.import_module("nltk").word_tokenize("a"), LookupError),
-    patches=(Patch("util.data_gen", "word_tokenize", around(tokenize_sentence), "takes a query as one sentence"),),
+    patches=(
+        Patch(
+            "util.data_gen",
+            "word_tokenize",
+            around(lambda tokenize, text, **options: tokenize(text, **{**options, "preserve_line": True})),
+            "takes a query as one sentence",
+        ),
+    ),
 )
 TORCH_LOAD = Shim(
     name="torch-load",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from hero_plugin import HeroConfig, HeroModel, wrap_criterion, wrap_model
+from hero_plugin import HeroConfig, HeroModel, __version__, config_of, wrap_criterion, wrap_model
 from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.files import write_json
+from hero_plugin.integrations.tools.launch.flags import as_flags, in_flags
+
+BY_HAND = "the repository's own code calls wrap_model already: add --without-hero"
 
 
 class Wrapping:
@@ -17,11 +23,12 @@ class Wrapping:
 
     Args:
         config: HERO's choices.
+        origin: where they come from, for people.
         options: further arguments of ``wrap_model``.
     """
 
-    def __init__(self, config: HeroConfig, **options: Any) -> None:
-        self.config, self.options = config, options
+    def __init__(self, config: HeroConfig, origin: str = "the flags", **options: Any) -> None:
+        self.config, self.origin, self.options = config, origin, options
         self.model: HeroModel | None = None
 
     def build(self, builder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -38,14 +45,28 @@ class Wrapping:
         Raises:
             UserError: it cannot be put around this one.
         """
+        if isinstance(model, HeroModel):
+            raise UserError(BY_HAND)
+        name = type(model).__name__
         try:
             self.model = wrap_model(model, config=self.config, **self.options)
         except (TypeError, ValueError) as error:
-            raise UserError(f"HERO cannot be put around this {type(model).__name__}: {error}") from error
-        added = sum(parameter.numel() for parameter in self.model.hero.parameters())
-        print(
-            f"hero-plugin: HERO around {type(model).__name__}, {self.config.levels} levels, "
-            f"{added / 1e6:.2f} M parameters of its own",
-            file=sys.stderr,
-        )
+            raise UserError(f"HERO cannot be put around this {name}: {in_flags(str(error))}") from error
+        size = sum(parameter.numel() for parameter in self.model.hero.parameters()) / 1e6
+        said = f"{as_flags(self.config)} (from {self.origin}), {size:.2f} M parameters of its own"
+        print(f"hero-plugin: HERO around {name}: {said}", file=sys.stderr)
         return self.model
+
+    def save(self, save: Callable[..., Any], saved: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        """Save a checkpoint, and beside it, in ``hero.json``, which HERO it has."""
+        save(saved, file, *args, **kwargs)
+        if self.model is not None and isinstance(file, (str, os.PathLike)) and saved_config(saved) == self.config:
+            base, config = type(self.model.base).__name__, self.config.to_dict()
+            said = {"hero_plugin": __version__, "base": base, "config": config}
+            write_json(Path(file).with_name("hero.json"), said)
+
+
+def saved_config(checkpoint: Any) -> HeroConfig | None:
+    """Return the HERO of a checkpoint's weights, if any; every repository keeps them under a name of its own."""
+    parts = [checkpoint, *checkpoint.values()] if isinstance(checkpoint, Mapping) else []
+    return next((config for config in map(config_of, parts) if config is not None), None)

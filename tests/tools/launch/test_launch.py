@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -109,12 +110,14 @@ def test_train_then_evaluate_then_resume(repository, capfd):
     assert here(repository, "--levels", "2", "--num-heads", "4", command=["moment_detr/train.py", "--seed", "1"]) == 0
     out, err = capfd.readouterr()
     assert "loss_relevance" in out and "loss_consistency" in out
-    assert "HERO around MomentDETR, 2 levels" in err
+    assert "HERO around MomentDETR: --levels 2 --num-heads 4 (from the flags)" in err
     after = files(repository)
     assert {path: after[path] for path in before} == before
-    assert set(after) - set(before) == {"results/model.ckpt"}
+    assert set(after) - set(before) == {"results/model.ckpt", "results/hero.json"}
     saved = load_checkpoint_safely(repository / "results/model.ckpt")
     assert config_of(saved["model"]) == HeroConfig(levels=2, num_heads=4)
+    said = json.loads(after["results/hero.json"])
+    assert said["base"] == "MomentDETR" and HeroConfig.from_dict(said["config"]) == config_of(saved["model"])
 
     scores = []
     for _ in range(2):  # the checkpoint says which HERO it is: no flag is needed
@@ -129,11 +132,11 @@ def test_train_then_evaluate_then_resume(repository, capfd):
 
 @needs_torch_2_4
 def test_flags_that_contradict_the_checkpoint_are_named(repository, capfd):
-    assert here(repository, "--levels", "2", "--num-heads", "4", command=["moment_detr/train.py"]) == 0
-    assert (
-        here(repository, "--levels", "4", command=["moment_detr/inference.py", "--resume", "results/model.ckpt"]) == 1
-    )
-    assert "wrap_model(base, levels=2)" in capfd.readouterr().err
+    assert here(repository, "--levels", "2", "--num-heads", "4", command=["moment_detr/train.py", "--steps", "1"]) == 0
+    command = ["moment_detr/inference.py", "--resume", "results/model.ckpt"]
+    assert here(repository, "--levels", "4", "--no-sgvf", "--mask-ratio", "0.2", command=command) == 2
+    said = "--levels 4 --no-sgvf contradicts results/model.ckpt, whose HERO has --levels 2 --sgvf: leave it out"
+    assert said in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -162,7 +165,7 @@ def test_dry_run_lists_every_change_and_runs_nothing(repository, capsys):
     assert here(repository, "--paper", "--dry-run", command=["python", "moment_detr/train.py", "--seed", "3"]) == 0
     said = capsys.readouterr().out
     assert "runs        python moment_detr/train.py --seed 3" in said
-    assert "levels=4, norm=post" in said and "from the flags" in said
+    assert "--levels 4 --norm post" in said and "from the flags" in said
     assert "moment_detr.model.build_model: what it builds gets HERO around it" in said
     assert ("changes torch.load" in said) == supported()
     assert files(repository) == before
@@ -213,8 +216,26 @@ def test_any_repository_whose_builder_is_named(repository, capfd):
             ["moment_detr/trian.py"],
             "no Python script 'moment_detr/trian.py'; there are moment_detr/train.py, moment",
         ),
-        (["--norm", "post"], ["moment_detr/train.py"], "identity_start needs norm='pre'"),
-        (["--num-heads", "3"], ["moment_detr/train.py"], "around this MomentDETR: dim must be a multiple of num_heads"),
+        (["--norm", "post"], ["moment_detr/train.py"], "--identity-start needs --norm pre"),
+        (
+            ["--num-heads", "3"],
+            ["moment_detr/train.py"],
+            "MomentDETR: dim must be a multiple of --num-heads, got dim=16",
+        ),
+        (["--threads", "-1"], ["moment_detr/train.py"], "--threads must be at least 0"),
+        ([], ["CUDA_VISIBLE_DEVICES=0", "python", "moment_detr/train.py"], "put CUDA_VISIBLE_DEVICES=0 before hero-"),
+        ([], ["bash", "trian.sh"], "no shell script 'trian.sh'; there are train.sh"),
+        (
+            ["--without-hero", "--levels", "2", "--no-cmtr"],
+            ["moment_detr/train.py"],
+            "contradicts --levels 2 --no-cmtr:",
+        ),
+        (["--without-hero", "--paper"], ["moment_detr/train.py"], "--without-hero contradicts --paper: leave one"),
+        (
+            ["--levels", "1", "--no-sgvf", "--no-cmtr", "--freeze-base"],
+            ["moment_detr/train.py"],
+            "--freeze-base with H",
+        ),
     ],
 )
 def test_mistakes(repository, capfd, flags, command, message):
@@ -226,12 +247,58 @@ def test_mistakes(repository, capfd, flags, command, message):
     assert message in "".join(capfd.readouterr())
 
 
+def test_without_dashes_the_right_line_is_said(repository, capfd):
+    assert main(["launch", "--levels", "2", "python", "moment_detr/train.py", "--seed", "1"]) == 2
+    said = "hero-plugin launch --levels 2 -- python moment_detr/train.py --seed 1"
+    assert said in capfd.readouterr().err
+
+
 def test_the_scripts_own_errors_are_its_own(repository, capfd):
-    (repository / "moment_detr" / "train.py").write_text("import absent_package_of_theirs\n")
+    train = repository / "moment_detr" / "train.py"
+    train.write_text("def main():\n    import absent_package_of_theirs\nmain()\n")
     assert here(repository, command=["moment_detr/train.py"]) == 1
-    assert "needs absent_package_of_theirs: pip install absent_package_of_theirs" in capfd.readouterr().err
-    (repository / "moment_detr" / "train.py").write_text("import sys\nsys.exit(5)\n")
+    assert "absent_package_of_theirs, not installed here: pip install absent_package_of" in capfd.readouterr().err
+    train.write_text("raise AssertionError('Torch not compiled with CUDA enabled')\n")
+    assert here(repository, command=["moment_detr/train.py"]) == 1
+    assert "give the script its own flag for the CPU" in capfd.readouterr().err
+    train.write_text("import sys\nsys.exit(5)\n")
     assert here(repository, command=["moment_detr/train.py"]) == 5
+
+
+def test_all_that_is_not_installed_is_said_before_anything_runs(repository, capfd):
+    model = repository / "moment_detr" / "model.py"
+    model.write_text("import absent_package, yaml_absent\n" + model.read_text())
+    command = ["moment_detr/train.py"]
+    advice = "needs absent_package, yaml_absent, not installed here: pip install absent_package yaml_absent"
+    assert here(repository, command=command) == 2
+    assert advice in capfd.readouterr().err
+    assert here(repository, "--dry-run", command=command) == 0
+    assert advice in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["model", "train"])
+def test_an_edit_by_hand_together_with_the_launcher(repository, capfd, file):
+    path = repository / "moment_detr" / f"{file}.py"
+    edit = {
+        "model": ("    return build_moment_detr", "    return wrapped(*build_moment_detr"),
+        "train": ("    model, criterion = build_model(opt)", "    model, criterion = wrapped(*build_model(opt))"),
+    }[file]
+    code = path.read_text().replace(*edit).replace("Config(**sizes))", "Config(**sizes)))" if file == "model" else "")
+    by_hand = "import hero_plugin\n\ndef wrapped(model, criterion):\n"
+    path.write_text(f"{by_hand}    return hero_plugin.wrap_model(model, num_heads=4), criterion\n{code}")
+    assert here(repository, "--num-heads", "4", command=["moment_detr/train.py"]) in (1, 2)
+    assert "add --without-hero" in capfd.readouterr().err
+    assert here(repository, "--without-hero", command=["moment_detr/train.py", "--steps", "1"]) == 0
+
+
+def test_threads(repository, capfd):
+    (repository / "moment_detr" / "train.py").write_text("import torch\nprint(torch.get_num_threads(), 'threads')\n")
+    before = torch.get_num_threads()
+    try:
+        assert here(repository, "--without-hero", "--threads", "2", command=["moment_detr/train.py"]) == 0
+    finally:
+        torch.set_num_threads(before)
+    assert "2 threads" in capfd.readouterr().out
 
 
 @pytest.mark.slow
@@ -282,4 +349,5 @@ def test_the_paper_and_a_checkpoint_of_another_hero_contradict(repository, capfd
     command = ["moment_detr/train.py", "--resume", "results/model.ckpt"]
     assert here(repository, "--paper", "--num-heads", "4", command=command) == 2
     said = capfd.readouterr().err
-    assert "model.ckpt was trained with another HERO" in said and "gate is 'residual'" in said
+    assert "--paper: --norm post --no-positions" in said
+    assert "contradicts results/model.ckpt, whose HERO has --norm pre" in said and "leave --paper out" in said

@@ -20,7 +20,6 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.launch.patches import patched
 from hero_plugin.integrations.tools.launch.repositories import REPOSITORIES
 from hero_plugin.integrations.tools.launch.shims import (
-    CONFIGURED_DEVICE,
     CUDA_ON_CPU,
     FLOAT_LENGTHS,
     FOCAL_LOSS,
@@ -28,6 +27,7 @@ from hero_plugin.integrations.tools.launch.shims import (
     PUNKT,
     TORCH_LOAD,
     TRANSFORMERS_ADAMW,
+    configured_device,
 )
 from tests.resources import REPOSITORY
 
@@ -96,7 +96,8 @@ def test_cuda_on_cpu():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
-def test_configured_device(monkeypatch):
+@pytest.mark.parametrize("device", ["cuda", torch.device("cuda")])
+def test_configured_device(monkeypatch, device):
     module = ModuleType("training.config")
 
     class BaseOptions:
@@ -104,14 +105,14 @@ def test_configured_device(monkeypatch):
             self.opt = argparse.Namespace()
 
         def parse(self):
-            self.opt.device = "cuda"
+            self.opt.device = device
             return "parsed"
 
     module.BaseOptions = BaseOptions
     monkeypatch.setitem(sys.modules, "training.config", module)
-    with patched(CONFIGURED_DEVICE.patches):
+    with patched(configured_device("config", "training.config").patches):
         options = module.BaseOptions()
-        assert options.parse() == "parsed" and options.opt.device == "cpu"
+        assert options.parse() == "parsed" and options.opt.device == type(device)("cpu")
 
 
 def test_focal_loss_is_that_of_the_reference_criterion():
