@@ -63,9 +63,9 @@ def make_module(name: str, **contents: Any) -> ModuleType:
     return made
 
 
-def parse_for_cpu(parse: Callable[..., Any], self: Any) -> Any:
+def parse_for_cpu(parse: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
     """Parse a script's options, and correct the device: a ``torch.device``, or in Lighthouse its name."""
-    result = parse(self)
+    result = parse(self, *args, **kwargs)
     self.opt.device = type(self.opt.device)("cpu")
     return result
 
