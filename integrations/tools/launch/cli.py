@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -173,7 +174,13 @@ def run(repository: Repository, script: Script, wrapping: Wrapping | None, neede
             return stopped.code or 0
         print(stopped.code, file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, UserError):
+    except KeyboardInterrupt:
+        if WRAPPED in os.environ:  # a shell goes on to the next line of its script, unless the signal ended this one
+            sys.stderr.flush()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        raise
+    except UserError:
         raise
     except Exception as error:
         traceback.print_exc()

@@ -176,9 +176,14 @@ def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], *, d
             print(f"in {repository}: {shlex.join(words)}, whose python is hero-plugin launch:", flush=True)
         try:
             environment = {**os.environ, "PATH": path, WRAPPED: str(wrapped)}
-            status = subprocess.run(words, cwd=repository, env=environment, check=False).returncode
+            process = subprocess.Popen(words, cwd=repository, env=environment)
         except FileNotFoundError as error:
             raise UserError(f"there is no {words[0]} on this machine") from error
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # a terminal's Ctrl-C reached the script and what it runs, too: they end first
+            raise
         if not status and not plain and not dry_run and not wrapped.exists():
             raise UserError(f"none of the Python scripts that {script} started built a model: HERO was not in this run")
         return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -331,6 +332,24 @@ def test_a_shell_script_may_prepare_first_and_run_from_a_folder(repository):
     assert done.returncode == 0, done.stderr
     assert "prepared" in done.stdout and "loss_relevance" in done.stdout
     assert "prepare.py built no model" in done.stderr and "HERO around MomentDETR" in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_shell_script_at_once(repository):
+    lines = ["python moment_detr/train.py --steps 100000", "python moment_detr/train.py --steps 1", "echo went on"]
+    (repository / "mine.sh").write_text("\n".join(lines))
+    words = launch_words(repository, "--num-heads", "4", command=["mine.sh"])
+    group = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen(words, env=environment(), **group)
+    try:
+        for _ in range(3):
+            process.stdout.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "went on" not in out and err.count("stopped") == 1 and err.count("HERO around") == 1
 
 
 @pytest.mark.slow

@@ -112,7 +112,11 @@ def test_configured_device(monkeypatch, device):
     monkeypatch.setitem(sys.modules, "training.config", module)
     with patched(configured_device("config", "training.config").patches):
         options = module.BaseOptions()
-        assert options.parse() == "parsed" and options.parse(" more") == "parsed more" and options.opt.device == type(device)("cpu")
+        assert (
+            options.parse() == "parsed"
+            and options.parse(" more") == "parsed more"
+            and options.opt.device == type(device)("cpu")
+        )
 
 
 def test_focal_loss_is_that_of_the_reference_criterion():
