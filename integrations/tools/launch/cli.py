@@ -155,7 +155,7 @@ def describe(repository: Repository, script: Script, wrapping: Wrapping | None, 
     ]
     for shim in needed:
         lines += [f"  shim {shim.name}: {shim.repair}", f"      without it: {shim.symptom}"]
-        lines += [f"      changes {patch.target}: {patch.why}" for patch in shim.patches]
+        lines += [f"      changes {patch.target}" for patch in shim.patches]
         lines += [f"      stands in for the module {name}" for name in shim.stand_ins()]
     spare = [shim.name for shim in repository.repairs if shim not in needed]
     return "\n".join([*lines, *(["", f"Not needed on this machine: {', '.join(spare)}"] if spare else [])])

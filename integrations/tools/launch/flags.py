@@ -21,7 +21,9 @@ def as_flags(config: HeroConfig, names: Iterable[str] | None = None) -> str:
 def as_flag(name: str, value: object) -> str:
     """Return one choice as a flag."""
     name = name.replace("_", "-")
-    return f"--{'' if value else 'no-'}{name}" if isinstance(value, bool) else f"--{name} {value}"
+    if isinstance(value, bool):
+        return f"--{'' if value else 'no-'}{name}"
+    return " ".join(map(str, (f"--{name}", *(value if isinstance(value, tuple) else (value,)))))
 
 
 def in_flags(message: str) -> str:

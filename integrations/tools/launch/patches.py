@@ -22,7 +22,7 @@ class Patch:
     """What it is called there; of a class, ``Class.method``."""
     replace: Callable[[Any], Any]
     """The original -> what takes its place."""
-    why: str
+    why: str = ""
 
     @property
     def target(self) -> str:

@@ -16,21 +16,31 @@ from hero_plugin.integrations.tools.launch.wrapping import Wrapping
 Words = Sequence[str]
 
 
+def path_after(*flags: str) -> Callable[[Words], Path | None]:
+    """Return a function that reads the path after one of the flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*flags, dest="path", type=Path)
+    return lambda words: parser.parse_known_args(list(words))[0].path
+
+
+RESUMED = path_after("--resume")
+
+
 @dataclass(frozen=True)
 class Repository:
     """What the launcher knows of a repository."""
 
     name: str
-    signs: tuple[str, ...]
-    """Files that it has, and none of the others has all of."""
     builders: tuple[str, ...]
     """MODULE:NAME of what builds its models."""
-    scripts: tuple[str, ...]
-    """Its entry points."""
-    checkpoint: Callable[[Words], Path | None]
-    """Its arguments -> the checkpoint that they say to load, if any."""
-    repairs: tuple[shims.Shim, ...] = ()
+    repairs: tuple[shims.Shim, ...]
     """The shims that its code needs on some machine."""
+    signs: tuple[str, ...] = ()
+    """Files that it has, and none of the others has all of."""
+    scripts: tuple[str, ...] = ()
+    """Its entry points."""
+    checkpoint: Callable[[Words], Path | None] = RESUMED
+    """Its arguments -> the checkpoint that they say to load, if any."""
     extras: Callable[[Wrapping], tuple[Patch, ...]] = lambda wrapping: ()
     """Patches beyond the builders, which HERO needs there."""
 
@@ -43,13 +53,6 @@ class Repository:
         built = [Patch(module, name, around(wrapping.build), why) for module, name in places]
         noted = Patch("torch", "save", around(wrapping.save), "writes hero.json, which HERO it is, beside checkpoints")
         return [*built, noted, *self.extras(wrapping)]
-
-
-def path_after(*flags: str) -> Callable[[Words], Path | None]:
-    """Return a function that reads the path after one of the flags."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(*flags, dest="path", type=Path)
-    return lambda words: parser.parse_known_args(list(words))[0].path
 
 
 def emb_checkpoint(words: Words) -> Path | None:
@@ -93,7 +96,6 @@ def detr(name: str, package: str, *repairs: shims.Shim) -> Repository:
         signs=(f"{package}/train.py", f"{package}/inference.py", f"{package}/model.py"),
         builders=(f"{package}.model:build_model",),
         scripts=(f"{package}/train.py", f"{package}/inference.py"),
-        checkpoint=path_after("--resume"),
         repairs=(shims.TORCH_LOAD, shims.configured_device(f"{package}.config"), *repairs, shims.FORK),
     )
 
@@ -155,11 +157,4 @@ def unknown(folder: Path, builder: str) -> Repository:
     module, colon, name = builder.partition(":")
     if not (module and colon and name):
         raise UserError(f"--build takes MODULE:FUNCTION, as in moment_detr.model:build_model, got {builder!r}")
-    return Repository(
-        name=folder.name,
-        signs=(),
-        builders=(builder,),
-        scripts=(),
-        checkpoint=path_after("--resume"),
-        repairs=(shims.TORCH_LOAD, shims.CUDA_ON_CPU, shims.FORK),
-    )
+    return Repository(folder.name, (builder,), (shims.TORCH_LOAD, shims.CUDA_ON_CPU, shims.FORK))

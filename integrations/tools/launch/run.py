@@ -132,18 +132,19 @@ def compile_in_two(path: Path) -> list[CodeType]:
     """Compile all that a script defines, and what it does from ``if __name__ == "__main__"`` on."""
     with tokenize.open(path) as stream:
         statements = ast.parse(stream.read(), str(path)).body
-    start = next((place for place, each in enumerate(statements) if _asks_for_main(each)), len(statements))
+    main = (
+        place for place, each in enumerate(statements) if isinstance(each, ast.If) and "__name__" in names(each.test)
+    )
+    start = next(main, len(statements))
     # "from __future__ import ..." holds for the file: it goes before the second part, too.
     future = [each for each in statements if isinstance(each, ast.ImportFrom) and each.module == "__future__"]
     parts = (statements[:start], future + statements[start:])
     return [compile(ast.Module(part, []), str(path), "exec", dont_inherit=True) for part in parts]
 
 
-def _asks_for_main(statement: ast.stmt) -> bool:
-    if not (isinstance(statement, ast.If) and isinstance(statement.test, ast.Compare)):
-        return False
-    sides = [statement.test.left, *statement.test.comparators]
-    return any(isinstance(side, ast.Name) and side.id == "__name__" for side in sides)
+def names(expression: ast.expr) -> set[str]:
+    """Return the names in an expression."""
+    return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
 
 
 def is_shell(words: Sequence[str]) -> bool:

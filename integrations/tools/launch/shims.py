@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-import multiprocessing
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from types import ModuleType
 from typing import Any
 
@@ -70,6 +70,16 @@ def parse_for_cpu(parse: Callable[..., Any], self: Any, *args: Any, **kwargs: An
     return result
 
 
+def pack_whole(pack: Callable[..., Any], input: torch.Tensor, lengths: Any, **options: Any) -> Any:
+    """Pack sequences whose lengths come as a list of float tensors."""
+    return pack(input, torch.tensor([int(length) for length in lengths]), **options)
+
+
+def tokenize_sentence(tokenize: Callable[..., list[str]], text: str, **options: Any) -> list[str]:
+    """Tokenize a single sentence, which nothing has to split first."""
+    return tokenize(text, **{**options, "preserve_line": True})
+
+
 def load_for_here(
     load: Callable[..., Any], f: Any, map_location: Any = None, pickle_module: Any = None, **options: Any
 ) -> Any:
@@ -108,9 +118,7 @@ CUDA_ON_CPU = Shim(
     symptom="AssertionError: Torch not compiled with CUDA enabled, from a .cuda() in transformer.py",
     repair="Tensor.cuda() leaves a tensor where it is",
     needed=without_cuda,
-    patches=(
-        Patch("torch", "Tensor.cuda", around(lambda cuda, self, *args, **kwargs: self), "leaves tensors on the CPU"),
-    ),
+    patches=(Patch("torch", "Tensor.cuda", around(lambda cuda, self, *args, **kwargs: self)),),
 )
 
 
@@ -122,7 +130,7 @@ def configured_device(*modules: str) -> Shim:
         "folder keeps win over the flag",
         repair="there is no GPU here, so it runs on the CPU",
         needed=without_cuda,
-        patches=tuple(Patch(name, "BaseOptions.parse", around(parse_for_cpu), "device: cpu") for name in modules),
+        patches=tuple(Patch(name, "BaseOptions.parse", around(parse_for_cpu)) for name in modules),
     )
 
 
@@ -135,16 +143,7 @@ FLOAT_LENGTHS = Shim(
         RuntimeError,
         TypeError,
     ),
-    patches=(
-        Patch(
-            "model.predictor",
-            "pack_padded_sequence",
-            around(
-                lambda pack, input, lengths, **options: pack(input, torch.tensor([int(n) for n in lengths]), **options)
-            ),
-            "takes lengths that are floats",
-        ),
-    ),
+    patches=(Patch("model.predictor", "pack_padded_sequence", around(pack_whole)),),
 )
 FOCAL_LOSS = Shim(
     name="focal-loss",
@@ -160,14 +159,7 @@ FORK = Shim(
     "other shims",
     repair="workers are forked, as they were when these repositories were written",
     needed=lambda: sys.platform == "linux" and sys.version_info >= (3, 14),
-    patches=(
-        Patch(
-            "multiprocessing.context",
-            "_default_context._actual_context",
-            lambda context: multiprocessing.get_context("fork"),
-            "forks worker processes",
-        ),
-    ),
+    patches=(Patch("multiprocessing.context", "_default_context._actual_context", lambda _: get_context("fork")),),
 )
 PUNKT = Shim(
     name="punkt",
@@ -175,14 +167,7 @@ PUNKT = Shim(
     repair="a query is one sentence: only what splits texts into sentences is left out, words are NLTK's own. "
     "Tokens differ where a period stands inside a query",
     needed=lambda: fails(lambda: importlib.import_module("nltk").word_tokenize("a"), LookupError),
-    patches=(
-        Patch(
-            "util.data_gen",
-            "word_tokenize",
-            around(lambda tokenize, text, **options: tokenize(text, **{**options, "preserve_line": True})),
-            "takes a query as one sentence",
-        ),
-    ),
+    patches=(Patch("util.data_gen", "word_tokenize", around(tokenize_sentence)),),
 )
 TORCH_LOAD = Shim(
     name="torch-load",
@@ -191,7 +176,7 @@ TORCH_LOAD = Shim(
     repair="torch.load takes weights, plain data, argparse.Namespace and EasyDict, and refuses everything else "
     "(before torch 2.4, which has no such choice, it is left as it is)",
     needed=supported,
-    patches=(Patch("torch", "load", around(load_for_here), "loads weights, plain data and settings, no other object"),),
+    patches=(Patch("torch", "load", around(load_for_here)),),
 )
 TRANSFORMERS_ADAMW = Shim(
     name="transformers-adamw",

@@ -23,6 +23,8 @@ def values(name):
         return st.sampled_from(CHOICES[name])
     if isinstance(value, bool):
         return st.booleans()
+    if name == "inference":
+        return st.sampled_from([None, (0,), (0, 1)])
     return st.sampled_from([0.25, 0.5]) if isinstance(value, float) else st.integers(1, 9)
 
 
