@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -68,6 +69,8 @@ class EvalConfig(RunInputs):
     """Of the draws."""
     batch_size: int = 64
     """Queries at once."""
+    threads: int = 0
+    """CPU threads; 0: as many as the run had, which decides the last bits of its scores, if there are as many cores."""
 
 
 def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str, float]]:
@@ -79,13 +82,13 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     if len(runs) > 1 and config.predictions is not None:
         raise UserError(f"--predictions writes those of one run, got {len(runs)}")
     models = models_of(runs, pool=config.pool)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    threads = torch.get_num_threads()
     reader = Reader(config, screen)
     results: dict[str, Evaluated] = {}
     for number, run in enumerate(runs, 1):
         if not run.finished:
             screen.say(f"note: {run.path} is not finished")
+        torch.set_num_threads(config.threads or min(run.settings().threads or threads, os.cpu_count() or threads))
         found = results[str(run.path)] = evaluate_run(run, config, reader, screen)
         if len(runs) > 1:
             name = f"{run.path.name} ({found.title})"

@@ -49,8 +49,8 @@ class SubmissionConfig:
     """Score what any model predicted, by the official evaluation of QVHighlights and by drift."""
 
     submission: tuple[Path, ...]
-    """Predictions in QVHighlights' form, one JSON object per line. With --train, the first is compared with the
-    others."""
+    """Predictions in QVHighlights' form, one JSON object per line. Several, for which --train is needed, are compared
+    with the first."""
     annotations: Path
     """QVHighlights' JSONL, or any format that `hero-plugin data` reads. Without saliency, moments alone count."""
     partial: bool = False

@@ -26,7 +26,8 @@ from hero_plugin.integrations.scoring.metrics import (
 )
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.training.run_folder import FREE_TO_CHANGE, RunFolder, RunFolderError
+from hero_plugin.integrations.support.settings import read_settings
+from hero_plugin.integrations.training.run_folder import FREE_TO_CHANGE, SWEEP_FILE, RunFolder, RunFolderError
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class Model:
     """Without HERO."""
     answers: dict[str, list[Answers]] = field(default_factory=dict)
     """By set, one of each training."""
+    against: tuple[str, ...] = ()
+    """Names of what it is compared with, where a sweep says so."""
 
 
 def find_runs(paths: Sequence[Path], screen: Screen) -> list[RunFolder]:
@@ -148,7 +151,7 @@ def models_of(runs: Sequence[RunFolder], *, pool: bool = True) -> list[Model]:
     """Return the models that runs are trainings of, in the order of their first runs, without answers yet.
 
     Args:
-        runs: Run folders.
+        runs: Run folders. Those of a sweep have its variants' names.
         pool: Runs whose settings differ in nothing but the seed are one model; otherwise each run is one.
 
     Raises:
@@ -167,9 +170,20 @@ def models_of(runs: Sequence[RunFolder], *, pool: bool = True) -> list[Model]:
         if len(set(seeds)) < len(seeds):
             named = ", ".join(sources)
             raise UserError(f"runs with the same settings and the same seed: {named}; give one of them, or --no-pool")
-        config = group[0][1].settings()
-        models.append(Model(config.model_name, sources, seeds, config.base, config.base_only))
+        config, (variant, against) = group[0][1].settings(), _in_sweep(group[0][1])
+        name = variant or config.model_name
+        models.append(Model(name, sources, seeds, config.base, config.base_only, against=against))
     return _named_apart(models)
+
+
+def _in_sweep(run: RunFolder) -> tuple[str, tuple[str, ...]]:
+    """Return a run's variant in its sweep, and those that it is compared with; nothing for a run of no sweep."""
+    folder = run.path.absolute()
+    file = folder.parent / SWEEP_FILE
+    for variant, about in (read_settings(file) if file.is_file() else {}).items():
+        if folder.name in about["runs"]:
+            return variant, tuple(about["compared_with"])
+    return "", ()
 
 
 def _named_apart(models: list[Model]) -> list[Model]:
@@ -187,11 +201,17 @@ def _named_apart(models: list[Model]) -> list[Model]:
 def references(models: Sequence[Model]) -> dict[str, str]:
     """Return, by name of a model, the name of the one that it is compared with.
 
-    A HERO model is compared with the plain one of its base. Where no such two are among the models, all are
-    compared with the first.
+    A sweep says it of its variants. Any other HERO model is compared with the plain one of its base. Where no such two
+    are among the models, all are compared with the first.
     """
     plain = {model.base: model.name for model in reversed(models) if model.plain and model.base}
     found = {model.name: plain[model.base] for model in models if not model.plain and model.base in plain}
+    names = {model.name for model in models}
+    found |= {
+        model.name: next(each for each in model.against if each in names)
+        for model in models
+        if names & {*model.against}
+    }
     return found or {model.name: models[0].name for model in models[1:]}
 
 
@@ -351,13 +371,12 @@ def _scores_of_pairs(trainings: Sequence[Answers], where: np.ndarray, mean: Call
 def _plain(measured: Measured, signed: bool = False) -> dict[str, Any]:
     """Return figures as JSON has them; the one without a name stands alone.
 
-    Intervals of what is no difference end at 0 and 100.
+    Intervals end where figures do: at 0 and 100, those of differences at -100 and 100.
     """
     plain = {}
     for what, (names, estimate) in measured.items():
-        low, high = estimate.interval(LEVEL)
-        if not signed and what != "change":
-            low, high = np.clip(low, 0, 100), np.clip(high, 0, 100)
+        least = -100 if signed or what == "change" else 0
+        low, high = (np.clip(end, least, 100) for end in estimate.interval(LEVEL))
         rows = zip(names, estimate.value, low, high, strict=True)
         plain[what] = {name: dict(zip(("value", "low", "high"), map(_number, row), strict=True)) for name, *row in rows}
     return plain[""] if set(plain) == {""} else plain

@@ -22,11 +22,11 @@ from hero_plugin.integrations.support.plotting import (
     CYCLE,
     HERO,
     INK,
-    MUTED,
     SETTINGS,
     TRUTH,
     new_figure,
     save_figure,
+    write_note,
 )
 
 Report = Mapping[str, Any]
@@ -146,7 +146,7 @@ def worth_a_row(parts: Sequence[Part]) -> list[Part]:
 
 
 FEW = 30
-"""Groups of fewer videos are drawn pale, and their intervals do not decide how far the axis of differences reaches."""
+"""Groups of fewer videos are drawn pale."""
 MANY = 7
 """More groups than these have slanting names, which would else run into one another."""
 
@@ -214,7 +214,7 @@ def _framed(figure: Figure, axis: Any, report: Report, title: str, note: str) ->
     named = [f"{label} ({seeds[label]} seeds)" if seeds[label] > 1 else label for label in labels]
     figure.legend(handles, named, loc="outside lower right", ncols=2)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    figure.supxlabel(note, fontsize=8, color=MUTED, x=0.01, ha="left")
+    write_note(figure, note)
     return figure
 
 
@@ -243,12 +243,9 @@ def _points(axis: Any, parts: Sequence[Part], colors: Mapping[str, str], what: s
 
 
 def _limits(parts: Sequence[Part], score: str) -> tuple[float, float]:
-    """Return the ends of an axis that shows 0, every difference, and the intervals of groups that are not tiny."""
-    shown = [0.0]
-    for part in parts:
-        for figures in part["differences"].values():
-            keys = ("value", "low", "high") if part["videos"] >= FEW else ("value",)
-            shown += [figures[score][key] for key in keys if figures[score][key] is not None]
+    """Return the ends of an axis that shows 0 and every difference with its interval."""
+    figures = [each[score].values() for part in parts for each in part["differences"].values()]
+    shown = [0.0, *(value for each in figures for value in each if value is not None)]
     margin = 0.08 * (max(shown) - min(shown)) or 1.0
     return min(shown) - margin, max(shown) + margin
 

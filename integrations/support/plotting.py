@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **g
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
+
+
+def write_note(figure: Figure, text: str) -> None:
+    """Write small print below a figure, in as many lines as its width takes."""
+    lines = textwrap.wrap(text, int(16 * figure.get_figwidth()))
+    figure.supxlabel("\n".join(lines), fontsize=8, color=MUTED, x=0.01, ha="left")
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

@@ -126,9 +126,10 @@ def losses_figure(history: History) -> Figure:
 
 
 def recall_figure(history: History, compared: History | None, names: tuple[str, str]) -> Figure | None:
-    """Draw the scores of every set over the epochs, and R1 by required overlap at the best epoch.
+    """Draw the scores of every set over the epochs, and R1 by required overlap at the epoch whose weights are kept.
 
-    The curves of the log ``compared`` are dashed; ``names`` are those of the two runs. None for a run without scores.
+    That is the best on the set val, and is marked; without that set it is the last. The curves of the log ``compared``
+    are dashed; ``names`` are those of the two runs. None for a run without scores.
     """
     scored = [line for line in history if line["metrics"]]
     if not scored:
@@ -136,14 +137,15 @@ def recall_figure(history: History, compared: History | None, names: tuple[str, 
     sets = list(scored[-1]["metrics"])
     columns = len(sets) + 1
     figure, axes = new_figure(3.5 * columns, 4.0, 1, columns, sharey=True)
-    best = history[-1]["best_epoch"]
+    kept, best = ("best", history[-1]["best_epoch"]) if "val" in sets else ("last", None)
     for axis, dataset in zip(axes[0], sets, strict=False):
         for color, metric in zip(CYCLE, SCORES, strict=False):
             style = "-" if metric.startswith("R1") else ":"
             values = [line["metrics"][dataset][metric] for line in scored]
             axis.plot(_epochs(scored), values, style, marker=_marker(scored), markersize=3, color=color, label=metric)
-        axis.axvline(best, color=MUTED, linewidth=0.8, linestyle="--")
-        axis.annotate(" best", (best, 100), color=MUTED, fontsize=8, va="top", ha="left")
+        if best:
+            axis.axvline(best, color=MUTED, linewidth=0.8, linestyle="--")
+            axis.annotate(" best", (best, 100), color=MUTED, fontsize=8, va="top", ha="left")
         axis.set(title=dataset, xlabel="epoch", ylim=(0, 100))
         _whole_epochs(axis)
     axes[0][0].set_ylabel("percent")
@@ -155,7 +157,9 @@ def recall_figure(history: History, compared: History | None, names: tuple[str, 
         other = _best(compared)["recall"].get(dataset) if compared else None
         if other:
             last.plot(CURVE, other, "--", color=color, label=f"{dataset}, {names[1]}")
-    last.set(title="By required overlap", xlabel="IoU threshold", ylabel="R1 of the best epoch, percent", xlim=(0, 1))
+    last.set(
+        title="By required overlap", xlabel="IoU threshold", ylabel=f"R1 of the {kept} epoch, percent", xlim=(0, 1)
+    )
     last.legend()
     return figure
 

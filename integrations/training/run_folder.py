@@ -33,6 +33,10 @@ FREE_TO_CHANGE = frozenset(
 """Settings that a resumed run may change, because its weights do not depend on them."""
 
 
+SWEEP_FILE = "variants.json"
+"""Beside the run folders of a sweep: {variant: {"runs": folders, "compared_with": variants}}."""
+
+
 class RunFolderError(UserError):
     """The folder cannot be used as requested; the message says what to do."""
 

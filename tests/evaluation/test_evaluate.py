@@ -40,6 +40,16 @@ def test_scores_are_those_of_the_training(runs, kind, checkpoint):
     assert scores == {name: pytest.approx(values) for name, values in expected.items()}
 
 
+def test_a_run_is_scored_on_as_many_threads_as_it_had(runs, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    assert runs.hero.config()["threads"] == 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    evaluate(runs.hero, resamples=0)
+    evaluate(runs.hero, resamples=0, threads=2)
+    assert asked == [1, 2]
+
+
 def test_predictions_and_scores_are_written_and_agree(runs, tmp_path):
     path = runs.files.root / "seen.json"
     scores = evaluate(

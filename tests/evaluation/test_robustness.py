@@ -8,10 +8,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
-from hero_plugin.integrations.data.records import Change, Rewording, reworded_record
+from hero_plugin.integrations.data.records import Change, Record, Rewording, reworded_record
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
 from hero_plugin.integrations.evaluation.robustness import (
@@ -23,6 +25,7 @@ from hero_plugin.integrations.evaluation.robustness import (
     models_of,
     references,
 )
+from hero_plugin.integrations.evaluation.robustness_report import groups_figure
 from hero_plugin.integrations.scoring.metrics import SCORES, UNSEEN
 from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
 from hero_plugin.integrations.support.console import Screen
@@ -184,6 +187,37 @@ def test_a_sweeps_folder_stands_for_its_finished_runs(runs, tmp_path):
     (tmp_path / "emb-seed0" / "results.json").unlink()
     with pytest.raises(RunFolderError, match="none of the runs in it is finished"):
         find_runs([tmp_path], QUIET)
+
+
+def test_runs_of_a_sweep_have_its_names_and_are_compared_as_it_says(runs, tmp_path):
+    variants = {"Plain": {"base_only": True}, "HERO": {}, "HERO, 2 levels": {"hero": {"levels": 2}}}
+    compared = {"Plain": [], "HERO": ["Plain"], "HERO, 2 levels": ["absent", "HERO", "Plain"]}
+    noted = {}
+    for place, (name, changes) in enumerate(variants.items()):
+        made = [run_folder(runs, tmp_path / f"{place}-seed{seed}", seed=seed, **changes) for seed in (0, 1)]
+        noted[name] = {"runs": [run.path.name for run in made], "compared_with": compared[name]}
+    (tmp_path / "variants.json").write_text(json.dumps(noted))
+    models = models_of(find_runs([tmp_path], QUIET))
+    assert [model.name for model in models] == list(variants)
+    assert references(models) == {"HERO": "Plain", "HERO, 2 levels": "HERO"}
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.booleans(), min_size=24, max_size=24), st.integers(1, 12))
+def test_intervals_of_differences_are_possible_and_within_their_panel(right, videos):
+    """Also with two trainings and few videos, whose intervals reach beyond what any difference can be."""
+    records = [Record(str(number), f"v{number % videos}", "a query", ((2.0, 6.0),), 10.0) for number in range(12)]
+
+    def model(name, marks):
+        moments = np.where(np.array(marks)[:, None], (2.0, 6.0), (7.0, 9.0))
+        found = [answers_of(records, each, lambda record: ()) for each in (moments, moments[::-1])]
+        return Model(name, (name, name), (0, 1), answers={"test": found})
+
+    report = measure_robustness([model("a", right[:12]), model("b", right[12:])], Draws(100))
+    ends = groups_figure(report, "test").axes[len(SCORES)].get_ylim()
+    for part in report["sets"]["test"]["groups"]:
+        low, high = (part["differences"]["b"][SCORES[0]][end] for end in ("low", "high"))
+        assert low is None or max(-100, ends[0]) <= low <= high <= min(100, ends[1])
 
 
 def test_seeds_are_pooled(runs, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from hero_plugin.integrations.training.figures import (
     ModelView,
@@ -46,3 +47,18 @@ def test_what_a_run_lacks_is_not_drawn(runs):
     assert levels_figure(runs.base.history()) is None
     unscored = [{**line, "metrics": {}} for line in runs.base.history()]
     assert recall_figure(unscored, None, ("EMB", "")) is None
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_best_is_marked_where_a_set_chose_it(runs, chosen):
+    log = runs.hero.history()
+    assert "val" in log[-1]["metrics"]
+    if not chosen:
+        log = [{**line, **{what: without_val(line[what]) for what in ("metrics", "recall")}} for line in log]
+    axes = recall_figure(log, None, ("HERO-EMB", "")).axes
+    assert any(text.get_text() == " best" for axis in axes for text in axis.texts) == chosen
+    assert axes[-1].get_ylabel() == f"R1 of the {'best' if chosen else 'last'} epoch, percent"
+
+
+def without_val(by_set):
+    return {name: scores for name, scores in by_set.items() if name != "val"}

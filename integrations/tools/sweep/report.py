@@ -17,7 +17,7 @@ from scipy import stats
 
 from hero_plugin.integrations.scoring.metrics import SCORES
 from hero_plugin.integrations.support.console import markdown_table
-from hero_plugin.integrations.support.plotting import BASE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
+from hero_plugin.integrations.support.plotting import BASE, HERO, INK, SETTINGS, new_figure, save_figure, write_note
 
 METRICS = (*SCORES, "MR-full-mAP", "HL-min-VeryGood-mAP")
 """What the tables have a column for, in this order: the last two on QVHighlights only."""
@@ -156,8 +156,9 @@ def metric_figure(results: Mapping[str, Any], metric: str) -> Figure:
     every = [each for found in results["differences"].values() for each in found]
     bases = {each["minus"] for each in every} - {each["variant"] for each in every}
     with mpl.rc_context(SETTINGS):
+        width = 0.4 + 0.09 * max(map(len, (*variants, *labels))) + 2.9 * len(sets)
         figure, axes = new_figure(
-            2.2 + 2.9 * len(sets), 1.1 + sum(0.75 + 0.27 * height for height in heights), len(heights), len(sets),
+            width, 1.1 + sum(0.75 + 0.27 * height for height in heights), len(heights), len(sets),
             sharey="row", height_ratios=[2.0 + height for height in heights],
         )  # fmt: skip
         for column, (name, rows) in enumerate(sets.items()):
@@ -186,7 +187,7 @@ def metric_figure(results: Mapping[str, Any], metric: str) -> Figure:
             for axis in row:
                 axis.grid(axis="y", visible=False)
         figure.suptitle(f"{metric}, {results['checkpoint']} checkpoint", x=0.01, ha="left", fontweight="bold")
-        figure.supxlabel(_caption(results, bool(labels)), fontsize=8, color=MUTED, x=0.01, ha="left")
+        write_note(figure, _caption(results, bool(labels)))
         return figure
 
 
@@ -207,5 +208,5 @@ def _caption(results: Mapping[str, Any], compared: bool) -> str:
     many = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
     parts = [f"mean and standard deviation over {many} seed{'s' * (seeds[-1] > 1)}; pale: single seeds"]
     if compared:
-        parts.append(f"differences: {CONFIDENCE} % interval of a paired t-test, filled where it excludes 0")
+        parts.append(f"Differences: {CONFIDENCE} % interval of a paired t-test, filled where it excludes 0")
     return ". ".join(parts)

@@ -31,7 +31,7 @@ from hero_plugin.integrations.support.settings import filled, read_settings
 from hero_plugin.integrations.tools.sweep.report import draw_sweep, summary, sweep_markdown
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.run_folder import SWEEP_FILE, RunFolder
 
 
 @dataclass
@@ -66,6 +66,7 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
     for each in plan.sets:
         if absent := each.missing():
             screen.say(f"note: {each.name} waits for {', '.join(map(str, absent))}; once it is there, run this again")
+    write_json(plan.output / SWEEP_FILE, plan.variants())
     failed = []
     if not config.table_only:
         todo = [job for job in plan.jobs if not config.only or job.variant in config.only]
@@ -145,6 +146,16 @@ class Plan:
     pairs: list[tuple[str, str]]
     """Which variant minus which."""
     sets: list[FurtherSet]
+
+    def variants(self) -> dict[str, Any]:
+        """Return what ``SWEEP_FILE`` holds."""
+        return {
+            name: {
+                "runs": [job.folder.name for job in self.jobs if job.variant == name],
+                "compared_with": [other for variant, other in self.pairs if variant == name],
+            }
+            for name in dict.fromkeys(job.variant for job in self.jobs)
+        }
 
 
 def read_plan(path: Path, threads: int) -> Plan:

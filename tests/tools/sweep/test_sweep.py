@@ -68,8 +68,15 @@ def test_every_variant_meets_every_seed_with_its_settings(runs, tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
-    file = plan(runs, tmp_path)
+    file = plan(runs, tmp_path, compare={"HERO without CMTR": "EMB"})
     assert main(SweepConfig(file, jobs=2, only=("EMB",)), QUIET) == 0
+    assert json.loads((tmp_path / "runs/variants.json").read_text()) == {
+        "EMB": {"runs": ["emb-seed0", "emb-seed1"], "compared_with": []},
+        "HERO without CMTR": {
+            "runs": ["hero-without-cmtr-seed0", "hero-without-cmtr-seed1"],
+            "compared_with": ["EMB"],
+        },
+    }
     done = {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()} - {"figures"}
     assert done == {"emb-seed0", "emb-seed1"}
     before = (tmp_path / "runs/emb-seed0/results.json").stat().st_mtime_ns

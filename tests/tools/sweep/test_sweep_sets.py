@@ -181,6 +181,18 @@ def test_a_picture_shows_every_variant_and_difference_on_every_set():
     assert len(without.axes) == 2
 
 
+@pytest.mark.parametrize("names", [("iid",), ("iid", "ood", "further")])
+def test_the_note_fits_below_the_picture(names):
+    difference = {"variant": "HERO", "minus": "EMB", "seeds": [0, 1], "mIoU": {"values": [2.0, 4.0], "mean": 3.0}}
+    difference["mIoU"] |= {"interval": [1.0, 5.0], "p": 0.01}
+    sets = {name: {"EMB": scores(40.0, 42.0), "HERO": scores(42.0, 46.0)} for name in names}
+    differences = {name: [difference] for name in names}
+    figure = metric_figure({"checkpoint": "best", "sets": sets, "differences": differences}, "mIoU")
+    figure.canvas.draw()
+    note = next(text for text in figure.texts if "t-test" in text.get_text())
+    assert note.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_a_sweep_draws_its_table(sweep, tmp_path):
     assert main(SweepConfig(sweep({})), QUIET) == 0
     drawn = sorted(path.name for path in (tmp_path / "runs/figures").iterdir())
