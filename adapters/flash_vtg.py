@@ -47,7 +47,7 @@ class FlashVTGAdapter(CGDETRAdapter):
         del outputs["pred_spans"]
         return Grounding(outputs, saliency(outputs))
 
-    def relate(self, pair: Pair) -> Tensor:
+    def light_relevance(self, pair: Pair) -> Tensor:
         """Run FlashVTG without its pyramid, and without negative pairs: relevance logits (B, T)."""
         same_video = [""] * len(pair.video)
         return saliency(self.run(self.saliency_seam, pair, vid=same_video))

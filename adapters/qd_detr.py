@@ -30,10 +30,10 @@ class QDDETRAdapter(DETRAdapter):
     skips_decoder = True
     encoders = ("t2v_encoder", "encoder")
 
-    def relate(self, pair: Pair) -> Tensor:
+    def light_relevance(self, pair: Pair) -> Tensor:
         """Return the positive pairs' saliency: relevance logits (B, T)."""
         if is_compiling():
-            return super().relate(pair)
+            return super().light_relevance(pair)
         return saliency(self.run(self.make_seam(**self.positive_pass_stubs()), pair))
 
     def positive_pass_stubs(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
+from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import Kind
 
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
@@ -48,6 +49,8 @@ class DETRAdapter(Adapter):
         self.signature = forward_signature(base)
         self.seam = self.make_seam()
         self.saliency_seam = self.make_seam(**self.saliency_stubs())
+        self.reads_all: bool | None = False if type(base).__module__.startswith("hero_plugin.adapters.") else None
+        """Whether the saliency scores read what ``light_relevance`` leaves out; None until a pair has been asked."""
 
     @classmethod
     def check(cls, base: nn.Module) -> None:
@@ -100,8 +103,34 @@ class DETRAdapter(Adapter):
         return Grounding(outputs, saliency(outputs))
 
     def relate(self, pair: Pair) -> Tensor:
+        """Return relevance logits (B, T), without what the saliency scores never read.
+
+        A fork's may read it, whatever its class is called. So the first pair is run in both ways, and where they
+        differ, all are run in full; so is an unknown class's in a compiled model, which cannot ask.
+        """
+        if self.reads_all is None and not is_compiling():
+            self.reads_all = not self.is_light_relevance_right(pair)
+        return self.light_relevance(pair) if self.reads_all is False else self.whole_relevance(pair)
+
+    def light_relevance(self, pair: Pair) -> Tensor:
         """Run the base's own forward without what the saliency scores never read: relevance logits (B, T)."""
         return saliency(self.run(self.saliency_seam, pair))
+
+    def whole_relevance(self, pair: Pair) -> Any:
+        """Run all of the base's own forward: relevance logits (B, T)."""
+        return self.ground(pair).relevance
+
+    @torch.no_grad()
+    def is_light_relevance_right(self, pair: Pair) -> bool:
+        """Return whether it is what ``ground`` returns, in eval mode, where nothing is random."""
+        modes = {module: module.training for module in self.base.modules()}
+        try:
+            for module in modes:
+                module.training = False
+            return torch.allclose(self.light_relevance(pair), self.whole_relevance(pair), rtol=1e-3, atol=1e-5)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     def run(self, seam: Seam, pair: Pair, **changes: Any) -> Any:
         """Return the seam's outputs for a pair; ``changes`` go over the other arguments that the pair carries."""
@@ -142,17 +171,20 @@ class ForwardState:
 
 
 class SkipLayer(PassThrough):
-    """Stub of a decoder layer, whose work saliency does not need; notes in the forward's ``state`` that it ran."""
+    """Stub of a decoder layer, whose work saliency does not need; notes in the forward's ``state`` that it ran.
+
+    Its answer is not a number, so that a forward that reads it all the same cannot pass for one that does not.
+    """
 
     def __init__(self, state: ForwardState | None = None) -> None:
         super().__init__()
         self.state = state
 
     def forward(self, value: Any, *rest: Any, **options: Any) -> Any:
-        """Return ``value``."""
+        """Return the shape of ``value``, filled with nan."""
         if self.state is not None:
             self.state.decoder_reached = True
-        return value
+        return torch.full_like(value, torch.nan)
 
 
 def has_module(base: nn.Module, path: str) -> bool:

@@ -94,7 +94,7 @@ class CGDETRAdapter(DETRAdapter):
         names = {name: list(pair.extra[name]) for name in ("vid", "qid") if pair.extra.get(name) is not None}
         return replace(pair, extra={**pair.extra, **names})
 
-    def relate(self, pair: Pair) -> Tensor:
+    def light_relevance(self, pair: Pair) -> Tensor:
         """Run CG-DETR without decoder, moment tokens and negative pairs: relevance logits (B, T)."""
         return saliency(self.run(self.saliency_seam, pair, vid=None, targets=None))
 
@@ -112,10 +112,10 @@ class CGDETRAdapter(DETRAdapter):
 class FirstPassAdapter(DETRAdapter):
     """Adapter of a base whose forward runs its transformer again, on negative pairs: ``relate`` runs it once."""
 
-    def relate(self, pair: Pair) -> Tensor:
+    def light_relevance(self, pair: Pair) -> Tensor:
         """Return the first pass's saliency, without the decoder where it may be skipped: relevance logits (B, T)."""
         if is_compiling():
-            return super().relate(pair)
+            return super().light_relevance(pair)
         light = self.make_seam(**self.saliency_stubs()).view.get_submodule(self.transformer)
         return saliency(self.run(self.make_seam(**{self.transformer: CallOnce(light)}), pair))
 

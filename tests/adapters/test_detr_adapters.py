@@ -166,6 +166,7 @@ def test_relate_leaves_out_decoder_and_negative_pairs(name):
         layer.register_forward_hook(lambda *_: calls.append("decoder"))
     base.transformer.encoder.register_forward_hook(lambda *_: calls.append("encoder"))
     pair = grounder.embed(**batch(name))
+    grounder.relate(pair)  # compares the two ways, where the class is not ours
     for _ in range(2):
         calls.clear()
         grounder.relate(pair)
@@ -398,6 +399,40 @@ def test_a_fork_keeps_its_change(name):
     outputs = fork(**batch(name))
     torch.testing.assert_close(outputs["saliency_scores"], plain(**batch(name))["saliency_scores"] + 3)
     assert outputs["name"] == "fork"
+
+
+def mean_logit(model, outputs):
+    return outputs["pred_logits"].mean((1, 2))
+
+
+def best_window(model, outputs):
+    return outputs["pred_logits"][..., 0].argmax(1) / 10
+
+
+def not_yet(model, outputs):
+    return outputs["pred_logits"].mean((1, 2)) * model.gate
+
+
+@pytest.mark.parametrize("read", [mean_logit, best_window, not_yet], ids=lambda read: read.__name__)
+@by_name(["reference.moment_detr", "qd_detr", "lighthouse.eatr"])
+def test_a_fork_whose_saliency_reads_the_decoder_runs_it(name, read):
+    """Also if it says nothing yet, with a gate that starts at zero."""
+    base, _ = build(name)
+    upstream = type(base).forward
+
+    def forward(self, *args, **kwargs):
+        outputs = upstream(self, *args, **kwargs)
+        return {**outputs, "saliency_scores": outputs["saliency_scores"] + read(self, outputs).unsqueeze(1)}
+
+    base.gate = torch.nn.Parameter(torch.zeros(()))
+    grounder = grounder_of(changed(base.train(), forward=forward))
+    pair = grounder.embed(**batch(name))
+    grounder.relate(pair)
+    assert base.training and base.transformer.decoder.training
+    with torch.no_grad():
+        base.gate.fill_(2.0)
+        base.eval()
+        torch.testing.assert_close(grounder.relate(pair), grounder.ground(pair).relevance)
 
 
 def test_a_fork_that_renamed_its_arguments_is_told():
