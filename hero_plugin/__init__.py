@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hero_plugin.adapter import Adapter, First, PassThrough, Seam, known_adapters, register_adapter
     from hero_plugin.aggregation import WeightedAggregation
+    from hero_plugin.bridge import Bridge
     from hero_plugin.cmtr import CMTR
     from hero_plugin.config import HeroConfig, config_of
     from hero_plugin.hem import HEM
@@ -36,6 +37,7 @@ __all__ = [
     "HEM",
     "SGVF",
     "Adapter",
+    "Bridge",
     "First",
     "Fuser",
     "Grounder",
@@ -71,7 +73,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    *("adapter", "aggregation", "cmtr", "config", "hem", "losses"),
+    *("adapter", "aggregation", "bridge", "cmtr", "config", "hem", "losses"),
     *("model", "plugin_file", "protocol", "relevance", "sgvf", "wrap"),
 )
 

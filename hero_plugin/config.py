@@ -175,8 +175,8 @@ class HeroConfig:
         """Return the fields that decide what the plug-in computes from its weights, on a base of hidden size ``dim``.
 
         Not among them: what only training reads (``dropout``, ``mask_ratio``, losses and their weights,
-        ``checkpoint``, ``identity_start``), which levels answer (``inference``), and choices of a part that is not there: ``calibrate``
-        has one only where the base's clip score ``ranks`` clips and is no logit, as the DETRs'.
+        ``checkpoint``, ``identity_start``), which levels answer (``inference``), and choices of a part that is not
+        there: ``calibrate`` has one only where the base's clip score ``ranks`` clips and is no logit, as the DETRs'.
         """
         names = ["levels", "sgvf", "cmtr", "relevance"] if self.active else []
         if self.levels > 1:

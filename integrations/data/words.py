@@ -337,11 +337,15 @@ class Vocabulary:
         new = self.unseen(word for sentence in sentences for word in sentence if word in self)
         return replace(self, adapted=(*self.adapted, *new))
 
+    def is_trained(self, words: Sequence[str]) -> np.ndarray:
+        """Return which words a training sentence, or one of an adaptation, had: (words,) bool."""
+        later = set(self.adapted)
+        return np.array([self._rows.get(word, self.trained) < self.trained or word in later for word in words], bool)
+
     def unseen(self, tokens: Iterable[str]) -> list[str]:
         """Return the words that no training sentence had, each once."""
-        later = set(self.adapted)
-        new = (word for word in dict.fromkeys(tokens) if self._rows.get(word, self.trained) >= self.trained)
-        return [word for word in new if word not in later]
+        words = list(dict.fromkeys(tokens))
+        return [word for word, trained in zip(words, self.is_trained(words), strict=True) if not trained]
 
     def to_json(self) -> dict[str, Any]:
         """Return the vocabulary as JSON values."""

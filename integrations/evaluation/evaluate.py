@@ -26,7 +26,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import nan_to_null, write_json
 from hero_plugin.integrations.training.bases import BASES
-from hero_plugin.integrations.training.config import RunInputs, TrainConfig
+from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, originals_of
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import ground_with_bar, load_run, with_sources
@@ -36,7 +36,7 @@ from hero_plugin.integrations.training.train import show_official
 
 
 @dataclass(kw_only=True)
-class EvalConfig(RunInputs):
+class EvalConfig(AnswerInputs):
     """Score runs, base or HERO, by how far queries drift from their words, with confidence intervals.
 
     Words outside a run's vocabulary get their vectors from the word table.
@@ -190,7 +190,8 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
     data, bank = reader.read(settings, run)
     device = choose_device(config.device)
     keep_freed_memory(device)
-    loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=device, bank=bank)
+    how, levels, bridge = config.checkpoint, config.levels, config.bridge
+    loaded = load_run(run, data, screen, checkpoint=how, device=device, bank=bank, levels=levels, bridge=bridge)
     title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
     found = Evaluated(title, loaded.epoch, loaded.task.file_for_each_set, {}, {}, {}, {}, {})
     grounded = {

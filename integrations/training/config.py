@@ -276,3 +276,13 @@ class RunInputs:
     """auto takes CUDA where there is one."""
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
+
+
+@dataclass(kw_only=True)
+class AnswerInputs(RunInputs):
+    """The flags of commands that let a finished run answer."""
+
+    levels: tuple[int, ...] = ()
+    """The levels of HERO that answer, from 0, instead of those that the run chose; one costs one pass of the base."""
+    bridge: bool = False
+    """Read words that training never had as mixtures of the nearest ones that it had. Needs no training."""

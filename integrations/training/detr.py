@@ -324,7 +324,7 @@ class DetrBase(Base):
         vectors = load_word_vectors(config.word_table, words)
         if not len(vectors):
             raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
-        return WordQueries(vectors, split, config.max_words, config.normalize_words)
+        return WordQueries(vectors, split, config.max_words, config.normalize_words, config.word_table)
 
     def vocabulary(self, config: DetrTrainConfig, data: DetrData) -> Vocabulary:
         """Return every word of the data, those of training sentences first."""
@@ -387,6 +387,7 @@ class DetrBase(Base):
         weights: Mapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
+        bridge: bool = False,
     ) -> tuple[DetrTask, Vocabulary]:
         """Load a run's model for the queries of ``data``."""
         for layer, now, extra, what, flag in (
@@ -397,6 +398,8 @@ class DetrBase(Base):
             width = next(len(value) for key, value in weights.items() if key.endswith(name)) - extra
             if width != now:
                 raise UserError(f"trained on {what} of width {width}, these have {now}; give {flag}")
+        if bridge:
+            data = replace(data, queries=data.queries.bridged(known))
         task = self.new_task(config, data, bank, known, device)
         task.model.load_state_dict(weights)
         sentences = data.sentences() if sentences is None else sentences

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,14 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hero_plugin import Bridge
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank, Storage, StoreBank
 from hero_plugin.integrations.data.features import open_features, unit_length
 from hero_plugin.integrations.data.moments import ON_EDGE, clip_length_problem, lighthouse_clips
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import WordVectors
+from hero_plugin.integrations.data.words import Vocabulary, WordVectors, load_word_vectors
 from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import DataError, Problems
+from hero_plugin.integrations.support.errors import DataError, Problems, UserError
 from hero_plugin.integrations.training.task import Batch
 
 
@@ -204,26 +206,34 @@ ARRAY = "last_hidden_state"
 class Queries(Protocol):
     """The words of queries as vectors."""
 
-    @property
-    def dim(self) -> int:
-        """Return the width of a vector."""
-        ...
+    dim: int
+    """Width of a vector."""
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors (B, L, dim) float32 with zeros for padding, and mask (B, L) bool."""
         ...
 
+    def bridged(self, known: Vocabulary) -> Queries:
+        """Return the same queries, in which words that training never had are mixtures of those that it had."""
+        raise UserError("--bridge needs a table of word vectors; this run reads a file of features per query")
 
-class WordQueries:
+
+class WordQueries(Queries):
     """Word vectors from a table; zeros for a word that the table lacks, as in lighthouse.
 
     Any word of the table serves, whether a training sentence had it or not.
     """
 
     def __init__(
-        self, vectors: WordVectors, tokenize: Callable[[str], list[str]], max_words: int, normalize: bool
+        self,
+        vectors: WordVectors,
+        tokenize: Callable[[str], list[str]],
+        max_words: int,
+        normalize: bool,
+        source: Path | None = None,
     ) -> None:
         self.index, self.tokenize, self.max_words, self.dim = vectors.index, tokenize, max_words, vectors.dim
+        self.normalize, self.source = normalize, source
         rows = unit_length(vectors.vectors) if normalize else vectors.vectors
         self._table = np.concatenate([rows, np.zeros((1, self.dim), np.float32)]).astype(np.float32)
 
@@ -239,8 +249,23 @@ class WordQueries:
         vectors[mask] = self._table[np.concatenate(rows)]
         return vectors, mask
 
+    def bridged(self, known: Vocabulary) -> WordQueries:
+        """Return the same queries, in which words that training never had are mixtures of those that it had."""
+        if self.source is None:
+            raise UserError("--bridge needs the word table, and these queries came without one: give --words")
+        trained = {word for word in known.words if known.is_trained([word])[0]}
+        vectors = load_word_vectors(self.source, trained).vectors
+        if not len(vectors):
+            raise UserError(f"{self.source}: has none of the words of the run's training; give --words its word table")
+        rows = [row for word, row in self.index.items() if word not in trained]
+        found = copy(self)
+        found._table = self._table.copy()
+        bridge = Bridge(torch.from_numpy(unit_length(vectors) if self.normalize else vectors))
+        found._table[rows] = bridge(torch.from_numpy(self._table[rows])).numpy()
+        return found
 
-class QueryFiles:
+
+class QueryFiles(Queries):
     """Each query's vectors from ``qidQUERY.npz``, or ``QUERY.npz``: the published features of QVHighlights."""
 
     def __init__(

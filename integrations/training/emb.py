@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import HeroModel, wrap_model
+from hero_plugin import Bridge, HeroModel, wrap_model
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.config import EMBHyperparameters
 from hero_plugin.adapters.emb.model import PAD
@@ -297,6 +297,7 @@ class EmbBase(Base):
         weights: Mapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
+        bridge: bool = False,
     ) -> tuple[EmbTask, Vocabulary]:
         """Load a run's model; new words get their vectors from ``data.vectors``, scaled as the old ones."""
         vocabulary = known.extended(data.sentences() if sentences is None else sentences, data.vectors)
@@ -309,6 +310,10 @@ class EmbBase(Base):
             )
         if len(new):
             table = torch.cat([table, torch.from_numpy(new.table(data.vectors))])
+        if bridge:
+            trained = torch.from_numpy(vocabulary.is_trained(vocabulary.words))
+            table = table.clone()
+            table[~trained] = Bridge(table[trained])(table[~trained])
         width = next(
             each.shape[1] for name, each in weights.items() if name.endswith("video_affine.linear.conv1d.weight")
         )

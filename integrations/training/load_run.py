@@ -8,7 +8,9 @@ from itertools import count
 from typing import Any
 
 import torch
+from torch import nn
 
+from hero_plugin import HeroModel
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.console import Screen
@@ -59,11 +61,16 @@ def load_run(
     checkpoint: str = "best",
     device: torch.device | str = "cpu",
     bank: StoreBank | None = None,
+    levels: Sequence[int] = (),
+    bridge: bool = False,
 ) -> LoadedRun:
     """Load a run's model for the words of ``data``, and ``data`` as its examples.
 
+    ``levels`` and ``bridge`` as in ``AnswerInputs``.
+
     Raises:
-        UserError: Features or word vectors are not of the run's kind, or ``data`` is not of its base's.
+        UserError: Features or word vectors are not of the run's kind, or ``data`` is not of its base's; or the model
+            has no such levels.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint must be best or last, got {checkpoint!r}")
@@ -76,13 +83,31 @@ def load_run(
     bank.settle(torch.device(device), settings.features_on)
     known = Vocabulary.from_json(run.vocabulary())
     try:
-        task, vocabulary = base.load_task(settings, data, bank, known, state["model"], torch.device(device))
+        weights, place = state["model"], torch.device(device)
+        task, vocabulary = base.load_task(settings, data, bank, known, weights, place, bridge=bridge)
+        answer_with(task.model, levels)
     except UserError as error:
         raise UserError(f"{run.path}: {error}") from error
     task.model.eval()
     sets = {name: base.examples(settings, data, name, bank, vocabulary) for name in data.sets}
     epoch = state["epoch"] if "epoch" in state else state["progress"]["epoch"]
     return LoadedRun(task, settings, vocabulary, sets, epoch)
+
+
+def answer_with(model: nn.Module, levels: Sequence[int]) -> None:
+    """Let these levels of a model answer, where any are given.
+
+    Raises:
+        UserError: It has no such levels.
+    """
+    if not levels:
+        return
+    if not isinstance(model, HeroModel):
+        raise UserError("--levels is for HERO's levels, and this is a run of the plain base")
+    try:
+        model.keep_level(*levels)
+    except ValueError as error:
+        raise UserError(f"--levels: {error}") from error
 
 
 def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_size: int, screen: Screen) -> Grounded:

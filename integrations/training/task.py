@@ -204,10 +204,12 @@ class Base(ABC):
         weights: Mapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
+        bridge: bool = False,
     ) -> tuple[Task, Vocabulary]:
         """Load a run's model for the queries of ``data``; return it, and the run's vocabulary with their words.
 
-        The queries' sentences are those of ``data``, unless ``sentences`` (tokenized) are given.
+        The queries' sentences are those of ``data``, unless ``sentences`` (tokenized) are given. With ``bridge``, words
+        that training never had are read as mixtures of those that it had.
 
         Raises:
             UserError: Features or word vectors are not of the run's kind.

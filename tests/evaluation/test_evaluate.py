@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from hero_plugin import Bridge
 from hero_plugin.adapters.emb.model import FIRST_WORD, UNK
 from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.evaluation import evaluate as evaluating
@@ -99,10 +100,31 @@ def test_a_word_that_the_table_lacks_is_the_learned_unknown(runs, new_words):
     assert UNK in np.concatenate([item.word_ids for item in items])
 
 
-def _load(run: RunFolder, annotations: Path, words: Path):
+def test_the_bridge_reads_an_unseen_word_by_its_trained_neighbours(runs, new_words):
+    plain = _load(runs.hero, new_words / "new.json", new_words / "words.npz")
+    bridged = _load(runs.hero, new_words / "new.json", new_words / "words.npz", bridge=True)
+    trained = torch.from_numpy(plain.vocabulary.is_trained(plain.vocabulary.words))
+    assert not trained[-1]
+    before, after = (each.task.model.state_dict()["base.embedding_net.word_emb.glove_vec"] for each in (plain, bridged))
+    assert torch.equal(before[trained], after[trained])
+    torch.testing.assert_close(after[-1], Bridge(before[trained])(before[-1]))
+    assert not torch.allclose(after[-1], before[-1])
+
+
+def test_levels_that_answer_are_chosen_by_a_flag(runs):
+    loaded = _load(runs.hero, runs.files.root / "seen.json", runs.files.root / "words.npz", levels=(1,))
+    assert loaded.task.model.config.inference == (1,)
+    assert evaluate(runs.hero, levels=(1,)) != evaluate(runs.hero, levels=(0, 2))
+    with pytest.raises(UserError, match="--levels: inference must name levels from 0 to 3"):
+        evaluate(runs.hero, levels=(4,))
+    with pytest.raises(UserError, match="this is a run of the plain base"):
+        evaluate(runs.base, levels=(0,))
+
+
+def _load(run: RunFolder, annotations: Path, words: Path, **flags: object):
     settings = replace(run.settings(), words=words)
     data = BASES["emb"].read(settings, {"new": annotations})
-    return load_run(run, data, QUIET)
+    return load_run(run, data, QUIET, **flags)
 
 
 def test_what_is_no_run_is_said(tmp_path):

@@ -15,7 +15,7 @@ import torch
 
 from hero_plugin import HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.words import WordVectors, tokenize
+from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.metrics import SCORES
@@ -298,6 +298,19 @@ def test_words_are_looked_up_and_unknown_ones_are_zeros():
     np.testing.assert_allclose(words[1], [[0, 1], [0, 0], [0, 0]], atol=1e-5)
     plain, _ = WordQueries(vectors, tokenize, 3, False).batch([query("door")])
     assert plain.tolist() == [[[0.0, 2.0]]]
+
+
+def test_the_bridge_leads_unseen_words_of_the_table_to_trained_ones(tmp_path):
+    names, rows = ["door", "box", "crate"], np.array([[1, 0], [0, 2], [0.6, 0.8]], np.float32)
+    np.savez(tmp_path / "words.npz", words=np.array(names), vectors=rows)
+    queries = WordQueries(WordVectors(names, rows), tokenize, 3, True, tmp_path / "words.npz")
+    known = Vocabulary(("door", "box", "zebra"), trained=2)
+    words, _ = queries.bridged(known).batch([query("box crate zebra")])
+    np.testing.assert_allclose(words[0, 0], [0, 1], atol=1e-5)  # a trained word
+    weights = torch.tensor([6.0, 8.0]).softmax(0).tolist()  # cosines 0.6 and 0.8 at temperature 0.1
+    np.testing.assert_allclose(words[0, 1], weights, atol=1e-4)
+    assert words[0, 2].tolist() == [0, 0]  # without a vector
+    np.testing.assert_allclose(queries.batch([query("crate")])[0][0], [[0.6, 0.8]], atol=1e-4)  # as it was
 
 
 NAMES = {

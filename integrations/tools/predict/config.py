@@ -9,12 +9,12 @@ from hero_plugin.integrations.data.checks import OnBroken
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.process import Rank
 from hero_plugin.integrations.support.settings import too_small
-from hero_plugin.integrations.training.config import RunInputs
+from hero_plugin.integrations.training.config import AnswerInputs
 from hero_plugin.integrations.training.device import Amp
 
 
 @dataclass(kw_only=True)
-class PredictConfig(RunInputs):
+class PredictConfig(AnswerInputs):
     """Answer every query of a file by a trained run, in shards, resuming where it was stopped.
 
     The same command goes on after Ctrl-C, a kill or a power cut. Shards: start it under torchrun, or give --shard.

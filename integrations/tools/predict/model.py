@@ -24,13 +24,14 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.detr import DetrTrainConfig
-from hero_plugin.integrations.training.detr_batches import ARRAY
+from hero_plugin.integrations.training.detr_batches import ARRAY, Queries
 from hero_plugin.integrations.training.device import Amp, autocast
+from hero_plugin.integrations.training.load_run import answer_with
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Prediction, Task
 
 
-class StreamedQueries:
+class StreamedQueries(Queries):
     """Vectors of queries from a file per query, read when a batch is made."""
 
     def __init__(self, store: FeatureStore) -> None:
@@ -110,7 +111,10 @@ class RunPredictor:
         try:
             # Only the words of the queries are known yet: their records and videos come window by window.
             bank = ArrayBank({}, store.dim)
-            task, vocabulary = base.load_task(settings, data, bank, known, state["model"], device, sentences=[words])
+            task, vocabulary = base.load_task(
+                settings, data, bank, known, state["model"], device, [words], inputs.config.bridge
+            )
+            answer_with(task.model, inputs.config.levels)
         except UserError as error:
             raise UserError(f"{run.path}: {error}") from error
         task.model.eval()
