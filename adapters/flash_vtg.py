@@ -27,8 +27,8 @@ class FlashVTGAdapter(CGDETRAdapter):
     """
 
     class_names = ("FlashVTG",)
-    marks = ("input_vid_proj.", "pyramid.", "class_head.", "conf_head.", "saliency_proj2.")
-    width = "saliency_proj1.bias"
+    weight_prefixes = ("input_vid_proj.", "pyramid.", "class_head.", "conf_head.", "saliency_proj2.")
+    width_parameter = "saliency_proj1.bias"
     requires = (*CGDETRAdapter.requires, "pyramid", "args.clip_length", "max_num_moment")
 
     kinds: ClassVar[Mapping[str, Kind]] = {

@@ -20,7 +20,7 @@ class MomentDETRAdapter(DETRAdapter):
     """
 
     class_names = ("MomentDETR",)
-    marks = ("input_vid_proj.", "query_embed.", "saliency_proj.")
+    weight_prefixes = ("input_vid_proj.", "query_embed.", "saliency_proj.")
     skips_decoder = True
 
 

@@ -26,7 +26,7 @@ class QDDETRAdapter(DETRAdapter):
     """
 
     class_names = ("QDDETR",)
-    marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.")
+    weight_prefixes = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.")
     skips_decoder = True
     encoders = ("t2v_encoder", "encoder")
 

@@ -28,7 +28,7 @@ class TRDETRAdapter(DETRAdapter):
     """
 
     class_names = ("TRDETR",)
-    marks = ("input_vid_proj.", "gru_extractor.", "saliency_proj1.")
+    weight_prefixes = ("input_vid_proj.", "gru_extractor.", "saliency_proj1.")
 
     def complete(self, outputs: Any, pair: Pair) -> Any:
         """Put in what the contrastive losses compare: clips, words, and their means over all positions, as upstream."""

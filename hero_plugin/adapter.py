@@ -31,9 +31,9 @@ class Adapter(ABC):
     """Names of the classes this adapter serves; subclasses of those are served too."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Attribute paths that the base must have."""
-    marks: ClassVar[tuple[str, ...]] = ()
+    weight_prefixes: ClassVar[tuple[str, ...]] = ()
     """Prefixes of parameters' names that mark a checkpoint as this base's: each must be there."""
-    width: ClassVar[str] = ""
+    width_parameter: ClassVar[str] = ""
     """Name of a parameter whose last axis is D."""
     kinds: ClassVar[Mapping[str, Kind]] = {}
     """How each output combines over levels."""
@@ -45,6 +45,12 @@ class Adapter(ABC):
     """Whether the base's clip score is trained to rank clips alone, so that its zero means nothing."""
     methods: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     """Methods of the base that HERO extends, as functions of the wrapped model: a base that computes its losses."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for earlier, name in (("marks", "weight_prefixes"), ("width", "width_parameter")):
+            if earlier in vars(cls):
+                setattr(cls, name, vars(cls)[earlier])
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Adapter:
         """Refuse a subclass that lacks a required method, and say what to do: Python's own message does not."""

@@ -36,7 +36,7 @@ class DETRAdapter(Adapter):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("input_vid_proj", "input_txt_proj", "transformer.d_model")
-    width = "class_embed.weight"
+    width_parameter = "class_embed.weight"
     transformer: ClassVar[str] = "transformer"
     """Where the base keeps encoder and decoder."""
     relevance_ranks = True

@@ -19,7 +19,7 @@ class EaTRAdapter(DETRAdapter):
     """Adapter of EaTR (ICCV 2023), which guesses events from the clips as they come: the same at every level."""
 
     class_names = ("EaTR",)
-    marks = ("input_vid_proj.", "event_span_embed.", "saliency_proj.")
+    weight_prefixes = ("input_vid_proj.", "event_span_embed.", "saliency_proj.")
     requires = (*DETRAdapter.requires, "generate_pseudo_event")
     skips_decoder = True
 
@@ -66,7 +66,13 @@ class CGDETRAdapter(DETRAdapter):
     """Adapter of CG-DETR (2023), which also takes names, to know real negatives, and while training the targets."""
 
     class_names = ("CGDETR",)
-    marks = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.", "dummy_rep_token")
+    weight_prefixes = (
+        "input_vid_proj.",
+        "transformer.t2v_encoder.",
+        "global_rep_token",
+        "saliency_proj2.",
+        "dummy_rep_token",
+    )
     part_of_batch = ("saliency_scores_neg", "t2vattnvalues_neg", "src_txt_mask_neg")
     optional_outputs = (*DETRAdapter.optional_outputs, *part_of_batch)
     requires = (*DETRAdapter.requires, "transformer.t2v_encoder", "transformer.encoder")
@@ -127,7 +133,7 @@ class UVCOMAdapter(FirstPassAdapter):
     """
 
     class_names = ("UVCOM",)
-    marks = ("input_vid_proj.", "CIM.")
+    weight_prefixes = ("input_vid_proj.", "CIM.")
     requires = ("input_vid_proj", "input_txt_proj", "CIM.d_model")
     transformer = "CIM"
     skips_decoder = True
@@ -151,7 +157,7 @@ class TaskWeaveAdapter(FirstPassAdapter):
     """
 
     class_names = ("TaskWeave",)
-    marks = ("input_vid_proj.", "mr_log_var", "hd_log_var")
+    weight_prefixes = ("input_vid_proj.", "mr_log_var", "hd_log_var")
     requires = (*DETRAdapter.requires, "mr2hd")
 
     @property

@@ -53,8 +53,8 @@ class EMBAdapter(Adapter):
         "compute_loss",
         "configs.dim",
     )
-    marks = ("embedding_net.", "video_affine.", "highlight_layer.")
-    width = "video_affine.linear.conv1d.bias"
+    weight_prefixes = ("embedding_net.", "video_affine.", "highlight_layer.")
+    width_parameter = "video_affine.linear.conv1d.bias"
     kinds: ClassVar[Mapping[str, Kind]] = {
         "0": "probability",  # h_score
         "1": "logits",  # start_logits

@@ -183,8 +183,8 @@ def of_weights(base: Mapping[str, Tensor], hero: Mapping[str, Tensor]) -> Finger
     """Return a base's fingerprint, as far as its weights and the plug-in's show it."""
     adapter = adapter_by_weights(base)
     dim = next((value.shape[-1] for name, value in hero.items() if name in _AS_WIDE), None)
-    if dim is None and adapter is not None and adapter.width in base:
-        dim = base[adapter.width].shape[-1]
+    if dim is None and adapter is not None and adapter.width_parameter in base:
+        dim = base[adapter.width_parameter].shape[-1]
     return Fingerprint(adapter.class_names[0] if adapter else None, dim, forms(base))
 
 
@@ -249,14 +249,15 @@ def start_from(model: nn.Module, path: Path, own: Collection[str] = ()) -> str:
 
 
 def adapter_by_weights(names: Iterable[str]) -> type[Adapter] | None:
-    """Return the adapter whose marks are among the names of a state_dict: of several, that with the most; or None."""
+    """Return the adapter whose prefixes are all in a state_dict's names: of several, that with the most; or None."""
     names = list(names)
     fitting = [
         adapter
         for adapter in known_adapters()
-        if adapter.marks and all(any(name.startswith(mark) for name in names) for mark in adapter.marks)
+        if adapter.weight_prefixes
+        and all(any(name.startswith(mark) for name in names) for mark in adapter.weight_prefixes)
     ]
-    return max(fitting, key=lambda adapter: len(adapter.marks), default=None)
+    return max(fitting, key=lambda adapter: len(adapter.weight_prefixes), default=None)
 
 
 def check_same_base(state: dict[str, torch.Tensor], contents: Contents, own: Collection[str]) -> None:

@@ -95,6 +95,11 @@ class MineAdapter(Adapter):
         return self.base.inner.relate(pair)
 
 
+def test_earlier_names_of_what_an_adapter_says_count():
+    earlier = type("Earlier", (MineAdapter,), {"marks": ("inner.",), "width": "inner.weight"})
+    assert (earlier.weight_prefixes, earlier.width_parameter) == (("inner.",), "inner.weight")
+
+
 def test_an_adapter_given_by_hand():
     model = wrap_model(Mine(), adapter=MineAdapter)
     assert isinstance(model.grounder, MineAdapter)
