@@ -235,13 +235,15 @@ def _existing(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def read_many(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBroken) -> list[Record]:
+def read_many(
+    files: Sequence[Path], read: Callable[..., list[Record]] = read_annotations, **options: Any
+) -> list[Record]:
     """Read several annotation files, in order.
 
     Args:
         files: Annotation files of any format.
-        lengths: Seconds per video, for files that do not hold them.
-        on_broken: As in ``read_annotations``.
+        read: ``read_annotations`` or ``read_sentences``.
+        **options: Of ``read``.
 
     Raises:
         DataError: Problems in any of the files, all at once.
@@ -251,8 +253,8 @@ def read_many(files: Sequence[Path], lengths: dict[str, float], on_broken: OnBro
     for file in files:
         try:
             with bar(f"reading {file.name}") as progress, warnings.catch_warnings():
-                warnings.simplefilter("ignore" if on_broken == "drop" else "default")
-                records += read_annotations(file, durations=lengths, on_broken=on_broken, progress=progress)
+                warnings.simplefilter("ignore" if options.get("on_broken") == "drop" else "default")
+                records += read(file, progress=progress, **options)
         except DataError as error:
             problems += error.problems
     if problems:

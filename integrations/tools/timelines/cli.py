@@ -113,8 +113,12 @@ class TimelinesConfig(RenderingConfig):
 def timelines(config: TimelinesConfig) -> None:
     """Render the folder of ``hero-plugin data timelines``."""
     known, lengths = config.load_timelines()
-    training = read_many(config.annotations, lengths, config.on_broken)
-    wanted = {r.video_id for r in read_many(config.videos_of, lengths, "drop")} if config.videos_of else None
+    training = read_many(config.annotations, durations=lengths, on_broken=config.on_broken)
+    wanted = (
+        {r.video_id for r in read_many(config.videos_of, durations=lengths, on_broken="drop")}
+        if config.videos_of
+        else None
+    )
     prototypes, _ = config.prototypes(training, known)
     files = {"timelines": config.timelines.name, "annotations": [a.name for a in config.annotations]}
     done = config.render(known, prototypes, videos=wanted, sources={**files, "words": config.words.name})
@@ -148,8 +152,8 @@ def descriptions(config: DescriptionsConfig) -> None:
     if queries.exists() and not config.resume:
         raise UserError(f"{queries} exists already: name another file, or add --resume to write the same one again")
     known, lengths = config.load_timelines()
-    training = read_many(config.train, lengths, config.on_broken)
-    seen, asked = two_writers(read_many([annotations], {}, config.on_broken))
+    training = read_many(config.train, durations=lengths, on_broken=config.on_broken)
+    seen, asked = two_writers(read_many([annotations], durations={}, on_broken=config.on_broken))
     if not seen:
         raise UserError(
             f"{annotations} has no video that two people described: ActivityNet-CD's val, test_iid and test_ood have"
@@ -201,7 +205,7 @@ def timelines_figure(config: TimelinesFigureConfig) -> None:
         few = ", ".join(list(known)[:3])
         raise UserError(f"{config.timelines} has no video {config.video!r}; its names look like {few}")
     timeline = known[config.video]
-    prototypes, _ = config.prototypes(read_many(config.annotations, lengths, "drop"), known)
+    prototypes, _ = config.prototypes(read_many(config.annotations, durations=lengths, on_broken="drop"), known)
     figure = timeline_figure(timeline, prototypes, render_video(timeline, prototypes, config.strengths, config.seed))
     with atomic_path(config.output) as temporary:
         figure.savefig(temporary, format=kind, dpi=150)
@@ -227,8 +231,8 @@ def timelines_oracle(config: TimelinesOracleConfig) -> None:
     from hero_plugin.integrations.tools.timelines.oracle import fit_oracle, oracle_scores
 
     known, lengths = config.load_timelines()
-    training = read_many(config.annotations, lengths, "drop")
-    tests = {file.stem: read_many([file], lengths, "drop") for file in config.test}
+    training = read_many(config.annotations, durations=lengths, on_broken="drop")
+    tests = {file.stem: read_many([file], durations=lengths, on_broken="drop") for file in config.test}
     prototypes, _ = config.prototypes(training, known)
     table = Table("noise", "queries", *SCORES)
     with bar("rendering and grounding") as progress:

@@ -1,121 +1,250 @@
-"""Rewordings of an annotation file, with their manifest: the commands ``vocab build`` and ``vocab apply``."""
+"""Rewordings of an annotation file, with their manifest: the commands ``vocab build`` and ``vocab apply``.
+
+A query's proposals are filtered one query at a time, into a journal that a stopped build continues. When every query
+is there, ``choose`` takes some of each, so that no new word serves too often.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from hero_plugin.integrations.data.annotations import (
-    Format,
-    format_name,
-    read_annotations,
-    read_sentences,
-    write_annotations,
-)
-from hero_plugin.integrations.data.checks import OnBroken, ReadReport, load_durations
-from hero_plugin.integrations.data.records import REWORDED, Record, Rewording, is_reworded, reworded_record
-from hero_plugin.integrations.data.words import load_word_vectors, open_tokenizer, tokenize
-from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary
+from hero_plugin.integrations import data
+from hero_plugin.integrations.data import Record, Rewording, is_reworded, tokenize
+from hero_plugin.integrations.data.annotations import format_name
+from hero_plugin.integrations.data.records import REWORDED, reworded_record
+from hero_plugin.integrations.support import Interrupted, Interrupts, UserError, checksum, write_json
 from hero_plugin.integrations.support.console import bar
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import checksum, write_json
-from hero_plugin.integrations.support.process import Interrupted, Interrupts
-from hero_plugin.integrations.tools.vocab.builder import Builder, BuildJournal, ChoiceLimits, choose
-from hero_plugin.integrations.tools.vocab.english import find_tagger, package_versions
+from hero_plugin.integrations.tools.vocab import sources
+from hero_plugin.integrations.tools.vocab.english import TaggedQuery, make_query
 from hero_plugin.integrations.tools.vocab.filters import (
-    AgreementFilter,
+    CheckConfig,
     Checks,
-    CollisionFilter,
-    KnownWordsFilter,
-    ProtectedFilter,
-    SenseFilter,
-    SimilarityFilter,
-    UnseenFilter,
+    Files,
+    file_facts,
+    first_reason,
+    make_checks,
 )
-from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet
+from hero_plugin.integrations.tools.vocab.meaning import WordNet, find_wordnet
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, PhraseSwaps, read_phrasebook
-from hero_plugin.integrations.tools.vocab.review import Files, Undecided, apply_decisions, check_overwrite, read_built
-from hero_plugin.integrations.tools.vocab.sources import Chat, ChatConfig, CombinedSource, Paraphrases, Source
-from hero_plugin.integrations.tools.vocab.swaps import LexiconThesaurus, WordNetThesaurus, WordSwaps
+from hero_plugin.integrations.tools.vocab.review import Undecided, apply_decisions, check_overwrite, read_built
+
+
+@dataclass
+class Builder:
+    """A source, and the filters that its proposals must pass.
+
+    Attributes:
+        source: What proposes.
+        checks: What judges.
+        max_changes: Swaps that pass are combined, up to this many in one rewording.
+    """
+
+    source: sources.Source
+    checks: Checks
+    max_changes: int = 1
+
+    def run(
+        self,
+        records: Sequence[Record],
+        journal: BuildJournal,
+        stop: Callable[[], bool],
+        progress: Callable[[int, int], None],
+    ) -> bool:
+        """Add to the journal the queries that it lacks; return False if ``stop`` ended that early."""
+        by_video: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_video[record.video_id].append(record)
+        todo = islice(records, journal.done, None)
+        queries = (make_query(record, by_video[record.video_id], self.checks.tagger) for record in todo)
+        for query, proposals in self._proposals(queries, stop):
+            journal.add(*self._passing(query, proposals))
+            progress(journal.done, len(records))
+            if stop():
+                break
+        return journal.done == len(records)
+
+    def _proposals(
+        self, queries: Iterator[TaggedQuery], stop: Callable[[], bool]
+    ) -> Iterator[tuple[TaggedQuery, list[Rewording]]]:
+        """Iterate over queries with their proposals, in order; a slow source gets several queries at once."""
+
+        def propose(query: TaggedQuery) -> list[Rewording]:
+            return list(self.source.propose(query))
+
+        jobs = getattr(self.source, "jobs", 1)
+        if jobs == 1:
+            yield from ((query, propose(query)) for query in queries)
+            return
+        waiting: deque[tuple[TaggedQuery, Future[list[Rewording]]]] = deque()
+        with ThreadPoolExecutor(jobs) as pool:
+            waiting.extend((query, pool.submit(propose, query)) for query in islice(queries, jobs))
+            while waiting and not stop():
+                waiting.extend((query, pool.submit(propose, query)) for query in islice(queries, 1))
+                query, answer = waiting.popleft()
+                yield query, answer.result()
+
+    def _passing(self, query: TaggedQuery, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
+        """Return the rewordings that pass every filter, each once, and how many each filter turned down."""
+        counts: Counter[str] = Counter(proposed=len(proposals))
+        kept: dict[str, Rewording] = {}
+        swaps: list[sources.Swap] = []
+        for proposal in proposals:
+            turned_down = first_reason(self.checks.filters, query, proposal)
+            if turned_down is not None:
+                counts[turned_down[0]] += 1
+                continue
+            if proposal.sentence.lower() in kept:
+                counts["duplicate"] += 1
+                continue
+            if isinstance(proposal, sources.Swap):
+                cosine = self.checks.similarity.cosine(proposal)
+                change = replace(proposal.changes[0], similarity=None if cosine is None else round(cosine, 3))
+                proposal = replace(proposal, changes=(change,))
+                swaps.append(proposal)
+            kept[proposal.sentence.lower()] = self._finished(proposal)
+        for combination in sources.combine(query, swaps, self.max_changes):
+            if self.checks.collision.reason(query, combination) is None:
+                kept.setdefault(combination.sentence.lower(), self._finished(combination))
+        return list(kept.values()), counts
+
+    def _finished(self, rewording: Rewording) -> Rewording:
+        words = self.checks.unseen.words(rewording.sentence)
+        return Rewording(rewording.sentence, rewording.changes, words, rewording.source)
+
+
+class BuildJournal:
+    """JSON lines of what passed, one per query, in order. The first line says what build it belongs to.
+
+    Kept by hand: SQLite would need the same checks of the build and of the order.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
+        self.path = path
+        whole = b""
+        if path.exists():
+            if not resume:
+                raise UserError(f"{path} is what a stopped build left: continue it with --resume, or delete it")
+            raw = path.read_bytes()
+            whole = raw[: raw.rfind(b"\n") + 1]
+            if whole and json.loads(whole.partition(b"\n")[0]).get("build") != fingerprint:
+                raise UserError(f"{path} belongs to a build of other files or settings: use those, or delete it")
+            if len(whole) < len(raw):  # a last line that was cut off
+                path.write_bytes(whole)
+        self.done = max(whole.count(b"\n") - 1, 0)
+        self._stream = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
+        if not whole:
+            self._stream.write(json.dumps({"build": fingerprint}) + "\n")
+
+    def add(self, passed: Sequence[Rewording], counts: Counter[str]) -> None:
+        """Add what passed for the next query."""
+        row = {"passed": [rewording.to_json() for rewording in passed], "counts": dict(sorted(counts.items()))}
+        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.done += 1
+        if self.done % 50 == 0:
+            self._stream.flush()
+
+    def rows(self) -> Iterator[tuple[list[Rewording], Counter[str]]]:
+        """Iterate over queries: what passed, and the counts."""
+        self._stream.flush()
+        with open(self.path, encoding="utf-8") as stream:
+            next(stream)
+            for line in stream:
+                row = json.loads(line)
+                yield [Rewording.from_json(each) for each in row["passed"]], Counter(row["counts"])
+
+    def close(self, remove: bool = False) -> None:
+        """Close the file, and delete it if ``remove``."""
+        self._stream.close()
+        if remove:
+            self.path.unlink(missing_ok=True)
+
+
+_FEW = 3
+"""Times that a word may serve in the smallest of files."""
 
 
 @dataclass(frozen=True)
-class CheckConfig:
-    """Settings of the filters that a rewording must pass."""
+class ChoiceLimits:
+    """Limits on how many rewordings are chosen."""
 
-    train: Files
-    """Training annotations: a rewording must say a word that they do not."""
-    words: Path
-    """Word vectors, GloVe text or .npz: new words must be near the old ones, and have a vector at all."""
-    tokenizer: str = "words"
-    """What a word is: words, treebank, whitespace, stripped, letters, or MODULE:FUNCTION."""
-    wordnet: Path | None = None
-    """Folder of WordNet's files; nltk's data and Debian's wordnet-base are found by themselves."""
-    use_wordnet: bool = True
-    """Judge senses, fixed expressions and what verbs take by WordNet. Without it only commonest senses pass."""
-    frequency: float = 2.5
-    """How common a new word must be: Zipf scale, 2.5 is one in three million words."""
-    similarity: float = 0.61
-    """Least cosine of a word and its synonym."""
-    hypernym_similarity: float = 0.65
-    """Least cosine of a word and its hypernym."""
-    sentence_similarity: float = 0.8
-    """Least cosine of a sentence and its paraphrase."""
-    sense: float = 0.5
-    """Least probability that the old word has the shared sense in its query; a verb needs 0.1 more."""
-    own_sense: float = 0.45
-    """Least share of the shared sense in the new word's uses."""
+    per_query: int = 1
+    """Rewordings of one query with each number of changes."""
+    per_word: int = 200
+    """Rewordings that one new word may serve; 0 for any number. Every Charades query has a person in it."""
+    word_share: float = 1.0
+    """Largest share of the file's rewordings that one new word may serve, over and above --per-word."""
+    max_changes: int = 1
+    """Changes in one rewording, where words and expressions are swapped: 2 gives rewordings with one and with two."""
 
 
-def make_checks(config: CheckConfig) -> Checks:
-    """Read the training files, the vectors and WordNet, and make the filters.
+def choose(
+    records: Sequence[Record], passed: Sequence[Sequence[Rewording]], limits: ChoiceLimits, seed: int
+) -> tuple[list[list[Rewording]], Counter[str]]:
+    """Choose rewordings for the file.
 
-    Raises:
-        UserError: Something is missing.
+    Queries come in an order drawn by the seed, so that a word with a limit is spread over the file; of a query's
+    rewordings the one whose new words were used least comes first. Rewordings with one change are chosen first, then
+    those with two. The share of a word is of the file that results: if frequent words make the file smaller, it is
+    chosen anew with less of each.
+
+    Returns:
+        The rewordings to keep per record, and how many ``duplicate`` and ``per word`` left out.
     """
-    packages = package_versions()
-    tokenizer = open_tokenizer(config.tokenizer)
-    training = [record for file in config.train for record in read_sentences(file)]
-    vocabulary = training_vocabulary(tokenizer(record.sentence) for record in training)
-    tagger = find_tagger()
-    assert tagger is not None  # lemminflect is there
-    wordnet = WordNet(find_wordnet(config.wordnet)) if config.use_wordnet else None
-    meaning = WordSimilarity(load_word_vectors(config.words))
-    judge = SenseJudge(wordnet, meaning)
-    unseen, collision = UnseenFilter(vocabulary, tokenizer), CollisionFilter(meaning)
-    thresholds = (config.similarity, config.hypernym_similarity, config.sentence_similarity)
-    similarity = SimilarityFilter(meaning, judge.context, *thresholds)
-    filters = (
-        unseen,
-        KnownWordsFilter(config.frequency),
-        ProtectedFilter(wordnet),
-        AgreementFilter(wordnet),
-        similarity,
-        SenseFilter(judge if wordnet else None, config.sense, config.own_sense),
-        collision,
-    )
-    facts = {
-        "training": [_file_facts(file) for file in config.train],
-        "training_words": len(vocabulary),
-        "tokenizer": config.tokenizer,
-        "word_vectors": _file_facts(config.words),
-        "wordnet": wordnet and {"data.noun sha256": checksum(wordnet.folder / "data.noun")},
-        "tagger": tagger.name,
-        "packages": packages,
-        "filters": {each.name: each.settings for each in filters},
-    }
-    return Checks(filters, unseen, similarity, collision, tagger, wordnet, facts)
+    most = limits.per_word or sum(map(len, passed))
+    while True:
+        chosen, counts, uses = _choose(records, passed, limits, seed, most)
+        allowed = max(_FEW, int(limits.word_share * sum(map(len, chosen))))
+        if uses <= allowed:
+            return chosen, counts
+        most = min(most - 1, max(allowed, uses - max(1, (uses - allowed) // 2)))
 
 
-def _file_facts(path: Path) -> dict[str, str]:
-    return {"file": path.name, "sha256": checksum(path)}
+def _choose(
+    records: Sequence[Record], passed: Sequence[Sequence[Rewording]], limits: ChoiceLimits, seed: int, most: int
+) -> tuple[list[list[Rewording]], Counter[str], int]:
+    """Return what is kept if a word is used at most ``most`` times, what is left out, and the most uses of a word."""
+    chosen: list[list[Rewording]] = [[] for _ in records]
+    counts: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
+    taken: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for record in records:
+        taken[record.video_id].add(tuple(tokenize(record.sentence)))
+    order = sorted(range(len(records)), key=lambda index: sources.draw(seed, records[index].query_id))
+
+    def rank(query: str, rewording: Rewording) -> tuple[int, bytes]:
+        served = max((uses[word] for word in rewording.unseen), default=0)
+        return served, sources.draw(seed, f"{query} {rewording.sentence}")
+
+    for number in range(1, limits.max_changes + 1):
+        for index in order:
+            record = records[index]
+            some = [each for each in passed[index] if min(len(each.changes), limits.max_changes) == number]
+            kept = 0
+            for rewording in sorted(some, key=partial(rank, record.query_id)):
+                if kept == limits.per_query:
+                    break
+                words = tuple(tokenize(rewording.sentence))
+                if words in taken[record.video_id]:
+                    counts["duplicate"] += 1
+                elif any(uses[word] >= most for word in rewording.unseen):
+                    counts["per word"] += 1
+                else:
+                    taken[record.video_id].add(words)
+                    uses.update(rewording.unseen)
+                    chosen[index].append(rewording)
+                    kept += 1
+    return chosen, counts, max(uses.values(), default=0)
 
 
 _KEEPS_LINKS = {"charades-sta": "captions", "json-array": "qvhighlights"}
@@ -149,16 +278,16 @@ class BuildConfig:
     """Hypernyms ("wine" to "alcohol") are many more, and more often wrong."""
     paraphrases: Path | None = None
     """For --source paraphrases: lines of JSON {"query" or "original", "sentence"}, or original, tab, paraphrase."""
-    chat: ChatConfig = field(default_factory=ChatConfig)
+    chat: sources.ChatConfig = field(default_factory=sources.ChatConfig)
     limits: Annotated[ChoiceLimits, tyro.conf.arg(name="")] = field(default_factory=ChoiceLimits)
     seed: int = 0
     """Another seed, another choice among what passes."""
-    to: Format | None = None
+    to: data.Format | None = None
     """Format of the output: the input's, or captions where that is charades-sta, which has no place for the link to the
     original query."""
     durations: Files = ()
     """Video lengths where the input has none (Charades-STA text)."""
-    on_broken: OnBroken = "drop"
+    on_broken: data.OnBroken = "drop"
     """Queries that cannot be used: leave them out, or stop."""
     decisions: Path | None = None
     """What a reviewer decided (the review page's export), applied to the result."""
@@ -177,22 +306,22 @@ def build(config: BuildConfig) -> None:
         Interrupted: It was stopped; the journal holds what is finished.
     """
     check_overwrite(config.output, config.input, config.overwrite)
-    report = ReadReport()
+    report = data.ReadReport()
     with bar(f"reading {config.input.name}") as progress:
-        records = read_annotations(
+        records = data.read_annotations(
             config.input,
-            durations=load_durations(list(config.durations)) if config.durations else None,
+            durations=data.load_durations(list(config.durations)) if config.durations else None,
             on_outside="keep",
             on_broken=config.on_broken,
             report=report,
             progress=progress,
         )
     checks = make_checks(config.check)
-    sources = [_source(name, config, checks) for name in dict.fromkeys(config.source)]
-    source = sources[0] if len(sources) == 1 else CombinedSource(sources)
+    several = [_source(name, config, checks) for name in dict.fromkeys(config.source)]
+    source = several[0] if len(several) == 1 else sources.CombinedSource(several)
     facts = {
-        "input": {**_file_facts(config.input), "format": report.format},
-        "source": source.describe(),
+        "input": {**file_facts(config.input), "format": report.format},
+        "source": source.facts,
         **checks.facts,
     }
     passed, counts, journal = _passed(config, records, Builder(source, checks, config.limits.max_changes), facts)
@@ -210,7 +339,7 @@ def build(config: BuildConfig) -> None:
     if config.decisions is not None:
         built, decided = apply_decisions(built, config.decisions, checks, config.undecided, records)
     target = format_name(config.to) if config.to else _KEEPS_LINKS.get(report.format, report.format)
-    write_annotations(built, config.output, format=target)
+    data.write_annotations(built, config.output, format=target)
     summary = _summary(built)
     print(f"{config.output}: {len(built)} rewordings of {summary['reworded_queries']} queries")
     manifest = {
@@ -248,21 +377,21 @@ def _passed(
     return [passed for passed, _ in rows], sum((counts for _, counts in rows), Counter()), journal
 
 
-def _source(name: SourceName, config: BuildConfig, checks: Checks) -> Source:
+def _source(name: SourceName, config: BuildConfig, checks: Checks) -> sources.Source:
     if name == "phrasebook":
         return PhraseSwaps(read_phrasebook(config.phrasebook), config.phrasebook.name, checksum(config.phrasebook))
     if name == "lexicon":
         if config.lexicon is None:
             raise UserError("--source lexicon needs --lexicon FILE (JSON of words and their synonyms)")
-        return WordSwaps(LexiconThesaurus(config.lexicon, checksum(config.lexicon)), config.relations)
+        return sources.LexiconSwaps(config.lexicon, config.relations)
     if name == "wordnet":
         wordnet = checks.wordnet or WordNet(find_wordnet(config.check.wordnet))
-        return WordSwaps(WordNetThesaurus(wordnet), config.relations)
+        return sources.WordNetSwaps(wordnet, config.relations)
     if name == "chat":
-        return Chat(config.chat, config.seed)
+        return sources.Chat(config.chat, config.seed)
     if config.paraphrases is None:
         raise UserError("--source paraphrases needs --paraphrases FILE")
-    return Paraphrases(config.paraphrases, checksum(config.paraphrases))
+    return sources.Paraphrases(config.paraphrases)
 
 
 @dataclass(frozen=True)
@@ -285,11 +414,11 @@ class ApplyConfig:
 def apply(config: ApplyConfig) -> None:
     """Write the file of ``hero-plugin vocab apply``."""
     check_overwrite(config.output, config.input, config.overwrite)
-    report = ReadReport()
+    report = data.ReadReport()
     built = read_built(config.input, report)
     checks = make_checks(config.check)
     kept, decided = apply_decisions(built, config.decisions, checks, config.undecided)
-    write_annotations(kept, config.output, format=report.format)
+    data.write_annotations(kept, config.output, format=report.format)
     before = _manifest_path(config.input)
     manifest = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else checks.facts
     manifest = {**manifest, "decisions": decided, **_summary(kept)}

@@ -10,24 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from hero_plugin.integrations.data.records import Rewording
-from hero_plugin.integrations.data.words import Tokenizer, tokenize
-from hero_plugin.integrations.scoring.open_vocabulary import unseen_words
-from hero_plugin.integrations.tools.vocab.english import (
-    FIXED_VERBS,
-    NEVER_SWAPPED,
-    PARTICLES,
-    Tagger,
-    article,
-    forms,
-    is_mass,
-    zipf,
-)
-from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
-from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, content
-from hero_plugin.integrations.tools.vocab.swaps import SOMEBODY, Swap
+import tyro
+
+from hero_plugin.integrations.data import Rewording, Tokenizer, load_word_vectors, read_sentences, tokenize
+from hero_plugin.integrations.data.words import open_tokenizer
+from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
+from hero_plugin.integrations.support import checksum
+from hero_plugin.integrations.tools.vocab import english
+from hero_plugin.integrations.tools.vocab.english import TaggedQuery, Tagger
+from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, content, find_wordnet
+from hero_plugin.integrations.tools.vocab.sources import SOMEBODY, Swap
+
+Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 
 
 class Filter:
@@ -101,7 +98,7 @@ class KnownWordsFilter(Filter):
 
     def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
         new = [word for change in rewording.changes for word in tokenize(change.new) if word not in query.words]
-        rare = (word for word in new if zipf(word) < self.settings["zipf_frequency"])
+        rare = (word for word in new if english.zipf(word) < self.settings["zipf_frequency"])
         return next((f"{word} is too rare or no word" for word in rare), None)
 
     _thesaurus = _paraphrase
@@ -122,7 +119,7 @@ class ProtectedFilter(Filter):
 
     def _thesaurus(self, query: TaggedQuery, swap: Swap) -> str | None:
         place, word, old, new = swap.place, query.words[swap.place], swap.base, swap.new_base
-        if old in NEVER_SWAPPED or (swap.pos == "v" and old in FIXED_VERBS):
+        if old in english.NEVER_SWAPPED or (swap.pos == "v" and old in english.FIXED_VERBS):
             return "a word of too many meanings"
         reddish = new.endswith("ish") and not old.endswith("ish")
         if reddish or old in new.split() or (new.startswith(old) and new.endswith(_MADE_FROM)):
@@ -140,7 +137,7 @@ class ProtectedFilter(Filter):
     def _particle(self, query: TaggedQuery, place: int, base: str) -> str | None:
         """Return a particle that the verb may belong with: "picks the phone up"."""
         for distance, word in enumerate(query.words[place + 1 : place + 7], 1):
-            if word in PARTICLES and (
+            if word in english.PARTICLES and (
                 distance == 1 or self._wordnet is None or self._wordnet.knows(f"{base} {word}", "v")
             ):
                 return word
@@ -186,9 +183,9 @@ class AgreementFilter(Filter):
         if new in SOMEBODY:
             return self._pronoun(query, swap)
         tag = "VB" if swap.tag == "VBP" else swap.tag
-        if tag == "NNS" and new == swap.new_base and is_mass(new):
+        if tag == "NNS" and new == swap.new_base and english.is_mass(new):
             tag = "NN"
-        known = forms(new.split()[-1])
+        known = english.forms(new.split()[-1])
         if tag not in known and not (tag == "JJ" and "JJR" in known):
             return f"{new} is no {swap.tag} form"
         if swap.pos == "n":
@@ -204,11 +201,11 @@ class AgreementFilter(Filter):
             old, new = tokenize(change.old), tokenize(change.new)
             if len(old) == len(new) == 1 and old[0] in query.words:
                 tag = query.tags[query.words.index(old[0])]
-                if tag in ("NNS", "VBZ", "VBG", "VBD", "VBN") and (known := forms(new[0])) and tag not in known:
+                if tag in ("NNS", "VBZ", "VBG", "VBD", "VBN") and (known := english.forms(new[0])) and tag not in known:
                     return f"{new[0]} is no {tag} form, as {old[0]} is"
         before = set(pairwise(query.words))
         for first, following in pairwise(tokenize(rewording.sentence)):
-            if first in ("a", "an") and (first, following) not in before and first != article(following):
+            if first in ("a", "an") and (first, following) not in before and first != english.article(following):
                 return f"{first} {following}"
         return None
 
@@ -230,7 +227,7 @@ class AgreementFilter(Filter):
         if swap.tag == "NNS" and not is_plural:  # a plural became a word that is not counted
             if after in _PLURAL_NEXT or _COUNTED & phrase or {"they", "them"} & {*query.words[place + 1 :]}:
                 return f"{new} is not a plural"
-        elif swap.tag == "NN" and is_mass(head) and not is_mass(swap.base) and _ONE & phrase:
+        elif swap.tag == "NN" and english.is_mass(head) and not english.is_mass(swap.base) and _ONE & phrase:
             return f"{new} takes no article"
         elif swap.curated and swap.tag == "NN" and _looks_plural(head) and after in _SINGULAR_NEXT:
             return f"{new} is a plural"
@@ -240,11 +237,11 @@ class AgreementFilter(Filter):
     def _noun(query: TaggedQuery, swap: Swap) -> str | None:
         """Return why a noun does not fit: it needs an article, or is part of a compound."""
         place, following = swap.place, query.tag(swap.place + 1)
-        uncounted_before = swap.tag == "NN" and is_mass(swap.base) and not is_mass(swap.new.split()[-1])
+        uncounted_before = swap.tag == "NN" and english.is_mass(swap.base) and not english.is_mass(swap.new.split()[-1])
         if uncounted_before and not {"DT", "PRP$"} & {*query.tags[max(0, place - 3) : place]}:
             return f"{swap.new} needs an article"
         # "car wash": "wash" is no verb, or it would be "washes"
-        bare = swap.tag == "NN" and following in ("VB", "VBP") and "NN" in forms(query.word(place + 1))
+        bare = swap.tag == "NN" and following in ("VB", "VBP") and "NN" in english.forms(query.word(place + 1))
         if not query.breaks_off(place) and (bare or following in ("NN", "NNS", "?")):
             return "part of a compound"
         if query.tag(place - 1) in ("NN", "NNS") and not query.breaks_off(place - 1):
@@ -282,7 +279,7 @@ def _from_determiner(query: TaggedQuery, place: int) -> set[str]:
 
 def _looks_plural(noun: str) -> bool:
     """Return whether a noun looks plural: "garments", "gentlemen", but neither "attire" nor "footwear"."""
-    return noun.endswith("s") or ("NNS" in forms(noun) and "NN" not in forms(noun))
+    return noun.endswith("s") or ("NNS" in english.forms(noun) and "NN" not in english.forms(noun))
 
 
 class SimilarityFilter(Filter):
@@ -425,3 +422,76 @@ class Checks:
     wordnet: WordNet | None
     facts: dict[str, Any]
     """For the manifest."""
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Settings of the filters that a rewording must pass."""
+
+    train: Files
+    """Training annotations: a rewording must say a word that they do not."""
+    words: Path
+    """Word vectors, GloVe text or .npz: new words must be near the old ones, and have a vector at all."""
+    tokenizer: str = "words"
+    """What a word is: words, treebank, whitespace, stripped, letters, or MODULE:FUNCTION."""
+    wordnet: Path | None = None
+    """Folder of WordNet's files; nltk's data and Debian's wordnet-base are found by themselves."""
+    use_wordnet: bool = True
+    """Judge senses, fixed expressions and what verbs take by WordNet. Without it only commonest senses pass."""
+    frequency: float = 2.5
+    """How common a new word must be: Zipf scale, 2.5 is one in three million words."""
+    similarity: float = 0.61
+    """Least cosine of a word and its synonym."""
+    hypernym_similarity: float = 0.65
+    """Least cosine of a word and its hypernym."""
+    sentence_similarity: float = 0.8
+    """Least cosine of a sentence and its paraphrase."""
+    sense: float = 0.5
+    """Least probability that the old word has the shared sense in its query; a verb needs 0.1 more."""
+    own_sense: float = 0.45
+    """Least share of the shared sense in the new word's uses."""
+
+
+def make_checks(config: CheckConfig) -> Checks:
+    """Read the training files, the vectors and WordNet, and make the filters.
+
+    Raises:
+        UserError: Something is missing.
+    """
+    packages = english.package_versions()
+    tokenizer = open_tokenizer(config.tokenizer)
+    training = (record for file in config.train for record in read_sentences(file))
+    vocabulary = training_vocabulary(tokenizer(record.sentence) for record in training)
+    tagger = english.find_tagger()
+    assert tagger is not None  # lemminflect is there
+    wordnet = WordNet(find_wordnet(config.wordnet)) if config.use_wordnet else None
+    meaning = WordSimilarity(load_word_vectors(config.words))
+    judge = SenseJudge(wordnet, meaning)
+    unseen, collision = UnseenFilter(vocabulary, tokenizer), CollisionFilter(meaning)
+    cosines = (config.similarity, config.hypernym_similarity, config.sentence_similarity)
+    similarity = SimilarityFilter(meaning, judge.context, *cosines)
+    filters = (
+        unseen,
+        KnownWordsFilter(config.frequency),
+        ProtectedFilter(wordnet),
+        AgreementFilter(wordnet),
+        similarity,
+        SenseFilter(judge if wordnet else None, config.sense, config.own_sense),
+        collision,
+    )
+    facts = {
+        "training": [file_facts(file) for file in config.train],
+        "training_words": len(vocabulary),
+        "tokenizer": config.tokenizer,
+        "word_vectors": file_facts(config.words),
+        "wordnet": wordnet and {"data.noun sha256": checksum(wordnet.folder / "data.noun")},
+        "tagger": tagger.name,
+        "packages": packages,
+        "filters": {each.name: each.settings for each in filters},
+    }
+    return Checks(filters, unseen, similarity, collision, tagger, wordnet, facts)
+
+
+def file_facts(path: Path) -> dict[str, str]:
+    """Return what identifies a file in a manifest."""
+    return {"file": path.name, "sha256": checksum(path)}

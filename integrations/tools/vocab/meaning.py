@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from hero_plugin.integrations.data.words import WordVectors, tokenize
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import RuleTagger
-from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
+from hero_plugin.integrations.data import WordVectors, tokenize
+from hero_plugin.integrations.support import UserError
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, TaggedQuery
 
 FOLDERS = ("/usr/share/wordnet", "/usr/local/share/wordnet", "/usr/share/nltk_data/corpora/wordnet")
 # The lexicographer files of WordNet, in their order; Debian's package leaves this list out.

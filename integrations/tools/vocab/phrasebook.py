@@ -12,17 +12,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.data.records import Change
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import PARTICLES, article, inflected, is_mass, lemma, lemmas
-from hero_plugin.integrations.tools.vocab.grammar import (
+from hero_plugin.integrations.data import Change
+from hero_plugin.integrations.support import UserError
+from hero_plugin.integrations.tools.vocab import english
+from hero_plugin.integrations.tools.vocab.english import (
     NounPhrase,
     TaggedQuery,
     noun_phrase,
     opens_noun_phrase,
     verb_form,
 )
-from hero_plugin.integrations.tools.vocab.swaps import SOMEBODY, Swap
+from hero_plugin.integrations.tools.vocab.sources import SOMEBODY, Swap
 
 PHRASEBOOK = Path(__file__).with_name("phrasebook.json")
 """The package's own."""
@@ -111,8 +111,8 @@ def _entry(row: Mapping[str, Any], classes: Mapping[str, list[str]]) -> PhraseEn
         raise ValueError("an expression cannot replace itself")
     if max(each.count(SLOT) for each in (old, *new)) > 1 or old[0] == SLOT:
         raise ValueError(f"at most one {SLOT} in an expression, and not at its beginning")
-    # No form of another verb; one that the dictionary lacks is inflected by rule.
-    if pos == "verb" and (bad := [v for v, *_ in (old, *new) if v not in (lemmas(v, "v") or (v,))]):
+    # No form of another verb; one that the dictionary lacks is english.inflected by rule.
+    if pos == "verb" and (bad := [v for v, *_ in (old, *new) if v not in (english.lemmas(v, "v") or (v,))]):
         raise ValueError(f"not the base form of a verb: {', '.join(bad)}")
     sets = {name: _words(row.get(name.rstrip("_"), ()), classes) for name in _SETS}
     return PhraseEntry(old, new, pos, part, no_object=bool(row.get("no_object", False)), **sets)
@@ -139,7 +139,7 @@ def holds_in(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> b
     """Return whether the conditions for any part of speech hold, for the expression at words[start:stop]."""
     before, after = _before(query, start), _after(query, stop)
     words = {*query.words[:start], *query.words[stop:]}
-    words |= {base for word in words if (base := lemma(word, "n")) is not None}
+    words |= {base for word in words if (base := english.lemma(word, "n")) is not None}
     return (
         (not entry.before or before in entry.before)
         and before not in entry.before_not
@@ -154,7 +154,9 @@ def holds_in(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> b
 def holds_for_noun(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int) -> bool:
     """Return whether the conditions hold for the noun at words[start:stop]: its phrase and adjacent nouns."""
     head = query.words[stop - 1]
-    if any(lemma(word, "n") == lemma(head, "n") for word in (*query.words[:start], *query.words[stop:])):
+    if any(
+        english.lemma(word, "n") == english.lemma(head, "n") for word in (*query.words[:start], *query.words[stop:])
+    ):
         return False  # "the boy" here and "the lad" there would be two of them
     if query.tag(start - 1) in _NOUNS and _before(query, start) not in ("", *entry.beside):
         return False
@@ -192,19 +194,15 @@ class PhraseSwaps:
     name = "phrasebook"
 
     def __init__(self, entries: Sequence[PhraseEntry], name: str = "phrasebook", checksum: str = "") -> None:
-        self._facts = {"kind": "phrasebook", "file": name, "sha256": checksum, "entries": len(entries)}
+        self.facts = {"kind": "phrasebook", "file": name, "sha256": checksum, "entries": len(entries)}
         self._by_first: dict[str, list[PhraseEntry]] = defaultdict(list)
         for entry in entries:
             self._by_first[entry.old[0]].append(entry)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return self._facts
-
     def propose(self, query: TaggedQuery) -> Iterator[Swap]:
         """Iterate over the swaps, in the query's order."""
         for place, word in enumerate(query.words):
-            for key in dict.fromkeys((word, *lemmas(word, "n"), *lemmas(word, "v"))):
+            for key in dict.fromkeys((word, *english.lemmas(word, "n"), *english.lemmas(word, "v"))):
                 for entry in self._by_first.get(key, ()):
                     yield from _PROPOSE[entry.pos](entry, query, place)
 
@@ -223,14 +221,14 @@ def _nouns(entry: PhraseEntry, query: TaggedQuery, start: int) -> Iterator[Swap]
         return
     word, tag = query.words[head], query.tags[head]
     as_it_stands = word == entry.old[-1]
-    if tag not in ("NN", "NNS") or not (as_it_stands or lemma(word, "n") == entry.old[-1]):
+    if tag not in ("NN", "NNS") or not (as_it_stands or english.lemma(word, "n") == entry.old[-1]):
         return
     if not (holds_in(entry, query, start, stop) and holds_for_noun(entry, query, start, stop)):
         return
     for new in entry.new:
         last = new[-1]
-        if not as_it_stands and not is_mass(last):
-            last = next(iter(inflected(last, "NNS")), last)
+        if not as_it_stands and not english.is_mass(last):
+            last = next(iter(english.inflected(last, "NNS")), last)
         words = (*new[:-1], last)
         yield _swap(entry, query, start, _in_place(start, stop, words), [*query.words[start:stop]], words, tag)
 
@@ -250,7 +248,7 @@ def _verbs(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterator[Swap]
         if not holds_for_verb(entry, query, stop, found):
             continue
         for new in entry.new:
-            verb = inflected(new[0], form)
+            verb = english.inflected(new[0], form)
             if verb and (edits := _verb_edits(query, place, rest, found, (verb[0], *new[1:]))) is not None:
                 old = [query.words[place], *(query.words[each] for each in rest)]
                 yield _swap(entry, query, place, edits, old, (verb[0], *new[1:]), form)
@@ -275,7 +273,7 @@ def _arrangements(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterato
         found = noun_phrase(query, stop) if needs_object else None
         if found is not None or not needs_object:
             yield tuple(range(place + 1, stop)), found
-    if entry.object and len(words) == 1 and words[0] in PARTICLES:
+    if entry.object and len(words) == 1 and words[0] in english.PARTICLES:
         for rest, found in _around(query, place, (), words):
             after = query.tag(rest[-1] + 1)  # "the book off the shelf": no particle
             if after not in (*_NOUNS, "DT", "PRP$", "JJ", "CD"):
@@ -323,7 +321,7 @@ def _swap(
     words = tuple(word for word in new if word != SLOT)
     if query.word(start - 1) in ("a", "an") and entry.pos != "verb":
         counted = new[0] not in SOMEBODY and entry.old[0] not in ("a", "an")
-        edits = {start - 1: article(words[0]) if counted else "", **edits}
+        edits = {start - 1: english.article(words[0]) if counted else "", **edits}
     kind = "synonym" if len(entry.old) == len(words) == 1 else "phrase"
     change = Change(" ".join(old), " ".join(words), kind, "" if entry.pos == "fixed" else entry.pos, entry.part)
     place = start + len(entry.old) - 1 if entry.pos == "noun" else start

@@ -11,21 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tyro
 
-from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.checks import ReadReport
-from hero_plugin.integrations.data.records import REWORDED, Record, is_reworded, original_record, reworded_record
-from hero_plugin.integrations.support.errors import UserError, not_utf8
-from hero_plugin.integrations.support.files import checksum, write_text
-from hero_plugin.integrations.tools.vocab.builder import draw
-from hero_plugin.integrations.tools.vocab.filters import Checks, first_reason
-from hero_plugin.integrations.tools.vocab.grammar import make_query
-from hero_plugin.integrations.tools.vocab.sources import paraphrase
-
-Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
+from hero_plugin.integrations.data import ReadReport, Record, is_reworded, read_annotations
+from hero_plugin.integrations.data.records import REWORDED, original_record, reworded_record
+from hero_plugin.integrations.support import UserError, checksum, write_text
+from hero_plugin.integrations.support.errors import not_utf8
+from hero_plugin.integrations.tools.vocab.english import make_query
+from hero_plugin.integrations.tools.vocab.filters import Checks, Files, first_reason
+from hero_plugin.integrations.tools.vocab.sources import draw, paraphrase
 
 
 def check_overwrite(output: Path, input: Path, overwrite: bool) -> None:
@@ -230,7 +226,12 @@ def sample(config: SampleConfig) -> None:
         check_overwrite(config.output, file, config.overwrite)
     built = [record for file in config.input for record in read_annotations(file, on_outside="keep")]
     drawn = draw_sample(built, config.number, config.seed)
-    write_sample(drawn, config.output)
+    lines = [f"# write a label in the first column: {', '.join(LABELS)}", _HEAD]
+    for record in drawn:
+        link = record.extra[REWORDED]
+        changes = "; ".join(f"{change['old']} -> {change['new']}" for change in link["changes"])
+        lines.append("\t".join(("", link["id"], changes, link["sentence"], record.sentence)))
+    write_text(config.output, "\n".join(lines) + "\n")
     print(f"{config.output}: {len(drawn)} rewordings; label each with one of {', '.join(LABELS)}")
 
 
@@ -240,16 +241,6 @@ def draw_sample(records: Sequence[Record], number: int, seed: int) -> list[Recor
     if not reworded:
         raise UserError("no rewordings here: expected a file of `hero-plugin vocab build`")
     return sorted(reworded, key=lambda record: draw(seed, record.extra[REWORDED]["id"]))[:number]
-
-
-def write_sample(sample: Sequence[Record], path: Path) -> None:
-    """Write tab-separated lines with an empty first column for the label."""
-    lines = [f"# write a label in the first column: {', '.join(LABELS)}", _HEAD]
-    for record in sample:
-        link = record.extra[REWORDED]
-        changes = "; ".join(f"{change['old']} -> {change['new']}" for change in link["changes"])
-        lines.append("\t".join(("", link["id"], changes, link["sentence"], record.sentence)))
-    write_text(path, "\n".join(lines) + "\n")
 
 
 @dataclass(frozen=True)
@@ -262,12 +253,14 @@ class RateConfig:
 
 def rate(config: RateConfig) -> None:
     """Print the error rates of ``hero-plugin vocab rate``."""
+    from scipy.stats import binomtest
+
     for file in config.files:
         counts = read_labels(file)
         number, errors = counts.total(), sum(counts[label] for label in ERRORS)
-        low, high = wilson_interval(errors, number)
+        interval = binomtest(errors, number).proportion_ci(method="wilson")
         print(f"{file.name}: " + ", ".join(f"{counts[label]} {label}" for label in LABELS))
-        share, between = f"{100 * errors / number:.1f} %", f"{100 * low:.1f} to {100 * high:.1f}"
+        share, between = f"{100 * errors / number:.1f} %", f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
         print(f"  {errors} errors in {number}: {share}, 95 % interval {between}")
 
 
@@ -292,15 +285,3 @@ def read_labels(path: Path) -> Counter[str]:
     if not counts:
         raise UserError(f"{path} holds no labels")
     return counts
-
-
-def wilson_interval(successes: int, number: int) -> tuple[float, float]:
-    """Return the 95 % Wilson interval of a share.
-
-    >>> tuple(round(x, 3) for x in wilson_interval(10, 200))
-    (0.027, 0.09)
-    """
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, number).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)

@@ -1,39 +1,46 @@
-"""Sources of rewordings: their interface, several as one, a file of paraphrases, and a language model.
+"""Sources of rewordings: swaps of words by a lexicon or by WordNet, ready paraphrases, a language model.
 
-The language model speaks OpenAI's chat format, through an HTTP endpoint or a command.
+The language model speaks OpenAI's chat format, through an HTTP endpoint or a command. ``phrasebook`` is another source.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
+from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
-from hero_plugin.integrations.data.records import Change, Rewording, clean_sentence
-from hero_plugin.integrations.data.words import tokenize
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
+from hero_plugin.integrations.data import Change, Rewording, tokenize
+from hero_plugin.integrations.data.records import clean_sentence
+from hero_plugin.integrations.support import UserError, checksum
+from hero_plugin.integrations.tools.vocab.english import TaggedQuery, article, inflected, is_mass, lemma, lemmas
+from hero_plugin.integrations.tools.vocab.meaning import WordNet
 
 
 class Source(Protocol):
-    """A proposer of rewordings, which filters judge. The same query must get the same proposals every time."""
+    """A proposer of rewordings, which filters judge. The same query must get the same proposals every time.
+
+    Attributes:
+        name: Names it in the rewordings' ``source``.
+        facts: Its settings, for the manifest.
+    """
 
     name: str
+    facts: dict[str, Any]
 
     def propose(self, query: TaggedQuery) -> Iterable[Rewording]:
         """Return rewordings of a query."""
         ...
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
 
 
 class CombinedSource:
@@ -42,6 +49,7 @@ class CombinedSource:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
         self.name = ", ".join(source.name for source in sources)
+        self.facts = {"kind": "several", "sources": [source.facts for source in sources]}
         self.jobs = max(getattr(source, "jobs", 1) for source in sources)
 
     def propose(self, query: TaggedQuery) -> Iterator[Rewording]:
@@ -50,9 +58,198 @@ class CombinedSource:
             for rewording in source.propose(query):
                 yield replace(rewording, source=source.name)
 
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return {"kind": "several", "sources": [source.describe() for source in self._sources]}
+
+_POS = {"N": "n", "V": "v", "J": "a"}
+_NAMES = {"n": "noun", "v": "verb", "a": "adjective"}
+_PARTS = {"n": "thing", "v": "action", "a": "circumstance"}
+_TAGS = ("NN", "NNS", "VB", "VBP", "VBZ", "VBG", "VBD", "VBN", "JJ")
+_PERSON_NOUNS = """person human people man woman boy girl kid child baby toddler teenager adult lady guy gentleman
+friend player athlete team crowd audience instructor coach worker dancer singer someone"""
+_PERSONS = frozenset(_PERSON_NOUNS.split())
+SOMEBODY = frozenset({"somebody", "someone", "anybody", "everybody", "nobody", "anyone"})
+"""Pronouns that WordNet lists among the synonyms of "person"; they stand without an article."""
+
+
+@dataclass(frozen=True)
+class Swap(Rewording):
+    """One word replaced by another, with what filters need to know about it."""
+
+    place: int = 0
+    """Place of the word in the query; of an expression's noun or verb."""
+    tag: str = ""
+    """Penn tag of that word."""
+    pos: str = ""
+    """n, v, a or r."""
+    base: str = ""
+    new_base: str = ""
+    """Lemmas of both words."""
+    relation: str = ""
+    rank: int = 0
+    """As in ``ThesaurusEntry``."""
+    edits: tuple[tuple[int, str], ...] = ()
+    """(place of a word, what stands there now): the word itself, and its article."""
+    curated: bool = False
+    """A person wrote it down with the conditions under which it holds: no statistics need judge it."""
+
+    @property
+    def new(self) -> str:
+        """The new word or expression, in its form."""
+        return self.changes[0].new
+
+
+@dataclass(frozen=True)
+class ThesaurusEntry:
+    """A word that may replace another."""
+
+    lemma: str
+    relation: str
+    """"synonym" or "hypernym"."""
+    rank: int
+    """Which sense of the word it belongs to, 0 the commonest."""
+
+
+class WordSwaps(ABC):
+    """Propose every swap that a thesaurus offers for the words of a query, in the right form; filters judge them."""
+
+    def __init__(self, name: str, facts: dict[str, Any], relations: Collection[str] = ("synonym",)) -> None:
+        self.name, self.relations = f"swaps from {name}", relations
+        self.facts = {**facts, "relations": list(relations)}
+
+    @abstractmethod
+    def lookup(self, word: str, base: str, pos: str) -> Iterable[ThesaurusEntry]:
+        """Iterate over the entries of a word, perhaps some of them twice.
+
+        Args:
+            word: The form in the query.
+            base: Its lemma.
+            pos: n, v or a.
+        """
+
+    def propose(self, query: TaggedQuery) -> Iterator[Swap]:
+        """Iterate over swaps of single words, in the query's order."""
+        for place, (word, tag) in enumerate(zip(query.words, query.tags, strict=True)):
+            pos = _POS.get(tag[:1]) if tag in _TAGS else None
+            base = lemma(word, pos) if pos else None
+            if pos is None or base is None:
+                continue
+            for entry in dict.fromkeys(self.lookup(word, base, pos)):
+                if entry.relation in self.relations and (new := _in_form(entry.lemma, tag, word == base)):
+                    yield _swap(query, place, pos, base, entry, new)
+
+
+class LexiconSwaps(WordSwaps):
+    """Swaps from a JSON file: word -> [{"word", "relation", "sense", "pos"}, ...], in the form of the key."""
+
+    def __init__(self, path: Path, relations: Collection[str] = ("synonym",)) -> None:
+        super().__init__(path.name, {"kind": "lexicon", "file": path.name, "sha256": checksum(path)}, relations)
+        try:
+            self._entries = json.loads(path.read_text(encoding="utf-8"))
+            sample = next(iter(self._entries.values()))[0]
+            sample["word"], sample["relation"], sample["sense"], sample["pos"]
+        except (OSError, ValueError, AttributeError, StopIteration, LookupError, TypeError) as error:
+            shape = '{"word": [{"word": ..., "relation": "synonym", "sense": 0, "pos": "n"}, ...]}'
+            raise UserError(f"{path} is not a lexicon ({error}): expected JSON {shape}") from error
+
+    def lookup(self, word: str, base: str, pos: str) -> Iterator[ThesaurusEntry]:
+        """Iterate over the entries of the lemma, then those of the word."""
+        for key in (base, word):
+            for raw in (raw for raw in self._entries.get(key, ()) if raw["pos"] == pos):
+                new = raw["word"]
+                if key != base or new not in lemmas(new, pos):
+                    new = lemma(new, pos)  # None for what is no word, such as the lexicon's own "shuting"
+                if new and new != base:
+                    yield ThesaurusEntry(new, raw["relation"], int(raw["sense"]))
+
+
+class WordNetSwaps(WordSwaps):
+    """Swaps from every sense of a word in WordNet, down to a rank; for nouns also expressions."""
+
+    def __init__(self, wordnet: WordNet, relations: Collection[str] = ("synonym",), senses: int = 3) -> None:
+        super().__init__("wordnet", {"kind": "wordnet", "folder": str(wordnet.folder), "senses": senses}, relations)
+        self._wordnet, self._senses = wordnet, senses
+
+    def lookup(self, word: str, base: str, pos: str) -> Iterator[ThesaurusEntry]:
+        """Iterate over the entries of the lemma, the commonest sense first."""
+        for rank, sense in enumerate(self._wordnet.senses(base, pos)[: self._senses]):
+            for relation, near in (("synonym", sense), *(("hypernym", above) for above in sense.hypernyms())):
+                for name in near.lemma_names():
+                    new = name.replace("_", " ")
+                    if new != base and new.islower() and (pos == "n" or " " not in new):
+                        yield ThesaurusEntry(new, relation, rank)
+
+
+def _in_form(new: str, tag: str, is_base: bool) -> str | None:
+    """Return the form of a new lemma for a tag; a plural-only noun may become one that is never counted."""
+    *before, head = new.split()
+    if new in SOMEBODY or tag == "JJ" or (tag == "NNS" and is_base and is_mass(head)):
+        return new  # the last: clothes -> apparel
+    form = inflected(head, tag)
+    return " ".join((*before, form[0])) if form else None
+
+
+def _swap(query: TaggedQuery, place: int, pos: str, base: str, entry: ThesaurusEntry, new: str) -> Swap:
+    edits = [(place, new)]
+    if query.word(place - 1) in ("a", "an"):
+        edits.insert(0, (place - 1, "" if new in SOMEBODY else article(new)))
+    kind = "spelling" if entry.relation == "synonym" and _is_spelling(base, entry.lemma) else entry.relation
+    part = "person" if pos == "n" and base in _PERSONS else _PARTS[pos]
+    return Swap(
+        sentence=query.with_words(dict(edits)),
+        changes=(Change(query.words[place], new, kind, _NAMES[pos], part),),
+        place=place,
+        tag=query.tags[place],
+        pos=pos,
+        base=base,
+        new_base=entry.lemma,
+        relation=entry.relation,
+        rank=entry.rank,
+        edits=tuple(edits),
+    )
+
+
+def _is_spelling(one: str, other: str) -> bool:
+    """Return whether two words are spellings of one: grey and gray, pajamas and pyjamas, utilize and utilise."""
+    if one[0] != other[0] or abs(len(one) - len(other)) > 2 or min(len(one), len(other)) < 4:
+        return False
+    return _skeleton(one) == _skeleton(other)
+
+
+def _skeleton(word: str) -> str:
+    """Return the consonants of a word, doubled ones once, z as s."""
+    return re.sub(r"(.)\1+", r"\1", re.sub("[aeiouyw -]", "", word.replace("z", "s")))
+
+
+def draw(seed: int, text: str) -> bytes:
+    """Return a text's lot: sorted by it, texts are in an order that the seed alone decides."""
+    return hashlib.sha256(f"{seed}:{text}".encode()).digest()
+
+
+COMBINATIONS = 24
+"""Of a query with thirty swaps there are hundreds of pairs; the choice among them needs a few."""
+
+
+def combine(query: TaggedQuery, swaps: Sequence[Swap], size: int) -> Iterator[Rewording]:
+    """Iterate over rewordings that make several accepted swaps at once, of different words.
+
+    Of each number of swaps at most ``COMBINATIONS``, in an order that depends on the words alone.
+    """
+    for number in range(2, size + 1):
+        groups = (group for group in combinations(swaps, number) if _are_apart(group))
+        for group in sorted(groups, key=_lot)[:COMBINATIONS]:
+            edits = dict(edit for swap in group for edit in swap.edits)
+            sources = ", ".join(dict.fromkeys(swap.source for swap in group if swap.source))
+            changes = tuple(change for swap in group for change in swap.changes)
+            yield Rewording(query.with_words(edits), changes, source=sources)
+
+
+def _are_apart(group: Sequence[Swap]) -> bool:
+    """Return whether no two swaps touch the same word."""
+    places = [place for swap in group for place, _ in swap.edits]
+    return len(places) == len(set(places))
+
+
+def _lot(group: Sequence[Swap]) -> bytes:
+    return hashlib.sha256(" ".join(swap.sentence for swap in group).encode()).digest()
 
 
 def paraphrase(query: TaggedQuery, sentence: str) -> Rewording | None:
@@ -76,8 +273,8 @@ class Paraphrases:
 
     name = "paraphrases"
 
-    def __init__(self, path: Path, checksum: str) -> None:
-        self._facts = {"kind": "paraphrases", "file": path.name, "sha256": checksum}
+    def __init__(self, path: Path) -> None:
+        self.facts = {"kind": "paraphrases", "file": path.name, "sha256": checksum(path)}
         self._known: dict[str, list[str]] = defaultdict(list)
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
             if line.strip():
@@ -90,10 +287,6 @@ class Paraphrases:
         for sentence in dict.fromkeys(s for key in keys for s in self._known.get(key, ())):
             if (found := paraphrase(query, sentence)) is not None:
                 yield found
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        return self._facts
 
 
 def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
@@ -157,6 +350,8 @@ class Chat:
             raise UserError("--chat.prompt must have {sentence} in it, where the query goes")
         self.config, self._seed = config, seed
         self.jobs = max(1, config.jobs)
+        settings = {name: getattr(config, name) for name in ("model", "temperature", "rewordings", "prompt")}
+        self.facts = {"kind": "chat", "through": "http" if config.url else "command", **settings}
         self._ask = transport or (http_transport(config) if config.url else command_transport(config))
 
     def propose(self, query: TaggedQuery) -> Iterator[Rewording]:
@@ -178,11 +373,6 @@ class Chat:
         for sentence in dict.fromkeys(_sentences(answer)):
             if (found := paraphrase(query, sentence)) is not None:
                 yield found
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings, for the manifest."""
-        settings = {name: getattr(self.config, name) for name in ("model", "temperature", "rewordings", "prompt")}
-        return {"kind": "chat", "through": "http" if self.config.url else "command", **settings}
 
 
 def http_transport(config: ChatConfig) -> Transport:

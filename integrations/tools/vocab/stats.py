@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,20 +12,16 @@ import matplotlib as mpl
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rich.console import Console
 from rich.table import Column, Table
 
-from hero_plugin.integrations.data.annotations import read_sentences
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import TOKENIZERS, Tokenizer, open_tokenizer
+from hero_plugin.integrations.data import Record, Tokenizer, read_many, read_sentences
+from hero_plugin.integrations.data.words import TOKENIZERS, open_tokenizer
 from hero_plugin.integrations.scoring.open_vocabulary import Drift, measure_drift, training_vocabulary
-from hero_plugin.integrations.support.console import bar
-from hero_plugin.integrations.support.errors import DataError, Problem
-from hero_plugin.integrations.support.files import write_json
+from hero_plugin.integrations.support import write_json
+from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.plotting import CYCLE, GRID, INK, MUTED, SETTINGS, new_figure, save_figure
 from hero_plugin.integrations.tools.vocab.english import Tagger, coarse, find_tagger
-
-Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
+from hero_plugin.integrations.tools.vocab.filters import Files
 
 
 @dataclass(frozen=True)
@@ -54,25 +49,25 @@ class StatsConfig:
 def stats(config: StatsConfig) -> None:
     """Print the tables of ``hero-plugin vocab stats``, and write what the flags name."""
     split = open_tokenizer(config.tokenizer)
-    training = read_queries(config.train)
+    training = read_many(config.train, read_sentences)
     names = [file.stem for file in config.test]
     if len(set(names)) < len(names):
         names = list(map(str, config.test))
-    tests = {name: read_queries([file]) for name, file in zip(names, config.test, strict=True)}
+    tests = {name: read_many([file], read_sentences) for name, file in zip(names, config.test, strict=True)}
     tagger = find_tagger(config.lexicon)
     vocabulary, sets = measure(training, tests, split, tagger)
-    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-    console.print(drift_table(vocabulary, sets))
+    screen = Screen()
+    screen.show(drift_table(vocabulary, sets))
     for each in sets:
         if each.drift.ranking and config.top:
-            console.print(words_table(each, config.top))
+            screen.show(words_table(each, config.top))
     tags = tagger.name if tagger else 'no tagger at hand (pip install "hero-plugin[vocab]")'
     print(f"tokenizer: {config.tokenizer}; parts of speech: {tags}")
     if config.sensitivity:
         rows = [(name, what, *measure(training, tests, function)) for name, (function, what) in TOKENIZERS.items()]
         if config.tokenizer not in TOKENIZERS:
             rows.append((config.tokenizer, "", vocabulary, sets))
-        console.print(sensitivity_table(rows))
+        screen.show(sensitivity_table(rows))
     if config.json_ is not None:
         facts = {"tokenizer": config.tokenizer, "tagger": tagger.name if tagger else None}
         values = {**facts, "training_words": len(vocabulary), "tests": {each.name: each.to_json() for each in sets}}
@@ -80,21 +75,6 @@ def stats(config: StatsConfig) -> None:
         print(config.json_)
     if config.figure is not None:
         print(save_figure(drift_figure(sets, len(vocabulary)), config.figure))
-
-
-def read_queries(files: Sequence[Path]) -> list[Record]:
-    """Read the queries of annotation files, for their words."""
-    records: list[Record] = []
-    problems: list[Problem] = []
-    for file in files:
-        try:
-            with bar(f"reading {file.name}") as progress:
-                records += read_sentences(file, progress)
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
-    return records
 
 
 @dataclass(frozen=True)
@@ -216,13 +196,9 @@ _SHADES = (GRID, CYCLE[2], CYCLE[4])
 _POS = ("noun", "verb", "adjective", "adverb", "other", "not tagged")
 
 
+@mpl.rc_context(SETTINGS)
 def drift_figure(tests: Sequence[TestSet], training_words: int, top: int = 18) -> Figure:
     """Draw queries by their number of unseen words and, below, each set's most common unseen words."""
-    with mpl.rc_context(SETTINGS):
-        return _drift_figure(tests, training_words, top)
-
-
-def _drift_figure(tests: Sequence[TestSet], training_words: int, top: int) -> Figure:
     columns = len(tests)
     heights = (0.55 * columns + 0.5, 0.24 * top)
     figure, axes = new_figure(

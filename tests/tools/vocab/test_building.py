@@ -26,7 +26,7 @@ from hero_plugin.integrations.data.records import (
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import checksum
-from hero_plugin.integrations.tools.vocab.builder import BuildJournal, ChoiceLimits, choose
+from hero_plugin.integrations.tools.vocab.build import BuildJournal, ChoiceLimits, choose
 from tests.tools.vocab.conftest import TEST
 
 
@@ -206,12 +206,12 @@ def test_journal_goes_on_after_a_torn_line(tmp_path):
 
 SLOW = """
 import sys, time
-from hero_plugin.integrations.tools.vocab import swaps
-propose = swaps.WordSwaps.propose
+from hero_plugin.integrations.tools.vocab import sources
+propose = sources.WordSwaps.propose
 def slow(self, query):
     time.sleep(0.02)
     yield from propose(self, query)
-swaps.WordSwaps.propose = slow
+sources.WordSwaps.propose = slow
 from hero_plugin.integrations.cli import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -13,7 +13,7 @@ import pytest
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.grammar import TaggedQuery
+from hero_plugin.integrations.tools.vocab.english import TaggedQuery
 from hero_plugin.integrations.tools.vocab.sources import Chat, ChatConfig
 
 ANSWER = 'Here they are:\n```json\n["a person takes a telephone", "a banana flies", "a person takes a phone"]\n```'
@@ -61,7 +61,7 @@ def test_an_endpoint(server, monkeypatch):
     path, key, body = server.asked[-1]
     assert path == "/v1/chat/completions" and key == "Bearer secret"
     assert body["seed"] == 5 and body["model"] == "m" and "a person takes a phone" in body["messages"][0]["content"]
-    assert "secret" not in json.dumps(source.describe())
+    assert "secret" not in json.dumps(source.facts)
 
 
 def test_an_endpoint_that_says_no(server, monkeypatch):

@@ -6,21 +6,18 @@ import pytest
 
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import tokenize
-from hero_plugin.integrations.tools.vocab.english import RuleTagger
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, make_query
 from hero_plugin.integrations.tools.vocab.filters import AgreementFilter, KnownWordsFilter, ProtectedFilter
-from hero_plugin.integrations.tools.vocab.grammar import make_query
-from hero_plugin.integrations.tools.vocab.sources import paraphrase
-from hero_plugin.integrations.tools.vocab.swaps import ThesaurusEntry, WordSwaps, combine
+from hero_plugin.integrations.tools.vocab.sources import ThesaurusEntry, WordSwaps, combine, paraphrase
 
 pytestmark = pytest.mark.usefixtures("packages")
 
 
-class Pairs:
+class Pairs(WordSwaps):
     """A thesaurus of given pairs, "old new pos"."""
 
-    name, facts = "pairs", {}
-
     def __init__(self, *pairs):
+        super().__init__("pairs", {})
         self._pairs = [pair.split() for pair in pairs]
 
     def lookup(self, word, base, pos):
@@ -36,7 +33,7 @@ def query(sentence):
 
 
 def swaps(sentence, *pairs):
-    return list(WordSwaps(Pairs(*pairs)).propose(query(sentence)))
+    return list(Pairs(*pairs).propose(query(sentence)))
 
 
 def passes(sentence, *pairs, judge=None):

@@ -14,12 +14,11 @@ from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.records import REWORDED, Change, Record, Rewording, rewording_of
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.builder import ChoiceLimits, choose
-from hero_plugin.integrations.tools.vocab.english import RuleTagger, inflected
+from hero_plugin.integrations.tools.vocab.build import ChoiceLimits, choose
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, inflected, make_query
 from hero_plugin.integrations.tools.vocab.filters import AgreementFilter, first_reason
-from hero_plugin.integrations.tools.vocab.grammar import make_query
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, SLOT, PhraseSwaps, read_phrasebook
-from hero_plugin.integrations.tools.vocab.swaps import combine
+from hero_plugin.integrations.tools.vocab.sources import combine
 
 pytest.importorskip("lemminflect", reason='lemminflect is not installed: pip install "hero-plugin[vocab]"')
 VERB_TAGS = ("VB", "VBZ", "VBG", "VBD", "VBN")

@@ -7,11 +7,10 @@ import pytest
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import load_word_vectors
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.vocab.english import RuleTagger
+from hero_plugin.integrations.tools.vocab.english import RuleTagger, make_query
 from hero_plugin.integrations.tools.vocab.filters import SenseFilter
-from hero_plugin.integrations.tools.vocab.grammar import make_query
 from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordSimilarity, find_wordnet
-from hero_plugin.integrations.tools.vocab.swaps import WordNetThesaurus, WordSwaps
+from hero_plugin.integrations.tools.vocab.sources import WordNetSwaps
 from tests.resources import shared
 
 
@@ -20,7 +19,7 @@ def test_wordnet(wordnet):
     assert "telephone" in wordnet.senses("phone", "n")[0].lemma_names()
     shares = wordnet.shares("court", "n")
     assert sum(shares) == pytest.approx(1) and len(shares) == len(wordnet.senses("court", "n"))
-    entries = WordNetThesaurus(wordnet).lookup("phones", "phone", "n")
+    entries = WordNetSwaps(wordnet).lookup("phones", "phone", "n")
     assert any(entry.lemma == "telephone" and entry.relation == "synonym" and entry.rank == 0 for entry in entries)
 
 
@@ -33,7 +32,7 @@ def test_no_wordnet_there(tmp_path):
 def test_the_context_decides(wordnet):
     meaning = WordSimilarity(load_word_vectors(shared("vectors", "minilm_words_384.npz")))
     judge = SenseJudge(wordnet, meaning)
-    source, sense, tagger = WordSwaps(WordNetThesaurus(wordnet)), SenseFilter(judge), RuleTagger()
+    source, sense, tagger = WordNetSwaps(wordnet), SenseFilter(judge), RuleTagger()
 
     def new_words(sentence, old):
         query = make_query(Record("q" + sentence, "v", sentence, ((0.0, 1.0),), 2.0), (), tagger)
