@@ -11,30 +11,22 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hero_plugin.integrations.data.annotations import read_many, words_of, write_annotations
-from hero_plugin.integrations.data.checks import OnBroken
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import WordVectors, load_word_vectors
+from hero_plugin.integrations.data import (
+    OnBroken,
+    Record,
+    WordVectors,
+    load_word_vectors,
+    read_many,
+    words_of,
+    write_annotations,
+)
 from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.support import Interrupted, UserError
 from hero_plugin.integrations.support.console import bar
-from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import atomic_path
-from hero_plugin.integrations.support.process import Interrupted
-from hero_plugin.integrations.tools.timelines.descriptions import (
-    described_timelines,
-    reach,
-    sentence_meanings,
-    two_writers,
-)
-from hero_plugin.integrations.tools.timelines.folder import Rendered, render_folder
-from hero_plugin.integrations.tools.timelines.render import (
-    Prototypes,
-    Timeline,
-    TimelineConfig,
-    build_prototypes,
-    load_timelines,
-    render_video,
-)
+from hero_plugin.integrations.tools.timelines import descriptions as described
+from hero_plugin.integrations.tools.timelines import render
+from hero_plugin.integrations.tools.timelines.render import Renderer, Timeline, TimelineConfig
 
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 PICTURES = ("png", "pdf", "svg")
@@ -55,16 +47,17 @@ class PrototypeConfig:
 
     def load_timelines(self) -> tuple[dict[str, Timeline], dict[str, float]]:
         """Return the timelines by video, and the videos' lengths."""
-        known = load_timelines(self.timelines)
+        known = render.load_timelines(self.timelines)
         return known, {video: timeline.duration for video, timeline in known.items()}
 
-    def prototypes(
+    def renderer(
         self, training: Sequence[Record], known: Mapping[str, Timeline], others: Sequence[Record] = ()
-    ) -> tuple[Prototypes, WordVectors]:
-        """Return the prototypes by training queries, and the vectors of the words of these and of ``others``."""
+    ) -> tuple[Renderer, WordVectors]:
+        """Return a renderer by training queries, and the vectors of the words of these and of ``others``."""
         with bar(f"reading {self.words.name}") as progress:
             table = load_word_vectors(self.words, words_of([*training, *others]), progress=progress)
-        return build_prototypes(training, known, table, self.strengths, seed=self.seed), table
+        prototypes = render.build_prototypes(training, known, table, self.strengths, seed=self.seed)
+        return Renderer(prototypes, self.strengths, self.seed), table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,21 +73,12 @@ class RenderingConfig(PrototypeConfig):
     resume: bool = False
     """Go on with a folder that was begun with the same settings."""
 
-    def render(self, timelines: Mapping[str, Timeline], prototypes: Prototypes, **more: Any) -> Rendered:
+    def render(self, timelines: Mapping[str, Timeline], renderer: Renderer, **more: Any) -> render.Rendered:
         """Render the folder; Ctrl-C says how to go on."""
+        more |= {"dtype": self.dtype, "resume": self.resume}
         with bar("rendering") as progress:
             try:
-                return render_folder(
-                    self.output,
-                    timelines,
-                    prototypes,
-                    self.strengths,
-                    seed=self.seed,
-                    dtype=self.dtype,
-                    resume=self.resume,
-                    progress=progress,
-                    **more,
-                )
+                return render.render_folder(self.output, timelines, renderer, progress=progress, **more)
             except KeyboardInterrupt:
                 how = f"The same command with --resume goes on in {self.output}"
                 raise Interrupted(f"stopped; nothing is half written. {how}") from None
@@ -119,10 +103,10 @@ def timelines(config: TimelinesConfig) -> None:
         if config.videos_of
         else None
     )
-    prototypes, _ = config.prototypes(training, known)
+    renderer, _ = config.renderer(training, known)
     files = {"timelines": config.timelines.name, "annotations": [a.name for a in config.annotations]}
-    done = config.render(known, prototypes, videos=wanted, sources={**files, "words": config.words.name})
-    bare = int((prototypes.queries == 0).sum())
+    done = config.render(known, renderer, videos=wanted, sources={**files, "words": config.words.name})
+    bare = int((renderer.prototypes.queries == 0).sum())
     print(
         f"{config.output}: {done.written} videos rendered, {done.skipped} were there; "
         f"{done.clips} clips of {config.strengths.dim} numbers"
@@ -153,23 +137,23 @@ def descriptions(config: DescriptionsConfig) -> None:
         raise UserError(f"{queries} exists already: name another file, or add --resume to write the same one again")
     known, lengths = config.load_timelines()
     training = read_many(config.train, durations=lengths, on_broken=config.on_broken)
-    seen, asked = two_writers(read_many([annotations], durations={}, on_broken=config.on_broken))
+    seen, asked = described.two_writers(read_many([annotations], durations={}, on_broken=config.on_broken))
     if not seen:
         raise UserError(
             f"{annotations} has no video that two people described: ActivityNet-CD's val, test_iid and test_ood have"
         )
-    prototypes, words = config.prototypes(training, known, [*seen, *asked])
-    described, looks = described_timelines(seen, prototypes, words, config.strengths, seed=config.seed)
+    actions, words = config.renderer(training, known, [*seen, *asked])
+    shown, renderer = described.described_timelines(seen, actions, words)
     what = "simulated clip features rendered from what one person wrote about a video"
     files = {"annotations": annotations.name, "timelines": config.timelines.name}
     sources = {**files, "train": [file.name for file in config.train], "words": config.words.name}
-    done = config.render(described, looks, what=what, sources=sources)
+    done = config.render(shown, renderer, what=what, sources=sources)
     write_annotations(asked, queries, format="activitynet-cd")
     print(f"{config.output}: {done.written} videos rendered from {len(seen)} sentences, {done.skipped} were there")
     print(f"{queries}: {len(asked)} queries of other people about them")
-    meanings = [sentence_meanings(part, prototypes, words) for part in (asked, seen)]
+    meanings = [described.sentence_meanings(part, actions.prototypes, words) for part in (asked, seen)]
     table = Table("who answers", *SCORES)
-    for who, scores in reach(asked, meanings[0], described, meanings[1], training).items():
+    for who, scores in described.reach(asked, meanings[0], shown, meanings[1], training).items():
         table.add_row(who, *_cells(scores))
     Console().print(table)
 
@@ -204,9 +188,8 @@ def timelines_figure(config: TimelinesFigureConfig) -> None:
     if config.video not in known:
         few = ", ".join(list(known)[:3])
         raise UserError(f"{config.timelines} has no video {config.video!r}; its names look like {few}")
-    timeline = known[config.video]
-    prototypes, _ = config.prototypes(read_many(config.annotations, durations=lengths, on_broken="drop"), known)
-    figure = timeline_figure(timeline, prototypes, render_video(timeline, prototypes, config.strengths, config.seed))
+    renderer, _ = config.renderer(read_many(config.annotations, durations=lengths, on_broken="drop"), known)
+    figure = timeline_figure(known[config.video], renderer)
     with atomic_path(config.output) as temporary:
         figure.savefig(temporary, format=kind, dpi=150)
     print(config.output)
@@ -233,14 +216,14 @@ def timelines_oracle(config: TimelinesOracleConfig) -> None:
     known, lengths = config.load_timelines()
     training = read_many(config.annotations, durations=lengths, on_broken="drop")
     tests = {file.stem: read_many([file], durations=lengths, on_broken="drop") for file in config.test}
-    prototypes, _ = config.prototypes(training, known)
+    renderer, _ = config.renderer(training, known)
     table = Table("noise", "queries", *SCORES)
     with bar("rendering and grounding") as progress:
         for done, level in enumerate(config.noise):
             progress(done, len(config.noise))
-            noisy = replace(config.strengths, noise=level)
-            oracle = fit_oracle(training, known, prototypes, noisy, seed=config.seed)
+            noisy = replace(renderer, config=replace(config.strengths, noise=level))
+            oracle = fit_oracle(training, known, noisy)
             for name, queries in tests.items():
-                scores = oracle_scores(oracle, queries, known, prototypes, noisy, seed=config.seed)
+                scores = oracle_scores(oracle, queries, known, noisy)
                 table.add_row(f"{level:g}", name, *_cells(scores))
     Console().print(table)

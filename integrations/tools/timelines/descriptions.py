@@ -13,19 +13,10 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import WordVectors
+from hero_plugin.integrations.data import Record, WordVectors
 from hero_plugin.integrations.scoring.metrics import grounding_scores
-from hero_plugin.integrations.tools.timelines.render import (
-    DEFAULT,
-    Prototypes,
-    Timeline,
-    TimelineConfig,
-    content_words,
-    generator,
-    look,
-    mean_vector,
-)
+from hero_plugin.integrations.tools.timelines import render
+from hero_plugin.integrations.tools.timelines.render import Prototypes, Renderer, Timeline
 
 
 def two_writers(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
@@ -53,22 +44,18 @@ def two_writers(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
 
 
 def described_timelines(
-    records: Sequence[Record],
-    prototypes: Prototypes,
-    words: WordVectors,
-    config: TimelineConfig = DEFAULT,
-    *,
-    seed: int = 0,
-) -> tuple[dict[str, Timeline], Prototypes]:
-    """Return what ``render_video`` needs to show the records: their videos' timelines, and one prototype per record.
+    records: Sequence[Record], actions: Renderer, words: WordVectors
+) -> tuple[dict[str, Timeline], Renderer]:
+    """Return the timelines of the records' videos, and what renders them with one prototype per record.
 
-    A sentence looks as its content words do in the space of ``prototypes``, by the same projection and around the same
-    mean, where ``seed`` is theirs; its random half is its own. So clips rendered from both have a common meaning.
+    A sentence looks as its content words do in the space of the prototypes of ``actions``, by the same projection and
+    around the same mean; its random half is its own. So clips rendered from both have a common meaning.
     """
+    config, seed, prototypes = actions.config, actions.seed, actions.prototypes
     meanings = sentence_meanings(records, prototypes, words)
-    content = [content_words(record.sentence, words) for record in records]
-    random = generator(seed, "descriptions").standard_normal((len(records), config.dim))
-    vectors = look(meanings, np.array([bool(each) for each in content]), random, config, seed)
+    content = [render.content_words(record.sentence, words) for record in records]
+    random = render.generator(seed, "descriptions").standard_normal((len(records), config.dim))
+    vectors = render.look(meanings, np.array([bool(each) for each in content]), random, config, seed)
     rows: dict[str, list[int]] = defaultdict(list)
     for row, record in enumerate(records):
         rows[record.video_id].append(row)
@@ -78,15 +65,16 @@ def described_timelines(
         for video, mine in rows.items()
     }
     labels = tuple(" ".join(each[:2]) for each in content)
-    return timelines, Prototypes(vectors, np.ones(len(records)), labels, prototypes.center)
+    looks = Prototypes(vectors, np.ones(len(records)), labels, prototypes.center)
+    return timelines, Renderer(looks, config, seed)
 
 
 def sentence_meanings(records: Sequence[Record], prototypes: Prototypes, words: WordVectors) -> np.ndarray:
     """Return what sentences mean, (records, words' dim): the mean of their content words, less the center; or 0."""
     meanings = np.zeros((len(records), words.dim))
     for row, record in enumerate(records):
-        if content := content_words(record.sentence, words):
-            meanings[row] = mean_vector(content, words) - prototypes.center
+        if content := render.content_words(record.sentence, words):
+            meanings[row] = render.mean_vector(content, words) - prototypes.center
     return meanings
 
 

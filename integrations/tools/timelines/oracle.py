@@ -14,18 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data import Record
 from hero_plugin.integrations.scoring.metrics import grounding_scores
-from hero_plugin.integrations.support.errors import DataError, Problem
+from hero_plugin.integrations.support import DataError, Problem
 from hero_plugin.integrations.support.plotting import CYCLE, MUTED, new_figure
-from hero_plugin.integrations.tools.timelines.render import (
-    CLASSES,
-    SAME_VIDEOS,
-    Prototypes,
-    Timeline,
-    TimelineConfig,
-    render_video,
-)
+from hero_plugin.integrations.tools.timelines.render import CLASSES, SAME_VIDEOS, Renderer, Timeline
 
 _LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 _WINDOW = 3  # clips of the running mean
@@ -54,14 +47,7 @@ class Oracle:
         return _best_stretch(scores - (low + self.level * (high - low)))
 
 
-def fit_oracle(
-    records: Sequence[Record],
-    timelines: Mapping[str, Timeline],
-    prototypes: Prototypes,
-    config: TimelineConfig,
-    *,
-    seed: int = 0,
-) -> Oracle:
+def fit_oracle(records: Sequence[Record], timelines: Mapping[str, Timeline], renderer: Renderer) -> Oracle:
     """Fit the classifier (ridge regression) on the first training videos, then choose the level."""
     names = sorted({record.video_id for record in records if record.video_id in timelines})[:_VIDEOS]
     if not names:
@@ -69,7 +55,7 @@ def fit_oracle(
     clips, shown = [], []
     for name in names:
         timeline = timelines[name]
-        features = render_video(timeline, prototypes, config, seed)
+        features = renderer(timeline)
         times = (np.arange(len(features)) + 0.5) * (timeline.duration / len(features))
         active = np.zeros((len(features), CLASSES), np.float32)
         for action, start, end in zip(timeline.classes, timeline.starts, timeline.ends, strict=True):
@@ -79,24 +65,15 @@ def fit_oracle(
     inputs, targets = np.concatenate(clips), np.concatenate(shown)
     mean = inputs.mean(axis=0)
     inputs = inputs - mean
-    gram = inputs.T @ inputs + _RIDGE * len(inputs) * np.eye(config.dim, dtype=np.float32)
+    gram = inputs.T @ inputs + _RIDGE * len(inputs) * np.eye(inputs.shape[1], dtype=np.float32)
     weights = np.linalg.solve(gram, inputs.T @ (targets - targets.mean(axis=0)))
     sample = [record for record in records if record.video_id in set(names)][:1000]
-
-    def quality(oracle: Oracle) -> float:
-        return oracle_scores(oracle, sample, timelines, prototypes, config, seed=seed)["mIoU"]
-
-    return max((Oracle(weights, mean, level) for level in _LEVELS), key=quality)
+    oracles = (Oracle(weights, mean, level) for level in _LEVELS)
+    return max(oracles, key=lambda oracle: oracle_scores(oracle, sample, timelines, renderer)["mIoU"])
 
 
 def oracle_scores(
-    oracle: Oracle,
-    records: Sequence[Record],
-    timelines: Mapping[str, Timeline],
-    prototypes: Prototypes,
-    config: TimelineConfig,
-    *,
-    seed: int = 0,
+    oracle: Oracle, records: Sequence[Record], timelines: Mapping[str, Timeline], renderer: Renderer
 ) -> dict[str, float]:
     """Return the scores of the queries whose video has an action overlapping the moment, in percent."""
     found, truth = [], []
@@ -107,7 +84,7 @@ def oracle_scores(
             continue
         overlaps = timeline.overlaps(*record.moments[0])
         if record.video_id not in rendered:
-            rendered[record.video_id] = render_video(timeline, prototypes, config, seed)
+            rendered[record.video_id] = renderer(timeline)
         features = rendered[record.video_id]
         first, end = oracle.ground(features, int(timeline.classes[overlaps.argmax()]))
         found.append(np.array([first, end]) * (timeline.duration / len(features)))
@@ -125,11 +102,12 @@ def _best_stretch(gains: np.ndarray) -> tuple[int, int]:
     return int(np.argmin(totals[:end])), end
 
 
-def timeline_figure(timeline: Timeline, prototypes: Prototypes, features: np.ndarray) -> Figure:
-    """Draw a video's actions as humans annotated them, over what its features (clips, dim) show of them.
+def timeline_figure(timeline: Timeline, renderer: Renderer) -> Figure:
+    """Draw a video's actions as humans annotated them, over what its rendered clips show of them.
 
     The lower panel has the cosine of each clip (less the video's mean) with the prototypes of these actions.
     """
+    prototypes, features = renderer.prototypes, renderer(timeline)
     classes = list(dict.fromkeys(timeline.classes[np.argsort(timeline.starts, kind="stable")].tolist()))
     names = [f"{prototypes.labels[c] or 'action'} ({c})" for c in classes]
     height = 1.4 + 0.32 * max(len(classes), 1)

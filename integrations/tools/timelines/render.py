@@ -1,7 +1,7 @@
 """Rendering: from a video's action timeline to the features that an imperfect action recogniser might have seen.
 
 An action looks like its prototype, one direction in feature space, half of it from the words that people use for it.
-``TimelineConfig`` has every strength of the simulated perception's errors, ``render_video`` applies them.
+``TimelineConfig`` has every strength of the simulated perception's errors, ``Renderer`` applies them.
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from hero_plugin.integrations.data.checks import as_number
-from hero_plugin.integrations.data.features import MemoryFeatures
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import WordVectors, tokenize
+from hero_plugin.integrations.data import Record, WordVectors, tokenize
 from hero_plugin.integrations.scoring.metrics import temporal_iou
-from hero_plugin.integrations.support.errors import DataError, Problem, Problems
+from hero_plugin.integrations.support import (
+    DataError,
+    OnProgress,
+    Problem,
+    Problems,
+    atomic_write,
+    remove_leftovers,
+    write_json,
+)
+from hero_plugin.integrations.support.errors import not_utf8
 
 
 @dataclass(frozen=True)
@@ -133,43 +140,40 @@ def load_timelines(path: str | os.PathLike[str]) -> dict[str, Timeline]:
     if not path.is_file():
         raise FileNotFoundError(f"no action timelines at {path}")
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        fix = "the file may be truncated: copy or download it again"
-        raise DataError([Problem(str(path), f"not JSON ({error})", fix)]) from error
-    if not isinstance(data, dict) or not data:
-        what = "expected {VIDEO: {duration, actions}}"
-        raise DataError([Problem(str(path), what, "is this Charades' action timelines file?")])
-    problems = Problems()
-    found = (_timeline(video, entry, f"{path}: video {video}", problems) for video, entry in data.items())
-    timelines = {timeline.video_id: timeline for timeline in found if timeline is not None}
-    problems.raise_if_any()
-    return timelines
+        entries = TypeAdapter(dict[str, _Entry]).validate_json(path.read_text(encoding="utf-8-sig"), strict=True)
+    except UnicodeDecodeError as error:
+        raise DataError([_problem(path, (), not_utf8(error))]) from error
+    except ValidationError as error:
+        wrong = [(each["loc"], f"{each['msg']}, got {each['input']!r:.60}") for each in error.errors()]
+        raise DataError(_problem(path, place, what) for place, what in wrong) from error
+    if not entries:
+        raise DataError([_problem(path, (), "no videos")])
+    return {video: _timeline(video, entry) for video, entry in entries.items()}
 
 
-def _timeline(video: str, entry: Any, where: str, problems: Problems) -> Timeline | None:
-    fix = "correct or remove the entry"
-    if not isinstance(entry, dict) or not isinstance(entry.get("actions"), list):
-        problems.add(where, "expected {duration, actions: [[class, start, end], ...]}", fix)
-        return None
-    duration = as_number(entry.get("duration"))
-    if duration is None or duration <= 0:
-        problems.add(where, f"duration must be a positive number of seconds, got {entry.get('duration')!r}", fix)
-        return None
-    rows = []
-    for action in entry["actions"]:
-        numbers = [as_number(x) for x in action] if isinstance(action, list) else []
-        row = [number for number in numbers if number is not None]
-        if len(numbers) != 3 or len(row) != 3:
-            problems.add(where, f"an action must be [class, start, end], got {action!r}", fix)
-        elif not (0 <= row[0] < CLASSES and row[0] == int(row[0])):
-            problems.add(where, f"the action's class must be 0 to {CLASSES - 1}, got {action[0]!r}", fix)
-        else:
-            rows.append(row)
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    starts, ends = np.clip(table[:, 1], 0, duration), np.clip(table[:, 2], 0, duration)
+_Seconds = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Entry(BaseModel):
+    """A video in a file of timelines."""
+
+    duration: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    actions: list[tuple[Annotated[float, Field(ge=0, lt=CLASSES, multiple_of=1)], _Seconds, _Seconds]]
+
+
+def _problem(path: Path, place: tuple[int | str, ...], what: str) -> Problem:
+    if not place:
+        fix = "is this Charades' action timelines file, and whole?"
+        return Problem(str(path), f"expected {{VIDEO: {{duration, actions: [[class, start, end], ...]}}}}: {what}", fix)
+    video, *field = map(str, place)
+    return Problem(f"{path}: video {video}", " ".join([*field, what]), "correct or remove the entry")
+
+
+def _timeline(video: str, entry: _Entry) -> Timeline:
+    table = np.array(entry.actions, dtype=np.float64).reshape(-1, 3)
+    starts, ends = np.clip(table[:, 1], 0, entry.duration), np.clip(table[:, 2], 0, entry.duration)
     seen = ends > starts
-    return Timeline(video, duration, table[seen, 0].astype(np.int64), starts[seen], ends[seen])
+    return Timeline(video, entry.duration, table[seen, 0].astype(np.int64), starts[seen], ends[seen])
 
 
 # Words that say nothing about the action. Particles (on, off, up, down, out) stay: they are half of many verbs.
@@ -197,11 +201,6 @@ class Prototypes:
     queries: np.ndarray
     labels: tuple[str, ...]
     center: np.ndarray
-
-    @property
-    def dim(self) -> int:
-        """The width of a prototype."""
-        return int(self.vectors.shape[1])
 
     def checksum(self) -> str:
         """Return what identifies these prototypes: equal on any machine up to five decimals."""
@@ -295,83 +294,79 @@ def _labels(counts: list[Counter[str]]) -> tuple[str, ...]:
     return tuple(labels)
 
 
-def render_video(
-    timeline: Timeline,
-    prototypes: Prototypes,
-    config: TimelineConfig = DEFAULT,
-    seed: int = 0,
-    video_id: str | None = None,
-) -> np.ndarray:
-    """Return the features of one video, float32 (clips, dim).
+@dataclass(frozen=True)
+class Renderer:
+    """Simulated perception, which renders videos.
 
-    A clip is the sum of the prototypes of the actions seen in it, each a little different in every video and
-    faded in and out around misjudged boundaries; plus a part of the video's mean signal, a vector of the
-    video's own, and noise that changes slowly. Depends on (timeline, prototypes, config, seed, video_id) alone;
-    ``video_id`` is the timeline's unless given. The random draws do not depend on the strengths, so that two
-    settings of ``config.noise`` show the same video, more and less clearly.
+    The random draws do not depend on the strengths, so that two settings of ``config.noise`` show the same video, more
+    and less clearly.
     """
-    if prototypes.dim != config.dim:
-        raise ValueError(f"the prototypes are {prototypes.dim} wide, config.dim is {config.dim}: build them anew")
-    video = timeline.video_id if video_id is None else video_id
-    clips, dim, noise = config.clips(timeline.duration), config.dim, config.noise
-    rng = generator(seed, video, "actions")
-    classes, starts, ends, strength = _seen(timeline, config, len(prototypes.vectors), rng)
-    looks = prototypes.vectors[classes]
-    if len(classes):
-        own = generator(seed, video, "looks").standard_normal((len(classes), dim), dtype=np.float32)
-        looks = looks + own * np.float32(noise * config.appearance / dim**0.5)
-    times = (np.arange(clips) + 0.5) * (timeline.duration / clips)
-    blur = max(noise * config.boundary_blur, 1e-6)
-    rise = _logistic((times[:, None] - starts) / blur)
-    shown = rise * _logistic((ends - times[:, None]) / blur) * strength  # (clips, actions)
-    features = shown.astype(np.float32) @ looks
-    features += np.float32(noise * config.context) * features.mean(axis=0)
-    nuisance = generator(seed, video, "nuisance").standard_normal(dim, dtype=np.float32)
-    features += nuisance * np.float32(noise * config.nuisance / dim**0.5)
-    wander = generator(seed, video, "clips").standard_normal((clips, dim), dtype=np.float32)
-    features += _slow(wander, timeline.duration / clips, config) * np.float32(noise * config.clip_noise / dim**0.5)
-    return features * np.float32(config.scale())
 
+    prototypes: Prototypes
+    config: TimelineConfig = DEFAULT
+    seed: int = 0
 
-def timeline_features(
-    timelines: Mapping[str, Timeline],
-    prototypes: Prototypes,
-    config: TimelineConfig = DEFAULT,
-    *,
-    seed: int = 0,
-    videos: Iterable[str] | None = None,
-) -> MemoryFeatures:
-    """Return the features of some or all videos, in memory, as a feature store."""
-    wanted = timelines if videos is None else videos
-    arrays = {video: render_video(timelines[video], prototypes, config, seed) for video in wanted}
-    return MemoryFeatures(arrays, "timeline features")
+    def __post_init__(self) -> None:
+        if (dim := self.prototypes.vectors.shape[1]) != self.config.dim:
+            raise ValueError(f"the prototypes are {dim} wide, config.dim is {self.config.dim}: build them anew")
 
+    def __call__(self, timeline: Timeline) -> np.ndarray:
+        """Return the features of one video, float32 (clips, dim), which depend on it and on this renderer alone.
 
-def _seen(
-    timeline: Timeline, config: TimelineConfig, kinds: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return classes, starts, ends and strengths of the actions that are seen, true and false (any of ``kinds``)."""
-    count, duration, noise = len(timeline.classes), timeline.duration, config.noise
-    chance, errors, levels = rng.random(count), rng.standard_normal((2, count)), rng.standard_normal(count)
-    kept = chance >= 1 - (1 - config.miss_rate) ** noise
-    jitter = errors * (noise * config.boundary_jitter)
-    starts, ends = timeline.starts + jitter[0], timeline.ends + jitter[1]
-    swapped = ends <= starts  # jitter as long as the action itself
-    middle = (timeline.starts + timeline.ends) / 2
-    starts, ends = np.where(swapped, middle - 0.25, starts), np.where(swapped, middle + 0.25, ends)
-    # False actions: a Poisson number of them, drawn by comparing fixed draws with the rate.
-    gaps = np.cumsum(rng.standard_exponential(16))
-    false = int((gaps < noise * config.false_rate).sum())
-    false_classes = rng.integers(0, kinds, 16)[:false]
-    begins, lengths = rng.random(16)[:false] * duration, (0.1 + 0.4 * rng.random(16)[:false]) * duration
-    false_starts = np.maximum(begins - lengths / 2, 0)
-    strengths = np.exp(noise * config.strength_spread * np.concatenate([levels[kept], rng.standard_normal(16)[:false]]))
-    return (
-        np.concatenate([timeline.classes[kept], false_classes]),
-        np.concatenate([starts[kept], false_starts]),
-        np.concatenate([ends[kept], np.minimum(begins + lengths / 2, duration)]),
-        strengths,
-    )
+        A clip is the sum of the prototypes of the actions seen in it, each a little different in every video and
+        faded in and out around misjudged boundaries; plus a part of the video's mean signal, a vector of the
+        video's own, and noise that changes slowly.
+        """
+        config = self.config
+        clips, dim, noise = config.clips(timeline.duration), config.dim, config.noise
+        classes, starts, ends, strength = self._seen(timeline, self._draw(timeline, "actions"))
+        looks = self.prototypes.vectors[classes]
+        if len(classes):
+            own = self._draw(timeline, "looks").standard_normal((len(classes), dim), dtype=np.float32)
+            looks = looks + own * np.float32(noise * config.appearance / dim**0.5)
+        times = (np.arange(clips) + 0.5) * (timeline.duration / clips)
+        blur = max(noise * config.boundary_blur, 1e-6)
+        rise = _logistic((times[:, None] - starts) / blur)
+        shown = rise * _logistic((ends - times[:, None]) / blur) * strength  # (clips, actions)
+        features = shown.astype(np.float32) @ looks
+        features += np.float32(noise * config.context) * features.mean(axis=0)
+        nuisance = self._draw(timeline, "nuisance").standard_normal(dim, dtype=np.float32)
+        features += nuisance * np.float32(noise * config.nuisance / dim**0.5)
+        wander = self._draw(timeline, "clips").standard_normal((clips, dim), dtype=np.float32)
+        features += _slow(wander, timeline.duration / clips, config) * np.float32(noise * config.clip_noise / dim**0.5)
+        return features * np.float32(config.scale())
+
+    def _draw(self, timeline: Timeline, what: str) -> np.random.Generator:
+        return generator(self.seed, timeline.video_id, what)
+
+    def _seen(
+        self, timeline: Timeline, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return classes, starts, ends and strengths of the actions that are seen, true ones and false ones."""
+        config, kinds = self.config, len(self.prototypes.vectors)
+        count, duration, noise = len(timeline.classes), timeline.duration, config.noise
+        chance, errors, levels = rng.random(count), rng.standard_normal((2, count)), rng.standard_normal(count)
+        kept = chance >= 1 - (1 - config.miss_rate) ** noise
+        jitter = errors * (noise * config.boundary_jitter)
+        starts, ends = timeline.starts + jitter[0], timeline.ends + jitter[1]
+        swapped = ends <= starts  # jitter as long as the action itself
+        middle = (timeline.starts + timeline.ends) / 2
+        starts, ends = np.where(swapped, middle - 0.25, starts), np.where(swapped, middle + 0.25, ends)
+        # False actions: a Poisson number of them, drawn by comparing fixed draws with the rate.
+        gaps = np.cumsum(rng.standard_exponential(16))
+        false = int((gaps < noise * config.false_rate).sum())
+        false_classes = rng.integers(0, kinds, 16)[:false]
+        begins, lengths = rng.random(16)[:false] * duration, (0.1 + 0.4 * rng.random(16)[:false]) * duration
+        false_starts = np.maximum(begins - lengths / 2, 0)
+        strengths = np.exp(
+            noise * config.strength_spread * np.concatenate([levels[kept], rng.standard_normal(16)[:false]])
+        )
+        return (
+            np.concatenate([timeline.classes[kept], false_classes]),
+            np.concatenate([starts[kept], false_starts]),
+            np.concatenate([ends[kept], np.minimum(begins + lengths / 2, duration)]),
+            strengths,
+        )
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:
@@ -388,3 +383,113 @@ def _slow(white: np.ndarray, seconds_per_clip: float, config: TimelineConfig) ->
         white[clip] *= fresh
         white[clip] += memory * white[clip - 1]
     return white
+
+
+# A folder of ``VIDEO.npy``, as real features come in.
+
+MANIFEST = "manifest.json"
+_LAYOUT = 1  # of the rendering: raised whenever the same settings would give other numbers
+
+
+class Rendered(NamedTuple):
+    """Videos rendered, videos that were there already, and the clips of all of them."""
+
+    written: int
+    skipped: int
+    clips: int
+
+
+def render_folder(
+    output: str | os.PathLike[str],
+    timelines: Mapping[str, Timeline],
+    renderer: Renderer,
+    *,
+    videos: Iterable[str] | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    resume: bool = False,
+    what: str = "simulated clip features rendered from human action timelines",
+    sources: Mapping[str, Any] | None = None,
+    progress: OnProgress | None = None,
+) -> Rendered:
+    """Write ``VIDEO.npy`` (clips, dim) of some or all videos, and ``manifest.json``, into the folder ``output``.
+
+    It may be stopped at any moment and never leaves a partial file; ``resume=True`` then goes on with what is
+    missing, provided that the settings are the same. ``what`` and ``sources`` are noted in the manifest, and
+    ``progress`` is called as progress(videos done, videos in all).
+
+    Raises:
+        DataError: The folder holds something else, a video has no timeline, or its name is not that of a file.
+    """
+    if dtype not in ("float16", "float32"):
+        raise ValueError(f'dtype must be "float16" or "float32", got {dtype!r}')
+    output = Path(output)
+    names = sorted(timelines if videos is None else set(videos))
+    unknown = [name for name in names if name not in timelines]
+    if unknown:
+        raise DataError(Problem(f"video {name}", "has no timeline", SAME_VIDEOS) for name in unknown)
+    # A name with a folder in it would be written outside the output.
+    outside = [name for name in names if Path(name).name != name or "\\" in name or "\0" in name]
+    if outside:
+        fix = "rename it in the annotations and the timelines"
+        raise DataError(Problem(f"video {name!r}", "is not the name of a file", fix) for name in outside)
+    settings = {
+        "what": what,
+        "layout": _LAYOUT,
+        "seed": renderer.seed,
+        "dtype": dtype,
+        "config": asdict(renderer.config),
+        "prototypes": renderer.prototypes.checksum(),
+    }
+    _check_folder(output, settings, resume)
+    output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
+    notes = {"videos": len(names), "numpy": np.__version__, **({"sources": dict(sources)} if sources else {})}
+    write_json(output / MANIFEST, {**settings, **notes, "complete": False})
+    written = skipped = clips = 0
+    config = renderer.config
+    for done, name in enumerate(names, 1):
+        file, shape = output / f"{name}.npy", (config.clips(timelines[name].duration), config.dim)
+        if resume and _is_complete(file, shape, dtype):
+            skipped += 1
+        else:
+            array = renderer(timelines[name]).astype(dtype)
+            with atomic_write(file, "wb", durable=False) as stream:
+                np.save(stream, array)
+            written += 1
+        clips += shape[0]
+        if progress is not None:
+            progress(done, len(names))
+    write_json(output / MANIFEST, {**settings, **notes, "clips": clips, "complete": True})
+    return Rendered(written, skipped, clips)
+
+
+def _check_folder(output: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Raise ``DataError`` unless the folder is new or holds features of the same settings: nothing is overwritten."""
+    manifest, another = output / MANIFEST, "name another folder"
+    if output.exists() and not output.is_dir():
+        raise DataError([Problem(str(output), "is a file", "name a folder")])
+    if not manifest.exists():
+        if any(output.glob("*.np[yz]")):
+            raise DataError([Problem(str(output), "holds features that were not rendered here", another)])
+        return
+    if not resume:
+        fix = f"add --resume to go on with it, or {another}"
+        raise DataError([Problem(str(output), "holds timeline features already", fix)])
+    try:
+        before = json.loads(manifest.read_text(encoding="utf-8"))
+        config_before = before.get("config") or {}
+    except (ValueError, AttributeError) as error:
+        raise DataError([Problem(str(manifest), f"not JSON of timeline features ({error})", another)]) from error
+    different = [key for key in settings if key != "config" and before.get(key) != settings[key]]
+    different += [key for key, value in settings["config"].items() if config_before.get(key) != value]
+    if different:
+        what = f"was rendered with other settings: {', '.join(different)}"
+        raise DataError([Problem(str(output), what, f"{another}, or repeat the settings in its manifest.json")])
+
+
+def _is_complete(file: Path, shape: tuple[int, int], dtype: str) -> bool:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return array.shape == shape and array.dtype == np.dtype(dtype)

@@ -12,7 +12,7 @@ from hero_plugin.integrations.data.features import open_features
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import parse
-from hero_plugin.integrations.tools.timelines import TimelineConfig, build_prototypes, render_video
+from hero_plugin.integrations.tools.timelines import Renderer, TimelineConfig, build_prototypes
 from hero_plugin.integrations.tools.timelines.cli import DescriptionsConfig, descriptions
 from hero_plugin.integrations.tools.timelines.descriptions import (
     described_timelines,
@@ -59,11 +59,11 @@ def test_another_data_set_has_no_two_writers():
 def test_a_sentence_looks_like_an_action_that_is_described_alike(annotations):
     prototypes = build_prototypes(RECORDS, TIMELINES, WORDS, CLEAN)
     seen, _ = two_writers(read_annotations(annotations))
-    timelines, looks = described_timelines(seen, prototypes, WORDS, CLEAN)
+    timelines, renderer = described_timelines(seen, Renderer(prototypes, CLEAN), WORDS)
     opens, eats = 8, 61  # of RECORDS
-    assert looks.vectors[0] @ prototypes.vectors[opens] > 0.99
-    assert looks.vectors[1] @ prototypes.vectors[eats] > 0.99
-    clips = render_video(timelines["v_twice"], looks, CLEAN) @ prototypes.vectors[[opens, eats]].T
+    assert renderer.prototypes.vectors[0] @ prototypes.vectors[opens] > 0.99
+    assert renderer.prototypes.vectors[1] @ prototypes.vectors[eats] > 0.99
+    clips = renderer(timelines["v_twice"]) @ prototypes.vectors[[opens, eats]].T
     times = (np.arange(len(clips)) + 0.5) / 2
     assert (clips.argmax(1) == (times > 8)).all()
 
@@ -71,7 +71,7 @@ def test_a_sentence_looks_like_an_action_that_is_described_alike(annotations):
 def test_what_can_be_reached(annotations):
     prototypes = build_prototypes(RECORDS, TIMELINES, WORDS, CLEAN)
     seen, asked = two_writers(read_annotations(annotations))
-    timelines, _ = described_timelines(seen, prototypes, WORDS, CLEAN)
+    timelines, _ = described_timelines(seen, Renderer(prototypes, CLEAN), WORDS)
     meanings = [sentence_meanings(part, prototypes, WORDS) for part in (asked, seen)]
     trained = [Record("x", "x", "he eats", ((0.0, 5.0),), 10.0)]
     scores = reach(asked, meanings[0], timelines, meanings[1], trained)

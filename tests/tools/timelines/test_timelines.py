@@ -16,12 +16,11 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import WordVectors, load_word_vectors
 from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.timelines import (
+    Renderer,
     TimelineConfig,
     build_prototypes,
     load_timelines,
     render_folder,
-    render_video,
-    timeline_features,
 )
 from hero_plugin.integrations.tools.timelines.oracle import fit_oracle, oracle_scores, timeline_figure
 from hero_plugin.integrations.tools.timelines.render import CLASSES, generator
@@ -74,7 +73,7 @@ def test_prototypes_need_timelines_and_words():
 
 def test_without_noise_clips_are_the_sum_of_the_active_prototypes(prototypes):
     config = replace(CONFIG, noise=0.0)
-    features = render_video(TIMELINES["A"], prototypes, config) / config.scale()
+    features = Renderer(prototypes, config)(TIMELINES["A"]) / config.scale()
     times = (np.arange(40) + 0.5) / 2
     expected = np.zeros((40, 32))
     for action, start, end in ((8, 2.0, 6.0), (61, 10.0, 18.0)):
@@ -90,7 +89,7 @@ def test_any_video_renders(duration, actions, noise, seed):
     config = TimelineConfig(dim=8, noise=noise)
     words = WordVectors(WORDS.words, WORDS.vectors)
     prototypes = build_prototypes(RECORDS, TIMELINES, words, config)
-    features = render_video(timeline("V", duration, *rows), prototypes, config, seed)
+    features = Renderer(prototypes, config, seed)(timeline("V", duration, *rows))
     assert features.shape == (config.clips(duration), 8) and features.dtype == np.float32
     assert np.isfinite(features).all()
 
@@ -101,12 +100,11 @@ def test_clip_counts():
 
 
 def test_a_video_depends_on_its_seed_and_name_alone(prototypes):
-    alone = render_video(TIMELINES["B"], prototypes, CONFIG, seed=3)
-    together = timeline_features(TIMELINES, prototypes, CONFIG, seed=3)
-    np.testing.assert_array_equal(together["B"], alone)
-    np.testing.assert_array_equal(timeline_features(TIMELINES, prototypes, CONFIG, seed=3, videos=["B"])["B"], alone)
-    assert not np.array_equal(render_video(TIMELINES["B"], prototypes, CONFIG, seed=4), alone)
-    assert not np.array_equal(render_video(TIMELINES["B"], prototypes, CONFIG, 3, video_id="other"), alone)
+    alone = Renderer(prototypes, CONFIG, 3)(TIMELINES["B"])
+    together = [Renderer(prototypes, CONFIG, 3)(each) for each in TIMELINES.values()]
+    np.testing.assert_array_equal(together[1], alone)
+    assert not np.array_equal(Renderer(prototypes, CONFIG, 4)(TIMELINES["B"]), alone)
+    assert not np.array_equal(Renderer(prototypes, CONFIG, 3)(replace(TIMELINES["B"], video_id="other")), alone)
 
 
 def test_random_streams_are_the_same_everywhere():
@@ -119,7 +117,7 @@ def test_more_noise_shows_less(prototypes):
         config = replace(CONFIG, noise=noise)
         scores = []
         for seed in range(20):
-            features = render_video(TIMELINES["A"], prototypes, config, seed) @ prototypes.vectors[61]
+            features = Renderer(prototypes, config, seed)(TIMELINES["A"]) @ prototypes.vectors[61]
             inside, outside = features[20:36], np.delete(features, np.s_[20:36])
             scores.append((inside.mean() - outside.mean()) / features.std())
         return np.mean(scores)
@@ -133,15 +131,15 @@ def test_missed_and_false_actions(prototypes):
         ("boundary_jitter", "boundary_blur", "strength_spread", "appearance", "context", "nuisance", "clip_noise"), 0.0
     )
     blind = replace(CONFIG, miss_rate=1.0, false_rate=0.0, **quiet)
-    np.testing.assert_array_equal(render_video(TIMELINES["A"], prototypes, blind), 0)
+    np.testing.assert_array_equal(Renderer(prototypes, blind)(TIMELINES["A"]), 0)
     seeing_things = replace(CONFIG, miss_rate=1.0, false_rate=2.0, **quiet)
-    active = [np.abs(render_video(TIMELINES["C"], prototypes, seeing_things, seed)).sum() > 0 for seed in range(100)]
+    active = [np.abs(Renderer(prototypes, seeing_things, seed)(TIMELINES["C"])).sum() > 0 for seed in range(100)]
     assert 75 <= sum(active) <= 97  # 1 - exp(-2) is 86 in 100
 
 
 def test_clip_noise_lasts(prototypes):
     config = TimelineConfig(dim=32, nuisance=0.0, false_rate=0.0, noise_seconds=2.0)
-    features = np.concatenate([render_video(TIMELINES["C"], prototypes, config, seed) for seed in range(20)])
+    features = np.concatenate([Renderer(prototypes, config, seed)(TIMELINES["C"]) for seed in range(20)])
     spacing = 90.0 / 128
     correlation = np.mean([np.corrcoef(features[:-1, d], features[1:, d])[0, 1] for d in range(32)])
     assert correlation == pytest.approx(np.exp(-spacing / 2.0), abs=0.03)
@@ -151,13 +149,13 @@ def test_clip_noise_lasts(prototypes):
 def test_folders(tmp_path, prototypes, dtype):
     out, seen = tmp_path / "out", []
     done = render_folder(
-        out, TIMELINES, prototypes, CONFIG, seed=5, dtype=dtype, progress=lambda a, b: seen.append((a, b))
+        out, TIMELINES, Renderer(prototypes, CONFIG, 5), dtype=dtype, progress=lambda a, b: seen.append((a, b))
     )
     assert (done.written, done.skipped, done.clips) == (3, 0, 40 + 25 + 128)
     assert seen[-1] == (3, 3)
     store = open_features(out)
     assert store.keys() == ["A", "B", "C"] and store.dim == 32
-    expected = render_video(TIMELINES["A"], prototypes, CONFIG, 5).astype(dtype).astype(np.float32)
+    expected = Renderer(prototypes, CONFIG, 5)(TIMELINES["A"]).astype(dtype).astype(np.float32)
     np.testing.assert_array_equal(store["A"], expected)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["complete"] and manifest["config"]["noise"] == 1.0 and manifest["seed"] == 5
@@ -167,30 +165,30 @@ def test_folders(tmp_path, prototypes, dtype):
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, prototypes, name):
     timelines = {name: next(iter(TIMELINES.values()))}
     with pytest.raises(DataError, match="is not the name of a file"):
-        render_folder(tmp_path / "out", timelines, prototypes)
+        render_folder(tmp_path / "out", timelines, Renderer(prototypes, CONFIG))
     assert not (tmp_path / "out").exists() and list(tmp_path.iterdir()) == []
 
 
 def test_stopping_and_going_on(tmp_path, prototypes):
     whole, out = tmp_path / "whole", tmp_path / "out"
-    render_folder(whole, TIMELINES, prototypes, CONFIG)
+    render_folder(whole, TIMELINES, Renderer(prototypes, CONFIG))
 
     def stop(done, total):
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render_folder(out, TIMELINES, prototypes, CONFIG, progress=stop)
+        render_folder(out, TIMELINES, Renderer(prototypes, CONFIG), progress=stop)
     assert sorted(p.name for p in out.iterdir()) == ["A.npy", "B.npy", "manifest.json"]
     assert not json.loads((out / "manifest.json").read_text())["complete"]
     (out / "B.npy").write_bytes((out / "B.npy").read_bytes()[:200])  # as a full disk would leave it
     (out / ".C.npy.writing-0123abcd").write_bytes(b"")
     with pytest.raises(DataError, match="add --resume"):
-        render_folder(out, TIMELINES, prototypes, CONFIG)
+        render_folder(out, TIMELINES, Renderer(prototypes, CONFIG))
     for other in (replace(CONFIG, noise=2.0), CONFIG):
         with pytest.raises(DataError, match="other settings: " + ("noise" if other is not CONFIG else "seed")):
-            render_folder(out, TIMELINES, prototypes, other, seed=0 if other is not CONFIG else 1, resume=True)
-    done = render_folder(out, TIMELINES, prototypes, CONFIG, resume=True)
+            render_folder(out, TIMELINES, Renderer(prototypes, other, 0 if other is not CONFIG else 1), resume=True)
+    done = render_folder(out, TIMELINES, Renderer(prototypes, CONFIG), resume=True)
     assert (done.written, done.skipped) == (2, 1)
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
     for file in whole.iterdir():
@@ -200,19 +198,19 @@ def test_stopping_and_going_on(tmp_path, prototypes):
 def test_folders_that_are_something_else(tmp_path, prototypes):
     np.save(tmp_path / "A.npy", np.zeros((2, 2)))
     with pytest.raises(DataError, match="not rendered here"):
-        render_folder(tmp_path, TIMELINES, prototypes, CONFIG)
+        render_folder(tmp_path, TIMELINES, Renderer(prototypes, CONFIG))
     with pytest.raises(DataError, match="is a file"):
-        render_folder(tmp_path / "A.npy", TIMELINES, prototypes, CONFIG)
+        render_folder(tmp_path / "A.npy", TIMELINES, Renderer(prototypes, CONFIG))
     with pytest.raises(DataError, match="video Z: has no timeline"):
-        render_folder(tmp_path / "out", TIMELINES, prototypes, CONFIG, videos=["A", "Z"])
+        render_folder(tmp_path / "out", TIMELINES, Renderer(prototypes, CONFIG), videos=["A", "Z"])
     assert not (tmp_path / "out").exists()
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(DataError, match="not JSON"):
-        render_folder(tmp_path, TIMELINES, prototypes, CONFIG, resume=True)
+        render_folder(tmp_path, TIMELINES, Renderer(prototypes, CONFIG), resume=True)
     with pytest.raises(ValueError, match="dtype"):
-        render_folder(tmp_path / "out", TIMELINES, prototypes, CONFIG, dtype="int8")
+        render_folder(tmp_path / "out", TIMELINES, Renderer(prototypes, CONFIG), dtype="int8")
     with pytest.raises(ValueError, match="32 wide"):
-        render_video(TIMELINES["A"], prototypes, TimelineConfig(dim=16))
+        Renderer(prototypes, TimelineConfig(dim=16))
 
 
 @pytest.mark.parametrize(
@@ -257,7 +255,7 @@ def test_timeline_files(tmp_path):
 
 def test_figure(prototypes):
     for video in ("A", "C"):
-        figure = timeline_figure(TIMELINES[video], prototypes, render_video(TIMELINES[video], prototypes, CONFIG))
+        figure = timeline_figure(TIMELINES[video], Renderer(prototypes, CONFIG))
         figure.canvas.draw()
         assert figure.axes[0].get_title() == f"{video}: annotated actions"
 
@@ -275,7 +273,7 @@ def test_real_timelines_can_be_told_apart():
     areas = []
     for video in sorted(timelines)[:40]:
         line = timelines[video]
-        features = render_video(line, prototypes)
+        features = Renderer(prototypes)(line)
         times = (np.arange(len(features)) + 0.5) * line.duration / len(features)
         for action in np.unique(line.classes):
             mine = line.classes == action
@@ -288,15 +286,15 @@ def test_real_timelines_can_be_told_apart():
 
 def test_the_oracle_finds_what_is_shown_clearly(prototypes):
     config = replace(CONFIG, noise=0.0)
-    oracle = fit_oracle(RECORDS, TIMELINES, prototypes, config)
-    features = render_video(TIMELINES["A"], prototypes, config)
+    oracle = fit_oracle(RECORDS, TIMELINES, Renderer(prototypes, config))
+    features = Renderer(prototypes, config)(TIMELINES["A"])
     assert oracle.ground(features, 61) == pytest.approx((20, 36), abs=1)
-    clear = oracle_scores(oracle, RECORDS[:3], TIMELINES, prototypes, config)
+    clear = oracle_scores(oracle, RECORDS[:3], TIMELINES, Renderer(prototypes, config))
     assert clear["R1@0.7"] == 100.0
     loud = replace(CONFIG, noise=5.0)
-    assert oracle_scores(oracle, RECORDS[:3], TIMELINES, prototypes, loud)["mIoU"] < clear["mIoU"]
+    assert oracle_scores(oracle, RECORDS[:3], TIMELINES, Renderer(prototypes, loud))["mIoU"] < clear["mIoU"]
     stranger = [Record("X_0", "X", "opens", ((0.0, 1.0),), 2.0)]
     with pytest.raises(DataError, match="has a timeline"):
-        fit_oracle(stranger, TIMELINES, prototypes, config)
+        fit_oracle(stranger, TIMELINES, Renderer(prototypes, config))
     with pytest.raises(DataError, match="has a timeline"):
-        oracle_scores(oracle, stranger, TIMELINES, prototypes, config)
+        oracle_scores(oracle, stranger, TIMELINES, Renderer(prototypes, config))
