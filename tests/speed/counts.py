@@ -15,8 +15,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from hero_plugin.integrations.tools.bench.cases import Setting, Variant
 from hero_plugin.integrations.tools.bench.measure import compare
+from hero_plugin.integrations.tools.bench.models import Setting, Variant
 from hero_plugin.integrations.training.bases import BASES
 from tests.tools.bench.small import small
 

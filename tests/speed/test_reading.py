@@ -10,9 +10,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from hero_plugin import HeroConfig
-from hero_plugin.integrations.tools.bench.cases import Variant
-from hero_plugin.integrations.tools.bench.counters import Operations
-from hero_plugin.integrations.tools.bench.models import build_bare, random_batch, recipe_of
+from hero_plugin.integrations.tools.bench.measure import Operations
+from hero_plugin.integrations.tools.bench.models import Variant, build_bare, random_batch, recipe_of
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.batching import to_device
 from hero_plugin.integrations.training.detr import draw_targets

@@ -13,36 +13,13 @@ from typing import Literal
 import torch
 
 from hero_plugin import HeroConfig
+from hero_plugin.integrations.support import UserError, versions
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.process import versions
 from hero_plugin.integrations.support.settings import too_small
-from hero_plugin.integrations.tools.bench.cases import (
-    OURS,
-    UPSTREAM,
-    Format,
-    Mode,
-    ModelName,
-    Setting,
-    Sizes,
-    Variant,
-    sizes_of,
-    variants_of,
-)
-from hero_plugin.integrations.tools.bench.counters import Clock
-from hero_plugin.integrations.tools.bench.measure import Measurement, compare
-from hero_plugin.integrations.tools.bench.report import (
-    LEVELS,
-    Report,
-    comparison,
-    device_parts,
-    draw_comparison,
-    judge,
-    models_for,
-    targets_part,
-    verdicts,
-    write_page,
-)
+from hero_plugin.integrations.tools.bench import models, report
+from hero_plugin.integrations.tools.bench.measure import Clock, Measurement, compare
+from hero_plugin.integrations.tools.bench.models import Format, Mode, ModelName, Setting, Variant
+from hero_plugin.integrations.tools.bench.report import Report
 from hero_plugin.integrations.training.bases import BASE_NAMES, BaseName
 from hero_plugin.integrations.training.device import choose_device
 
@@ -112,7 +89,7 @@ class BenchConfig:
             raise UserError("\n".join(wrong))
         if min(self.levels, default=1) < 1:
             raise UserError(f"--levels must be at least 1, got {min(self.levels)}")
-        if self.upstream is None and any(name in UPSTREAM for name in self.models):
+        if self.upstream is None and any(name in models.UPSTREAM for name in self.models):
             raise UserError("--models upstream needs --upstream: the folder that holds the clones")
         for path in (self.json, self.figure, self.markdown):
             if path is not None and not path.parent.is_dir():
@@ -121,10 +98,6 @@ class BenchConfig:
             raise UserError("--json writes what is measured, and --read measures nothing; leave one of them out")
         if self.markdown is not None and not self.markdown.is_file():
             raise UserError(f"no page {self.markdown} to renew the tables of")
-
-    def sizes(self, base: str) -> Sizes:
-        """Return the sizes of a base."""
-        return sizes_of(base, batch=self.batch, clips=self.clips, words=self.words, dim=self.dim)
 
     def devices(self) -> tuple[str, ...]:
         """Return the devices to measure on: ``cpu``, ``cuda``."""
@@ -148,10 +121,10 @@ class BenchConfig:
     def variants(self, setting: Setting) -> list[Variant]:
         """Return what to compare in a setting."""
         if self.targets:
-            names = models_for(setting.base, setting.mode, setting.device, self.upstream is not None)
-            return variants_of(names, (LEVELS,), setting.mode)
-        names = self.models or (OURS if self.upstream is None else OURS + UPSTREAM)
-        return variants_of(names, self.levels, setting.mode)
+            names = report.models_for(setting.base, setting.mode, setting.device, self.upstream is not None)
+            return models.variants_of(names, (report.LEVELS,), setting.mode)
+        names = self.models or (models.OURS if self.upstream is None else models.OURS + models.UPSTREAM)
+        return models.variants_of(names, self.levels, setting.mode)
 
 
 def main(config: BenchConfig, argv: Sequence[str]) -> None:
@@ -161,17 +134,19 @@ def main(config: BenchConfig, argv: Sequence[str]) -> None:
         reports = [Report.read(path) for path in config.read]
     else:
         reports = [measure(config, screen, command_of(argv))]
-    for report in reports:
-        for group in report.groups():
-            screen.show(comparison(group).terminal())
-        screen.say(report.conditions)
+    groups = [group for each in reports for group in each.groups()]
+    for each in reports:
+        for group in each.groups():
+            screen.show(report.comparison(group).terminal())
+        screen.say(each.conditions)
     if config.targets:
-        screen.show(verdicts(judge([each for report in reports for each in report.measurements])).terminal())
+        judged = report.judge([measurement for each in reports for measurement in each.measurements])
+        screen.show(report.verdicts(judged).terminal())
     if config.figure is not None:
-        draw_comparison([group for report in reports for group in report.groups()], config.figure)
+        report.draw_comparison(groups, config.figure)
     if config.markdown is not None:
-        parts = {} if config.targets and not config.read else device_parts(reports)
-        write_page(config.markdown, parts | (targets_part(reports) if config.targets else {}))
+        parts = {} if config.targets and not config.read else report.device_parts(reports)
+        report.write_page(config.markdown, parts | (report.targets_part(reports) if config.targets else {}))
 
 
 def measure(config: BenchConfig, screen: Screen, command: str) -> Report:
@@ -184,14 +159,15 @@ def measure(config: BenchConfig, screen: Screen, command: str) -> Report:
     each_variant = 1 + (config.warmup + config.steps if config.steps else 0)
     done, total = itertools.count(1), each_variant * sum(len(variants) for _, variants in planned)
     measurements: list[Measurement] = []
-    report = Report(command, conditions(config), measurements)
+    made = Report(command, conditions(config), measurements)
     settings = json.loads(json.dumps(asdict(config), default=str))
+    sizes = {"batch": config.batch, "clips": config.clips, "words": config.words, "dim": config.dim}
     with screen.working("measuring", total) as advance:
         for number, (setting, variants) in enumerate(planned, 1):
             measurements += compare(
                 setting,
                 variants,
-                config.sizes(setting.base),
+                models.sizes_of(setting.base, **sizes),
                 steps=config.steps,
                 warmup=config.warmup,
                 seed=config.seed,
@@ -202,10 +178,10 @@ def measure(config: BenchConfig, screen: Screen, command: str) -> Report:
                 after_step=lambda: advance(next(done), total),
             )
             if config.json is not None:  # after each setting: all of them can take an hour
-                report.write(config.json, config=settings, versions=versions())
+                made.write(config.json, config=settings, versions=versions())
             if len(planned) > 1:
                 screen.say(f"measured {number} of {len(planned)}: {setting}")
-    return report
+    return made
 
 
 def conditions(config: BenchConfig) -> str:

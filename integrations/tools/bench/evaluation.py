@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
+from hero_plugin.integrations.support import UserError, write_json
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import write_json
 from hero_plugin.integrations.tools.bench.report import Table
 from hero_plugin.integrations.tools.bench.upstream import OFFICIAL_WORKERS, Evaluation, official_evaluation
 

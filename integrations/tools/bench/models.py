@@ -1,10 +1,10 @@
-"""Bases at the requested sizes, plain or with HERO, random batches for them, and the steps that they take."""
+"""What is compared: bases at the requested sizes, plain or with HERO in some form, and the steps that they take."""
 
 from __future__ import annotations
 
 import copy
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,21 +12,116 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from hero_plugin import HeroConfig, HeroModel, clip_labels, wrap_criterion, wrap_model
+from hero_plugin import HeroConfig, clip_labels, wrap_criterion, wrap_model
 from hero_plugin.adapter import adapter_for
 from hero_plugin.adapters.emb import EMB
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.bench.cases import Setting, Sizes, Variant
-from hero_plugin.integrations.tools.bench.counters import Step
+from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.bench.literal import LiteralHero
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr, load_upstream_emb
-from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.bases import BASES, BaseName
 from hero_plugin.integrations.training.batching import to_device
 from hero_plugin.integrations.training.detr import DetrBase, DetrTask
 from hero_plugin.integrations.training.device import Amp, autocast
-from hero_plugin.integrations.training.emb import EmbTask
+from hero_plugin.integrations.training.emb import EmbBase, EmbTask
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.task import Batch, Task
+
+Step = Callable[[], object]
+ModelName = Literal["plain", "hero", "pair", "checkpoint", "literal", "upstream", "upstream-hero"]
+Mode = Literal["train", "inference"]
+Format = Literal["fp32", "bf16"]
+
+OURS: tuple[ModelName, ...] = ("plain", "hero", "pair", "checkpoint", "literal")
+UPSTREAM: tuple[ModelName, ...] = ("upstream", "upstream-hero")
+WITHOUT_LEVELS = ("plain", "upstream")
+TRAINING_ONLY = ("pair", "checkpoint")
+"""In inference these do what "hero" does, but for a light head."""
+
+MEANINGS = {
+    "plain": "plain base",
+    "hero": "HERO",
+    "pair": "HERO pair",
+    "checkpoint": "HERO checkpoint",
+    "literal": "literal paper",
+    "upstream": "upstream",
+    "upstream-hero": "HERO on upstream",
+}
+
+
+def device_name(device: str) -> str:
+    """Return the name of a device as a reader knows it."""
+    return {"cpu": "CPU", "cuda": "GPU"}.get(device, device)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all variants in a comparison share; they are measured in turns, on one batch."""
+
+    base: BaseName
+    mode: Mode
+    device: str
+    dtype: Format = "fp32"
+
+    def __str__(self) -> str:
+        step = "training step" if self.mode == "train" else "inference"
+        return f"{BASES[self.base].config.title}, {step}, {device_name(self.device)}, {self.dtype}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the compared models: a base, plain or with HERO in some form."""
+
+    name: ModelName
+    levels: int = 0
+    """Of HERO; 0 for a plain base."""
+
+    def __str__(self) -> str:
+        return MEANINGS[self.name] + (f", {self.levels} level{'s' * (self.levels > 1)}" if self.levels else "")
+
+
+def variants_of(names: Sequence[ModelName], levels: Sequence[int], mode: Mode) -> list[Variant]:
+    """Return every named variant, those with HERO at every number of levels; plain ones first."""
+    kept = [name for name in names if mode == "train" or name not in TRAINING_ONLY]
+    plain = [Variant(name) for name in kept if name in WITHOUT_LEVELS]
+    return plain + [Variant(name, count) for count in levels for name in kept if name not in WITHOUT_LEVELS]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a batch and of the model that takes it."""
+
+    batch: int
+    clips: int
+    words: int
+    dim: int
+    video_dim: int
+    text_dim: int
+
+    def __str__(self) -> str:
+        return f"B={self.batch} T={self.clips} L={self.words} D={self.dim}"
+
+
+PUBLISHED_SIZES: Mapping[type, Sizes] = {
+    # Charades-STA: I3D features and GloVe vectors.
+    EmbBase: Sizes(batch=16, clips=128, words=12, dim=128, video_dim=1024, text_dim=300),
+    # QVHighlights: SlowFast, CLIP and the clip's two ends.
+    DetrBase: Sizes(batch=32, clips=75, words=32, dim=256, video_dim=2818, text_dim=512),
+}
+"""The sizes that the bases' authors published, by kind of base."""
+
+
+def sizes_of(base: str, **changes: int | None) -> Sizes:
+    """Return the published sizes of a base, but for what is given.
+
+    Raises:
+        UserError: a size that is not positive.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    for name, value in given.items():
+        if value < 1:
+            raise UserError(f"--{name} must be at least 1, got {value}")
+    return replace(PUBLISHED_SIZES[type(BASES[base])], **given)
+
 
 VOCABULARY, CHARACTERS = 1000, 30
 CLIP_SECONDS = 2.0
@@ -54,23 +149,18 @@ class Bare:
         """Return one of the compared models, on a copy of this base. ``hero`` has all choices but the variant's."""
         base, criterion = copy.deepcopy(self.model), copy.deepcopy(self.criterion)
         if variant.levels:
-            base = with_hero(base, variant, hero)
-            criterion = None if criterion is None else wrap_criterion(criterion, base.config)
+            relevance: Literal["base", "pair"] = "pair" if variant.name == "pair" else "base"
+            checkpoint = variant.name == "checkpoint"
+            config = replace(hero, levels=variant.levels, relevance=relevance, checkpoint=checkpoint)
+            literal = variant.name == "literal"
+            model = LiteralHero(base, config, adapter_for(base)) if literal else wrap_model(base, config=config)
+            base, criterion = model, None if criterion is None else wrap_criterion(criterion, model.config)
         # The inputs are random: there is nothing to collate.
         collate: Any = None
         if criterion is None:
             configs: Any = self.model.configs
             return EmbTask(base, collate, configs, recipe.epochs)
         return DetrTask(base, criterion, collate)
-
-
-def with_hero(base: nn.Module, variant: Variant, hero: HeroConfig) -> HeroModel:
-    """Put HERO around a base as the variant has it."""
-    relevance: Literal["base", "pair"] = "pair" if variant.name == "pair" else "base"
-    config = replace(hero, levels=variant.levels, relevance=relevance, checkpoint=variant.name == "checkpoint")
-    if variant.name == "literal":
-        return LiteralHero(base, config, adapter_for(base))
-    return wrap_model(base, config=config)
 
 
 def build_bare(base: str, sizes: Sizes, seed: int) -> Bare:
@@ -84,10 +174,8 @@ def build_bare(base: str, sizes: Sizes, seed: int) -> Bare:
     try:
         if isinstance(entry, DetrBase):
             return Bare(*entry.build(recipe, sizes.text_dim, sizes.video_dim))
-        config = recipe.emb(sizes.video_dim, sizes.text_dim)
-        return Bare(
-            EMB(replace(config, word_size=VOCABULARY + 2, char_size=CHARACTERS), word_vectors(sizes, seed)), None
-        )
+        config = replace(recipe.emb(sizes.video_dim, sizes.text_dim), word_size=VOCABULARY + 2, char_size=CHARACTERS)
+        return Bare(EMB(config, word_vectors(sizes, seed)), None)
     except ValueError as error:
         raise UserError(f"{base}: {error}") from error
 
@@ -104,31 +192,20 @@ def build_upstream(base: str, ours: Bare, sizes: Sizes, seed: int, clones: Path)
     if width is not None and sizes.dim != width:
         raise UserError(f"--dim must be {width} for upstream's {folder}, whose code is written for it")
     if isinstance(entry, DetrBase):
-        built = load_upstream_detr(clones / folder, module).build_model(detr_options(ours.model.config))
-        theirs = Bare(*built)
+        config: Any = ours.model.config
+        theirs = {"position_embedding": "sine", "t_feat_dim": config.text_dim, "v_feat_dim": config.video_dim}
+        options = Namespace(**asdict(config), **theirs, device=torch.device("cpu"), dset_name="hl", a_feat_dir=None)
+        bare = Bare(*load_upstream_detr(clones / folder, module).build_model(options))
     else:
         emb = load_upstream_emb(clones / folder).EMB
-        theirs = Bare(emb(ours.model.configs, word_vectors(sizes, seed).numpy()), None)
-    theirs.model.load_state_dict(ours.model.state_dict())
-    return theirs
+        bare = Bare(emb(ours.model.configs, word_vectors(sizes, seed).numpy()), None)
+    bare.model.load_state_dict(ours.model.state_dict())
+    return bare
 
 
 def word_vectors(sizes: Sizes, seed: int) -> Tensor:
     """Draw word vectors: (words, text_dim)."""
     return torch.randn(VOCABULARY, sizes.text_dim, generator=Generator().manual_seed(seed))
-
-
-def detr_options(config: Any) -> Namespace:
-    """Return what upstream's ``build_model`` reads, as ours was built."""
-    return Namespace(
-        **asdict(config),
-        device=torch.device("cpu"),
-        dset_name="hl",
-        a_feat_dir=None,
-        position_embedding="sine",
-        t_feat_dim=config.text_dim,
-        v_feat_dim=config.video_dim,
-    )
 
 
 def random_batch(base: str, sizes: Sizes, seed: int) -> Batch:
@@ -248,3 +325,19 @@ class Workload:
         yield from self.batch.values()
         for state in optimizer.state.values() if optimizer is not None else ():
             yield from (value for value in state.values() if isinstance(value, Tensor))
+
+
+def workloads_of(
+    setting: Setting, variants: Sequence[Variant], sizes: Sizes, seed: int, hero: HeroConfig, clones: Path | None
+) -> dict[Variant, Workload]:
+    """Build every variant with the same base weights and the same batch."""
+    recipe, batch = recipe_of(setting.base, sizes), random_batch(setting.base, sizes, seed)
+    ours = build_bare(setting.base, sizes, seed)
+    theirs = None if clones is None else build_upstream(setting.base, ours, sizes, seed, clones)
+    workloads = {}
+    for variant in variants:
+        bare = theirs if variant.name in UPSTREAM else ours
+        if bare is None:
+            raise ValueError(f"{variant} needs the folder of upstream's clones")
+        workloads[variant] = Workload.of(bare.task(variant, hero, recipe), batch, recipe, setting)
+    return workloads

@@ -12,13 +12,11 @@ import matplotlib as mpl
 import rich.table
 from pydantic import TypeAdapter
 
+from hero_plugin.integrations.support import UserError, write_json, write_text
 from hero_plugin.integrations.support.console import markdown_table
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import write_json, write_text
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
-from hero_plugin.integrations.tools.bench.cases import MEANINGS, WITHOUT_LEVELS, Mode, ModelName, Variant, device_name
-from hero_plugin.integrations.tools.bench.counters import Quartiles
-from hero_plugin.integrations.tools.bench.measure import Measurement
+from hero_plugin.integrations.tools.bench.measure import Measurement, Quartiles
+from hero_plugin.integrations.tools.bench.models import MEANINGS, Mode, ModelName, Variant, device_name, variants_of
 from hero_plugin.integrations.training.bases import BASE_NAMES, BASES, BaseName
 
 Quantity = Literal["time", "memory"]
@@ -152,19 +150,12 @@ def judge(measurements: Sequence[Measurement]) -> list[Result]:
     bases = {each.setting.base for each in measurements}
     dtypes = dict.fromkeys(each.setting.dtype for each in measurements)
     results = []
-    for target in TARGETS:
-        for dtype in dtypes if target.base in bases else ():
+    for target, dtype in product(TARGETS, dtypes):
+        if target.base in bases:
             over, under = (
-                found.get(
-                    (
-                        target.base,
-                        target.mode,
-                        target.device,
-                        dtype,
-                        Variant(name, 0 if name in WITHOUT_LEVELS else LEVELS),
-                    )
-                )
+                found.get((target.base, target.mode, target.device, dtype, variant))
                 for name in (target.over, target.under)
+                for variant in variants_of([name], [LEVELS], target.mode)
             )
             ratio = ratio_of(over, under, target.quantity)
             results.append(Result(target, dtype, ratio, "" if ratio else why_not(target, measurements)))

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hero_plugin.adapters.detr.criterion import sigmoid_focal_loss
-from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support import UserError
 
 StandIns = Mapping[str, Mapping[str, Any]]
 """Attributes of the modules that take the place of those that a clone imports and this machine may lack, by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hero_plugin.integrations.tools.bench.cases import Sizes, sizes_of
+from hero_plugin.integrations.tools.bench.models import Sizes, sizes_of
 
 SMALL = {"batch": 3, "clips": 16, "words": 6, "dim": 16, "video_dim": 12, "text_dim": 10}
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hero_plugin.adapters.emb.layers import bidirectional_lstm
-from hero_plugin.integrations.tools.bench.counters import (
+from hero_plugin.integrations.tools.bench.measure import (
     LiveBytes,
     Operations,
     Quartiles,
@@ -37,10 +37,10 @@ def flops(step) -> int:
 
 def test_models_take_turns_and_warm_up():
     calls, ticks = [], []
-    steps = {name: lambda name=name: calls.append(name) for name in ("a", "b")}
+    steps = [lambda name=name: calls.append(name) for name in ("a", "b")]
     times = time_in_turns(steps, warmup=1, turns=2, device=CPU, after_step=lambda: ticks.append(1))
     assert calls == ["a", "b"] * 3 and len(ticks) == 6
-    assert all(len(values) == 2 and min(values) >= 0 for values in times.values())
+    assert all(len(values) == 2 and min(values) >= 0 for values in times)
 
 
 def test_ratios_are_of_the_same_turn():

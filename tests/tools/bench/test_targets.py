@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hero_plugin.integrations.tools.bench.cases import Setting, Variant
 from hero_plugin.integrations.tools.bench.measure import Measurement
+from hero_plugin.integrations.tools.bench.models import Setting, Variant
 from hero_plugin.integrations.tools.bench.report import TARGETS, judge, models_for
 from tests.tools.bench.small import small
 
