@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.scoring.submissions import WINDOWS
+from hero_plugin.integrations.support import DataError, Problem, atomic_write, remove_leftovers, versions, write_json
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import DataError, Problem
-from hero_plugin.integrations.support.files import atomic_write, only_one, remove_leftovers, write_json
-from hero_plugin.integrations.support.process import versions
-from hero_plugin.integrations.tools.predict.config import Shard
-from hero_plugin.integrations.tools.predict.store import Manifest, PartPaths, read_journal
+from hero_plugin.integrations.support.files import only_one
+from hero_plugin.integrations.tools.predict.store import Manifest, PartPaths, Shard, read_journal
 
 REPORT, DROPPED, RANKING = "report.json", "dropped.jsonl", "ranking.jsonl"
 STEPS = ("waiting", "computing", "writing")

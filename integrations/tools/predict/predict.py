@@ -15,21 +15,15 @@ from typing import Any
 
 import torch
 
-from hero_plugin.integrations.data.checks import load_durations
-from hero_plugin.integrations.data.features import open_features
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.data import Record, load_durations, open_features, tokenize
 from hero_plugin.integrations.scoring.submissions import submission_line
+from hero_plugin.integrations.support import DataError, Interrupted, Interrupts, Problem, Rank, UserError, checksum
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import DataError, Problem, UserError
-from hero_plugin.integrations.support.files import checksum
-from hero_plugin.integrations.support.process import Interrupted, Interrupts, Rank
-from hero_plugin.integrations.tools.predict.config import PredictConfig, Shard
+from hero_plugin.integrations.tools.predict import model
 from hero_plugin.integrations.tools.predict.merge import finished_report, merge, report_text
-from hero_plugin.integrations.tools.predict.model import Inputs, RunPredictor, StreamedQueries
+from hero_plugin.integrations.tools.predict.model import Inputs, PredictConfig, QueryWindow, RunPredictor, WindowBatch
 from hero_plugin.integrations.tools.predict.queries import EveryVideo, Query, QueryFile, QueryValidator, open_queries
-from hero_plugin.integrations.tools.predict.reading import QueryWindow, WindowBatch, WindowReader
-from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths
+from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, Shard
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import with_sources
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -86,7 +80,7 @@ def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
     run = RunFolder.open(config.run)
     settings = with_sources(run.settings(), config, (), run)
     store = open_features(settings.feature_paths, normalize=bool(getattr(settings, "normalize_features", False)))
-    written = StreamedQueries.of(settings)
+    written = model.StreamedQueries.of(settings)
     validator = QueryValidator(
         store,
         partial(tokenize, style=settings.tokenizer),
@@ -176,7 +170,7 @@ def answer(
     total = entries_in(shard.windows(inputs.queries.count), size, config.window)
     label = str(shard) if shard.count > 1 else "answering"
     meter = ProgressMeter(screen, label, total, total - entries_in(left, size, config.window))
-    windows = closing(iter(WindowReader(inputs, left, predictor)))
+    windows = closing(iter(model.WindowReader(inputs, left, predictor)))
     with Interrupts() as interrupts, meter.bars, windows as window_batches:
         finished = answer_windows(window_batches, predictor, config, part, meter, interrupts)
     if not finished:

@@ -18,11 +18,12 @@ from typing import IO, Any
 
 import numpy as np
 
+from hero_plugin.integrations.data import Record
 from hero_plugin.integrations.data.checks import RecordChecks, as_number
 from hero_plugin.integrations.data.formats import load_by_video
-from hero_plugin.integrations.data.records import Record, clean_sentence
-from hero_plugin.integrations.support.errors import DataError, Problem, not_utf8
-from hero_plugin.integrations.support.files import OnProgress
+from hero_plugin.integrations.data.records import clean_sentence
+from hero_plugin.integrations.support import DataError, OnProgress, Problem
+from hero_plugin.integrations.support.errors import not_utf8
 
 VIDEO_KEYS = ("vid", "video", "video_id")
 SENTENCE_KEYS = ("query", "sentence")

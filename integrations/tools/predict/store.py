@@ -1,4 +1,4 @@
-"""Store of a prediction: a part and a journal per shard, and the manifest on which all shards agree.
+"""Store of a prediction: its shards, a part and a journal of each, and the manifest on which all agree.
 
 ``part-I-of-N.jsonl`` holds one line per answered query. ``part-I-of-N.journal`` holds one line per window, written
 once the window's answers are on the disk: where they end, their checksum, what was left out. Whatever follows the
@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import only_one, try_lock, write_json
-from hero_plugin.integrations.tools.predict.config import Shard
+from hero_plugin.integrations.support import Rank, UserError, write_json
+from hero_plugin.integrations.support.files import only_one, try_lock
 
 MANIFEST = "manifest.json"
 PATIENCE = 60.0
@@ -34,6 +33,41 @@ EXPLAINED = {
     "queries_sha256": "the query file has changed",
     "shards": "another number of shards (ranks, or --shard I/N)",
 }
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of ``count`` parts of the queries, numbered from 0.
+
+    A shard is a run of whole windows, and windows do not depend on the number of shards: neither do batches, nor the
+    bits of the answers.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def of(cls, text: str | None, rank: Rank) -> Shard:
+        """Return the shard that ``--shard`` names, else the one of this process's rank.
+
+        Raises:
+            UserError: both are given, or ``--shard`` is not I/N.
+        """
+        if text is None:
+            return cls(rank.index, rank.size)
+        if rank.size > 1:
+            raise UserError(f"--shard {text} and torchrun's {rank.size} processes: give one of the two")
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            raise UserError(f"--shard must be I/N with I from 0 to N-1, such as 0/4, got {text!r}")
+        return cls(int(index), int(count))
+
+    def windows(self, total: int) -> range:
+        """Return the numbers of its windows, of ``total``."""
+        return range(total * self.index // self.count, total * (self.index + 1) // self.count)
+
+    def __str__(self) -> str:
+        return f"shard {self.index}/{self.count}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.tools.predict.config import PredictConfig
+from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.train import main as train

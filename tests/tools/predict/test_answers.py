@@ -14,7 +14,7 @@ from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.submissions import SALIENCY, WINDOWS, read_submission
 from hero_plugin.integrations.tools.predict import predict
-from hero_plugin.integrations.tools.predict.config import PredictConfig
+from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.inference import predict_set

@@ -20,9 +20,8 @@ from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.process import Interrupted, Rank
 from hero_plugin.integrations.tools.predict import merge as merging
 from hero_plugin.integrations.tools.predict import model, store
-from hero_plugin.integrations.tools.predict.config import Shard
 from hero_plugin.integrations.tools.predict.predict import entries_in
-from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, read_journal
+from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, Shard, read_journal
 from tests.tools.predict.conftest import rows
 
 
