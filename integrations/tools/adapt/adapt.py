@@ -19,17 +19,14 @@ import matplotlib as mpl
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.integrations.data.annotations import detect_format, read_annotations, write_annotations
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.data import Record, Vocabulary, read_annotations, write_annotations
+from hero_plugin.integrations.data.annotations import detect_format
+from hero_plugin.integrations.support import Interrupted, UserError, write_text
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import write_text
 from hero_plugin.integrations.support.plotting import SETTINGS, save_figure
-from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.support.settings import parse_named_paths
+from hero_plugin.integrations.tools.adapt import report as reporting
 from hero_plugin.integrations.tools.adapt.config import AdaptConfig
-from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, adaptation_figure, matrix_markdown, print_table
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
@@ -224,7 +221,8 @@ def _write_queries(
 
 def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list[Item]]:
     """Return ``count`` of the items, drawn by seed, and the others, both in their order; 0 draws all."""
-    chosen = set(_shuffled(len(items), torch.Generator().manual_seed(seed))[: count or None])
+    generator = torch.Generator().manual_seed(seed)
+    chosen = set(torch.randperm(len(items), generator=generator)[: count or None].tolist())
     return (
         [item for place, item in enumerate(items) if place in chosen],
         [item for place, item in enumerate(items) if place not in chosen],
@@ -236,23 +234,14 @@ def mix_rehearsal(
 ) -> list[Item]:
     """Return ``total`` items, a ``share`` of them old: equally many from each list of old ones, whatever its length."""
     replayed = min(round(total * share / len(old)), total // len(old)) if old else 0
-    items = _rounds(new, total - replayed * len(old), seed)
-    for each in old:
-        items += _rounds(each, replayed, seed)
-    return items
-
-
-def _rounds(items: Sequence[Item], count: int, seed: int) -> list[Item]:
-    """Return ``count`` items: all in a random order, again and again."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn: list[Item] = []
-    while len(drawn) < count:
-        drawn += [items[place] for place in _shuffled(len(items), generator)]
-    return drawn[:count]
-
-
-def _shuffled(count: int, generator: torch.Generator) -> list[int]:
-    return torch.randperm(count, generator=generator).tolist()
+    mixed: list[Item] = []
+    for items, count in ((new, total - replayed * len(old)), *((each, replayed) for each in old)):
+        generator = torch.Generator().manual_seed(seed)
+        drawn: list[Item] = []
+        while len(drawn) < count:  # all in a random order, again and again
+            drawn += [items[place] for place in torch.randperm(len(items), generator=generator).tolist()]
+        mixed += drawn[:count]
+    return mixed
 
 
 def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, screen: Screen, *, first: bool) -> None:
@@ -397,11 +386,11 @@ def report(old: list[str], stages: list[Stage], screen: Screen) -> None:
     """Report gain and loss: a table on the screen, in Markdown and JSON, and a figure. ``old``: sets of old words."""
     runs, names = [RunFolder(stage.folder) for stage in stages], [stage.name for stage in stages]
     results = [run.results() for run in runs]
-    matrix = ScoreMatrix(old, names, [results[0]["before"], *(each["best"] for each in results)])
+    matrix = reporting.ScoreMatrix(old, names, [results[0]["before"], *(each["best"] for each in results)])
     run = runs[-1]
     run.write_json(run.path / "adaptation.json", {**matrix.to_json(), "queries": results[-1]["queries"]})
-    write_text(run.path / "adaptation.md", matrix_markdown(matrix))
+    write_text(run.path / "adaptation.md", reporting.matrix_markdown(matrix))
     with mpl.rc_context(SETTINGS):
-        figure = save_figure(adaptation_figure(matrix), run.figures / "adaptation.png")
-    print_table(matrix, screen)
+        figure = save_figure(reporting.adaptation_figure(matrix), run.figures / "adaptation.png")
+    reporting.print_table(matrix, screen)
     screen.say(f"run folder: {run.path}\ntable: {run.path / 'adaptation.md'}, figure: {figure}")
