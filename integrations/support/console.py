@@ -207,3 +207,20 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text: C
 
     rule = "".join("---|" if place == 0 or name in text else "---:|" for place, name in enumerate(header))
     return "\n".join([line(header), f"|{rule}", *map(line, rows)])
+
+
+def terminal_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str] = (), title: str | None = None
+) -> Table:
+    """Return the same for the terminal; headers of numbers break at their spaces, numbers nowhere."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for place, name in enumerate(header):
+        if place and name in text:
+            table.add_column(name)
+        else:
+            table.add_column(
+                name.replace(" ", "\n") if place else name, justify="right" if place else "left", no_wrap=True
+            )
+    for row in rows:
+        table.add_row(*row)
+    return table

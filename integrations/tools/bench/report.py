@@ -13,7 +13,7 @@ import rich.table
 from pydantic import TypeAdapter
 
 from hero_plugin.integrations.support import UserError, write_json, write_text
-from hero_plugin.integrations.support.console import markdown_table
+from hero_plugin.integrations.support.console import markdown_table, terminal_table
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
 from hero_plugin.integrations.tools.bench.measure import Measurement, Quartiles
 from hero_plugin.integrations.tools.bench.models import MEANINGS, Mode, ModelName, Variant, device_name, variants_of
@@ -197,15 +197,8 @@ class Table(NamedTuple):
 
     def terminal(self) -> rich.table.Table:
         """Return it for a terminal."""
-        table = rich.table.Table(title=self.title, title_justify="left", title_style="bold")
-        for place, name in enumerate(self.rows[0] if self.rows else ()):
-            words = place == 0 or name in self.words
-            # Headers of figures break at their spaces, figures nowhere.
-            header = name if words else name.replace(" ", "\n")
-            table.add_column(header, justify="left" if words else "right", no_wrap=place == 0 or not words)
-        for row in self.rows:
-            table.add_row(*row.values())
-        return table
+        cells = (tuple(row.values()) for row in self.rows)
+        return terminal_table(tuple(self.rows[0]) if self.rows else (), cells, self.words, self.title)
 
     def page(self) -> str:
         """Return it for a page: a comparison in the columns that it has room for, quartiles beside their median."""

@@ -7,13 +7,11 @@ installed, else rules over lemminflect's forms, which say "?" rather than guess.
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol
 
 from hero_plugin.integrations.data import Record, tokenize
@@ -247,33 +245,15 @@ class NltkTagger:
         return [tag for _, tag in nltk.pos_tag(list(words))]
 
 
-_LEXICON_TAGS = {"n": "NN", "v": "VB", "a": "JJ", "r": "RB"}
-
-
-class LexiconTagger:
-    """Tagger by the parts of speech in a lexicon's entries, without context."""
-
-    def __init__(self, path: Path) -> None:
-        self.name = f"the entries of {path.name}, whatever the context"
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        self._known = {word: [entry["pos"] for entry in found] for word, found in entries.items()}
-
-    def tag(self, words: Sequence[str]) -> list[str]:
-        """Return a tag per word."""
-        return [_LEXICON_TAGS.get((self._known.get(word) or [UNCLEAR])[0], UNCLEAR) for word in words]
-
-
-def find_tagger(lexicon: Path | None = None) -> Tagger | None:
-    """Return the best available tagger: nltk's, rules over lemminflect, a lexicon's; None if there is none."""
+def find_tagger() -> Tagger | None:
+    """Return the best available tagger: nltk's, or rules over lemminflect; None if there is neither."""
     if importlib.util.find_spec("nltk") is not None:
         import nltk
 
         with suppress(LookupError):
             nltk.data.find("taggers/averaged_perceptron_tagger_eng")
             return NltkTagger()
-    if importlib.util.find_spec("lemminflect") is not None:
-        return RuleTagger()
-    return None if lexicon is None else LexiconTagger(lexicon)
+    return None if importlib.util.find_spec("lemminflect") is None else RuleTagger()
 
 
 # Words that a thesaurus cannot replace well, as their meaning lies in the words around them.

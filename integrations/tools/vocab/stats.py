@@ -12,13 +12,13 @@ import matplotlib as mpl
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from rich.table import Column, Table
+from rich.table import Table
 
 from hero_plugin.integrations.data import Record, Tokenizer, read_many, read_sentences
 from hero_plugin.integrations.data.words import TOKENIZERS, open_tokenizer
 from hero_plugin.integrations.scoring.open_vocabulary import Drift, measure_drift, training_vocabulary
 from hero_plugin.integrations.support import write_json
-from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.console import Screen, terminal_table
 from hero_plugin.integrations.support.plotting import CYCLE, GRID, INK, MUTED, SETTINGS, new_figure, save_figure
 from hero_plugin.integrations.tools.vocab.english import Tagger, coarse, find_tagger
 from hero_plugin.integrations.tools.vocab.filters import Files
@@ -34,8 +34,6 @@ class StatsConfig:
     """Test annotations, any format; each file is a row."""
     tokenizer: str = "words"
     """What a word is: words, treebank, whitespace, stripped, letters, or MODULE:FUNCTION."""
-    lexicon: Path | None = None
-    """A lexicon (JSON), whose parts of speech serve where no tagger is installed."""
     top: int = 15
     """Unseen words listed per test file."""
     sensitivity: bool = False
@@ -54,7 +52,7 @@ def stats(config: StatsConfig) -> None:
     if len(set(names)) < len(names):
         names = list(map(str, config.test))
     tests = {name: read_many([file], read_sentences) for name, file in zip(names, config.test, strict=True)}
-    tagger = find_tagger(config.lexicon)
+    tagger = find_tagger()
     vocabulary, sets = measure(training, tests, split, tagger)
     screen = Screen()
     screen.show(drift_table(vocabulary, sets))
@@ -78,10 +76,8 @@ def stats(config: StatsConfig) -> None:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class SetDrift:
     """One test file compared with the training vocabulary."""
-
-    __test__ = False  # pytest: not a test
 
     name: str
     records: Sequence[Record]
@@ -126,13 +122,13 @@ class TestSet:
 
 def measure(
     train: Sequence[Record], tests: Mapping[str, Sequence[Record]], tokenizer: Tokenizer, tagger: Tagger | None = None
-) -> tuple[frozenset[str], list[TestSet]]:
+) -> tuple[frozenset[str], list[SetDrift]]:
     """Return the training vocabulary, and each test set compared with it."""
     vocabulary = training_vocabulary(tokenizer(record.sentence) for record in train)
     found = []
     for name, records in tests.items():
         drift = measure_drift((tokenizer(record.sentence) for record in records), vocabulary)
-        found.append(TestSet(name, records, drift, _tags(records, drift, tokenizer, tagger) if tagger else {}))
+        found.append(SetDrift(name, records, drift, _tags(records, drift, tokenizer, tagger) if tagger else {}))
     return vocabulary, found
 
 
@@ -148,47 +144,39 @@ def _tags(records: Sequence[Record], drift: Drift, tokenizer: Tokenizer, tagger:
     return {word: counts.most_common(1)[0][0] for word, counts in votes.items()}
 
 
-def drift_table(vocabulary: frozenset[str], tests: Sequence[TestSet]) -> Table:
+def drift_table(vocabulary: frozenset[str], tests: Sequence[SetDrift]) -> Table:
     """Return a table with one row per test set."""
-    names = ("queries", "words", "only seen words", "share %", "1 unseen", "2+ unseen", "unseen words")
-    columns = (Column(name, justify="right", no_wrap=True) for name in names)
-    table = Table("test", *columns, title=f"training vocabulary: {len(vocabulary):,} words", title_justify="left")
+    header = ("test", "queries", "words", "only seen words", "share %", "1 unseen", "2+ unseen", "unseen words")
+    rows = []
     for test in tests:
-        drift, numbers = test.drift, test.drift.by_number()
-        one = numbers.get(1, 0)
-        more = drift.queries - drift.seen_only - one
-        cells = [f"{drift.queries:,}", f"{drift.words:,}", f"{drift.seen_only:,}", f"{drift.seen_share:.2f}"]
-        table.add_row(test.name, *cells, f"{one:,}", f"{more:,}", f"{len(drift.ranking):,}")
-    return table
+        drift, one = test.drift, test.drift.by_number().get(1, 0)
+        counts = (drift.queries, drift.words, drift.seen_only)
+        others = (one, drift.queries - drift.seen_only - one, len(drift.ranking))
+        rows.append((test.name, *map("{:,}".format, counts), f"{drift.seen_share:.2f}", *map("{:,}".format, others)))
+    return terminal_table(header, rows, title=f"training vocabulary: {len(vocabulary):,} words")
 
 
-def words_table(test: TestSet, top: int) -> Table:
+def words_table(test: SetDrift, top: int) -> Table:
     """Return a table of the most frequent unseen words of a test set, with a query for each."""
     plural = ("noun", "verb", "adjective", "adverb")
     counts = {pos: words for pos, (words, _) in test.by_pos().items()}
     kinds = ", ".join(f"{n} {pos}{'s' if pos in plural and n != 1 else ''}" for pos, n in counts.items())
-    columns = (Column("word", no_wrap=True), Column("part of speech", no_wrap=True))
-    numbers = (Column("said", justify="right"), Column("queries", justify="right"))
-    title = f"{test.name}: {len(test.drift.ranking):,} unseen words ({kinds})"
-    table = Table(*columns, *numbers, "for example", title=title, title_justify="left")
+    text, rows = ("part of speech", "for example"), []
     for word in test.drift.ranking[:top]:
         example = test.records[word.examples[0]].sentence
-        table.add_row(word.word, test.pos.get(word.word, "-"), str(word.count), str(word.queries), example)
-    return table
+        rows.append((word.word, test.pos.get(word.word, "-"), str(word.count), str(word.queries), example))
+    title = f"{test.name}: {len(test.drift.ranking):,} unseen words ({kinds})"
+    return terminal_table(("word", text[0], "said", "queries", text[1]), rows, text, title)
 
 
-def sensitivity_table(rows: Sequence[tuple[str, str, frozenset[str], Sequence[TestSet]]]) -> Table:
-    """Return a table of the same figures per tokenizer.
-
-    Args:
-        rows: (Tokenizer, what it does, training vocabulary, test sets).
-    """
-    figures = (Column(name, justify="right") for name in ("training words", *(test.name for test in rows[0][3])))
-    title = "the share of queries with only seen words, %"
-    table = Table("tokenizer", "a word is", *figures, title=title, title_justify="left")
-    for name, what, vocabulary, tests in rows:
-        table.add_row(name, what, f"{len(vocabulary):,}", *(f"{test.drift.seen_share:.2f}" for test in tests))
-    return table
+def sensitivity_table(found: Sequence[tuple[str, str, frozenset[str], Sequence[SetDrift]]]) -> Table:
+    """Return a table of the same figures per (tokenizer, what it does, training vocabulary, test sets)."""
+    header = ("tokenizer", "a word is", "training words", *(test.name for test in found[0][3]))
+    rows = (
+        (name, what, f"{len(vocabulary):,}", *(f"{test.drift.seen_share:.2f}" for test in tests))
+        for name, what, vocabulary, tests in found
+    )
+    return terminal_table(header, rows, ("a word is",), "the share of queries with only seen words, %")
 
 
 _BINS = ("only seen words", "1 unseen", "2 or more unseen")
@@ -197,7 +185,7 @@ _POS = ("noun", "verb", "adjective", "adverb", "other", "not tagged")
 
 
 @mpl.rc_context(SETTINGS)
-def drift_figure(tests: Sequence[TestSet], training_words: int, top: int = 18) -> Figure:
+def drift_figure(tests: Sequence[SetDrift], training_words: int, top: int = 18) -> Figure:
     """Draw queries by their number of unseen words and, below, each set's most common unseen words."""
     columns = len(tests)
     heights = (0.55 * columns + 0.5, 0.24 * top)
@@ -245,7 +233,7 @@ def drift_figure(tests: Sequence[TestSet], training_words: int, top: int = 18) -
     return figure
 
 
-def _shares(test: TestSet) -> tuple[float, float, float]:
+def _shares(test: SetDrift) -> tuple[float, float, float]:
     """Return the shares of the queries with no unseen word, with one, with more, in percent."""
     numbers, total = test.drift.by_number(), test.drift.queries
     none, one = numbers.get(0, 0), numbers.get(1, 0)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from hero_plugin.integrations.tools.vocab.english import LexiconTagger, find_tagger
-
 
 def test_table_json_and_figure(plain_world, vocab, capsys):
     new = plain_world / "new.txt"
@@ -38,12 +36,10 @@ def test_parts_of_speech(world, vocab, capsys):
     assert words == {"human": "noun", "grabs": "verb", "crate": "noun"}
 
 
-def test_the_lexicon_tags_where_nothing_else_does(plain_world, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    tagger = find_tagger(plain_world / "lexicon.json")
-    assert isinstance(tagger, LexiconTagger)
-    assert tagger.tag(["phone", "put", "zebra"]) == ["NN", "VB", "?"]
-    assert find_tagger() is None
+def test_without_a_tagger_parts_of_speech_are_left_out(plain_world, vocab, monkeypatch, capsys):
+    monkeypatch.setattr("hero_plugin.integrations.tools.vocab.stats.find_tagger", lambda: None)
+    files = ("--train", plain_world / "train.txt", "--test", plain_world / "test.json")
+    assert vocab("stats", *files) == 0 and "no tagger at hand" in capsys.readouterr().out
 
 
 def test_mistakes_are_told(plain_world, vocab, capsys):
