@@ -3,8 +3,6 @@
 Of several vocabularies, the last one's stage is the output folder itself; earlier ones are inside it, as ``1-NAME``.
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 import time

@@ -1,7 +1,5 @@
 """Scores of an adaptation: gain on new words, loss on old ones, and measures of continual learning."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean

@@ -1,7 +1,5 @@
 """``hero-plugin bench``: measure, print, and write where asked."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import shlex

@@ -1,7 +1,5 @@
 """Speed of QVHighlights' evaluation beside the official script's, in one run on the same predictions."""
 
-from __future__ import annotations
-
 import json
 import statistics
 import time

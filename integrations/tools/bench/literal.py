@@ -1,7 +1,5 @@
 """HERO as its paper reads, in plain loops: the plug-in is measured against it, and must equal it."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

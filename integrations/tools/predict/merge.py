@@ -1,7 +1,5 @@
 """Merge of finished parts into one file of predictions, checked window by window: ``hero-plugin predict merge``."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from bisect import insort

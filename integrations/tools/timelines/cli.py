@@ -1,7 +1,5 @@
 """The commands ``hero-plugin data timelines``, ``descriptions``, ``timelines-figure`` and ``timelines-oracle``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -5,8 +5,6 @@ model that was trained on Charades' timeline features can be tested on other vid
 query's own words ever being in the features.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, pairwise

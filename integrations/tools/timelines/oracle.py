@@ -6,8 +6,6 @@ stretch of clips that stays above a level is the answer. Simple and strong rathe
 how clear the features are, apart from how well anybody reads the queries.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ An action looks like its prototype, one direction in feature space, half of it f
 ``TimelineConfig`` has every strength of the simulated perception's errors, ``Renderer`` applies them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

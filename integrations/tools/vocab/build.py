@@ -4,8 +4,6 @@ A query's proposals are filtered one query at a time, into a journal that a stop
 is there, ``choose`` takes some of each, so that no new word serves too often.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter, defaultdict, deque
@@ -38,6 +36,53 @@ from hero_plugin.integrations.tools.vocab.filters import (
 from hero_plugin.integrations.tools.vocab.meaning import WordNet, find_wordnet
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, PhraseSwaps, read_phrasebook
 from hero_plugin.integrations.tools.vocab.review import Undecided, apply_decisions, check_overwrite, read_built
+
+
+class BuildJournal:
+    """JSON lines of what passed, one per query, in order. The first line says what build it belongs to.
+
+    Kept by hand: SQLite would need the same checks of the build and of the order.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
+        self.path = path
+        whole = b""
+        if path.exists():
+            if not resume:
+                raise UserError(f"{path} is what a stopped build left: continue it with --resume, or delete it")
+            raw = path.read_bytes()
+            whole = raw[: raw.rfind(b"\n") + 1]
+            if whole and json.loads(whole.partition(b"\n")[0]).get("build") != fingerprint:
+                raise UserError(f"{path} belongs to a build of other files or settings: use those, or delete it")
+            if len(whole) < len(raw):  # a last line that was cut off
+                path.write_bytes(whole)
+        self.done = max(whole.count(b"\n") - 1, 0)
+        self._stream = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
+        if not whole:
+            self._stream.write(json.dumps({"build": fingerprint}) + "\n")
+
+    def add(self, passed: Sequence[Rewording], counts: Counter[str]) -> None:
+        """Add what passed for the next query."""
+        row = {"passed": [rewording.to_json() for rewording in passed], "counts": dict(sorted(counts.items()))}
+        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self.done += 1
+        if self.done % 50 == 0:
+            self._stream.flush()
+
+    def rows(self) -> Iterator[tuple[list[Rewording], Counter[str]]]:
+        """Iterate over queries: what passed, and the counts."""
+        self._stream.flush()
+        with open(self.path, encoding="utf-8") as stream:
+            next(stream)
+            for line in stream:
+                row = json.loads(line)
+                yield [Rewording.from_json(each) for each in row["passed"]], Counter(row["counts"])
+
+    def close(self, remove: bool = False) -> None:
+        """Close the file, and delete it if ``remove``."""
+        self._stream.close()
+        if remove:
+            self.path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -121,53 +166,6 @@ class Builder:
     def _finished(self, rewording: Rewording) -> Rewording:
         words = self.checks.unseen.words(rewording.sentence)
         return Rewording(rewording.sentence, rewording.changes, words, rewording.source)
-
-
-class BuildJournal:
-    """JSON lines of what passed, one per query, in order. The first line says what build it belongs to.
-
-    Kept by hand: SQLite would need the same checks of the build and of the order.
-    """
-
-    def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
-        self.path = path
-        whole = b""
-        if path.exists():
-            if not resume:
-                raise UserError(f"{path} is what a stopped build left: continue it with --resume, or delete it")
-            raw = path.read_bytes()
-            whole = raw[: raw.rfind(b"\n") + 1]
-            if whole and json.loads(whole.partition(b"\n")[0]).get("build") != fingerprint:
-                raise UserError(f"{path} belongs to a build of other files or settings: use those, or delete it")
-            if len(whole) < len(raw):  # a last line that was cut off
-                path.write_bytes(whole)
-        self.done = max(whole.count(b"\n") - 1, 0)
-        self._stream = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
-        if not whole:
-            self._stream.write(json.dumps({"build": fingerprint}) + "\n")
-
-    def add(self, passed: Sequence[Rewording], counts: Counter[str]) -> None:
-        """Add what passed for the next query."""
-        row = {"passed": [rewording.to_json() for rewording in passed], "counts": dict(sorted(counts.items()))}
-        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.done += 1
-        if self.done % 50 == 0:
-            self._stream.flush()
-
-    def rows(self) -> Iterator[tuple[list[Rewording], Counter[str]]]:
-        """Iterate over queries: what passed, and the counts."""
-        self._stream.flush()
-        with open(self.path, encoding="utf-8") as stream:
-            next(stream)
-            for line in stream:
-                row = json.loads(line)
-                yield [Rewording.from_json(each) for each in row["passed"]], Counter(row["counts"])
-
-    def close(self, remove: bool = False) -> None:
-        """Close the file, and delete it if ``remove``."""
-        self._stream.close()
-        if remove:
-            self.path.unlink(missing_ok=True)
 
 
 _FEW = 3

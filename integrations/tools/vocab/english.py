@@ -4,8 +4,6 @@ lemminflect, wordfreq and inflect know the words; here they answer through a cac
 installed, else rules over lemminflect's forms, which say "?" rather than guess.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -5,8 +5,6 @@ words and the conditions under which they hold), or it is a paraphrase, a whole 
 of each of the three.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

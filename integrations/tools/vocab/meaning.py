@@ -1,7 +1,5 @@
 """Meaning of words: WordNet's senses, cosines of word vectors, and the likely sense of a word in its query."""
 
-from __future__ import annotations
-
 import io
 import os
 import warnings

@@ -3,8 +3,6 @@
 Read from the top: what an entry says, when its conditions hold in a query, what the query becomes.
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence

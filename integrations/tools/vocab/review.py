@@ -3,8 +3,6 @@
 The commands ``hero-plugin vocab review``, ``sample`` and ``rate``; ``vocab build`` and ``apply`` apply decisions.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 The language model speaks OpenAI's chat format, through an HTTP endpoint or a command. ``phrasebook`` is another source.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

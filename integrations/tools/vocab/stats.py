@@ -1,7 +1,5 @@
 """Drift of test queries: words that training never had, and in how many queries (``hero-plugin vocab stats``)."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
