@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,15 +18,7 @@ from rich.table import Table
 from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, words_of, write_annotations
 from hero_plugin.integrations.data.checks import OnBroken, OnOutside, ReadReport, load_durations
 from hero_plugin.integrations.data.features import FeatureStore, missing_features, open_features
-from hero_plugin.integrations.data.moments import (
-    Period,
-    QueryIds,
-    SaliencyChoice,
-    Snap,
-    Windows,
-    clip_length_problem,
-    convert_records,
-)
+from hero_plugin.integrations.data.moments import Conversion, clip_length_problem, convert_records
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import load_word_vectors, tokenize
 from hero_plugin.integrations.support.console import bar
@@ -59,27 +51,7 @@ class ConvertConfig:
     """A moment that ends after its video: cut it at the end, keep it, or call it an error."""
     on_broken: OnBroken = "error"
     """Queries that cannot be used (end before start, empty, malformed, ...): stop, or leave them out."""
-    clip_length: float = 2.0
-    """Seconds per clip, for --rounding and --saliency."""
-    rounding: Snap = "none"
-    """Move moments to clip edges: not at all, to the best overlap (EMB), both boundaries down (Moment-DETR), to the
-    nearest edge, or outward."""
-    windows: Windows = "keep"
-    """Several moments of a query: keep them (QVHighlights only), the first, the longest, their hull, or one query
-    each."""
-    saliency: SaliencyChoice = "keep"
-    """Highlight labels: keep what is there, none, or made from moments: every clip inside, in proportion to the
-    overlap, or as lighthouse and QD-DETR make them for Charades-STA."""
-    saliency_score: float = 4.0
-    """Score of a clip inside a moment (QVHighlights: 0 to 4)."""
-    annotators: int = 3
-    """How often the score is repeated per clip (QVHighlights: 3)."""
-    query_ids: QueryIds = "keep"
-    """Keep ids, number them, or VIDEO_0, VIDEO_1, ...; unless they are kept, they may occur twice."""
-    first_query_id: int = 0
-    """Where --query-ids number begins; give every split its own range."""
-    period: Period = "keep"
-    """The full stop at the end of sentences: keep, strip or add it."""
+    choices: tyro.conf.OmitArgPrefixes[Conversion] = field(default_factory=Conversion)
     overwrite: bool = False
     """Replace an existing output."""
 
@@ -89,35 +61,25 @@ def convert(config: ConvertConfig) -> None:
     output = config.output
     if output.exists() and (not config.overwrite or output.resolve() == config.input.resolve()):
         raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input itself)")
-    if not config.clip_length > 0 or config.annotators < 1:
-        got = f"{config.clip_length} and {config.annotators}"
-        raise UserError(f"--clip-length and --annotators must be positive, got {got}")
     if config.durations and config.durations_from_features is not None:
         raise UserError("give --durations or --durations-from-features, not both")
+    try:
+        config.choices.check()
+    except ValueError as error:
+        raise UserError(str(error)) from error
     lengths = load_durations(config.durations) if config.durations else None
     if config.durations_from_features is not None:
         if config.clips_per_second is None or not config.clips_per_second > 0:
             raise UserError("--durations-from-features needs --clips-per-second, the rate of those features")
         store = open_features(config.durations_from_features)
         lengths = {video: len(store[video]) / config.clips_per_second for video in store.keys()}  # noqa: SIM118
-    report, same_ids = ReadReport(), config.query_ids == "keep"
+    report, same_ids = ReadReport(), config.choices.query_ids == "keep"
     options = {"durations": lengths, "on_outside": config.on_outside, "on_broken": config.on_broken}
     records = _read(config.input, report, format=config.from_, unique_ids=same_ids, **options)
     target = format_name(config.to)
     by_video = {"captions", "charades-cd"}  # formats that understand each other's extras
-    converted = convert_records(
-        records,
-        clip_length=config.clip_length,
-        rounding=config.rounding,
-        windows=config.windows,
-        saliency=config.saliency,
-        saliency_score=config.saliency_score,
-        annotators=config.annotators,
-        query_ids=config.query_ids,
-        first_query_id=config.first_query_id,
-        period=config.period,
-        keep_extra=report.format == target or {report.format, target} <= by_video,
-    )
+    keep = report.format == target or {report.format, target} <= by_video
+    converted = convert_records(records, config.choices, keep_extra=keep)
     write_annotations(converted, output, format=target)
     videos = len({record.video_id for record in converted})
     print(f"{output}: {len(converted)} queries of {videos} videos, {report.format} -> {target}")

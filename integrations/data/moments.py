@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 
@@ -18,11 +19,6 @@ from hero_plugin.integrations.support.errors import Problem
 
 Rounding = Literal["best_iou", "floor", "nearest", "outward"]
 SaliencyRule = Literal["inside", "overlap", "lighthouse"]
-Snap = Literal["none", "best_iou", "floor", "nearest", "outward"]
-Windows = Literal["keep", "first", "longest", "hull", "split"]
-SaliencyChoice = Literal["keep", "none", "inside", "overlap", "lighthouse"]
-QueryIds = Literal["keep", "number", "video"]
-Period = Literal["keep", "strip", "add"]
 
 ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, whatever the last bit says
 
@@ -193,107 +189,88 @@ def _best_iou(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute EMB's time_to_index: the range of greatest overlap, the first of equals in (start, end) order.
 
-    For a fixed end, moving the start away from the moment's start only loses overlap, on either side; so the
-    best start edge is one of the two around it, the best end edge one of the two around the end, and four
-    ranges decide. Overlap is intersection over the hull, as upstream; where none overlaps, it is clip 0.
+    For a fixed end, moving the start away from the moment's start only loses overlap, on either side; so the best
+    edges are neighbours of the moment's, and four of each decide: float32 edges may sit one clip off the guess.
+    Overlap is intersection over the hull, as upstream; where none overlaps, it is clip 0.
     """
-    lower_start, upper_start = _clips_around(start, clips, duration, np.zeros_like(clips))
-    lower_end, upper_end = _clips_around(end, clips, duration, np.ones_like(clips))
-    candidates = [(s, e) for s in (lower_start, upper_start) for e in (lower_end, upper_end)]
-    overlaps = []
-    for first, last in candidates:
-        left, right = _edge_time(first, clips, duration), _edge_time(last + 1, clips, duration)
-        inside = np.maximum(0.0, np.minimum(right, end) - np.maximum(left, start))
-        overlaps.append(inside / np.maximum(1e-12, np.maximum(right, end) - np.minimum(left, start)))
-    table = np.stack(overlaps)  # (4, N), in upstream's order of comparison
-    best = table.argmax(axis=0)
-    rows = np.arange(start.size)
-    first = np.stack([c[0] for c in candidates])[best, rows]
-    last = np.stack([c[1] for c in candidates])[best, rows]
-    nothing = table.max(axis=0) <= 0.0 if start.size else np.zeros(0, bool)
-    return np.where(nothing, 0, first), np.where(nothing, 0, last)
+    near = np.arange(-1, 3)[:, None]
+    firsts, lasts = (
+        np.clip(np.floor(time * clips / duration) - edge + near, 0, clips - 1).astype(np.int64)
+        for time, edge in ((start, 0), (end, 1))
+    )
+    first, last = np.repeat(firsts, 4, axis=0), np.tile(lasts, (4, 1))  # (16, N), in upstream's order of comparison
+    left, right = _edge_time(first, clips, duration), _edge_time(last + 1, clips, duration)
+    inside = np.maximum(0.0, np.minimum(right, end) - np.maximum(left, start))
+    overlap = inside / np.maximum(1e-12, np.maximum(right, end) - np.minimum(left, start))
+    best = overlap.argmax(axis=0), np.arange(start.size)
+    found = overlap[best] > 0
+    return np.where(found, first[best], 0), np.where(found, last[best], 0)
 
 
-def _clips_around(
-    time: np.ndarray, clips: np.ndarray, duration: np.ndarray, edge: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the clips whose edge (0: left, 1: right) lies just at or before ``time``, and just at or after."""
-    guess = np.clip(np.floor(time * clips / duration) - edge, -1, clips).astype(np.int64)
-    lower = np.full_like(guess, -1)
-    for candidate in (guess - 1, guess, guess + 1):  # float32 edges may sit one clip off the guess
-        at_or_before = (_edge_time(candidate + edge, clips, duration) <= time) & (candidate < clips)
-        lower = np.where(at_or_before & (candidate > lower), candidate, lower)
-    exact = _edge_time(lower + edge, clips, duration) == time
-    upper = np.where(exact & (lower >= 0), lower, lower + 1)
-    return np.clip(lower, 0, clips - 1), np.clip(upper, 0, clips - 1)
+@dataclass(frozen=True)
+class Conversion:
+    """Choices between the conventions of data sets. The defaults change nothing."""
+
+    clip_length: float = 2.0
+    """Seconds per clip, for --rounding and --saliency."""
+    rounding: Literal["none", "best_iou", "floor", "nearest", "outward"] = "none"
+    """Move moments to clip edges: not at all, to the best overlap (EMB), both boundaries down (Moment-DETR), to the
+    nearest edge, or outward."""
+    windows: Literal["keep", "first", "longest", "hull", "split"] = "keep"
+    """Several moments of a query: keep them (QVHighlights only), the first, the longest, their hull, or one query
+    each."""
+    saliency: Literal["keep", "none", "inside", "overlap", "lighthouse"] = "keep"
+    """Highlight labels: keep what is there, none, or made from moments: every clip inside, in proportion to the
+    overlap, or as lighthouse and QD-DETR make them for Charades-STA."""
+    saliency_score: float = 4.0
+    """Score of a clip inside a moment (QVHighlights: 0 to 4)."""
+    annotators: int = 3
+    """How often the score is repeated per clip (QVHighlights: 3)."""
+    query_ids: Literal["keep", "number", "video"] = "keep"
+    """Keep ids, number them, or VIDEO_0, VIDEO_1, ...; unless they are kept, they may occur twice."""
+    first_query_id: int = 0
+    """Where --query-ids number begins; give every split its own range."""
+    period: Literal["keep", "strip", "add"] = "keep"
+    """The full stop at the end of sentences: keep, strip or add it."""
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for a choice that does not exist."""
+        for name, kind in get_type_hints(type(self)).items():
+            if (choices := get_args(kind)) and getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        _check_clip_length(self.clip_length)
+        if self.annotators < 1:
+            raise ValueError(f"annotators must be 1 or more, got {self.annotators}")
 
 
-def convert_records(
-    records: Iterable[Record],
-    *,
-    clip_length: float = 2.0,
-    rounding: Snap = "none",
-    windows: Windows = "keep",
-    saliency: SaliencyChoice = "keep",
-    saliency_score: float = 4.0,
-    annotators: int = 3,
-    query_ids: QueryIds = "keep",
-    first_query_id: int = 0,
-    period: Period = "keep",
-    keep_extra: bool = True,
-) -> list[Record]:
-    """Convert records between the conventions of data sets. The defaults change nothing.
-
-    Args:
-        records: Queries.
-        clip_length: Seconds per clip, for ``rounding`` and ``saliency``.
-        rounding: "none" leaves moments as they are; "best_iou", "floor", "nearest" and "outward" move them to the
-            clips' edges (see ``moment_to_clips``), as QVHighlights' windows are; the last edge is the video's end.
-        windows: What becomes of several moments of one query: "keep" them, the "first", the "longest", their
-            "hull" (first start to last end), or "split" into one query per moment (ids get "_0", "_1", ...).
-        saliency: "keep" what is there, "none", or labels made from the moments by a rule of
-            ``saliency_from_moments``: "inside", "overlap", "lighthouse".
-        saliency_score: The ``score`` of ``saliency_from_moments``.
-        annotators: See there.
-        query_ids: "keep", "number" them from ``first_query_id``, or "video": VIDEO_0, VIDEO_1, ...
-        first_query_id: Where numbers begin.
-        period: "keep", "strip" or "add" the full stop at the end of sentences (Charades-STA has it, Charades-CD not).
-        keep_extra: Whether to keep what only the old format knew.
-    """
-    for name, value, choices in (
-        ("windows", windows, Windows),
-        ("query_ids", query_ids, QueryIds),
-        ("period", period, Period),
-        ("saliency", saliency, SaliencyChoice),
-        ("rounding", rounding, Snap),
-    ):
-        if value not in get_args(choices):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-    _check_clip_length(clip_length)
+def convert_records(records: Iterable[Record], choices: Conversion, *, keep_extra: bool = True) -> list[Record]:
+    """Convert records between the conventions of data sets; ``keep_extra`` keeps what only the old format knew."""
+    choices.check()
     result: list[Record] = []
     counts: Counter[str] = Counter()
     for source in records:
-        for record in _windows(source, windows):
+        for record in _windows(source, choices.windows):
             moments = record.moments
-            if rounding != "none":
-                moments = tuple(snap_moment(moment, record.duration, clip_length, rounding) for moment in moments)
+            if choices.rounding != "none":
+                edges = choices.clip_length, choices.rounding
+                moments = tuple(snap_moment(moment, record.duration, *edges) for moment in moments)
             labels = record.saliency
-            if saliency == "none":
+            if choices.saliency == "none":
                 labels = ()
-            elif saliency != "keep":
+            elif choices.saliency != "keep":
                 labels = saliency_from_moments(
                     moments,
                     record.duration,
-                    clip_length=clip_length,
-                    rule=saliency,
-                    rounding="nearest" if rounding == "none" else rounding,
-                    score=saliency_score,
-                    annotators=annotators,
+                    clip_length=choices.clip_length,
+                    rule=choices.saliency,
+                    rounding="nearest" if choices.rounding == "none" else choices.rounding,
+                    score=choices.saliency_score,
+                    annotators=choices.annotators,
                 )
             query = record.query_id
-            if query_ids == "number":
-                query = str(first_query_id + len(result))
-            elif query_ids == "video":
+            if choices.query_ids == "number":
+                query = str(choices.first_query_id + len(result))
+            elif choices.query_ids == "video":
                 query = f"{record.video_id}_{counts[record.video_id]}"
                 counts[record.video_id] += 1
             extra = dict(record.extra)
@@ -302,7 +279,7 @@ def convert_records(
             if query != record.query_id:
                 extra.pop("qid", None)
             changed = record.replace(query_id=query, moments=moments, saliency=labels, extra=extra)
-            result.append(changed.replace(sentence=_with_period(record.sentence, period)))
+            result.append(changed.replace(sentence=_with_period(record.sentence, choices.period)))
     return result
 
 
@@ -315,7 +292,7 @@ def snap_moment(
     return first * clip_length, min((last + 1) * clip_length, duration)
 
 
-def _windows(record: Record, choice: Windows) -> Sequence[Record]:
+def _windows(record: Record, choice: str) -> Sequence[Record]:
     moments = record.moments
     if choice == "keep" or len(moments) <= 1:
         return [record]
@@ -330,7 +307,7 @@ def _windows(record: Record, choice: Windows) -> Sequence[Record]:
     return [record.replace(moments=(kept,))]
 
 
-def _with_period(sentence: str, choice: Period) -> str:
+def _with_period(sentence: str, choice: str) -> str:
     if choice == "keep":
         return sentence
     bare = sentence.rstrip(". ")

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hero_plugin.integrations.data.moments import convert_records, snap_moment
+from hero_plugin.integrations.data.moments import Conversion, convert_records, snap_moment
 from hero_plugin.integrations.data.records import Record
 
 RECORD = Record("7", "v", "a person sits.", ((3.0, 9.1), (11.0, 12.0)), 15.0, extra={"qid": "7", "novels": [1]})
 
 
 def only(**choices):
-    (record,) = convert_records([RECORD], **choices)
+    (record,) = convert_records([RECORD], Conversion(**choices))
     return record
 
 
@@ -25,22 +25,23 @@ def test_windows():
     assert only(windows="first").moments == ((3.0, 9.1),)
     assert only(windows="longest").moments == ((3.0, 9.1),)
     assert only(windows="hull").moments == ((3.0, 12.0),)
-    split = convert_records([RECORD], windows="split")
+    split = convert_records([RECORD], Conversion(windows="split"))
     assert [(r.query_id, r.moments) for r in split] == [("7_0", ((3.0, 9.1),)), ("7_1", ((11.0, 12.0),))]
 
 
 def test_query_ids():
     other = RECORD.replace(video_id="w")
-    numbered = convert_records([RECORD, other, RECORD], query_ids="number", first_query_id=100)
+    numbered = convert_records([RECORD, other, RECORD], Conversion(query_ids="number", first_query_id=100))
     assert [r.query_id for r in numbered] == ["100", "101", "102"]
     assert all("qid" not in r.extra for r in numbered)
-    assert [r.query_id for r in convert_records([RECORD, other, RECORD], query_ids="video")] == ["v_0", "w_0", "v_1"]
+    by_video = convert_records([RECORD, other, RECORD], Conversion(query_ids="video"))
+    assert [r.query_id for r in by_video] == ["v_0", "w_0", "v_1"]
 
 
 def test_periods():
     assert only(period="strip").sentence == "a person sits"
     assert only(period="add").sentence == "a person sits."
-    (record,) = convert_records([RECORD.replace(sentence="who sits?")], period="add")
+    (record,) = convert_records([RECORD.replace(sentence="who sits?")], Conversion(period="add"))
     assert record.sentence == "who sits?"
 
 
@@ -59,7 +60,8 @@ def test_saliency():
 
 
 def test_extras_can_stay_behind():
-    assert only(keep_extra=False).extra == {}
+    (record,) = convert_records([RECORD], Conversion(), keep_extra=False)
+    assert record.extra == {}
 
 
 @pytest.mark.parametrize("choice", ["windows", "query_ids", "period", "saliency", "rounding"])
