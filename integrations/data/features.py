@@ -22,6 +22,7 @@ from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 
 Pooling = Literal["mean", "subsample", "cut"]
 Rows = Literal["clips", "words"]
+Change = Callable[[np.ndarray], np.ndarray]
 _SUFFIXES = (".npy", ".npz", ".pt")
 _EXPECTED = "a folder of VIDEO.npy, VIDEO.npz or VIDEO.pt files, or an .h5 file"
 
@@ -57,7 +58,6 @@ def open_features(
     pooling: Pooling = "mean",
     normalize: bool = False,
     array: str = "features",
-    cache: bool = False,
     rows: Rows = "clips",
 ) -> FeatureStore:
     """Open clip features.
@@ -75,7 +75,6 @@ def open_features(
         pooling: How to reduce them.
         normalize: Scale each clip's features to length 1, each path separately, as Moment-DETR does.
         array: Name of the array in a file, or a group, of several.
-        cache: Keep arrays in memory once read.
         rows: What the rows are, for errors: features of words lie in such folders, too, one file per query.
 
     Raises:
@@ -90,12 +89,9 @@ def open_features(
         raise ValueError(f"max_clips must be 1 or more, got {max_clips}")
     _check(pooling)
     stores = [_open_one(Path(path), array, rows) for path in paths]
-    if normalize:
-        stores = [_Changed(store, unit_length) for store in stores]
-    store = stores[0] if len(stores) == 1 else _SideBySide(stores)
-    if max_clips is not None:
-        store = _Changed(store, partial(sample_clips, max_clips=max_clips, pooling=pooling))
-    return _Cached(store) if cache else store
+    each = unit_length if normalize else np.asarray
+    whole = partial(sample_clips, max_clips=max_clips, pooling=pooling) if max_clips else np.asarray
+    return _SideBySide(stores, each, whole)
 
 
 def _open_one(path: Path, array: str, rows: Rows) -> FeatureStore:
@@ -406,12 +402,17 @@ class _Hdf5(_Store):
 
 
 class _SideBySide:
-    """Several stores, concatenated along the width."""
+    """One or several stores, concatenated along the width.
 
-    def __init__(self, stores: Sequence[FeatureStore]) -> None:
-        self._stores = stores
+    Args:
+        stores: The stores.
+        each: Changes the array of each.
+        whole: Changes the array of all together.
+    """
+
+    def __init__(self, stores: Sequence[FeatureStore], each: Change, whole: Change) -> None:
+        self._stores, self._each, self._whole = stores, each, whole
         self.dim = sum(store.dim for store in stores)
-        self._keys = sorted(set.intersection(*(set(store.keys()) for store in stores)))
 
     def lacking(self, video_id: str) -> list[str]:
         """Return the names of the places that have no features of a video."""
@@ -421,13 +422,13 @@ class _SideBySide:
         return all(video_id in store for store in self._stores)
 
     def keys(self) -> list[str]:
-        return list(self._keys)
+        return sorted(set.intersection(*(set(store.keys()) for store in self._stores)))
 
     def __getitem__(self, video_id: str) -> np.ndarray:
         parts, problems = [], []
         for store in self._stores:
             try:
-                parts.append(store[video_id])
+                parts.append(self._each(store[video_id]))
             except DataError as error:
                 problems += error.problems
         if problems:
@@ -437,39 +438,5 @@ class _SideBySide:
             what = f"the feature sets disagree about the number of clips: {counts}"
             fix = "they must have the same clip length: extract them again"
             raise DataError([Problem(f"video {video_id}", what, fix)])
-        return np.concatenate([part[: min(counts)] for part in parts], axis=1)
-
-
-class _Changed:
-    """The videos of another store, each array changed by a function."""
-
-    def __init__(self, store: FeatureStore, change: Callable[[np.ndarray], np.ndarray]) -> None:
-        self._store, self._change, self.dim = store, change, store.dim
-
-    def __contains__(self, video_id: object) -> bool:
-        return video_id in self._store
-
-    def keys(self) -> list[str]:
-        return self._store.keys()
-
-    def lacking(self, video_id: str) -> list[str]:
-        """Return the names of the places that have no features of a video."""
-        return self._store.lacking(video_id)
-
-    def __getitem__(self, video_id: str) -> np.ndarray:
-        return self._change(self._store[video_id])
-
-
-class _Cached(_Changed):
-    """A store that remembers."""
-
-    def __init__(self, store: FeatureStore) -> None:
-        super().__init__(store, np.asarray)
-        self._seen: dict[str, np.ndarray] = {}
-
-    def __getitem__(self, video_id: str) -> np.ndarray:
-        array = self._seen.get(video_id)
-        if array is None:
-            array = self._seen[video_id] = self._store[video_id]
-            array.setflags(write=False)  # two callers share it
-        return array
+        one = parts[0] if len(parts) == 1 else np.concatenate([part[: min(counts)] for part in parts], axis=1)
+        return self._whole(one)

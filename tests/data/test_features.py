@@ -77,15 +77,10 @@ def test_several_side_by_side(tmp_path):
         open_features([tmp_path / "features", folder(tmp_path, ".npy", far, "far")])["a"]
 
 
-def test_max_clips_and_cache(tmp_path):
+def test_max_clips(tmp_path):
     path = folder(tmp_path)
     assert open_features(path, max_clips=2)["d"].shape == (2, 4)
     np.testing.assert_array_equal(open_features(path, max_clips=3)["a"], open_features(path)["a"])
-    cached = open_features(path, cache=True)
-    assert cached["a"] is cached["a"]
-    with pytest.raises(ValueError):
-        cached["a"][0, 0] = 1.0
-    assert cached.keys() == ["a", "b.c", "d"] and "a" in cached and cached.dim == 4
 
 
 def literal_mean(features, max_clips):
