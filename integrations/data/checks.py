@@ -8,7 +8,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -181,16 +181,31 @@ def as_number(raw: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def numbered_lines(checks: RecordChecks, progress: OnProgress | None = None) -> Iterator[tuple[int, str]]:
-    """Yield the non-blank lines of a UTF-8 file with their numbers; others become problems of ``checks``."""
-    for number, raw in iter_lines(checks.path, progress):
+Tell = Callable[[str, str, str], None]
+"""Called with where in a file something is wrong (":7"), what, and a fix."""
+
+
+def numbered_lines(path: Path, tell: Tell, progress: OnProgress | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the non-blank lines of a UTF-8 file with their numbers; ``tell`` what is wrong with others."""
+    for number, raw in iter_lines(path, progress):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
         except UnicodeDecodeError as error:
-            checks.problem(f":{number}", not_utf8(error), "save it as UTF-8")
+            tell(f":{number}", not_utf8(error), "save it as UTF-8")
             continue
         if line.strip():
             yield number, line
+
+
+def json_lines(path: Path, tell: Tell, progress: OnProgress | None = None) -> Iterator[tuple[int, Any]]:
+    """Yield the values of a file of one per line, with the lines' numbers; ``tell`` what is wrong with others."""
+    for number, line in numbered_lines(path, tell, progress):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            tell(f":{number}", f"not JSON ({error.msg} at column {error.colno})", "correct or delete the line")
+            continue
+        yield number, value
 
 
 Durations = Mapping[str, Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -244,7 +259,9 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
             if path.suffix.lower() not in (".jsonl", ".ndjson"):
                 where = f"{path}:{error.lineno}"
                 raise DataError([Problem(where, f"not JSON ({error.msg})", HOW_TO_GIVE_DURATIONS)]) from error
-            whole = _json_lines(path, text)
+            problems = Problems()
+            whole = [row for _, row in json_lines(path, problems.of(path))]
+            problems.raise_if_any()
         if isinstance(whole, dict) and not any(key in whole for key in _KEYS):
             return list(whole.items())
         rows = [row for row in (whole if isinstance(whole, list) else [whole]) if isinstance(row, dict)]
@@ -253,18 +270,6 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
         has = f"it has {list(rows[0])}" if rows else "it is empty"
         raise DataError([Problem(str(path), f"no video names and durations found; {has}", HOW_TO_GIVE_DURATIONS)])
     return [(str(row[name]), row) for row in rows]
-
-
-def _json_lines(path: Path, text: str) -> list[Any]:
-    rows, problems = [], Problems()
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                problems.add(f"{path}:{number}", f"not JSON ({error.msg})", "correct or delete the line")
-    problems.raise_if_any()
-    return rows
 
 
 def _checked(where: str, entries: Any) -> dict[str, float]:

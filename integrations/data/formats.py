@@ -13,7 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.data.checks import HOW_TO_GIVE_DURATIONS, RecordChecks, as_number, numbered_lines
+from hero_plugin.integrations.data.checks import (
+    HOW_TO_GIVE_DURATIONS,
+    RecordChecks,
+    as_number,
+    json_lines,
+    numbered_lines,
+)
 from hero_plugin.integrations.data.records import Record, clean_sentence
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 from hero_plugin.integrations.support.files import OnProgress, atomic_write
@@ -51,7 +57,7 @@ def read_charades_sta(checks: RecordChecks, progress: OnProgress | None = None) 
         checks.failure("", "Charades-STA text holds no video durations", HOW_TO_GIVE_DURATIONS)
     count: Counter[str] = Counter()
     unknown: set[str] = set()
-    for number, line in numbered_lines(checks, progress):
+    for number, line in numbered_lines(checks.path, checks.problem, progress):
         where = f":{number}"
         head, mark, raw = line.partition("##")
         fields = head.split()
@@ -323,13 +329,7 @@ def read_qvhighlights(checks: RecordChecks, progress: OnProgress | None = None) 
     "saliency_scores": [[a, b, c], ...]}``. Test files end after ``vid``; Charades-STA and more in this form have
     windows and no saliency.
     """
-    for number, line in numbered_lines(checks, progress):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            what = f"not JSON ({error.msg} at column {error.colno})"
-            checks.problem(f":{number}", what, "correct or delete the line")
-            continue
+    for number, row in json_lines(checks.path, checks.problem, progress):
         _read_row(checks, f":{number}", number, row)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hero_plugin.integrations.data.checks import json_lines
 from hero_plugin.integrations.data.formats import qid, raw_sentence
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.scoring.qvhighlights import (
@@ -28,8 +29,8 @@ from hero_plugin.integrations.scoring.qvhighlights import (
     clip_scores,
     qvhighlights_scores,
 )
-from hero_plugin.integrations.support.errors import DataError, Problems, not_utf8
-from hero_plugin.integrations.support.files import atomic_write, iter_lines
+from hero_plugin.integrations.support.errors import DataError, Problems
+from hero_plugin.integrations.support.files import atomic_write
 
 WINDOWS, SALIENCY = "pred_relevant_windows", "pred_saliency_scores"
 CLIPS_OFF = 2
@@ -190,21 +191,10 @@ class _Reading:
     def parse(self) -> list[Numbered]:
         """Return the lines that are objects with a qid."""
         rows: list[Numbered] = []
-        for number, raw in iter_lines(Path(self.path)):
-            where = f"{self.path}:{number}"
-            if not raw.strip():
-                continue
-            try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError as error:
-                self.of_lines.add(where, not_utf8(error), "save it as UTF-8")
-                continue
-            except json.JSONDecodeError as error:
-                what = f"not JSON ({error.msg} at column {error.colno})"
-                self.of_lines.add(where, what, "write one JSON object per line")
-                continue
+        for number, row in json_lines(Path(self.path), self.of_lines.of(self.path)):
             if not isinstance(row, dict) or not _is_id(row.get("qid")):
                 got = repr(row.get("qid")) if isinstance(row, dict) else f"a {type(row).__name__}"
+                where = f"{self.path}:{number}"
                 self.of_lines.add(where, f"expected an object with a qid, a number or text, got {_short(got)}")
                 continue
             rows.append((number, row))

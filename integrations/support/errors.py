@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -58,26 +59,21 @@ class DataError(ValueError):
         return type(self), (self.problems,)  # so that it survives the trip back from a worker process
 
 
-class Problems:
+class Problems(list[Problem]):
     """What readers found wrong while they went on reading; ``raise_if_any`` ends the reading."""
-
-    def __init__(self) -> None:
-        self._found: list[Problem] = []
 
     def add(self, where: str, what: str, fix: str = "") -> None:
         """Remember one problem."""
-        self._found.append(Problem(where, what, fix))
+        self.append(Problem(where, what, fix))
+
+    def of(self, path: Path | str) -> Callable[[str, str, str], None]:
+        """Return an ``add`` for places in one file."""
+        return lambda place, what, fix: self.add(f"{path}{place}", what, fix)
 
     def raise_if_any(self) -> None:
         """Raise ``DataError`` with everything found so far, if anything was."""
-        if self._found:
-            raise DataError(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __iter__(self) -> Iterator[Problem]:
-        return iter(self._found)
+        if self:
+            raise DataError(self)
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:

@@ -101,6 +101,5 @@ def check_records(records: Sequence[Record], features: FeatureStore, tokenize: T
         if not tokenize(record.sentence):
             where = f"{source}: query {record.query_id}"
             problems.add(where, f"no word in {record.sentence!r}", "write a sentence, or remove the query")
-    found = [*problems, *missing_features(features, Counter(record.video_id for record in records), source)]
-    if found:
-        raise DataError(found)
+    problems += missing_features(features, Counter(record.video_id for record in records), source)
+    problems.raise_if_any()
