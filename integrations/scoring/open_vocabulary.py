@@ -1,7 +1,7 @@
 """Open vocabulary: the words of test queries that no training query has.
 
-A query's category set is the set of its words, C(q) = {w : w a word of q}. A query is open-vocabulary when at least
-one of them is not in the training vocabulary, the union of the training queries' category sets.
+A query's category set is the set of its words. A query is open-vocabulary when at least one of them is not in the
+training vocabulary, the union of the training queries' category sets.
 """
 
 from __future__ import annotations
@@ -9,15 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-
-
-def category_set(words: Iterable[str]) -> frozenset[str]:
-    """Return C(q) of a query given as its words.
-
-    >>> sorted(category_set(["the", "person", "opens", "the", "door"]))
-    ['door', 'opens', 'person', 'the']
-    """
-    return frozenset(words)
 
 
 def training_vocabulary(queries: Iterable[Iterable[str]]) -> frozenset[str]:
@@ -38,13 +29,8 @@ def unseen_words(words: Iterable[str], vocabulary: Collection[str]) -> tuple[str
     return tuple(word for word in dict.fromkeys(words) if word not in vocabulary)
 
 
-def is_open_vocabulary(words: Iterable[str], vocabulary: Collection[str]) -> bool:
-    """Return whether at least one word of the query was in no training query.
-
-    >>> is_open_vocabulary(["person", "opens", "crate"], {"person", "opens", "box"})
-    True
-    """
-    return any(word not in vocabulary for word in words)
+EXAMPLES = 3
+"""Queries that are kept per unseen word."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +81,12 @@ class Drift:
         return {number: counts[number] for number in sorted(counts)}
 
 
-def measure_drift(queries: Iterable[Sequence[str]], vocabulary: Collection[str], examples: int = 3) -> Drift:
+def measure_drift(queries: Iterable[Sequence[str]], vocabulary: Collection[str]) -> Drift:
     """Compare test queries, each given as its words, with a training vocabulary.
 
     Args:
         queries: Test queries.
         vocabulary: Words of the training queries.
-        examples: Number of queries to keep per unseen word.
 
     Raises:
         ValueError: There are no queries.
@@ -116,6 +101,6 @@ def measure_drift(queries: Iterable[Sequence[str]], vocabulary: Collection[str],
             places.setdefault(word, []).append(index)
     if not unseen:
         raise ValueError("no test queries to compare with the vocabulary")
-    ranking = [UnseenWord(word, said[word], len(at), tuple(at[:examples])) for word, at in places.items()]
+    ranking = [UnseenWord(word, said[word], len(at), tuple(at[:EXAMPLES])) for word, at in places.items()]
     ranking.sort(key=lambda word: (-word.queries, -word.count, word.word))
     return Drift(len(unseen), len(said), said.total(), tuple(unseen), tuple(ranking))
