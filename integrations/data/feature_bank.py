@@ -248,14 +248,25 @@ class StoreBank(FeatureBank):
 
 
 class BankCollate(ABC):
-    """The base class of collate functions: examples have ``video``, a row of the bank."""
+    """The base class of collate functions: examples have ``video``, a row of the bank.
+
+    Apart from the model, so that loading processes can hold it.
+    """
 
     def __init__(self, bank: FeatureBank) -> None:
         self.bank = bank
 
     @abstractmethod
     def __call__(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Return one batch of the examples."""
+        """Make a batch.
+
+        The model's inputs are of ``rows`` alone, as wide as all items need; what the losses read is of all items.
+        Features on the device come as a ``DeviceBatch``, whose ``to`` makes their tensor.
+
+        Args:
+            items: Examples.
+            rows: Those that the model runs here, where several processes share a batch; None is all.
+        """
 
     def with_bank(self, bank: FeatureBank) -> Self:
         """Return the same collate function for the videos of another bank."""

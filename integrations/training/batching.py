@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from hero_plugin.integrations.data.feature_bank import BankCollate
 from hero_plugin.integrations.support.process import Rank
 from hero_plugin.integrations.training.distributed import BatchShard
-from hero_plugin.integrations.training.task import Batch, Collate
+from hero_plugin.integrations.training.task import Batch
 
 READ_ONE_BY_ONE = frozenset({"windows"})
 """Entries of a batch that stay on the CPU: the number of moments per query, by which a DETR's targets are cut."""
@@ -25,7 +26,7 @@ READ_ONE_BY_ONE = frozenset({"windows"})
 class CollateShard:
     """A collate function for one process' shard of each batch."""
 
-    collate: Collate
+    collate: BankCollate
     rank: Rank
     following_rows: int
 
@@ -35,7 +36,7 @@ class CollateShard:
 
 
 def batches(
-    collate: Collate,
+    collate: BankCollate,
     items: Sequence[Any],
     indices: list[list[int]],
     device: torch.device,

@@ -366,7 +366,7 @@ class DetrCollate(BankCollate):
         self.queries = queries
 
     def __call__(self, items: Sequence[DetrExample], rows: Sequence[int] | None = None) -> Batch:
-        """Make a batch; see ``Collate``."""
+        """Make a batch; see ``BankCollate``."""
         rows = list(range(len(items)) if rows is None else rows)
         clips = [self.clips(item) for item in items]
         videos = [items[row].video for row in rows]

@@ -117,7 +117,7 @@ class EmbCollate(BankCollate):
     """
 
     def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
-        """Make a batch; see ``Collate``."""
+        """Make a batch; see ``BankCollate``."""
         rows = list(range(len(items)) if rows is None else rows)
         clips = [self.clips(item) for item in items]
         videos = [items[row].video for row in rows]
@@ -252,12 +252,7 @@ class EmbBase(Base):
         return EmbData(sets, store, split, load_word_vectors(config.word_table, wanted))
 
     def words_only(
-        self,
-        config: EmbTrainConfig,
-        store: FeatureStore,
-        words: Sequence[str],
-        split: Tokenize,
-        queries: None = None,
+        self, config: EmbTrainConfig, store: FeatureStore, words: Sequence[str], split: Tokenize, queries: None = None
     ) -> EmbData:
         """Return data without records, for sentences of ``words``."""
         return EmbData({}, store, split, load_word_vectors(config.word_table, set(words)))

@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from hero_plugin import HeroModel
-from hero_plugin.integrations.data.feature_bank import FeatureBank
+from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.scoring.metrics import SCORES, nearest_iou, scores_of
@@ -56,36 +56,11 @@ class Grounded:
     """The same in the base's own clip scores, where it has any."""
 
 
-class Collate(Protocol):
-    """Makes one batch of tensors from examples. Apart from the model, so that loading processes can hold it."""
-
-    @property
-    def parallelizable(self) -> bool:
-        """Return whether other processes can make its batches: false where they are gathered on a GPU."""
-        ...
-
-    def __call__(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> Batch:
-        """Make a batch.
-
-        The model's inputs are of ``rows`` alone, as wide as all items need; what the losses read is of all items.
-        Features on the device come as a ``DeviceBatch``, whose ``to`` makes their tensor.
-
-        Args:
-            items: Examples.
-            rows: Those that the model runs here, where several processes share a batch; None is all.
-        """
-        ...
-
-    def clips(self, item: Any) -> int:
-        """Return the number of clips of an example; batches for evaluation are sorted by it."""
-        ...
-
-
 class Task(Protocol):
     """A base, wrapped or plain, with its losses, predictions and scores. Each task has its own type of examples."""
 
     model: nn.Module
-    collate: Collate
+    collate: BankCollate
     scores_clips: bool = False
     """Whether ``scores`` reads the scores of clips, which evaluation otherwise leaves on the device."""
     file_for_each_set: bool = False
@@ -171,12 +146,7 @@ class Base(ABC):
 
     @abstractmethod
     def words_only(
-        self,
-        config: Any,
-        store: FeatureStore,
-        words: Sequence[str],
-        split: Tokenize,
-        queries: Any = None,
+        self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenize, queries: Any = None
     ) -> Any:
         """Return data without records, for sentences of ``words``; ``queries`` are their features, where files are."""
 
