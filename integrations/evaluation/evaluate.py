@@ -29,7 +29,7 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, originals_of
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
-from hero_plugin.integrations.training.load_run import ground_with_bar, load_run, with_sources
+from hero_plugin.integrations.training.load_run import ground_with_bar, load_run, with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import brief_scores, score_cells, scores_table
 from hero_plugin.integrations.training.train import show_official
@@ -164,7 +164,7 @@ class Reader:
             UserError: There is nothing to score on.
         """
         base = BASES[settings.base]
-        wanted = with_sources(settings, self.config, self.config.annotations, run)
+        wanted = with_inputs(settings, self.config, self.config.annotations, run)
         if not wanted.test_sets():
             raise UserError(f"{run.path}: the run has no test sets; name some with --annotations")
         wanted = replace(wanted, **{name: getattr(base.config(), name) for name in NOT_READ_BY})
@@ -201,7 +201,7 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
     def unseen(record: Record) -> list[str]:
         return loaded.vocabulary.unseen(data.tokenize(record.sentence))
 
-    for name in (name for name, _ in with_sources(settings, config, config.annotations, run).test_sets()):
+    for name in (name for name, _ in with_inputs(settings, config, config.annotations, run).test_sets()):
         items = loaded.sets[name]
         found.scores[name] = loaded.task.scores(items, grounded[name])
         found.queries[name] = len(items)

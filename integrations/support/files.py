@@ -118,14 +118,14 @@ def nan_to_null(scores: Any) -> Any:
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[bool]:
+def lock_file(path: Path) -> Iterator[bool]:
     """Lock the file ``path`` until the block ends, or the process; yield whether no other process has it."""
     with open(path, "ab") as stream:
         yield try_lock(stream)
 
 
 @contextmanager
-def only_one_in(folder: Path) -> Iterator[bool]:
+def lock_folder(folder: Path) -> Iterator[bool]:
     """Lock a folder, which gets no further file; yield True as well where there is none."""
     opened = os.open(folder, os.O_RDONLY) if fcntl is not None and folder.is_dir() else None
     try:

@@ -35,7 +35,7 @@ class LoadedRun:
     epoch: int
 
 
-def with_sources(settings: TrainConfig, config: RunInputs, annotations: tuple[str, ...], run: RunFolder) -> TrainConfig:
+def with_inputs(settings: TrainConfig, config: RunInputs, annotations: tuple[str, ...], run: RunFolder) -> TrainConfig:
     """Return the run's settings on other test sets, if any are given, and the features and words that flags name.
 
     Raises:

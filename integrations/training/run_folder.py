@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import atomic_write, only_one_in, remove_leftovers, write_json
+from hero_plugin.integrations.support.files import atomic_write, lock_folder, remove_leftovers, write_json
 from hero_plugin.integrations.support.process import versions
 from hero_plugin.integrations.training.bases import base_of
 from hero_plugin.integrations.training.config import TrainConfig
@@ -125,7 +125,7 @@ class RunFolder:
         """
 
         def lock(stack: ExitStack) -> None:
-            if not stack.enter_context(only_one_in(path)):
+            if not stack.enter_context(lock_folder(path)):
                 raise RunFolderError(f"{path}: another training is at work in it; wait for it, or name another folder")
 
         with ExitStack() as before:  # the folder that is there may be deleted, and then is not the one that was locked

@@ -18,7 +18,7 @@ from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.words import Vocabulary, tokenize
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
-from hero_plugin.integrations.support.files import only_one_in
+from hero_plugin.integrations.support.files import lock_folder
 from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
@@ -282,7 +282,7 @@ def test_two_trainings_do_not_share_a_folder(runs, tmp_path, how):
     pytest.importorskip("fcntl", reason="nothing is locked without fcntl")
     config = replace(runs.config(output=str(tmp_path / "run"), epochs=1), **{how: True})
     (tmp_path / "run").mkdir()
-    with only_one_in(tmp_path / "run") as alone:
+    with lock_folder(tmp_path / "run") as alone:
         assert alone
         with pytest.raises(RunFolderError, match="another training is at work in it"):
             main(config, Screen(quiet=True))

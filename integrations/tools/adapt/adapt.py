@@ -31,7 +31,7 @@ from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.figures import losses_figure
-from hero_plugin.integrations.training.load_run import LoadedRun, ground_with_bar, with_sources
+from hero_plugin.integrations.training.load_run import LoadedRun, ground_with_bar, with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task
 from hero_plugin.losses import consistency_loss
@@ -92,7 +92,7 @@ def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
             f"{start.path}: a run of the plain {settings.title}, which has no plug-in to adapt; "
             "give --run the folder of a run with HERO"
         )
-    settings = with_sources(settings, config, config.annotations_old, start)
+    settings = with_inputs(settings, config, config.annotations_old, start)
     if not settings.annotations_test:
         raise UserError(f"{start.path}: the run has no test sets; name some of old words with --annotations-old")
     return settings

@@ -11,7 +11,7 @@ from typing import Any
 from hero_plugin.integrations.scoring.submissions import WINDOWS
 from hero_plugin.integrations.support import DataError, Problem, atomic_write, remove_leftovers, versions, write_json
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.files import only_one
+from hero_plugin.integrations.support.files import lock_file
 from hero_plugin.integrations.tools.predict.store import Manifest, PartPaths, Shard, read_journal
 
 REPORT, DROPPED, RANKING = "report.json", "dropped.jsonl", "ranking.jsonl"
@@ -54,7 +54,7 @@ def merge(manifest: Manifest, screen: Screen, keep_parts: bool = False) -> dict[
         screen.say(f"not done yet: {', '.join(left[:8])}{more}; the last to finish merges")
         return None
     with (
-        only_one(manifest.folder / ".merging") as mine,
+        lock_file(manifest.folder / ".merging") as mine,
         screen.working("merging", manifest.facts["windows"]) as progress,
     ):
         if not mine:

@@ -25,7 +25,7 @@ from hero_plugin.integrations.tools.predict.model import Inputs, PredictConfig, 
 from hero_plugin.integrations.tools.predict.queries import EveryVideo, Query, QueryFile, QueryValidator, open_queries
 from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, Shard
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
-from hero_plugin.integrations.training.load_run import with_sources
+from hero_plugin.integrations.training.load_run import with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Prediction
 
@@ -78,7 +78,7 @@ def main(config: PredictConfig, screen: Screen | None = None, argv: Sequence[str
 def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
     """Open everything; of large files, only the query file is read through, for its checksum."""
     run = RunFolder.open(config.run)
-    settings = with_sources(run.settings(), config, (), run)
+    settings = with_inputs(run.settings(), config, (), run)
     store = open_features(settings.feature_paths, normalize=bool(getattr(settings, "normalize_features", False)))
     written = model.StreamedQueries.of(settings)
     validator = QueryValidator(

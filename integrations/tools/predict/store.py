@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hero_plugin.integrations.support import Rank, UserError, write_json
-from hero_plugin.integrations.support.files import only_one, try_lock
+from hero_plugin.integrations.support.files import lock_file, try_lock
 
 MANIFEST = "manifest.json"
 PATIENCE = 60.0
@@ -321,7 +321,7 @@ class Manifest:
 
 def _at_work(journal: Path) -> bool:
     """Return whether a process has a shard's files open."""
-    with only_one(journal) as free:
+    with lock_file(journal) as free:
         return not free
 
 

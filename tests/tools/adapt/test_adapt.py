@@ -21,7 +21,7 @@ from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.metrics import SCORES
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
-from hero_plugin.integrations.support.files import only_one_in
+from hero_plugin.integrations.support.files import lock_folder
 from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.tools.adapt import adapt as adapting
@@ -65,7 +65,7 @@ def model(run: RunFolder) -> dict[str, torch.Tensor]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
 def test_two_adaptations_never_share_a_folder(adapted, start, runs):
-    with only_one_in(adapted.path) as ours:
+    with lock_folder(adapted.path) as ours:
         assert ours
         with pytest.raises(RunFolderError, match="another training is at work in it"):
             main(adapt_config(start, runs, adapted.path, lr=1e-2, resume=True), QUIET)
