@@ -64,6 +64,8 @@ class TrainConfig(FileConfig):
     """Annotations to train on, in any format that `hero-plugin data convert` reads."""
     annotations_val: Path | None = None
     """Annotations that the best checkpoint is chosen on. Without them it is the last one."""
+    annotations_reworded: Path | None = None
+    """Rewordings of the val set (`hero-plugin vocab build`), for --choose-level alone."""
     annotations_test: tuple[str, ...] = ()
     """Annotations to score after each epoch, as PATH or NAME=PATH."""
     durations: Path | None = None
@@ -86,6 +88,10 @@ class TrainConfig(FileConfig):
     """Start from the literal paper (HeroConfig.paper()) instead of the measured defaults."""
     hero: HeroConfig = field(default_factory=HeroConfig)
     """HERO: every ablation is one of these flags."""
+
+    choose_level: bool = False
+    """At the end, let one level of HERO answer where all are no better on the val set and its rewordings: one pass of
+    the base instead of several."""
 
     epochs: int = 20
     """How often each training query is seen."""
@@ -229,13 +235,17 @@ class TrainConfig(FileConfig):
             wrong.append("--freeze-base needs --init-base: a base that was never trained would stay so")
         if self.freeze_base and (self.base_only or not self.hero.active):
             wrong.append("--freeze-base leaves nothing to train without HERO")
+        if self.choose_level and (self.annotations_val is None or self.base_only or self.hero.levels == 1):
+            wrong.append("--choose-level needs --annotations-val to choose by, and several levels of HERO")
+        if self.annotations_reworded is not None and not self.choose_level:
+            wrong.append("--annotations-reworded is for --choose-level, which is not given")
         if self.seed < 0:
             wrong.append(f"--seed must not be negative, got {self.seed}")
         names = [name for name, _ in self.test_sets()]
-        if has_duplicates(names) or not {"train", "val"}.isdisjoint(names):
+        if has_duplicates(names) or not {"train", "val", "reworded"}.isdisjoint(names):
             wrong.append(
-                f"--annotations-test needs different names, none of them train or val: got {', '.join(names)}; "
-                "give them as NAME=PATH"
+                "--annotations-test needs different names, none of them train, val or reworded: got "
+                f"{', '.join(names)}; give them as NAME=PATH"
             )
         return wrong
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from hero_plugin import choose_level
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.scoring.metrics import SCORES
@@ -27,13 +30,15 @@ from hero_plugin.integrations.support.process import Interrupted, Rank
 from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoint_formats import start_from
+from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, loss_scaler
 from hero_plugin.integrations.training.distributed import ALONE, Group, joined
 from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import score_cells, scores_table
+from hero_plugin.integrations.training.task import Scores, Task, score_cells, scores_table
 
 
 def run(config: TrainConfig) -> None:
@@ -74,7 +79,8 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
 
 def read(config: TrainConfig, screen: Screen) -> GroundingData:
     """Read the data of every set that the config names."""
-    given = {"train": config.annotations_train, "val": config.annotations_val, **dict(config.test_sets())}
+    own = {"train": config.annotations_train, "val": config.annotations_val, "reworded": config.annotations_reworded}
+    given = {**own, **dict(config.test_sets())}
     paths = {name: path for name, path in given.items() if path is not None}
     data = BASES[config.base].read(config, paths, screen)
     if "val" in data.sets and not any(record.moments for record in data.sets["val"]):
@@ -123,7 +129,7 @@ def train(
     sets = {
         name: base.examples(config, data, name, bank, vocabulary, for_training=name == "train") for name in data.sets
     }
-    items = sets.pop("train")
+    items, reworded = sets.pop("train"), sets.pop("reworded", [])
     screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
     if group.size > 1:
         screen.say(f"{group.size} processes share the {config.batch_size} queries of each step")
@@ -135,11 +141,52 @@ def train(
     if not group.leads:
         return run
     results = summary(run, task.model, "val" if "val" in sets else None)
+    if config.choose_level:
+        results |= answer_with_one_level(run, task, config, sets, reworded, screen)
     run.write_json(run.results_file, {**results, "seconds": round(time.monotonic() - started, 1)})
     draw_run(run, task, sets, data, vocabulary, config, screen)
     if table:
         show_results(results, run, screen)
     return run
+
+
+def answer_with_one_level(
+    run: RunFolder,
+    task: Task,
+    config: TrainConfig,
+    sets: Mapping[str, Sequence[Any]],
+    reworded: Sequence[Any],
+    screen: Screen,
+) -> dict[str, Any]:
+    """Choose which levels of the best checkpoint answer, on val and its rewordings; note it in the checkpoint.
+
+    Returns:
+        For the results: the scores with the chosen levels, and what they were chosen by.
+    """
+    state = load_checkpoint(run.best)
+    task.model.load_state_dict(state["model"])
+
+    def scored(items: Sequence[Any]) -> Scores:
+        grounded = predict_set(task, items, config.eval_batch_size, amp=config.amp, clips=task.scores_clips)
+        return task.scores(items, grounded)
+
+    chosen_by = [items for items in (sets["val"], reworded) if items]
+    with screen.working("choosing a level", config.hero.levels + 1) as progress:
+        done = count(1)
+
+        def merit(model: nn.Module) -> float:
+            value = float(np.mean([task.merit(scored(items)) for items in chosen_by]))
+            progress(next(done), config.hero.levels + 1)
+            return value
+
+        merits = choose_level(task.model.eval(), merit)
+    model: Any = task.model
+    answering = model.config.inference
+    best = {name: scored(items) for name, items in sets.items()}
+    save_checkpoint({**state, "model": model.state_dict(), "metrics": best}, run.best)
+    screen.say(f"answers with level{'s' if len(answering) > 1 else ''} {', '.join(map(str, answering))}")
+    by = {"+".join(map(str, levels)): value for levels, value in merits.items()}
+    return {"best": best, "levels": {"answering": list(answering), "chosen_by": by}}
 
 
 def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> Vocabulary:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from hero_plugin import HeroConfig, HeroModel
+from hero_plugin import HeroConfig, HeroModel, config_of
 from hero_plugin.adapters.emb import EMB, elastic_threshold
 from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.words import Vocabulary, tokenize
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.files import lock_folder
@@ -290,10 +292,10 @@ def test_two_trainings_do_not_share_a_folder(runs, tmp_path, how):
     assert main(config, Screen(quiet=True)).finished
 
 
-@pytest.mark.parametrize("name", ["train", "val"])
+@pytest.mark.parametrize("name", ["train", "val", "reworded"])
 def test_a_test_set_takes_no_other_sets_place(runs, tmp_path, name):
     config = runs.config(output=str(tmp_path / "run"), annotations_test=[f"{name}={runs.files.root / 'seen.json'}"])
-    with pytest.raises(ConfigError, match="none of them train or val"):
+    with pytest.raises(ConfigError, match="none of them train, val or reworded"):
         main(config, Screen(quiet=True))
 
 
@@ -334,3 +336,26 @@ def test_adamw_decays_weights_alone_in_the_plugin(built):
     names = {name for name, parameter in task.model.named_parameters() if id(parameter) in decayed}
     ours = {name for name in names if name.startswith("hero.")}
     assert ours and not any(word in name for name in ours for word in ("norm", "bias", "strength", "mask_token"))
+
+
+def test_a_level_is_chosen_on_val_and_its_rewordings_and_kept(runs, tmp_path):
+    reworded = str(runs.files.root / "unseen.json")
+    config = runs.config(output=str(tmp_path / "run"), choose_level=True, annotations_reworded=reworded)
+    run = main(config, Screen(quiet=True))
+    levels = run.results()["levels"]
+    merits = levels["chosen_by"]
+    assert list(merits) == ["0", "1", "2", "3", "0+1+2+3"]
+    best = max(merits.values())
+    assert merits["+".join(map(str, levels["answering"]))] == best
+    assert config_of(torch.load(run.best, weights_only=True)["model"]).inference == tuple(levels["answering"])
+    scores = evaluate(EvalConfig(run=(run.path,), device="cpu", resamples=0), Screen(quiet=True))
+    assert scores == {name: pytest.approx(run.results()["best"][name]) for name in ("seen", "unseen")}
+    assert "reworded" not in run.results()["last"]
+
+
+@pytest.mark.parametrize("change", [{"annotations_val": None}, {"base_only": True}, {"hero": {"levels": 1}}])
+def test_a_level_cannot_be_chosen_without_levels_or_a_val_set(runs, tmp_path, change):
+    with pytest.raises(ConfigError, match="--choose-level needs --annotations-val"):
+        main(runs.config(output=str(tmp_path / "run"), choose_level=True, **change), Screen(quiet=True))
+    with pytest.raises(ConfigError, match="--annotations-reworded is for --choose-level"):
+        main(runs.config(output=str(tmp_path / "run"), annotations_reworded="val.json"), Screen(quiet=True))
