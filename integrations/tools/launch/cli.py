@@ -34,11 +34,8 @@ from hero_plugin.integrations.tools.launch.shims import Shim
 from hero_plugin.integrations.tools.launch.wrapping import BY_HAND, Wrapping, saved_config
 from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 
-HINTS = {
-    "this model already has HERO around it": BY_HAND,
-    "with CUDA enabled": "this torch has no CUDA: give the script its own flag for the CPU, or install another torch",
-    "no NVIDIA driver": "there is no GPU here: give the script its own flag for the CPU",
-}
+NO_GPU = "this torch finds no GPU: give the script its own flag for the CPU"
+HINTS = {"already has HERO around it": BY_HAND, "with CUDA enabled": NO_GPU, "no NVIDIA driver": NO_GPU}
 """What to do about errors that scripts raise, by a part of their message."""
 
 
@@ -127,7 +124,7 @@ def choose(
         if given:
             raise UserError(f"--without-hero contradicts {' '.join(given)}: leave one of them out")
         if known is not None:
-            print(f"hero-plugin: {path} has HERO's weights, which a plain base cannot load", file=sys.stderr)
+            print(f"hero-plugin: {path} is HERO's, which a plain base that no edit wraps cannot load", file=sys.stderr)
         return None, "--without-hero"
     if known is None:
         return config.hero, "the defaults" if config.hero == HeroConfig() else "the flags"
@@ -167,8 +164,6 @@ def run(repository: Repository, script: Script, wrapping: Wrapping | None, neede
         print(f"hero-plugin: shim {shim.name}: {shim.repair}", file=sys.stderr)
     try:
         run_script(script, [*repository.patches(wrapping), *(patch for shim in needed for patch in shim.patches)])
-        if wrapping is not None:
-            check_wrapped(wrapping, f"{script.shown} built no model by {', '.join(repository.builders)}")
     except SystemExit as stopped:
         if stopped.code is None or isinstance(stopped.code, int):
             return stopped.code or 0
@@ -180,16 +175,17 @@ def run(repository: Repository, script: Script, wrapping: Wrapping | None, neede
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         raise
-    except UserError:
-        raise
     except Exception as error:
+        if isinstance(error, UserError):
+            raise
         traceback.print_exc()
+        missing = [error.name] if isinstance(error, ModuleNotFoundError) and error.name else []
         hints = [hint for part, hint in HINTS.items() if part in str(error)]
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            hints.append(advice(repository.name, [error.name]))
-        for hint in hints:
+        for hint in [*hints, *(advice(repository.name, [name]) for name in missing)]:
             print(f"\nhero-plugin: {hint}", file=sys.stderr)
         return 1
+    if wrapping is not None:
+        check_wrapped(wrapping, f"{script.shown} built no model by {', '.join(repository.builders)}")
     return 0
 
 
