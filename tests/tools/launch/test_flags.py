@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hero_plugin import HeroConfig
@@ -38,11 +38,13 @@ def configs(draw):
         return USUAL
 
 
+@settings(deadline=None, max_examples=30)
 @given(configs())
 def test_the_flags_that_are_said_give_the_same_config(config):
     assert read(as_flags(config).split(), USUAL).hero == config
 
 
+@settings(deadline=None, max_examples=30)
 @given(configs(), configs())
 def test_only_what_the_weights_mean_contradicts(chosen, known):
     wrong = contradictions(chosen, known)
