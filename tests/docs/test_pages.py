@@ -33,6 +33,7 @@ TESTED = {
     "guide/timelines.md",
     "guide/train.md",
     "guide/vocabulary.md",
+    "guide/whole_adapters.md",
     "guide/wrap.md",
     "concepts/bases.md",
     "results/adaptation.md",
@@ -107,6 +108,18 @@ def test_an_adapter_of_ones_own(own_base):
     assert outputs["score"].shape == (3, 9)
     assert set(outputs) == {"score", "spans", "video_mask", "hero"}
     assert ((outputs["spans"] > 0) & (outputs["spans"] < 1)).all()
+
+
+@pytest.mark.parametrize("which", ["model", "map_model"])
+def test_whole_adapters(which):
+    """Everything of HERO learns, and a fresh wrapper answers as its base."""
+    names = run("guide/whole_adapters.md")
+    model, words, lengths = names[which].eval(), torch.randn(2, 12, 300), torch.tensor([12, 7])
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    real = torch.arange(12) < lengths.unsqueeze(1)
+    spans = (torch.randn(2, 64, 1024), torch.ones(2, 64, dtype=torch.bool), words, real)
+    given = spans if which == "model" else (torch.randn(2, 64, 500), words, lengths)
+    torch.testing.assert_close(model(*given), model.base(*given))
 
 
 def test_plugin_files(tmp_path, monkeypatch, capsys):
