@@ -157,6 +157,10 @@ def check(config: CheckConfig) -> None:
             print(f"{file}: {report.format}, {len(more)} queries of {len({r.video_id for r in more})} videos")
             _print_report(report)
             records += more
+            ends = [end for record in more for _, end in record.moments]
+            if ends and max(ends) <= 1 and min(record.duration for record in more) > 2:
+                what = "no moment ends after the first second: they look like shares of the video, not seconds"
+                found.append(Problem(str(file), what, "multiply them by the videos' durations"))
     if config.features and records:
         with _joining(found, "--features"):
             found += _check_features(config.features, records, config.max_clips, config.clip_length)

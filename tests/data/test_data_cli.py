@@ -100,6 +100,15 @@ def test_check(place, capsys):
     assert len((place / "problems.txt").read_text().splitlines()) == 2
 
 
+def test_check_asks_about_moments_that_look_like_shares(tmp_path, capsys):
+    entry = {"duration": 30.0, "timestamps": [[0.1, 0.4], [0.5, 1.0]], "sentences": ["a", "b"]}
+    path = samples.write(tmp_path, "a.json", {"v": entry})
+    assert run("check", "--annotations", path) == 2
+    assert "they look like shares of the video, not seconds -> multiply them" in capsys.readouterr().err
+    entry["timestamps"][0] = [3, 12]
+    assert run("check", "--annotations", samples.write(tmp_path, "a.json", {"v": entry})) == 0
+
+
 def test_check_reports_all_that_is_wrong_with_any_part(place, capsys):
     bad = samples.write(place, "bad.txt", "3MSZA 3 1##a\n")
     (place / "words.txt").write_text("person 1 2\nlight 1\n")
