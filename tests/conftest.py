@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main
+from tests.screen import QUIET
 from tests.training.files import Files, write_files
 
 
@@ -45,7 +45,6 @@ def runs(tmp_path_factory) -> Runs:
     root = tmp_path_factory.mktemp("training")
     files = write_files(root / "data")
     made = Runs(files, RunFolder(root / "base"), RunFolder(root / "hero"))
-    quiet = Screen(quiet=True)
-    main(made.config(output=str(made.base.path), base_only=True), quiet)
-    main(made.config(output=str(made.hero.path), compare=str(made.base.path)), quiet)
+    main(made.config(output=str(made.base.path), base_only=True), QUIET)
+    main(made.config(output=str(made.hero.path), compare=str(made.base.path)), QUIET)
     return made

@@ -23,9 +23,7 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import load_word_vectors, tokenize
 from hero_plugin.integrations.support.console import bar
 from hero_plugin.integrations.support.errors import DataError, Problem, UserError
-from hero_plugin.integrations.support.files import write_text
-
-Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
+from hero_plugin.integrations.support.files import check_free, write_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class ConvertConfig:
     """Its format."""
     from_: Annotated[Format | Literal["json-array", "auto"], tyro.conf.arg(name="from")] = "auto"
     """Format of the input; auto looks into the file."""
-    durations: Files = ()
+    durations: tuple[Path, ...] = ()
     """Video lengths where the input has none (Charades-STA text): Charades' action timelines, any Charades-CD file,
     Charades' own CSV, ..."""
     durations_from_features: Path | None = None
@@ -59,8 +57,7 @@ class ConvertConfig:
 def convert(config: ConvertConfig) -> None:
     """Run the command."""
     output = config.output
-    if output.exists() and (not config.overwrite or output.resolve() == config.input.resolve()):
-        raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input itself)")
+    check_free(output, config.overwrite, config.input)
     if config.durations and config.durations_from_features is not None:
         raise UserError("give --durations or --durations-from-features, not both")
     try:
@@ -90,9 +87,9 @@ def convert(config: ConvertConfig) -> None:
 class InfoConfig:
     """Say what annotation files hold: format, queries, videos, lengths, what is wrong with them."""
 
-    files: tyro.conf.Positional[Files]
+    files: tyro.conf.Positional[tuple[Path, ...]]
     """Annotation files."""
-    durations: Files = ()
+    durations: tuple[Path, ...] = ()
     """Video lengths where a file has none (Charades-STA text)."""
     on_broken: OnBroken = "drop"
     """Count queries that cannot be used (drop), or stop at them (error)."""
@@ -123,13 +120,13 @@ def info(config: InfoConfig) -> None:
 class CheckConfig:
     """Check annotations, their videos' features and their words, and report every problem at once."""
 
-    annotations: Files
+    annotations: tuple[Path, ...]
     """Annotation files, any format."""
-    features: Files = ()
+    features: tuple[Path, ...] = ()
     """Feature folders or HDF5 files; several are concatenated."""
     words: Path | None = None
     """Word vectors, GloVe text or .npz."""
-    durations: Files = ()
+    durations: tuple[Path, ...] = ()
     """Video lengths where a file has none (Charades-STA text)."""
     max_clips: int | None = None
     """Longer videos are pooled to this many clips."""

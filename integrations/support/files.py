@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from hero_plugin.integrations.support.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows: nothing is locked there
@@ -20,6 +22,12 @@ except ImportError:  # Windows: nothing is locked there
 OnProgress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all)."""
 _MARK = ".writing-"
+
+
+def check_free(output: Path, overwrite: bool, *inputs: Path) -> None:
+    """Raise ``UserError`` where something is that may not be replaced; what is read never may."""
+    if output.exists() and (not overwrite or output.resolve() in [path.resolve() for path in inputs]):
+        raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input)")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from hero_plugin import HeroConfig, Plugin, PluginError
 from hero_plugin.config import with_config_note
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import atomic_write
+from hero_plugin.integrations.support.files import atomic_write, check_free
 from hero_plugin.integrations.support.settings import read_settings
 from hero_plugin.integrations.training.checkpoint_formats import Contents, read_contents
 from hero_plugin.plugin_file import SAFETENSORS, check_base
@@ -109,7 +109,8 @@ def extract(config: ExtractConfig) -> None:
         )
     made = chosen_config(contents, config)
     plugin = Plugin(contents.hero, made, contents.fingerprint, contents.version or "unknown")
-    plugin.save(free(config.output, config.overwrite))
+    check_free(config.output, config.overwrite, config.file)
+    plugin.save(config.output)
     parts = ", ".join(f"{name} {number:,}" for name, number in sizes(plugin.hero).items()) or "no weights: HERO is off"
     Screen().say(f"{config.output}: plug-in of {plugin.base.class_name or 'an unknown base'} ({parts})")
 
@@ -120,7 +121,8 @@ def merge(config: MergeConfig) -> None:
     if config.output.suffix == SAFETENSORS:
         raise UserError(f"{config.output}: a merged checkpoint is what torch.save writes: give it a name in .pt")
     content, notes = merged(config)
-    with atomic_write(free(config.output, config.overwrite), "wb") as stream:
+    check_free(config.output, config.overwrite, config.plugin, config.base_checkpoint)
+    with atomic_write(config.output, "wb") as stream:
         torch.save(content, stream)
     for note in notes:
         screen.say(f"note: {note}")
@@ -245,13 +247,6 @@ def sizes(hero: Mapping[str, Tensor]) -> dict[str, int]:
         part = name.split(".")[1]
         counts[part] = counts.get(part, 0) + value.numel()
     return counts
-
-
-def free(output: Path, overwrite: bool) -> Path:
-    """Return ``output``; raise ``UserError`` where something is that may not be replaced."""
-    if output.exists() and not overwrite:
-        raise UserError(f"{output}: exists; add --overwrite to replace it, or choose another name")
-    return output
 
 
 def _config_line(facts: Mapping[str, Any]) -> str | None:

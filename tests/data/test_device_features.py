@@ -14,15 +14,14 @@ from hero_plugin.integrations.data.feature_bank import DEVICE_SHARE, DeviceBatch
 from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.batching import batches, to_device
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.train import main
+from tests.screen import QUIET
 from tests.training.files import detr_settings
 
-QUIET = Screen(quiet=True)
 CPU = torch.device("cpu")
 DEVICES = [
     "cpu",

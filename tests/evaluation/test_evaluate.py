@@ -17,15 +17,13 @@ from hero_plugin.integrations.data.annotations import read_annotations, write_an
 from hero_plugin.integrations.evaluation import evaluate as evaluating
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
 from hero_plugin.integrations.scoring.metrics import grounding_scores
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import CheckpointError
 from hero_plugin.integrations.training.emb import EmbTrainConfig
 from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
-
-QUIET = Screen(quiet=True)
+from tests.screen import QUIET
 
 
 def evaluate(run: RunFolder, **flags: object) -> dict[str, dict[str, float]]:

@@ -31,8 +31,7 @@ from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
-
-QUIET = Screen(quiet=True)
+from tests.screen import QUIET
 
 
 def evaluate(tmp_path, *runs: RunFolder, **flags: object):

@@ -13,6 +13,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools import demo
 from hero_plugin.integrations.tools.demo import DemoConfig
+from tests.screen import QUIET
 
 
 @pytest.fixture
@@ -33,11 +34,11 @@ def test_the_demo_treats_both_alike_and_prints_one_table(small_demo, tmp_path, c
     base, hero = (json.loads((folder / name / "config.json").read_text()) for name in ("emb", "hero-emb"))
     assert {name for name in base if base[name] != hero[name]} == {"base_only", "compare", "figure_queries"}
     assert len((folder / "emb/log.jsonl").read_text().splitlines()) == 1
-    demo.main(DemoConfig(folder, epochs=1), Screen(quiet=True))
+    demo.main(DemoConfig(folder, epochs=1), QUIET)
 
 
 def test_the_demo_spares_folders_of_others(small_demo, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="no demo made it"):
-        demo.main(DemoConfig(tmp_path, epochs=1), Screen(quiet=True))
+        demo.main(DemoConfig(tmp_path, epochs=1), QUIET)
     assert (tmp_path / "precious.txt").read_text() == "mine"

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, multiprocessing, nn
 
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.process import Interrupted, Rank, end_at_once
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.distributed import BatchShard, Group, PeerLost, joined
@@ -24,10 +23,10 @@ from hero_plugin.integrations.training.engine import TrainingStep
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import read, run_vocabulary
+from tests.screen import QUIET
 from tests.training.files import detr_settings, write_files, write_published
 from tests.training.toy import RECIPE, ToyTask, fit, items, trainer
 
-QUIET = Screen(quiet=True)
 CPU = torch.device("cpu")
 TOY = replace(RECIPE, checkpoint_seconds=0)
 LOSSES = "losses "

@@ -20,7 +20,6 @@ from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.metrics import SCORES
 from hero_plugin.integrations.scoring.submissions import read_submission
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.settings import ConfigError, parse
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
@@ -38,10 +37,10 @@ from hero_plugin.integrations.training.optim import build_optimizer, step_decay
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main
 from tests.resources import upstream
+from tests.screen import QUIET
 from tests.training.files import detr_settings, query, write_published
 
 DETRS = ("moment_detr", "qd_detr", "tr_detr")
-QUIET = Screen(quiet=True)
 LENGTH = 2.0
 """Seconds per clip of the synthetic data."""
 

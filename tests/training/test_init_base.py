@@ -19,9 +19,8 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.train import main
 from tests.core import detr
+from tests.screen import QUIET
 from tests.training.files import detr_checkpoint, detr_settings, emb_checkpoint, saved
-
-QUIET = Screen(quiet=True)
 
 
 class Heard(Screen):

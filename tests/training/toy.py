@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.distributed import ALONE, Group
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
+from tests.screen import QUIET
 
 RECIPE = TrainConfig(epochs=3, batch_size=4, eval_batch_size=3, lr=0.05, seed=1)
 
@@ -93,7 +93,7 @@ def trainer(
     settings = {"epochs": recipe.epochs}
     run = group.from_leader(lambda: RunFolder.create(folder, settings, resume=resume, overwrite=False))
     torch.manual_seed(recipe.seed)
-    made = Trainer(ToyTask(dropout), recipe, items(count), run, Screen(quiet=True), group)
+    made = Trainer(ToyTask(dropout), recipe, items(count), run, QUIET, group)
     if resume:
         made.restore()
     return made

@@ -26,7 +26,6 @@ from hero_plugin.integrations.tools.timelines import descriptions as described
 from hero_plugin.integrations.tools.timelines import render
 from hero_plugin.integrations.tools.timelines.render import Renderer, Timeline, TimelineConfig
 
-Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 PICTURES = ("png", "pdf", "svg")
 
 
@@ -86,9 +85,9 @@ class RenderingConfig(PrototypeConfig):
 class TimelinesConfig(RenderingConfig):
     """Render clip features from human action timelines: a folder of VIDEO.npy, as real features come in."""
 
-    annotations: Files
+    annotations: tuple[Path, ...]
     """TRAINING annotations, whose queries give the actions their semantic half. Never test files."""
-    videos_of: Files = ()
+    videos_of: tuple[Path, ...] = ()
     """Render only the videos of these annotation files."""
 
 
@@ -122,7 +121,7 @@ class DescriptionsConfig(RenderingConfig):
 
     annotations: Path
     """ActivityNet Captions or a split of ActivityNet-CD; its videos that two people described are taken."""
-    train: Files
+    train: tuple[Path, ...]
     """The training annotations that the training features were rendered with."""
     queries: Path
     """Annotation file to write: the other person's queries."""
@@ -167,7 +166,7 @@ class TimelinesFigureConfig(PrototypeConfig):
     All flags but --video and --output must be those that the features were rendered with.
     """
 
-    annotations: Files
+    annotations: tuple[Path, ...]
     """The training annotations that the features were rendered with."""
     video: str
     """Name of the video."""
@@ -197,9 +196,9 @@ def timelines_figure(config: TimelinesFigureConfig) -> None:
 class TimelinesOracleConfig(PrototypeConfig):
     """Show how clear timeline features are, by noise: how well someone grounds who knows each query's action."""
 
-    annotations: Files
+    annotations: tuple[Path, ...]
     """Training annotations."""
-    test: Files
+    test: tuple[Path, ...]
     """Annotations to score."""
     noise: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0)
     """Noise levels, one line of the table each."""

@@ -23,19 +23,19 @@ from hero_plugin.integrations.data.annotations import format_name
 from hero_plugin.integrations.data.records import REWORDED, reworded_record
 from hero_plugin.integrations.support import Interrupted, Interrupts, UserError, checksum, write_json
 from hero_plugin.integrations.support.console import bar
+from hero_plugin.integrations.support.files import check_free
 from hero_plugin.integrations.tools.vocab import sources
 from hero_plugin.integrations.tools.vocab.english import TaggedQuery, make_query
 from hero_plugin.integrations.tools.vocab.filters import (
     CheckConfig,
     Checks,
-    Files,
     file_facts,
     first_reason,
     make_checks,
 )
 from hero_plugin.integrations.tools.vocab.meaning import WordNet, find_wordnet
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, PhraseSwaps, read_phrasebook
-from hero_plugin.integrations.tools.vocab.review import Undecided, apply_decisions, check_overwrite, read_built
+from hero_plugin.integrations.tools.vocab.review import Undecided, apply_decisions, read_built
 
 
 class BuildJournal:
@@ -283,7 +283,7 @@ class BuildConfig:
     to: data.Format | None = None
     """Format of the output: the input's, or captions where that is charades-sta, which has no place for the link to the
     original query."""
-    durations: Files = ()
+    durations: tuple[Path, ...] = ()
     """Video lengths where the input has none (Charades-STA text)."""
     on_broken: data.OnBroken = "drop"
     """Queries that cannot be used: leave them out, or stop."""
@@ -303,7 +303,7 @@ def build(config: BuildConfig) -> None:
     Raises:
         Interrupted: It was stopped; the journal holds what is finished.
     """
-    check_overwrite(config.output, config.input, config.overwrite)
+    check_free(config.output, config.overwrite, config.input)
     report = data.ReadReport()
     with bar(f"reading {config.input.name}") as progress:
         records = data.read_annotations(
@@ -411,7 +411,7 @@ class ApplyConfig:
 
 def apply(config: ApplyConfig) -> None:
     """Write the file of ``hero-plugin vocab apply``."""
-    check_overwrite(config.output, config.input, config.overwrite)
+    check_free(config.output, config.overwrite, config.input)
     report = data.ReadReport()
     built = read_built(config.input, report)
     checks = make_checks(config.check)

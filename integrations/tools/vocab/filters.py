@@ -9,9 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from hero_plugin.integrations.data import Rewording, Tokenizer, load_word_vectors, read_sentences, tokenize
 from hero_plugin.integrations.data.words import open_tokenizer
@@ -21,8 +19,6 @@ from hero_plugin.integrations.tools.vocab import english
 from hero_plugin.integrations.tools.vocab.english import TaggedQuery, Tagger
 from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, content, find_wordnet
 from hero_plugin.integrations.tools.vocab.sources import SOMEBODY, Swap
-
-Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE [FILE ...]")]
 
 
 class Filter:
@@ -426,7 +422,7 @@ class Checks:
 class CheckConfig:
     """Settings of the filters that a rewording must pass."""
 
-    train: Files
+    train: tuple[Path, ...]
     """Training annotations: a rewording must say a word that they do not."""
     words: Path
     """Word vectors, GloVe text or .npz: new words must be near the old ones, and have a vector at all."""

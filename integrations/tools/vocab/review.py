@@ -17,15 +17,10 @@ from hero_plugin.integrations.data import ReadReport, Record, is_reworded, read_
 from hero_plugin.integrations.data.records import REWORDED, original_record, reworded_record
 from hero_plugin.integrations.support import UserError, checksum, write_text
 from hero_plugin.integrations.support.errors import not_utf8
+from hero_plugin.integrations.support.files import check_free
 from hero_plugin.integrations.tools.vocab.english import make_query
-from hero_plugin.integrations.tools.vocab.filters import Checks, Files, first_reason
+from hero_plugin.integrations.tools.vocab.filters import Checks, first_reason
 from hero_plugin.integrations.tools.vocab.sources import draw, paraphrase
-
-
-def check_overwrite(output: Path, input: Path, overwrite: bool) -> None:
-    """Raise ``UserError`` if the output exists and may not be replaced."""
-    if output.exists() and (not overwrite or output.resolve() == input.resolve()):
-        raise UserError(f"{output} exists already: add --overwrite, or name another file (never the input)")
 
 
 def read_built(path: Path, report: ReadReport | None = None) -> list[Record]:
@@ -58,7 +53,7 @@ class ReviewConfig:
 
 def review(config: ReviewConfig) -> None:
     """Write the page of ``hero-plugin vocab review``."""
-    check_overwrite(config.output, config.input, config.overwrite)
+    check_free(config.output, config.overwrite, config.input)
     records = read_built(config.input)
     write_text(config.output, review_page(records, config.input.name, checksum(config.input)))
     print(f"{config.output}: {sum(map(is_reworded, records))} rewordings; open it in a browser")
@@ -204,7 +199,7 @@ _HEAD = "label\tid\tchange\toriginal\treworded"
 class SampleConfig:
     """Draw rewordings to read and label, so that `vocab rate` can say how often the builder errs."""
 
-    input: Files
+    input: tuple[Path, ...]
     """Files that `vocab build` made; the sample is of all of them together."""
     output: Path
     """The table to write, tab-separated, its first column empty for the label."""
@@ -220,8 +215,7 @@ def sample(config: SampleConfig) -> None:
     """Write the table of ``hero-plugin vocab sample``."""
     if config.number < 1:
         raise UserError(f"--number must be at least 1, got {config.number}")
-    for file in config.input:
-        check_overwrite(config.output, file, config.overwrite)
+    check_free(config.output, config.overwrite, *config.input)
     built = [record for file in config.input for record in read_annotations(file, on_outside="keep")]
     drawn = draw_sample(built, config.number, config.seed)
     lines = [f"# write a label in the first column: {', '.join(LABELS)}", _HEAD]
@@ -245,7 +239,7 @@ def draw_sample(records: Sequence[Record], number: int, seed: int) -> list[Recor
 class RateConfig:
     """Say how often the builder errs, by the labels of samples."""
 
-    files: tyro.conf.Positional[Files]
+    files: tyro.conf.Positional[tuple[Path, ...]]
     """Tables of `vocab sample`, labelled."""
 
 

@@ -19,16 +19,15 @@ from hero_plugin.integrations.support import write_json
 from hero_plugin.integrations.support.console import Screen, terminal_table
 from hero_plugin.integrations.support.plotting import CYCLE, GRID, INK, MUTED, SETTINGS, new_figure, save_figure
 from hero_plugin.integrations.tools.vocab.english import Tagger, coarse, find_tagger
-from hero_plugin.integrations.tools.vocab.filters import Files
 
 
 @dataclass(frozen=True)
 class StatsConfig:
     """Say how many test queries are made only of words that training had, and which words it never had."""
 
-    train: Files
+    train: tuple[Path, ...]
     """Training annotations, any format; their words are the training vocabulary."""
-    test: Files
+    test: tuple[Path, ...]
     """Test annotations, any format; each file is a row."""
     tokenizer: str = "words"
     """What a word is: words, treebank, whitespace, stripped, letters, or MODULE:FUNCTION."""

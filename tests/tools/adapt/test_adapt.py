@@ -19,7 +19,6 @@ from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.metrics import SCORES
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.files import lock_folder
 from hero_plugin.integrations.support.process import Interrupted
@@ -33,9 +32,8 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.training.train import main as train
+from tests.screen import QUIET
 from tests.training.files import detr_settings
-
-QUIET = Screen(quiet=True)
 
 
 @pytest.fixture(scope="module")

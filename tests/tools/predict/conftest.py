@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 
 from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.train import main as train
+from tests.screen import QUIET
 from tests.training.files import Files, detr_settings, write_files
-
-QUIET = Screen(quiet=True)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.task import Grounded
 from hero_plugin.integrations.training.train import main as train
-from tests.tools.predict.conftest import QUIET, rows
+from tests.screen import QUIET
+from tests.tools.predict.conftest import rows
 from tests.training.files import write_published
 
 ROUNDING = 1e-5

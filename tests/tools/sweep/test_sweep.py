@@ -16,8 +16,7 @@ from hero_plugin.integrations.tools.sweep.report import compare, differences_mar
 from hero_plugin.integrations.tools.sweep.sweep import collect, read_plan
 from hero_plugin.integrations.training.run_folder import RunFolderError
 from tests.resources import REPOSITORY, shared
-
-QUIET = Screen(quiet=True)
+from tests.screen import QUIET
 
 
 def plan(runs, folder, **changes):

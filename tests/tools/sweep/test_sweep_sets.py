@@ -17,8 +17,7 @@ from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.tools.sweep import SweepConfig, main
 from hero_plugin.integrations.tools.sweep import sweep as sweeping
 from hero_plugin.integrations.tools.sweep.report import metric_figure
-
-QUIET = Screen(quiet=True)
+from tests.screen import QUIET
 
 
 @pytest.fixture
