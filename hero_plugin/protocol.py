@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -119,7 +120,8 @@ class TwoStage(nn.Module):
         relevance: fused -> (B, T) relevance logits; None if the model has no clip score, and then HERO's
             ``relevance="pair"`` provides one.
         kinds: how each output combines over levels, by its key or place: ``"logits"``, ``"probability"``, ``"shared"``.
-        reads_padding: whether the fuser reads padded words (an average over all places, say): see ``Pair``.
+        reads_padding: whether the fuser reads padded words (an average over all places, say): see ``Pair``. None is
+            no, with a warning where the fuser has a recurrent layer.
 
     Example:
         >>> score = nn.Sequential(nn.Linear(128, 1), nn.Flatten(1))  # a module, so that its weights are the base's
@@ -137,10 +139,16 @@ class TwoStage(nn.Module):
         project_query: Callable[[Tensor], Tensor] | None = None,
         relevance: Callable[[Tensor], Tensor] | None = None,
         kinds: Mapping[str, Kind] | None = None,
-        reads_padding: bool = False,
+        reads_padding: bool | None = None,
     ) -> None:
         super().__init__()
-        self.reads_padding = reads_padding
+        if reads_padding is None and any(isinstance(part, nn.RNNBase) for part in getattr(fuser, "modules", list)()):
+            warnings.warn(
+                f"{type(fuser).__name__} has a recurrent layer. If it runs over words without packing them, it reads "
+                "padded ones: say reads_padding=True, or HERO does not start as this base. If not, say False",
+                stacklevel=2,
+            )
+        self.reads_padding = bool(reads_padding)
         self.fuser, self.predictor, self.dim = fuser, predictor, dim
         self.project_video, self.project_query, self.relevance = project_video, project_query, relevance
         self.kinds: Mapping[str, Kind] = dict(kinds or {})

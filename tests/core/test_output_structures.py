@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -160,3 +161,27 @@ def test_a_base_that_reads_padding_starts_as_itself(reads_padding):
     plain.fuser, arguments = Averaging(), inputs()
     got = wrap_model(plain, relevance="pair", start_as_base=True)(*arguments)
     assert torch.allclose(got, plain(*arguments), atol=1e-5) == reads_padding
+
+
+class Recurrent(Averaging):
+    """A fuser that runs an LSTM over the words, padding and all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(DIM, DIM, batch_first=True)
+
+    def forward(self, video: Tensor, query: Tensor, video_mask: Tensor, query_mask: Tensor) -> Tensor:
+        return super().forward(video, self.rnn(query)[0], video_mask, query_mask)
+
+
+@torch.no_grad()
+def test_a_recurrent_layer_is_asked_about():
+    with pytest.warns(UserWarning, match=r"Recurrent has a recurrent layer.* say reads_padding=True"):
+        TwoStage(Recurrent(), Returns(lambda scores, mask: scores), DIM)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain, _ = (TwoStage(Recurrent(), nn.Identity(), DIM, reads_padding=said) for said in (True, False))
+    plain.predictor, arguments = Returns(lambda scores, mask: scores), inputs()
+    plain.project_video, plain.project_query = nn.Linear(VIDEO_DIM, DIM), nn.Linear(QUERY_DIM, DIM)
+    got = wrap_model(plain, relevance="pair").eval()(*arguments)
+    assert torch.allclose(got, plain(*arguments), atol=1e-5)
