@@ -89,7 +89,6 @@ class WeightedAggregation(nn.Module):
             ValueError: a kind does not exist, or a tensor has other levels.
         """
         weights, kinds = self.weights(levels), kinds or {}
-        check_kinds(kinds)
 
         def combine(tensor: Tensor, key: str) -> Tensor:
             kind = kinds.get(key, "logits" if tensor.is_floating_point() else "shared")
@@ -103,7 +102,10 @@ class WeightedAggregation(nn.Module):
                 )
             if kind == "direction":
                 return F.normalize(at_least_float32(_weighted_sum(weights, tensor)), dim=-1).to(tensor.dtype)
-            return _sum_logits(weights, tensor) if kind == "logits" else self._sum_probabilities(weights, tensor)
+            if kind == "logits":
+                return _sum_logits(weights, tensor)
+            check_kinds({key: kind})
+            return self._sum_probabilities(weights, tensor)
 
         return map_tensors(combine, outputs)
 

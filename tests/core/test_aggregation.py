@@ -187,3 +187,8 @@ def test_what_is_whole_is_left_as_it_is():
     token = torch.nn.Parameter(torch.randn(7, 2))
     combined = WeightedAggregation(4)({"token": token, "list": [token]}, {"token": "whole", "list": "whole"})
     assert combined["token"] is token and combined["list"][0] is token
+
+
+def test_a_kind_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"kind of output 'x' must be one of 'logits', .*, got 'logit'"):
+        WeightedAggregation(levels=2)({"x": torch.rand(2, 3)}, {"x": "logit"})
