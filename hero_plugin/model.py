@@ -22,6 +22,7 @@ from hero_plugin.config import CHOICES, LOSS_FIELDS, NOTE, HeroConfig, config_of
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
+from hero_plugin.oversight import Oversight
 from hero_plugin.protocol import Grounder, Grounding, Pair, ranks_clips
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
@@ -58,15 +59,22 @@ class HeroModel(nn.Module):
         self.hero.to(like.device, like.dtype)
         self.last_forward = LastForward()
         self._frozen: Frozen | None = None
+        self._oversight = Oversight()
         self.register_buffer("_chosen", self._choices().to(like.device), persistent=False)
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the base's forward with HERO: same arguments, same output type, keys and shapes."""
-        last = self.last_forward = LastForward()  # frees the graph of the forward before
         if not self.config.active:
             return self.base(*args, **kwargs)
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        if any(getattr(self.base, kind) for kind in hooks):  # called as without HERO: with these arguments and outputs
+            return self._run_method(self.base, *args, **kwargs)
+        return self._ground(*args, **kwargs)
+
+    def _ground(self, *args: Any, **kwargs: Any) -> Any:
+        last = self.last_forward = LastForward()  # frees the graph of the forward before
         grounder, hero = self.grounder, self.hero
 
         # The base's input projections, then every level of the words, and the clips as each level sees them.
@@ -74,6 +82,7 @@ class HeroModel(nn.Module):
         which = None if self.training else self.config.inference
         words = hero.words(pair.query, pair.query_mask, which)
         clips = hero.clips(pair.video, words, pair.query_mask, which)
+        entry = next((each for each in (clips, words) if each.requires_grad), None)
 
         # The rest of the base, for all these levels; their outputs become one.
         groundings = self._run(grounder.ground, pair, clips, words)
@@ -98,6 +107,10 @@ class HeroModel(nn.Module):
                 if isinstance(part, dict):
                     part["hero"] = {**last.tensors(), "chosen": self._chosen.expand(len(pair.video), -1)}
                     break
+            if entry is not None and not is_compiling() and any(p.requires_grad for p in hero.parameters()):
+                relevances = (last.relevance, last.masked_relevance) if any(self.config.loss_weights.values()) else ()
+                losses = [each for each in relevances if each is not None and each.requires_grad]
+                self._oversight.watch(self.base, hero, entry, losses)
         return outputs
 
     def _choices(self) -> Tensor:
@@ -321,14 +334,14 @@ class HeroModel(nn.Module):
             return update_wrapper(partial(self._run_method, found), found) if own and self.config.active else found
 
     def _run_method(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a method of the base's; where it calls ``self(...)``, as ``predict`` may, HERO runs."""
+        """Run a method of the base's, or the base; where it calls its forward, as ``predict`` may, HERO runs."""
         attributes = self.base.__dict__
         before = {name: attributes[name] for name in ("forward",) if name in attributes}
 
         def forward(*inner: Any, **named: Any) -> Any:
             restore()  # HERO calls the base's own forward, or a view of it
             try:
-                return self.forward(*inner, **named)
+                return self._ground(*inner, **named)
             finally:
                 attributes["forward"] = forward
 
