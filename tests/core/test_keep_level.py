@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -166,3 +167,17 @@ def test_torch_exports_what_export_base_returns(name):
     with torch.no_grad():
         program = torch.export.export(exported, tuple(batch))
         assert difference(program.module()(*batch), model(*batch)) <= 1e-6
+
+
+@pytest.mark.slow
+def test_onnx_runs_what_export_base_returns(tmp_path):
+    pytest.importorskip("onnxscript", reason="needs onnxscript to export")
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime to run what is exported")
+    model, batch = trained(detr.qd_detr(), SETTINGS["HEM alone"]).keep_level(1), detr.batch()
+    with torch.no_grad():
+        expected = [tensor.numpy() for tensor in tensors(model(*batch))]
+        torch.onnx.export(export_base(model), tuple(batch), dynamo=True, verbose=False).save(tmp_path / "qd_detr.onnx")
+    session = runtime.InferenceSession(tmp_path / "qd_detr.onnx")
+    given = {place.name: tensor.numpy() for place, tensor in zip(session.get_inputs(), batch, strict=True)}
+    for found, wanted in zip(session.run(None, given), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=5e-6)

@@ -27,19 +27,22 @@ from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.task import Batch, Task
 
 Step = Callable[[], object]
-ModelName = Literal["plain", "hero", "pair", "checkpoint", "literal", "upstream", "upstream-hero"]
+ModelName = Literal["plain", "hero", "one", "pair", "checkpoint", "literal", "upstream", "upstream-hero"]
 Mode = Literal["train", "inference"]
 Format = Literal["fp32", "bf16"]
 
-OURS: tuple[ModelName, ...] = ("plain", "hero", "pair", "checkpoint", "literal")
+OURS: tuple[ModelName, ...] = ("plain", "hero", "one", "pair", "checkpoint", "literal")
 UPSTREAM: tuple[ModelName, ...] = ("upstream", "upstream-hero")
 WITHOUT_LEVELS = ("plain", "upstream")
 TRAINING_ONLY = ("pair", "checkpoint")
 """In inference these do what "hero" does, but for a light head."""
+INFERENCE_ONLY = ("one",)
+"""In training all levels run."""
 
 MEANINGS = {
     "plain": "plain base",
     "hero": "HERO",
+    "one": "HERO, one of",
     "pair": "HERO pair",
     "checkpoint": "HERO checkpoint",
     "literal": "literal paper",
@@ -76,14 +79,18 @@ class Variant:
     """Of HERO; 0 for a plain base."""
 
     def __str__(self) -> str:
-        return MEANINGS[self.name] + (f", {self.levels} level{'s' * (self.levels > 1)}" if self.levels else "")
+        levels = f"{self.levels} level{'s' * (self.levels > 1)}"
+        if self.name == "one":
+            return f"{MEANINGS[self.name]} {levels}"
+        return MEANINGS[self.name] + (f", {levels}" if self.levels else "")
 
 
 def variants_of(names: Sequence[ModelName], levels: Sequence[int], mode: Mode) -> list[Variant]:
     """Return every named variant, those with HERO at every number of levels; plain ones first."""
-    kept = [name for name in names if mode == "train" or name not in TRAINING_ONLY]
+    kept = [name for name in names if name not in (INFERENCE_ONLY if mode == "train" else TRAINING_ONLY)]
     plain = [Variant(name) for name in kept if name in WITHOUT_LEVELS]
-    return plain + [Variant(name, count) for count in levels for name in kept if name not in WITHOUT_LEVELS]
+    with_levels = [Variant(name, count) for count in levels for name in kept if name not in WITHOUT_LEVELS]
+    return plain + [each for each in with_levels if each.name != "one" or each.levels > 1]
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,10 @@ class Bare:
         if variant.levels:
             relevance: Literal["base", "pair"] = "pair" if variant.name == "pair" else "base"
             checkpoint = variant.name == "checkpoint"
-            config = replace(hero, levels=variant.levels, relevance=relevance, checkpoint=checkpoint)
+            inference = (1,) if variant.name == "one" else None  # the level after the words themselves
+            config = replace(
+                hero, levels=variant.levels, relevance=relevance, checkpoint=checkpoint, inference=inference
+            )
             literal = variant.name == "literal"
             model = LiteralHero(base, config, adapter_for(base)) if literal else wrap_model(base, config=config)
             base, criterion = model, None if criterion is None else wrap_criterion(criterion, model.config)

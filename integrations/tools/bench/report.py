@@ -111,6 +111,9 @@ def _targets() -> Iterable[Target]:
     for device, base in everywhere:
         yield Target("e", base, "train", device, "hero", "literal", "memory", 1.0)
         yield Target("e", base, "train", device, "checkpoint", "plain", "memory", 2.0)
+    for device, base in everywhere:
+        yield Target("f", base, "inference", device, "one", "plain", "time", 1.15 if base == "emb" else 1.3)
+    yield Target("g", "emb", "inference", "cpu", "one", "upstream", "time", 0.4)
 
 
 TARGETS: tuple[Target, ...] = tuple(_targets())

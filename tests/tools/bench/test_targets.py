@@ -74,6 +74,9 @@ def test_every_base_has_its_targets():
         ("d", "cuda"): 4,
         ("e", "cpu"): 8,
         ("e", "cuda"): 8,
+        ("f", "cpu"): 4,
+        ("f", "cuda"): 4,
+        ("g", "cpu"): 1,
     }
     assert set(models_for("emb", "train", "cpu", True)) == {
         "upstream",
@@ -84,5 +87,5 @@ def test_every_base_has_its_targets():
         "checkpoint",
     }
     assert "upstream" not in models_for("emb", "train", "cpu", False)
-    assert models_for("emb", "inference", "cpu", True) == ()
-    assert set(models_for("qd_detr", "inference", "cuda", True)) == {"plain", "hero"}
+    assert models_for("emb", "inference", "cpu", True) == ("plain", "one", "upstream")
+    assert set(models_for("qd_detr", "inference", "cuda", True)) == {"plain", "hero", "one"}
