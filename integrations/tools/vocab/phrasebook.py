@@ -65,7 +65,7 @@ class PhraseEntry:
     forms: Words = _ANY  # the only tags in which a verb is replaced
 
 
-_SETS = tuple(field.name for field in fields(PhraseEntry) if field.type == "Words")
+_SETS = tuple(field.name for field in fields(PhraseEntry) if field.default is _ANY)
 _KEYS = ("old", "new", "pos", "part", "no_object", *(name.rstrip("_") for name in _SETS))
 
 
