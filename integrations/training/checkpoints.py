@@ -1,7 +1,8 @@
 """Checkpoints, loaded without running anything in them: those of runs, and those of other code.
 
-Upstream's scripts save their command line with the weights: a pickled ``argparse.Namespace``, in lighthouse an
-``easydict.EasyDict``. Those two are let through, as the plain data they are, and nothing else is.
+Upstream's scripts save their settings with the weights: a pickled ``argparse.Namespace``, in lighthouse an
+``easydict.EasyDict``, in FlashVTG with an ``nncore.Config`` inside. Those are let through, as the plain data they are,
+and nothing else is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from hero_plugin.integrations.support.files import atomic_write
 
 VERSION = 1
 """Of the checkpoints of runs."""
-ALLOWED = ("argparse.Namespace", "easydict.EasyDict")
+ALLOWED = ("argparse.Namespace", "easydict.EasyDict", "nncore.utils.config.Config")
 """Classes that checkpoints of other code may hold."""
 
 
@@ -61,7 +62,7 @@ def supported() -> bool:
 def load_checkpoint_safely(path: str | Path, device: torch.device | str = "cpu") -> Any:
     """Load what ``torch.save`` wrote: tensors, plain data, and the settings of upstream's scripts.
 
-    Settings in an ``EasyDict`` come back as one where easydict is installed, else as a dict.
+    Settings in an ``EasyDict`` come back as one where easydict is installed, else as a dict; nncore's as a dict.
 
     Raises:
         CheckpointError: The file is missing, or no checkpoint, or holds a class that is not allowed: then the message
@@ -91,7 +92,8 @@ def load_safely(load: Callable[..., Any], file: Any, **options: Any) -> Any:
 def allowed() -> Iterator[list[Any]]:
     """Let torch read the classes in ``ALLOWED`` while the block runs; yield the list that the EasyDicts go to.
 
-    An ``EasyDict`` is read as an ``OrderedDict``, which torch fills in without calling any code of the class.
+    An ``EasyDict`` or a ``Config`` is read as an ``OrderedDict``, which torch fills in without calling any code of the
+    class.
     """
     found: list[Any] = []
 
@@ -100,12 +102,13 @@ def allowed() -> Iterator[list[Any]]:
         return found[-1]
 
     easydict = type("EasyDict", (), {"__module__": "easydict", "__new__": new})
+    nncore = type("Config", (), {"__module__": "nncore.utils.config", "__new__": lambda cls: OrderedDict()})
     if not supported():
         yield found
         return
     # torch 2.4 has no context manager for this yet.
     before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([Namespace, easydict])
+    torch.serialization.add_safe_globals([Namespace, easydict, nncore])
     try:
         yield found
     finally:

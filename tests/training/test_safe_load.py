@@ -54,6 +54,16 @@ def test_an_easydict_loads_as_one_with_all_that_is_in_it(tmp_path, monkeypatch):
     assert type(load_checkpoint_safely(path)["opt"]) is dict and load_checkpoint_safely(path)["opt"] == opt
 
 
+@needs_a_list
+def test_nncores_config_loads_as_the_plain_data_that_it_is(tmp_path):
+    """FlashVTG saves one inside its options."""
+    nncore = pytest.importorskip("nncore")
+    settings = {"strides": (1, 2), "head": {"type": "ConvHead", "more": [{"x": 1}]}}
+    content = {"model": {"w": torch.ones(1)}, "opt": Namespace(lr=0.1, cfg=nncore.Config(settings))}
+    loaded = load_checkpoint_safely(saved(content, tmp_path / "best.ckpt"))["opt"].cfg
+    assert loaded == settings and "nncore" not in type(loaded).__module__ + type(loaded["head"]).__module__
+
+
 def hostile(made):
     """Objects whose unpickling would make the file ``made``, each with the name that the refusal has to say."""
     return {

@@ -49,7 +49,7 @@ class LaunchConfig:
     """
 
     repo: Path = Path(".")
-    """The clone: EMB, Moment-DETR, QD-DETR, TR-DETR or Lighthouse."""
+    """The clone: EMB, Moment-DETR, QD-DETR, TR-DETR, FlashVTG or Lighthouse."""
     threads: int = 0
     """CPU threads; 0 leaves torch's choice."""
     without_hero: bool = False

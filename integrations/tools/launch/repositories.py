@@ -89,12 +89,12 @@ def lighthouse_extras(wrapping: Wrapping) -> tuple[Patch, ...]:
     return (Patch("__main__", "calculate_taskweave_losses", around(calculate), "adds HERO's weighted losses"),)
 
 
-def detr(name: str, package: str, *repairs: shims.Shim) -> Repository:
+def detr(name: str, package: str, *repairs: shims.Shim, builder: str = "build_model") -> Repository:
     """Describe Moment-DETR's repository, or one of its heirs', which differ in the name of a package."""
     return Repository(
         name=name,
         signs=(f"{package}/train.py", f"{package}/inference.py", f"{package}/model.py"),
-        builders=(f"{package}.model:build_model",),
+        builders=(f"{package}.model:{builder}",),
         scripts=(f"{package}/train.py", f"{package}/inference.py"),
         repairs=(shims.TORCH_LOAD, shims.configured_device(f"{package}.config"), *repairs, shims.FORK),
     )
@@ -117,6 +117,7 @@ REPOSITORIES = (
     detr("Moment-DETR", "moment_detr"),
     detr("QD-DETR", "qd_detr", shims.CUDA_ON_CPU),
     detr("TR-DETR", "tr_detr", shims.CUDA_ON_CPU, shims.FOCAL_LOSS),
+    detr("FlashVTG", "FlashVTG", shims.TORCHTEXT, builder="build_model1"),
     Repository(
         name="Lighthouse",
         signs=("training/train.py", "training/evaluate.py", "lighthouse/common/moment_detr.py"),

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from torch.optim.lr_scheduler import LambdaLR
 
 from hero_plugin.adapters.detr.criterion import sigmoid_focal_loss
+from hero_plugin.integrations.data import load_word_vectors
+from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.launch.patches import Patch, around
 from hero_plugin.integrations.training.checkpoints import load_safely, supported
 from hero_plugin.integrations.training.optim import linear_decay
@@ -96,6 +99,21 @@ def torchvision() -> dict[str, ModuleType]:
     return {each.__name__: each for each in (make_module("torchvision", ops=ops), ops, focal)}
 
 
+def torchtext() -> dict[str, ModuleType]:
+    """Make a torchtext that has GloVe's vectors, from the text file that torchtext keeps them in."""
+
+    def glove() -> SimpleNamespace:
+        path = Path(".vector_cache", "glove.6B.300d.txt")
+        if not path.is_file():
+            raise UserError(f"there is no {path.resolve()}: unpack GloVe's glove.6B.zip there")
+        table = load_word_vectors(path)
+        vectors = torch.from_numpy(table.vectors)
+        return SimpleNamespace(itos=table.words, stoi=table.index, vectors=vectors, dim=table.dim)
+
+    vocab = make_module("torchtext.vocab", pretrained_aliases={"glove.6B.300d": glove})
+    return {each.__name__: each for each in (make_module("torchtext", vocab=vocab), vocab)}
+
+
 def transformers() -> dict[str, ModuleType]:
     """Make a transformers that has an optimizer, with the defaults that it had there, and the linear schedule."""
 
@@ -173,10 +191,18 @@ TORCH_LOAD = Shim(
     name="torch-load",
     symptom="UnpicklingError: Weights only load failed (argparse.Namespace), or weights_only=False, which runs "
     "whatever code a file holds",
-    repair="torch.load takes weights, plain data, argparse.Namespace and EasyDict, and refuses everything else "
-    "(before torch 2.4, which has no such choice, it is left as it is)",
+    repair="torch.load takes weights, plain data, argparse.Namespace, EasyDict and nncore's Config, and refuses "
+    "everything else (before torch 2.4, which has no such choice, it is left as it is)",
     needed=supported,
     patches=(Patch("torch", "load", around(load_for_here)),),
+)
+TORCHTEXT = Shim(
+    name="torchtext",
+    symptom="ModuleNotFoundError: No module named 'torchtext', or one built for another torch: it ended with torch 2.3",
+    repair="a stand-in for torchtext that reads .vector_cache/glove.6B.300d.txt, which Charades-STA with VGG needs",
+    # OSError: one that was built for another torch.
+    needed=lambda: fails(lambda: importlib.import_module("torchtext.vocab"), ImportError, OSError, RuntimeError),
+    stand_ins=torchtext,
 )
 TRANSFORMERS_ADAMW = Shim(
     name="transformers-adamw",

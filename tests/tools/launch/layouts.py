@@ -24,11 +24,13 @@ CLONES = {
     "moment_detr": "moment_detr",
     "qd_detr": "QD-DETR",
     "tr_detr": "TR-DETR",
+    "flash_vtg": "FlashVTG",
     "lighthouse": "lighthouse",
 }
 DETR_NEEDS = ("sklearn", "pandas", "tabulate", "tqdm", "tensorboard", "scipy")
 NEEDS = {
     "emb": ("nltk", "tqdm", "matplotlib"),
+    "flash_vtg": (*DETR_NEEDS, "nncore"),
     "lighthouse": ("sklearn", "pandas", "tabulate", "tqdm", "easydict", "yaml", "scipy"),
 }
 WORDS = ["a", "person", "holds", "opens", "closes", "the", "box", "door", "window", "book", "slowly", "and", "smiles"]
@@ -53,6 +55,9 @@ def checkout(name: str, folder: Path, n_epoch: int = 5) -> Path:
         lighthouse_files(repository, n_epoch)
     else:
         published_files(repository / "tiny")
+    if name == "flash_vtg":
+        (repository / "data").mkdir()
+        shutil.copy(clone / FLASH_VTG_CONFIG, repository / FLASH_VTG_CONFIG)
     return repository
 
 
@@ -153,6 +158,17 @@ def detr_command(package: str, *more: str) -> list[str]:
     words += ["--t_feat_dim", "8", "--bsz", "4", "--results_root", "results", "--device", DEVICE, "--num_workers", "0"]
     words += ["--hidden_dim", HIDDEN, "--nheads", "4", "--dim_feedforward", "32", "--n_epoch", "5", "--lr", "0.0005"]
     return [*words, *more]
+
+
+FLASH_VTG_CONFIG = "data/MR.py"
+
+
+def flash_vtg_command(*more: str) -> list[str]:
+    """A tiny training by FlashVTG's own script, which evaluates one query at a time."""
+    script, *words = detr_command("FlashVTG")
+    words += ["--eval_bsz", "1", "--eval_epoch", "5", "--use_neg", "--num_dummies", "3", "--num_conv_layers", "1"]
+    words += ["--enc_layers", "1", "--t2v_layers", "1", "--dummy_layers", "1"]
+    return [script, FLASH_VTG_CONFIG, *words, *more]
 
 
 def lighthouse_files(repository: Path, n_epoch: int) -> None:

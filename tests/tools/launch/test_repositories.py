@@ -11,7 +11,7 @@ from hero_plugin.integrations.tools.launch.repositories import REPOSITORIES, rec
 from tests.resources import upstream
 from tests.tools.launch.layouts import CLONES
 
-NAMES = dict(zip(CLONES, ("EMB", "Moment-DETR", "QD-DETR", "TR-DETR", "Lighthouse"), strict=True))
+NAMES = dict(zip(CLONES, ("EMB", "Moment-DETR", "QD-DETR", "TR-DETR", "FlashVTG", "Lighthouse"), strict=True))
 
 
 @pytest.mark.upstream
@@ -48,6 +48,7 @@ def test_a_repository_that_is_none_of_them(tmp_path):
         ("Moment-DETR", "--resume results/a/model_best.ckpt --eval_split_name val", "results/a/model_best.ckpt"),
         ("QD-DETR", "--resume=b.ckpt --resume_all", "b.ckpt"),
         ("TR-DETR", "--resume_all", None),
+        ("FlashVTG", "data/MR.py --resume b.ckpt --eval_split_name val", "b.ckpt"),
         ("Lighthouse", "--model qd_detr --model_path c.ckpt", "c.ckpt"),
         ("Lighthouse", "-m qd_detr -r d.ckpt", "d.ckpt"),
     ],

@@ -26,6 +26,7 @@ from hero_plugin.integrations.tools.launch.shims import (
     FORK,
     PUNKT,
     TORCH_LOAD,
+    TORCHTEXT,
     TRANSFORMERS_ADAMW,
     configured_device,
 )
@@ -127,6 +128,22 @@ def test_focal_loss_is_that_of_the_reference_criterion():
     torch.testing.assert_close(loss(logits, targets, alpha=0.25, gamma=2.0), of_tr_detr(logits, targets))
     plain = F.binary_cross_entropy_with_logits(logits, targets)
     torch.testing.assert_close(loss(logits, targets, alpha=-1, gamma=0, reduction="mean"), plain)
+
+
+def test_torchtexts_words_and_vectors(tmp_path, monkeypatch):
+    """As FlashVTG uses them: an unknown word's vector, zeros, comes after the last."""
+    monkeypatch.chdir(tmp_path)
+    glove = TORCHTEXT.stand_ins()["torchtext"].vocab.pretrained_aliases["glove.6B.300d"]
+    with pytest.raises(UserError, match=r"there is no .*glove\.6B\.300d\.txt: unpack"):
+        glove()
+    (tmp_path / ".vector_cache").mkdir()
+    (tmp_path / ".vector_cache/glove.6B.300d.txt").write_text("a 1 2\nbox 3 -4\n")
+    table = glove()
+    table.itos.extend(["<unk>"])
+    table.stoi["<unk>"] = table.vectors.shape[0]
+    table.vectors = torch.cat((table.vectors, torch.zeros(1, table.dim)))
+    assert table.vectors[table.stoi["box"]].tolist() == [3, -4] and table.itos[1] == "box"
+    assert not table.vectors[table.stoi.get("door", 2)].any()
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")

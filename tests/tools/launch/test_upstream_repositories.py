@@ -20,10 +20,12 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 from tests.tools.launch.layouts import (
     EMB_COMMAND,
+    FLASH_VTG_CONFIG,
     checkout,
     detr_command,
     environment,
     files,
+    flash_vtg_command,
     launch,
     launch_words,
     lighthouse_command,
@@ -58,11 +60,11 @@ def meters(log: str, name: str) -> list[float]:
     return [float(value) for value in re.findall(rf"\b{name} ([\d.]+)", log)]
 
 
-def assert_trained(log: str, epochs: int) -> None:
+def assert_trained(log: str, epochs: int, overall: str = "loss_overall") -> None:
     """HERO's losses are in every epoch's line; relevance and the sum of all fall."""
-    losses = {name: meters(log, name) for name in ("loss_relevance", "loss_consistency", "loss_overall")}
+    losses = {name: meters(log, name) for name in ("loss_relevance", "loss_consistency", overall)}
     assert all(len(values) == epochs and min(values) > 0 for values in losses.values()), losses
-    for name in ("loss_relevance", "loss_overall"):
+    for name in ("loss_relevance", overall):
         assert losses[name][-1] < losses[name][0], losses
 
 
@@ -177,6 +179,38 @@ def test_emb_interrupted_then_evaluated(tmp_path):
     words = launch_words(repository, *HERO, command=[*EMB_COMMAND, "--epochs", "100000"])
     interrupt(words, lambda: (repository / "sessions/charades/tiny/model_best.pth.tar").is_file())
     evaluate(repository, command=["main.py", "--mode", "test", *EMB_COMMAND[1:]])
+
+
+def test_flash_vtg(tmp_path):
+    repository = checkout("flash_vtg", tmp_path)
+    done = train(repository, *HERO, command=flash_vtg_command())
+    assert "MR-full-mAP" in done.stderr  # its own evaluation, of its own best checkpoint
+    results = the_only(repository, "results/*")
+    assert_trained((results / "train.log.txt").read_text(), epochs=5, overall="weighted_loss_overall")
+    best = results / "model_best.ckpt"
+    assert config_of(load_checkpoint_safely(best)["model"]) == HeroConfig(levels=2, num_heads=4)
+
+    said = results / "hl_val_submission_metrics.json"
+    said.unlink()
+    options = ["--resume", str(best), "--eval_split_name", "val", "--eval_path", "tiny/val.jsonl"]
+    evaluate(repository, command=["FlashVTG/inference.py", FLASH_VTG_CONFIG, *options])
+    expected = json.loads((results / "best_hl_val_preds_metrics.json").read_text())
+    assert json.loads(said.read_text())["brief"] == expected["brief"]
+
+
+def test_flash_vtg_without_hero_then_with(tmp_path):
+    """Fine-tuning from the plain base's checkpoint; its script goes on where that training was."""
+    repository = checkout("flash_vtg", tmp_path)
+    train(repository, "--without-hero", command=flash_vtg_command())
+    plain = the_only(repository, "results/*")
+    assert "loss_relevance" not in (plain / "train.log.txt").read_text()
+    saved = load_checkpoint_safely(plain / "model_best.ckpt")
+    assert config_of(saved["model"]) is None and not any(name.startswith("base.") for name in saved["model"])
+
+    command = flash_vtg_command("--resume", str(plain / "model_best.ckpt"), "--results_root", "tuned")
+    train(repository, *HERO, "--freeze-base", command=command)
+    tuned = load_checkpoint_safely(the_only(repository, "tuned/*/model_best.ckpt"))["model"]
+    assert all(torch.equal(value, tuned[f"base.{name}"]) for name, value in saved["model"].items())
 
 
 LIGHTHOUSE = ("moment_detr", "qd_detr", "tr_detr", "eatr", "cg_detr", "uvcom", "taskweave_mr2hd", "taskweave_hd2mr")
