@@ -15,11 +15,11 @@ from tests.core.bases import shake, total_loss
 
 CASES = {
     "emb": (emb.emb, ()),
-    "moment_detr": (detr.moment_detr, ()),
+    "moment_detr": (detr.moment_detr, ("",)),
     "qd_detr": (detr.qd_detr, ("transformer.encoder", "transformer.t2v_encoder")),
     "tr_detr": (detr.tr_detr, ("transformer.encoder", "transformer.decoder")),
 }
-"""A base, and those of its encoders and decoders whose layers are sharded one by one."""
+"""A base, and those of its encoders and decoders whose layers are sharded one by one; "" is the base as a unit."""
 
 
 def batch_and_loss(name, rank):
@@ -45,7 +45,8 @@ def train(rank, folder):
         whole = shake(wrap_model(build(), levels=2, stride=1, dropout=0.0), 0.05).train()
         model = copy.deepcopy(whole)
         for part in parts:
-            for layer in model.base.get_submodule(part).layers:
+            module = model.base.get_submodule(part)
+            for layer in getattr(module, "layers", [module]):
                 fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
         batch, loss = batch_and_loss(name, rank)
