@@ -18,7 +18,6 @@ from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.words import Vocabulary, tokenize
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
-from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.files import lock_folder
 from hero_plugin.integrations.support.settings import ConfigError
@@ -31,13 +30,14 @@ from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.training.train import main
+from tests.screen import QUIET
 
 
 @pytest.fixture
 def built(runs):
     """A function that builds the task of some settings, and its training examples."""
     data = EmbData(runs.files.data.sets, MemoryFeatures(runs.files.data.features), tokenize, runs.files.data.vectors)
-    bank = data.bank("auto", 1.0, Screen(quiet=True))
+    bank = data.bank("auto", 1.0, QUIET)
     vocabulary = Vocabulary.of(data.sentences("train"), data.sentences(), data.vectors, 5.5)
 
     def build(**changes):
@@ -179,13 +179,13 @@ def test_it_learns_a_handful_of_queries_by_heart(built, tmp_path):
     run = RunFolder.create(tmp_path / "run", {}, resume=False, overwrite=False)
     task.epochs = 25
     recipe = TrainConfig(epochs=25, batch_size=8, lr=8e-3, eval_every=25, checkpoint_seconds=0)
-    trainer = Trainer(task, recipe, examples[:8], run, Screen(quiet=True))
+    trainer = Trainer(task, recipe, examples[:8], run, QUIET)
     trainer.fit({"train": examples[:8]}, select=None)
     assert run.history()[-1]["metrics"]["train"]["mIoU"] > 80
 
 
 def test_the_same_seed_trains_the_same_weights(runs, tmp_path):
-    again = main(runs.config(output=str(tmp_path / "again"), compare=str(runs.base.path)), Screen(quiet=True))
+    again = main(runs.config(output=str(tmp_path / "again"), compare=str(runs.base.path)), QUIET)
     ours, theirs = load_checkpoint(again.last)["model"], load_checkpoint(runs.hero.last)["model"]
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -193,9 +193,9 @@ def test_the_same_seed_trains_the_same_weights(runs, tmp_path):
 def test_an_existing_run_is_left_alone(runs):
     before = runs.base.config_file.read_bytes()
     with pytest.raises(RunFolderError, match="--resume to continue it"):
-        main(runs.config(output=str(runs.base.path), base_only=True), Screen(quiet=True))
+        main(runs.config(output=str(runs.base.path), base_only=True), QUIET)
     with pytest.raises(RunFolderError, match=r"lr: was 0\.0005, now 0\.1"):
-        main(runs.config(output=str(runs.base.path), base_only=True, lr=0.1, resume=True), Screen(quiet=True))
+        main(runs.config(output=str(runs.base.path), base_only=True, lr=0.1, resume=True), QUIET)
     assert runs.base.config_file.read_bytes() == before
 
 
@@ -207,7 +207,7 @@ def test_bad_data_is_told_file_by_file_and_leaves_no_checkpoint(runs, tmp_path):
     broken.write_text(json.dumps(records))
     config = runs.config(output=str(tmp_path / "run"), annotations_train=str(broken))
     with pytest.raises(DataError, match=r"broken\.json: video nowhere: 2 queries, and no features"):
-        main(config, Screen(quiet=True))
+        main(config, QUIET)
     assert not (tmp_path / "run" / "last.pt").exists()
     assert not (tmp_path / "run").exists()
 
@@ -226,7 +226,7 @@ def test_a_start_that_fails_on_its_data_deletes_nothing(runs, tmp_path, broken):
         for path in (runs.files.root / "features").iterdir():
             np.save(tmp_path / "bad" / path.name, np.full_like(np.load(path), np.nan))
     with pytest.raises(DataError):
-        main(replace(runs.config(output=str(kept), **changes), overwrite=True), Screen(quiet=True))
+        main(replace(runs.config(output=str(kept), **changes), overwrite=True), QUIET)
     assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == before
 
 
@@ -235,10 +235,10 @@ def test_a_run_without_a_checkpoint_gives_way(runs, tmp_path, resume):
     """A start that failed, on sizes that do not go together, is started again with others."""
     config = runs.config(output=str(tmp_path / "run"), hero={"num_heads": 7})
     with pytest.raises(ConfigError, match="num_heads"):
-        main(config, Screen(quiet=True))
+        main(config, QUIET)
     assert (tmp_path / "run" / "config.json").is_file()
     mended = runs.config(output=str(tmp_path / "run"), epochs=1, figure_queries=0)
-    assert main(replace(mended, resume=resume), Screen(quiet=True)).finished
+    assert main(replace(mended, resume=resume), QUIET).finished
 
 
 def test_nothing_to_resume_is_told_before_what_is_missing(tmp_path):
@@ -249,7 +249,7 @@ def test_nothing_to_resume_is_told_before_what_is_missing(tmp_path):
 def test_a_mistyped_run_is_not_resumed_as_a_new_one(runs):
     mistyped = runs.hero.path.with_name("heor")
     with pytest.raises(ConfigError, match=r"--resume: no run in .*heor; did you mean .*/hero\?$"):
-        main(runs.config(output=str(mistyped), resume=True), Screen(quiet=True))
+        main(runs.config(output=str(mistyped), resume=True), QUIET)
     assert not mistyped.exists()
 
 
@@ -262,13 +262,13 @@ def test_broken_features_are_told(runs, tmp_path):
             array[1, 2] = np.nan
         np.save(features / path.name, array)
     with pytest.raises(DataError, match="train0003"):
-        main(runs.config(output=str(tmp_path / "run"), features=[str(features)]), Screen(quiet=True))
+        main(runs.config(output=str(tmp_path / "run"), features=[str(features)]), QUIET)
 
 
 def test_words_that_the_table_lacks_altogether_are_told(runs, tmp_path):
     np.savez(tmp_path / "other.npz", words=np.array(["bonjour"]), vectors=np.ones((1, 12), np.float32))
     with pytest.raises(UserError, match="no word of the annotations has a vector"):
-        main(runs.config(output=str(tmp_path / "run"), words=str(tmp_path / "other.npz")), Screen(quiet=True))
+        main(runs.config(output=str(tmp_path / "run"), words=str(tmp_path / "other.npz")), QUIET)
 
 
 def test_collate_survives_a_loading_process(runs, built):
@@ -283,20 +283,20 @@ def test_collate_survives_a_loading_process(runs, built):
 def test_two_trainings_do_not_share_a_folder(runs, tmp_path, how):
     pytest.importorskip("fcntl", reason="nothing is locked without fcntl")
     config = replace(runs.config(output=str(tmp_path / "run"), epochs=1), **{how: True})
-    (tmp_path / "run").mkdir()
+    run = RunFolder.create(tmp_path / "run", config.to_json(), resume=False, overwrite=False)
     with lock_folder(tmp_path / "run") as alone:
         assert alone
         with pytest.raises(RunFolderError, match="another training is at work in it"):
-            main(config, Screen(quiet=True))
-        assert not any((tmp_path / "run").iterdir())
-    assert main(config, Screen(quiet=True)).finished
+            main(config, QUIET)
+        assert not run.begun
+    assert main(config, QUIET).finished
 
 
 @pytest.mark.parametrize("name", ["train", "val", "reworded"])
 def test_a_test_set_takes_no_other_sets_place(runs, tmp_path, name):
     config = runs.config(output=str(tmp_path / "run"), annotations_test=[f"{name}={runs.files.root / 'seen.json'}"])
     with pytest.raises(ConfigError, match="none of them train, val or reworded"):
-        main(config, Screen(quiet=True))
+        main(config, QUIET)
 
 
 def test_a_val_set_that_nothing_can_be_chosen_by_is_told(runs, tmp_path):
@@ -304,7 +304,7 @@ def test_a_val_set_that_nothing_can_be_chosen_by_is_told(runs, tmp_path):
     write_annotations(records, tmp_path / "val.jsonl", format="qvhighlights")
     config = runs.config(output=str(tmp_path / "run"), annotations_val=str(tmp_path / "val.jsonl"))
     with pytest.raises(UserError, match=r"val\.jsonl: no query has a moment"):
-        main(config, Screen(quiet=True))
+        main(config, QUIET)
 
 
 @pytest.mark.parametrize("flag", ["init_base", "compare", "annotations_val"])
@@ -315,7 +315,7 @@ def test_what_is_read_is_not_deleted_first(runs, tmp_path, flag):
     paths = {"init_base": kept / "best.pt", "compare": kept, "annotations_val": kept / "val.json"}
     config = runs.config(output=str(kept), **{flag: str(paths[flag])})
     with pytest.raises(ConfigError, match=r"--overwrite would delete .*, which is read: choose another --output"):
-        main(replace(config, overwrite=True), Screen(quiet=True))
+        main(replace(config, overwrite=True), QUIET)
     assert (kept / "best.pt").is_file()
 
 
@@ -324,7 +324,7 @@ def test_only_what_is_learned_has_an_example_for_each_moment(runs):
     data = BASES["emb"].read(config, {"train": config.annotations_train})
     first = data.sets["train"][0]
     data.sets["train"] = [replace(first, moments=(first.moments[0], (0.0, first.duration)))]
-    bank, vocabulary = data.bank("auto", 1.0, Screen(quiet=True)), BASES["emb"].vocabulary(config, data)
+    bank, vocabulary = data.bank("auto", 1.0, QUIET), BASES["emb"].vocabulary(config, data)
     asked = (config, data, "train", bank, vocabulary)
     assert len(BASES["emb"].examples(*asked)) == 1 and len(BASES["emb"].examples(*asked, for_training=True)) == 2
 
@@ -341,14 +341,14 @@ def test_adamw_decays_weights_alone_in_the_plugin(built):
 def test_a_level_is_chosen_on_val_and_its_rewordings_and_kept(runs, tmp_path):
     reworded = str(runs.files.root / "unseen.json")
     config = runs.config(output=str(tmp_path / "run"), choose_level=True, annotations_reworded=reworded)
-    run = main(config, Screen(quiet=True))
+    run = main(config, QUIET)
     levels = run.results()["levels"]
     merits = levels["chosen_by"]
     assert list(merits) == ["0", "1", "2", "3", "0+1+2+3"]
     best = max(merits.values())
     assert merits["+".join(map(str, levels["answering"]))] == best
     assert config_of(torch.load(run.best, weights_only=True)["model"]).inference == tuple(levels["answering"])
-    scores = evaluate(EvalConfig(run=(run.path,), device="cpu", resamples=0), Screen(quiet=True))
+    scores = evaluate(EvalConfig(run=(run.path,), device="cpu", resamples=0), QUIET)
     assert scores == {name: pytest.approx(run.results()["best"][name]) for name in ("seen", "unseen")}
     assert "reworded" not in run.results()["last"]
 
@@ -356,6 +356,6 @@ def test_a_level_is_chosen_on_val_and_its_rewordings_and_kept(runs, tmp_path):
 @pytest.mark.parametrize("change", [{"annotations_val": None}, {"base_only": True}, {"hero": {"levels": 1}}])
 def test_a_level_cannot_be_chosen_without_levels_or_a_val_set(runs, tmp_path, change):
     with pytest.raises(ConfigError, match="--choose-level needs --annotations-val"):
-        main(runs.config(output=str(tmp_path / "run"), choose_level=True, **change), Screen(quiet=True))
+        main(runs.config(output=str(tmp_path / "run"), choose_level=True, **change), QUIET)
     with pytest.raises(ConfigError, match="--annotations-reworded is for --choose-level"):
-        main(runs.config(output=str(tmp_path / "run"), annotations_reworded="val.json"), Screen(quiet=True))
+        main(runs.config(output=str(tmp_path / "run"), annotations_reworded="val.json"), QUIET)
