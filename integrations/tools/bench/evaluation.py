@@ -10,8 +10,7 @@ from typing import Any
 
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
 from hero_plugin.integrations.support import UserError, write_json
-from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.tools.bench.report import Table
+from hero_plugin.integrations.support.console import Screen, terminal_table
 from hero_plugin.integrations.tools.bench.upstream import OFFICIAL_WORKERS, Evaluation, official_evaluation
 
 
@@ -38,10 +37,10 @@ def main(config: EvalBenchConfig) -> None:
     numbers, screen = measure(config), Screen()
     own, rows = statistics.median(numbers["seconds"]["hero-plugin"]), []
     for name, times in numbers["seconds"].items():
-        figures = {"median": statistics.median(times), "fastest": min(times), "slowest": max(times)}
-        cells = {column: f"{value:.3f} s" for column, value in figures.items()}
-        rows.append({"": name, **cells, "times as long": f"{figures['median'] / own:.1f}"})
-    screen.show(Table(f"evaluation of {numbers['queries']} queries", rows).terminal())
+        median = statistics.median(times)
+        rows.append((name, *(f"{each:.3f} s" for each in (median, min(times), max(times))), f"{median / own:.1f}"))
+    header = ("", "median", "fastest", "slowest", "times as long")
+    screen.show(terminal_table(header, rows, title=f"evaluation of {numbers['queries']} queries"))
     screen.say(f"largest difference of {numbers['figures']} figures: {numbers['difference']:g}")
     if config.json is not None:
         write_json(config.json, numbers)

@@ -170,16 +170,15 @@ def official_evaluation(clone: str | Path, workers: int = OFFICIAL_WORKERS) -> I
         raise UserError("the official script needs scikit-learn: pip install scikit-learn")
     with clone_imports(clone.resolve()):
         module = importlib.import_module(f"{EVALUATION}.eval")
+
+        def fixed(function: Callable[..., Any]) -> Callable[..., Any]:  # whatever the script's own call says
+            return lambda *args, **options: function(*args, **{**options, "num_workers": workers})
+
         for name in ("compute_mr_ap", "compute_hl_ap"):
-            setattr(module, name, with_workers(getattr(module, name), workers))
+            setattr(module, name, fixed(getattr(module, name)))
 
         def evaluate(submission: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> dict[str, Any]:
             with redirect_stdout(io.StringIO()):
                 return module.eval_submission(submission, annotations, verbose=False)
 
         yield evaluate
-
-
-def with_workers(function: Callable[..., Any], workers: int) -> Callable[..., Any]:
-    """Fix the number of processes, whatever the script's own call says."""
-    return lambda *args, **options: function(*args, **{**options, "num_workers": workers})

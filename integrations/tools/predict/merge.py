@@ -48,7 +48,10 @@ def merge(manifest: Manifest, screen: Screen, keep_parts: bool = False) -> dict[
     Raises:
         DataError: a part does not match its journal.
     """
-    left = [] if finished_report(manifest) is not None else list(_unfinished(manifest))
+    shards = [] if finished_report(manifest) is not None else _shards(manifest)
+    left = [
+        f"{shard} ({len(entries)} of {wanted} windows)" for shard, entries, wanted in shards if len(entries) < wanted
+    ]
     if left:
         more = f" and {len(left) - 8} more" if len(left) > 8 else ""
         screen.say(f"not done yet: {', '.join(left[:8])}{more}; the last to finish merges")
@@ -78,12 +81,6 @@ def _shards(manifest: Manifest) -> Iterator[tuple[Shard, list[dict[str, Any]], i
         shard = Shard(index, manifest.facts["shards"])
         wanted = shard.windows(manifest.facts["windows"])
         yield shard, read_journal(PartPaths.of(manifest.folder, shard), manifest.digest, wanted.start), len(wanted)
-
-
-def _unfinished(manifest: Manifest) -> Iterator[str]:
-    for shard, entries, wanted in _shards(manifest):
-        if len(entries) < wanted:
-            yield f"{shard} ({len(entries)} of {wanted} windows)"
 
 
 def _merged(manifest: Manifest, progress: Callable[[int, int], None]) -> dict[str, Any]:

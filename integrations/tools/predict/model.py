@@ -176,11 +176,6 @@ class RunPredictor:
         task.model.eval()
         return cls(task, settings, data, vocabulary, device, inputs.amp)
 
-    @property
-    def pads(self) -> bool:
-        """Whether videos of different lengths may share a batch."""
-        return not BASES[self.settings.base].reads_video_padding
-
     def shorten(self, array: np.ndarray) -> np.ndarray:
         """Return a video's features (clips, dim) as short as the model gets them."""
         pooling = "cut" if self.settings.seconds_per_clip else self.settings.pooling
@@ -351,12 +346,13 @@ class WindowReader:
 
     def _batches(self, window: QueryWindow, bank: ArrayBank) -> list[list[int]]:
         """Group records of like length, longest first; among these, queries of one video together."""
+        pads = not BASES[self.inputs.settings.base].reads_video_padding  # else only videos of one length share a batch
         rows = [bank.rows[record.video_id] for record in window.records]
         order = sorted(range(len(rows)), key=lambda index: (-window.lengths[index], rows[index], index))
         batches: list[list[int]] = []
         for index in order:
             last = batches[-1] if batches else []
-            fits = self.predictor.pads or not last or window.lengths[last[0]] == window.lengths[index]
+            fits = pads or not last or window.lengths[last[0]] == window.lengths[index]
             if last and len(last) < self.inputs.config.batch_size and fits:
                 last.append(index)
             else:

@@ -9,15 +9,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hero_plugin.integrations.data import (
-    OnBroken,
-    Record,
-    WordVectors,
-    load_word_vectors,
-    read_many,
-    words_of,
-    write_annotations,
-)
+from hero_plugin.integrations import data
+from hero_plugin.integrations.data import Record, WordVectors, read_many
 from hero_plugin.integrations.scoring.metrics import SCORES
 from hero_plugin.integrations.support import Interrupted, UserError
 from hero_plugin.integrations.support.console import bar
@@ -52,7 +45,7 @@ class PrototypeConfig:
     ) -> tuple[Renderer, WordVectors]:
         """Return a renderer by training queries, and the vectors of the words of these and of ``others``."""
         with bar(f"reading {self.words.name}") as progress:
-            table = load_word_vectors(self.words, words_of([*training, *others]), progress=progress)
+            table = data.load_word_vectors(self.words, data.words_of([*training, *others]), progress=progress)
         prototypes = render.build_prototypes(training, known, table, self.strengths, seed=self.seed)
         return Renderer(prototypes, self.strengths, self.seed), table
 
@@ -65,7 +58,7 @@ class RenderingConfig(PrototypeConfig):
     """Folder to write the features into."""
     dtype: Literal["float16", "float32"] = "float16"
     """Number type of the files."""
-    on_broken: OnBroken = "error"
+    on_broken: data.OnBroken = "error"
     """Queries that cannot be used: stop (error), or leave them out (drop)."""
     resume: bool = False
     """Go on with a folder that was begun with the same settings."""
@@ -145,7 +138,7 @@ def descriptions(config: DescriptionsConfig) -> None:
     files = {"annotations": annotations.name, "timelines": config.timelines.name}
     sources = {**files, "train": [file.name for file in config.train], "words": config.words.name}
     done = config.render(shown, renderer, what=what, sources=sources)
-    write_annotations(asked, queries, format="activitynet-cd")
+    data.write_annotations(asked, queries, format="activitynet-cd")
     print(f"{config.output}: {done.written} videos rendered from {len(seen)} sentences, {done.skipped} were there")
     print(f"{queries}: {len(asked)} queries of other people about them")
     meanings = [described.sentence_meanings(part, actions.prototypes, words) for part in (asked, seen)]

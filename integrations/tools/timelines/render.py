@@ -18,15 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from hero_plugin.integrations.data import Record, WordVectors, tokenize
 from hero_plugin.integrations.scoring.metrics import temporal_iou
-from hero_plugin.integrations.support import (
-    DataError,
-    OnProgress,
-    Problem,
-    Problems,
-    atomic_write,
-    remove_leftovers,
-    write_json,
-)
+from hero_plugin.integrations.support import DataError, Problem, Problems, files
 from hero_plugin.integrations.support.errors import not_utf8
 
 
@@ -407,7 +399,7 @@ def render_folder(
     resume: bool = False,
     what: str = "simulated clip features rendered from human action timelines",
     sources: Mapping[str, Any] | None = None,
-    progress: OnProgress | None = None,
+    progress: files.OnProgress | None = None,
 ) -> Rendered:
     """Write ``VIDEO.npy`` (clips, dim) of some or all videos, and ``manifest.json``, into the folder ``output``.
 
@@ -440,9 +432,9 @@ def render_folder(
     }
     _check_folder(output, settings, resume)
     output.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output)
+    files.remove_leftovers(output)
     notes = {"videos": len(names), "numpy": np.__version__, **({"sources": dict(sources)} if sources else {})}
-    write_json(output / MANIFEST, {**settings, **notes, "complete": False})
+    files.write_json(output / MANIFEST, {**settings, **notes, "complete": False})
     written = skipped = clips = 0
     config = renderer.config
     for done, name in enumerate(names, 1):
@@ -451,13 +443,13 @@ def render_folder(
             skipped += 1
         else:
             array = renderer(timelines[name]).astype(dtype)
-            with atomic_write(file, "wb", durable=False) as stream:
+            with files.atomic_write(file, "wb", durable=False) as stream:
                 np.save(stream, array)
             written += 1
         clips += shape[0]
         if progress is not None:
             progress(done, len(names))
-    write_json(output / MANIFEST, {**settings, **notes, "clips": clips, "complete": True})
+    files.write_json(output / MANIFEST, {**settings, **notes, "clips": clips, "complete": True})
     return Rendered(written, skipped, clips)
 
 

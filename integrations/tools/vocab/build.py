@@ -24,15 +24,9 @@ from hero_plugin.integrations.data.records import REWORDED, reworded_record
 from hero_plugin.integrations.support import Interrupted, Interrupts, UserError, checksum, write_json
 from hero_plugin.integrations.support.console import bar
 from hero_plugin.integrations.support.files import check_free
-from hero_plugin.integrations.tools.vocab import sources
+from hero_plugin.integrations.tools.vocab import filters, sources
 from hero_plugin.integrations.tools.vocab.english import TaggedQuery, make_query
-from hero_plugin.integrations.tools.vocab.filters import (
-    CheckConfig,
-    Checks,
-    file_facts,
-    first_reason,
-    make_checks,
-)
+from hero_plugin.integrations.tools.vocab.filters import Checks
 from hero_plugin.integrations.tools.vocab.meaning import WordNet, find_wordnet
 from hero_plugin.integrations.tools.vocab.phrasebook import PHRASEBOOK, PhraseSwaps, read_phrasebook
 from hero_plugin.integrations.tools.vocab.review import Undecided, apply_decisions, read_built
@@ -145,7 +139,7 @@ class Builder:
         kept: dict[str, Rewording] = {}
         swaps: list[sources.Swap] = []
         for proposal in proposals:
-            turned_down = first_reason(self.checks.filters, query, proposal)
+            turned_down = filters.first_reason(self.checks.filters, query, proposal)
             if turned_down is not None:
                 counts[turned_down[0]] += 1
                 continue
@@ -264,7 +258,7 @@ class BuildConfig:
     """Annotations to reword, any format."""
     output: Path
     """The file to write; OUTPUT.manifest.json comes with it."""
-    check: Annotated[CheckConfig, tyro.conf.arg(name="")]
+    check: Annotated[filters.CheckConfig, tyro.conf.arg(name="")]
     source: tuple[SourceName, ...] = ("lexicon",)
     """Where rewordings come from, one or several: the package's phrasebook, a lexicon file, WordNet, a language model,
     a file of ready paraphrases."""
@@ -314,11 +308,11 @@ def build(config: BuildConfig) -> None:
             report=report,
             progress=progress,
         )
-    checks = make_checks(config.check)
+    checks = filters.make_checks(config.check)
     several = [_source(name, config, checks) for name in dict.fromkeys(config.source)]
     source = several[0] if len(several) == 1 else sources.CombinedSource(several)
     facts = {
-        "input": {**file_facts(config.input), "format": report.format},
+        "input": {**filters.file_facts(config.input), "format": report.format},
         "source": source.facts,
         **checks.facts,
     }
@@ -402,7 +396,7 @@ class ApplyConfig:
     """What the review page exported."""
     output: Path
     """The file to write, with a manifest."""
-    check: Annotated[CheckConfig, tyro.conf.arg(name="")]
+    check: Annotated[filters.CheckConfig, tyro.conf.arg(name="")]
     undecided: Undecided = "keep"
     """What becomes of rewordings without a decision."""
     overwrite: bool = False
@@ -414,7 +408,7 @@ def apply(config: ApplyConfig) -> None:
     check_free(config.output, config.overwrite, config.input)
     report = data.ReadReport()
     built = read_built(config.input, report)
-    checks = make_checks(config.check)
+    checks = filters.make_checks(config.check)
     kept, decided = apply_decisions(built, config.decisions, checks, config.undecided)
     data.write_annotations(kept, config.output, format=report.format)
     before = _manifest_path(config.input)
@@ -431,7 +425,10 @@ def _manifest_path(output: Path) -> Path:
 def _summary(built: Sequence[Record]) -> dict[str, Any]:
     """Return counts of the rewordings, for the manifest."""
     links = [record.extra[REWORDED] for record in built if is_reworded(record)]
-    words = Counter(word for link in links for word in _new_words(link))
+    words: Counter[str] = Counter()  # the unseen ones that the changes brought; others stood in the original
+    for link in links:
+        brought = {word for change in link["changes"] for word in tokenize(change["new"])}
+        words.update(word for word in link["unseen"] if word in brought)
     return {
         "rewordings": len(links),
         "reworded_queries": len({link["query"] for link in links}),
@@ -446,12 +443,6 @@ def _summary(built: Sequence[Record]) -> dict[str, Any]:
 
 def _counts(labels: Iterable[Any]) -> dict[str, int]:
     return {str(label): count for label, count in sorted(Counter(labels).items())}
-
-
-def _new_words(link: dict[str, Any]) -> list[str]:
-    """Return the unseen words that the changes brought; others stood in the original."""
-    brought = {word for change in link["changes"] for word in tokenize(change["new"])}
-    return [word for word in link["unseen"] if word in brought]
 
 
 def _write_manifest(output: Path, target: str, manifest: dict[str, Any]) -> None:

@@ -13,13 +13,7 @@ from typing import Any
 from hero_plugin.integrations.data import Change
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.vocab import english
-from hero_plugin.integrations.tools.vocab.english import (
-    NounPhrase,
-    TaggedQuery,
-    noun_phrase,
-    opens_noun_phrase,
-    verb_form,
-)
+from hero_plugin.integrations.tools.vocab.english import NounPhrase, TaggedQuery
 from hero_plugin.integrations.tools.vocab.sources import SOMEBODY, Swap
 
 PHRASEBOOK = Path(__file__).with_name("phrasebook.json")
@@ -170,7 +164,7 @@ def holds_for_noun(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int
 
 def holds_for_verb(entry: PhraseEntry, query: TaggedQuery, stop: int, found: NounPhrase | None) -> bool:
     """Return whether the conditions hold for a verb expression before words[stop], and for its object."""
-    if entry.no_object and opens_noun_phrase(query, stop) and not query.breaks_off(stop - 1):
+    if entry.no_object and english.opens_noun_phrase(query, stop) and not query.breaks_off(stop - 1):
         return False
     if entry.object and (found is None or not found.heads & entry.object):
         return False
@@ -181,7 +175,7 @@ def holds_for_verb(entry: PhraseEntry, query: TaggedQuery, stop: int, found: Nou
     if (entry.then and then not in entry.then) or then in entry.then_not:
         return False
     if entry.then_object:
-        place = noun_phrase(query, end + 1)
+        place = english.noun_phrase(query, end + 1)
         return place is not None and bool(place.heads & entry.then_object)
     return True
 
@@ -235,7 +229,7 @@ def _verbs(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterator[Swap]
     tag = query.tags[place]
     if tag[0] != "V" and not (tag == "?" and query.words[place].endswith("ing")):
         return
-    form = verb_form(query, place, entry.old[0])
+    form = english.verb_form(query, place, entry.old[0])
     if form is None or (entry.forms and form not in entry.forms):
         return
     for rest, found in _arrangements(entry, query, place):
@@ -268,7 +262,7 @@ def _arrangements(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterato
     words = tuple(word for word in words if word != SLOT)
     stop = place + 1 + len(words)
     if query.words[place + 1 : stop] == words:
-        found = noun_phrase(query, stop) if needs_object else None
+        found = english.noun_phrase(query, stop) if needs_object else None
         if found is not None or not needs_object:
             yield tuple(range(place + 1, stop)), found
     if entry.object and len(words) == 1 and words[0] in english.PARTICLES:
@@ -284,7 +278,7 @@ def _around(
     start = place + 1 + len(before)
     if query.words[place + 1 : start] != before:
         return
-    found = noun_phrase(query, start)
+    found = english.noun_phrase(query, start)
     if found is not None and query.words[found.stop : found.stop + len(after)] == after:
         yield (*range(place + 1, start), *range(found.stop, found.stop + len(after))), found
 
