@@ -76,20 +76,8 @@ def test_timelines_figure(place, capsys):
 
 def test_timelines_oracle(place, capsys):
     files = ("--timelines", place / "timelines.json", "--annotations", place / "train.txt")
-    assert (
-        run(
-            "timelines-oracle",
-            *files,
-            "--test",
-            place / "train.txt",
-            "--words",
-            place / "words.npz",
-            "--noise",
-            "0",
-            "1",
-        )
-        == 0
-    )
+    more = ("--test", place / "train.txt", "--words", place / "words.npz", "--noise", "0", "1")
+    assert run("timelines-oracle", *files, *more) == 0
     assert "R1@0.5" in capsys.readouterr().out
 
 

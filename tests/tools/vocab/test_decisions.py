@@ -100,14 +100,5 @@ def test_mistakes_are_told(world, capsys):
         with pytest.raises(UserError, match="expected"):
             load_decisions(world / "d.json")
     apply_decision_file(world, V2_0="accept")
-    files = (
-        "--train",
-        world / "train.txt",
-        "--words",
-        world / "words.npz",
-        "--no-use-wordnet",
-        "--output",
-        world / "o.json",
-    )
-    assert run_vocab("apply", "--input", world / "test.json", "--decisions", world / "d.json", *files) == 2
+    assert apply(world, "--input", world / "test.json", output="o.json") == 2
     assert "no links" in capsys.readouterr().err

@@ -9,10 +9,8 @@ def test_table_json_and_figure(plain_world, vocab, capsys):
     new = plain_world / "new.txt"
     new.write_text("X 1 2##a human grabs the crate.\nX 9 2##person opens the crate.\nX 3 4##person opens the door.\n")
     files = ("--train", plain_world / "train.txt", "--test", new, plain_world / "test.json")
-    assert (
-        vocab("stats", *files, "--json", plain_world / "s.json", "--figure", plain_world / "s.png", "--sensitivity")
-        == 0
-    )
+    more = ("--json", plain_world / "s.json", "--figure", plain_world / "s.png", "--sensitivity")
+    assert vocab("stats", *files, *more) == 0
     out = capsys.readouterr().out
     assert "33.33" in out and "crate" in out and "treebank" in out
     found = json.loads((plain_world / "s.json").read_text())
@@ -43,12 +41,8 @@ def test_without_a_tagger_parts_of_speech_are_left_out(plain_world, vocab, monke
 
 
 def test_mistakes_are_told(plain_world, vocab, capsys):
-    assert vocab("stats", "--train", plain_world / "none.txt", "--test", plain_world / "test.json") == 2
+    test = ("--test", plain_world / "test.json")
+    assert vocab("stats", "--train", plain_world / "none.txt", *test) == 2
     assert "no annotation file" in capsys.readouterr().err
-    assert (
-        vocab(
-            "stats", "--train", plain_world / "train.txt", "--test", plain_world / "test.json", "--tokenizer", "spacy"
-        )
-        == 2
-    )
+    assert vocab("stats", "--train", plain_world / "train.txt", *test, "--tokenizer", "spacy") == 2
     assert "expected one of words" in capsys.readouterr().err
