@@ -184,3 +184,13 @@ def test_a_method_of_the_base_that_calls_itself_runs_hero(training):
     assert "forward" not in vars(base)
     assert all(torch.equal(one, other) for one, other in zip(plain, tensors(base(*batch)), strict=True))
     assert model.predict.__name__ == "predict" and wrap_model(base, config=HeroConfig.off()).predict == base.predict
+
+
+def test_a_bases_own_config_stays_its_own():
+    base = dict_base()
+    base.config = {"hidden_size": 16}  # as of a Hugging Face model
+    model = wrap_model(base)
+    assert model.config == HeroConfig()
+    assert model.base.config == {"hidden_size": 16}
+    base.describe = lambda: base.config["hidden_size"]
+    assert model.describe() == 16
