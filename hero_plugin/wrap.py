@@ -145,7 +145,8 @@ class OneLevel(nn.Module):
 
     def __init__(self, model: HeroModel) -> None:
         super().__init__()
-        self.base, self.hem, self.sgvf = model.base, model.hero.hem, model.hero.sgvf
+        self.base, self.hero = model.base, model.hero
+        self.hero.aggregation = self.hero.cmtr = self.hero.relevance = self.hero.ranked = None
         self.which = model.config.inference or (0,)
         self._grounder = (model.grounder,)  # in a tuple, or torch would register a base that is its own grounder
 
@@ -153,11 +154,8 @@ class OneLevel(nn.Module):
         """Run the base's forward behind its level."""
         grounder = self._grounder[0]
         pair = grounder.embed(*args, **kwargs)
-        words, clips = pair.query.unsqueeze(0), pair.video.unsqueeze(0)
-        if self.hem is not None:
-            words = self.hem(pair.query, pair.query_mask, self.which)
-        if self.sgvf is not None:
-            clips = self.sgvf(pair.video, words, pair.query_mask, self.which)
+        words = self.hero.words(pair.query, pair.query_mask, self.which)
+        clips = self.hero.clips(pair.video, words, pair.query_mask, self.which)
         outputs = grounder.ground(pair.at_levels(clips, words)).outputs
         return grounder.complete(outputs, pair) if hasattr(grounder, "complete") else outputs
 
