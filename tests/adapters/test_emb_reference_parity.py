@@ -104,18 +104,22 @@ def test_gradients_are_upstreams(size, fields):
     assert max(worst.values()) < 1e-6, max(worst, key=worst.get)
 
 
-def test_gradients_are_close_at_ragged_lengths():
-    case = Case.random(6, 61, 7)
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_are_close_at_ragged_lengths(seed):
+    """In float64: among equal clips of padding rounding decides, and in float32 differently on each processor."""
+    case = Case.random(6, 61, 7, seed=seed)
     gradients = []
-    for model in pair({}):
-        total(case.losses(model, model.train()(*case.inputs()))).backward()
+    theirs, ours = pair({}, torch.float64)
+    for model in (theirs, ours):
+        outputs = model.train()(*case.inputs(torch.float64))
+        # Both with our losses: upstream's take no float64.
+        total(case.losses(ours, outputs)).backward()
         gradients.append(
             torch.cat([p.grad.flatten() for _, p in sorted(model.named_parameters()) if p.grad is not None])
         )
     wanted, got = gradients
     print(f"relative difference of gradients at ragged lengths {(got - wanted).norm() / wanted.norm():.1e}")
-    # Among equal clips of padding rounding decides which one a maximum takes, and processors round in their own ways.
-    assert (got - wanted).norm() < 5e-3 * wanted.norm()
+    assert (got - wanted).norm() < 1e-3 * wanted.norm()
 
 
 def test_the_encoders_blocks_answer_upstreams_calls():
