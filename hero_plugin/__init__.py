@@ -1,4 +1,4 @@
-"""HERO for temporal sentence grounding: make a model robust to words it never saw in training.
+"""HERO for temporal sentence grounding, whose aim is robustness to words that training never had.
 
 >>> from hero_plugin import wrap_model
 >>> model = wrap_model(model, levels=4)        # same forward, same outputs, same training loop
