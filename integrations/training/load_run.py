@@ -12,6 +12,7 @@ from torch import nn
 
 from hero_plugin import HeroModel
 from hero_plugin.integrations.data.feature_bank import StoreBank
+from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
@@ -50,7 +51,39 @@ def with_inputs(settings: TrainConfig, config: RunInputs, annotations: tuple[str
     found = replace(settings, **changes, annotations_test=annotations or settings.annotations_test)
     if has_duplicates(names := [name for name, _ in found.test_sets()]):
         raise UserError(f"sets need different names, got {', '.join(names)}; give them as NAME=PATH")
+    check_origins(found, run)
     return found
+
+
+def origins_of(settings: TrainConfig) -> dict[str, Any]:
+    """Return the manifests of the files that settings name: a list for ``features``, ``words``, ``query_features``.
+
+    Raises:
+        UserError: A manifest cannot be read.
+    """
+    found: dict[str, Any] = {"features": [read_manifest(path) for path in settings.features]}
+    for name in ("words", "query_features"):
+        path = getattr(settings, name, None)
+        found[name] = None if path is None else read_manifest(path)
+    return found
+
+
+def check_origins(settings: TrainConfig, run: RunFolder) -> None:
+    """Refuse features that another encoder made than the run's, or at another rate; what says nothing passes.
+
+    Raises:
+        UserError: They differ; it names both.
+    """
+    if not (known := run.origins()):
+        return
+    now = origins_of(settings)
+    places = [
+        *zip(settings.features, known.get("features", []), now["features"], strict=False),
+        *((getattr(settings, name, None), known.get(name), now[name]) for name in ("words", "query_features")),
+    ]
+    wrong = [f"{path}: made by {differs}" for path, before, after in places if (differs := difference(before, after))]
+    if wrong:
+        raise UserError("\n".join([*wrong, f"{run.path} was trained on the latter: give it features of that kind"]))
 
 
 def load_run(

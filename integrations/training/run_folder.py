@@ -2,6 +2,7 @@
 
 config.json      the settings and the versions that they ran with
 vocabulary.json  the words of the run's word table, in order
+features.json    what made its features, where they say so
 log.jsonl        one line per epoch
 last.pt          everything needed to resume
 best.pt          the weights to use
@@ -48,6 +49,7 @@ class RunFolder:
         self.path = path
         self.config_file = path / "config.json"
         self.vocabulary_file = path / "vocabulary.json"
+        self.features_file = path / "features.json"
         self.log_file = path / "log.jsonl"
         self.last = path / "last.pt"
         self.best = path / "best.pt"
@@ -157,6 +159,10 @@ class RunFolder:
     def vocabulary(self) -> dict[str, Any]:
         """Return the vocabulary, as JSON values."""
         return self._read_json(self.vocabulary_file)
+
+    def origins(self) -> dict[str, Any]:
+        """Return what made the run's features, see ``origins_of``; nothing for a run that was not told."""
+        return self._read_json(self.features_file) if self.features_file.is_file() else {}
 
     def results(self) -> dict[str, Any]:
         """Return the results, as JSON values."""

@@ -37,6 +37,7 @@ from hero_plugin.integrations.training.device import choose_device, keep_freed_m
 from hero_plugin.integrations.training.distributed import ALONE, Group, joined
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.load_run import check_origins, origins_of
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Scores, Task, score_cells, scores_table
 
@@ -118,6 +119,7 @@ def train(
     if bank is None:
         bank = data.bank(config.storage, config.memory, screen)
         bank.settle(device, config.features_on)
+    group.from_leader(lambda: keep_origins(config, data, bank, run))
     vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
     torch.manual_seed(config.seed)  # the weights at the start follow; nothing else is drawn
     try:
@@ -187,6 +189,20 @@ def answer_with_one_level(
     screen.say(f"answers with level{'s' if len(answering) > 1 else ''} {', '.join(map(str, answering))}")
     by = {"+".join(map(str, levels)): value for levels, value in merits.items()}
     return {"best": best, "levels": {"answering": list(answering), "chosen_by": by}}
+
+
+def keep_origins(config: TrainConfig, data: GroundingData, bank: StoreBank, run: RunFolder) -> None:
+    """Note in the run what made its features, where that is known, and the clips of its longest training video.
+
+    Raises:
+        UserError: The run to resume began on features of another kind.
+    """
+    if run.origins():
+        return check_origins(config, run)
+    origins = origins_of(config)
+    if any(origins["features"]):
+        longest = max(bank.clips(bank.rows[record.video_id]) for record in data.sets["train"])
+        run.write_json(run.features_file, {**origins, "longest_clips": longest})
 
 
 def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> Vocabulary:

@@ -267,6 +267,8 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     except UserError as error:
         raise UserError(f"{before.path}: {error}") from error
     run.write_json(run.vocabulary_file, vocabulary.adapted_to(data.sentences("train")).to_json())
+    if origins := before.origins():
+        run.write_json(run.features_file, origins)
     sets = {
         name: base.examples(settings, data, name, bank, vocabulary, for_training=name in paths) for name in data.sets
     }
