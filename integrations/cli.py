@@ -126,6 +126,12 @@ GROUPS = {
             "convert an annotation file into another format",
             "--input charades_sta_train.txt --output train.jsonl --to qvhighlights --durations durations.csv",
         ),
+        "data extract": Command(
+            "tools.video.extract:main",
+            "make features of videos, or of queries, by CLIP and its kin",
+            "videos --output features/clip --encoder openai/clip-vit-base-patch32 --download",
+            alone=True,
+        ),
         "data timelines": Command(
             "tools.timelines.cli:timelines",
             "render clip features from human action timelines",

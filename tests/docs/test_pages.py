@@ -32,6 +32,7 @@ TESTED = {
     "guide/submissions.md",
     "guide/timelines.md",
     "guide/train.md",
+    "guide/video.md",
     "guide/vocabulary.md",
     "guide/whole_adapters.md",
     "guide/wrap.md",
@@ -51,6 +52,12 @@ def test_readme():
     assert {"loss_relevance", "loss_consistency"} <= set(losses)
     model = run("README.md")["model"]
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if name.startswith("hero."))
+
+
+def test_an_encoder_of_ones_own():
+    frames = np.zeros((2, 32, 24, 24, 3), np.uint8)
+    encode = run("guide/video.md")["encode"]
+    assert encode(frames).shape == (2, 256) and encode.frames_per_second * 2 == 32
 
 
 def test_quick_start(capsys):

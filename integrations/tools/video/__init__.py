@@ -1,0 +1,1 @@
+"""From video files to moments: features, questions, a page, an app."""

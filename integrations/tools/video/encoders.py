@@ -1,0 +1,250 @@
+"""Encoders of frames and of sentences: CLIP and its kin through ``transformers``, and anybody's own function."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+
+from hero_plugin.integrations.support import UserError
+from hero_plugin.integrations.tools.video.decode import Fit
+from hero_plugin.integrations.training.device import Amp, autocast
+
+EncodedText = tuple[np.ndarray, np.ndarray]
+"""A sentence's vectors, one per token (tokens, width), and the one of all of it (pooled width,)."""
+
+
+class FrameEncoder(Protocol):
+    """What features are made by."""
+
+    name: str
+    frames_per_second: float | None
+    """Samples that it wants per second; None: one in the middle of each clip."""
+    size: int
+    fit: Fit
+
+    def encode(self, clips: np.ndarray) -> np.ndarray:
+        """Return features (clips, width) of uint8 (clips, frames, height, width, 3)."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return what its features depend on, for the manifest."""
+        ...
+
+
+def load_encoder(
+    name: str, device: torch.device, amp: Amp = "none", *, download: bool = False, weights: str | None = None
+) -> FrameEncoder:
+    """Load an encoder.
+
+    Args:
+        name: A folder, a name on the Hugging Face Hub, or ``package.module:function``.
+        device: Where it runs.
+        amp: Half precision.
+        download: Whether it may be downloaded.
+        weights: The checksum that its weights must have, if it matters.
+
+    Raises:
+        UserError: It cannot be loaded, or is another one.
+    """
+    if re.fullmatch(r"[\w.]+:\w+", name):
+        return FunctionEncoder(name)
+    found = TransformersEncoder(name, device, amp, download=download)
+    if weights is not None and weights != found.weights:
+        raise UserError(f"{name}: has weights {found.weights}, expected {weights}: another model, or fine-tuned since")
+    return found
+
+
+class FunctionEncoder:
+    """A function ``encode(frames) -> features`` of the user's.
+
+    It takes uint8 (clips, frames, height, width, 3) and returns (clips, dim), or (clips, frames, dim), which is
+    averaged, as array or tensor. What it wants may be said as attributes of the function: ``frames_per_second``,
+    ``size`` (0: pictures as they are), ``fit``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        module, _, function = name.partition(":")
+        if os.getcwd() not in sys.path:  # a script does not see the modules of the folder it is called in
+            sys.path.append(os.getcwd())
+        try:
+            self._function: Callable[[np.ndarray], Any] = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"--encoder {name}: {error}; expected package.module:function") from error
+        self.frames_per_second = getattr(self._function, "frames_per_second", None)
+        self.size = getattr(self._function, "size", 224)
+        self.fit: Fit = getattr(self._function, "fit", "crop")
+        self.width: int | None = None
+
+    def encode(self, clips: np.ndarray) -> np.ndarray:
+        """Return features (clips, width) float32."""
+        with torch.inference_mode():
+            found = self._function(clips)
+        array = found.detach().float().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+        if array.ndim == 3 and array.shape[:2] == clips.shape[:2]:
+            array = array.mean(axis=1)
+        if array.ndim != 2 or len(array) != len(clips):
+            count, frames = clips.shape[:2]
+            raise UserError(
+                f"--encoder {self.name}: must return ({count}, dim) or ({count}, {frames}, dim), got {array.shape}"
+            )
+        self.width = array.shape[1]
+        return array.astype(np.float32)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what its features depend on, as far as it can be known."""
+        return {"name": self.name, "weights": None, "size": self.size, "fit": self.fit}
+
+
+class TransformersEncoder:
+    """CLIP, SigLIP, or another model of ``transformers`` with features of images and of texts.
+
+    Args:
+        name: A folder, or a name on the Hub.
+        device: Where it runs.
+        amp: Half precision.
+        download: Whether it may be downloaded.
+
+    Raises:
+        UserError: It is not there, incomplete, or of another kind.
+    """
+
+    frames_per_second: float | None = None
+
+    def __init__(self, name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> None:
+        try:
+            from transformers import AutoModel
+            from transformers.image_processing_base import ImageProcessingMixin
+            from transformers.utils import logging
+        except ImportError as error:
+            raise UserError(
+                f'--encoder {name} needs transformers ({error}): pip install "hero-plugin[video]"'
+            ) from error
+        logging.disable_progress_bar()
+        self.name, self.device, self.amp = str(Path(name).resolve()) if Path(name).is_dir() else name, device, amp
+        self._local = {"local_files_only": not download}
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()  # what is missing is said below, once
+        try:
+            model, info = AutoModel.from_pretrained(self.name, output_loading_info=True, **self._local)
+            picture = ImageProcessingMixin.get_image_processor_dict(self.name, **self._local)[0]
+        except Exception as error:  # of a dozen types, by what is missing
+            raise UserError(self._unloadable(error, download)) from error
+        finally:
+            logging.set_verbosity(before)
+        missing = sorted([*info["missing_keys"], *(str(each) for each in info["mismatched_keys"])])
+        if missing:
+            raise UserError(
+                f"--encoder {name}: incomplete weights, {len(missing)} tensors are missing: {missing[0]}, ..."
+            )
+        if not all(hasattr(model, part) for part in ("get_image_features", "get_text_features")):
+            raise UserError(
+                f"--encoder {name}: {type(model).__name__} has no features of images and texts, as CLIP has"
+            )
+        self._model: Any = model.eval().to(device)
+        self.size, self.fit, self._mean, self._std = _preprocessing(picture, name)
+        self.weights = _checksum(model)
+        self._tokenizer: Any = None
+
+    def _unloadable(self, error: Exception, download: bool) -> str:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if Path(self.name).is_dir():
+            files = "config.json, preprocessor_config.json, the weights and the tokenizer's files"
+            return f"--encoder {self.name}: cannot be loaded ({reason}); the folder needs {files}"
+        if download:
+            return f"--encoder {self.name}: cannot be downloaded or loaded ({reason})"
+        return (
+            f"--encoder {self.name}: no such folder, and not all of it is in the cache of Hugging Face; "
+            "add --download to fetch it, or name a folder"
+        )
+
+    @torch.inference_mode()
+    def encode(self, clips: np.ndarray) -> np.ndarray:
+        """Return features (clips, width) float32: those of the frames, averaged."""
+        count, frames = clips.shape[:2]
+        pictures = torch.from_numpy(clips.reshape(count * frames, *clips.shape[2:])).to(self.device)
+        pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean.to(self.device)) / self._std.to(self.device)
+        with autocast(self.amp, self.device):
+            found = _pooled(self._model.get_image_features(pixel_values=pixels))
+        return found.float().reshape(count, frames, -1).mean(1).cpu().numpy()
+
+    @torch.inference_mode()
+    def encode_text(self, sentences: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
+        """Return the vectors of each sentence: of its tokens with the marks around them, and pooled, as Moment-DETR's.
+
+        Raises:
+            UserError: The tokenizer cannot be loaded.
+        """
+        found: list[EncodedText] = []
+        tokenizer, longest = self._tokens()
+        for first in range(0, len(sentences), batch_size):
+            some = list(sentences[first : first + batch_size])
+            # SigLIP was trained on texts padded to its full length; with CLIP, padding changes nothing.
+            tokens = tokenizer(some, padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+            lengths = [len(each) for each in tokenizer(some, truncation=True, max_length=longest)["input_ids"]]
+            inputs = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask") if name in tokens}
+            with autocast(self.amp, self.device):
+                output = self._model.get_text_features(**inputs)
+            words, pooled = output.last_hidden_state.float().cpu().numpy(), _pooled(output).float().cpu().numpy()
+            found += [(words[row, :length], pooled[row]) for row, length in enumerate(lengths)]
+        return found
+
+    def identity(self) -> dict[str, Any]:
+        """Return what its features depend on."""
+        mean, std = ([round(float(each), 6) for each in values.flatten()] for values in (self._mean, self._std))
+        return {
+            "name": self.name,
+            "weights": self.weights,
+            "size": self.size,
+            "fit": self.fit,
+            "mean": mean,
+            "std": std,
+        }
+
+    def _tokens(self) -> tuple[Any, int]:
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            try:
+                self._tokenizer = AutoTokenizer.from_pretrained(self.name, **self._local)
+            except Exception as error:  # of many types
+                raise UserError(self._unloadable(error, not self._local["local_files_only"])) from error
+        config = self._model.config
+        text = getattr(config, "text_config", config)
+        return self._tokenizer, int(text.max_position_embeddings)
+
+
+def _pooled(output: Any) -> torch.Tensor:
+    return output if isinstance(output, torch.Tensor) else output.pooler_output
+
+
+def _preprocessing(picture: Mapping[str, Any], name: str) -> tuple[int, Fit, torch.Tensor, torch.Tensor]:
+    """Return the side in pixels, how pictures become squares, and mean and deviation (1, 3, 1, 1) of the colors."""
+    size, crop = picture.get("size", 224), picture.get("crop_size")
+    if picture.get("do_center_crop") and crop is not None:
+        size = crop
+    if isinstance(size, Mapping):
+        size = size.get("shortest_edge") or size.get("height")
+    if not isinstance(size, int) or not size > 0:
+        raise UserError(f"--encoder {name}: its preprocessor_config.json says no size of pictures that is a number")
+    fit = cast(Fit, "crop" if picture.get("do_center_crop") else "squash")
+    colors = (torch.tensor(picture.get(key) or [0.5] * 3).view(1, 3, 1, 1) for key in ("image_mean", "image_std"))
+    return size, fit, *colors  # type: ignore[return-value]
+
+
+def _checksum(model: torch.nn.Module) -> str:
+    """Return 12 digits that stand for the weights, wherever the files lie and whatever they are called."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:12]

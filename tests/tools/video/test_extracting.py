@@ -1,0 +1,262 @@
+"""Features of videos and queries: equal to a slow reference, resumed, and refused where they would be wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+pytest.importorskip("transformers")
+
+import torch
+
+from hero_plugin.integrations.cli import main as command
+from hero_plugin.integrations.data import load_word_vectors, open_features
+from hero_plugin.integrations.data.manifests import difference, read_manifest
+from hero_plugin.integrations.support import DataError, UserError
+from hero_plugin.integrations.tools.video import extract as extracting
+from hero_plugin.integrations.tools.video.encoders import TransformersEncoder, load_encoder
+from hero_plugin.integrations.tools.video.extract import ExtractConfig, Extractor
+from tests.screen import QUIET
+from tests.tools.video.conftest import EVENTS
+from tests.tools.video.movies import save_clip, write_movie
+
+CPU = torch.device("cpu")
+QUERIES = {"plain": {"duration": 15.5, "timestamps": [[1, 6], [8, 12]], "sentences": ["a red square", "the blue disc"]}}
+
+
+def colors(frames):
+    """The mean color of each frame: an encoder of one's own."""
+    return frames.reshape(*frames.shape[:2], -1, 3).mean(axis=2)
+
+
+colors.size, colors.frames_per_second = 16, 2.0
+
+
+@pytest.fixture
+def queries(tmp_path):
+    path = tmp_path / "queries.json"
+    path.write_text(json.dumps(QUERIES))
+    return path
+
+
+def extract(clip, *videos, output, **flags):
+    return extracting.main(ExtractConfig(output=output, videos=videos, encoder=(str(clip),), **flags), QUIET)
+
+
+@pytest.mark.parametrize("rate, average", [("0.5", 1), ("1", 2)])
+def test_features_are_those_of_a_slow_reference(clip, movie, tmp_path, ffmpeg, rate, average):
+    """The steps of Moment-DETR's ``run_on_video``: ffmpeg's fps, scale and crop, then the model, frame by frame."""
+    side, wide = 32, 32 * 64 // 48
+    chain = f"fps={rate},scale={wide}:{side},crop={side}:{side}:{(wide - side) // 2}:0"
+    raw = ffmpeg("-i", movie, "-vf", chain, "-f", "rawvideo", "-pix_fmt", "rgb24", "-sws_flags", "bicubic", "-")
+    frames = np.frombuffer(raw, np.uint8).reshape(-1, side, side, 3)
+    encoder = TransformersEncoder(str(clip), CPU)
+    mean, std = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+    rows = []
+    for frame in frames:
+        pixels = torch.tensor(((frame / 255 - mean) / std).transpose(2, 0, 1), dtype=torch.float32)
+        with torch.no_grad():
+            states = encoder._model.vision_model(pixel_values=pixels[None]).pooler_output
+            rows.append(encoder._model.visual_projection(states)[0].numpy())
+    slow = [np.mean(rows[first : first + average], axis=0) for first in range(0, len(rows), average)]
+    assert extract(clip, movie, output=tmp_path / "out", frames_per_second=float(rate)) == 0
+    found = open_features(tmp_path / "out")["plain"]
+    assert found.shape == (8, 48)
+    assert np.abs(found - np.stack(slow)[: len(found)]).max() < 0.05 * np.abs(found).max()
+
+
+def test_batches_run_over_the_ends_of_videos_and_change_nothing(clip, movie, tmp_path):
+    short = tmp_path / "short.mp4"
+    write_movie(short, EVENTS, 5.0)
+    files = {"plain": movie, "short": short, "again": movie}
+    encoder = load_encoder(str(clip), CPU)
+    one, all_ = (dict(Extractor([encoder], 2.0, batch_size=size).extract(files)) for size in (1, 64))
+    for name in files:
+        np.testing.assert_allclose(one[name].features, all_[name].features, atol=1e-5)
+    assert list(all_) == list(files) and len(all_["short"].features) == 3
+    np.testing.assert_array_equal(all_["plain"].features, all_["again"].features)
+
+
+def test_several_encoders_stand_side_by_side(clip, movie, tmp_path):
+    own = f"{__name__}:colors"
+    config = ExtractConfig(output=tmp_path / "both", videos=(movie,), encoder=(str(clip), own))
+    assert extracting.main(config, QUIET) == 0
+    extract(clip, movie, output=tmp_path / "clip")
+    found, alone = (open_features(tmp_path / name)["plain"] for name in ("both", "clip"))
+    np.testing.assert_allclose(found[:, :48], alone, atol=1e-6)
+    assert found.shape == (8, 51) and 60 < found[0, 48:].min() < 110  # four frames per clip, of a grey ground
+    rates = [each["frames_per_second"] for each in read_manifest(tmp_path / "both")["encoders"]]
+    assert rates == [0.5, 2.0]
+
+
+def wrong_shape(frames):
+    return np.zeros((3, 3, 3))
+
+
+@pytest.mark.parametrize("name, what", [("wrong_shape", "must return"), ("nothing", "nothing"), ("json:x", "has no")])
+def test_a_function_that_is_no_encoder_is_refused(movie, tmp_path, name, what):
+    own = name if ":" in name else f"{__name__}:{name}"
+    with pytest.raises(UserError, match=what):
+        extracting.main(ExtractConfig(output=tmp_path / "x", videos=(movie,), encoder=(own,)), QUIET)
+
+
+def test_queries_are_laid_out_as_moment_detrs(clip, queries, tmp_path):
+    config = ExtractConfig(
+        output=tmp_path / "text", queries=(queries,), encoder=(str(clip),), word_table=tmp_path / "words.npz"
+    )
+    assert extracting.main(config, QUIET) == 0
+    with np.load(tmp_path / "text" / "qidplain_0.npz") as found:
+        assert {name: found[name].shape for name in found.files} == {
+            "last_hidden_state": (5, 48),  # a red square, and two marks
+            "pooler_output": (48,),
+        }
+        encoder = TransformersEncoder(str(clip), CPU)
+        ids = encoder._tokens()[0](["a red square"], return_tensors="pt")["input_ids"]
+        with torch.no_grad():  # one sentence alone, without padding
+            slow = encoder._model.text_model(input_ids=ids)
+            pooled = encoder._model.text_projection(slow.last_hidden_state[0, -1])
+        np.testing.assert_allclose(found["last_hidden_state"], slow.last_hidden_state[0], atol=1e-5)
+        np.testing.assert_allclose(found["pooler_output"], pooled, atol=1e-5)
+    table = load_word_vectors(tmp_path / "words.npz")
+    assert set(table.words) == {"a", "red", "square", "the", "blue", "disc"}
+    red = TransformersEncoder(str(clip), CPU).encode_text(["red"])[0][1]
+    np.testing.assert_allclose(table.get("red"), red, atol=1e-5)
+    assert read_manifest(tmp_path / "words.npz") == read_manifest(tmp_path / "text")
+
+
+def test_siglip_works_alike(tmp_path, movie, clip):
+    from transformers import SiglipConfig, SiglipModel
+
+    folder = tmp_path / "siglip"
+    shutil.copytree(clip, folder)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 64, "max_position_embeddings": 16, "projection_size": 32}
+    SiglipModel(
+        SiglipConfig(text_config=text, vision_config={**sizes, "image_size": 24, "patch_size": 8})
+    ).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"size": {"height": 24, "width": 24}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    )
+    found = TransformersEncoder(str(folder), CPU)
+    assert (found.size, found.fit) == (24, "squash")
+    assert extract(folder, movie, output=tmp_path / "out") == 0
+    assert open_features(tmp_path / "out")["plain"].shape == (8, 32)
+    words, pooled = found.encode_text(["a red square"])[0]
+    assert words.shape == (5, 32) and pooled.shape == (32,)
+
+
+def test_it_goes_on_where_it_was_stopped(clip, movie, tmp_path, monkeypatch):
+    other, out = tmp_path / "other.mp4", tmp_path / "out"
+    shutil.copy(movie, other)
+    read = Extractor._read
+
+    def stopped(self, path, waiting):
+        if path == movie:
+            raise KeyboardInterrupt
+        read(self, path, waiting)
+
+    monkeypatch.setattr(Extractor, "_read", stopped)
+    words = ["data", "extract", str(other), str(movie), "--output", str(out), "--encoder", str(clip)]
+    assert command([*words, "--batch-size", "2"]) == 130
+    before = (out / "other.npz").stat().st_mtime_ns
+    monkeypatch.setattr(Extractor, "_read", read)
+    assert command(words) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "other.npz", "plain.npz"]
+    assert (out / "other.npz").stat().st_mtime_ns == before
+
+
+def test_a_bad_file_is_named_and_passed_over(clip, movie, tmp_path, capsys):
+    bad, out = tmp_path / "bad.mp4", tmp_path / "out"
+    bad.write_bytes(movie.read_bytes()[:2000])
+    assert command(["data", "extract", str(bad), str(movie), "--output", str(out), "--encoder", str(clip)]) == 1
+    said = capsys.readouterr().out
+    assert f"passed over: {bad}: cannot be read" in said and "1 of 2 videos" in said
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "plain.npz"]
+
+
+def test_a_full_disk_leaves_nothing_partial(clip, movie, tmp_path, monkeypatch, capsys):
+    def full(stream, **arrays):
+        stream.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", stream.name)
+
+    monkeypatch.setattr(extracting.np, "savez", full)
+    assert command(["data", "extract", str(movie), "--output", str(tmp_path / "out"), "--encoder", str(clip)]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+
+
+def test_features_of_another_kind_do_not_mix(clip, movie, tmp_path):
+    out = tmp_path / "out"
+    extract(clip, movie, output=out)
+    with pytest.raises(UserError, match=r"a clip every 1 s.*and not .*a clip every 2 s"):
+        extract(clip, movie, output=out, clip_seconds=1.0)
+    other = save_clip(tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match=f"asked for {other} .*and not {clip}"):
+        extract(other, movie, output=out)
+    copy = tmp_path / "copy"
+    shutil.copytree(clip, copy)
+    assert extract(copy, movie, output=out) == 0  # the same weights elsewhere
+    (tmp_path / "foreign").mkdir()
+    np.save(tmp_path / "foreign" / "a.npy", np.zeros((2, 2)))
+    with pytest.raises(UserError, match="say nothing of their encoder"):
+        extract(clip, movie, output=tmp_path / "foreign")
+
+
+def test_manifests_of_other_tools_are_none(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"weights": "x"}')
+    assert read_manifest(tmp_path) is None and read_manifest(tmp_path / "nowhere") is None
+    assert not difference(None, {"encoders": []})
+    (tmp_path / "manifest.json").write_text('{"weights"')
+    with pytest.raises(UserError, match="cannot be read"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "config.json", "preprocessor_config.json", "a tensor"])
+def test_an_incomplete_folder_of_weights_is_refused(clip, tmp_path, lost):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "copy"
+    shutil.copytree(clip, folder)
+    if lost == "a tensor":
+        weights = load_file(folder / "model.safetensors")
+        del weights["visual_projection.weight"]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        (folder / lost).unlink()
+    with pytest.raises(UserError, match=r"incomplete weights.*visual_projection" if lost == "a tensor" else "needs"):
+        load_encoder(str(folder), CPU)
+
+
+def test_nothing_is_downloaded_unasked():
+    with pytest.raises(UserError, match="--download"):
+        load_encoder("nobody/has-this", CPU)
+
+
+def test_impossible_requests_are_refused(clip, movie, queries, tmp_path):
+    out = tmp_path / "out"
+    for config, what in (
+        (ExtractConfig(output=out), "give videos, or --queries"),
+        (ExtractConfig(output=out, videos=(movie,), queries=(queries,)), "give videos, or --queries"),
+        (ExtractConfig(output=out, videos=(movie,), word_table=tmp_path / "w.npz"), "goes with --queries"),
+        (ExtractConfig(output=out, videos=(movie,), clip_seconds=0.0), "--clip-seconds must be positive"),
+        (ExtractConfig(output=out, videos=(tmp_path / "no.mp4",)), "no such file"),
+        (ExtractConfig(output=movie, videos=(movie,)), "is a file"),
+        (ExtractConfig(output=out, queries=(queries,), encoder=(f"{__name__}:colors",)), "encodes frames only"),
+    ):
+        with pytest.raises(UserError, match=what):
+            extracting.main(config, QUIET)
+    assert not out.exists()
+    queries.write_text(json.dumps({"v": {"duration": 5, "timestamps": [[1, 2]], "sentences": ["?!"]}}))
+    with pytest.raises(DataError, match="no word in"):
+        extracting.main(ExtractConfig(output=out, queries=(queries,), encoder=(str(clip),)), QUIET)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="no videos in it"):
+        extracting.main(ExtractConfig(output=out, videos=(tmp_path / "none",)), QUIET)
+    shutil.copy(movie, tmp_path / "plain.mov")
+    with pytest.raises(DataError, match="is called 'plain' like"):
+        extracting.main(ExtractConfig(output=out, videos=(movie, tmp_path / "plain.mov")), QUIET)
