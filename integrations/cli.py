@@ -182,6 +182,12 @@ GROUPS = {
         "eval": Command(
             "cli:evaluate", "score a run, or any model's submission by QVHighlights' official figures", alone=True
         ),
+        "table": Command(
+            "tools.table:main",
+            "a table for a paper, of any models' submissions or scores over seeds, with intervals",
+            "HERO=h-0.jsonl HERO=h-1.jsonl base=b-0.jsonl base=b-1.jsonl --annotations test.json --format latex",
+            alone=True,
+        ),
         "vocab stats": Command(
             "tools.vocab.stats:stats",
             "words of test queries that training never had",

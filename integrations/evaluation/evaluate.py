@@ -25,13 +25,14 @@ from hero_plugin.integrations.scoring.submissions import write_submission
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import nan_to_null, write_json
+from hero_plugin.integrations.support.tables import check_endings
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, originals_of
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import ground_with_bar, load_run, with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import brief_scores, score_cells, scores_table
+from hero_plugin.integrations.training.task import brief_scores, scores_table
 from hero_plugin.integrations.training.train import show_official
 
 
@@ -51,6 +52,8 @@ class EvalConfig(AnswerInputs):
     """best or last."""
     json: Path | None = None
     """Write the scores here, with everything by drift."""
+    table: tuple[Path, ...] = ()
+    """Write one table of all sets and models here: .tex for LaTeX, .csv, .md or .json, by the ending."""
     figures: Path | None = None
     """Draw the scores by drift, and the pairs of originals and rewordings, as PNGs into this folder."""
     predictions: Path | None = None
@@ -104,7 +107,7 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
         for model in models:
             for name in found.scores:
                 model.answers[name] = [results[source].answers[name] for source in model.sources]
-        whole["drift"] = show_robustness(models, draws, screen, config.figures)
+        whole["drift"] = show_robustness(models, draws, screen, config.figures, config.table)
     if config.json is not None:
         write_json(config.json, nan_to_null(whole))
     if config.predictions is not None:
@@ -121,8 +124,10 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
 
 def _check(config: EvalConfig) -> None:
     """Raise ``UserError`` where flags do not go together."""
-    if config.figures is not None and not config.resamples:
-        raise UserError("--figures shows intervals, which --resamples 0 leaves out")
+    for flag, wanted in (("--figures", config.figures is not None), ("--table", config.table)):
+        if wanted and not config.resamples:
+            raise UserError(f"{flag} shows intervals, which --resamples 0 leaves out")
+    check_endings("--table", config.table)
     if config.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {config.batch_size}")
     for flag, path in (("--json", config.json), ("--predictions", config.predictions)):
@@ -218,9 +223,9 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
 
 def show_run(found: Evaluated, screen: Screen) -> None:
     """Show the scores of one run."""
-    rows = [
-        (name, str(found.queries[name]), str(found.untrained[name]), *score_cells(scores))
-        for name, scores in found.scores.items()
-    ]
-    screen.show(scores_table(rows, ("set", "queries", "untrained words"), found.title))
+    counts = ("queries", "untrained words")
+    rows = {
+        (name, str(found.queries[name]), str(found.untrained[name])): scores for name, scores in found.scores.items()
+    }
+    screen.show(scores_table(("set", *counts), rows, found.title, counts).terminal())
     show_official(found.scores, screen)

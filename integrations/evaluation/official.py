@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from rich.table import Table
 
 from hero_plugin.integrations.data.annotations import read_annotations, read_sentences
 from hero_plugin.integrations.data.checks import OnBroken, ReadReport, load_durations
 from hero_plugin.integrations.data.formats import qid
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import open_tokenizer
-from hero_plugin.integrations.evaluation.robustness import Draws, Model, answers_of
+from hero_plugin.integrations.evaluation.robustness import Answers, Draws, Model, answers_of
 from hero_plugin.integrations.evaluation.robustness_report import show_robustness
 from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
 from hero_plugin.integrations.scoring.qvhighlights import (
@@ -33,6 +32,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import nan_to_null, write_json
 from hero_plugin.integrations.support.plotting import CYCLE, HERO, MUTED, SETTINGS, new_figure, save_figure
+from hero_plugin.integrations.support.tables import Cell, Row, Table, check_endings
 
 RETRIEVAL = (
     ("mAP@0.5", "MR-mAP", "0.5"),
@@ -49,8 +49,7 @@ class SubmissionConfig:
     """Score what any model predicted, by the official evaluation of QVHighlights and by drift."""
 
     submission: tuple[Path, ...]
-    """Predictions in QVHighlights' form, one JSON object per line. Several, for which --train is needed, are compared
-    with the first."""
+    """Predictions in QVHighlights' form, one JSON object per line. Several are compared with the first."""
     annotations: Path
     """QVHighlights' JSONL, or any format that `hero-plugin data` reads. Without saliency, moments alone count."""
     partial: bool = False
@@ -61,6 +60,8 @@ class SubmissionConfig:
     """Annotations that cannot be used: list them and stop, or leave their queries out, of the submission, too."""
     json: Path | None = None
     """Write all figures here, in the official script's layout."""
+    table: tuple[Path, ...] = ()
+    """Write R1 and mIoU of the submissions here: .tex for LaTeX, .csv, .md or .json, by the ending."""
     figure: Path | None = None
     """Draw the figures here, as a PNG."""
     train: tuple[Path, ...] = ()
@@ -84,7 +85,8 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
     """
     screen = screen or Screen()
     _check(config)
-    draws = Draws(config.resamples, config.seed) if config.train and config.resamples else None
+    compared = config.train or config.table or len(config.submission) > 1
+    draws = Draws(config.resamples, config.seed) if compared and config.resamples else None
     durations = None if config.durations is None else load_durations(config.durations)
     report = ReadReport()
     records = read_annotations(
@@ -105,14 +107,14 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
         if len(config.submission) > 1:
             screen.say(f"\n{path}")
         for table in tables(scored[path], found[path]):
-            screen.show(table)
+            screen.show(table.terminal())
         for note in found[path].notes:
             screen.say(f"note: {note}")
     several = {"submissions": {str(path): scores for path, scores in scored.items()}}
     result: dict[str, Any] = several if len(scored) > 1 else dict(*scored.values())
     if draws is not None:
         models = submitted_models(found, records, config.train, config.tokenizer)
-        result["drift"] = show_robustness(models, draws, screen, config.figures)
+        result["drift"] = show_robustness(models, draws, screen, config.figures, config.table)
     if config.json is not None:
         write_json(config.json, nan_to_null(result), indent=4)
         screen.say(f"figures: {config.json}")
@@ -123,44 +125,57 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
 
 def _check(config: SubmissionConfig) -> None:
     """Raise ``UserError`` where flags do not go together."""
-    if len(config.submission) > 1 and not config.train:
-        raise UserError("several submissions are compared by drift: add --train, the annotations they were trained on")
     if len(config.submission) > 1 and config.figure is not None:
         raise UserError(f"--figure draws one submission, got {len(config.submission)}; --figures compares them")
     if config.figures is not None and not config.train:
         raise UserError("--figures draws the scores by drift: add --train, the annotations the model was trained on")
-    if config.figures is not None and not config.resamples:
-        raise UserError("--figures shows intervals, which --resamples 0 leaves out")
+    for flag, wanted in (("--figures", config.figures is not None), ("--table", config.table)):
+        if wanted and not config.resamples:
+            raise UserError(f"{flag} shows intervals, which --resamples 0 leaves out")
+    check_endings("--table", config.table)
 
 
 def submitted_models(
     submissions: Mapping[Path, Submission], records: Sequence[Record], train: Sequence[Path], tokenizer: str
 ) -> list[Model]:
-    """Return one model per submission, with the first window of each query as its answer.
-
-    Args:
-        submissions: Submissions by file.
-        records: The annotations.
-        train: Annotations whose words the models have seen.
-        tokenizer: As ``open_tokenizer`` takes it.
-
-    Raises:
-        UserError: A submission has no windows.
-    """
-    split = open_tokenizer(tokenizer)
-    vocabulary = training_vocabulary(split(record.sentence) for file in train for record in read_sentences(file))
+    """Return one model per submission; see ``submitted_answers`` and ``unseen_by``."""
+    unseen = unseen_by(train, tokenizer)
     stems = Counter(path.stem for path in submissions)
     models = []
     for path, submission in submissions.items():
-        if WINDOWS not in submission.lines[0]:
-            raise UserError(f"{path}: no {WINDOWS}, and drift is measured by where a model finds the moments")
-        windows = {line["qid"]: line[WINDOWS][0][:2] for line in submission.lines}
-        answered = [record for record in records if qid(record) in windows]
-        moments = np.array([windows[qid(record)] for record in answered], dtype=np.float64)
-        answers = answers_of(answered, moments, lambda record: unseen_words(split(record.sentence), vocabulary))
+        answers = submitted_answers(path, submission, records, unseen)
         name = path.stem if stems[path.stem] == 1 else str(path)
         models.append(Model(name, (str(path),), answers={"submission": [answers]}))
     return models
+
+
+def unseen_by(train: Sequence[Path], tokenizer: str) -> Callable[[Record], Sequence[str]] | None:
+    """Return a function that gives the words of a query that annotations never had; None for no annotations.
+
+    Args:
+        train: Annotations whose words the models have seen.
+        tokenizer: As ``open_tokenizer`` takes it.
+    """
+    split = open_tokenizer(tokenizer)
+    if not train:
+        return None
+    vocabulary = training_vocabulary(split(record.sentence) for file in train for record in read_sentences(file))
+    return lambda record: unseen_words(split(record.sentence), vocabulary)
+
+
+def submitted_answers(
+    path: Path, submission: Submission, records: Sequence[Record], unseen: Callable[[Record], Sequence[str]] | None
+) -> Answers:
+    """Return the first window of each query as its answer.
+
+    Raises:
+        UserError: The submission has no windows.
+    """
+    if WINDOWS not in submission.lines[0]:
+        raise UserError(f"{path}: no {WINDOWS}, and models are compared by where they find the moments")
+    windows = {line["qid"]: line[WINDOWS][0][:2] for line in submission.lines}
+    answered = [record for record in records if qid(record) in windows]
+    return answers_of(answered, np.array([windows[qid(record)] for record in answered], dtype=np.float64), unseen)
 
 
 def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> list[Table]:
@@ -185,13 +200,8 @@ def tables(scores: Mapping[str, Mapping[str, Any]], submission: Submission) -> l
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("", no_wrap=True)
-    for column in ("queries", *columns):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, queries, *figures in rows:
-        table.add_row(name, str(queries), *("-" if math.isnan(figure) else f"{figure:.2f}" for figure in figures))
-    return table
+    made = [Row((name, str(queries)), tuple(map(Cell.of, figures))) for name, queries, *figures in rows]
+    return Table(("", "queries"), tuple(columns), made, title, counts=("queries",))
 
 
 def draw_official(scores: Mapping[str, Mapping[str, Any]], path: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from hero_plugin.integrations.scoring.metrics import (
     nearest_iou,
     query_scores,
 )
+from hero_plugin.integrations.scoring.trainings import seeds_of_both
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import read_settings
@@ -47,8 +48,8 @@ class Answers:
     """The answers of one training to the Q annotated queries of a set."""
 
     records: Sequence[Record]
-    unseen: Sequence[Sequence[str]]
-    """Of each query: its words that the training never had."""
+    unseen: Sequence[Sequence[str]] | None
+    """Of each query: its words that the training never had; None where it is not known what training had."""
     moments: np.ndarray
     """(Q, 2) seconds, the best of each query."""
     ious: np.ndarray
@@ -66,19 +67,21 @@ class Answers:
         return [_key(record) for record in self.records]
 
 
-def answers_of(records: Sequence[Record], moments: np.ndarray, unseen: Callable[[Record], Sequence[str]]) -> Answers:
+def answers_of(
+    records: Sequence[Record], moments: np.ndarray, unseen: Callable[[Record], Sequence[str]] | None
+) -> Answers:
     """Return the answers to those queries that are annotated.
 
     Args:
         records: Queries.
         moments: (records, 2) seconds, the best of each query.
-        unseen: Returns the words of a query that training never had.
+        unseen: Returns the words of a query that training never had; None where nobody knows.
     """
     rows = [row for row, record in enumerate(records) if record.moments]
     kept = [records[row] for row in rows]
     found = np.asarray(moments, dtype=np.float64).reshape(-1, 2)[rows]
     ious = nearest_iou(found, [record.moments for record in kept])
-    return Answers(kept, [tuple(unseen(record)) for record in kept], found, ious)
+    return Answers(kept, None if unseen is None else [tuple(unseen(record)) for record in kept], found, ious)
 
 
 def with_originals(answers: Answers, originals: Sequence[Record], moments: np.ndarray) -> Answers:
@@ -239,16 +242,20 @@ def measure_robustness(models: Sequence[Model], draws: Draws) -> dict[str, Any]:
     {"interval": {level, resamples, seed, drawn}, "models": {name: {sources, seeds, compared_with}}, "notes": [...],
      "sets": {set: {"groups": [group, ...], "pairs": [group, ...]}}}
 
-    A group is {"by", "group", "queries", "videos", "models": {name: figures}, "differences": {name: figures}}; a
-    difference is the model less the one it is compared with. Each figure is {"value", "low", "high"} in percent, null
-    where it is not known. Of groups, the figures are R1 and mIoU; of pairs there are those of "original", "reworded"
-    and "change" (reworded less original), and "consistency". There are pairs where queries are reworded and their
-    originals were answered.
+    A group is {"by", "group", "queries", "videos", "models": {name: figures}, "differences": {name: figures}, "best":
+    {score: name}}. A difference is the model less the one it is compared with, by the seeds that both have. The best is
+    better than every other model by an interval that excludes 0. Each figure is {"value", "low", "high"} in percent,
+    null where it is not known, with "std" (sample standard deviation) and "values" of several trainings. Of groups, the
+    figures are R1 and mIoU; of pairs there are those of "original", "reworded" and "change" (reworded less original),
+    and "consistency". There are pairs where queries are reworded and their originals were answered.
 
     Raises:
         UserError: The models did not answer the same queries.
     """
     sets, notes = {}, []
+    against = references(models)
+    by_name = {model.name: model for model in models}
+    notes += [note for name, other in against.items() if (note := _paired(by_name[name], by_name[other])[1])]
     for name in models[0].answers:
         notes += _check_same(name, models)
         first = models[0].answers[name][0]
@@ -259,7 +266,6 @@ def measure_robustness(models: Sequence[Model], draws: Draws) -> dict[str, Any]:
         }
     several = draws.trainings and any(len(model.seeds) > 1 for model in models)
     drawn = "videos and training seeds" if several else "videos"
-    against = references(models)
     return {
         "interval": {"level": LEVEL, "resamples": draws.number, "seed": draws.seed, "drawn": drawn},
         "models": {
@@ -287,6 +293,8 @@ def _check_same(name: str, models: Sequence[Model]) -> list[str]:
                     f"{len(first.keys)}, and not the same ones; only answers to the same queries can be compared "
                     "(runs may differ in what they leave out: give --on-broken)"
                 )
+            if answers.unseen is None or first.unseen is None:
+                continue
             other = sum(len(a) != len(b) for a, b in zip(answers.unseen, first.unseen, strict=True))
             if other:
                 notes.append(
@@ -296,8 +304,57 @@ def _check_same(name: str, models: Sequence[Model]) -> list[str]:
     return notes
 
 
+def _paired(model: Model, other: Model) -> tuple[tuple[int, ...], str]:
+    """Return the seeds by which two models are compared, and a note where these are not all of both.
+
+    There are none where the two share fewer than two of several: then the difference is that of their means.
+    """
+    if model.seeds == other.seeds or max(len(model.seeds), len(other.seeds)) == 1:
+        return model.seeds, ""
+    shared = tuple(seed for seed in model.seeds if seed in other.seeds)
+    have = seeds_of_both(model.name, other.name, {each.name: each.seeds for each in (model, other)})
+    if len(shared) < 2:
+        return (), f"{model.name} minus {other.name} is not paired by seed: {have}"
+    return shared, f"{model.name} minus {other.name} is over the seeds {', '.join(map(str, shared))} of both: {have}"
+
+
 Measured = dict[str, tuple[tuple[str, ...], Estimate]]
 """{what: (names of its figures, the figures)}."""
+
+
+class _Measuring:
+    """The figures of models on some queries, and their differences.
+
+    Args:
+        models: The models, by name.
+        measure: Returns the figures of a model's trainings under some seeds.
+    """
+
+    def __init__(self, models: Mapping[str, Model], measure: Callable[[Model, tuple[int, ...]], Measured]) -> None:
+        self._models, self._measure = models, measure
+        self.found = {name: measure(model, model.seeds) for name, model in models.items()}
+        self._differences: dict[tuple[str, str], Measured] = {}
+
+    def difference(self, model: str, other: str) -> Measured:
+        """Return the first model's figures minus the second's, by the seeds that both have."""
+        if (model, other) not in self._differences:
+            names = (model, other)
+            seeds, note = _paired(*(self._models[name] for name in names))
+            some = seeds and note
+            one, two = (self._measure(self._models[name], seeds) if some else self.found[name] for name in names)
+            self._differences[names] = {what: (scores, each - two[what][1]) for what, (scores, each) in one.items()}
+        return self._differences[model, other]
+
+    def best(self) -> dict[str, str]:
+        """Return, by score, the model that is better than every other by an interval that excludes 0."""
+        best = {}
+        for place, score in enumerate(SCORES):
+            values = {name: float(each[""][1].value[place]) for name, each in self.found.items() if "" in each}
+            winner = max(values, key=values.__getitem__, default="")
+            others = [self.difference(winner, name)[""][1] for name in values if name != winner]
+            if others and all(each.interval(LEVEL)[0][place] > 0 for each in others):
+                best[score] = winner
+        return best
 
 
 def _by_group(
@@ -312,23 +369,24 @@ def _by_group(
     against = references(models)
     parts = []
     for by, group, where in _masks(first, rows):
-        measured = {
-            model.name: measure(model.answers[name], where, partial(bootstrap.mean, seeds=model.seeds))
-            for model in models
-        }
-        differences = {
-            model: {what: (names, value - measured[against[model]][what][1]) for what, (names, value) in each.items()}
-            for model, each in measured.items()
-            if model in against
-        }
+
+        def measured(model: Model, seeds: tuple[int, ...], where: np.ndarray = where) -> Measured:
+            answers = [model.answers[name][model.seeds.index(seed)] for seed in seeds]
+            return measure(answers, where, partial(bootstrap.mean, seeds=seeds))
+
+        found = _Measuring({model.name: model for model in models}, measured)
+        compared = [model.name for model in models if model.name in against]
         parts.append(
             {
                 "by": by,
                 "group": group,
                 "queries": int(where.sum()),
                 "videos": bootstrap.videos(where),
-                "models": {model: _plain(each) for model, each in measured.items()},
-                "differences": {model: _plain(each, signed=True) for model, each in differences.items()},
+                "models": {model: _plain(each) for model, each in found.found.items()},
+                "differences": {
+                    model: _plain(found.difference(model, against[model]), signed=True) for model in compared
+                },
+                "best": found.best(),
             }
         )
     return parts
@@ -337,8 +395,9 @@ def _by_group(
 def _masks(answers: Answers, rows: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:
     """Yield the groups of some queries: all, by unseen words, and, of rewordings, by kind of change and part."""
     yield "all", "all", np.ones(len(rows), dtype=bool)
-    for group, where in by_unseen_words([len(answers.unseen[row]) for row in rows]).items():
-        yield "unseen words", group, where
+    if answers.unseen is not None:
+        for group, where in by_unseen_words([len(answers.unseen[row]) for row in rows]).items():
+            yield "unseen words", group, where
     rewordings = [rewording_of(answers.records[row]) for row in rows]
     for by, attribute in (("change", "kind"), ("part", "part")):
         labels = [getattr(each, attribute) if each else "not reworded" for each in rewordings]
@@ -379,6 +438,9 @@ def _plain(measured: Measured, signed: bool = False) -> dict[str, Any]:
         low, high = (np.clip(end, least, 100) for end in estimate.interval(LEVEL))
         rows = zip(names, estimate.value, low, high, strict=True)
         plain[what] = {name: dict(zip(("value", "low", "high"), map(_number, row), strict=True)) for name, *row in rows}
+        if estimate.trainings is not None and len(estimate.trainings) > 1:
+            for name, values in zip(names, estimate.trainings.T, strict=True):
+                plain[what][name] |= {"std": _number(values.std(ddof=1)), "values": list(map(_number, values))}
     return plain[""] if set(plain) == {""} else plain
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from rich.table import Table
 
 from hero_plugin.integrations.evaluation.robustness import Draws, Model, measure_robustness
 from hero_plugin.integrations.scoring.bootstrap import FEWEST_VIDEOS
@@ -28,6 +27,7 @@ from hero_plugin.integrations.support.plotting import (
     save_figure,
     write_note,
 )
+from hero_plugin.integrations.support.tables import Cell, Row, Table, write_table
 
 Report = Mapping[str, Any]
 """As from ``measure_robustness``."""
@@ -36,19 +36,25 @@ Part = Mapping[str, Any]
 
 
 def show_robustness(
-    models: Sequence[Model], draws: Draws, screen: Screen, figures: Path | None = None
+    models: Sequence[Model],
+    draws: Draws,
+    screen: Screen,
+    figures: Path | None = None,
+    tables: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Measure, print, and draw into the folder ``figures``; return the report."""
+    """Measure, print, draw into the folder ``figures``, and write one table of all into files; return the report."""
     with screen.working("drawing intervals", 1):
         report = measure_robustness(models, draws)
     for table in robustness_tables(report):
-        screen.show(table)
+        screen.show(table.terminal())
     screen.say(f"{caption(report)}; none where a group has fewer than {FEWEST_VIDEOS} videos")
     for name, about in report["models"].items():
         if len(about["seeds"]) > 1:
             screen.say(f"{name}: mean over seeds {', '.join(map(str, about['seeds']))}")
     for note in report["notes"]:
         screen.say(f"note: {note}")
+    for path in tables:
+        screen.say(f"table: {write_table(comparison_table(report), path)}")
     if figures is not None:
         for name, found in report["sets"].items():
             file = re.sub(r"[^\w.-]+", "_", name)
@@ -61,17 +67,19 @@ def show_robustness(
 
 def robustness_tables(report: Report) -> list[Table]:
     """Return tables of each set: scores by group and, where there are pairs, of both wordings, and consistency."""
-    wordings = ("original", "reworded", "change")
     tables = []
     for name, found in report["sets"].items():
         if groups := found["groups"]:
             tables.append(_table(f"{name}, by drift", report, groups, ("queries", "videos"), SCORES))
         if pairs := found["pairs"]:
             title = f"{name}, the same pairs in both wordings"
-            tables.append(_table(title, report, pairs, ("pairs", "wording"), SCORES, wordings))
+            tables.append(_table(title, report, pairs, ("pairs", "wording"), SCORES, WORDINGS))
             title = f"{name}, does the answer move?"
             tables.append(_table(title, report, pairs, ("pairs",), CONSISTENCY, ("consistency",)))
     return tables
+
+
+WORDINGS = ("original", "reworded", "change")
 
 
 def _table(
@@ -87,39 +95,67 @@ def _table(
     Of the groups, only the last wording has rows, which is what rewording changes.
     """
     several = len(report["models"]) > 1
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("group", *columns, *(("model",) if several else ()), *names):
-        text = name in ("group", "wording", "model")
-        table.add_column(name, justify="left" if text else "right", overflow="fold")
+    rows = []
     for part in worth_a_row(parts):
         counts = {"queries": part["queries"], "pairs": part["queries"], "videos": part["videos"]}
-        start = [group_name(part), *(f"{counts[name]:,}" for name in columns if name in counts)]
         for wording in wordings if part["by"] == "all" else wordings[-1:]:
-            if "wording" in columns:
-                start = [*start[:2], wording]
-            for model, about in report["models"].items():
-                for difference, found in ((False, part["models"]), (True, part["differences"])):
-                    if model not in found:
-                        continue
-                    figures = found[model][wording] if wording else found[model]
-                    label = (f"  minus {about['compared_with']}" if difference else model,) if several else ()
-                    cells = (_cell(figures[name], difference or wording == "change") for name in names)
-                    table.add_row(*start, *label, *cells, style="italic" if difference else None)
-                    start = [""] * len(start)
-            if several:
-                table.add_section()
-    return table
+            named = [f"{counts[column]:,}" if column in counts else wording for column in columns]
+            for model, figures, difference in _of_models(report, part):
+                found = figures[wording] if wording else figures
+                cells = tuple(_cell(found[each], difference or wording == "change") for each in names)
+                rows.append(Row((group_name(part), *named, *([model] if several else [])), cells))
+    labels = ("group", *columns, *(("model",) if several else ()))
+    counted = tuple(column for column in columns if column != "wording")
+    return Table(labels, tuple(names), rows, title, counts=counted, digits=1)
 
 
-def _cell(figure: Mapping[str, float | None], signed: bool) -> str:
-    if figure["value"] is None:
-        return "-"
-    sign = "+" if signed else ""
-    value, low, high = (
-        None if each is None else f"{round(each, 1) + 0.0:{sign}.1f}"
-        for each in (figure["value"], figure["low"], figure["high"])
+def _of_models(report: Report, part: Part) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """Yield the name and figures of every model and, under it, of its difference from what it is compared with."""
+    for model, about in report["models"].items():
+        yield model, part["models"][model], False
+        if model in part["differences"]:
+            yield f"{model} minus {about['compared_with']}", part["differences"][model], True
+
+
+def _cell(figure: Mapping[str, Any], difference: bool, deviation: bool = False, best: bool = False) -> Cell:
+    interval = None if figure["low"] is None else (figure["low"], figure["high"])
+    std = figure.get("std") if deviation else None
+    values = tuple(figure.get("values", ())) if deviation else ()
+    return Cell(figure["value"], std, interval, values, difference=difference, best=best)
+
+
+def comparison_table(report: Report) -> Table:
+    """Return one table of all sets and groups, as ``hero-plugin table`` prints it.
+
+    Models have mean and deviation over their trainings, differences their intervals.
+    """
+    rows, labels = [], ("set", "group", "queries", "videos", "model")
+    for name, found in report["sets"].items():
+        for part in worth_a_row(found["groups"]) if found["groups"] else ():
+            named = (name, group_name(part), str(part["queries"]), str(part["videos"]))
+            for model, figures, difference in _of_models(report, part):
+                marked = {} if difference else part["best"]
+                cells = [_cell(figures[score], difference, True, marked.get(score) == model) for score in SCORES]
+                rows.append(Row((*named, model), tuple(cells)))
+    return Table(labels, SCORES, rows, caption=_legend(report), counts=("queries", "videos"), digits=1)
+
+
+def _legend(report: Report) -> str:
+    """Say what the figures of ``comparison_table`` are."""
+    interval, parts = report["interval"], ["Percent."]
+    several = {name: about["seeds"] for name, about in report["models"].items() if len(about["seeds"]) > 1}
+    if several:
+        named = "; ".join(f"{name} over seeds {', '.join(map(str, seeds))}" for name, seeds in several.items())
+        parts.append(f"Mean ± sample standard deviation: {named}.")
+    parts.append(
+        f"[]: {100 * interval['level']:.0f} % interval of {interval['resamples']:,} draws of {interval['drawn']}."
     )
-    return f"{value}" if low is None else f"{value} [{low},{high}]"
+    if len(report["models"]) > 1:
+        parts.append(
+            "*: the interval of the difference excludes 0. "
+            "Bold: better than every other model, by such intervals. No correction for the number of comparisons."
+        )
+    return " ".join(parts)
 
 
 def caption(report: Report) -> str:
@@ -244,8 +280,9 @@ def _points(axis: Any, parts: Sequence[Part], colors: Mapping[str, str], what: s
 
 def _limits(parts: Sequence[Part], score: str) -> tuple[float, float]:
     """Return the ends of an axis that shows 0 and every difference with its interval."""
-    figures = [each[score].values() for part in parts for each in part["differences"].values()]
-    shown = [0.0, *(value for each in figures for value in each if value is not None)]
+    figures = [each[score] for part in parts for each in part["differences"].values()]
+    ends = (each[end] for each in figures for end in ("value", "low", "high"))
+    shown = [0.0, *(value for value in ends if value is not None)]
     margin = 0.08 * (max(shown) - min(shown)) or 1.0
     return min(shown) - margin, max(shown) + margin
 

@@ -28,10 +28,15 @@ class Estimate:
     """(...)."""
     draws: np.ndarray = field(repr=False)
     """(draws, ...); nan in draws that had none of its queries."""
+    trainings: np.ndarray | None = field(default=None, repr=False)
+    """(S, ...), the figure of each training; None for a difference of models with other numbers of trainings."""
 
     def __sub__(self, other: Estimate) -> Estimate:
         """Return the paired difference; both must come from one ``Bootstrap``."""
-        return Estimate(self.value - other.value, self.draws - other.draws)
+        each = None
+        if self.trainings is not None and other.trainings is not None and len(self.trainings) == len(other.trainings):
+            each = self.trainings - other.trainings
+        return Estimate(self.value - other.value, self.draws - other.draws, each)
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Return the bounds (...), (...) of the middle share ``level`` of the draws; NaN where there are no draws."""
@@ -108,7 +113,8 @@ class Bootstrap:
         # What has no weight must not reach the sums: it may be nan.
         parts = np.concatenate([np.where(shares > 0, figures, 0.0) * shares, shares], axis=2)
         sums = np.add.reduceat(parts[:, self._order], self._starts, axis=1)  # (S, videos, 2 K)
-        value = _ratio(sums.sum(axis=1)).mean(axis=0)
+        each = _ratio(sums.sum(axis=1))  # (S, K)
+        value = each.mean(axis=0)
         draws = np.empty((self.number, number))
         shifted = self._trainings(runs, seeds)
         flat = np.moveaxis(sums, 1, 0).reshape(sums.shape[1], -1)
@@ -118,7 +124,7 @@ class Bootstrap:
             draws[part] = np.einsum("bs,bsk->bk", shifted[part], _ratio(drawn))
         with_weight = (sums[..., number:] > 0).sum(axis=1).min(axis=0)  # (K,) videos, of the training with the fewest
         draws[:, with_weight < FEWEST_VIDEOS] = np.nan
-        return Estimate(value, draws) if values.ndim == 3 else Estimate(value[0], draws[:, 0])
+        return Estimate(value, draws, each) if values.ndim == 3 else Estimate(value[0], draws[:, 0], each[:, 0])
 
     def _trainings(self, runs: int, seeds: Sequence[int] | None) -> np.ndarray:
         """Return how much each training counts in each draw, (draws, S): rows that sum to 1, of either sign."""

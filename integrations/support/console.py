@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -185,42 +185,3 @@ def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
                 tell(lambda: f"{what}: {100 * done / total:.0f} %")
 
         yield update
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str] = ()) -> str:
-    """Return a Markdown table: its first column is of text, the others are of numbers.
-
-    Args:
-        header: Names of the columns.
-        rows: Cells, as many as columns.
-        text: Names of further columns of text.
-
-    >>> print(markdown_table(("model", "set", "mIoU"), [("EMB", "test", "41.2")], text=("set",)))
-    | model | set | mIoU |
-    |---|---|---:|
-    | EMB | test | 41.2 |
-    """
-
-    def line(cells: Sequence[str]) -> str:
-        escaped = (cell.replace("|", "\\|") for cell in cells)
-        return "|" + "".join(f" {cell} |" if cell else " |" for cell in escaped)
-
-    rule = "".join("---|" if place == 0 or name in text else "---:|" for place, name in enumerate(header))
-    return "\n".join([line(header), f"|{rule}", *map(line, rows)])
-
-
-def terminal_table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str] = (), title: str | None = None
-) -> Table:
-    """Return the same for the terminal; headers of numbers break at their spaces, numbers nowhere."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for place, name in enumerate(header):
-        if place and name in text:
-            table.add_column(name)
-        else:
-            table.add_column(
-                name.replace(" ", "\n") if place else name, justify="right" if place else "left", no_wrap=True
-            )
-    for row in rows:
-        table.add_row(*row)
-    return table

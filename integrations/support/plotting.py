@@ -6,11 +6,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
 from hero_plugin.integrations.support.files import atomic_write
+from hero_plugin.integrations.support.tables import Cell, Table
 
 INK, MUTED, GRID = "#22262b", "#6b7280", "#e5e7eb"
 HERO, BASE, TRUTH = "#0f766e", "#c2571a", "#334155"
@@ -53,7 +55,58 @@ def write_note(figure: Figure, text: str) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a PNG, whole or not at all."""
+    """Write a PDF where the file's name says so, else a PNG, whole or not at all."""
     with atomic_write(path, "wb", durable=False) as stream:
-        figure.savefig(stream, format="png", dpi=130, facecolor="white")
+        kind = "pdf" if path.suffix.lower() == ".pdf" else "png"
+        figure.savefig(stream, format=kind, dpi=130, facecolor="white")
     return path
+
+
+def table_figure(table: Table) -> Figure:
+    """Draw a table: a panel for each column of figures, a line for each row, differences below with their intervals.
+
+    A figure stands with its deviation, or its interval where there is none. A difference is hollow where its interval
+    does not exclude 0.
+    """
+    gains = [row for row in table.rows if any(each.difference for each in row.cells)]
+    parts = [part for part in ([row for row in table.rows if row not in gains], gains) if part]
+    named = [place for place, name in enumerate(table.labels) if name not in table.counts]
+    # What is the same everywhere needs no label.
+    named = [place for place in named if place == named[-1] or len({row.labels[place] for row in table.rows}) > 1]
+    names = [[", ".join(row.labels[place] for place in named) for row in part] for part in parts]
+    models = list(dict.fromkeys(row.labels[named[-1]] for row in parts[0]))
+    with mpl.rc_context(SETTINGS):
+        figure, axes = new_figure(
+            0.4 + 0.085 * max(len(name) for part in names for name in part) + 2.5 * len(table.columns),
+            1.2 + 0.27 * sum(map(len, parts)) + 0.5 * len(parts), len(parts), len(table.columns),
+            sharey="row", height_ratios=[2.0 + len(part) for part in parts],
+        )  # fmt: skip
+        for row_axes, part, labels in zip(axes, parts, names, strict=True):
+            for column, axis in enumerate(row_axes):
+                for place, row in enumerate(part):
+                    model = row.labels[named[-1]]
+                    color = CYCLE[models.index(model) % len(CYCLE)] if model in models else INK
+                    _draw_cell(axis, place, row.cells[column], color)
+                axis.grid(axis="y", visible=False)
+                axis.set_xlabel("difference, points" if part is not parts[0] else "percent")
+            row_axes[0].set_yticks(range(len(part)), labels, color=INK)
+            row_axes[0].set_ylim(len(part) - 0.4, -0.6)
+        for axis, name in zip(axes[0], table.columns, strict=True):
+            axis.set_title(name)
+        for axis in axes[1] if len(parts) > 1 else ():
+            axis.axvline(0, color=INK, linewidth=0.9)
+        write_note(figure, table.caption)
+        return figure
+
+
+def _draw_cell(axis: Any, place: int, cell: Cell, color: str) -> None:
+    if cell.value is None:
+        return
+    spread = None
+    if cell.shows_std:
+        spread = [[cell.std], [cell.std]]
+    elif cell.interval is not None:  # a figure may lie outside its interval, by a little, where a group is tiny
+        spread = [[max(cell.value - cell.interval[0], 0.0)], [max(cell.interval[1] - cell.value, 0.0)]]
+    filled = cell.decided or not cell.difference
+    style = {"fmt": "o", "color": color, "markersize": 5, "elinewidth": 1.5, "capsize": 2.5}
+    axis.errorbar(cell.value, place, xerr=spread, markerfacecolor=color if filled else "white", **style)

@@ -17,7 +17,7 @@ from hero_plugin.integrations.support.files import write_json
 from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import Scores, score_cells, scores_table
+from hero_plugin.integrations.training.task import Scores, scores_table
 from hero_plugin.integrations.training.train import train
 
 MARK = "demo.json"
@@ -100,8 +100,9 @@ def describe(data: EmbData) -> str:
 
 def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:
     """Show one table, base beside HERO, for seen and for unseen words."""
-    rows = [(name, model, *score_cells(results[model][name])) for name in SETS for model in results]
-    screen.show(scores_table(rows, ("test words", "model"), "R1 at IoU 0.3, 0.5, 0.7 and mean IoU, in percent"))
+    rows = {(name, model): results[model][name] for name in SETS for model in results}
+    title = "R1 at IoU 0.3, 0.5, 0.7 and mean IoU, in percent"
+    screen.show(scores_table(("test words", "model"), rows, title).terminal())
 
 
 def _train(config: EmbTrainConfig, data: EmbData, label: str, screen: Screen) -> RunFolder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 from hero_plugin import HeroModel
@@ -20,6 +18,7 @@ from hero_plugin.integrations.data.features import FeatureStore
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.scoring.metrics import SCORES, nearest_iou, scores_of
 from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.tables import Cell, Row, Table
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize
 
@@ -93,8 +92,18 @@ class Task(Protocol):
         ...
 
     def prediction_lines(self, name: str, items: Sequence[Any], grounded: Grounded) -> list[dict[str, Any]]:
-        """Return the lines of a predictions file for the set ``name``, one JSON object per query."""
-        ...
+        """Return the lines of a predictions file for the set ``name``: ids, best moment in seconds, its score."""
+        return [
+            {
+                "set": name,
+                "query_id": item.record.query_id,
+                "video_id": item.record.video_id,
+                "sentence": item.record.sentence,
+                "moment": [round(float(time), 3) for time in grounded.moments[index, 0]],
+                "score": round(float(grounded.scores[index, 0]), 6),
+            }
+            for index, item in enumerate(items)
+        ]
 
     def truth(self, item: Any) -> Sequence[tuple[float, float]]:
         """Return the annotated moments in seconds; none where the query is not annotated."""
@@ -186,21 +195,12 @@ class Base(ABC):
         """
 
 
-def scores_table(rows: Sequence[tuple[str, ...]], names: Sequence[str], title: str | None = None) -> Table:
-    """Return a table of text: columns with the given names, then one column per score."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for column in SCORES:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def score_cells(scores: Scores) -> tuple[str, ...]:
-    """Return the scores as cells of ``scores_table``; "-" where no query is annotated."""
-    return tuple("-" if math.isnan(scores[column]) else f"{scores[column]:.2f}" for column in SCORES)
+def scores_table(
+    labels: Sequence[str], rows: Mapping[tuple[str, ...], Scores], title: str = "", counts: Sequence[str] = ()
+) -> Table:
+    """Return the usual four scores of some things, each named by its labels; see ``Table``."""
+    made = [Row(names, tuple(Cell.of(scores[score]) for score in SCORES)) for names, scores in rows.items()]
+    return Table(tuple(labels), SCORES, made, title, counts=tuple(counts))
 
 
 def brief_scores(metrics: Mapping[str, Scores]) -> list[str]:

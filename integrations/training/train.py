@@ -39,7 +39,7 @@ from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.load_run import check_origins, origins_of
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import Scores, Task, score_cells, scores_table
+from hero_plugin.integrations.training.task import Scores, Task, scores_table
 
 
 def run(config: TrainConfig) -> None:
@@ -229,12 +229,12 @@ def summary(run: RunFolder, model: nn.Module, selected_on: str | None) -> dict[s
 
 def show_results(results: Mapping[str, Any], run: RunFolder, screen: Screen) -> None:
     """Show the scores of the best and the last epoch."""
-    rows = []
+    rows = {}
     for name, scores in results["best"].items():
-        rows.append((name, f"best ({results['best_epoch']})", *score_cells(scores)))
-        rows.append((name, "last", *score_cells(results["last"][name])))
+        rows[name, f"best ({results['best_epoch']})"] = scores
+        rows[name, "last"] = results["last"][name]
     if rows:
-        screen.show(scores_table(rows, ("set", "epoch")))
+        screen.show(scores_table(("set", "epoch"), rows).terminal())
     show_official(results["best"], screen)
     screen.say(f"run folder: {run.path}")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from hero_plugin.integrations.support.console import markdown_table
 from hero_plugin.integrations.support.process import Rank
+from hero_plugin.integrations.support.tables import markdown_table
 from hero_plugin.integrations.training.distributed import ALONE, joined
 from tests.training.processes import (
     CPU,

@@ -25,7 +25,7 @@ from hero_plugin.integrations.evaluation.robustness import (
     models_of,
     references,
 )
-from hero_plugin.integrations.evaluation.robustness_report import groups_figure
+from hero_plugin.integrations.evaluation.robustness_report import comparison_table, groups_figure
 from hero_plugin.integrations.scoring.metrics import SCORES, UNSEEN
 from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
 from hero_plugin.integrations.support.console import Screen
@@ -231,7 +231,52 @@ def test_seeds_are_pooled(runs, tmp_path):
     _, alone = evaluate(tmp_path, runs.base)
     assert report["interval"]["drawn"] == "videos and training seeds"
     assert report["models"]["EMB"]["seeds"] == [0, 1]
-    assert report["sets"] == alone["sets"]
+    for name, found in report["sets"].items():
+        for part, single in zip(found["groups"], alone["sets"][name]["groups"], strict=True):
+            for figure in part["models"]["EMB"].values():
+                assert (figure.pop("std"), figure.pop("values")) == (
+                    (None, [None] * 2) if figure["value"] is None else (0, [figure["value"]] * 2)
+                )
+            assert part == single
+
+
+def answering(name: str, right: dict[int, list[bool]]) -> Model:
+    """A model whose trainings, by seed, are right on these of the queries, and miss the others."""
+    records = [Record(str(number), f"v{number}", "a query", ((2.0, 6.0),), 10.0) for number in range(12)]
+    moments = [np.where(np.array(each)[:, None], (2.0, 6.0), (7.0, 9.0)) for each in right.values()]
+    answers = {"test": [answers_of(records, each, None) for each in moments]}
+    return Model(name, tuple(f"{name}-{seed}" for seed in right), tuple(right), answers=answers)
+
+
+ALL, HALF, FEW_RIGHT = [True] * 12, [True, False] * 6, [True] + [False] * 11
+
+
+def test_a_difference_is_over_the_seeds_that_both_have():
+    hero = answering("HERO", {0: ALL, 1: HALF, 7: FEW_RIGHT})
+    base = answering("base", {0: HALF, 1: HALF})
+    report = measure_robustness([base, hero], Draws(100))
+    assert report["notes"] == [
+        "HERO minus base is over the seeds 0, 1 of both: HERO has seeds 0, 1, 7; base has seeds 0, 1"
+    ]
+    (whole,) = report["sets"]["test"]["groups"]  # nobody knows which words were seen
+    assert whole["differences"]["HERO"]["mIoU"]["value"] == 25
+    assert whole["differences"]["HERO"]["mIoU"]["values"] == [50, 0]
+    assert whole["models"]["HERO"]["mIoU"]["values"] == pytest.approx([100, 50, 100 / 12], abs=1e-3)
+    alone = measure_robustness([answering("base", {7: HALF}), hero], Draws(100))
+    assert alone["notes"] == ["HERO minus base is not paired by seed: HERO has seeds 0, 1, 7; base has seeds 7"]
+    one, other = (alone["sets"]["test"]["groups"][0]["models"][name]["mIoU"]["value"] for name in ("HERO", "base"))
+    assert alone["sets"]["test"]["groups"][0]["differences"]["HERO"]["mIoU"]["value"] == pytest.approx(one - other)
+
+
+def test_only_a_difference_whose_interval_excludes_0_makes_a_best():
+    clear = measure_robustness([answering("base", {0: FEW_RIGHT}), answering("HERO", {0: ALL})], Draws(200))
+    assert clear["sets"]["test"]["groups"][0]["best"] == dict.fromkeys(SCORES, "HERO")
+    more = [True, True, *[False] * 10]
+    close = measure_robustness([answering("base", {0: FEW_RIGHT}), answering("HERO", {0: more})], Draws(200))
+    assert close["sets"]["test"]["groups"][0]["best"] == {}
+    text = comparison_table(clear).markdown()
+    assert "| test | all | 12 | 12 | HERO | **100.0 [100.0, 100.0]** |" in text
+    assert "+91.7 [" in text and "]* |" in text
 
 
 @pytest.mark.parametrize(

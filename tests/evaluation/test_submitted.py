@@ -61,10 +61,20 @@ def test_without_resamples_there_is_nothing_by_unseen_words(files, capsys):
     assert capsys.readouterr().out == ""  # reported before anything is scored
 
 
+def test_two_submissions_stand_side_by_side_without_their_training(files, capsys):
+    flags = ["--submission", files / "seen.jsonl", files / "right.jsonl", "--resamples", 100]
+    assert evaluate(files, *flags, "--table", files / "t.tex", "--json", files / "out.json") == 0
+    assert "right minus seen" in capsys.readouterr().out
+    (part,) = json.loads((files / "out.json").read_text())["drift"]["sets"]["submission"]["groups"]
+    assert part["differences"]["right"]["R1@0.7"]["value"] == 50
+    assert r"right minus seen & $+50.0$" in (files / "t.tex").read_text()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["right.jsonl", "seen.jsonl"], "add --train"),
+        (["right.jsonl", "--table", "t.doc"], "one of .md, .csv, .tex, .json"),
+        (["right.jsonl", "--table", "t.tex", "--resamples", "0"], "--table shows intervals"),
         (["right.jsonl", "--figures", "drawn"], "add --train"),
         (["right.jsonl", "seen.jsonl", "--train", "train.txt", "--figure", "f.png"], "--figure draws one submission"),
         (["right.jsonl", "--train", "train.txt", "--tokenizer", "no"], "no tokenizer 'no'"),

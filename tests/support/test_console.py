@@ -8,14 +8,8 @@ import re
 from rich.console import Console
 
 from hero_plugin.integrations.support import console
-from hero_plugin.integrations.support.console import Screen, bar, markdown_table
+from hero_plugin.integrations.support.console import Screen, bar
 from hero_plugin.integrations.training.task import brief_scores, scores_table
-
-
-def test_markdown_tables_align_numbers_right() -> None:
-    text = markdown_table(("", "set", "R1"), [("EMB", "val", "41.20"), ("a|b", "test", "-")], text=("set",))
-    assert text.splitlines() == ["| | set | R1 |", "|---|---|---:|", "| EMB | val | 41.20 |", r"| a\|b | test | - |"]
-
 
 LINE = {
     "epoch": 2,
@@ -79,5 +73,5 @@ def test_a_quiet_screen_says_nothing():
     stream = io.StringIO()
     made = Screen(Console(file=stream, force_terminal=True), quiet=True)
     drive(made)
-    made.show(scores_table([], ("set",)))
+    made.show(scores_table(("set",), {}).terminal())
     assert stream.getvalue() == ""

@@ -12,16 +12,12 @@ from hero_plugin.integrations.training.figures import (
     query_figure,
     recall_figure,
 )
-from hero_plugin.integrations.training.task import score_cells
+from hero_plugin.integrations.training.task import scores_table
 
 
 def test_scores_have_two_decimals():
-    assert score_cells({"R1@0.3": 50.0, "R1@0.5": 40.0, "R1@0.7": 30.0, "mIoU": 35.0}) == (
-        "50.00",
-        "40.00",
-        "30.00",
-        "35.00",
-    )
+    scores = {"R1@0.3": 50.0, "R1@0.5": 40.0, "R1@0.7": 30.0, "mIoU": float("nan")}
+    assert scores_table(("set",), {("val",): scores}).markdown().endswith("| val | 50.00 | 40.00 | 30.00 | - |")
 
 
 def test_figures_say_what_their_axes_are(runs):

@@ -1,16 +1,17 @@
 """Scores of an adaptation: gain on new words, loss on old ones, and measures of continual learning."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from hero_plugin.integrations.scoring.metrics import SCORES
-from hero_plugin.integrations.support.console import Screen, markdown_table
+from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.plotting import CYCLE, MUTED, new_figure
-from hero_plugin.integrations.training.task import Scores, score_cells, scores_table
+from hero_plugin.integrations.support.tables import Cell, Row, Table
+from hero_plugin.integrations.training.task import Scores
 
 _LABELS = ("set", "words", "after")
 
@@ -75,25 +76,25 @@ class ScoreMatrix:
 
 def print_table(matrix: ScoreMatrix, screen: Screen) -> None:
     """Print the table on the terminal."""
-    screen.show(scores_table(_rows(matrix), _LABELS, "gain on new words against loss on old ones"))
+    screen.show(replace(_table(matrix), title="gain on new words against loss on old ones").terminal())
     for metric in SCORES:
         screen.say(_sum(matrix, metric))
 
 
 def matrix_markdown(matrix: ScoreMatrix) -> str:
     """Return the table in Markdown."""
-    table = markdown_table((*_LABELS, *SCORES), _rows(matrix), text=_LABELS)
-    return "\n".join([table, "", *(f"* {_sum(matrix, metric)}" for metric in SCORES), ""])
+    return "\n".join([_table(matrix).markdown(), "", *(f"* {_sum(matrix, metric)}" for metric in SCORES), ""])
 
 
-def _rows(matrix: ScoreMatrix) -> list[tuple[str, ...]]:
+def _table(matrix: ScoreMatrix) -> Table:
     rows = []
     for name in (*matrix.old, *matrix.new):
         kind = "old" if name in matrix.old else "new"
         for after, row in zip(("start", *matrix.new), matrix.rows, strict=True):
-            rows.append((name, kind, after, *score_cells(row[name])))
-        rows.append((name, kind, "change", *(f"{matrix.change(name, metric):+.2f}" for metric in SCORES)))
-    return rows
+            rows.append(Row((name, kind, after), tuple(Cell.of(row[name][metric]) for metric in SCORES)))
+        changes = tuple(Cell(matrix.change(name, metric), difference=True) for metric in SCORES)
+        rows.append(Row((name, kind, "change"), changes))
+    return Table(_LABELS, SCORES, rows)
 
 
 def _sum(matrix: ScoreMatrix, metric: str) -> str:

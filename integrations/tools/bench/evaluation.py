@@ -10,7 +10,8 @@ from typing import Any
 
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
 from hero_plugin.integrations.support import UserError, write_json
-from hero_plugin.integrations.support.console import Screen, terminal_table
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.tables import terminal_table
 from hero_plugin.integrations.tools.bench.upstream import OFFICIAL_WORKERS, Evaluation, official_evaluation
 
 

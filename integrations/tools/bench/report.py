@@ -13,8 +13,8 @@ import rich.table
 from pydantic import TypeAdapter
 
 from hero_plugin.integrations.support import UserError, write_json, write_text
-from hero_plugin.integrations.support.console import markdown_table, terminal_table
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
+from hero_plugin.integrations.support.tables import markdown_table, terminal_table
 from hero_plugin.integrations.tools.bench.measure import Measurement, Quartiles
 from hero_plugin.integrations.tools.bench.models import MEANINGS, Mode, ModelName, Variant, device_name, variants_of
 from hero_plugin.integrations.training.bases import BASE_NAMES, BASES, BaseName

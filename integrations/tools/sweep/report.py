@@ -6,127 +6,20 @@ Rows are as in ``results.json``: ``{variant: {"seeds": [...], metric: {"values",
 from __future__ import annotations
 
 import re
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from scipy import stats
 
-from hero_plugin.integrations.scoring.metrics import SCORES
-from hero_plugin.integrations.support.console import markdown_table
+from hero_plugin.integrations.scoring.trainings import CONFIDENCE, METRICS, pair_name, trainings_table
 from hero_plugin.integrations.support.plotting import BASE, HERO, INK, SETTINGS, new_figure, save_figure, write_note
-
-METRICS = (*SCORES, "MR-full-mAP", "HL-min-VeryGood-mAP")
-"""What the tables have a column for, in this order: the last two on QVHighlights only."""
-CONFIDENCE = 95
-
-
-def summary(
-    scores: Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]], pairs: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
-    """Return the rows of every set, and the differences of the pairs.
-
-    Args:
-        scores: by set, variant, seed and metric.
-        pairs: which variant minus which.
-    """
-    sets = {name: {variant: _row(seeds) for variant, seeds in rows.items()} for name, rows in scores.items()}
-    return {"sets": sets, "differences": {name: compare(rows, pairs, METRICS) for name, rows in sets.items()}}
-
-
-def _row(scores: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"seeds": list(scores)}
-    for metric in METRICS:
-        if values := [each[metric] for each in scores.values() if metric in each]:
-            std = statistics.stdev(values) if len(values) > 1 else None
-            row[metric] = {"values": values, "mean": statistics.fmean(values), "std": std}
-    return row
-
-
-def compare(
-    rows: Mapping[str, Mapping[str, Any]], pairs: Sequence[tuple[str, str]], metrics: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return the first variant of each pair minus the second, on one set.
-
-    The same seed gives both the same order of examples, so they are compared seed by seed.
-
-    Returns:
-        For each pair of which there is anything, ``{"variant", "minus", "seeds", metric: {"values", "mean", "interval",
-        "p"}}``; the interval and the p are those of a paired t-test over the seeds that both have, None where fewer
-        than two do or no two differences differ.
-    """
-    compared = []
-    for variant, other in pairs:
-        one, two = rows.get(variant), rows.get(other)
-        if one is None or two is None:
-            continue
-        seeds = [seed for seed in one["seeds"] if seed in two["seeds"]]
-        if not seeds:
-            continue
-        row: dict[str, Any] = {"variant": variant, "minus": other, "seeds": seeds}
-        for metric in metrics:
-            if metric in one and metric in two:
-                row[metric] = _difference([_at(one, metric, s) - _at(two, metric, s) for s in seeds])
-        compared.append(row)
-    return compared
-
-
-def _at(row: Mapping[str, Any], metric: str, seed: int) -> float:
-    return row[metric]["values"][row["seeds"].index(seed)]
-
-
-def _difference(values: Sequence[float]) -> dict[str, Any]:
-    interval = p = None
-    if len(set(values)) > 1:
-        test = stats.ttest_1samp(values, 0.0)
-        interval, p = [float(end) for end in test.confidence_interval(CONFIDENCE / 100)], float(test.pvalue)
-    return {"values": list(values), "mean": statistics.fmean(values), "interval": interval, "p": p}
 
 
 def sweep_markdown(results: Mapping[str, Any]) -> str:
-    """Return a table per set: mean and sample standard deviation over the seeds, in percent, and differences."""
-    parts = []
-    for name, rows in results["sets"].items():
-        text = f"**{name}**\n\n{_table('', rows, _score_cell)}"
-        if differences := results.get("differences", {}).get(name):
-            text += f"\n\n{differences_markdown(differences)}"
-        parts.append(text)
-    return "\n\n".join(parts or ["No run is finished yet."]) + "\n"
-
-
-def differences_markdown(compared: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table of the differences: mean, its interval, and every seed's."""
-    table = _table("difference", {_pair(each): each for each in compared}, _difference_cell)
-    caption = f"Mean over the seeds, its {CONFIDENCE} % interval and p by a paired t-test, and each seed's difference."
-    return f"{table}\n\n{caption}"
-
-
-def _table(title: str, rows: Mapping[str, Mapping[str, Any]], cell: Callable[[Mapping[str, Any]], str]) -> str:
-    metrics = [metric for metric in METRICS if any(metric in row for row in rows.values())]
-    cells = [
-        (name, *(cell(row[metric]) if metric in row else "-" for metric in metrics), str(len(row["seeds"])))
-        for name, row in rows.items()
-    ]
-    return markdown_table((title, *metrics, "seeds"), cells)
-
-
-def _score_cell(score: Mapping[str, Any]) -> str:
-    return f"{score['mean']:.2f}" + ("" if score["std"] is None else f" ± {score['std']:.2f}")
-
-
-def _difference_cell(difference: Mapping[str, Any]) -> str:
-    text = f"{difference['mean']:+.2f}"
-    if difference["interval"]:
-        low, high = difference["interval"]
-        text += f" [{low:+.1f}, {high:+.1f}], p {difference['p']:.2f}"
-    return f"{text} ({', '.join(f'{value:+.1f}' for value in difference['values'])})"
-
-
-def _pair(each: Mapping[str, Any]) -> str:
-    return f"{each['variant']} minus {each['minus']}"
+    """Return a table of all sets: mean and sample standard deviation over the seeds, in percent, and differences."""
+    return (trainings_table(results).markdown() if results["sets"] else "No run is finished yet.") + "\n"
 
 
 def draw_sweep(results: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -150,7 +43,7 @@ def metric_figure(results: Mapping[str, Any], metric: str) -> Figure:
     pairs = {name: [each for each in results["differences"].get(name, []) if metric in each] for name in sets}
     # A variant that does not run on every set keeps its line in all, so that lines can be compared across.
     variants = list(dict.fromkeys(name for rows in sets.values() for name in rows))
-    labels = list(dict.fromkeys(_pair(each) for found in pairs.values() for each in found))
+    labels = list(dict.fromkeys(pair_name(each) for found in pairs.values() for each in found))
     heights = [len(names) for names in (variants, labels) if names]
     # The bases: variants that others are compared with and that are compared with none.
     every = [each for found in results["differences"].values() for each in found]
@@ -177,7 +70,7 @@ def metric_figure(results: Mapping[str, Any], metric: str) -> Figure:
                     spread = (mean - interval[0], interval[1] - mean) if interval else None
                     decided = interval is not None and (interval[0] > 0 or interval[1] < 0)
                     color = HERO if mean > 0 else BASE
-                    _draw_line(gains, labels.index(_pair(each)), each[metric], spread, color, hollow=not decided)
+                    _draw_line(gains, labels.index(pair_name(each)), each[metric], spread, color, hollow=not decided)
                 gains.set_xlabel("difference, points")
         for axis in axes[1] if labels else []:  # the same scale: what is large on one set is so on the next
             axis.set_xlim(min(each.get_xlim()[0] for each in axes[1]), max(each.get_xlim()[1] for each in axes[1]))

@@ -23,12 +23,14 @@ import torch
 
 from hero_plugin.integrations.data.checks import OnBroken
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, Reader, evaluate_run
+from hero_plugin.integrations.scoring.trainings import summary, trainings_table
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.files import checksum, write_json, write_text
 from hero_plugin.integrations.support.process import Interrupted, Interrupts
 from hero_plugin.integrations.support.settings import filled, read_settings
-from hero_plugin.integrations.tools.sweep.report import draw_sweep, summary, sweep_markdown
+from hero_plugin.integrations.support.tables import check_endings, write_table
+from hero_plugin.integrations.tools.sweep.report import draw_sweep, sweep_markdown
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.run_folder import SWEEP_FILE, RunFolder
@@ -52,6 +54,8 @@ class SweepConfig:
     """Train and score nothing; tabulate what is finished."""
     figures: bool = True
     """Draw the table, a picture for each figure of merit."""
+    table: tuple[Path, ...] = ()
+    """Write the table here, too: .tex for LaTeX, .csv, .md or .json, by the ending."""
 
 
 def main(config: SweepConfig, screen: Screen | None = None) -> int:
@@ -59,6 +63,7 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
     screen = screen or Screen()
     if config.jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {config.jobs}")
+    check_endings("--table", config.table)
     plan = read_plan(config.config, config.threads)
     variants = list(dict.fromkeys(job.variant for job in plan.jobs))
     if unknown := [name for name in config.only if name not in variants]:
@@ -77,7 +82,9 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
     write_json(plan.output / "results.json", results)
     write_text(plan.output / "results.md", text)
     screen.say("\n" + text)
-    screen.say(f"table: {plan.output / 'results.md'}, numbers: {plan.output / 'results.json'}")
+    written = [write_table(trainings_table(results), path) for path in config.table]
+    screen.say(f"table: {', '.join(map(str, [plan.output / 'results.md', *written]))}")
+    screen.say(f"numbers: {plan.output / 'results.json'}")
     if config.figures and results["sets"]:
         screen.say(f"figures: {', '.join(map(str, draw_sweep(results, plan.output / 'figures')))}")
     for what in failed:
@@ -351,7 +358,7 @@ def _checksum(path: Path, changed: int) -> str:
 
 
 def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:
-    """Return the scores of all finished runs, on their own sets and on further ones, as ``report.summary`` does."""
+    """Return the scores of all finished runs, on their own sets and on further ones, as ``summary`` does."""
     scores: dict[str, dict[str, dict[int, Mapping[str, float]]]] = {}
     for job in plan.jobs:
         if job.run.finished:

@@ -16,8 +16,9 @@ from hero_plugin.integrations.data import Record, Tokenizer, read_many, read_sen
 from hero_plugin.integrations.data.words import TOKENIZERS, open_tokenizer
 from hero_plugin.integrations.scoring.open_vocabulary import Drift, measure_drift, training_vocabulary
 from hero_plugin.integrations.support import write_json
-from hero_plugin.integrations.support.console import Screen, terminal_table
+from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.plotting import CYCLE, GRID, INK, MUTED, SETTINGS, new_figure, save_figure
+from hero_plugin.integrations.support.tables import terminal_table
 from hero_plugin.integrations.tools.vocab.english import Tagger, coarse, find_tagger
 
 

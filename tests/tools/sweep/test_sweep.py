@@ -9,10 +9,11 @@ import shutil
 import pytest
 
 from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.scoring.trainings import compare, summary, trainings_table
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.sweep import SweepConfig, main
-from hero_plugin.integrations.tools.sweep.report import compare, differences_markdown, sweep_markdown
+from hero_plugin.integrations.tools.sweep.report import sweep_markdown
 from hero_plugin.integrations.tools.sweep.sweep import collect, read_plan
 from hero_plugin.integrations.training.run_folder import RunFolderError
 from tests.resources import REPOSITORY, shared
@@ -119,9 +120,9 @@ def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
     results = collect(read, "best")
     assert results["sets"]["ood"]["EMB"]["R1@0.5"]["mean"] == 12.0
     assert results["sets"]["ood"]["EMB"]["R1@0.5"]["std"] == pytest.approx(8**0.5)
-    assert "| EMB | 12.00 ± 2.83 | 12.00 ± 2.83 |" in sweep_markdown(results)
-    assert "| HERO without CMTR | 20.00 ± 0.00 |" in sweep_markdown(results)
-    assert "| | R1@0.3 | R1@0.5 | R1@0.7 | mIoU | seeds |" in sweep_markdown(results)
+    assert "| ood | EMB | 2 | 12.00 ± 2.83 | 12.00 ± 2.83 |" in sweep_markdown(results)
+    assert "| ood | HERO without CMTR | 2 | 20.00 ± 0.00 |" in sweep_markdown(results)
+    assert "| set | model | seeds | R1@0.3 | R1@0.5 | R1@0.7 | mIoU |" in sweep_markdown(results)
 
 
 def test_differences_are_those_of_the_seeds_that_both_have():
@@ -138,17 +139,31 @@ def test_differences_are_those_of_the_seeds_that_both_have():
     assert difference["p"] == pytest.approx(1 - 2 / math.pi * math.atan(2.0))
     assert difference["interval"] == pytest.approx([2 - 12.7062, 2 + 12.7062], abs=1e-3)
     assert single["mIoU"] == {"values": [0.0], "mean": 0.0, "interval": None, "p": None}
-    text = differences_markdown(compared)
-    assert "| HERO minus EMB | +2.00 [-10.7, +14.7], p 0.30 (+3.0, +1.0) | 2 |" in text
-    assert "| one seed minus EMB | +0.00 (+0.0) | 1 |" in text
+    usual = {name: {**row, "mIoU": {**row["mIoU"], "mean": 1.0, "std": None}} for name, row in rows.items()}
+    text = sweep_markdown({"sets": {"val": usual}, "differences": {"val": compared}})
+    assert "| val | HERO minus EMB | 2 | +2.00 [-10.7, +14.7], p 0.30 (+3.0, +1.0) |" in text
+    assert "| val | one seed minus EMB | 1 | +0.00 (+0.0) |" in text
+
+
+def test_the_best_is_better_than_every_other_by_its_interval():
+    def scores(*values):
+        return {seed: {"mIoU": value, "R1@0.5": 50.0 + seed} for seed, value in enumerate(values)}
+
+    models = {"EMB": scores(40.0, 41.0, 42.0), "HERO": scores(50.0, 51.1, 52.0), "one": scores(48.0, 49.0, 50.1)}
+    assert summary({"val": models}, [])["best"] == {"val": {"mIoU": "HERO"}}
+    models["one"] = scores(47.0, 57.0, 49.0)  # lower on average, and by no interval
+    assert summary({"val": models}, [])["best"] == {"val": {}}
+    text = trainings_table(summary({"val": {name: models[name] for name in ("EMB", "HERO")}}, [])).markdown()
+    assert "| val | HERO | 3 | 51.00 ± 1.00 | **51.03 ± 1.00** |" in text
+    assert text.count("**") == 2
 
 
 def test_official_figures_have_a_column_where_there_are_any():
     usual = {name: {"mean": 1.0, "std": None} for name in ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU")}
     rows = {"EMB": {**usual, "seeds": [0]}, "QD": {**usual, "MR-full-mAP": {"mean": 40.0, "std": 0.5}, "seeds": [0, 1]}}
     text = sweep_markdown({"sets": {"val": rows}})
-    assert "| mIoU | MR-full-mAP | seeds |" in text
-    assert "| 1.00 | - | 1 |" in text and "| 1.00 | 40.00 ± 0.50 | 2 |" in text
+    assert "| mIoU | MR-full-mAP |" in text
+    assert "| 1.00 | - |" in text and "| 1.00 | 40.00 ± 0.50 |" in text
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_finished_runs_are_scored_on_further_sets_as_eval_does(sweep, runs, tmp_
         )
         expected = evaluate(asked, QUIET)["moved"]["mIoU"]
         assert found["moved"][variant]["mIoU"]["values"] == [expected]
-    assert "| HERO-EMB minus EMB |" in (tmp_path / "runs/results.md").read_text().split("**moved**")[1]
+    assert "| moved | HERO-EMB minus EMB |" in (tmp_path / "runs/results.md").read_text()
 
 
 def test_a_set_is_scored_once_and_again_when_it_has_changed(sweep, runs, tmp_path, monkeypatch):
@@ -196,6 +196,13 @@ def test_a_sweep_draws_its_table(sweep, tmp_path):
     assert main(SweepConfig(sweep({})), QUIET) == 0
     drawn = sorted(path.name for path in (tmp_path / "runs/figures").iterdir())
     assert drawn == ["R1_0.3.png", "R1_0.5.png", "R1_0.7.png", "mIoU.png"]
+
+
+def test_a_sweep_writes_its_table_as_latex_too(sweep, tmp_path):
+    assert main(SweepConfig(sweep({}), figures=False, table=(tmp_path / "table.tex",)), QUIET) == 0
+    assert r"\begin{tabular}{llrrrrr}" in (tmp_path / "table.tex").read_text()
+    with pytest.raises(UserError, match=r"table\.docx: a table is written by its file's ending, one of \.md"):
+        main(SweepConfig(sweep({}), table=(tmp_path / "table.docx",)), QUIET)
 
 
 def test_scores_outlive_the_checkpoints_that_they_are_of(sweep, runs, tmp_path):

@@ -1,0 +1,344 @@
+"""A table for a paper from any models' submissions or scores: ``hero-plugin table NAME=FILE ...``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.checks import OnBroken, ReadReport, load_durations
+from hero_plugin.integrations.data.formats import qid
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.evaluation.official import submitted_answers, unseen_by
+from hero_plugin.integrations.evaluation.robustness import Answers, Draws, Model, answers_of, measure_robustness
+from hero_plugin.integrations.evaluation.robustness_report import comparison_table
+from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.scoring.submissions import read_submission
+from hero_plugin.integrations.scoring.trainings import METRICS, seeds_of_both, summary, trainings_table
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.plotting import save_figure, table_figure
+from hero_plugin.integrations.support.settings import parse_named_paths
+from hero_plugin.integrations.support.tables import WRITERS, Table, check_endings, write_table
+
+
+@dataclass
+class TableConfig:
+    """Tabulate any models side by side, over sets and seeds, with intervals of their differences.
+
+    Each file is one training of a model: HERO=h-0.jsonl HERO=h-1.jsonl, which a shell makes of HERO=h-{0,1}.jsonl. The
+    number in which a model's files differ is the seed; models are compared seed by seed. Files are submissions in
+    QVHighlights' form or what `hero-plugin eval --predictions` writes, for which --annotations is needed, or scores.
+    """
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME[@SET]=FILE")]
+    """Submissions or JSON files of scores, by the model's name. @SET says which annotations a submission is for."""
+    annotations: tuple[str, ...] = ()
+    """Annotations that the submissions answer, as PATH or NAME=PATH, any format."""
+    train: tuple[Path, ...] = ()
+    """Training annotations: also give the scores by words that these never had."""
+    against: str = ""
+    """The model that the others are compared with; none: the one named base, else the first."""
+    metrics: tuple[str, ...] = ()
+    """Columns; none: the usual scores."""
+    format: Literal["terminal", "markdown", "csv", "latex", "json"] = "terminal"
+    """What is printed."""
+    output: tuple[Path, ...] = ()
+    """Write the table here instead: .tex for LaTeX, .csv, .md or .json, by the ending."""
+    figure: Path | None = None
+    """Draw the table here, as a PNG or PDF."""
+    durations: Path | None = None
+    """Lengths of the videos, for annotations that do not hold them."""
+    tokenizer: str = "words"
+    """What a word is, as in `hero-plugin vocab stats`."""
+    on_broken: OnBroken = "error"
+    """Annotations that cannot be used: list them and stop, or leave their queries out, of the submissions, too."""
+    draw_seeds: bool = True
+    """Draw trainings for the intervals, too, where a model has several; else they are about these trainings."""
+    resamples: int = 2000
+    """Draws behind the intervals of submissions."""
+    seed: int = 0
+    """Of the draws."""
+
+    sets = ("annotations",)
+
+
+def main(config: TableConfig, screen: Screen | None = None) -> Table:
+    """Read, measure, print or write; return the table."""
+    screen = screen or Screen(None if config.format == "terminal" else Console(stderr=True))  # the table stands alone
+    check_endings("--output", config.output)
+    if config.figure is not None and config.figure.suffix.lower() not in (".png", ".pdf"):
+        raise UserError(f"--figure {config.figure}: a figure is a .png or a .pdf")
+    models = named_files(config.files)
+    against = _against(config.against, list(models))
+    scored = [path for files in models.values() for _, path in files if _is_scores(path)]
+    if scored and len(scored) < sum(map(len, models.values())):
+        raise UserError(f"{scored[0]} holds scores, others hold answers; make tables of one kind: {USAGE}")
+    table = _of_scores(config, models, against, screen) if scored else _of_answers(config, models, against, screen)
+    table = _columns(table, config.metrics)
+    for path in config.output:
+        screen.say(f"table: {write_table(table, path)}")
+    if config.figure is not None:
+        screen.say(f"drawn: {save_figure(table_figure(table), config.figure)}")
+    if not config.output:
+        if config.format == "terminal":
+            screen.show(table.terminal())
+            screen.say(table.caption)
+        else:
+            print(WRITERS[config.format][1](table), end="")
+    return table
+
+
+USAGE = "hero-plugin table HERO=h-0.jsonl HERO=h-1.jsonl base=b-0.jsonl base=b-1.jsonl --annotations test.json"
+Named = dict[str, list[tuple[str, Path]]]
+"""{model: [(set, file), ...]}; the set is empty where none is given."""
+
+
+def named_files(given: Sequence[str]) -> Named:
+    """Read NAME=FILE and NAME@SET=FILE.
+
+    Raises:
+        UserError: One has no name, is not there, or is given twice.
+    """
+    found: Named = {}
+    for text in given:
+        left, equals, file = text.partition("=")
+        name, _, of = left.partition("@")
+        path = Path(file).expanduser()
+        if not (equals and name and file):
+            raise UserError(f"{text}: give each file the name of its model, as in {USAGE}")
+        if not path.is_file():
+            hint = " (a shell such as bash or zsh reads {0,1}, outside of quotes)" if "{" in file else ""
+            hint = "; a run is tabulated by hero-plugin eval --run" if path.is_dir() else hint
+            raise UserError(f"{text}: no such file{hint}")
+        if any(path == other for files in found.values() for _, other in files):
+            raise UserError(f"{path}: given twice; every training counts once")
+        found.setdefault(name, []).append((of, path))
+    return found
+
+
+def seeds_of(name: str, paths: Sequence[Path], several: bool) -> list[int]:
+    """Return the seed of each of a model's files: the number in which their names differ.
+
+    Args:
+        name: The model.
+        paths: Its files.
+        several: Some model has several, so that the seed of a single one matters.
+
+    Raises:
+        UserError: The names do not say it.
+    """
+    if not several:
+        return [0]
+    numbers = [re.findall(r"\d+", str(path)) for path in paths]
+    if len(paths) == 1:
+        alone = re.findall(r"\d+", paths[0].stem)
+        if not alone:
+            raise UserError(f"{name}={paths[0]}: which seed is it? Other models have several; name it like b-0.jsonl")
+        return [int(alone[-1])]
+    alike = {re.sub(r"\d+", "#", str(path)) for path in paths}
+    differing = {values for values in zip(*numbers, strict=False) if len(set(values)) > 1}
+    if len(alike) > 1 or len(differing) != 1 or len(set(seeds := [int(each) for each in differing.pop()])) < len(paths):
+        raise UserError(
+            f"{name}: its files are trainings under several seeds, and differ in the seed's number alone, as h-0.jsonl "
+            f"and h-1.jsonl do; got {', '.join(map(str, paths))}"
+        )
+    return seeds
+
+
+def _against(wanted: str, names: Sequence[str]) -> str:
+    if wanted and wanted not in names:
+        raise UserError(f"--against {wanted}: no such model; there are {', '.join(names)}")
+    return wanted or ("base" if "base" in names else names[0])
+
+
+def _is_scores(path: Path) -> bool:
+    """Return whether a file is one JSON object, and not of one query."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and not {"qid", "query_id"} & set(found)
+
+
+def _trainings(models: Named) -> Iterator[tuple[str, str, int, Path]]:
+    """Yield model, set, seed and file of each training, in the order of models, sets and seeds."""
+    by_set = {name: _by_set(files) for name, files in models.items()}
+    several = any(len(paths) > 1 for sets in by_set.values() for paths in sets.values())
+    for name, sets in by_set.items():
+        for of, paths in sets.items():
+            for seed, path in sorted(zip(seeds_of(name, paths, several), paths, strict=True)):
+                yield name, of, seed, path
+
+
+def _by_set(files: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
+    return {of: [path for each, path in files if each == of] for of in dict.fromkeys(of for of, _ in files)}
+
+
+Found = dict[str, dict[str, dict[int, Any]]]
+"""{set: {model: {seed: what was found}}}."""
+
+
+def _checked(found: Found, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the seeds of each model; raise ``UserError`` where they are not the same on every set."""
+    seeds = {name: tuple(sorted({seed for rows in found.values() for seed in rows.get(name, ())})) for name in names}
+    for of, rows in found.items():
+        for name in names:
+            if lacking := set(seeds[name] or (0,)) - set(rows.get(name, ())):
+                which = "" if name not in rows else f" under seed {', '.join(map(str, sorted(lacking)))}"
+                raise UserError(f"{name} has nothing of the set {of!r}{which}, which others have; give the same sets")
+    return seeds
+
+
+def _of_scores(config: TableConfig, models: Named, against: str, screen: Screen) -> Table:
+    """Tabulate files of scores, whose differences are tested over the seeds."""
+    if config.annotations or config.train:
+        raise UserError("--annotations and --train are for submissions; files of scores have no queries")
+    found: Found = {}
+    for name, of, seed, path in _trainings(models):
+        for each, values in scores_in(path, of).items():
+            found.setdefault(each, {}).setdefault(name, {})[seed] = values
+    seeds = _checked(found, list(models))
+    for name in models:
+        if seeds[name] != seeds[against]:
+            screen.say(f"note: compared by the seeds of both: {seeds_of_both(name, against, seeds)}")
+    every = (values for rows in found.values() for each in rows.values() for values in each.values())
+    known = list(dict.fromkeys(metric for values in every for metric in values))
+    pairs = [(name, against) for name in models if name != against]
+    metrics = config.metrics or [metric for metric in METRICS if metric in known] or known
+    return trainings_table(summary(found, pairs, metrics))
+
+
+def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
+    """Return the scores in a JSON file by set.
+
+    It may be what ``hero-plugin eval --json`` wrote of a run or of a submission, a run's ``results.json``,
+    ``{set: {score: number}}`` or ``{score: number}``.
+
+    Args:
+        path: The file.
+        of: The set, for a file that does not name it.
+
+    Raises:
+        UserError: It is none of these.
+    """
+    found = json.loads(path.read_text("utf-8"))
+    if "runs" in found or "submissions" in found:
+        raise UserError(f"{path}: holds several models; hero-plugin eval writes their table itself: --table FILE")
+    found = found.get("scores", found.get("best", found.get("brief", found)))
+    if isinstance(found, dict) and found and not any(isinstance(value, dict) for value in found.values()):
+        found = {of: found}
+    known = {
+        name: {score: float(value) for score, value in values.items() if _is_number(value)}
+        for name, values in (found.items() if isinstance(found, dict) else ())
+        if isinstance(values, dict)
+    }
+    if not known or not all(known.values()):
+        raise UserError(f"{path}: no scores found; write {{set: {{score: number}}}} or {{score: number}}")
+    return known
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def _of_answers(config: TableConfig, named: Named, against: str, screen: Screen) -> Table:
+    """Tabulate submissions, whose differences are drawn over videos and trainings."""
+    sets = _Sets(config, screen)
+    found: Found = {each: {} for each in sets.records}
+    for name, of, seed, path in _trainings(named):
+        for each, answers in sets.answers(path, of).items():
+            found[each].setdefault(name, {})[seed] = (path, answers)
+    seeds = _checked(found, list(named))
+    models = []
+    for name in named:
+        answers = {each: [rows[name][seed][1] for seed in seeds[name]] for each, rows in found.items()}
+        sources = tuple(str(next(iter(found.values()))[name][seed][0]) for seed in seeds[name])
+        compared = () if name == against else (against,)
+        models.append(Model(name, sources, seeds[name], answers=answers, against=compared))
+    report = measure_robustness(models, Draws(config.resamples, config.seed, config.draw_seeds))
+    for note in report["notes"]:
+        screen.say(f"note: {note}")
+    return comparison_table(report)
+
+
+class _Sets:
+    """The sets that submissions answer."""
+
+    def __init__(self, config: TableConfig, screen: Screen) -> None:
+        if not config.annotations:
+            raise UserError(f"--annotations is missing: what the submissions answer, as in {USAGE}")
+        self.unseen: Callable[[Record], Sequence[str]] | None = unseen_by(config.train, config.tokenizer)
+        self.records: dict[str, list[Record]] = {}
+        self.paths: dict[str, Path] = {}
+        self.left_out: dict[str, set[Any]] = {}
+        durations = None if config.durations is None else load_durations(config.durations)
+        for name, path in parse_named_paths(config.annotations):
+            report = ReadReport()
+            if name in self.records:
+                raise UserError(f"--annotations: two sets are named {name!r}; name them apart, as NAME=PATH")
+            self.records[name] = read_annotations(path, durations=durations, on_broken=config.on_broken, report=report)
+            self.paths[name] = path
+            self.left_out[name] = set(report.ids) - {qid(record) for record in self.records[name]}
+            if report.dropped:
+                screen.say(f"note: left out {len(report.dropped)} broken queries of {path} (--on-broken drop)")
+
+    def answers(self, path: Path, of: str) -> dict[str, Answers]:
+        """Return the answers in a file, by set."""
+        if of and of not in self.records:
+            raise UserError(f"{path}: no set {of!r}; there are {', '.join(self.records)}")
+        with open(path, encoding="utf-8") as stream:
+            first = stream.readline()
+        if '"query_id"' in first and '"moment"' in first:
+            return self._of_run(path, of)
+        if not of and len(self.records) > 1:
+            raise UserError(f"{path}: which of {', '.join(self.records)} does it answer? Give it as NAME@SET={path}")
+        name = of or next(iter(self.records))
+        truth, left_out = str(self.paths[name]), self.left_out[name]
+        submission = read_submission(path, self.records[name], truth=truth, left_out=left_out)
+        return {name: submitted_answers(path, submission, self.records[name], self.unseen)}
+
+    def _of_run(self, path: Path, of: str) -> dict[str, Answers]:
+        """Read what ``hero-plugin eval --predictions`` wrote of a base without windows of its own, such as EMB."""
+        try:
+            lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+            rows = [(line["set"], (line["video_id"], line["query_id"]), line["moment"]) for line in lines]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not what hero-plugin eval --predictions writes ({error!r})") from error
+        names = list(dict.fromkeys(name for name, *_ in rows))
+        answers = {}
+        for name in [of] if of else names:
+            if name not in self.records:
+                raise UserError(f"{path}: answers to the set {name!r}; --annotations has {', '.join(self.records)}")
+            moments = {key: moment for each, key, moment in rows if each == name or (of and len(names) == 1)}
+            records = [each for each in self.records[name] if (each.video_id, each.query_id) in moments]
+            missing = [each.query_id for each in self.records[name] if (each.video_id, each.query_id) not in moments]
+            unknown = moments.keys() - {(each.video_id, each.query_id) for each in records}
+            if missing or unknown:
+                named = missing[:5] or [query for _, query in sorted(unknown)[:5]]
+                raise UserError(
+                    f"{path}: not the queries of {self.paths[name]}: {len(missing)} of its {len(self.records[name])} "
+                    f"are missing, {len(unknown)} are unknown to it, such as {', '.join(named)}"
+                )
+            found = np.array([moments[each.video_id, each.query_id] for each in records], dtype=np.float64)
+            answers[name] = answers_of(records, found, self.unseen)
+        return answers
+
+
+def _columns(table: Table, wanted: Sequence[str]) -> Table:
+    """Return the table with some columns alone."""
+    if unknown := [name for name in wanted if name not in table.columns]:
+        raise UserError(f"--metrics {', '.join(unknown)}: not there; there are {', '.join(table.columns or SCORES)}")
+    if not wanted:
+        return table
+    places = [table.columns.index(name) for name in wanted]
+    rows = [replace(row, cells=tuple(row.cells[place] for place in places)) for row in table.rows]
+    return replace(table, columns=tuple(wanted), rows=rows)
