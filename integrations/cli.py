@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import hero_plugin
 from hero_plugin.integrations.support import DataError, Interrupted, Rank, UserError, versions
 from hero_plugin.integrations.support.flags import asks_for_help, heading, help_text, listed
-from hero_plugin.integrations.support.process import end_at_once
+from hero_plugin.integrations.support.process import declared_bases, end_at_once
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Command:
         example: What follows its name in an example of its use.
         config: MODULE:CLASS of the flags, where it is narrower than the function's own.
         alone: The command writes, and knows nothing of other processes.
+        base: The base of another package that it trains, whose settings are the flags.
     """
 
     run: str
@@ -35,6 +36,7 @@ class Command:
     example: str = ""
     config: str = ""
     alone: bool = False
+    base: str = ""
 
 
 QVHIGHLIGHTS = (
@@ -207,6 +209,24 @@ GROUPS = {
 }
 """What people come for, and the commands for it, in the order of the help."""
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+
+def groups() -> dict[str, dict[str, Command]]:
+    """Return ``GROUPS``, with the training of the bases that other packages declare; these are not loaded yet."""
+    installed = {
+        f"train {entry.name}": Command(
+            "training.train:run", f"the same with {entry.name}, of {entry.module.partition('.')[0]}", base=entry.name
+        )
+        for entry in declared_bases()
+    }
+    return {**GROUPS, "train": {**GROUPS["train"], **{n: c for n, c in installed.items() if n not in COMMANDS}}}
+
+
+def commands() -> dict[str, Command]:
+    """Return the commands by name, those of ``groups``."""
+    return {name: command for group in groups().values() for name, command in group.items()}
+
+
 EVALUATIONS = {
     "--submission": Command(
         "evaluation.official:main",
@@ -253,10 +273,10 @@ def usage(first: str = "") -> str:
     """Return what commands there are, by group; only those named ``first`` something, if given."""
     if first:
         parts = [f"usage: hero-plugin {first} COMMAND [flags]"]
-        parts.append(listed({name: COMMANDS[name].help for name in _group(first)}))
+        parts.append(listed({name: commands()[name].help for name in _group(first)}))
     else:
         parts = ["usage: hero-plugin COMMAND [flags]"]
-        for title, group in GROUPS.items():
+        for title, group in groups().items():
             parts.append(f"{heading(title)}\n{listed({name: command.help for name, command in group.items()})}")
     return "\n\n".join([*parts, "hero-plugin COMMAND --help shows an example and the flags of a command."])
 
@@ -281,7 +301,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 def _command(words: list[str]) -> str | None:
-    known = {name.replace("-", "_"): name for name in COMMANDS}
+    known = {name.replace("-", "_"): name for name in commands()}
     for length in (2, 1):
         name = " ".join(words[:length]).replace("-", "_")
         if name in known:
@@ -290,7 +310,7 @@ def _command(words: list[str]) -> str | None:
 
 
 def _group(word: str) -> list[str]:
-    return [name for name in COMMANDS if name.startswith(word + " ")]
+    return [name for name in commands() if name.startswith(word + " ")]
 
 
 def _unknown(words: list[str]) -> str:
@@ -299,7 +319,7 @@ def _unknown(words: list[str]) -> str:
         hint = f"did you mean `hero-plugin {near[0]}`? " if near else ""
         return f"hero-plugin {words[0]}: {hint}say which: " + ", ".join(f"hero-plugin {name}" for name in below)
     typed = " ".join(word for word in words[:2] if not word.startswith("-"))
-    near = difflib.get_close_matches(typed, COMMANDS, n=1) or difflib.get_close_matches(
+    near = difflib.get_close_matches(typed, commands(), n=1) or difflib.get_close_matches(
         words[0], [name.split()[0] for name in COMMANDS], n=1
     )
     hint = f"; did you mean `hero-plugin {near[0]}`?" if near else ""
@@ -313,6 +333,8 @@ def _load(path: str) -> Any:
 
 def _flags(command: Command) -> Any:
     """Return the dataclass of a command's flags; None for a command without any."""
+    if command.base:
+        return _load("training.bases:BASES")[command.base].config
     return _load(command.config) if command.config else get_type_hints(_load(command.run)).get("config")
 
 
@@ -338,7 +360,7 @@ def _run(name: str, argv: list[str]) -> int:
     rank = Rank()
     try:
         rank = Rank.of_this_process()
-        command = COMMANDS[name]
+        command = commands()[name]
         if command.alone and rank.size > 1:
             raise UserError(f"hero-plugin {name} runs as one process: start it without torchrun")
         status = _call(command, name, argv)

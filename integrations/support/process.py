@@ -124,3 +124,8 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "unknown"
     return {**found, "python": platform.python_version()}
+
+
+def declared_bases() -> list[metadata.EntryPoint]:
+    """Return the bases that other packages declare, by name; declared is not loaded."""
+    return sorted(metadata.entry_points(group="hero_plugin.bases"), key=lambda entry: entry.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,27 +16,26 @@ from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, Mo
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import FeatureBank
-from hero_plugin.integrations.data.features import FeatureStore, open_features
-from hero_plugin.integrations.data.words import Vocabulary, load_word_vectors, tokenize
+from hero_plugin.integrations.data.features import open_features
+from hero_plugin.integrations.data.words import Vocabulary, tokenize
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
 from hero_plugin.integrations.scoring.submissions import annotation_row, has_official_labels, submission_line
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import Problems, UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, read_sets
+from hero_plugin.integrations.training.dataset import read_sets
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
     DetrExample,
-    Queries,
     QueryFiles,
-    WordQueries,
     draw_pairs,
     draw_windows,
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
-from hero_plugin.integrations.training.task import Base, Batch, Grounded, Prediction, Scores, Task
+from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task
+from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase, with_words, words_of_table
 from hero_plugin.levels import map_tensors
 
 PUBLISHED_CLIP_LENGTH = 2.0
@@ -134,13 +132,6 @@ class TRDETRTrainConfig(DetrTrainConfig):
     """Weight of the loss between whole videos and queries."""
     ctc_loss_coef: float = 0.5
     """Weight of the loss between clips and queries."""
-
-
-@dataclass
-class DetrData(GroundingData):
-    """Records, features, and the words of the records as vectors."""
-
-    queries: Queries
 
 
 class DetrTask(Task):
@@ -252,8 +243,8 @@ def ranked(saliency: Tensor, mask: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DetrBase(Base):
-    """A DETR: it takes words as vectors, so its vocabulary only serves to distinguish new words from trained ones.
+class DetrBase(WordVectorsBase):
+    """A DETR: its words are vectors of a table, or of a file per query.
 
     Attributes:
         model_config: The type of its model's own config.
@@ -266,11 +257,10 @@ class DetrBase(Base):
     clone: tuple[str, str]
     clone_width: int | None = None
     reads_video_padding: bool = False
-    data: ClassVar[type[DetrData]] = DetrData
 
     def read(
         self, config: DetrTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
-    ) -> DetrData:
+    ) -> VectorData:
         """Read and check the sets, and the vectors of their words: of a table, or one file per query.
 
         Raises:
@@ -295,7 +285,7 @@ class DetrBase(Base):
         records = [record for each in sets.values() for record in each]
         if config.query_features is None:
             words = {word for record in records for word in split(record.sentence)}
-            return DetrData(sets, store, split, self._of_table(config, words, split, "annotations", "--tokenizer"))
+            return VectorData(sets, store, split, words_of_table(config, words, split, "annotations", "--tokenizer"))
         queries = QueryFiles(
             config.query_features,
             records,
@@ -305,36 +295,10 @@ class DetrBase(Base):
             gigabytes=config.memory,
             screen=screen,
         )
-        return DetrData(sets, store, split, queries)
-
-    def words_only(
-        self,
-        config: DetrTrainConfig,
-        store: FeatureStore,
-        words: Sequence[str],
-        split: Tokenize,
-        queries: Queries | None = None,
-    ) -> DetrData:
-        """Return data without records, for sentences of ``words``."""
-        queries = queries or self._of_table(config, set(words), split, "queries", "--queries")
-        return DetrData({}, store, split, queries)
-
-    @staticmethod
-    def _of_table(config: DetrTrainConfig, words: set[str], split: Tokenize, of: str, flag: str) -> WordQueries:
-        vectors = load_word_vectors(config.word_table, words)
-        if not len(vectors):
-            raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
-        return WordQueries(vectors, split, config.max_words, config.normalize_words, config.word_table)
-
-    def vocabulary(self, config: DetrTrainConfig, data: DetrData) -> Vocabulary:
-        """Return every word of the data, those of training sentences first."""
-        words = dict.fromkeys(chain.from_iterable(data.sentences("train")))
-        trained = len(words)
-        words.update(dict.fromkeys(chain.from_iterable(data.sentences())))
-        return Vocabulary(tuple(words), trained=trained)
+        return VectorData(sets, store, split, queries)
 
     def new_task(
-        self, config: DetrTrainConfig, data: DetrData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
+        self, config: DetrTrainConfig, data: VectorData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
     ) -> DetrTask:
         """Build the task, with fresh weights."""
         model, criterion = self.build(config, data.queries.dim, bank.dim + ENDPOINTS)
@@ -362,7 +326,7 @@ class DetrBase(Base):
     def examples(
         self,
         config: DetrTrainConfig,
-        data: DetrData,
+        data: VectorData,
         name: str,
         bank: FeatureBank,
         vocabulary: Vocabulary,
@@ -381,7 +345,7 @@ class DetrBase(Base):
     def load_task(
         self,
         config: DetrTrainConfig,
-        data: DetrData,
+        data: VectorData,
         bank: FeatureBank,
         known: Vocabulary,
         weights: Mapping[str, Tensor],
@@ -402,6 +366,4 @@ class DetrBase(Base):
             data = replace(data, queries=data.queries.bridged(known))
         task = self.new_task(config, data, bank, known, device)
         task.model.load_state_dict(weights)
-        sentences = data.sentences() if sentences is None else sentences
-        words = dict.fromkeys((*known.words, *chain.from_iterable(sentences)))
-        return task, replace(known, words=tuple(words))
+        return task, with_words(known, data.sentences() if sentences is None else sentences)

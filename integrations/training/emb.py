@@ -26,7 +26,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, read_sets
-from hero_plugin.integrations.training.task import Base, Batch, Grounded, Prediction, Task
+from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
 
@@ -203,20 +203,6 @@ class EmbTask(Task):
         _, start_logits, end_logits, *_ = run(model, batch) if outputs is None else outputs
         relevance = [model.relevance] if isinstance(model, HeroModel) and model.relevance is not None else []
         return [*map(at_least_float32, (start_logits, end_logits, *relevance))], batch["v_mask"]
-
-    def prediction_lines(self, name: str, items: Sequence[Example], grounded: Grounded) -> list[dict[str, Any]]:
-        """Return ids, the moment in seconds, and the probability of its boundaries, per query."""
-        return [
-            {
-                "set": name,
-                "query_id": item.record.query_id,
-                "video_id": item.record.video_id,
-                "sentence": item.record.sentence,
-                "moment": [round(float(time), 3) for time in grounded.moments[index, 0]],
-                "score": round(float(grounded.scores[index, 0]), 6),
-            }
-            for index, item in enumerate(items)
-        ]
 
 
 def run(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:

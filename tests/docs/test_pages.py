@@ -28,6 +28,7 @@ TESTED = {
     "guide/distributed.md",
     "guide/evaluate.md",
     "guide/own_base.md",
+    "guide/own_package.md",  # in test_own_package.py
     "guide/plugin_files.md",
     "guide/submissions.md",
     "guide/timelines.md",

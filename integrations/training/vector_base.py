@@ -1,0 +1,261 @@
+"""A base that reads clips and words as vectors: all that a training needs of it but its model, losses and answers.
+
+A package of yours trains its own model by it: docs/guide/own_package.md.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hero_plugin import HeroModel, wrap_model
+from hero_plugin.attention import at_least_float32
+from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
+from hero_plugin.integrations.data.features import FeatureStore, open_features
+from hero_plugin.integrations.data.moments import moments_to_clips
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import Vocabulary, load_word_vectors, tokenize
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.settings import too_small
+from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, read_sets
+from hero_plugin.integrations.training.detr_batches import Queries, WordQueries
+from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
+
+
+@dataclass(frozen=True)
+class VectorTrainConfig(TrainConfig):
+    """The settings of such a training; a base's own names it by ``base`` and ``title`` and adds its model's sizes."""
+
+    required = (*TrainConfig.required, "words")
+
+    max_words: int = 32
+    """Longer queries are cut."""
+    normalize_features: bool = False
+    """Scale each clip's features to length 1, each feature folder's for itself."""
+    normalize_words: bool = False
+    """Scale each word's vector to length 1."""
+
+    def mistakes(self) -> list[str]:
+        """Return what is wrong with the settings, one message each."""
+        return super().mistakes() + too_small(self, max_words=1)
+
+
+@dataclass
+class VectorData(GroundingData):
+    """Records, features, and the words of the records as vectors."""
+
+    queries: Queries
+
+
+@dataclass(frozen=True, slots=True)
+class VectorExample:
+    """A query, ready for a batch."""
+
+    record: Record
+    video: int
+    """Row of the feature bank."""
+    first: int
+    """First clip of the moment it trains on; 0 where the query has none."""
+    last: int
+    """Last clip, inclusive."""
+
+
+class VectorCollate(BankCollate):
+    """The collate function of such a base.
+
+    Inputs, of the requested rows: video (R, T, D) float32, video_mask (R, T), words (R, L, W), word_mask (R, L)
+    float32. Of all: inside (B, T) float32, 1 for clips of the moment; first, last (B,) long, its clips, inclusive;
+    clips (B,) long, how many are real; durations (B,) float32 seconds.
+    """
+
+    def __init__(self, bank: FeatureBank, queries: Queries) -> None:
+        super().__init__(bank)
+        self.queries = queries
+
+    def __call__(self, items: Sequence[VectorExample], rows: Sequence[int] | None = None) -> Batch:
+        """Make a batch; see ``BankCollate``."""
+        rows = list(range(len(items)) if rows is None else rows)
+        clips = np.array([self.clips(item) for item in items])
+        videos = [items[row].video for row in rows]
+        mask = self.bank.mask(videos, int(clips.max()))
+        words, word_mask = self.queries.batch([item.record for item in items])
+        first, last = (np.array([getattr(item, name) for item in items]) for name in ("first", "last"))
+        places = np.arange(clips.max())
+        inside = (places >= first[:, None]) & (places <= last[:, None])
+        return {
+            "video": self.bank.tensor(videos, mask),  # type: ignore[dict-item]  # becomes a tensor on the device
+            "video_mask": torch.from_numpy(mask.astype(np.float32)),
+            "words": torch.from_numpy(words[rows]),
+            "word_mask": torch.from_numpy(word_mask[rows].astype(np.float32)),
+            "inside": torch.from_numpy(inside.astype(np.float32)),
+            "first": torch.from_numpy(first),
+            "last": torch.from_numpy(last),
+            "clips": torch.from_numpy(clips),
+            "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
+        }
+
+
+class VectorTask(Task):
+    """The losses and answers of such a base; a base's own implements ``losses`` and ``predict``.
+
+    Args:
+        model: The model, plain or wrapped.
+        collate: Makes its batches.
+        config: The settings of its training.
+    """
+
+    def __init__(self, model: nn.Module, collate: VectorCollate, config: Any) -> None:
+        self.model, self.collate, self.config = model, collate, config
+
+    @staticmethod
+    def seconds(batch: Batch, first: Tensor, last: Tensor) -> Tensor:
+        """Convert first and last clips (B, K), inclusive, to moments (B, K, 2) in seconds."""
+        length = (batch["durations"] / batch["clips"])[:, None, None]
+        return torch.stack([first, last + 1], dim=-1) * length
+
+    @staticmethod
+    def hero_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted sum of HERO's two losses of the last forward, and each; nothing for a plain base."""
+        if not isinstance(model, HeroModel) or not model.config.active:
+            return {}
+        losses = model.compute_hero_losses(batch["inside"])
+        weighted: Any = sum(model.config.loss_weights[name] * value for name, value in losses.items())
+        return {"loss": weighted, **losses} if losses else {}
+
+    @staticmethod
+    def relevance(model: nn.Module, batch: Batch, own: Tensor | None = None) -> Tensor:
+        """Return how relevant each clip is, (B, T) in [0, 1]: as HERO says, else by the base's own logits, if any."""
+        logits = getattr(model, "relevance", None) if isinstance(model, HeroModel) else own
+        logits = own if logits is None else logits
+        mask = batch["video_mask"]
+        return torch.zeros_like(mask) if logits is None else at_least_float32(logits).sigmoid() * mask
+
+    def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
+        """Return the logits (B, T) of the clips' relevance that HERO gives; nothing of a plain base."""
+        if outputs is None:
+            self.predict(model, batch)
+        found = model.relevance if isinstance(model, HeroModel) else None
+        return [] if found is None else [at_least_float32(found)], batch["video_mask"]
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> Prediction:
+        """Return the moments of each query, best first, and the relevance of its clips."""
+
+
+class WordVectorsBase(Base):
+    """What bases share that get words as vectors: a vocabulary only serves to tell new words from trained ones."""
+
+    data = VectorData
+
+    def words_only(
+        self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenize, queries: Queries | None = None
+    ) -> Any:
+        """Return data without records, for sentences of ``words``."""
+        queries = queries or words_of_table(config, set(words), split, "queries", "--queries")
+        return self.data({}, store, split, queries)
+
+    def vocabulary(self, config: Any, data: Any) -> Vocabulary:
+        """Return every word of the data, those of training sentences first."""
+        words = dict.fromkeys(chain.from_iterable(data.sentences("train")))
+        trained = len(words)
+        words.update(dict.fromkeys(chain.from_iterable(data.sentences())))
+        return Vocabulary(tuple(words), trained=trained)
+
+
+class VectorBase(WordVectorsBase):
+    """A base that reads clips and words as vectors; a base's own names ``config`` and ``task``, and makes the model."""
+
+    task: ClassVar[type[VectorTask]]
+
+    @abstractmethod
+    def make_model(self, config: Any, video_dim: int, word_dim: int) -> nn.Module:
+        """Return the plain model with fresh weights, for features and word vectors of these widths."""
+
+    def read(
+        self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
+    ) -> Any:
+        """Read and check the sets, and the vectors of their words."""
+        store = open_features(
+            config.feature_paths,
+            max_clips=config.max_clips,
+            pooling=config.pooling,
+            normalize=config.normalize_features,
+        )
+        split = partial(tokenize, style=config.tokenizer)
+        sets = read_sets(paths, config, store, split, screen, originals)
+        words = {word for records in sets.values() for record in records for word in split(record.sentence)}
+        return self.data(sets, store, split, words_of_table(config, words, split, "annotations", "--tokenizer"))
+
+    def examples(
+        self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary, for_training: bool = False
+    ) -> list[Any]:
+        """Make one example per query; for training, one for each of its moments."""
+        pairs: list[tuple[Record, tuple[float, float]]] = []
+        for record in data.sets[name]:
+            moments = record.moments if for_training else record.moments[:1] or ((0.0, record.duration),)
+            pairs.extend((record, moment) for moment in moments)
+        if not pairs:
+            return []
+        rows = [bank.rows[record.video_id] for record, _ in pairs]
+        starts, ends = ([moment[end] for _, moment in pairs] for end in (0, 1))
+        durations = [record.duration for record, _ in pairs]
+        first, last = moments_to_clips(starts, ends, [bank.clips(row) for row in rows], durations)
+        return [
+            VectorExample(record, row, int(start), int(end))
+            for (record, _), row, start, end in zip(pairs, rows, first, last, strict=True)
+        ]
+
+    def new_task(self, config: Any, data: Any, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device) -> Task:
+        """Build the model with fresh weights, wrap it unless it is to stay plain, and make its task."""
+        model = self.make_model(config, bank.dim, data.queries.dim)
+        if not config.base_only:
+            model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
+        return self.task(model.to(device), VectorCollate(bank, data.queries), config)
+
+    def load_task(
+        self,
+        config: Any,
+        data: Any,
+        bank: FeatureBank,
+        known: Vocabulary,
+        weights: Mapping[str, Tensor],
+        device: torch.device,
+        sentences: Iterable[Sequence[str]] | None = None,
+        bridge: bool = False,
+    ) -> tuple[Task, Vocabulary]:
+        """Load a run's model for the queries of ``data``."""
+        if bridge:
+            data = replace(data, queries=data.queries.bridged(known))
+        task = self.new_task(config, data, bank, known, device)
+        for name, now in task.model.state_dict().items():
+            if name in weights and weights[name].shape != now.shape:
+                raise UserError(
+                    f"{name} is {tuple(weights[name].shape)} in the run, and {tuple(now.shape)} with features of width "
+                    f"{bank.dim} and word vectors of width {data.queries.dim}; give --features and --words of its kind"
+                )
+        task.model.load_state_dict(weights)
+        return task, with_words(known, data.sentences() if sentences is None else sentences)
+
+
+def words_of_table(config: Any, words: set[str], split: Tokenize, of: str, flag: str) -> WordQueries:
+    """Return words as vectors of the table ``--words``; ``of`` and ``flag`` are for the message if it has none."""
+    vectors = load_word_vectors(config.word_table, words)
+    if not len(vectors):
+        raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
+    return WordQueries(vectors, split, config.max_words, config.normalize_words, config.word_table)
+
+
+def with_words(known: Vocabulary, sentences: Iterable[Sequence[str]]) -> Vocabulary:
+    """Return a run's vocabulary with the words of further sentences."""
+    return replace(known, words=tuple(dict.fromkeys((*known.words, *chain.from_iterable(sentences)))))
