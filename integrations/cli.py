@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 import hero_plugin
 from hero_plugin.integrations.support import DataError, Interrupted, Rank, UserError, versions
+from hero_plugin.integrations.support.completion import SCRIPTS, completion_script
 from hero_plugin.integrations.support.flags import asks_for_help, heading, help_text, listed
 from hero_plugin.integrations.support.process import declared_bases, end_at_once
 
@@ -47,6 +48,7 @@ GROUPS = {
     "try": {
         "demo": Command("tools.demo:run", "EMB beside HERO on synthetic data, in minutes on a CPU", alone=True),
         "version": Command("cli:version", "versions of hero-plugin and of what it runs on"),
+        "completion": Command("cli:completion", "completion for bash, zsh or fish: print what the shell reads", "bash"),
     },
     "train": {
         "train emb": Command(
@@ -261,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _complain(_unknown(words))
     missing = [module for module in EXTRA if importlib.util.find_spec(module) is None]
-    if missing and name != "version":
+    if missing and name not in ("version", "completion"):
         return _complain(
             f'hero-plugin {name} needs {", ".join(missing)}: pip install "hero-plugin[train]"\n'
             "(the library itself, `from hero_plugin import wrap_model`, works without)"
@@ -285,6 +287,28 @@ def version(argv: Sequence[str]) -> None:
     """Print what a bug report needs."""
     for name, number in versions().items():
         print(f"{name:<12} {number}")
+
+
+def completion(argv: Sequence[str]) -> None:
+    """Print what a shell reads to complete commands and flags."""
+    shells = ", ".join(SCRIPTS)
+    if asks_for_help(argv):
+        print(COMPLETION)
+    elif len(argv) != 1 or argv[0] not in SCRIPTS:
+        raise UserError(f"hero-plugin completion takes a shell, one of {shells}; got {' '.join(argv) or 'none'}")
+    else:
+        print(completion_script(argv[0], commands()), end="")
+
+
+COMPLETION = """usage: hero-plugin completion {bash,zsh,fish}
+
+Print what the shell reads to complete commands and flags.
+
+In bash, in ~/.bashrc:                  source <(hero-plugin completion bash)
+In zsh, in ~/.zshrc, behind compinit:   source <(hero-plugin completion zsh)
+In fish:  hero-plugin completion fish > ~/.config/fish/completions/hero-plugin.fish
+
+The first TAB behind a command takes as long as its --help."""
 
 
 def evaluate(argv: Sequence[str]) -> None:
