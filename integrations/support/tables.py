@@ -111,7 +111,8 @@ class Table:
         table = rich.table.Table(title=self.title or None, title_justify="left", title_style="bold")
         for name in (*self.labels, *self.columns):
             table.add_column(name, justify="right" if name in self._numbers else "left", overflow="fold")
-        groups, above = self.groups(), ()
+        groups = self.groups()
+        above: tuple[str, ...] = ()
         for group in groups:
             for row in group:
                 cells = (("[bold]" * each.best) + _escaped(each.text(self.digits, False)) for each in row.cells)
