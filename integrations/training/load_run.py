@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from hero_plugin import HeroModel
-from hero_plugin.integrations.data.feature_bank import StoreBank
+from hero_plugin.integrations.data.feature_bank import FeatureBank, StoreBank
 from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.console import Screen
@@ -111,20 +112,42 @@ def load_run(
     base = BASES[settings.base]
     if not isinstance(data, base.data):
         raise UserError(f"{run.path}: a run of {settings.title} cannot read the queries of this base")
-    state = load_checkpoint(run.best if checkpoint == "best" else run.last)
     bank = bank or data.bank(settings.storage, settings.memory, screen)
     bank.settle(torch.device(device), settings.features_on)
-    known = Vocabulary.from_json(run.vocabulary())
+    path = run.best if checkpoint == "best" else run.last
+    task, vocabulary, epoch = load_model(run, path, data, bank, device, levels=levels, bridge=bridge)
+    sets = {name: base.examples(settings, data, name, bank, vocabulary) for name in data.sets}
+    return LoadedRun(task, settings, vocabulary, sets, epoch)
+
+
+def load_model(
+    run: RunFolder,
+    checkpoint: Path,
+    data: GroundingData,
+    bank: FeatureBank,
+    device: torch.device | str,
+    *,
+    settings: TrainConfig | None = None,
+    sentences: Iterable[Sequence[str]] | None = None,
+    levels: Sequence[int] = (),
+    bridge: bool = False,
+) -> tuple[Task, Vocabulary, int]:
+    """Load a checkpoint of a run, in eval mode, its words, and its epoch; the other arguments as ``Base.load_task``'s.
+
+    Raises:
+        UserError: As ``load_run``; the message names the run.
+    """
+    settings = settings or run.settings()
+    state, known = load_checkpoint(checkpoint), Vocabulary.from_json(run.vocabulary())
     try:
-        weights, place = state["model"], torch.device(device)
-        task, vocabulary = base.load_task(settings, data, bank, known, weights, place, bridge=bridge)
+        task, vocabulary = BASES[settings.base].load_task(
+            settings, data, bank, known, state["model"], torch.device(device), sentences, bridge
+        )
         answer_with(task.model, levels)
     except UserError as error:
         raise UserError(f"{run.path}: {error}") from error
     task.model.eval()
-    sets = {name: base.examples(settings, data, name, bank, vocabulary) for name in data.sets}
-    epoch = state["epoch"] if "epoch" in state else state["progress"]["epoch"]
-    return LoadedRun(task, settings, vocabulary, sets, epoch)
+    return task, vocabulary, state["epoch"] if "epoch" in state else state["progress"]["epoch"]
 
 
 def answer_with(model: nn.Module, levels: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ import matplotlib as mpl
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.integrations.data import Record, Vocabulary, read_annotations, write_annotations
+from hero_plugin.integrations.data import Record, read_annotations, write_annotations
 from hero_plugin.integrations.data.annotations import detect_format
 from hero_plugin.integrations.support import Interrupted, UserError, write_text
 from hero_plugin.integrations.support.console import Screen
@@ -31,7 +31,7 @@ from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.figures import losses_figure
-from hero_plugin.integrations.training.load_run import LoadedRun, ground_with_bar, with_inputs
+from hero_plugin.integrations.training.load_run import LoadedRun, ground_with_bar, load_model, with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task
 from hero_plugin.losses import consistency_loss
@@ -261,11 +261,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
     data = base.read(settings, {**paths, **dict(settings.test_sets())}, screen)
     bank = data.bank(settings.storage, settings.memory, screen)
     bank.settle(device, settings.features_on)
-    known, state = Vocabulary.from_json(before.vocabulary()), load_checkpoint(before.best)
-    try:
-        task, vocabulary = base.load_task(settings, data, bank, known, state["model"], device)
-    except UserError as error:
-        raise UserError(f"{before.path}: {error}") from error
+    task, vocabulary, _ = load_model(before, before.best, data, bank, device, settings=settings)
     run.write_json(run.vocabulary_file, vocabulary.adapted_to(data.sentences("train")).to_json())
     if origins := before.origins():
         run.write_json(run.features_file, origins)

@@ -23,13 +23,12 @@ from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.tools.predict.queries import Query, QueryFile, QueryValidator
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.batching import to_device
-from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.detr import DetrTrainConfig
 from hero_plugin.integrations.training.detr_batches import ARRAY, Queries
 from hero_plugin.integrations.training.device import Amp, autocast
-from hero_plugin.integrations.training.load_run import answer_with
+from hero_plugin.integrations.training.load_run import load_model
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Prediction, Task
 
@@ -162,18 +161,11 @@ class RunPredictor:
         run, settings, store = inputs.run, inputs.settings, inputs.store
         base = BASES[settings.base]
         data: GroundingData = base.words_only(settings, store, words, inputs.validator.tokenize, inputs.written)
-        state = load_checkpoint(inputs.weights)
-        known = Vocabulary.from_json(run.vocabulary())
-        try:
-            # Only the words of the queries are known yet: their records and videos come window by window.
-            bank = ArrayBank({}, store.dim)
-            task, vocabulary = base.load_task(
-                settings, data, bank, known, state["model"], device, [words], inputs.config.bridge
-            )
-            answer_with(task.model, inputs.config.levels)
-        except UserError as error:
-            raise UserError(f"{run.path}: {error}") from error
-        task.model.eval()
+        # Only the words of the queries are known yet: their records and videos come window by window.
+        bank, config = ArrayBank({}, store.dim), inputs.config
+        task, vocabulary, _ = load_model(
+            run, inputs.weights, data, bank, device, sentences=[words], levels=config.levels, bridge=config.bridge
+        )
         return cls(task, settings, data, vocabulary, device, inputs.amp)
 
     def shorten(self, array: np.ndarray) -> np.ndarray:
