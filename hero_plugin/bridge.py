@@ -12,15 +12,18 @@ from hero_plugin.attention import at_least_float32
 class Bridge(nn.Module):
     """Lead unknown words to known ones: each becomes a mixture of its nearest words that training had.
 
-    With ``m_k`` the known words of the highest cosine ``c_k`` to a word ``w``, and ``t`` the temperature,
-    ``w' = sum_k softmax(c_k / t)_k m_k``, where the highest cosine is over ``nearest``. A word that is near nothing
-    stays itself. Not in the paper: it needs no training, and works on any base that was trained on these vectors.
+    With ``c_k`` the cosine of a word ``w`` and a known word ``m_k``, ``n_k`` how often training had that one, and ``t``
+    the temperature, ``w' = sum_k softmax(c_k / t + log n_k)_k m_k`` over the k of the highest weights among those with
+    a cosine over ``nearest``. A base knows a word the better the more often it read it: this is a mixture of training's
+    tokens, not of its words. A word that is near nothing stays itself. Not in the paper: it needs no training, and
+    works on any base that was trained on these vectors.
 
     Args:
         known: (M, D) vectors of the words that training had.
+        counts: (M,) how often it had each, at least once; None is equally often.
         neighbours: how many of them a word is mixed of.
         temperature: t; the lower it is, the more the nearest one counts.
-        nearest: the lowest cosine to the nearest known word that is trusted, in [-1, 1].
+        nearest: the lowest cosine to a known word that is trusted, in [-1, 1].
 
     Example:
         >>> table = torch.randn(1000, 384)  # the first 800 words are training's
@@ -28,8 +31,16 @@ class Bridge(nn.Module):
     """
 
     known: Tensor
+    log_counts: Tensor
 
-    def __init__(self, known: Tensor, neighbours: int = 5, temperature: float = 0.1, nearest: float = 0.4) -> None:
+    def __init__(
+        self,
+        known: Tensor,
+        counts: Tensor | None = None,
+        neighbours: int = 5,
+        temperature: float = 0.1,
+        nearest: float = 0.4,
+    ) -> None:
         super().__init__()
         if known.ndim != 2 or not len(known):
             raise ValueError(f"known must be (M, D) with at least one word, got {tuple(known.shape)}")
@@ -37,15 +48,21 @@ class Bridge(nn.Module):
             raise ValueError(
                 f"neighbours must be at least 1 and temperature positive, got {neighbours} and {temperature}"
             )
+        counts = known.new_ones(len(known)) if counts is None else counts
+        if counts.shape != known.shape[:1] or not bool((counts >= 1).all()):
+            raise ValueError(f"counts must be ({len(known)},) and at least 1, got {tuple(counts.shape)}")
         self.register_buffer("known", known)
+        self.register_buffer("log_counts", at_least_float32(counts.to(known)).log())
         self.neighbours, self.temperature, self.nearest = neighbours, temperature, nearest
 
     def forward(self, words: Tensor) -> Tensor:
         """Bridge unknown words (..., D) -> (..., D); do not give it known ones, which it would blur."""
         cosine = F.normalize(at_least_float32(words), dim=-1) @ F.normalize(at_least_float32(self.known), dim=-1).T
-        near, which = cosine.topk(min(self.neighbours, len(self.known)), dim=-1)
-        mixture = ((near / self.temperature).softmax(-1).unsqueeze(-1) * self.known[which]).sum(-2)
-        return torch.where(near[..., :1] > self.nearest, mixture.to(words.dtype), words)
+        trusted = cosine > self.nearest
+        weight = (cosine / self.temperature + self.log_counts).masked_fill(~trusted, -torch.inf)
+        weight, which = weight.topk(min(self.neighbours, len(self.known)), dim=-1)
+        mixture = (weight.softmax(-1).unsqueeze(-1) * self.known[which]).sum(-2)  # NaN where none is trusted
+        return torch.where(trusted.any(-1, keepdim=True), mixture.to(words.dtype), words)
 
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""

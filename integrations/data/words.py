@@ -6,7 +6,8 @@ import importlib
 import os
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -282,6 +283,8 @@ class Vocabulary:
     """Number of words in training sentences, which come first; the others were never trained on."""
     adapted: tuple[str, ...] = ()
     """Words that adaptations trained on later."""
+    counts: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """How often training said each word; empty in what an earlier version wrote."""
     _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -303,14 +306,14 @@ class Vocabulary:
             vectors: The word table.
             mean_length: Mean length of a vector after scaling; 0 leaves the table as it is.
         """
-        words = dict.fromkeys(word for sentence in training for word in sentence if word in vectors)
-        trained = len(words)
-        words.update(dict.fromkeys(word for sentence in others for word in sentence if word in vectors))
+        words = Counter(word for sentence in training for word in sentence if word in vectors)
+        counts = dict(words)
+        words.update(dict.fromkeys((word for sentence in others for word in sentence if word in vectors), 0))
         scale = 1.0
         if mean_length and words:
             rows = vectors.vectors[[vectors.index[word] for word in words]]
             scale = mean_length / max(float(np.linalg.norm(rows, axis=1).mean()), 1e-12)
-        return cls(tuple(words), scale, trained)
+        return cls(tuple(words), scale, len(counts), counts=counts)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -334,8 +337,14 @@ class Vocabulary:
 
     def adapted_to(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
         """Return this vocabulary with its words in the sentences counted as trained on."""
-        new = self.unseen(word for sentence in sentences for word in sentence if word in self)
-        return replace(self, adapted=(*self.adapted, *new))
+        said = Counter(word for sentence in sentences for word in sentence if word in self)
+        return replace(self, adapted=(*self.adapted, *self.unseen(said)), counts=dict(Counter(self.counts) + said))
+
+    def counted(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
+        """Return this vocabulary with how often the training sentences said its words, if it lacks that."""
+        if self.counts:
+            return self
+        return replace(self, counts=dict(Counter(word for sentence in sentences for word in sentence if word in self)))
 
     def is_trained(self, words: Sequence[str]) -> np.ndarray:
         """Return which words a training sentence, or one of an adaptation, had: (words,) bool."""
@@ -350,9 +359,11 @@ class Vocabulary:
     def to_json(self) -> dict[str, Any]:
         """Return the vocabulary as JSON values."""
         adapted = {"adapted": list(self.adapted)} if self.adapted else {}
-        return {"scale": self.scale, "trained": self.trained, **adapted, "words": list(self.words)}
+        counts = {"counts": dict(self.counts)} if self.counts else {}
+        return {"scale": self.scale, "trained": self.trained, **adapted, "words": list(self.words), **counts}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Vocabulary:
         """Return the vocabulary that ``to_json`` described."""
-        return cls(tuple(value["words"]), float(value["scale"]), int(value["trained"]), tuple(value.get("adapted", ())))
+        words, adapted = tuple(value["words"]), tuple(value.get("adapted", ()))
+        return cls(words, float(value["scale"]), int(value["trained"]), adapted, value.get("counts", {}))

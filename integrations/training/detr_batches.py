@@ -254,15 +254,17 @@ class WordQueries(Queries):
         if self.source is None:
             raise UserError("--bridge needs the word table, and these queries came without one: give --words")
         trained = {word for word in known.words if known.is_trained([word])[0]}
-        vectors = load_word_vectors(self.source, trained).vectors
-        if not len(vectors):
+        found = load_word_vectors(self.source, trained)
+        if not found.words:
             raise UserError(f"{self.source}: has none of the words of the run's training; give --words its word table")
         rows = [row for word, row in self.index.items() if word not in trained]
-        found = copy(self)
-        found._table = self._table.copy()
-        bridge = Bridge(torch.from_numpy(unit_length(vectors) if self.normalize else vectors))
-        found._table[rows] = bridge(torch.from_numpy(self._table[rows])).numpy()
-        return found
+        vectors = unit_length(found.vectors) if self.normalize else found.vectors
+        counts = torch.tensor([known.counts.get(word, 1) for word in found.words])
+        queries = copy(self)
+        queries._table = self._table.copy()
+        bridge = Bridge(torch.from_numpy(vectors), counts)
+        queries._table[rows] = bridge(torch.from_numpy(self._table[rows])).numpy()
+        return queries
 
 
 class QueryFiles(Queries):

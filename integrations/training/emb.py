@@ -293,8 +293,9 @@ class EmbBase(Base):
             table = torch.cat([table, torch.from_numpy(new.table(data.vectors))])
         if bridge:
             trained = torch.from_numpy(vocabulary.is_trained(vocabulary.words))
+            counts = torch.tensor([known.counts.get(word, 1) for word in vocabulary.words])
             table = table.clone()
-            table[~trained] = Bridge(table[trained])(table[~trained])
+            table[~trained] = Bridge(table[trained], counts[trained])(table[~trained])
         width = next(
             each.shape[1] for name, each in weights.items() if name.endswith("video_affine.linear.conv1d.weight")
         )

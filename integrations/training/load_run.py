@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hero_plugin import HeroModel
+from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import FeatureBank, StoreBank
 from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.data.words import Vocabulary
@@ -140,6 +141,9 @@ def load_model(
     settings = settings or run.settings()
     state, known = load_checkpoint(checkpoint), Vocabulary.from_json(run.vocabulary())
     try:
+        if bridge and not known.counts:  # a run of an earlier version
+            records = read_annotations(settings.annotations_train, durations=settings.durations, on_broken="drop")
+            known = known.counted(data.tokenize(record.sentence) for record in records)
         task, vocabulary = BASES[settings.base].load_task(
             settings, data, bank, known, state["model"], torch.device(device), sentences, bridge
         )

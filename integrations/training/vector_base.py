@@ -6,6 +6,7 @@ A package of yours trains its own model by it: docs/guide/own_package.md.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -167,10 +168,9 @@ class WordVectorsBase(Base):
 
     def vocabulary(self, config: Any, data: Any) -> Vocabulary:
         """Return every word of the data, those of training sentences first."""
-        words = dict.fromkeys(chain.from_iterable(data.sentences("train")))
-        trained = len(words)
-        words.update(dict.fromkeys(chain.from_iterable(data.sentences())))
-        return Vocabulary(tuple(words), trained=trained)
+        counts = dict(Counter(chain.from_iterable(data.sentences("train"))))
+        words = dict.fromkeys((*counts, *chain.from_iterable(data.sentences())))
+        return Vocabulary(tuple(words), trained=len(counts), counts=counts)
 
 
 class VectorBase(WordVectorsBase):

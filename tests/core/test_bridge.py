@@ -12,24 +12,32 @@ from hero_plugin import Bridge
 from tests.core.bases import quick
 
 
-def by_hand(word, known, neighbours, temperature, nearest):
+def by_hand(word, known, counts, neighbours, temperature, nearest):
     """The mixture for one word, by loops."""
     cosines = [float(word @ row / np.linalg.norm(word) / np.linalg.norm(row)) for row in known]
-    best = sorted(range(len(known)), key=lambda row: -cosines[row])[:neighbours]
-    if cosines[best[0]] <= nearest:
+    weights = [
+        count * np.exp(cosine / temperature) if cosine > nearest else 0
+        for cosine, count in zip(cosines, counts, strict=True)
+    ]
+    best = sorted(range(len(known)), key=lambda row: -weights[row])[:neighbours]
+    if not weights[best[0]]:
         return word
-    weights = [np.exp(cosines[row] / temperature) for row in best]
-    return sum(weight * known[row] for weight, row in zip(weights, best, strict=True)) / sum(weights)
+    return sum(weights[row] * known[row] for row in best) / sum(weights[row] for row in best)
 
 
 @quick
 @given(st.integers(1, 9), st.integers(1, 6), st.floats(0.05, 2.0), st.floats(-1.0, 0.9), st.integers(0, 10**6))
 def test_the_formula(known, neighbours, temperature, nearest, seed):
     rng = np.random.default_rng(seed)
-    table, words = rng.normal(size=(known, 4)), rng.normal(size=(3, 4))
-    bridge = Bridge(torch.from_numpy(table), neighbours, temperature, nearest)
-    expected = np.stack([by_hand(word, table, neighbours, temperature, nearest) for word in words])
+    table, words, counts = rng.normal(size=(known, 4)), rng.normal(size=(3, 4)), rng.integers(1, 1000, size=known)
+    bridge = Bridge(torch.from_numpy(table), torch.from_numpy(counts), neighbours, temperature, nearest)
+    expected = np.stack([by_hand(word, table, counts, neighbours, temperature, nearest) for word in words])
     np.testing.assert_allclose(bridge(torch.from_numpy(words)).numpy(), expected, atol=1e-5)  # cosines in float32
+
+
+def test_without_counts_every_known_word_counts_the_same():
+    table, words = torch.randn(6, 4), torch.randn(3, 4)
+    torch.testing.assert_close(Bridge(table)(words), Bridge(table, torch.full((6,), 7))(words))
 
 
 def test_a_word_near_nothing_and_a_zero_vector_stay_themselves():
@@ -44,7 +52,9 @@ def test_words_of_any_shape_and_no_words():
     assert bridge(torch.randn(0, 4)).shape == (0, 4)
 
 
-@pytest.mark.parametrize("change", [{"known": torch.randn(0, 4)}, {"neighbours": 0}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"known": torch.randn(0, 4)}, {"neighbours": 0}, {"temperature": 0.0}, {"counts": torch.zeros(3)}]
+)
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=r"at least (one word|1)"):
         Bridge(**{"known": torch.randn(3, 4), **change})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,8 +106,22 @@ def test_the_bridge_reads_an_unseen_word_by_its_trained_neighbours(runs, new_wor
     assert not trained[-1]
     before, after = (each.task.model.state_dict()["base.embedding_net.word_emb.glove_vec"] for each in (plain, bridged))
     assert torch.equal(before[trained], after[trained])
-    torch.testing.assert_close(after[-1], Bridge(before[trained])(before[-1]))
+    counts = torch.tensor([plain.vocabulary.counts.get(word, 0) for word in plain.vocabulary.words])
+    assert torch.equal(trained, counts > 0)
+    torch.testing.assert_close(after[-1], Bridge(before[trained], counts[trained])(before[-1]))
     assert not torch.allclose(after[-1], before[-1])
+
+
+def test_the_bridge_counts_the_words_of_a_run_of_an_earlier_version(runs, new_words, tmp_path):
+    older = RunFolder(shutil.copytree(runs.hero.path, tmp_path / "older"))
+    vocabulary = older.vocabulary()
+    counts = vocabulary.pop("counts")
+    older.write_json(older.vocabulary_file, vocabulary)
+    words = (new_words / "new.json", new_words / "words.npz")
+    now, then = (_load(run, *words, bridge=True) for run in (runs.hero, older))
+    assert then.vocabulary.counts == counts
+    tables = [each.task.model.state_dict()["base.embedding_net.word_emb.glove_vec"] for each in (now, then)]
+    assert torch.equal(*tables)
 
 
 def test_levels_that_answer_are_chosen_by_a_flag(runs):

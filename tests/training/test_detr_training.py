@@ -303,10 +303,10 @@ def test_the_bridge_leads_unseen_words_of_the_table_to_trained_ones(tmp_path):
     names, rows = ["door", "box", "crate"], np.array([[1, 0], [0, 2], [0.6, 0.8]], np.float32)
     np.savez(tmp_path / "words.npz", words=np.array(names), vectors=rows)
     queries = WordQueries(WordVectors(names, rows), tokenize, 3, True, tmp_path / "words.npz")
-    known = Vocabulary(("door", "box", "zebra"), trained=2)
+    known = Vocabulary(("door", "box", "zebra"), trained=2, counts={"door": 3, "box": 1})
     words, _ = queries.bridged(known).batch([query("box crate zebra")])
     np.testing.assert_allclose(words[0, 0], [0, 1], atol=1e-5)  # a trained word
-    weights = torch.tensor([6.0, 8.0]).softmax(0).tolist()  # cosines 0.6 and 0.8 at temperature 0.1
+    weights = torch.tensor([6.0 + np.log(3), 8.0]).softmax(0).tolist()  # cosines 0.6 and 0.8 at temperature 0.1
     np.testing.assert_allclose(words[0, 1], weights, atol=1e-4)
     assert words[0, 2].tolist() == [0, 0]  # without a vector
     np.testing.assert_allclose(queries.batch([query("crate")])[0][0], [[0.6, 0.8]], atol=1e-4)  # as it was
