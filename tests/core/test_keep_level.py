@@ -159,6 +159,7 @@ def test_a_base_with_several_levels_answering_is_not_exported():
         export_base(wrap_model(dict_base()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tuple", "dict", "qd_detr"])
 def test_torch_exports_what_export_base_returns(name):
     build, make = CASES[name]

@@ -80,6 +80,7 @@ def test_examples_in_docstrings_run(name):
         assert runner.run(test, out=report.append).failed == 0, "".join(report)
 
 
+@pytest.mark.slow
 def test_names_are_loaded_when_they_are_asked_for():
     code = """
 import sys, hero_plugin as hero

@@ -22,6 +22,9 @@ from hero_plugin.integrations.training.train import main
 from tests.screen import QUIET
 from tests.training.files import detr_settings
 
+pytestmark = pytest.mark.slow
+
+
 CPU = torch.device("cpu")
 DEVICES = [
     "cpu",
@@ -68,7 +71,6 @@ def test_every_base_gets_the_same_batches(base, device, runs):
         assert all(one[name].device == other[name].device for name in one)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("base", ["emb", "qd_detr"])
 def test_a_training_is_the_same_and_may_go_on_in_the_other_place(base, runs, tmp_path):
     settings = {"epochs": 1, "features_on": "device", "eval_every": 1, "figure_queries": 0}

@@ -194,6 +194,7 @@ REAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_files(tmp_path, name):
     path, report = shared(*name.split("/")), ReadReport()
@@ -223,6 +224,7 @@ def test_real_charades_sta_comes_back_byte_for_byte(tmp_path, split):
     assert (tmp_path / "out.txt").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_real_qvhighlights_come_back_byte_for_byte(tmp_path, split):
     path = shared("qvhighlights", f"highlight_{split}_release.jsonl")

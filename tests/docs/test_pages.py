@@ -66,6 +66,7 @@ def test_quick_start(capsys):
     assert capsys.readouterr().out == "torch.Size([2, 10, 2])\n"
 
 
+@pytest.mark.slow
 def test_wrapping(capsys):
     names = run("guide/wrap.md")
     assert "loss_relevance" in capsys.readouterr().out
@@ -172,6 +173,7 @@ def test_data(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])["vid"] == "3MSZA"
 
 
+@pytest.mark.slow
 def test_timelines(tmp_path, monkeypatch):
     from hero_plugin.integrations.data.annotations import read_annotations
     from hero_plugin.integrations.data.words import load_word_vectors
@@ -224,6 +226,7 @@ def test_submissions(tmp_path, monkeypatch):
     assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == len(RECORDS)
 
 
+@pytest.mark.slow
 def test_vocabulary(tmp_path, monkeypatch, capsys):
     need_packages()
     world = World.write(tmp_path)

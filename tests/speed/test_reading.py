@@ -85,6 +85,7 @@ def test_questions_are_seen():
     assert operations.counts["aten.nonzero.default"] == 1 and operations.counts["aten._local_scalar_dense.default"] >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["moment_detr", "qd_detr", "tr_detr"])
 def test_a_step_runs_where_nothing_can_be_read(base):
     """On the meta device, which has shapes and no values: targets, forward, HERO's losses and backward."""

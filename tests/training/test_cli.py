@@ -173,6 +173,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         cli.main(["train", "emb"])
 
 
+@pytest.mark.slow
 def test_a_pager_that_closes_early_gets_no_traceback():
     command = [sys.executable, "-m", "hero_plugin.integrations.cli", "vocab", "stats", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

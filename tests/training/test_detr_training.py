@@ -200,6 +200,7 @@ def test_a_killed_run_resumes_to_the_bits_of_one_that_was_not(published, tmp_pat
     assert resumed.results()["best"] == whole.results()["best"]
 
 
+@pytest.mark.slow
 def test_published_features_are_scored_officially_and_chosen_on_it(published, tmp_path):
     run = main(config_from(published.settings("qd_detr", output=str(tmp_path / "run"), epochs=3), "test"), QUIET)
     history = run.history()

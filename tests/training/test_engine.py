@@ -81,6 +81,7 @@ def test_workers_do_not_change_the_bits(tmp_path, finished):
     check_equal(made, finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_crash_in_any_step_changes_nothing(tmp_path, finished, monkeypatch, steps):
     recipe = replace(RECIPE, checkpoint_steps=steps)
@@ -104,6 +105,7 @@ def test_a_crash_in_any_step_changes_nothing(tmp_path, finished, monkeypatch, st
         check_equal(resumed, finished)
 
 
+@pytest.mark.slow
 def test_a_crash_before_or_after_any_file_is_renamed_changes_nothing(tmp_path, finished, monkeypatch):
     replace_file, crashes = os.replace, 0
     for survived in range(40):
@@ -135,6 +137,7 @@ def test_a_crash_before_or_after_any_file_is_renamed_changes_nothing(tmp_path, f
     pytest.fail("the run never ended")
 
 
+@pytest.mark.slow
 def test_interrupts_save_and_resume_during_training_and_scoring(tmp_path, finished, monkeypatch):
     import signal
 

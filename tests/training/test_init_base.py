@@ -22,6 +22,8 @@ from tests.core import detr
 from tests.screen import QUIET
 from tests.training.files import detr_checkpoint, detr_settings, emb_checkpoint, saved
 
+pytestmark = pytest.mark.slow
+
 
 class Heard(Screen):
     def __init__(self):
@@ -65,7 +67,6 @@ def test_such_a_run_evaluates_and_resumes(frozen, runs):
     assert all(torch.equal(value, before[name]) for name, value in after.items())
 
 
-@pytest.mark.slow
 def test_the_first_scores_are_the_bases(runs, tmp_path):
     config = runs.config(output=str(tmp_path / "run"), init_base=str(runs.base.best), epochs=1, lr=1e-12)
     run = main(config, QUIET)
@@ -145,7 +146,6 @@ def test_runs_from_before_these_flags_resume():
     assert TrainConfig.earlier["freeze_base"] is False and TrainConfig.earlier["init_base"] is None
 
 
-@pytest.mark.slow
 def test_a_detr_starts_from_a_run_of_its_own(runs, tmp_path):
     settings = {**detr_settings(runs.files, "moment_detr"), "epochs": 1}
     base = main(config_from({**settings, "output": str(tmp_path / "base"), "base_only": True}, "test"), QUIET)

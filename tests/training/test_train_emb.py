@@ -174,6 +174,7 @@ def test_bf16_gives_finite_losses_and_gradients(built, base_only):
     assert all(torch.isfinite(grad).all() for grad in grads)
 
 
+@pytest.mark.slow
 def test_it_learns_a_handful_of_queries_by_heart(built, tmp_path):
     task, examples = built(base_only=True, drop_rate=0.0)
     run = RunFolder.create(tmp_path / "run", {}, resume=False, overwrite=False)
@@ -184,6 +185,7 @@ def test_it_learns_a_handful_of_queries_by_heart(built, tmp_path):
     assert run.history()[-1]["metrics"]["train"]["mIoU"] > 80
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_weights(runs, tmp_path):
     again = main(runs.config(output=str(tmp_path / "again"), compare=str(runs.base.path)), QUIET)
     ours, theirs = load_checkpoint(again.last)["model"], load_checkpoint(runs.hero.last)["model"]
@@ -230,6 +232,7 @@ def test_a_start_that_fails_on_its_data_deletes_nothing(runs, tmp_path, broken):
     assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_run_without_a_checkpoint_gives_way(runs, tmp_path, resume):
     """A start that failed, on sizes that do not go together, is started again with others."""
@@ -279,6 +282,7 @@ def test_collate_survives_a_loading_process(runs, built):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
 def test_two_trainings_do_not_share_a_folder(runs, tmp_path, how):
     pytest.importorskip("fcntl", reason="nothing is locked without fcntl")
@@ -338,6 +342,7 @@ def test_adamw_decays_weights_alone_in_the_plugin(built):
     assert ours and not any(word in name for name in ours for word in ("norm", "bias", "strength", "mask_token"))
 
 
+@pytest.mark.slow
 def test_a_level_is_chosen_on_val_and_its_rewordings_and_kept(runs, tmp_path):
     reworded = str(runs.files.root / "unseen.json")
     config = runs.config(output=str(tmp_path / "run"), choose_level=True, annotations_reworded=reworded)

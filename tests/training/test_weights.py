@@ -177,6 +177,7 @@ def test_out_of_one_checkpoint_and_onto_another(output, tmp_path, capsys):
     assert status == 2 and "known from the checkpoint; leave out --num-heads" in err
 
 
+@pytest.mark.slow
 def test_merging_on_a_wrapped_base_replaces_its_plugin_and_weights_alone_stay_so(tmp_path, capsys):
     model, other = shake(wrap_model(emb.emb()), 0.1), wrap_model(emb.emb(), levels=2)
     save_plugin(model, tmp_path / "plugin.pt")

@@ -35,6 +35,8 @@ from hero_plugin.integrations.training.train import main as train
 from tests.screen import QUIET
 from tests.training.files import detr_settings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def start(runs, tmp_path_factory) -> RunFolder:
@@ -118,7 +120,6 @@ def test_learned_words_count_as_trained(start, adapted):
     assert after.unseen([*after.words]) and after.words[: len(before)] == before.words
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(start, adapted, runs, tmp_path):
     same = main(adapt_config(start, runs, tmp_path / "same", lr=1e-2), QUIET)
     before, again = model(adapted), model(same)
@@ -127,7 +128,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(start, adapted, 
     assert any(not torch.equal(value, before[name]) for name, value in other.items() if "hero" in name)
 
 
-@pytest.mark.slow
 def test_an_interrupted_adaptation_resumes_to_the_same_bits(start, adapted, runs, tmp_path, monkeypatch):
     config = adapt_config(start, runs, tmp_path / "run", lr=1e-2, checkpoint_steps=1)
     due = Trainer._checkpoint_is_due
@@ -180,7 +180,6 @@ def test_an_adaptation_that_cannot_start_deletes_nothing(start, adapted, runs, t
     assert RunFolder(kept).finished and RunFolder(kept).best.is_file()
 
 
-@pytest.mark.slow
 def test_several_vocabularies_one_after_the_other_and_once_more(start, runs, tmp_path):
     new = runs.files.root / "unseen.json"
     both = (f"a={new}", f"b={new}")
@@ -200,7 +199,6 @@ def test_several_vocabularies_one_after_the_other_and_once_more(start, runs, tmp
     assert len(list((again.path / "queries").glob("c-rehearsal-*"))) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("base", ["moment_detr", "qd_detr", "tr_detr"])
 def test_a_detr_is_adapted(runs, tmp_path, base):
     files = runs.files
@@ -216,7 +214,6 @@ def test_a_detr_is_adapted(runs, tmp_path, base):
     assert evaluate(EvalConfig(run=(run.path,), device="cpu"), QUIET).keys() == {"seen", "new"}
 
 
-@pytest.mark.slow
 def test_interpolation_and_distillation_stay_nearer_to_the_start(start, runs, tmp_path):
     def adapt(name: str, **flags: float) -> RunFolder:
         return main(adapt_config(start, runs, tmp_path / name, lr=1e-2, steps=8, rehearsal=0.0, **flags), QUIET)

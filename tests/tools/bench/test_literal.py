@@ -68,6 +68,7 @@ def comparable(base: str, outputs: Any) -> dict[str, Tensor]:
     return tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("base", BASES)
 def test_a_training_step_is_the_papers(base, config):

@@ -125,6 +125,7 @@ def test_what_autograd_keeps_is_memory():
     del y, z
 
 
+@pytest.mark.slow
 def test_what_a_step_holds_counts_and_what_it_frees_does_not():
     gradient = [torch.zeros(1000)]
 
@@ -139,6 +140,7 @@ def test_what_a_step_holds_counts_and_what_it_frees_does_not():
     assert peak_memory(lambda: None, iter(()), CPU) == 0
 
 
+@pytest.mark.slow
 def test_gradients_of_the_step_before_make_room():
     """Weights, Adam's two moments and one set of gradients: not two."""
     layer = nn.Linear(1000, 100, bias=False)

@@ -24,6 +24,9 @@ from tests.screen import QUIET
 from tests.tools.predict.conftest import rows
 from tests.training.files import write_published
 
+pytestmark = pytest.mark.slow
+
+
 ROUNDING = 1e-5
 """Of scores and of seconds over the video's length; `pytest -s` prints the largest difference."""
 
@@ -79,7 +82,6 @@ def test_answers_are_those_of_eval(base, trained, run_of, tmp_path, monkeypatch)
     print(f"{base}: largest difference from eval {largest:.1e}")
 
 
-@pytest.mark.slow
 def test_queries_with_features_of_their_own(tmp_path):
     files = write_published(tmp_path / "data")
     run = tmp_path / "run"

@@ -93,6 +93,7 @@ def test_a_cut_part_is_answered_to_the_same_bytes(kept, trained, whole, parts, t
     assert report["queries"] == report["answered"] == whole.count(b"\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [3, 9])
 def test_shards_in_any_order_make_the_file_of_one(shards, trained, whole, tmp_path):
     order = list(range(shards))

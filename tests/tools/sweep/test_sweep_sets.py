@@ -67,6 +67,7 @@ def test_finished_runs_are_scored_on_further_sets_as_eval_does(sweep, runs, tmp_
     assert "| moved | HERO-EMB minus EMB |" in (tmp_path / "runs/results.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_set_is_scored_once_and_again_when_it_has_changed(sweep, runs, tmp_path, monkeypatch):
     late = tmp_path / "late.json"
     shutil.copy(runs.files.root / "unseen.json", late)
@@ -192,6 +193,7 @@ def test_the_note_fits_below_the_picture(names):
     assert note.get_window_extent().x1 <= figure.bbox.x1
 
 
+@pytest.mark.slow
 def test_a_sweep_draws_its_table(sweep, tmp_path):
     assert main(SweepConfig(sweep({})), QUIET) == 0
     drawn = sorted(path.name for path in (tmp_path / "runs/figures").iterdir())

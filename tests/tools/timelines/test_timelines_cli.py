@@ -61,6 +61,7 @@ def test_timelines_of_some_videos(place):
     assert open_features(place / "rendered").keys() == ["B"]
 
 
+@pytest.mark.slow
 def test_timelines_figure(place, capsys):
     files = ("--timelines", place / "timelines.json", "--annotations", place / "train.txt")
     common = ("timelines-figure", *files, "--words", place / "words.npz", "--output", place / "a.png")

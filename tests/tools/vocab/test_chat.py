@@ -50,6 +50,7 @@ def server():
     stub.server_close()
 
 
+@pytest.mark.slow
 def test_an_endpoint(server, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between two attempts
     monkeypatch.setenv("SOME_KEY", "secret")
