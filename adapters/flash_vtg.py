@@ -16,6 +16,7 @@ from hero_plugin.aggregation import Kind
 
 TRAINING = ("point", "video_emb", "query_emb", "video_msk", "pymid_msk", "out_class", "out_coord", "pred_spans")
 """Outputs that there are in training alone."""
+SUMMED = ("out_class", "out_coord", "saliency_scores", "saliency_scores_neg", "video_emb", "query_emb", "dummy_tokens")
 
 
 class FlashVTGAdapter(CGDETRAdapter):
@@ -29,12 +30,15 @@ class FlashVTGAdapter(CGDETRAdapter):
     class_names = ("FlashVTG",)
     weight_prefixes = ("input_vid_proj.", "pyramid.", "class_head.", "conf_head.", "saliency_proj2.")
     width_parameter = "saliency_proj1.bias"
+    optional_outputs = (*CGDETRAdapter.optional_outputs, *TRAINING)
     requires = (*CGDETRAdapter.requires, "pyramid", "args.clip_length", "max_num_moment")
 
     kinds: ClassVar[Mapping[str, Kind]] = {
         "t2vattnvalues": "probability",
         "t2vattnvalues_neg": "probability",
         "point": "whole",  # the places of the pyramid's clips
+        **dict.fromkeys(SUMMED, "logits"),
+        "src_txt_mask_neg": "shared",
     }
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +18,9 @@ from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, inverse_sigmoid, summed_projection, with_audio
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
 from hero_plugin.adapters.emb.heads import VSLFuser
+from hero_plugin.aggregation import Kind
+
+ALIGNED = ("src_vid_ed", "src_txt_ed", "src_vid_cls_ed", "src_txt_cls_ed")
 
 
 class TRDETRAdapter(DETRAdapter):
@@ -29,15 +33,16 @@ class TRDETRAdapter(DETRAdapter):
 
     class_names = ("TRDETR",)
     weight_prefixes = ("input_vid_proj.", "gru_extractor.", "saliency_proj1.")
+    optional_outputs = (*DETRAdapter.optional_outputs, *ALIGNED)
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
+        """Add what the contrastive losses compare, which ``complete`` puts in."""
+        return {**super().kinds, **dict.fromkeys(ALIGNED, "logits")}
 
     def complete(self, outputs: Any, pair: Pair) -> Any:
         """Put in what the contrastive losses compare: clips, words, and their means over all positions, as upstream."""
-        before = {
-            "src_vid_ed": pair.video,
-            "src_txt_ed": pair.query,
-            "src_vid_cls_ed": pair.video.mean(1),
-            "src_txt_cls_ed": pair.query.mean(1),
-        }
+        before = dict(zip(ALIGNED, (pair.video, pair.query, pair.video.mean(1), pair.query.mean(1)), strict=True))
         return outputs | {name: value for name, value in before.items() if name in outputs}
 
 

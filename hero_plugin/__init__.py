@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hero_plugin.adapter import Adapter, First, PassThrough, Seam, known_adapters, register_adapter
     from hero_plugin.aggregation import WeightedAggregation
     from hero_plugin.bridge import Bridge
+    from hero_plugin.check import AdapterReport, Finding, check_adapter
     from hero_plugin.cmtr import CMTR
     from hero_plugin.config import HeroConfig, config_of
     from hero_plugin.hem import HEM
@@ -37,7 +38,9 @@ __all__ = [
     "HEM",
     "SGVF",
     "Adapter",
+    "AdapterReport",
     "Bridge",
+    "Finding",
     "First",
     "Fuser",
     "Grounder",
@@ -54,6 +57,7 @@ __all__ = [
     "Seam",
     "TwoStage",
     "WeightedAggregation",
+    "check_adapter",
     "choose_level",
     "clip_labels",
     "config_of",
@@ -73,8 +77,8 @@ __all__ = [
 ]
 
 _MODULES = (
-    *("adapter", "aggregation", "bridge", "cmtr", "config", "hem", "losses"),
-    *("model", "plugin_file", "protocol", "relevance", "sgvf", "wrap"),
+    *("adapter", "aggregation", "bridge", "check", "cmtr", "compare", "config", "hem", "losses"),
+    *("model", "plugin_file", "protocol", "relevance", "sgvf", "trial", "wrap"),
 )
 
 

@@ -91,10 +91,11 @@ class WeightedAggregation(nn.Module):
         weights, kinds = self.weights(levels), kinds or {}
 
         def combine(tensor: Tensor, key: str) -> Tensor:
-            kind = kinds.get(key, "logits" if tensor.is_floating_point() else "shared")
+            kind = kinds.get(key, "logits")
             if kind == "whole":
                 return tensor
-            if kind == "shared" or tensor.shape == (1,):  # a scalar has no levels
+            alone = tensor.shape == (1,) or (kind == "logits" and not tensor.is_floating_point())
+            if kind == "shared" or alone:  # a scalar has no levels, and a mask beside logits no weights
                 return tensor[0]
             if tensor.shape[:1] != weights.shape:
                 raise ValueError(

@@ -96,7 +96,7 @@ def unfold(
         return rearrange(tensor, "(n b) ... -> n b ...", n=levels) if tensor.ndim else tensor.unsqueeze(0)
 
     def by_sample(items: list[Any], key: str) -> list[Any] | None:
-        if batch is None or len(items) != levels * batch:
+        if batch is None or len(items) != levels * batch or (kinds and kinds.get(key) == "whole"):
             return None
         tensors = _tensors(items)
         if tensors and all(tensor.shape[:1] == (levels * batch,) for tensor in tensors):

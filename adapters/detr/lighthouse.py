@@ -60,6 +60,7 @@ class EaTRAdapter(DETRAdapter):
 
 
 MOMENT_TOKENS = ("memory_moment", "nmmemory_moment", "src_vid", "moment2txt_similarity", "nmoment2txt_similarity")
+SENTENCE_TOKENS = ("sentence_txt", "sentence_dummy", "dummy_tokens")
 
 
 class CGDETRAdapter(DETRAdapter):
@@ -74,7 +75,7 @@ class CGDETRAdapter(DETRAdapter):
         "dummy_rep_token",
     )
     part_of_batch = ("saliency_scores_neg", "t2vattnvalues_neg", "src_txt_mask_neg")
-    optional_outputs = (*DETRAdapter.optional_outputs, *part_of_batch)
+    optional_outputs = (*DETRAdapter.optional_outputs, *part_of_batch, *MOMENT_TOKENS, *SENTENCE_TOKENS)
     requires = (*DETRAdapter.requires, "transformer.t2v_encoder", "transformer.encoder")
     skips_decoder = True
 
@@ -90,6 +91,7 @@ class CGDETRAdapter(DETRAdapter):
         return {
             **super().kinds,
             **dict.fromkeys(attention, "probability"),
+            **dict.fromkeys((*MOMENT_TOKENS, *SENTENCE_TOKENS), "logits"),
             **dict.fromkeys(("txt_mask", "src_txt_mask_neg"), "shared"),
             "global_rep_tokens": "whole",
         }
@@ -137,6 +139,12 @@ class UVCOMAdapter(FirstPassAdapter):
     requires = ("input_vid_proj", "input_txt_proj", "CIM.d_model")
     transformer = "CIM"
     skips_decoder = True
+    optional_outputs = (*DETRAdapter.optional_outputs, "CTA_Sim", "VLA_Sim")
+
+    @property
+    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
+        """Add the similarities, of which its loss takes a softmax."""
+        return {**super().kinds, "CTA_Sim": "logits", "VLA_Sim": "logits"}
 
     def project_with_audio(self, video: Tensor, audio: Tensor) -> Tensor:
         """Project clips and audio, which has its own projection, and add the two."""

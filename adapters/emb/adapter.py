@@ -87,7 +87,8 @@ class EMBAdapter(Adapter):
         """Project EMB's inputs: word_ids (B, L), char_ids (B, L, C), video_features (B, T, Dv), two masks."""
         video = self.base.video_affine(video_features)
         query = self.base.embedding_net(word_ids, char_ids)
-        return Pair(video, query, v_mask, q_mask, {"moments": moments})
+        # Its recurrent layer counts words from the left: of a query that is padded there it reads padding.
+        return Pair(video, query, v_mask, q_mask, {"moments": moments}, reads_padding=True)
 
     def ground(self, pair: Pair) -> Grounding:
         """Run EMB's own forward from the projected pair on; outputs as EMB returns them."""

@@ -176,3 +176,12 @@ def test_each_ablation_removes_its_part_and_runs(change):
     assert (model.hero.hem is None) == (change.get("levels") == 1)
     losses = model.compute_hero_losses(torch.zeros(3, 7))
     assert ("loss_consistency" in losses) == (model.hero.cmtr is not None)
+
+
+def test_a_list_of_parameters_is_not_one_of_samples_in_a_batch_of_one():
+    """TaskWeave returns two variances, as many as there are samples at two levels."""
+    variances = [torch.zeros(1), torch.ones(1)]
+    outputs = {"score": torch.randn(2, 7), "variances": variances}
+    unfolded = unfold(outputs, 2, {"variances": "whole"}, batch=1)
+    assert [float(one) for one in unfolded["variances"]] == [0.0, 1.0]
+    assert unfolded["score"].shape == (2, 1, 7)

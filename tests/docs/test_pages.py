@@ -12,7 +12,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from hero_plugin import HeroConfig, adapter, wrap_model
+from hero_plugin import HeroConfig, adapter, check_adapter, wrap_model
 from tests.benchmarks.start import CONFIGS
 from tests.data.samples import CHARADES_CD, DURATIONS, STA, write
 from tests.docs.pages import DOCS, python_blocks, run
@@ -23,6 +23,7 @@ from tests.training.files import write_files
 
 TESTED = {
     "start/quickstart.md",
+    "guide/check_adapter.md",
     "guide/by_hand.md",  # in test_by_hand.py
     "guide/data.md",
     "guide/distributed.md",
@@ -95,6 +96,18 @@ def test_two_stage_trains(own_base):
     assert own_base["outputs"]["start"].shape == (2, 64)
 
 
+def test_the_check_says_what_the_page_says(capsys):
+    names = run("guide/check_adapter.md")
+    printed, page = capsys.readouterr().out.splitlines(), (DOCS / "guide" / "check_adapter.md").read_text("utf-8")
+    failed = [line.partition("failed")[0].strip() for line in printed if "failed" in line]
+    assert "words padded right" in failed and "every output has a kind" in failed
+    shown = page.partition("these rows failed:\n\n```\n")[2].partition("```")[0]
+    assert all(line[48:] in "\n".join(printed) for line in shown.splitlines())
+    for finding in names["report"].findings:
+        words = finding.check.replace("left", "right").replace(", eval", "").replace("train", "").split()
+        assert all(word.strip(",") in page for word in words)
+
+
 class MyModel(nn.Module):
     """The kind of model that the page's adapter is for."""
 
@@ -117,6 +130,9 @@ def test_an_adapter_of_ones_own(own_base):
     assert outputs["score"].shape == (3, 9)
     assert set(outputs) == {"score", "spans", "video_mask", "hero"}
     assert ((outputs["spans"] > 0) & (outputs["spans"] < 1)).all()
+    inputs = torch.randn(3, 9, 20), torch.ones(3, 9), torch.randn(3, 5, 30), torch.ones(3, 5)
+    wrong = {finding.check for finding in check_adapter(model, *inputs).failures}
+    assert {"words padded right", "words padded left"} <= wrong  # it averages over all words, and does not say so
 
 
 @pytest.mark.parametrize("which", ["model", "map_model"])
