@@ -109,6 +109,19 @@ def test_check_asks_about_moments_that_look_like_shares(tmp_path, capsys):
     assert run("check", "--annotations", samples.write(tmp_path, "a.json", {"v": entry})) == 0
 
 
+@pytest.mark.parametrize(("shapes", "asked"), [([(8, 5)] * 2, True), ([(5, 8)] * 2, False), ([(8, 5), (7, 5)], False)])
+def test_check_asks_about_features_that_look_transposed(tmp_path, capsys, shapes, asked):
+    """All as long as each other, and longer than wide, as (dim, clips) of videos cut to one length are."""
+    entry = {"duration": 10.0, "timestamps": [[2, 6]], "sentences": ["a"]}
+    path = samples.write(tmp_path, "a.json", {f"v{number}": entry for number in range(2)})
+    (tmp_path / "features").mkdir()
+    for number, shape in enumerate(shapes):
+        np.save(tmp_path / "features" / f"v{number}.npy", np.ones(shape))
+    assert run("check", "--annotations", path, "--features", tmp_path / "features") == 0
+    question = "all have 8 clips of fewer numbers: if their axes are (dim, clips), swap them"
+    assert (question in capsys.readouterr().out) is asked
+
+
 def test_check_reports_all_that_is_wrong_with_any_part(place, capsys):
     bad = samples.write(place, "bad.txt", "3MSZA 3 1##a\n")
     (place / "words.txt").write_text("person 1 2\nlight 1\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import signal
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from hero_plugin import HeroConfig, HeroModel, config_of
 from hero_plugin.adapters.emb import EMB, elastic_threshold
+from hero_plugin.integrations import cli
 from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.words import Vocabulary, tokenize
@@ -364,3 +366,19 @@ def test_a_level_cannot_be_chosen_without_levels_or_a_val_set(runs, tmp_path, ch
         main(runs.config(output=str(tmp_path / "run"), choose_level=True, **change), QUIET)
     with pytest.raises(ConfigError, match="--annotations-reworded is for --choose-level"):
         main(runs.config(output=str(tmp_path / "run"), annotations_reworded="val.json"), QUIET)
+
+
+def test_ctrl_c_says_where_the_training_stopped_and_how_it_goes_on(runs, tmp_path, monkeypatch, capsys):
+    due = Trainer._checkpoint_is_due
+
+    def interrupted(self):
+        if (self.progress.epoch, self.progress.step) == (1, 1):
+            signal.raise_signal(signal.SIGINT)
+        return due(self)
+
+    output, settings = tmp_path / "run", runs.files.settings_file("interrupted.json")
+    monkeypatch.setattr(Trainer, "_checkpoint_is_due", interrupted)
+    assert cli.main(["train", "emb", "--config", str(settings), "--output", str(output)]) == 130
+    steps = -(-len(runs.files.data.sets["train"]) // 8)
+    again = f"everything is saved. Resume with: hero-plugin train emb --output {output} --resume"
+    assert f"stopped in epoch 2 of 2, after step {{}} of {steps}; {again}".format(2) in capsys.readouterr().err

@@ -164,6 +164,18 @@ def test_a_resumed_adaptation_keeps_its_settings(start, adapted, runs):
         RunFolder.create(adapted.path, plain.to_json(), resume=True, overwrite=False)
 
 
+def test_resuming_where_no_adaptation_is_starts_none(start, adapted, runs, tmp_path, capsys):
+    """A mistyped --output with all the flags would be a new adaptation."""
+    flags = ["adapt", "--run", str(start.path), "--annotations", f"new={runs.files.root / 'unseen.json'}"]
+    mistyped = adapted.path.with_name(f"{adapted.path.name}s")
+    assert cli.main([*flags, "--output", str(mistyped), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert f"--resume: no run in {mistyped}; did you mean {adapted.path}?" in said
+    assert cli.main([*flags, "--output", str(tmp_path / "none"), "--resume"]) == 2
+    assert "leave --resume out to start one" in capsys.readouterr().err
+    assert not mistyped.exists() and not (tmp_path / "none").exists()
+
+
 def test_an_adaptation_that_cannot_start_deletes_nothing(start, adapted, runs, tmp_path):
     kept = tmp_path / "kept"
     shutil.copytree(adapted.path, kept)

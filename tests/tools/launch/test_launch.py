@@ -334,6 +334,21 @@ def test_a_shell_script_may_prepare_first_and_run_from_a_folder(repository):
     assert "prepare.py built no model" in done.stderr and "HERO around MomentDETR" in done.stderr
 
 
+@needs_torch_2_4
+def test_a_checkpoint_is_looked_for_where_the_script_runs(repository, capfd, monkeypatch):
+    """A script that went into a folder names it from there; one of that name at the top is another."""
+    (repository / "work").mkdir()
+    monkeypatch.chdir(repository / "work")
+    train = ["python", "../moment_detr/train.py", "--steps", "1"]
+    assert here(repository, "--num-heads", "4", command=train) == 0
+    (repository / "results").mkdir()
+    (repository / "results/model.ckpt").write_text("something else")
+    capfd.readouterr()
+    assert here(repository, command=[*train, "--resume", "results/model.ckpt"]) == 0
+    said = capfd.readouterr()
+    assert "resumed with 0" in said.out and "results/model.ckpt" in said.err.partition("HERO around")[2]
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_a_shell_script_at_once(repository):
     lines = ["python moment_detr/train.py --steps 100000", "python moment_detr/train.py --steps 1", "echo went on"]
