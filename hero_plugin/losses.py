@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.attention import at_least_float32, expect_shape
 from hero_plugin.config import CHOICES, LOSS_FIELDS, HeroConfig
+from hero_plugin.oversight import acknowledge
 
 
 def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor:
@@ -169,6 +170,7 @@ class HeroCriterion(nn.Module):
             labels = clip_labels(spans, video_mask, getattr(self.criterion, "span_loss_type", "l1"))
             return hero_losses(relevance, masked, labels, video_mask, *self.config.divergence)
         if masked is None:
+            acknowledge(relevance)
             return {}
         return {"loss_consistency": consistency_loss(relevance, masked, video_mask, *self.config.divergence)}
 

@@ -18,6 +18,11 @@ PARAMETERS_LEFT_OUT = (
 )
 
 
+def acknowledge(relevance: Tensor) -> None:
+    """Note that a criterion took this relevance and has no loss for it: nothing says which clips are relevant."""
+    getattr(relevance, "reached", []).append(True)
+
+
 class Oversight:
     """Watch over a model's first training steps, until all is well or something was said. Reads no tensor's values.
 
@@ -55,6 +60,7 @@ class Oversight:
         reached = [] if losses else [True]
         for each in losses:
             each.register_hook(lambda gradient: reached.append(True))
+            each.reached = reached  # type: ignore[attr-defined]  # not in a closure, which would hold the graph
 
         def entered(gradient: Tensor) -> None:
             self.read, self.backwards = self.read or bool(reached), self.backwards + 1

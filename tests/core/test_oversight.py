@@ -54,6 +54,16 @@ def separately(model, outputs, video_mask):
     return model.weighted_hero_loss(video_mask)
 
 
+def by_criterion_of_highlights(model, outputs, video_mask):
+    """It has no labels for HERO's relevance loss, so that nothing of HERO's is in the sum."""
+    base = criterion()
+    base.use_matcher = False
+    wrapped = wrap_criterion(base, model.config)
+    losses = wrapped(outputs, TARGETS)
+    assert not {"loss_relevance", "loss_consistency"} & set(losses)
+    return upstream_sum(losses, wrapped.weight_dict)
+
+
 CHOICES = [{}, {"relevance": "pair"}, {"levels": 1, "sgvf": False}, {"checkpoint": True}, {"gate": "sigmoid"}]
 
 
@@ -117,3 +127,10 @@ def test_a_model_in_training_is_copied_with_what_it_saw():
     train(model, total_loss, sgd(model), steps=2)
     twin = copy.deepcopy(model)
     assert not any(train(twin, without, sgd(twin)))
+
+
+def test_a_criterion_of_highlights_alone_is_no_mistake():
+    model = wrap_model(dict_base(), cmtr=False)
+    assert not any(train(model, by_criterion_of_highlights, sgd(model)))
+    model = wrap_model(dict_base(), cmtr=False)
+    assert any(LOSSES in text for each in train(model, without, sgd(model)) for text in each)
