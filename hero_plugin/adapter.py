@@ -144,9 +144,31 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
     names = sorted({name for adapter in known_adapters() for name in adapter.class_names})
     raise TypeError(
         f"no adapter knows {type(base).__name__}. Known bases: {', '.join(names) or 'none are installed'}. "
+        f"{_relatives(base)}"
         "To use another base, build it as hero_plugin.TwoStage(fuser, predictor, dim), or subclass hero_plugin.Adapter "
         "and pass it as wrap_model(base, adapter=YourAdapter): docs/guide/own_base.md shows both on a page"
     )
+
+
+def _relatives(base: nn.Module) -> str:
+    """Return a sentence on the adapter whose subclasses find all that they need in an unknown base, or nothing."""
+    fitting = [adapter for adapter in known_adapters() if adapter.requires and _fits(adapter, base)]
+    shared = [each for each in fitting[0].__mro__ if all(issubclass(one, each) for one in fitting)] if fitting else []
+    if not shared or shared[0] is Adapter or shared[0].class_names:
+        return ""
+    name, module = shared[0].__name__, shared[0].__module__
+    return (
+        f"It is built as {' and '.join(one.class_names[0] for one in fitting[:2])} are: wrap_model(base, "
+        f"adapter={name}), from {module}, serves it if it also means the same by what it returns. "
+    )
+
+
+def _fits(adapter: type[Adapter], base: nn.Module) -> bool:
+    try:
+        adapter.check(base)
+    except TypeError:
+        return False
+    return True
 
 
 def own_grounder(base: nn.Module) -> Any:

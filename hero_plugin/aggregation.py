@@ -39,10 +39,11 @@ class WeightedAggregation(nn.Module):
 
     Each output tensor has a kind: ``"logits"`` are summed as they are (values that mark padding, -1e30 or -inf, are
     kept); ``"probability"`` (scores and normalized spans in [0, 1]) stay in [0, 1], as a convex sum when the weights
-    are normalized, else as a sum of their logits; ``"direction"`` (vectors of unit length along the last axis) are
-    summed and brought back to unit length; ``"shared"`` is the same at every level (masks, proposals) and is taken
-    from level 0; ``"whole"`` has no levels at all (a parameter of the base) and is left as it is. Floating tensors are
-    logits and all others shared, unless ``kinds`` says otherwise.
+    are normalized, else as a sum of their logits; where the base itself leaves [0, 1], they are summed as they are;
+    ``"direction"`` (vectors of unit length along the last axis) are summed and brought back to unit length;
+    ``"shared"`` is the same at every level (masks, proposals) and is taken from level 0; ``"whole"`` has no levels at
+    all (a parameter of the base) and is left as it is. Floating tensors are logits and all others shared, unless
+    ``kinds`` says otherwise.
 
     Example:
         >>> aggregate = WeightedAggregation(levels=4)
@@ -111,12 +112,15 @@ class WeightedAggregation(nn.Module):
         return map_tensors(combine, outputs)
 
     def _sum_probabilities(self, weights: Tensor, tensor: Tensor) -> Tensor:
+        plain = _weighted_sum(weights, tensor)
         if self.normalize:
-            # Rounding can carry a sum of ones past 1, where binary cross-entropy refuses it.
-            return _weighted_sum(weights, tensor).clamp(0.0, 1.0)
-        impossible = tensor[0] == 0  # what a base rules out by its mask stays ruled out, whatever the weights' signs
-        combined = _weighted_sum(weights, torch.logit(at_least_float32(tensor), eps=1e-6)).sigmoid()
-        return combined.masked_fill(impossible, 0.0).to(tensor.dtype)
+            combined = plain.clamp(0.0, 1.0)  # rounding can carry a sum of ones past 1: cross-entropy refuses that
+        else:
+            impossible = tensor[0] == 0  # what a base rules out by its mask stays so, whatever the weights' signs
+            combined = _weighted_sum(weights, torch.logit(at_least_float32(tensor), eps=1e-6)).sigmoid()
+            combined = combined.masked_fill(impossible, 0.0).to(tensor.dtype)
+        # A base may go past the range: offsets of a fork's are negative, and a wide moment's width exceeds the video.
+        return torch.where(((tensor < 0) | (tensor > 1)).any(0), plain, combined)
 
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""

@@ -167,6 +167,12 @@ class HeroModel(nn.Module):
         else:
             relevance = self._join([one.relevance for one in groundings], words)
         combined = self.hero.combine(relevance, {}, which)
+        if combined.shape != pair.video_mask.shape:  # (B, T, 1) would spread over the mask's axes, often without error
+            raise ValueError(
+                f"{type(self.base).__name__}'s clip scores are {tuple(combined.shape)} for a video mask of "
+                f"{tuple(pair.video_mask.shape)}: its adapter's ground and relate return one score a clip, (B, T); or "
+                "wrap it with relevance='pair'"
+            )
         return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
     def train(self, mode: bool = True) -> HeroModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import Kind
+from hero_plugin.levels import map_tensors
+from hero_plugin.model import KeepStatistics
 
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
 KINDS: dict[str, Kind] = {
@@ -19,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "saliency_scores": "logits",
     "saliency_scores_neg": "logits",
     "video_mask": "shared",
+    "src_vid_mask": "shared",
     "proj_queries": "direction",
     "proj_txt_mem": "direction",
     "proj_vid_mem": "direction",
@@ -32,9 +36,11 @@ class DETRAdapter(Adapter):
     takes (``vid``, ``targets``, an epoch) is passed on, once per level. Relevance is ``saliency_scores``.
 
     Served by itself, as ``wrap_model(base, adapter=DETRAdapter)``, for any base of this shape; a subclass says what
-    ``relate`` may leave out of the forward.
+    ``relate`` may leave out of the forward, or how a fork calls its arguments.
     """
 
+    inputs: ClassVar[tuple[str, str, str, str]] = INPUTS
+    """The forward's arguments of words, their mask, clips, their mask: (B, L, Dt), (B, L), (B, T, Dv), (B, T)."""
     requires: ClassVar[tuple[str, ...]] = ("input_vid_proj", "input_txt_proj", "transformer.d_model")
     width_parameter = "class_embed.weight"
     transformer: ClassVar[str] = "transformer"
@@ -46,22 +52,24 @@ class DETRAdapter(Adapter):
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.signature = forward_signature(base)
+        self.signature = forward_signature(base, self.inputs)
         self.seam = self.make_seam()
         self.saliency_seam = self.make_seam(**self.saliency_stubs())
         self.reads_all: bool | None = False if type(base).__module__.startswith("hero_plugin.adapters.") else None
         """Whether the saliency scores read what ``light_relevance`` leaves out; None until a pair has been asked."""
+        self.unseen: tuple[str, ...] | None = () if self.reads_all is False else None
+        """Outputs that the base makes of the clips without the query; None until a pair has been asked."""
 
     @classmethod
     def check(cls, base: nn.Module) -> None:
         """Raise ``TypeError`` naming the first attribute, or argument of the forward, that is missing."""
         super().check(base)
-        for name in INPUTS:
-            if name not in forward_signature(base).parameters:
+        for name in cls.inputs:
+            if name not in forward_signature(base, cls.inputs).parameters:
                 raise TypeError(
                     f"{type(base).__name__} was recognised by {cls.__name__}, but its forward takes no argument "
-                    f"{name!r}. A fork that renamed it needs its own adapter: subclass {cls.__name__}, see "
-                    "docs/guide/own_base.md"
+                    f"{name!r}. For a fork that renamed it, subclass {cls.__name__} with inputs = (words, their mask, "
+                    "clips, their mask), by the fork's names: docs/guide/own_base.md"
                 )
 
     @property
@@ -84,7 +92,7 @@ class DETRAdapter(Adapter):
         for parameter in self.signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
                 given.update(given.pop(parameter.name, {}))
-        query, query_mask, video, video_mask = (given.pop(name) for name in INPUTS)
+        query, query_mask, video, video_mask = (given.pop(name) for name in self.inputs)
         if given.get("src_aud") is None:
             video = self.base.input_vid_proj(video)
         else:
@@ -120,6 +128,29 @@ class DETRAdapter(Adapter):
         """Run all of the base's own forward: relevance logits (B, T)."""
         return self.ground(pair).relevance
 
+    def complete(self, outputs: Any, pair: Pair) -> Any:
+        """Put in what a base of an unknown class makes of the clips alone, before HERO: see ``TRDETRAdapter``.
+
+        While training, and for one more pass of the base where there is any: a loss that tells a video's own query
+        from others by it has nothing left to do once the clips were filtered by their own.
+        """
+        if not torch.is_grad_enabled() or not isinstance(outputs, dict):
+            return outputs
+        if self.unseen is None and not is_compiling():
+            self.unseen = self.made_of_clips_alone(pair)
+        if not self.unseen:
+            return outputs
+        before = self.run(self.seam, pair)
+        return outputs | {name: before[name] for name in self.unseen}
+
+    def made_of_clips_alone(self, pair: Pair) -> tuple[str, ...]:
+        """Return the names of the outputs whose graph holds the clips and not the words, of any sample."""
+        clips, words = (part.detach().clone().requires_grad_() for part in (pair.video, pair.query))
+        devices = [clips.device] if clips.is_cuda else []
+        with torch.random.fork_rng(devices), KeepStatistics(self.base):
+            outputs = self.run(self.seam, replace(pair, video=clips, query=words))
+        return tuple(name for name, each in outputs.items() if is_made_of(each, clips) and not is_made_of(each, words))
+
     @torch.no_grad()
     def is_light_relevance_right(self, pair: Pair) -> bool:
         """Return whether it is what ``ground`` returns, in eval mode, where nothing is random."""
@@ -134,7 +165,7 @@ class DETRAdapter(Adapter):
 
     def run(self, seam: Seam, pair: Pair, **changes: Any) -> Any:
         """Return the seam's outputs for a pair; ``changes`` go over the other arguments that the pair carries."""
-        own = dict(zip(INPUTS, (pair.query, pair.query_mask, pair.video, pair.video_mask), strict=True))
+        own = dict(zip(self.inputs, (pair.query, pair.query_mask, pair.video, pair.video_mask), strict=True))
         return seam(**own, **{**pair.extra, **changes})
 
     def make_seam(self, **replacements: Any) -> Seam:
@@ -146,13 +177,13 @@ class DETRAdapter(Adapter):
         return skip_layers(self.base, f"{self.transformer}.decoder.layers") if self.skips_decoder else {}
 
 
-def forward_signature(base: nn.Module) -> inspect.Signature:
+def forward_signature(base: nn.Module, inputs: tuple[str, ...] = INPUTS) -> inspect.Signature:
     """Return the signature of the base's forward, without ``self``.
 
-    An ancestor's, where a subclass only passes its arguments on.
+    An ancestor's that has the ``inputs``, where a subclass only passes its arguments on.
     """
     found = [inspect.signature(vars(a)["forward"]) for a in type(base).__mro__ if "forward" in vars(a)]
-    named = [signature for signature in found if set(INPUTS) <= set(signature.parameters)]
+    named = [signature for signature in found if set(inputs) <= set(signature.parameters)]
     signature = (named or found)[0]
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
@@ -161,6 +192,25 @@ def saliency(outputs: Any) -> Any:
     """Return the clips' scores (B, T) from a base's outputs; from the first of them where there are several."""
     outputs = outputs[0] if isinstance(outputs, tuple) else outputs
     return outputs.get("saliency_scores")
+
+
+def is_made_of(outputs: Any, leaf: Tensor) -> bool:
+    """Return whether a tensor in ``outputs`` was computed from ``leaf``, by its graph: weights of zero hide nothing."""
+    tensors: list[Tensor] = []
+    map_tensors(lambda tensor, key: tensors.append(tensor), outputs)
+    if any(tensor is leaf for tensor in tensors):
+        return True
+    nodes: list[Any] = [tensor.grad_fn for tensor in tensors]
+    seen: set[Any] = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) is leaf:
+            return True
+        seen.add(node)
+        nodes.extend(before for before, _ in node.next_functions)
+    return False
 
 
 class ForwardState:

@@ -49,6 +49,10 @@ class EaTRAdapter(DETRAdapter):
         extra = {name: value for name, value in pair.extra.items() if name != "events"}
         return super().run(seam, replace(pair, extra=extra), **changes)
 
+    def complete(self, outputs: Any, pair: Pair) -> Any:
+        """Return the outputs: events of the filtered clips are compared with such as say nothing of a query."""
+        return outputs
+
     def make_seam(self, **replacements: Any) -> Seam:
         """Make a seam in which no events are guessed: behind the projections it is too late."""
         return super().make_seam(generate_pseudo_event=return_none, **replacements)
@@ -161,12 +165,12 @@ class UVCOMAdapter(FirstPassAdapter):
 class TaskWeaveAdapter(FirstPassAdapter):
     """Adapter of TaskWeave (CVPR 2024), which returns its outputs and the variances of its tasks, two parameters.
 
-    Its saliency scores read the retrieved moments where ``mr2hd``; else ``relate`` skips the decoder.
+    Its saliency scores read the retrieved moments where ``mr2hd``; else ``relate`` skips the decoder. The authors' own
+    code has no such attribute, and one of the two ways commented out: it may be either.
     """
 
     class_names = ("TaskWeave",)
     weight_prefixes = ("input_vid_proj.", "mr_log_var", "hd_log_var")
-    requires = (*DETRAdapter.requires, "mr2hd")
 
     @property
     def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
@@ -176,7 +180,7 @@ class TaskWeaveAdapter(FirstPassAdapter):
     @property
     def skips_decoder(self) -> bool:  # type: ignore[override]
         """Whether highlights come before moments."""
-        return not self.base.mr2hd
+        return not getattr(self.base, "mr2hd", True)
 
 
 class CallOnce(nn.Module):

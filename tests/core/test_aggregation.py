@@ -87,6 +87,19 @@ def test_probabilities_stay_probabilities(normalize, seed):
     assert not combined[:, 0].any()
 
 
+@given(normalize=st.booleans(), seed=st.integers(0, 999))
+@quick
+def test_where_a_base_leaves_the_range_it_is_not_brought_back(normalize, seed):
+    """Offsets to a start are negative, and a wide moment's width exceeds its video: clamped, they would be others."""
+    aggregate = randomized(4, normalize, seed)
+    tensor = torch.rand(4, 3, 5, dtype=torch.float64)
+    tensor[..., 0], tensor[1, :, 1] = -tensor[..., 0] - 0.1, 1.2
+    combined = aggregate(tensor, {"": "probability"})
+    weights = aggregate.weights().view(-1, 1, 1)
+    torch.testing.assert_close(combined[:, :2], (weights * tensor)[..., :2].sum(0))
+    assert (combined[:, 2:] >= 0).all() and (combined[:, 2:] <= 1).all()
+
+
 def test_certain_scores_do_not_pass_one_by_rounding():
     """Binary cross-entropy raises on 1.0000001."""
     for seed in range(40):

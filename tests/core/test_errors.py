@@ -141,6 +141,15 @@ def test_a_base_without_a_clip_score_asks_for_the_pair():
     assert wrap_model(base(), num_heads=2, relevance="pair")(*inputs())[0].shape == (3, 7)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_clip_scores_of_another_shape_are_refused(batch):
+    """(B, T, 1) would spread over the mask's axes: without an error for one sample, or as many as there are clips."""
+    base = tuple_base()
+    base.relevance = base.relevance[0]
+    with pytest.raises(ValueError, match=rf"TwoStage's clip scores are \({batch}, 7, 1\) .* \({batch}, 7\).*'pair'"):
+        wrap_model(base)(*inputs((7,) * batch, (5,) * batch))
+
+
 def test_an_adapter_that_is_named_checks_the_base_as_well():
     base = emb.emb()
     del base.encoder.w2f
