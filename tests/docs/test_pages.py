@@ -31,6 +31,7 @@ TESTED = {
     "guide/own_base.md",
     "guide/own_package.md",  # in test_own_package.py
     "guide/plugin_files.md",
+    "guide/somebodys_repo.md",  # in tools/launch/test_predictors.py
     "guide/submissions.md",
     "guide/timelines.md",
     "guide/train.md",

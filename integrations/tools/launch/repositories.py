@@ -11,6 +11,7 @@ from typing import Any
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.launch import shims
 from hero_plugin.integrations.tools.launch.patches import Patch, around
+from hero_plugin.integrations.tools.launch.predictors import predictor_patches
 from hero_plugin.integrations.tools.launch.wrapping import Wrapping
 
 Words = Sequence[str]
@@ -78,7 +79,7 @@ def emb_extras(wrapping: Wrapping) -> tuple[Patch, ...]:
 
 
 def lighthouse_extras(wrapping: Wrapping) -> tuple[Patch, ...]:
-    """Add HERO's losses to TaskWeave's sum, which takes losses by their names' parts and would leave them out."""
+    """Add HERO's losses to TaskWeave's sum, which takes losses by their names' parts; serve HERO's weights."""
 
     def calculate(
         original: Callable[..., Any], losses: Mapping[str, Any], weights: Mapping[str, float], *rest: Any
@@ -86,7 +87,8 @@ def lighthouse_extras(wrapping: Wrapping) -> tuple[Patch, ...]:
         ours = [name for name in ("loss_relevance", "loss_consistency") if name in losses]
         return original(losses, weights, *rest) + sum(losses[name] * weights[name] for name in ours)
 
-    return (Patch("__main__", "calculate_taskweave_losses", around(calculate), "adds HERO's weighted losses"),)
+    summed = Patch("__main__", "calculate_taskweave_losses", around(calculate), "adds HERO's weighted losses")
+    return (summed, *predictor_patches(wrapping))
 
 
 def detr(name: str, package: str, *repairs: shims.Shim, builder: str = "build_model") -> Repository:
@@ -122,7 +124,7 @@ REPOSITORIES = (
         name="Lighthouse",
         signs=("training/train.py", "training/evaluate.py", "lighthouse/common/moment_detr.py"),
         builders=tuple(f"lighthouse.common.{model}:build_model" for model in LIGHTHOUSE_MODELS),
-        scripts=("training/train.py", "training/evaluate.py"),
+        scripts=("training/train.py", "training/evaluate.py", "gradio_demo/demo.py"),
         checkpoint=path_after("--model_path", "--resume", "-r"),
         repairs=(shims.TORCH_LOAD, CONFIGURED_DEVICE, shims.CUDA_ON_CPU, shims.FOCAL_LOSS, shims.FORK),
         extras=lighthouse_extras,

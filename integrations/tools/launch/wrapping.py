@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,22 @@ class Wrapping:
     def __init__(self, config: HeroConfig, origin: str = "the flags", **options: Any) -> None:
         self.config, self.origin, self.options = config, origin, options
         self.model: HeroModel | None = None
+        self._paused = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave plain what is built in the block."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
 
     def build(self, builder: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function or class that makes a model, or a model and its criterion; return the same, wrapped."""
         made = builder(*args, **kwargs)
+        if self._paused:
+            return made
         if not isinstance(made, tuple):
             return self.wrap(made)
         model, criterion, *rest = made
