@@ -96,6 +96,18 @@ GROUPS = {
         ),
     },
     "use": {
+        "ground": Command(
+            "tools.video.ground:main",
+            "find the moments of a video file that sentences are about",
+            'holiday.mp4 "a dog jumps into the water" --run runs/hero',
+            alone=True,
+        ),
+        "show": Command(
+            "tools.video.page:main",
+            "a page to look at moments in a browser: annotated, the base's and HERO's",
+            "--run runs/hero --base runs/base --output moments.html --videos videos",
+            alone=True,
+        ),
         "predict": Command(
             "tools.predict.predict:main",
             "answer a large file of queries by a run, in shards that resume",

@@ -57,9 +57,28 @@ def test_readme():
     assert all(parameter.grad is not None for name, parameter in model.named_parameters() if name.startswith("hero."))
 
 
-def test_an_encoder_of_ones_own():
+def test_a_question_and_an_encoder_of_ones_own(monkeypatch):
+    from hero_plugin.integrations.tools.video.grounder import Answer, Moment, VideoGrounder
+
+    class Known(VideoGrounder):
+        """What asks is in tests/tools/video."""
+
+        @classmethod
+        def from_run(cls, folder):
+            assert folder == "runs/hero"
+            return cls(None, torch.device("cpu"))
+
+        def add(self, path):
+            assert path == "holiday.mp4"
+
+        def ask_all(self, queries, video=None):
+            return [Answer([Moment(0.0, 1.0, 0.5)], np.zeros(3)) for _ in queries]
+
+    monkeypatch.setattr("hero_plugin.integrations.tools.video.grounder.VideoGrounder", Known)
     frames = np.zeros((2, 32, 24, 24, 3), np.uint8)
-    encode = run("guide/video.md")["encode"]
+    found = run("guide/video.md")
+    assert found["moments"][0].end == 1.0 and len(found["relevance"]) == 3
+    encode = found["encode"]
     assert encode(frames).shape == (2, 256) and encode.frames_per_second * 2 == 32
 
 

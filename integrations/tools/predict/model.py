@@ -7,30 +7,25 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from hero_plugin.integrations.data import FeatureStore, OnBroken, Record, Vocabulary, open_features
-from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank
-from hero_plugin.integrations.data.features import sample_clips
+from hero_plugin.integrations.data import FeatureStore, OnBroken, Record, open_features
+from hero_plugin.integrations.data.feature_bank import ArrayBank
 from hero_plugin.integrations.support import DataError, Problem, UserError
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.tools.predict.queries import Query, QueryFile, QueryValidator
 from hero_plugin.integrations.training.bases import BASES
-from hero_plugin.integrations.training.batching import to_device
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.detr import DetrTrainConfig
 from hero_plugin.integrations.training.detr_batches import ARRAY, Queries
-from hero_plugin.integrations.training.device import Amp, autocast
-from hero_plugin.integrations.training.load_run import load_model
+from hero_plugin.integrations.training.device import Amp
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import Batch, Prediction, Task
+from hero_plugin.integrations.training.run_predictor import RunPredictor
+from hero_plugin.integrations.training.task import Batch
 
 
 @dataclass(kw_only=True)
@@ -138,58 +133,6 @@ class Inputs:
     def amp(self) -> Amp:
         """Half precision in the forward pass."""
         return self.config.amp or self.settings.amp
-
-
-@dataclass
-class RunPredictor:
-    """A run's model for the words of its queries, and how examples of records are made."""
-
-    task: Task
-    settings: TrainConfig
-    data: GroundingData
-    vocabulary: Vocabulary
-    device: torch.device
-    amp: Amp
-
-    @classmethod
-    def load(cls, inputs: Inputs, words: Sequence[str], device: torch.device) -> RunPredictor:
-        """Load the model of a run for sentences of the given words.
-
-        Raises:
-            UserError: features or word vectors are not of the run's kind, or no word has a vector.
-        """
-        run, settings, store = inputs.run, inputs.settings, inputs.store
-        base = BASES[settings.base]
-        data: GroundingData = base.words_only(settings, store, words, inputs.validator.tokenize, inputs.written)
-        # Only the words of the queries are known yet: their records and videos come window by window.
-        bank, config = ArrayBank({}, store.dim), inputs.config
-        task, vocabulary, _ = load_model(
-            run, inputs.weights, data, bank, device, sentences=[words], levels=config.levels, bridge=config.bridge
-        )
-        return cls(task, settings, data, vocabulary, device, inputs.amp)
-
-    def shorten(self, array: np.ndarray) -> np.ndarray:
-        """Return a video's features (clips, dim) as short as the model gets them."""
-        pooling = "cut" if self.settings.seconds_per_clip else self.settings.pooling
-        return sample_clips(array, max_clips=self.settings.max_clips, pooling=pooling)
-
-    def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
-        """Return examples of records whose videos are in ``bank``, in the same order."""
-        window = copy(self.data)
-        window.sets = {"window": records}
-        return BASES[self.settings.base].examples(self.settings, window, "window", bank, self.vocabulary)
-
-    def collate(self, bank: FeatureBank) -> BankCollate:
-        """Return what makes batches of examples whose videos are in ``bank``."""
-        collate = self.task.collate
-        assert isinstance(collate, BankCollate)
-        return collate.with_bank(bank)
-
-    @torch.inference_mode()
-    def predict(self, batch: Batch) -> Prediction:
-        """Return a batch's answers, still on the device."""
-        with autocast(self.amp, self.device):
-            return self.task.predict(self.task.model, to_device(batch, self.device))
 
 
 _AHEAD = 5

@@ -21,12 +21,13 @@ from hero_plugin.integrations.support import DataError, Interrupted, Interrupts,
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.tools.predict import model
 from hero_plugin.integrations.tools.predict.merge import finished_report, merge, report_text
-from hero_plugin.integrations.tools.predict.model import Inputs, PredictConfig, QueryWindow, RunPredictor, WindowBatch
+from hero_plugin.integrations.tools.predict.model import Inputs, PredictConfig, QueryWindow, WindowBatch
 from hero_plugin.integrations.tools.predict.queries import EveryVideo, Query, QueryFile, QueryValidator, open_queries
 from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, Shard
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.run_predictor import RunPredictor
 from hero_plugin.integrations.training.task import Prediction
 
 _KEPT = 1000
@@ -166,7 +167,19 @@ def answer(
     words = survey(inputs, left, screen)
     device = choose_device(config.device, rank, shared=True)
     keep_freed_memory(device)
-    predictor = RunPredictor.load(inputs, words, device)
+    predictor = RunPredictor.load(
+        inputs.run,
+        inputs.settings,
+        inputs.store,
+        words,
+        inputs.validator.tokenize,
+        device,
+        weights=inputs.weights,
+        queries=inputs.written,
+        levels=config.levels,
+        bridge=config.bridge,
+        amp=inputs.amp,
+    )
     total = entries_in(shard.windows(inputs.queries.count), size, config.window)
     label = str(shard) if shard.count > 1 else "answering"
     meter = ProgressMeter(screen, label, total, total - entries_in(left, size, config.window))

@@ -198,6 +198,14 @@ class TransformersEncoder:
             found += [(words[row, :length], pooled[row]) for row, length in enumerate(lengths)]
         return found
 
+    def encode_words(self, words: Sequence[str]) -> np.ndarray:
+        """Return a vector per word (words, width): the word's alone, less that of no word at all.
+
+        What all sentences share, by the marks around them, would make all words alike.
+        """
+        empty, *found = (pooled for _, pooled in self.encode_text(["", *words]))
+        return np.stack(found) - empty
+
     def identity(self) -> dict[str, Any]:
         """Return what its features depend on."""
         mean, std = ([round(float(each), 6) for each in values.flatten()] for values in (self._mean, self._std))

@@ -373,7 +373,7 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
     screen.say(f"{config.output}: features of {len(sentences)} queries")
     if config.word_table is not None:
         words = sorted({word for sentence in sentences.values() for word in tokenize(sentence)})
-        vectors = np.stack([pooled for _, pooled in encoder.encode_text(words)])
+        vectors = encoder.encode_words(words)
         with atomic_write(config.word_table, "wb") as stream:
             np.savez(stream, words=np.array(words), vectors=vectors, manifest=np.array(json.dumps(manifest)))
         screen.say(f"{config.word_table}: vectors of {len(words)} words")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import time
 
 import pytest
 
@@ -13,6 +11,7 @@ from hero_plugin.integrations.data.annotations import write_annotations
 from hero_plugin.integrations.data.records import REWORDED, Change, Record, Rewording, reworded_record
 from hero_plugin.integrations.support.files import checksum
 from hero_plugin.integrations.tools.vocab.review import load_decisions, review_page
+from tests.tools.conftest import wait_for
 
 SENTENCES = (
     ("person takes a phone", "person takes a telephone", "synonym", "thing"),
@@ -63,32 +62,6 @@ def test_the_page_takes_no_file_s_place(tmp_path, vocab, capsys):
     assert "<html" in (tmp_path / "r.html").read_text()
 
 
-@pytest.fixture
-def browser(tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
-    from selenium.webdriver.chrome.service import Service
-
-    chrome = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if chrome is None or driver is None:
-        pytest.skip("no browser: this needs chromium and chromedriver (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chrome
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1200,800",
-    ):
-        options.add_argument(flag)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(driver))
-    yield found
-    found.quit()
-
-
 def press(browser, keys):
     for key in keys:
         browser.find_element("tag name", "body").send_keys(key)
@@ -103,13 +76,6 @@ def chips(browser):
         c.get_attribute("data-show"): int(c.find_element("tag name", "b").text)
         for c in browser.find_elements("css selector", ".chip")
     }
-
-
-def wait_for(what):
-    deadline = time.monotonic() + 20
-    while not (found := what()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 @pytest.mark.slow

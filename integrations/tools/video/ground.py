@@ -1,0 +1,214 @@
+"""Moments of a video file, as a table, JSON or clips cut out: ``hero-plugin ground``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from hero_plugin.integrations.support import UserError, write_json
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.files import atomic_path
+from hero_plugin.integrations.support.settings import too_small
+from hero_plugin.integrations.support.tables import Cell, Row, Table
+from hero_plugin.integrations.tools.video.decode import broken, need_av, upright
+from hero_plugin.integrations.tools.video.grounder import Answer, VideoGrounder
+from hero_plugin.integrations.training.device import Amp
+
+
+@dataclass(kw_only=True)
+class OpenRunConfig:
+    """The flags of commands that ask a run about video files."""
+
+    run: Path
+    """Folder of a run that was trained on features of hero-plugin data extract."""
+    checkpoint: str = "best"
+    """best or last."""
+    levels: tuple[int, ...] = ()
+    """The levels of HERO that answer, from 0, instead of those that the run chose."""
+    bridge: bool = False
+    """Read words that training never had as mixtures of the nearest ones that it had."""
+    encoder: tuple[str, ...] = ()
+    """Where the encoders of the run's features lie now, in their order, if they have moved."""
+    download: bool = False
+    """Fetch an encoder that is not on this machine."""
+    cache: Path | None = None
+    """Folder in which videos' features are kept; unless given, one in your home."""
+    device: str = "auto"
+    """auto takes CUDA where there is one."""
+    amp: Amp = "none"
+    """Half precision of the encoders; fp16 on CUDA only."""
+    threads: int = 0
+    """CPU threads; 0 leaves torch's choice."""
+
+    def grounder(self) -> VideoGrounder:
+        """Open the run."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return VideoGrounder.from_run(
+            self.run,
+            checkpoint=self.checkpoint,
+            levels=self.levels,
+            bridge=self.bridge,
+            device=self.device,
+            amp=self.amp,
+            cache=self.cache or "",
+            encoders=self.encoder,
+            download=self.download,
+        )
+
+
+@dataclass(kw_only=True)
+class GroundConfig(OpenRunConfig):
+    """Ask a run about a video file: the moments of each query, with scores.
+
+    The video is encoded once and kept, so the next question is quick.
+    """
+
+    video: tyro.conf.Positional[Path]
+    """The file."""
+    query: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Sentences, in quotes."""
+    queries: Path | None = None
+    """Or a text file of them, one per line."""
+    top_k: int = 5
+    """Moments to show per query."""
+    json: Path | None = None
+    """Write all moments and the relevance of each clip here."""
+    cut: Path | None = None
+    """Cut the moments that are shown out of the video, into this folder, as NUMBER-RANK.mp4."""
+
+    def sentences(self) -> list[str]:
+        """Return the queries.
+
+        Raises:
+            UserError: There are none, or flags are impossible.
+        """
+        wrong = too_small(self, top_k=1, threads=0)
+        found = list(self.query)
+        if self.queries is not None:
+            if not self.queries.is_file():
+                wrong.append(f"--queries {self.queries}: no such file")
+            else:
+                found += [line for line in self.queries.read_text("utf-8-sig").splitlines() if line.strip()]
+        if not found and not wrong:
+            wrong.append('no query: hero-plugin ground VIDEO "a person opens the door" --run RUN')
+        if wrong:
+            raise UserError("\n".join(wrong))
+        return found
+
+
+def main(config: GroundConfig, screen: Screen | None = None) -> list[Answer]:
+    """Run the command; return the answers, in the order of the queries."""
+    screen = screen or Screen()
+    queries = config.sentences()
+    grounder = config.grounder()
+    for query in queries:
+        if not grounder.words_of(query):
+            raise UserError(f"no word in the query {query!r}: say what to look for")
+    video = grounder.add(config.video)
+    if video.shortfall:
+        screen.say(f"note: {config.video}: {video.shortfall}; answers are about what is there")
+    answers = grounder.ask_all(queries)
+    unseen = {query: grounder.unseen(query) for query in queries}
+    show(queries, answers, unseen, config.top_k, screen)
+    if config.json is not None:
+        about = {"video": str(config.video), "run": str(config.run), "duration": video.duration}
+        rows = [answer_json(query, answer, unseen[query]) for query, answer in zip(queries, answers, strict=True)]
+        write_json(config.json, {**about, "clip_seconds": video.clip_seconds, "answers": rows}, ascii=False)
+        screen.say(f"written: {config.json}")
+    if config.cut is not None:
+        for number, answer in enumerate(answers, 1):
+            for rank, moment in enumerate(answer.moments[: config.top_k], 1):
+                target = config.cut / f"{number}-{rank}.mp4"
+                cut(config.video, moment.start, moment.end, target)
+                screen.say(f"cut: {target}")
+    return answers
+
+
+def show(
+    queries: Sequence[str], answers: Sequence[Answer], unseen: dict[str, list[str]], top_k: int, screen: Screen
+) -> None:
+    """Show the best moments of each query."""
+    rows = []
+    for query, answer in zip(queries, answers, strict=True):
+        said = query + (f" (untrained: {', '.join(unseen[query])})" if unseen[query] else "")
+        for rank, moment in enumerate(answer.moments[:top_k], 1):
+            times = clock(moment.start), clock(moment.end)
+            rows.append(Row((said, str(rank), *times), (Cell.of(moment.score),)))
+    counts = ("rank", "from", "to")
+    screen.show(Table(("query", *counts), ("score",), rows, counts=counts, shared=1, digits=3).terminal())
+
+
+def answer_json(query: str, answer: Answer, unseen: Sequence[str]) -> dict[str, Any]:
+    """Return an answer as JSON values: moments are [start, end, score], in seconds."""
+    return {
+        "query": query,
+        "moments": [[round(start, 3), round(end, 3), round(score, 6)] for start, end, score in answer.moments],
+        "relevance": [round(float(value), 4) for value in answer.relevance],
+        "unseen": list(unseen),
+    }
+
+
+def clock(seconds: float) -> str:
+    """Return a time as people read it.
+
+    >>> clock(75.25), clock(3600)
+    ('1:15.2', '1:00:00.0')
+    """
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest / 10:04.1f}" if hours else f"{minutes}:{rest / 10:04.1f}"
+
+
+def cut(source: Path, start: float, end: float, target: Path) -> None:
+    """Cut a stretch out of a video, to the frame, with its sound, as MP4; it appears whole or not at all.
+
+    Raises:
+        DataError: No picture is in the stretch.
+    """
+    av = need_av()
+    with atomic_path(target, durable=False) as temporary, av.open(str(source)) as given:
+        zero = (given.start_time or 0) / av.time_base
+        pictures = given.streams.video[0]
+        sounds = given.streams.audio[0] if given.streams.audio else None
+        with av.open(str(temporary), "w", format="mp4") as made:
+            codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+            video = made.add_stream(codec, rate=pictures.average_rate or 25)
+            video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, 90000)
+            sound = made.add_stream("aac", rate=sounds.rate) if sounds is not None else None
+            written = 0
+            given.seek(max(0, int((start + zero) * av.time_base)))
+            for frame in given.decode(*(each for each in (pictures, sounds) if each is not None)):
+                time = float(frame.pts * frame.time_base) - zero if frame.pts is not None else start
+                if time < start:
+                    continue
+                is_picture = isinstance(frame, av.VideoFrame)
+                if time >= end:
+                    if is_picture:
+                        break
+                    continue
+                if is_picture:
+                    picture = upright(frame, 0, "crop")
+                    picture = np.ascontiguousarray(picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2])
+                    if not written:
+                        video.height, video.width = picture.shape[:2]
+                    written += 1
+                    out = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                    out.pts, out.time_base = round((time - start) * 90000), Fraction(1, 90000)
+                    made.mux(video.encode(out))
+                elif sound is not None:
+                    frame.pts = round((time - start) / frame.time_base)
+                    made.mux(sound.encode(frame))
+            if not written:
+                raise broken(source, f"no picture from {start:.1f} to {end:.1f} s")
+            for stream in (video, sound):
+                if stream is not None:
+                    made.mux(stream.encode(None))

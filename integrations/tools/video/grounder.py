@@ -1,0 +1,396 @@
+"""Questions to video files: a trained run, and the encoders that made its features, as one object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hero_plugin.integrations.data import Record, load_word_vectors, tokenize
+from hero_plugin.integrations.data.feature_bank import ArrayBank
+from hero_plugin.integrations.data.features import MemoryFeatures, unit_length
+from hero_plugin.integrations.data.manifests import described, difference
+from hero_plugin.integrations.support import UserError
+from hero_plugin.integrations.support.files import atomic_write
+from hero_plugin.integrations.tools.video.encoders import TransformersEncoder, load_encoder
+from hero_plugin.integrations.tools.video.extract import Encoded, Extractor
+from hero_plugin.integrations.training.detr_batches import Queries
+from hero_plugin.integrations.training.device import Amp, choose_device
+from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.run_predictor import RunPredictor
+
+SAME = 0.5
+"""Of moments from several windows that overlap by more than this IoU, the one with the best score stays."""
+BATCH = 64
+"""Queries answered at once."""
+
+
+class Moment(NamedTuple):
+    """A stretch of a video, in seconds, and the model's score of it."""
+
+    start: float
+    end: float
+    score: float
+
+
+class Answer(NamedTuple):
+    """What a run says to one query about one video."""
+
+    moments: list[Moment]
+    """Best first."""
+    relevance: np.ndarray
+    """(clips,) in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """A video as the run's model reads it."""
+
+    path: Path
+    features: np.ndarray
+    """(clips, width) float32."""
+    duration: float
+    """Seconds."""
+    clip_seconds: float
+    shortfall: str = ""
+    """What was missing of the file, "" if nothing was."""
+
+
+def default_cache() -> Path:
+    """Return the folder in which features of videos are kept for the next question."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hero-plugin" / "videos"
+
+
+def windows_of(clips: int, longest: int) -> list[range]:
+    """Return the windows of a video: all of it, or stretches of ``longest`` clips that overlap by half or more."""
+    if clips <= longest:
+        return [range(clips)]
+    starts = [*range(0, clips - longest, max(1, longest // 2)), clips - longest]
+    return [range(start, start + longest) for start in starts]
+
+
+def merged(found: Iterable[Moment]) -> list[Moment]:
+    """Return moments of several windows, best first, without those that a better one overlaps."""
+    kept: list[Moment] = []
+    for moment in sorted(found, key=lambda each: -each.score):
+        if all(_iou(moment, other) <= SAME for other in kept):
+            kept.append(moment)
+    return kept
+
+
+def _iou(one: Moment, other: Moment) -> float:
+    both = max(0.0, min(one.end, other.end) - max(one.start, other.start))
+    return both / max(one.end - one.start + other.end - other.start - both, 1e-9)
+
+
+class EncodedQueries(Queries):
+    """Queries as the run's text encoder makes them, for a base that was trained on a file of vectors for each."""
+
+    def __init__(self, encoder: TransformersEncoder, max_words: int, normalize: bool) -> None:
+        self.encoder, self.max_words, self.normalize = encoder, max_words, normalize
+        self.dim = encoder.encode_text(["a"])[0][0].shape[1]
+
+    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors (B, L, dim) float32 with zeros for padding, and their mask (B, L) bool."""
+        found = [words[: self.max_words] for words, _ in self.encoder.encode_text([each.sentence for each in records])]
+        rows = [unit_length(words) if self.normalize else words for words in found]
+        bank = ArrayBank({str(place): row for place, row in enumerate(rows)}, self.dim)
+        return bank.batch(range(len(rows)))
+
+
+@dataclass
+class VideoGrounder:
+    """A run that answers questions about video files; make it by ``from_run``.
+
+    Attributes:
+        videos: The videos that were added, by name; a question without a video is about the last.
+    """
+
+    run: RunFolder
+    device: torch.device
+    checkpoint: str = "best"
+    levels: tuple[int, ...] = ()
+    bridge: bool = False
+    amp: Amp = "none"
+    cache: Path | None = None
+    download: bool = False
+    encoders: tuple[str, ...] = ()
+    videos: dict[str, VideoFeatures] = field(default_factory=dict)
+    _words: dict[str, None] = field(default_factory=dict, repr=False)
+    _predictor: RunPredictor | None = field(default=None, repr=False)
+    _loaded: dict[tuple[str, str | None], Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_run(
+        cls,
+        run: str | os.PathLike[str],
+        *,
+        checkpoint: str = "best",
+        levels: Sequence[int] = (),
+        bridge: bool = False,
+        device: str = "auto",
+        amp: Amp = "none",
+        cache: Path | str | None = "",
+        encoders: Sequence[str] = (),
+        download: bool = False,
+    ) -> VideoGrounder:
+        """Open a run.
+
+        Args:
+            run: Folder of the run.
+            checkpoint: best or last.
+            levels: As in ``hero-plugin eval``.
+            bridge: Likewise.
+            device: auto takes CUDA where there is one.
+            amp: Half precision of the encoders.
+            cache: Where the features of videos are kept; None keeps none.
+            encoders: Where the encoders of the run's features lie now, in their order, if they have moved.
+            download: Whether encoders may be downloaded.
+
+        Raises:
+            UserError: The run was trained on features that no encoder is known to make.
+        """
+        if checkpoint not in ("best", "last"):
+            raise UserError(f"the checkpoint must be best or last, got {checkpoint!r}")
+        kept = default_cache() if cache == "" else None if cache is None else Path(cache)
+        opened = RunFolder.open(Path(run))
+        grounder = cls(
+            opened, choose_device(device), checkpoint, tuple(levels), bridge, amp, kept, download, tuple(encoders)
+        )
+        grounder._check()
+        return grounder
+
+    @cached_property
+    def settings(self) -> Any:
+        """The run's settings."""
+        return self.run.settings()
+
+    @cached_property
+    def origins(self) -> Mapping[str, Any]:
+        """What made the features that the run was trained on."""
+        return self.run.origins()
+
+    def _check(self) -> None:
+        sources = self.origins.get("features") or []
+        unknown = [str(path) for path, each in zip(self.settings.features, sources, strict=False) if each is None]
+        if not sources or unknown:
+            where = ", ".join(unknown or map(str, self.settings.features)) or "data in memory"
+            raise UserError(
+                f"{self.run.path}: trained on features of {where}, which no encoder is known to make (no manifest.json "
+                "beside them); extract features by hero-plugin data extract and train on those, or answer feature "
+                "files by hero-plugin predict"
+            )
+        if getattr(self.settings, "query_features", None) and self.origins.get("query_features") is None:
+            raise UserError(
+                f"{self.run.path}: trained on queries' features that no encoder is known to make; extract them by "
+                "hero-plugin data extract --queries and train on those"
+            )
+        if len({each["clip_seconds"] for each in sources}) > 1:
+            raise UserError(f"{self.run.path}: trained on features of several clip lengths")
+
+    @property
+    def clip_seconds(self) -> float:
+        """Length of a clip."""
+        return float(self.origins["features"][0]["clip_seconds"])
+
+    @cached_property
+    def _extractors(self) -> list[Extractor]:
+        """One per folder of features."""
+        names, found = iter(self.encoders), []
+        for manifest in self.origins["features"]:
+            encoders = [self._encoder(each, next(names, each["name"])) for each in manifest["encoders"]]
+            extractor = Extractor(encoders, manifest["clip_seconds"])
+            extractor.frame_rates = [each["frames_per_second"] for each in manifest["encoders"]]
+            if differs := difference(manifest, extractor.manifest()):
+                raise UserError(f"{self.run.path}: the encoder is {differs}, which the run was trained on")
+            found.append(extractor)
+        return found
+
+    def _encoder(self, identity: Mapping[str, Any], name: str) -> Any:
+        key = name, identity.get("weights")
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = load_encoder(
+                    name, self.device, self.amp, download=self.download, weights=identity.get("weights")
+                )
+            except UserError as error:
+                raise UserError(
+                    f"{error}\n(the encoder of the features that {self.run.path} was trained on)"
+                ) from error
+        return self._loaded[key]
+
+    def _text_encoder(self, manifest: Mapping[str, Any]) -> TransformersEncoder:
+        [identity] = manifest["encoders"]
+        for (_, weights), loaded in self._loaded.items():
+            if weights == identity["weights"]:
+                return loaded
+        known = [each for source in self.origins["features"] for each in source["encoders"]]
+        same = [place for place, each in enumerate(known) if each.get("weights") == identity["weights"]]
+        moved = self.encoders[same[0]] if same and same[0] < len(self.encoders) else identity["name"]
+        return self._encoder(identity, moved)
+
+    def add(self, path: str | os.PathLike[str]) -> VideoFeatures:
+        """Encode a video, or take its features from the cache.
+
+        Raises:
+            DataError: The file cannot be read as a video.
+            FileNotFoundError: There is none.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"no video at {file}")
+        parts = []
+        for place in range(len(self.origins["features"])):
+            found = self._from_cache(file, place)
+            if found is None:
+                found = self._extractors[place].extract_one(file)
+                self._to_cache(file, place, found)
+            parts.append(found)
+        unit = bool(getattr(self.settings, "normalize_features", False))
+        clips = min(len(each.features) for each in parts)
+        rows = [unit_length(each.features[:clips]) if unit else each.features[:clips] for each in parts]
+        whole = np.concatenate(rows, axis=1)
+        self.videos.pop(file.stem, None)
+        video = VideoFeatures(file, whole, parts[0].duration, self.clip_seconds, parts[0].shortfall)
+        self.videos[file.stem] = video
+        return video
+
+    def _cached(self, path: Path, place: int) -> Path | None:
+        if self.cache is None:
+            return None
+        about, manifest = path.stat(), self.origins["features"][place]
+        key = [str(path.resolve()), about.st_size, about.st_mtime_ns, described(manifest), manifest]
+        return self.cache / f"{path.stem}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz"
+
+    def _from_cache(self, path: Path, place: int) -> Encoded | None:
+        file = self._cached(path, place)
+        if file is None or not file.is_file():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                return Encoded(found["features"], float(found["duration"]), str(found["shortfall"]))
+        except (OSError, ValueError, KeyError):  # damaged: it is made again
+            return None
+
+    def _to_cache(self, path: Path, place: int, found: Encoded) -> None:
+        if (file := self._cached(path, place)) is not None:
+            with atomic_write(file, "wb", durable=False) as stream:
+                np.savez(stream, features=found.features, duration=found.duration, shortfall=found.shortfall)
+
+    def ask(self, query: str, video: str | None = None) -> Answer:
+        """Ask about a video that was added, the last one unless named; unpacks into moments and relevance.
+
+        Raises:
+            UserError: The query has no word, or there is no such video.
+        """
+        return self.ask_all([query], video)[0]
+
+    def ask_all(self, queries: Sequence[str], video: str | None = None) -> list[Answer]:
+        """Ask several queries about one video, at once.
+
+        Raises:
+            UserError: As ``ask``.
+        """
+        if not self.videos or (video is not None and video not in self.videos):
+            known = f"; there are {', '.join(self.videos)}" if self.videos else ""
+            raise UserError(f"no video {video or ''} was added{known}: call add(path) first")
+        about = self.videos[video or list(self.videos)[-1]]
+        empty = [query for query in queries if not self.words_of(query)]
+        if empty:
+            raise UserError(f"no word in the query {empty[0]!r}: say what to look for")
+        predictor = self._predictor_for([word for query in queries for word in self.words_of(query)], about)
+        parts = windows_of(len(about.features), int(self.origins["longest_clips"]))
+        bank = ArrayBank(
+            {str(part.start): about.features[part.start : part.stop] for part in parts}, about.features.shape[1]
+        )
+        records = [
+            Record(f"{number}_{part.start}", str(part.start), " ".join(query.split()), (), self._seconds(about, part))
+            for number, query in enumerate(queries)
+            for part in parts
+        ]
+        items, collate = predictor.examples(records, bank), predictor.collate(bank)
+        moments: list[list[Moment]] = [[] for _ in queries]
+        curves, counts = np.zeros((len(queries), len(about.features))), np.zeros(len(about.features))
+        for part in parts:
+            counts[part.start : part.stop] += 1
+        for first in range(0, len(items), BATCH):
+            found = predictor.predict(collate(items[first : first + BATCH]))
+            times, scores = found.moments.double().cpu().numpy(), found.scores.double().cpu().numpy()
+            relevance = found.relevance.double().cpu().numpy()
+            for row, place in enumerate(range(first, min(first + BATCH, len(items)))):
+                query, part = divmod(place, len(parts))
+                window = parts[part]
+                offset = window.start * about.clip_seconds
+                for (start, end), score in zip(times[row], scores[row], strict=True):
+                    moments[query].append(Moment(float(start + offset), float(end + offset), float(score)))
+                curves[query, window.start : window.stop] += relevance[row, : len(window)]
+        several = len(parts) > 1
+        return [
+            Answer(merged(each) if several else each, curve / counts)
+            for each, curve in zip(moments, curves, strict=True)
+        ]
+
+    def words_of(self, query: str) -> list[str]:
+        """Return the words of a query, as the run splits it."""
+        return tokenize(query, style=self.settings.tokenizer)
+
+    def unseen(self, query: str) -> list[str]:
+        """Return the words of a query that no training sentence of the run had."""
+        from hero_plugin.integrations.data.words import Vocabulary
+
+        return Vocabulary.from_json(self.run.vocabulary()).unseen(self.words_of(query))
+
+    def _seconds(self, video: VideoFeatures, part: range) -> float:
+        """Return how long a window is: its clips, and for the last one what the video has left."""
+        left = video.duration - part.start * video.clip_seconds
+        return left if part.stop == len(video.features) else len(part) * video.clip_seconds
+
+    def _predictor_for(self, words: Sequence[str], video: VideoFeatures) -> RunPredictor:
+        """Return the run's model, which knows these words."""
+        if self._predictor is None or not self._words.keys() >= set(words):
+            self._words.update(dict.fromkeys(words))
+            with tempfile.TemporaryDirectory() as folder:
+                self._predictor = self._load(Path(folder), video)
+        return self._predictor
+
+    def _load(self, folder: Path, video: VideoFeatures) -> RunPredictor:
+        settings, queries = self.settings, None
+        if getattr(settings, "query_features", None):
+            encoder = self._text_encoder(self.origins["query_features"])
+            queries = EncodedQueries(encoder, settings.max_words, settings.normalize_words)
+        elif (manifest := self.origins.get("words")) is not None:
+            settings = replace(settings, words=self._extended_table(settings.word_table, manifest, folder))
+        weights = self.run.best if self.checkpoint == "best" else self.run.last
+        if not weights.is_file():
+            raise UserError(f"{weights}: no such checkpoint; is this the folder of a run that has trained?")
+        return RunPredictor.load(
+            self.run,
+            settings,
+            MemoryFeatures({video.path.stem: video.features}),
+            list(self._words),
+            partial(tokenize, style=settings.tokenizer),
+            self.device,
+            weights=weights,
+            queries=queries,
+            levels=self.levels,
+            bridge=self.bridge,
+        )
+
+    def _extended_table(self, path: Path, manifest: Mapping[str, Any], folder: Path) -> Path:
+        """Return a word table that has the words of the queries, too, encoded like its own."""
+        table = load_word_vectors(path)
+        new = [word for word in self._words if word not in table]
+        if not new:
+            return path
+        vectors = self._text_encoder(manifest).encode_words(new)
+        np.savez(folder / "words.npz", words=[*table.words, *new], vectors=np.concatenate([table.vectors, vectors]))
+        return folder / "words.npz"

@@ -1,0 +1,235 @@
+"""A page to look at moments in a browser, one HTML file: ``hero-plugin show``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import tyro
+
+from hero_plugin.integrations.data import Record
+from hero_plugin.integrations.scoring.metrics import nearest_iou
+from hero_plugin.integrations.support import UserError, write_text
+from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.files import check_free
+from hero_plugin.integrations.support.settings import too_small
+from hero_plugin.integrations.tools.video.decode import SUFFIXES
+from hero_plugin.integrations.tools.video.grounder import Answer, VideoGrounder
+from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.config import AnswerInputs
+from hero_plugin.integrations.training.device import choose_device
+from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.load_run import load_run, with_inputs
+from hero_plugin.integrations.training.run_folder import RunFolder
+
+POINTS = 200
+"""Most points of a relevance curve on the page."""
+
+
+@dataclass(kw_only=True)
+class ShowConfig(AnswerInputs):
+    """Write a page that shows each query's annotated moment, a run's, and the base's, over the relevance of the clips.
+
+    Queries are those of annotations, or your own about a video file. The page is one file and asks the network for
+    nothing; videos are linked where they lie.
+    """
+
+    query: tyro.conf.Positional[tuple[str, ...]] = ()
+    """With --video: sentences to ask, in quotes."""
+    output: Path = Path("moments.html")
+    """The HTML file to write."""
+    base: Path | None = None
+    """Another run to show beside it, such as the base without HERO."""
+    annotations: tuple[str, ...] = ()
+    """Annotations to show, as PATH or NAME=PATH; none: the run's own test sets."""
+    video: Path | None = None
+    """A video file to ask instead."""
+    videos: Path | None = None
+    """Folder of the annotations' videos, VIDEO.mp4 or another ending: a click on a moment plays it."""
+    checkpoint: str = "best"
+    """best or last."""
+    limit: int = 2000
+    """Most queries per set; of more, every so many are shown."""
+    batch_size: int = 64
+    """Queries at once."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+    def check(self) -> None:
+        """Raise ``UserError`` for what is impossible or does not go together."""
+        wrong = too_small(self, limit=1, batch_size=1, threads=0)
+        if (self.video is None) != (not self.query):
+            wrong.append(
+                '--video FILE and sentences go together: hero-plugin show --run RUN --video FILE "a dog jumps"'
+            )
+        if self.video is not None and (self.annotations or self.videos):
+            wrong.append("--video asks a file; --annotations and --videos are about a set: give one of the two")
+        if self.videos is not None and not self.videos.is_dir():
+            wrong.append(f"--videos {self.videos}: no such folder")
+        if self.output.is_dir():
+            wrong.append(f"--output {self.output}: is a folder; name a file")
+        if wrong:
+            raise UserError("\n".join(wrong))
+        check_free(self.output, self.overwrite)
+
+
+def main(config: ShowConfig, screen: Screen | None = None) -> Path:
+    """Run the command; return the path of the page."""
+    screen = screen or Screen()
+    config.check()
+    runs = [each for each in (config.base, config.run) if each is not None]
+    if config.video is not None:
+        shown = ask(runs, config.video, config.query, config)
+        title = f"{config.video.name}: {len(config.query)} queries"
+    else:
+        shown = of_sets(runs, config, screen)
+        title = f"Moments of {config.run.name}"
+    write_text(config.output, page(title, shown))
+    screen.say(f"{config.output}: {len(shown['items'])} queries; open it in a browser")
+    return config.output
+
+
+def page(title: str, shown: Mapping[str, Any]) -> str:
+    """Return the HTML of what ``of_sets`` or ``of_answers`` returned."""
+    data = json.dumps({"title": title, **shown}, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    template = (resources.files(__package__) / "show.html").read_text(encoding="utf-8")
+    return template.replace("__DATA__", data.replace("<", "\\u003c"), 1)  # "</script>" in a query must end nothing
+
+
+def of_sets(runs: Sequence[Path], config: ShowConfig, screen: Screen) -> dict[str, Any]:
+    """Return what the page shows of annotated sets.
+
+    Raises:
+        UserError: A run has no such sets, or the runs answer different queries.
+    """
+    models, answers = [], []
+    records: list[tuple[str, Record]] = []
+    for path in runs:
+        run = RunFolder.open(path)
+        settings = with_inputs(run.settings(), config, config.annotations, run)
+        if not settings.test_sets():
+            raise UserError(f"{path}: the run has no test sets; name some with --annotations")
+        data = BASES[settings.base].read(settings, dict(settings.test_sets()), screen)
+        data.sets = {name: _thinned(each, config.limit) for name, each in data.sets.items()}
+        device = choose_device(config.device)
+        levels, bridge = (() if settings.base_only else config.levels), config.bridge
+        loaded = load_run(run, data, screen, checkpoint=config.checkpoint, device=device, levels=levels, bridge=bridge)
+        asked = [(name, record) for name, each in data.sets.items() for record in each]
+        if records and [each.query_id for _, each in asked] != [each.query_id for _, each in records]:
+            raise UserError(f"{path}: answers other queries than {runs[0]}; name the same sets with --annotations")
+        records, mine = asked, []
+        for name, items in loaded.sets.items():
+            with screen.working(f"asking {name}", 1):
+                found = predict_set(loaded.task, items, config.batch_size, amp=settings.amp, clips=True)
+            mine += zip(found.moments[:, 0], found.scores[:, 0], found.relevance, strict=True)
+        models.append(settings.model_name)
+        answers.append(mine)
+    if len(set(models)) < len(models):
+        models = [f"{model}, {path.name}" for model, path in zip(models, runs, strict=True)]
+    unseen = loaded.vocabulary.unseen
+    items = []
+    for place, (name, record) in enumerate(records):
+        each = [(moment, score) for moment, score, _ in (mine[place] for mine in answers)]
+        words = unseen(data.tokenize(record.sentence))
+        items.append(_item(record, name, each, answers[-1][place][2], words))
+    about = {record.video_id: record.duration for _, record in records}
+    files = {each.stem: each for each in sorted(config.videos.iterdir())} if config.videos is not None else {}
+    links = {name: _link(files.get(name), config.output) for name in about}
+    if files and not any(links.values()):
+        raise UserError(
+            f"--videos {config.videos}: no file is called like a video of the sets: {records[0][1].video_id}.mp4, ..."
+        )
+    videos = {name: {"duration": round(seconds, 2), "src": links[name]} for name, seconds in about.items()}
+    return {"models": models, "sets": list(data.sets), "videos": videos, "items": items}
+
+
+def ask(runs: Sequence[Path], video: Path, queries: Sequence[str], config: AnswerInputs | Any) -> dict[str, Any]:
+    """Return what the page shows of one's own queries about a video file."""
+    grounders = [
+        VideoGrounder.from_run(
+            path, checkpoint=config.checkpoint, levels=config.levels, bridge=config.bridge, device=config.device
+        )
+        for path in runs
+    ]
+    for grounder in grounders:
+        grounder.add(video)
+    answers = [(each.settings.model_name, each.ask_all(queries)) for each in grounders]
+    unseen = [grounders[-1].unseen(query) for query in queries]
+    about = grounders[-1].videos[video.stem]
+    return of_answers(video.name, about.duration, _link(video, config.output), queries, answers, unseen)
+
+
+def of_answers(
+    name: str,
+    duration: float,
+    link: str | None,
+    queries: Sequence[str],
+    answers: Sequence[tuple[str, Sequence[Answer]]],
+    unseen: Sequence[Sequence[str]],
+) -> dict[str, Any]:
+    """Return what the page shows of the answers of one or two models about one video; the last one's curve."""
+    items = []
+    for place, query in enumerate(queries):
+        found = [each[place] for _, each in answers]
+        record = Record(str(place), name, query, (), duration)
+        each = [(np.array(answer.moments[0][:2]), answer.moments[0].score) for answer in found]
+        item = _item(record, "", each, found[-1].relevance, unseen[place])
+        for said, answer in zip(item["answers"], found, strict=True):
+            said["others"] = [_rounded(moment[:2]) for moment in answer.moments[1:3]]
+        items.append(item)
+    videos = {name: {"duration": round(duration, 2), "src": link}}
+    return {"models": [model for model, _ in answers], "sets": [""], "videos": videos, "items": items}
+
+
+def _item(
+    record: Record,
+    name: str,
+    answers: Iterable[tuple[np.ndarray, float]],
+    relevance: np.ndarray,
+    unseen: Sequence[str],
+) -> dict[str, Any]:
+    said = []
+    for moment, score in answers:
+        iou = float(nearest_iou(moment[None], [record.moments])[0]) if record.moments else None
+        said.append(
+            {"moment": _rounded(moment), "score": round(float(score), 4), "iou": None if iou is None else round(iou, 4)}
+        )
+    step = -(-len(relevance) // POINTS)
+    return {
+        "id": record.query_id,
+        "set": name,
+        "video": record.video_id,
+        "query": record.sentence,
+        "truth": [_rounded(moment) for moment in record.moments],
+        "answers": said,
+        "relevance": [round(float(value), 3) for value in relevance[::step]],
+        "unseen": list(unseen),
+    }
+
+
+def _rounded(moment: Iterable[float]) -> list[float]:
+    return [round(float(time), 2) for time in moment]
+
+
+def _thinned(records: Sequence[Record], limit: int) -> list[Record]:
+    """Return at most ``limit`` records, evenly spread."""
+    if len(records) <= limit:
+        return list(records)
+    return [records[place * len(records) // limit] for place in range(limit)]
+
+
+def _link(video: Path | None, output: Path) -> str | None:
+    """Return the address of a video as the page has it: relative, so that both can move together."""
+    if video is None or video.suffix.lower() not in SUFFIXES:
+        return None
+    try:
+        return quote(Path(os.path.relpath(video.resolve(), output.resolve().parent)).as_posix())
+    except ValueError:  # another drive of Windows
+        return video.resolve().as_uri()
