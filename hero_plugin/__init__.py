@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         wrap_criterion,
     )
     from hero_plugin.model import HeroModel
-    from hero_plugin.plugin_file import Plugin, PluginError, load_plugin, read_plugin, save_plugin
+    from hero_plugin.plugin import Plugin, PluginError, read_plugin
+    from hero_plugin.plugin_file import from_pretrained, load_plugin, save_plugin
     from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor, TwoStage
     from hero_plugin.relevance import PairRelevance
     from hero_plugin.sgvf import SGVF
@@ -63,6 +64,7 @@ __all__ = [
     "config_of",
     "consistency_loss",
     "export_base",
+    "from_pretrained",
     "hero_losses",
     "hero_state_dict",
     "known_adapters",
@@ -77,6 +79,7 @@ __all__ = [
 ]
 
 _MODULES = (
+    *("base_state", "named", "plugin", "pretrained"),
     *("adapter", "aggregation", "bridge", "check", "cmtr", "compare", "config", "hem", "losses"),
     *("model", "plugin_file", "protocol", "relevance", "sgvf", "trial", "wrap"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -231,6 +232,21 @@ class HeroConfig:
     def off(cls) -> HeroConfig:
         """Return the config that adds nothing: the wrapped model is the base, bit for bit."""
         return cls(levels=1, sgvf=False, cmtr=False)
+
+
+def chosen_config(config: HeroConfig, choices: Mapping[str, Any]) -> HeroConfig:
+    """Return the config with these fields changed.
+
+    Raises:
+        TypeError: a field does not exist; the message names one that is close, or all.
+    """
+    names = [field.name for field in fields(HeroConfig)]
+    for name in choices:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f". Choices: {', '.join(names)}"
+            raise TypeError(f"HeroConfig has no choice {name!r}{hint}")
+    return replace(config, **choices)
 
 
 NOTE = "hero"

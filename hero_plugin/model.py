@@ -17,18 +17,20 @@ from torch.utils.checkpoint import checkpoint
 
 from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import WeightedAggregation, check_kinds
+from hero_plugin.base_state import Frozen, KeepStatistics
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import CHOICES, LOSS_FIELDS, NOTE, HeroConfig, config_of, note_config, with_config_note
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
+from hero_plugin.named import DEFAULT_NAME, NamedPlugins
 from hero_plugin.oversight import Oversight
 from hero_plugin.protocol import Grounder, Grounding, Pair, ranks_clips
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
 
 
-class HeroModel(nn.Module):
+class HeroModel(NamedPlugins):
     """``base`` with HERO: the same forward, the same outputs. Made by ``wrap_model``.
 
     Parameters of the plug-in are under ``hero.``, the base's under ``base.``; attributes that are not here come from
@@ -41,32 +43,49 @@ class HeroModel(nn.Module):
         config: the ``HeroConfig``.
     """
 
-    def __init__(self, base: nn.Module, config: HeroConfig, adapter: Callable[[nn.Module], Grounder]) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        config: HeroConfig,
+        adapter: Callable[[nn.Module], Grounder],
+        name: str = DEFAULT_NAME,
+    ) -> None:
         super().__init__()
+        self._aside: dict[str, Any] = {name: None}
         self.config = config
         self.adapter = adapter
         self.base = base
         # In a tuple, or torch would register a base that is its own grounder a second time.
         self._grounder = (base, adapter(base))
-        grounder = self._grounder[1]
-        check_kinds(grounder.kinds)
-        # Those that learn come first: a frozen backbone may be in another precision than what HERO meets.
-        learning_first = sorted(base.parameters(), key=lambda parameter: not parameter.requires_grad)
-        like = next((p for p in learning_first if p.is_floating_point()), torch.empty(0))
-        # Whatever torch's default device is; on the CPU, where a seed gives the same weights for every device.
-        with torch.device("meta" if like.is_meta else "cpu"):
-            self.hero = Hero(grounder.dim, config, ranks_clips(grounder))
-        self.hero.to(like.device, like.dtype)
+        check_kinds(self._grounder[1].kinds)
+        self.hero = self._make_hero(config)
         self.last_forward = LastForward()
         self._frozen: Frozen | None = None
         self._oversight = Oversight()
+        like = next(self.parameters(), torch.empty(0))
         self.register_buffer("_chosen", self._choices().to(like.device), persistent=False)
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 
+    def _make_hero(self, config: HeroConfig) -> Hero:
+        """Make a fresh plug-in, on the base's device and in its dtype."""
+        # Those that learn come first: a frozen backbone may be in another precision than what HERO meets.
+        learning_first = sorted(self.base.parameters(), key=lambda parameter: not parameter.requires_grad)
+        like = next((p for p in learning_first if p.is_floating_point()), torch.empty(0))
+        # Whatever torch's default device is; on the CPU, where a seed gives the same weights for every device.
+        with torch.device("meta" if like.is_meta else "cpu"):
+            hero = Hero(self.grounder.dim, config, ranks_clips(self.grounder))
+        return hero.to(like.device, like.dtype)
+
+    def _use(self, hero: nn.Module, config: HeroConfig) -> None:
+        """Let this plug-in be the model's own."""
+        self.hero, self.config = hero, config
+        self.last_forward, self._oversight = LastForward(), Oversight()
+        self._chosen = self._choices().to(self._chosen.device)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the base's forward with HERO: same arguments, same output type, keys and shapes."""
-        if not self.config.active:
+        if not self.hero_active:
             return self.base(*args, **kwargs)
         hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
         if any(getattr(self.base, kind) for kind in hooks):  # called as without HERO: with these arguments and outputs
@@ -125,6 +144,8 @@ class HeroModel(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> HeroModel:
         super()._apply(*args, **kwargs)
+        for aside in filter(None, self._plugins.values()):
+            aside[0]._apply(*args, **kwargs)
         self._chosen: Tensor = self._choices().to(self._chosen.device)  # ``to_empty`` has left it without its values
         return self
 
@@ -245,7 +266,7 @@ class HeroModel(nn.Module):
         Returns:
             ``loss_relevance`` and, if masked words were used, ``loss_consistency``; empty with HERO off.
         """
-        if not self.config.active:
+        if not self.hero_active:
             return {}
         last = self.last_forward
         if last.relevance is None or last.video_mask is None:
@@ -304,8 +325,11 @@ class HeroModel(nn.Module):
         return load(state_dict, strict=strict, assign=True) if assign else load(state_dict, strict=strict)
 
     def extra_repr(self) -> str:
-        """Return the config, for ``print(model)``."""
-        return repr(self.config)
+        """Return the config, for ``print(model)``; of several plug-ins also their names."""
+        names = ", ".join(self._plugins)
+        return repr(self.config) + (
+            f"\nplug-ins: {names}; active: {self.active_plugin}" if len(self._plugins) > 1 else ""
+        )
 
     def _adopt(self, config: HeroConfig | None) -> None:
         """Take over from the config of loaded weights which levels answer: it was chosen for those weights."""
@@ -337,7 +361,7 @@ class HeroModel(nn.Module):
                 return MethodType(extended[name], self)
             found = getattr(modules["base"], name)
             own = isinstance(found, MethodType) and found.__self__ is modules["base"]
-            return update_wrapper(partial(self._run_method, found), found) if own and self.config.active else found
+            return update_wrapper(partial(self._run_method, found), found) if own and self.hero_active else found
 
     def _run_method(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a method of the base's, or the base; where it calls its forward, as ``predict`` may, HERO runs."""
@@ -424,53 +448,6 @@ class LastForward:
         """Return the (B, T) tensors that are there, by name."""
         found = {name: getattr(self, name) for name in ("relevance", "masked_relevance", "video_mask")}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-
-class Frozen:
-    """The state that a base had before it was frozen: which parameters were trainable, and the mode of each module.
-
-    A frozen base is deterministic: its modules stay in eval mode, whatever mode the wrapped model is in. Gradients
-    pass through it to the plug-in.
-    """
-
-    def __init__(self, base: nn.Module) -> None:
-        self.trainable = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
-        self.modes = {name: module.training for name, module in base.named_modules()}
-        base.requires_grad_(False)
-
-    def keep_in_eval(self, base: nn.Module, backward: bool) -> None:
-        """Put every module that draws or keeps statistics in eval mode; ``backward``: whether one will follow."""
-        base.eval()
-        for module in base.modules() if backward else ():
-            # cuDNN has no backward for a recurrent layer in eval mode; where it drops nothing the modes are the same.
-            if isinstance(module, nn.RNNBase) and (module.num_layers == 1 or module.dropout == 0):
-                module.training = True
-
-    def restore(self, base: nn.Module) -> None:
-        """Give every parameter and module of the base its state from before; new ones keep theirs."""
-        for name, parameter in base.named_parameters():
-            parameter.requires_grad_(self.trainable.get(name, parameter.requires_grad))
-        for name, module in base.named_modules():
-            module.training = self.modes.get(name, module.training)
-
-
-class KeepStatistics:
-    """Context in which the running statistics of a base's modules (a batch norm's) stay as they are."""
-
-    def __init__(self, base: nn.Module) -> None:
-        self.base = base
-        self.kept: list[tuple[Any, str, Any]] = []
-
-    def __enter__(self) -> None:
-        names = ("running_mean", "running_var", "num_batches_tracked")
-        buffers = [module._buffers for module in self.base.modules() if module.training]
-        self.kept = [(each, name, each[name]) for each in buffers for name in names if each.get(name) is not None]
-        for each, name, value in self.kept:
-            each[name] = value.clone()
-
-    def __exit__(self, *error: Any) -> None:
-        for each, name, value in self.kept:
-            each[name] = value
 
 
 def _check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str]) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable
-from dataclasses import fields, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from hero_plugin.adapter import Adapter, adapter_for
-from hero_plugin.config import HeroConfig
+from hero_plugin.config import HeroConfig, chosen_config
 from hero_plugin.model import HeroModel
 from hero_plugin.protocol import Grounder
 
@@ -24,6 +22,7 @@ def wrap_model(
     adapter: Callable[[nn.Module], Grounder] | None = None,
     freeze_base: bool = False,
     start_as_base: bool = False,
+    name: str = "default",
     **choices: Any,
 ) -> HeroModel:
     """Put HERO around a temporal sentence grounding model.
@@ -38,6 +37,7 @@ def wrap_model(
             (without dropout), until ``unwrap_model``.
         start_as_base: insist that the wrapped model's predictions are the base's at the start, up to rounding; the
             default config's are (``HeroConfig.starts_as_base``), that of the paper cannot.
+        name: what the plug-in is called, where there will be several: see ``HeroModel.add_plugin``.
         **choices: single fields of ``HeroConfig``, over ``config``.
 
     Returns:
@@ -57,12 +57,12 @@ def wrap_model(
     adapter = checked_adapter(base, adapter)
     if levels is not None:
         choices["levels"] = levels
-    chosen = _chosen(config or HeroConfig(), choices)
+    chosen = chosen_config(config or HeroConfig(), choices)
     if start_as_base and not chosen.starts_as_base:
         raise ValueError(f"this config does not start with the base's predictions: {'; '.join(chosen.departures)}")
     if freeze_base and not chosen.active:
         raise ValueError("freeze_base=True with HERO off leaves nothing to train: switch a part of HERO on")
-    model = HeroModel(base, chosen, adapter)
+    model = HeroModel(base, chosen, adapter, name)
     if freeze_base:
         model.freeze_base()
     return model
@@ -183,13 +183,3 @@ def _inner(model: nn.Module) -> nn.Module | None:
     """Return what a parallel, averaging or compiling wrapper of torch's holds, or None."""
     names = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "AveragedModel")
     return getattr(model, "module" if type(model).__name__ in names else "_orig_mod", None)
-
-
-def _chosen(config: HeroConfig, choices: dict[str, Any]) -> HeroConfig:
-    names = [field.name for field in fields(HeroConfig)]
-    for name in choices:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f". Choices: {', '.join(names)}"
-            raise TypeError(f"HeroConfig has no choice {name!r}{hint}")
-    return replace(config, **choices)

@@ -28,7 +28,7 @@ def compute_loss(
     """
     base: Any = model.base
     loss = base.compute_loss(start_logits, end_logits, start_labels, end_labels, *args, **kwargs)
-    if not model.config.active:
+    if not model.hero_active:
         return loss
     place = torch.arange(start_logits.shape[1], device=start_logits.device)
     inside = (place >= start_labels.unsqueeze(1)) & (place <= end_labels.unsqueeze(1))

@@ -18,7 +18,7 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint_safely
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.plugin_file import PARTS, SAFETENSORS, Fingerprint, forms, plugin_from
+from hero_plugin.plugin import PARTS, SAFETENSORS, Fingerprint, forms, plugin_from
 
 Kind = Literal["plug-in", "run", "checkpoint", "weights"]
 ENTRIES = ("model", "state_dict", "model_state_dict", "module", "net")

@@ -21,7 +21,8 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import atomic_write, check_free
 from hero_plugin.integrations.support.settings import read_settings
 from hero_plugin.integrations.training.checkpoint_formats import Contents, read_contents
-from hero_plugin.plugin_file import SAFETENSORS, check_base
+from hero_plugin.plugin import SAFETENSORS
+from hero_plugin.plugin_file import check_base
 
 
 @dataclass

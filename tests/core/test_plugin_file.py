@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hero_plugin import HeroConfig, PluginError, load_plugin, read_plugin, save_plugin, unwrap_model, wrap_model
-from hero_plugin.plugin_file import Fingerprint
+from hero_plugin.plugin import Fingerprint
 from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, tuple_base
 

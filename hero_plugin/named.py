@@ -1,0 +1,174 @@
+"""Plug-ins by name: several on one base, of which one answers and trains; and the base alone, for a while."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from hero_plugin.config import HeroConfig, chosen_config
+from hero_plugin.plugin import Fingerprint, Plugin, version
+from hero_plugin.pretrained import write_folder
+from hero_plugin.protocol import Grounder
+
+DEFAULT_NAME = "default"
+
+
+class NamedPlugins(nn.Module):
+    """What a wrapped model does with its plug-ins as wholes.
+
+    The active one is the model's ``hero``: it answers, it is what ``parameters`` and ``state_dict`` show, it trains.
+    The others are kept aside and move along to other devices, and nothing else happens to them.
+    """
+
+    base: nn.Module
+    hero: nn.Module
+    config: HeroConfig
+    grounder: Grounder
+    _enabled = True  # of the class: a model that was pickled by an earlier version has none
+
+    @property
+    def hero_active(self) -> bool:
+        """Whether HERO takes part: not where its config adds nothing, nor within ``disable_hero``."""
+        return self._enabled and self.config.active
+
+    @contextmanager
+    def disable_hero(self) -> Iterator[Any]:
+        """Let the base answer alone within this context, bit for bit.
+
+        HERO's losses stay those of the last forward with HERO. What is saved here still has the plug-in.
+
+        Example:
+            >>> with model.disable_hero():
+            ...     plain = model(*inputs)
+        """
+        before, self._enabled = self._enabled, False
+        try:
+            yield self
+        finally:
+            self._enabled = before
+
+    @property
+    def plugins(self) -> dict[str, HeroConfig]:
+        """The config of every plug-in by its name, in the order they came."""
+        return {name: self.config if aside is None else aside[1] for name, aside in self._plugins.items()}
+
+    @property
+    def active_plugin(self) -> str:
+        """The name of the plug-in that answers and trains."""
+        return next(name for name, aside in self._plugins.items() if aside is None)
+
+    def add_plugin(self, name: str, config: HeroConfig | None = None, **choices: Any) -> None:
+        """Put another plug-in on the base, fresh. The active one stays so: ``set_active(name)`` changes that.
+
+        Args:
+            name: what it is called.
+            config: every choice at once; None is ``HeroConfig()``.
+            **choices: single fields of ``HeroConfig``, over ``config``.
+
+        Raises:
+            ValueError: there is one of this name, or a choice has an impossible value.
+            TypeError: a choice does not exist.
+
+        Example:
+            >>> model.add_plugin("tacos", levels=2)
+            >>> model.set_active("tacos")
+            >>> optimizer = torch.optim.AdamW(model.parameters())
+        """
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"a plug-in's name must be a text, got {name!r}")
+        if name in self._plugins:
+            raise ValueError(f"there is a plug-in {name!r} already: choose another name, or remove_plugin({name!r})")
+        chosen = chosen_config(config or HeroConfig(), choices)
+        self._plugins[name] = self._make_hero(chosen).train(self.training), chosen
+
+    def set_active(self, name: str) -> None:
+        """Let this plug-in answer and train; the one before is kept aside as it is, without gradients.
+
+        Make optimizers afterwards, and put the model into ``DistributedDataParallel`` or ``fully_shard`` afterwards.
+
+        Raises:
+            ValueError: there is none of this name; the message names those that there are.
+        """
+        aside, before = self._known(name), self.active_plugin
+        if aside is not None:
+            self.hero.zero_grad(set_to_none=True)
+            self._plugins[before], self._plugins[name] = (self.hero, self.config), None
+            self._use(aside[0].train(self.training), aside[1])
+
+    def remove_plugin(self, name: str) -> None:
+        """Forget a plug-in that is not active.
+
+        Raises:
+            ValueError: there is none of this name, or it is the active one.
+        """
+        if self._known(name) is None:
+            raise ValueError(f"{name!r} is active: set_active another one first")
+        del self._plugins[name]
+
+    def print_trainable_parameters(self) -> None:
+        """Print how many parameters learn: of HERO, of the base, in all."""
+        rows = {"HERO": self.hero, "base": self.base, "in all": self}
+        if len(self._plugins) > 1:
+            rows = {f"HERO {self.active_plugin!r}": self.hero, "base": self.base, "in all": self}
+        for name, part in rows.items():
+            sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
+            every, learning = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+            print(f"{name}: {learning:,} of {every:,} parameters learn ({100 * learning / max(every, 1):.2f} %)")
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        with_base: bool | None = None,
+        card: Mapping[str, str] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a folder for the active plug-in, with a model card: ``from_pretrained`` reads it, the hub takes it.
+
+        Args:
+            folder: where ``plugin.safetensors`` and ``README.md`` go; ``plugin.pt`` where safetensors is not installed.
+            with_base: write the base's weights, too; None does so where the base learns: HERO fits the weights that it
+                was trained with.
+            card: further sections of the model card, Markdown by heading. ``hero-plugin weights card`` writes them
+                from a run.
+            overwrite: replace what an earlier call wrote there.
+
+        Raises:
+            PluginError: the folder holds a plug-in or a README.md already.
+        """
+        if with_base is None:
+            with_base = any(parameter.requires_grad for parameter in self.base.parameters())
+        base = {name: value for name, value in self.base.state_dict().items() if isinstance(value, Tensor)}
+        write_folder(folder, self.as_plugin(), base if with_base else None, card, overwrite)
+
+    def as_plugin(self) -> Plugin:
+        """Return the active plug-in as it stands, as a checkpoint."""
+        weights = {name: value.detach().cpu().clone() for name, value in self.hero_state_dict().items()}
+        return Plugin(weights, self.config, Fingerprint.of(self.base, self.grounder), version())
+
+    @property
+    def _plugins(self) -> dict[str, tuple[nn.Module, HeroConfig] | None]:
+        """What is kept aside, by name; None for the active one, which is the model's own. No submodules."""
+        return self.__dict__.setdefault("_aside", {DEFAULT_NAME: None})
+
+    def _known(self, name: str) -> tuple[nn.Module, HeroConfig] | None:
+        if name not in self._plugins:
+            close = difflib.get_close_matches(str(name), self._plugins, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"no plug-in is called {name!r}; there are {', '.join(map(repr, self._plugins))}{hint}")
+        return self._plugins[name]
+
+    def _make_hero(self, config: HeroConfig) -> nn.Module:
+        raise NotImplementedError
+
+    def _use(self, hero: nn.Module, config: HeroConfig) -> None:
+        raise NotImplementedError
+
+    def hero_state_dict(self) -> dict[str, Tensor]:
+        """Return the active plug-in's weights alone, under ``hero.``."""
+        raise NotImplementedError

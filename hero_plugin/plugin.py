@@ -1,0 +1,239 @@
+"""A plug-in's checkpoint: HERO's weights, the choices they were made with, and the base that they belong on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hero_plugin.config import HeroConfig
+from hero_plugin.protocol import Grounder
+
+SAFETENSORS = ".safetensors"
+PARTS = ("hero", "config", "base", "version")
+
+
+class PluginError(ValueError):
+    """Error about a plug-in's checkpoint that cannot be used, or not here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plug-in's checkpoint: HERO's weights and config, and the base that they were trained on."""
+
+    hero: Mapping[str, Tensor]
+    """The weights, by their names in the wrapped model: ``hero.hem...``."""
+    config: HeroConfig
+    """The choices that the weights were trained with."""
+    base: Fingerprint
+    """The base that they were trained on."""
+    version: str
+    """Version of the hero_plugin that wrote the checkpoint."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return tensors, strings, numbers and containers of them: loads with ``weights_only=True``."""
+        return {"hero": dict(self.hero), **self.record()}
+
+    def record(self) -> dict[str, Any]:
+        """Return all but the weights: what a checkpoint of the whole model holds beside them as entry ``"hero"``."""
+        return {"config": self.config.to_dict(), "base": self.base.to_dict(), "version": self.version}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, whole or not at all."""
+        path = Path(path)
+        with write_whole(path) as unfinished:
+            if path.suffix == SAFETENSORS:
+                safetensors_for(path).save_file(
+                    {name: value.contiguous() for name, value in self.hero.items()},
+                    unfinished,
+                    {name: json.dumps(value) for name, value in self.record().items()},
+                )
+            else:
+                torch.save(self.to_dict(), unfinished)
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield the name of a file to write, which becomes ``path`` once all is written; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_plugin(path: str | os.PathLike[str]) -> Plugin:
+    """Read a plug-in's checkpoint; nothing is unpickled but plain data and tensors.
+
+    Example:
+        >>> config = read_plugin("plugin.pt").config
+        >>> model = wrap_model(model, config=config, freeze_base=True)
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PluginError(f"{path}: no such file; save_plugin(model, path) writes one")
+    try:
+        if path.suffix == SAFETENSORS:
+            with safetensors_for(path).safe_open(path, "pt") as file:
+                plain = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+                plain["hero"] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        else:
+            plain = torch.load(path, map_location="cpu", weights_only=True)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{path}: not a plug-in's checkpoint that can be read safely ({error}). "
+            "If it is a checkpoint of a whole model, take the plug-in out with `hero-plugin weights extract`"
+        ) from error
+    return plugin_from(plain, str(path))
+
+
+def plugin_from(plain: Any, source: str) -> Plugin:
+    """Make a plug-in of a checkpoint's content, which messages call ``source``.
+
+    Raises:
+        PluginError: ``plain`` is something else.
+    """
+    missing = [name for name in PARTS if not isinstance(plain, Mapping) or name not in plain]
+    if missing:
+        raise PluginError(
+            f"{source}: a plug-in's checkpoint has {', '.join(PARTS)}; here {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing. `hero-plugin weights show` says what a file is, and "
+            "`hero-plugin weights extract` takes the plug-in out of a checkpoint of a whole model"
+        )
+    try:
+        config = HeroConfig.from_dict(plain["config"])
+        base = Fingerprint.from_dict(plain["base"])
+    except (ValueError, TypeError) as error:
+        versions = f"written by hero-plugin {plain['version']}, this is {version()}"
+        raise PluginError(f"{source}: {versions}: {error}") from error
+    return Plugin(plain["hero"], config, base, str(plain["version"]))
+
+
+Form = tuple[tuple[int, ...], str]
+"""Shape and dtype of a tensor: ((256, 512), "float32")."""
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A base's class, the hidden size that HERO works at, and name, shape and dtype of all that its state_dict holds.
+
+    Fine-tuning a base leaves it as it is. Made by ``of``, or from a checkpoint by ``from_dict``.
+    """
+
+    class_name: str | None
+    """None where only weights are known, and their names do not tell."""
+    dim: int | None
+    """D; None where it is not known."""
+    tensors: Mapping[str, Form]
+
+    @classmethod
+    def of(cls, base: nn.Module, grounder: Grounder) -> Fingerprint:
+        """Return the fingerprint of a base, under the class name that its adapter knows it by."""
+        known = () if grounder is base else getattr(grounder, "class_names", ())
+        ancestors = [ancestor.__name__ for ancestor in type(base).__mro__]
+        name = next((name for name in ancestors if name in known), ancestors[0])
+        return cls(name, grounder.dim, forms(base.state_dict()))
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Fingerprint:
+        """Make a fingerprint of what ``to_dict`` returned.
+
+        Raises:
+            ValueError: ``plain`` is something else.
+        """
+        try:
+            tensors = {
+                str(name): (tuple(map(int, shape)), str(dtype)) for name, (shape, dtype) in plain["tensors"].items()
+            }
+            return cls(plain["class"], plain["dim"], tensors)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"not the fingerprint of a base: {error!r}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return strings, numbers, lists and dicts."""
+        tensors = {name: [list(shape), dtype] for name, (shape, dtype) in self.tensors.items()}
+        return {"class": self.class_name, "dim": self.dim, "digest": self.digest, "tensors": tensors}
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits, equal for equal fingerprints."""
+        content = json.dumps([self.class_name, self.dim, sorted(self.tensors.items())])
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def obstacles(self, other: Fingerprint) -> list[str]:
+        """Return why a plug-in of the base ``other`` has no place on this one, one line per reason.
+
+        Its weights are shaped by the hidden size, and trained for a class of base; of nothing else do they depend.
+        """
+        lines = []
+        if None not in (self.class_name, other.class_name) and self.class_name != other.class_name:
+            lines.append(f"the base is {self.class_name} here, {other.class_name} in the checkpoint")
+        if None not in (self.dim, other.dim) and self.dim != other.dim:
+            lines.append(f"its hidden size is {self.dim} here, {other.dim} in the checkpoint")
+        common = sum(name in self.tensors for name in other.tensors)
+        if None in (self.class_name, other.class_name) and common < len(other.tensors) / 2:
+            lines.append(f"only {common} of the {len(other.tensors)} names of the base's weights are here")
+        return lines
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Return what else differs from ``other``, in a few lines: another vocabulary, other features, more layers."""
+        both = [name for name in self.tensors if name in other.tensors]
+        shapes, types = ([n for n in both if self.tensors[n][i] != other.tensors[n][i]] for i in (0, 1))
+        lines = [f"{n} is {self.tensors[n][0]} here, {other.tensors[n][0]} in the checkpoint" for n in shapes[:_SHOWN]]
+        if len(shapes) > _SHOWN:
+            lines.append(f"{len(shapes) - _SHOWN} more have other shapes")
+        if types:
+            here, there = (fingerprint.tensors[types[0]][1] for fingerprint in (self, other))
+            lines.append(f"{len(types)} are of another type: {types[0]} is {here} here, {there} in the checkpoint")
+        for where, more, less in (("here", self, other), ("in the checkpoint", other, self)):
+            only = [name for name in more.tensors if name not in less.tensors]
+            if only:
+                more_of_them = ", ..." if len(only) > _SHOWN else ""
+                lines.append(f"{len(only)} only {where}: {', '.join(only[:_SHOWN])}{more_of_them}")
+        return lines
+
+
+def forms(state: Mapping[str, Any]) -> dict[str, Form]:
+    """Return shape and dtype of every tensor of a state_dict."""
+    return {
+        name: (tuple(value.shape), str(value.dtype).removeprefix("torch."))
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def safetensors_for(path: Path) -> Any:
+    """Return ``safetensors.torch``, to read or write ``path``.
+
+    Raises:
+        PluginError: it is not installed.
+    """
+    if importlib.util.find_spec("safetensors") is None:
+        raise PluginError(f'{path}: needs safetensors: pip install safetensors; or give the file a name in ".pt"')
+    import safetensors.torch
+
+    return safetensors.torch
+
+
+def version() -> str:
+    """Return the version of the installed hero-plugin."""
+    try:
+        return metadata.version("hero-plugin")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"
