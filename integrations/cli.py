@@ -127,6 +127,11 @@ GROUPS = {
             "put a plug-in on another copy of the base",
             "plugin.safetensors base.ckpt merged.pt",
         ),
+        "weights card": Command(
+            "training.card:card",
+            "a run as a folder for the Hugging Face hub, with a model card",
+            "runs/hero hub/hero",
+        ),
     },
     "data": {
         "data info": Command(

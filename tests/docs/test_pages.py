@@ -12,7 +12,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from hero_plugin import HeroConfig, adapter, check_adapter, wrap_model
+from hero_plugin import HeroConfig, adapter, check_adapter, from_pretrained, wrap_model
 from tests.benchmarks.start import CONFIGS
 from tests.data.samples import CHARADES_CD, DURATIONS, STA, write
 from tests.docs.pages import DOCS, python_blocks, run
@@ -28,9 +28,11 @@ TESTED = {
     "guide/data.md",
     "guide/distributed.md",
     "guide/evaluate.md",
+    "guide/loops.md",
     "guide/own_base.md",
     "guide/own_package.md",  # in test_own_package.py
     "guide/plugin_files.md",
+    "guide/several_plugins.md",
     "guide/somebodys_repo.md",  # in tools/launch/test_predictors.py
     "guide/submissions.md",
     "guide/timelines.md",
@@ -126,6 +128,30 @@ def test_the_check_says_what_the_page_says(capsys):
     for finding in names["report"].findings:
         words = finding.check.replace("left", "right").replace(", eval", "").replace("train", "").split()
         assert all(word.strip(",") in page for word in words)
+
+
+def test_several_plugins(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run("guide/several_plugins.md")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("HERO: ") and said[-1] == "['default', 'tacos', 'third'] tacos"
+    assert list(names["model"].plugins) == ["default"] and names["model"].config.levels == 4
+
+
+@pytest.mark.slow
+def test_lightning_and_accelerate(tmp_path, monkeypatch):
+    for package in ("lightning", "accelerate"):
+        pytest.importorskip(package, reason=f"{package} is not installed: the page on its loop is not run")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # theirs, on worker processes and the like
+        names = run("guide/loops.md")
+    start = wrap_model(names["QDDETR"](names["sizes"]), levels=2).state_dict()
+    for folder, trained in (("hero-lightning", names["module"].model), ("hero-accelerate", names["model"])):
+        loaded = from_pretrained(names["QDDETR"](names["sizes"]), folder).state_dict()
+        assert all(torch.equal(value, loaded[name]) for name, value in trained.state_dict().items())
+    assert not torch.equal(loaded["hero.sgvf.strength"], start["hero.sgvf.strength"])  # which starts at zero
 
 
 class MyModel(nn.Module):

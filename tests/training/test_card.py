@@ -1,0 +1,77 @@
+"""``hero-plugin weights card``: a run's plug-in as a folder, its card from the run."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from hero_plugin import from_pretrained, pretrained, read_plugin
+from hero_plugin.integrations import cli
+from hero_plugin.integrations.training.card import sections
+from tests.core import emb
+
+
+def card(capsys, *words):
+    status = cli.main(["weights", "card", *map(str, words)])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_a_run_becomes_a_folder(runs, tmp_path, capsys):
+    status, out, err = card(capsys, runs.hero.path, tmp_path / "hub")
+    assert status == 0, err
+    assert "README.md, base." in out and "plugin." in out
+    saved = torch.load(runs.hero.best, weights_only=True)["model"]
+    plugin, base = (
+        read_plugin(*pretrained.files_of(tmp_path / "hub", "plugin")),
+        pretrained.base_weights(tmp_path / "hub"),
+    )
+    weights = {**plugin.hero, **{f"base.{name}": value for name, value in base.items()}}
+    assert weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
+
+    text = (tmp_path / "hub" / "README.md").read_text("utf-8")
+    results, settings = runs.hero.results(), runs.hero.config()
+    for scores in results["best"].values():
+        assert all(f"{value:.2f}" in text for value in scores.values() if isinstance(value, float))
+    assert f"Of epoch {results['best_epoch']}, the best on {results['selected_on']}" in text
+    assert f"| seed | {settings['seed']} |" in text and "| base | emb, trained |" in text
+    assert f"Trained with hero_plugin {settings['versions']['hero_plugin']}, torch {torch.__version__}" in text
+    assert str(runs.hero.path.parent) not in text  # no folder is told
+
+    status, _, err = card(capsys, runs.hero.path, tmp_path / "hub")
+    assert status == 2 and "already: add --overwrite" in err
+    assert card(capsys, runs.hero.path, tmp_path / "hub", "--without-base", "--overwrite")[0] == 0
+    assert not pretrained.files_of(tmp_path / "hub", "base")
+    with pytest.warns(UserWarning, match="the base is not quite the one"):  # it has another word table
+        assert from_pretrained(emb.emb(), tmp_path / "hub").config == plugin.config
+
+
+def test_what_makes_no_card_is_told(runs, tmp_path, capsys):
+    status, _, err = card(capsys, runs.base.path, tmp_path / "hub")
+    assert status == 2 and "trained without HERO" in err and not (tmp_path / "hub").exists()
+    status, _, err = card(capsys, tmp_path / "none", tmp_path / "hub")
+    assert status == 2 and "none" in err
+    shutil.copytree(runs.hero.path, tmp_path / "begun")
+    (tmp_path / "begun" / "results.json").unlink()
+    status, _, err = card(capsys, tmp_path / "begun", tmp_path / "hub")
+    assert status == 2 and "not finished" in err
+
+
+def test_files_are_named_without_their_folders():
+    settings = {
+        "base": "emb",
+        "freeze_base": True,
+        "init_base": "/home/me/best.pt",
+        "annotations_train": "/home/me/train.json",
+        "annotations_test": ["ood=/home/me/a=b/ood.json", "/home/me/iid.json"],
+        "features": ["/home/me/i3d"],
+        "seed": 3,
+    }
+    best = {"val": {"R1@0.5": 1.0}, "ood": {"R1@0.5": 2.0, "mIoU": 3.25}}
+    told = sections(settings, {"best": best, "best_epoch": 2, "selected_on": "val"})
+    assert told["Figures"].endswith("| set | R1@0.5 | mIoU |\n|---|---:|---:|\n| val | 1.00 | |\n| ood | 2.00 | 3.25 |")
+    assert "| annotations train | train.json |" in told["Data"] and "home" not in told["Data"]
+    assert "| annotations test | ood=ood.json, iid=iid.json |" in told["Data"]
+    assert "| base | emb, frozen from best.pt |" in told["Training"] and "home" not in told["Training"]
