@@ -43,6 +43,9 @@ class HeroModel(NamedPlugins):
         config: the ``HeroConfig``.
     """
 
+    hero: Hero
+    _chosen: Tensor
+
     def __init__(
         self,
         base: nn.Module,
@@ -77,7 +80,7 @@ class HeroModel(NamedPlugins):
             hero = Hero(self.grounder.dim, config, ranks_clips(self.grounder))
         return hero.to(like.device, like.dtype)
 
-    def _use(self, hero: nn.Module, config: HeroConfig) -> None:
+    def _use(self, hero: Hero, config: HeroConfig) -> None:
         """Let this plug-in be the model's own."""
         self.hero, self.config = hero, config
         self.last_forward, self._oversight = LastForward(), Oversight()
@@ -146,7 +149,7 @@ class HeroModel(NamedPlugins):
         super()._apply(*args, **kwargs)
         for aside in filter(None, self._plugins.values()):
             aside[0]._apply(*args, **kwargs)
-        self._chosen: Tensor = self._choices().to(self._chosen.device)  # ``to_empty`` has left it without its values
+        self._chosen = self._choices().to(self._chosen.device)  # ``to_empty`` has left it without its values
         return self
 
     def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:

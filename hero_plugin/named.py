@@ -26,9 +26,8 @@ class NamedPlugins(nn.Module):
     """
 
     base: nn.Module
-    hero: nn.Module
+    hero: Any
     config: HeroConfig
-    grounder: Grounder
     _enabled = True  # of the class: a model that was pickled by an earlier version has none
 
     @property
@@ -152,21 +151,26 @@ class NamedPlugins(nn.Module):
         return Plugin(weights, self.config, Fingerprint.of(self.base, self.grounder), version())
 
     @property
-    def _plugins(self) -> dict[str, tuple[nn.Module, HeroConfig] | None]:
+    def _plugins(self) -> dict[str, tuple[Any, HeroConfig] | None]:
         """What is kept aside, by name; None for the active one, which is the model's own. No submodules."""
         return self.__dict__.setdefault("_aside", {DEFAULT_NAME: None})
 
-    def _known(self, name: str) -> tuple[nn.Module, HeroConfig] | None:
+    def _known(self, name: str) -> tuple[Any, HeroConfig] | None:
         if name not in self._plugins:
             close = difflib.get_close_matches(str(name), self._plugins, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"no plug-in is called {name!r}; there are {', '.join(map(repr, self._plugins))}{hint}")
         return self._plugins[name]
 
-    def _make_hero(self, config: HeroConfig) -> nn.Module:
+    @property
+    def grounder(self) -> Grounder:
+        """The base as HERO sees it."""
         raise NotImplementedError
 
-    def _use(self, hero: nn.Module, config: HeroConfig) -> None:
+    def _make_hero(self, config: HeroConfig) -> Any:
+        raise NotImplementedError
+
+    def _use(self, hero: Any, config: HeroConfig) -> None:
         raise NotImplementedError
 
     def hero_state_dict(self) -> dict[str, Tensor]:
