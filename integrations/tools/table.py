@@ -106,8 +106,10 @@ def named_files(given: Sequence[str]) -> Named:
     """Read NAME=FILE and NAME@SET=FILE.
 
     Raises:
-        UserError: One has no name, is not there, or is given twice.
+        UserError: There is none, or one has no name, is not there, or is given twice.
     """
+    if not given:
+        raise UserError(f"nothing to tabulate: {USAGE}")
     found: Named = {}
     for text in given:
         left, equals, file = text.partition("=")

@@ -150,7 +150,10 @@ def test_files_are_written_and_drawn(here, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ([], "nothing to tabulate: hero-plugin table HERO=h-0.jsonl"),
         (["h-0.jsonl"], "h-0.jsonl: give each file the name of its model"),
+        (["HERO=h-0.jsonl", "--annotations", "none.jsonl"], "none.jsonl"),
+        (["HERO=h-0.jsonl", "--annotations", "."], "no annotation file at ."),
         (["HERO=none.jsonl"], "no such file"),
         (["HERO=h-{0,1}.jsonl"], "a shell such as bash or zsh reads {0,1}, outside of quotes"),
         (["HERO=."], "a run is tabulated by hero-plugin eval --run"),
