@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
@@ -153,7 +153,8 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
 def _relatives(base: nn.Module) -> str:
     """Return a sentence on the adapter whose subclasses find all that they need in an unknown base, or nothing."""
     fitting = [adapter for adapter in known_adapters() if adapter.requires and _fits(adapter, base)]
-    shared = [each for each in fitting[0].__mro__ if all(issubclass(one, each) for one in fitting)] if fitting else []
+    mro: Sequence[Any] = fitting[0].__mro__ if fitting else ()
+    shared = [each for each in mro if all(issubclass(one, each) for one in fitting)]
     if not shared or shared[0] is Adapter or shared[0].class_names:
         return ""
     name, module = shared[0].__name__, shared[0].__module__

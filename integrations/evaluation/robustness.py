@@ -432,7 +432,7 @@ def _plain(measured: Measured, signed: bool = False) -> dict[str, Any]:
 
     Intervals end where figures do: at 0 and 100, those of differences at -100 and 100.
     """
-    plain = {}
+    plain: dict[str, Any] = {}
     for what, (names, estimate) in measured.items():
         least = -100 if signed or what == "change" else 0
         low, high = (np.clip(end, least, 100) for end in estimate.interval(LEVEL))

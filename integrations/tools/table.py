@@ -238,7 +238,7 @@ def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
     found = found.get("scores", found.get("best", found.get("brief", found)))
     if isinstance(found, dict) and found and not any(isinstance(value, dict) for value in found.values()):
         found = {of: found}
-    known = {
+    known: dict[str, Mapping[str, float]] = {
         name: {score: float(value) for score, value in values.items() if _is_number(value)}
         for name, values in (found.items() if isinstance(found, dict) else ())
         if isinstance(values, dict)
@@ -262,10 +262,10 @@ def _of_answers(config: TableConfig, named: Named, against: str, screen: Screen)
     seeds = _checked(found, list(named))
     models = []
     for name in named:
-        answers = {each: [rows[name][seed][1] for seed in seeds[name]] for each, rows in found.items()}
+        given = {each: [rows[name][seed][1] for seed in seeds[name]] for each, rows in found.items()}
         sources = tuple(str(next(iter(found.values()))[name][seed][0]) for seed in seeds[name])
         compared = () if name == against else (against,)
-        models.append(Model(name, sources, seeds[name], answers=answers, against=compared))
+        models.append(Model(name, sources, seeds[name], answers=given, against=compared))
     report = measure_robustness(models, Draws(config.resamples, config.seed, config.draw_seeds))
     for note in report["notes"]:
         screen.say(f"note: {note}")

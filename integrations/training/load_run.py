@@ -142,6 +142,7 @@ def load_model(
     state, known = load_checkpoint(checkpoint), Vocabulary.from_json(run.vocabulary())
     try:
         if bridge and not known.counts:  # a run of an earlier version
+            assert settings.annotations_train is not None  # required of every run
             records = read_annotations(settings.annotations_train, durations=settings.durations, on_broken="drop")
             known = known.counted(data.tokenize(record.sentence) for record in records)
         task, vocabulary = BASES[settings.base].load_task(

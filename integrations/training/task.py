@@ -196,7 +196,7 @@ class Base(ABC):
 
 
 def scores_table(
-    labels: Sequence[str], rows: Mapping[tuple[str, ...], Scores], title: str = "", counts: Sequence[str] = ()
+    labels: Sequence[str], rows: Mapping[Any, Scores], title: str = "", counts: Sequence[str] = ()
 ) -> Table:
     """Return the usual four scores of some things, each named by its labels; see ``Table``."""
     made = [Row(names, tuple(Cell.of(scores[score]) for score in SCORES)) for names, scores in rows.items()]

@@ -372,9 +372,9 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
                 progress(first + len(some), len(left))
     screen.say(f"{config.output}: features of {len(sentences)} queries")
     if config.word_table is not None:
-        words = sorted({word for sentence in sentences.values() for word in tokenize(sentence)})
-        vectors = encoder.encode_words(words)
+        vocabulary = sorted({word for sentence in sentences.values() for word in tokenize(sentence)})
+        vectors = encoder.encode_words(vocabulary)
         with atomic_write(config.word_table, "wb") as stream:
-            np.savez(stream, words=np.array(words), vectors=vectors, manifest=np.array(json.dumps(manifest)))
+            np.savez(stream, words=np.array(vocabulary), vectors=vectors, manifest=np.array(json.dumps(manifest)))
         screen.say(f"{config.word_table}: vectors of {len(words)} words")
     return 0

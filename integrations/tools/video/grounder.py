@@ -327,8 +327,8 @@ class VideoGrounder:
             times, scores = found.moments.double().cpu().numpy(), found.scores.double().cpu().numpy()
             relevance = found.relevance.double().cpu().numpy()
             for row, place in enumerate(range(first, min(first + BATCH, len(items)))):
-                query, part = divmod(place, len(parts))
-                window = parts[part]
+                query, number = divmod(place, len(parts))
+                window = parts[number]
                 offset = window.start * about.clip_seconds
                 for (start, end), score in zip(times[row], scores[row], strict=True):
                     moments[query].append(Moment(float(start + offset), float(end + offset), float(score)))

@@ -124,7 +124,8 @@ def of_sets(runs: Sequence[Path], config: ShowConfig, screen: Screen) -> dict[st
         asked = [(name, record) for name, each in data.sets.items() for record in each]
         if records and [each.query_id for _, each in asked] != [each.query_id for _, each in records]:
             raise UserError(f"{path}: answers other queries than {runs[0]}; name the same sets with --annotations")
-        records, mine = asked, []
+        records = asked
+        mine: list[Any] = []
         for name, items in loaded.sets.items():
             with screen.working(f"asking {name}", 1):
                 found = predict_set(loaded.task, items, config.batch_size, amp=settings.amp, clips=True)
@@ -150,7 +151,7 @@ def of_sets(runs: Sequence[Path], config: ShowConfig, screen: Screen) -> dict[st
     return {"models": models, "sets": list(data.sets), "videos": videos, "items": items}
 
 
-def ask(runs: Sequence[Path], video: Path, queries: Sequence[str], config: AnswerInputs | Any) -> dict[str, Any]:
+def ask(runs: Sequence[Path], video: Path, queries: Sequence[str], config: ShowConfig) -> dict[str, Any]:
     """Return what the page shows of one's own queries about a video file."""
     grounders = [
         VideoGrounder.from_run(
