@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hero_plugin.adapter import Adapter, First, PassThrough, Seam, known_adapters, register_adapter
     from hero_plugin.aggregation import WeightedAggregation
     from hero_plugin.bridge import Bridge
-    from hero_plugin.check import AdapterReport, Finding, check_adapter
+    from hero_plugin.checking import AdapterReport, Finding, check_adapter
     from hero_plugin.cmtr import CMTR
     from hero_plugin.config import HeroConfig, config_of
     from hero_plugin.hem import HEM
@@ -80,8 +80,8 @@ __all__ = [
 
 _MODULES = (
     *("base_state", "named", "plugin", "pretrained"),
-    *("adapter", "aggregation", "bridge", "check", "cmtr", "compare", "config", "hem", "losses"),
-    *("model", "plugin_file", "protocol", "relevance", "sgvf", "trial", "wrap"),
+    *("adapter", "aggregation", "bridge", "cmtr", "config", "hem", "losses"),
+    *("model", "plugin_file", "protocol", "relevance", "sgvf", "wrap", "checking"),
 )
 
 

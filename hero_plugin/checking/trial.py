@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.compare import (
+from hero_plugin.checking.compare import (
     Fault,
     Inputs,
     agree,
