@@ -69,6 +69,8 @@ def write_whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield unfinished
+        os.umask(umask := os.umask(0))
+        unfinished.chmod(0o666 & ~umask)  # safetensors writes files that nobody else may read
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -94,7 +94,7 @@ def base_weights(folder: Path) -> dict[str, Tensor] | None:
 
 def model_card(plugin: Plugin, with_base: bool, sections: Mapping[str, str]) -> str:
     """Return the card: what the plug-in is of, how to load it, HERO's config, versions, and these sections."""
-    base = plugin.base.class_name or "a base"
+    base = plugin.base.class_name or "the base"
     defaults = HeroConfig().to_dict()
     config = {name: value for name, value in plugin.config.to_dict().items() if value != defaults[name]}
     weights = (
@@ -123,7 +123,7 @@ def model_card(plugin: Plugin, with_base: bool, sections: Mapping[str, str]) -> 
         'model = from_pretrained(base, "THIS_FOLDER_OR_ITS_ID")',
         "```",
         "",
-        f"`base` is a {base} of hidden size {plugin.base.dim}, fingerprint `{plugin.base.digest}`. {weights}",
+        f"`base` is {base}, of hidden size {plugin.base.dim}, fingerprint `{plugin.base.digest}`. {weights}",
         "",
         "## HERO",
         "",

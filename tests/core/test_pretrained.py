@@ -37,6 +37,7 @@ def test_with_a_base_that_learns(tmp_path, suffix):
     model, batch = trained(), inputs()
     model.save_pretrained(tmp_path / "hero")
     assert {path.name for path in (tmp_path / "hero").iterdir()} == {f"plugin.{suffix}", f"base.{suffix}", "README.md"}
+    assert len({path.stat().st_mode for path in (tmp_path / "hero").iterdir()}) == 1  # as readable as other files
     torch.manual_seed(5)
     other = from_pretrained(dict_base(), tmp_path / "hero")
     assert same(answer(other, batch), answer(model, batch)) and other.config == model.config
