@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -123,11 +123,12 @@ class HeroConfig:
             raise ValueError("cmtr=True trains through the two losses, but both weights are 0; set cmtr=False")
 
     def _answering(self, levels: Any) -> tuple[int, ...]:
-        whole = [isinstance(level, int) and not isinstance(level, bool) for level in levels]
+        named = levels if isinstance(levels, Collection) else ()  # inference=1 is one level, not levels
+        whole = [isinstance(level, int) and not isinstance(level, bool) for level in named]
         if not whole or not all(whole) or not set(levels) <= set(range(self.levels)) or len(set(levels)) < len(levels):
             raise ValueError(
-                f"inference must name levels from 0 to {self.levels - 1}, each once, or be None for all of them; "
-                f"got {levels!r}"
+                f"inference must name levels from 0 to {self.levels - 1}, each once, as in (1,), or be None for "
+                f"all of them; got {levels!r}"
             )
         if len(levels) > 1 and not self.normalize:
             raise ValueError("inference of several levels needs normalize=True: else their weights add up to anything")

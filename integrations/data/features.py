@@ -363,9 +363,8 @@ class _Hdf5(_Store):
                 videos[name] = f"{place}/{chosen[0]}"
             elif two_axes:
                 what = f"group {place} holds {', '.join(entry)}, of which {len(two_axes)} are (rows, dim)"
-                problems.add(
-                    str(path), what, f"expected a group per video, with one of them, or name one `{array}` (array=NAME)"
-                )
+                repair = f"keep one of them, or name it `{array}`; in Python, open_features(path, array=NAME) chooses"
+                problems.add(str(path), what, repair)
         problems.raise_if_any()
         if not videos:
             what = f"no datasets of videos found; at the top it has {list(file)[:5]}"

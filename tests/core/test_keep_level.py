@@ -136,6 +136,12 @@ def test_a_level_that_does_not_exist_is_refused(levels):
         model.keep_level(*levels)
 
 
+@pytest.mark.parametrize("levels", [1, "1", True, 0.5])
+def test_levels_that_are_no_list_of_levels_are_refused(levels):
+    with pytest.raises(ValueError, match=r"inference must name levels .*as in \(1,\)"):
+        HeroConfig(inference=levels)
+
+
 def test_several_levels_with_the_papers_weights_are_refused():
     with pytest.raises(ValueError, match="needs normalize=True"):
         wrap_model(dict_base(), config=HeroConfig.paper()).keep_level(0, 1)
