@@ -263,12 +263,19 @@ EXTRA = ("tyro", "pydantic", "rich", "matplotlib", "tensorboard", "h5py")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit status: 0, 2 for a mistake in the input, 130 when stopped."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run a command line; returns the exit status: 0, 2 for a mistake in the input, 130 when stopped, 141 unread."""
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:  # `| head` has read enough; Python would complain again when it closes the stream
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(words: list[str]) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help"):
-        print(usage())
+        print(usage(), flush=True)
         return 0
     if words[0] in ("-V", "--version"):
         print(f"hero-plugin {hero_plugin.__version__}")
@@ -276,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _command(words)
     if name is None:
         if _group(words[0]) and not {"-h", "--help"}.isdisjoint(words[1:]):
-            print(usage(words[0]))
+            print(usage(words[0]), flush=True)
             return 0
         return _complain(_unknown(words))
     missing = [module for module in EXTRA if importlib.util.find_spec(module) is None]
@@ -420,9 +427,8 @@ def _run(name: str, argv: list[str]) -> int:
         if rank.leads:
             print("\nstopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has read enough; Python would complain again when it closes the stream
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        raise  # for main
     except OSError as error:  # a folder where a file should be, a full disk, no permission
         where = error.filename2 or error.filename
         return _complain(rank.message(f"{where}: {error.strerror}" if where and error.strerror else str(error)))

@@ -174,8 +174,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_pager_that_closes_early_gets_no_traceback():
-    command = [sys.executable, "-m", "hero_plugin.integrations.cli", "vocab", "stats", "--help"]
+@pytest.mark.parametrize("words", [["vocab", "stats", "--help"], ["vocab", "--help"], ["--help"]])
+def test_a_pager_that_closes_early_gets_no_traceback(words):
+    command = [sys.executable, "-m", "hero_plugin.integrations.cli", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
