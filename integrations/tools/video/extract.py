@@ -41,7 +41,7 @@ class ExtractConfig:
     queries: tuple[Path, ...] = ()
     """Annotation files, instead of videos: features of their queries, by the text encoder."""
     word_table: Path | None = None
-    """With --queries: also a table of their words, each encoded alone, as --words of EMB reads it (.npz)."""
+    """With --queries: also a word table (.npz) for EMB, each of their words encoded alone."""
     encoder: tuple[str, ...] = (ENCODER,)
     """A CLIP or SigLIP model, by folder or by name on the Hugging Face Hub, or package.module:function. Features of
     several are concatenated; queries are encoded by the first."""
