@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hero_plugin import adapter
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training import bases
@@ -50,10 +51,13 @@ def installed(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_every_command_serves_a_base_of_another_package(installed, tmp_path, monkeypatch, capsys):
+def test_every_command_serves_a_base_of_another_package(installed, tmp_path, monkeypatch, capsys, request):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.syspath_prepend(installed)
     monkeypatch.chdir(tmp_path)
+    for known in (adapter._installed_adapters, bases._installed):  # asked once a process, perhaps before this package
+        known.cache_clear()
+        request.addfinalizer(known.cache_clear)
 
     def hero_plugin(*words: object) -> str:
         assert cli.main([*map(str, words)]) == 0, capsys.readouterr()

@@ -71,7 +71,9 @@ def test_a_wrong_command_names_the_right_one(capsys, argv, said):
 
 
 def described() -> list:
-    commands = [(name, command) for name, command in cli.COMMANDS.items() if name not in ("completion", "eval", "version")]
+    commands = [
+        (name, command) for name, command in cli.COMMANDS.items() if name not in ("completion", "eval", "version")
+    ]
     return [*commands, *(("eval", command) for command in cli.EVALUATIONS.values())]
 
 

@@ -19,6 +19,7 @@ from hero_plugin.integrations.data import load_word_vectors, open_features
 from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.support import DataError, UserError
 from hero_plugin.integrations.tools.video import extract as extracting
+from hero_plugin.integrations.tools.video.decode import ClipSampler, Video
 from hero_plugin.integrations.tools.video.encoders import TransformersEncoder, load_encoder
 from hero_plugin.integrations.tools.video.extract import ExtractConfig, Extractor
 from tests.screen import QUIET
@@ -55,11 +56,16 @@ def test_features_are_those_of_a_slow_reference(clip, movie, tmp_path, ffmpeg, r
     chain = f"fps={rate},scale={wide}:{side},crop={side}:{side}:{(wide - side) // 2}:0"
     raw = ffmpeg("-i", movie, "-vf", chain, "-f", "rawvideo", "-pix_fmt", "rgb24", "-sws_flags", "bicubic", "-")
     frames = np.frombuffer(raw, np.uint8).reshape(-1, side, side, 3)
+    # Two builds of swscale round differently where colors meet: pictures are compared, and features of equal pictures.
+    sampler, video = ClipSampler(2.0, float(rate), side, "crop"), Video(movie)
+    clips = [each for time, frame in video.frames() for each in sampler.add(time, frame)]
+    pictures = np.concatenate([*clips, *sampler.finish(video.duration)])[: len(frames)]
+    assert np.abs(pictures.astype(int) - frames[: len(pictures)]).mean(axis=(1, 2, 3)).max() < 2  # of 255
     encoder = TransformersEncoder(str(clip), CPU)
     mean, std = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
     rows = []
-    for frame in frames:
-        pixels = torch.tensor(((frame / 255 - mean) / std).transpose(2, 0, 1), dtype=torch.float32)
+    for picture in pictures:
+        pixels = torch.tensor(((picture / 255 - mean) / std).transpose(2, 0, 1), dtype=torch.float32)
         with torch.no_grad():
             states = encoder._model.vision_model(pixel_values=pixels[None]).pooler_output
             rows.append(encoder._model.visual_projection(states)[0].numpy())
@@ -67,7 +73,7 @@ def test_features_are_those_of_a_slow_reference(clip, movie, tmp_path, ffmpeg, r
     assert extract(clip, movie, output=tmp_path / "out", frames_per_second=float(rate)) == 0
     found = open_features(tmp_path / "out")["plain"]
     assert found.shape == (8, 48)
-    assert np.abs(found - np.stack(slow)[: len(found)]).max() < 0.05 * np.abs(found).max()
+    np.testing.assert_allclose(found, np.stack(slow)[: len(found)], atol=1e-4 * np.abs(found).max())
 
 
 def test_batches_run_over_the_ends_of_videos_and_change_nothing(clip, movie, tmp_path):
