@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from hero_plugin.protocol import Grounder
 DEFAULT_NAME = "default"
 
 
-class NamedPlugins(nn.Module):
+class NamedPlugins(nn.Module, ABC):
     """What a wrapped model does with its plug-ins as wholes.
 
     The active one is the model's ``hero``: it answers, it is what ``parameters`` and ``state_dict`` show, it trains.
@@ -163,16 +164,18 @@ class NamedPlugins(nn.Module):
         return self._plugins[name]
 
     @property
+    @abstractmethod
     def grounder(self) -> Grounder:
         """The base as HERO sees it."""
-        raise NotImplementedError
 
-    def _make_hero(self, config: HeroConfig) -> Any:
-        raise NotImplementedError
-
-    def _use(self, hero: Any, config: HeroConfig) -> None:
-        raise NotImplementedError
-
+    @abstractmethod
     def hero_state_dict(self) -> dict[str, Tensor]:
         """Return the active plug-in's weights alone, under ``hero.``."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def _make_hero(self, config: HeroConfig) -> Any:
+        """Make a fresh plug-in for the base."""
+
+    @abstractmethod
+    def _use(self, hero: Any, config: HeroConfig) -> None:
+        """Let this plug-in be the model's own."""
