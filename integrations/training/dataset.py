@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.checks import ReadReport
-from hero_plugin.integrations.data.feature_bank import Storage, StoreBank
+from hero_plugin.integrations.data.feature_bank import FeatureBank, Storage, StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, missing_features
+from hero_plugin.integrations.data.moments import moments_to_clips
 from hero_plugin.integrations.data.records import Record, original_records
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, Problems
@@ -103,3 +104,30 @@ def check_records(records: Sequence[Record], features: FeatureStore, tokenize: T
             problems.add(where, f"no word in {record.sentence!r}", "write a sentence, or remove the query")
     problems += missing_features(features, Counter(record.video_id for record in records), source)
     problems.raise_if_any()
+
+
+def moments_on_clips(
+    records: Sequence[Record], bank: FeatureBank, for_training: bool = False
+) -> list[tuple[Record, int, int, int]]:
+    """Return each record with its video's row of the bank, and first and last clip of its moment, inclusive.
+
+    A record counts once, with its first moment, or the whole video where it has none; ``for_training``, once for each
+    of its moments.
+    """
+    pairs: list[tuple[Record, tuple[float, float]]] = []
+    for record in records:
+        moments = record.moments if for_training else record.moments[:1] or ((0.0, record.duration),)
+        pairs.extend((record, moment) for moment in moments)
+    if not pairs:
+        return []
+    rows = [bank.rows[record.video_id] for record, _ in pairs]
+    first, last = moments_to_clips(
+        [moment[0] for _, moment in pairs],
+        [moment[1] for _, moment in pairs],
+        [bank.clips(row) for row in rows],
+        [record.duration for record, _ in pairs],
+    )
+    return [
+        (record, row, int(start), int(end))
+        for (record, _), row, start, end in zip(pairs, rows, first, last, strict=True)
+    ]

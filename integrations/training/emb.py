@@ -19,13 +19,12 @@ from hero_plugin.adapters.emb.model import PAD
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features
-from hero_plugin.integrations.data.moments import moments_to_clips
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary, WordVectors, load_word_vectors, tokenize
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, read_sets
+from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
@@ -85,26 +84,13 @@ def make_examples(
     for_training: bool = False,
 ) -> list[Example]:
     """Make one example per query; ``for_training``, one for each of its moments."""
-    pairs: list[tuple[Record, tuple[float, float]]] = []
-    for record in records:
-        moments = record.moments if for_training else record.moments[:1] or ((0.0, record.duration),)
-        pairs.extend((record, moment) for moment in moments)
-    if not pairs:
-        return []
-    rows = [bank.rows[record.video_id] for record, _ in pairs]
-    first, last = moments_to_clips(
-        [moment[0] for _, moment in pairs],
-        [moment[1] for _, moment in pairs],
-        [bank.clips(row) for row in rows],
-        [record.duration for record, _ in pairs],
-    )
     ids = {
         record.sentence: np.asarray(vocabulary.ids(tokenize(record.sentence)[:max_words]), np.int64)
         for record in records
     }
     return [
-        Example(record, ids[record.sentence], row, int(start), int(end))
-        for (record, _), row, start, end in zip(pairs, rows, first, last, strict=True)
+        Example(record, ids[record.sentence], row, first, last)
+        for record, row, first, last in moments_on_clips(records, bank, for_training)
     ]
 
 

@@ -22,14 +22,13 @@ from hero_plugin import HeroModel, wrap_model
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features
-from hero_plugin.integrations.data.moments import moments_to_clips
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary, load_word_vectors, tokenize
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, read_sets
+from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
 from hero_plugin.integrations.training.detr_batches import Queries, WordQueries
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
 
@@ -127,16 +126,23 @@ class VectorTask(Task):
 
     @staticmethod
     def hero_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted sum of HERO's two losses of the last forward, and each; nothing for a plain base."""
-        if not isinstance(model, HeroModel) or not model.config.active:
+        """Return the weighted sum of HERO's two losses of the last forward, and each; nothing for a plain base.
+
+        Of the batch it reads ``inside`` alone, (B, T) at the length of the clips that HERO meets: give a base that
+        pools its clips ``{**batch, "inside": pooled}``.
+        """
+        if not isinstance(model, HeroModel):
             return {}
-        losses = model.compute_hero_losses(batch["inside"])
-        weighted: Any = sum(model.config.loss_weights[name] * value for name, value in losses.items())
+        weighted: Any = model.weighted_hero_loss(batch["inside"])
+        losses = model.hero_losses()
         return {"loss": weighted, **losses} if losses else {}
 
     @staticmethod
     def relevance(model: nn.Module, batch: Batch, own: Tensor | None = None) -> Tensor:
-        """Return how relevant each clip is, (B, T) in [0, 1]: as HERO says, else by the base's own logits, if any."""
+        """Return how relevant each clip is, (B, T) in [0, 1]: as HERO says, else by the base's own logits, if any.
+
+        For a base that keeps its clips: one that pools them makes (B, T) of ``model.relevance`` itself.
+        """
         logits = getattr(model, "relevance", None) if isinstance(model, HeroModel) else own
         logits = own if logits is None else logits
         mask = batch["video_mask"]
@@ -201,20 +207,7 @@ class VectorBase(WordVectorsBase):
         self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary, for_training: bool = False
     ) -> list[Any]:
         """Make one example per query; for training, one for each of its moments."""
-        pairs: list[tuple[Record, tuple[float, float]]] = []
-        for record in data.sets[name]:
-            moments = record.moments if for_training else record.moments[:1] or ((0.0, record.duration),)
-            pairs.extend((record, moment) for moment in moments)
-        if not pairs:
-            return []
-        rows = [bank.rows[record.video_id] for record, _ in pairs]
-        starts, ends = ([moment[end] for _, moment in pairs] for end in (0, 1))
-        durations = [record.duration for record, _ in pairs]
-        first, last = moments_to_clips(starts, ends, [bank.clips(row) for row in rows], durations)
-        return [
-            VectorExample(record, row, int(start), int(end))
-            for (record, _), row, start, end in zip(pairs, rows, first, last, strict=True)
-        ]
+        return [VectorExample(*each) for each in moments_on_clips(data.sets[name], bank, for_training)]
 
     def new_task(self, config: Any, data: Any, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device) -> Task:
         """Build the model with fresh weights, wrap it unless it is to stay plain, and make its task."""
