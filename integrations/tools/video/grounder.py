@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hero_plugin.integrations.data import Record, load_word_vectors, tokenize
+from hero_plugin.integrations.data import Record, Vocabulary, load_word_vectors, tokenize
 from hero_plugin.integrations.data.feature_bank import ArrayBank
 from hero_plugin.integrations.data.features import MemoryFeatures, unit_length
 from hero_plugin.integrations.data.manifests import described, difference
+from hero_plugin.integrations.scoring.metrics import temporal_iou
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.support.files import atomic_write
 from hero_plugin.integrations.tools.video.encoders import TransformersEncoder, load_encoder
@@ -82,14 +83,9 @@ def merged(found: Iterable[Moment]) -> list[Moment]:
     """Return moments of several windows, best first, without those that a better one overlaps."""
     kept: list[Moment] = []
     for moment in sorted(found, key=lambda each: -each.score):
-        if all(_iou(moment, other) <= SAME for other in kept):
+        if all(temporal_iou(moment[:2], other[:2]) <= SAME for other in kept):
             kept.append(moment)
     return kept
-
-
-def _iou(one: Moment, other: Moment) -> float:
-    both = max(0.0, min(one.end, other.end) - max(one.start, other.start))
-    return both / max(one.end - one.start + other.end - other.start - both, 1e-9)
 
 
 class EncodedQueries(Queries):
@@ -345,8 +341,6 @@ class VideoGrounder:
 
     def unseen(self, query: str) -> list[str]:
         """Return the words of a query that no training sentence of the run had."""
-        from hero_plugin.integrations.data.words import Vocabulary
-
         return Vocabulary.from_json(self.run.vocabulary()).unseen(self.words_of(query))
 
     def _seconds(self, video: VideoFeatures, part: range) -> float:
