@@ -83,3 +83,7 @@ def test_a_gain_of_the_readme_stands_beside_its_cost():
         table = cost[cost.index(f"**{base}, training step") :]
         measured = next(line for line in table.splitlines() if line.startswith("| HERO, 4 levels")).split("|")[6]
         assert f"{float(measured):.1f}" == ratio
+    page = (DOCS / "results" / "cost.md").read_text("utf-8")
+    hem = re.search(r"\| EMB \| ([\d.]+) \|", page[page.index("## HEM alone") :])
+    said = re.search(r"\| EMB, HEM alone.*\| ([\d.]+) × \|", README.read_text("utf-8"))
+    assert f"{float(hem[1]):.1f}" == said[1]
