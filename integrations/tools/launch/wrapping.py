@@ -13,7 +13,7 @@ from torch import nn
 
 from hero_plugin import HeroConfig, HeroModel, __version__, config_of, wrap_criterion, wrap_model
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import write_json
+from hero_plugin.integrations.support.files import atomic_write, write_json
 from hero_plugin.integrations.tools.launch.flags import as_flags, in_flags
 
 BY_HAND = "the repository's own code calls wrap_model already: add --without-hero"
@@ -71,9 +71,16 @@ class Wrapping:
         return self.model
 
     def save(self, save: Callable[..., Any], saved: Any, file: Any, *args: Any, **kwargs: Any) -> None:
-        """Save a checkpoint, and beside it, in ``hero.json``, which HERO it has."""
-        save(saved, file, *args, **kwargs)
-        if self.model is not None and isinstance(file, (str, os.PathLike)) and saved_config(saved) == self.config:
+        """Save a checkpoint, and beside it, in ``hero.json``, which HERO it has.
+
+        Ctrl-C in the middle leaves the file that was there before: it is often the best checkpoint of days.
+        """
+        path = Path(file).resolve() if isinstance(file, (str, os.PathLike)) else None
+        if path is None or not path.parent.is_dir() or (path.exists() and not path.is_file()):
+            return save(saved, file, *args, **kwargs)
+        with atomic_write(path, "wb", durable=False) as stream:
+            save(saved, stream, *args, **kwargs)
+        if self.model is not None and saved_config(saved) == self.config:
             base, config = type(self.model.base).__name__, self.config.to_dict()
             said = {"hero_plugin": __version__, "base": base, "config": config}
             write_json(Path(file).with_name("hero.json"), said)

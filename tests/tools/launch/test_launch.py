@@ -13,6 +13,7 @@ import torch
 
 from hero_plugin import HeroConfig, config_of
 from hero_plugin.integrations.cli import main
+from hero_plugin.integrations.tools.launch.wrapping import Wrapping
 from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 from tests.tools.launch.layouts import environment, files, launch, launch_words
 
@@ -326,6 +327,26 @@ def shell(repository, *lines):
 
 
 @pytest.mark.slow
+class Stops:
+    """What is met by Ctrl-C while it is saved."""
+
+    def __reduce__(self):
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_a_checkpoint_is_saved_leaves_the_one_before(tmp_path):
+    wrapping, path = Wrapping(HeroConfig()), tmp_path / "best.ckpt"
+    wrapping.save(torch.save, {"epoch": 1}, path)
+    with pytest.raises(KeyboardInterrupt):
+        wrapping.save(torch.save, {"epoch": 2, "rest": Stops()}, path)
+    assert torch.load(path) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]
+    link = tmp_path / "last.ckpt"
+    link.symlink_to(path)
+    wrapping.save(torch.save, {"epoch": 3}, str(link))
+    assert torch.load(path) == {"epoch": 3} and link.is_symlink()
+
+
 def test_a_shell_script_may_prepare_first_and_run_from_a_folder(repository):
     (repository / "prepare.py").write_text("print('prepared')\n")
     done = shell(repository, "python prepare.py", "cd moment_detr", "python train.py --steps 1")
