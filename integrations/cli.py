@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -349,12 +349,13 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 def _command(words: list[str]) -> str | None:
-    known = {name.replace("-", "_"): name for name in commands()}
-    for length in (2, 1):
-        name = " ".join(words[:length]).replace("-", "_")
-        if name in known:
-            return known[name]
-    return None
+    return _named(words, COMMANDS) or _named(words, commands())  # to ask what is installed takes its time
+
+
+def _named(words: list[str], known: Iterable[str]) -> str | None:
+    names = {name.replace("-", "_"): name for name in known}
+    spellings = (" ".join(words[:length]).replace("-", "_") for length in (2, 1))
+    return next((names[spelling] for spelling in spellings if spelling in names), None)
 
 
 def _group(word: str) -> list[str]:
@@ -408,7 +409,7 @@ def _run(name: str, argv: list[str]) -> int:
     rank = Rank()
     try:
         rank = Rank.of_this_process()
-        command = commands()[name]
+        command = COMMANDS.get(name) or commands()[name]
         if command.alone and rank.size > 1:
             raise UserError(f"hero-plugin {name} runs as one process: start it without torchrun")
         status = _call(command, name, argv)
