@@ -341,7 +341,11 @@ class VideoGrounder:
 
     def unseen(self, query: str) -> list[str]:
         """Return the words of a query that no training sentence of the run had."""
-        return Vocabulary.from_json(self.run.vocabulary()).unseen(self.words_of(query))
+        return self._vocabulary.unseen(self.words_of(query))
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary.from_json(self.run.vocabulary())
 
     def _seconds(self, video: VideoFeatures, part: range) -> float:
         """Return how long a window is: its clips, and for the last one what the video has left."""
