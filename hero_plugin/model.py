@@ -25,7 +25,7 @@ from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
 from hero_plugin.named import DEFAULT_NAME, NamedPlugins
 from hero_plugin.oversight import Oversight
-from hero_plugin.protocol import Grounder, Grounding, Pair, ranks_clips
+from hero_plugin.protocol import Grounder, Grounding, NoClipScore, Pair, ranks_clips
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
 
@@ -187,7 +187,7 @@ class HeroModel(NamedPlugins):
             relevance = self._join(self._run(self.grounder.relate, pair, clips, words), words)
         elif any(one.relevance is None for one in groundings):
             name = type(self.base).__name__
-            raise ValueError(f"{name} has no clip score to use as relevance: wrap it with relevance='pair'")
+            raise NoClipScore(f"{name} has no clip score to use as relevance: wrap it with relevance='pair'")
         else:
             relevance = self._join([one.relevance for one in groundings], words)
         combined = self.hero.combine(relevance, {}, which)

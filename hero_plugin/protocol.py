@@ -103,6 +103,10 @@ class Grounder(Protocol):
         """Fuse only, and return relevance logits (B, T)."""
 
 
+class NoClipScore(ValueError):
+    """A base has no score of its clips, and HERO was to take it for their relevance."""
+
+
 def ranks_clips(grounder: Grounder) -> bool:
     """Return whether the base's clip score is trained to rank clips alone: see ``Adapter.relevance_ranks``."""
     return bool(getattr(grounder, "relevance_ranks", False))
@@ -176,7 +180,9 @@ class TwoStage(nn.Module):
     def relate(self, pair: Pair) -> Tensor:
         """Fuse only, and return relevance logits (B, T)."""
         if self.relevance is None:
-            raise ValueError("this TwoStage has no clip score: give it relevance=..., or wrap it with relevance='pair'")
+            raise NoClipScore(
+                "this TwoStage has no clip score: give it relevance=..., or wrap it with relevance='pair'"
+            )
         return self.relevance(self._fuse(pair))
 
     def _fuse(self, pair: Pair) -> Tensor:

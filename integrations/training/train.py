@@ -40,6 +40,7 @@ from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.load_run import check_origins, origins_of
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Scores, Task, scores_table
+from hero_plugin.protocol import NoClipScore
 
 
 def run(config: TrainConfig) -> None:
@@ -138,7 +139,10 @@ def train(
     trainer = Trainer(task, config, items, run, screen, group)
     if config.resume:
         trainer.restore()
-    trainer.fit(sets, select="val" if "val" in sets else None)
+    try:
+        trainer.fit(sets, select="val" if "val" in sets else None)
+    except NoClipScore as error:  # met by the first step
+        raise UserError(f"{error} (--hero.relevance pair)") from error
     group.leave()
     if not group.leads:
         return run

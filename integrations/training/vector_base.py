@@ -133,6 +133,7 @@ class VectorTask(Task):
         """
         if not isinstance(model, HeroModel):
             return {}
+        _expect_clips(model.relevance, batch["inside"], "give hero_loss an `inside` of its clips, and override")
         weighted: Any = model.weighted_hero_loss(batch["inside"])
         losses = model.hero_losses()
         return {"loss": weighted, **losses} if losses else {}
@@ -146,7 +147,10 @@ class VectorTask(Task):
         logits = getattr(model, "relevance", None) if isinstance(model, HeroModel) else own
         logits = own if logits is None else logits
         mask = batch["video_mask"]
-        return torch.zeros_like(mask) if logits is None else at_least_float32(logits).sigmoid() * mask
+        if logits is None:
+            return torch.zeros_like(mask)
+        _expect_clips(logits, mask, "override")
+        return at_least_float32(logits).sigmoid() * mask
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """Return the logits (B, T) of the clips' relevance that HERO gives; nothing of a plain base."""
@@ -239,6 +243,14 @@ class VectorBase(WordVectorsBase):
                 )
         task.model.load_state_dict(weights)
         return task, with_words(known, data.sentences() if sentences is None else sentences)
+
+
+def _expect_clips(logits: Tensor | None, clips: Tensor, then: str) -> None:
+    if logits is not None and logits.shape != clips.shape:
+        raise UserError(
+            f"relevance is {tuple(logits.shape)} for clips {tuple(clips.shape)}: a base that pools its clips must "
+            f"{then} its task's `relevance` and `clip_logits`, to be of the video's clips"
+        )
 
 
 def words_of_table(config: Any, words: set[str], split: Tokenize, of: str, flag: str) -> WordQueries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -126,6 +127,38 @@ def test_what_is_declared_wrongly_is_told(monkeypatch, capsys, value, said):
     assert "train other" in cli.usage()
     assert cli.main(["train", "other", "--help"]) == 2
     assert said in capsys.readouterr().err
+
+
+POOLS = ("Pair(clips, query, video_mask,", "Pair(clips[:, ::2], query, video_mask[:, ::2],")
+"""A change of the page's adapter: HERO meets every other clip."""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            ('relevance=outputs["relevance"]', "relevance=None"),
+            "SpanNet has no clip score .*relevance='pair'.*--hero.relevance pair",
+        ),
+        (POOLS, "give hero_loss an `inside` of its clips, and override its task's `relevance` and `clip_logits`"),
+    ],
+)
+def test_a_model_whose_clips_are_not_scored_is_told_what_to_do(tmp_path, monkeypatch, capsys, change, said):
+    package = write_package(tmp_path / "span-net")
+    model, training = package / "span_net" / "model.py", package / "span_net" / "training.py"
+    assert change[0] in model.read_text()
+    model.write_text(model.read_text().replace(*change))
+    # The page's own losses would be the first to meet another length.
+    early = "self.run(model, batch)\n        self.hero_loss(model, batch)\n"
+    training.write_text(training.read_text().replace("self.run(model, batch)\n", early, 1))
+    monkeypatch.syspath_prepend(package)
+    declare(monkeypatch, span_net="span_net.training:SpanNetBase")
+    for name in ("span_net", "span_net.model", "span_net.training"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(adapter, "_registered", [importlib.import_module("span_net.model").SpanNetAdapter])
+    settings = write_files(tmp_path / "data").settings_file(hero={"levels": 2, "num_heads": 4})
+    assert cli.main(["train", "span_net", "--config", str(settings), "--output", str(tmp_path / "run")]) == 2
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_a_base_that_nobody_declares_is_told(monkeypatch):
