@@ -109,8 +109,8 @@ def _difference(values: Sequence[float]) -> dict[str, Any]:
 
 LEGEND = (
     "Percent, mean ± sample standard deviation over the seeds. "
-    f"Differences: []: {CONFIDENCE} % interval of a paired t-test over the seeds that both have; "
-    "*: it excludes 0; (): each seed's. Bold: better than every other model, by such intervals. "
+    f"Differences, in points: in [] the {CONFIDENCE} % interval of a paired t-test over the seeds that both have, "
+    "with * where it excludes 0; in () each seed's own. Bold: better than every other model, by such intervals. "
     "No correction for the number of comparisons."
 )
 
