@@ -54,8 +54,9 @@ def predictor_patches(wrapping: Wrapping | None = None) -> tuple[Patch, Patch]:
 def serving_hero() -> Iterator[None]:
     """Let Lighthouse's predictors that are made inside the block load checkpoints of the launcher, and plain ones.
 
-    They stay as they are after the block. Checkpoints are read safely: see the launcher's repair ``torch-load``.
+    They stay as they are after the block. Checkpoints are read safely: see the launcher's repair ``torch-load``. Where
+    there is no GPU, TaskWeave answers inside the block only, by the repair ``cuda-on-cpu``.
     """
-    reading = shims.TORCH_LOAD.patches if shims.TORCH_LOAD.needed() else ()
-    with patched([*predictor_patches(), *reading]):
+    repairs = [patch for shim in (shims.TORCH_LOAD, shims.CUDA_ON_CPU) if shim.needed() for patch in shim.patches]
+    with patched([*predictor_patches(), *repairs]):
         yield
