@@ -454,15 +454,16 @@ class LastForward:
 
 
 def _check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str]) -> None:
-    """Refuse a kind for an output that is not there, while another has none: it would combine as logits."""
+    """Refuse a kind for an output that is not there: the one that it was meant for would combine as logits."""
     found: dict[str, bool] = {}
     map_tensors(lambda tensor, key: found.setdefault(key, tensor.is_floating_point()), outputs)
     unused = [name for name in kinds if name not in found and name not in optional]
     without = [name for name, floating in found.items() if floating and name not in kinds]
-    if unused and without:
+    if unused:
+        other = f", of which {', '.join(map(repr, without))} would combine as logits" if without else ""
         raise ValueError(
-            f"kinds names {', '.join(map(repr, unused))}, but the outputs are {', '.join(map(repr, found))}, of which "
-            f"{', '.join(map(repr, without))} would combine as logits: name each output as the base returns it"
+            f"kinds names {', '.join(map(repr, unused))}, but the outputs are {', '.join(map(repr, found))}{other}: "
+            "name each output as the base returns it, and in the adapter's optional_outputs what is not always there"
         )
 
 

@@ -74,6 +74,14 @@ def test_a_kind_for_an_output_that_is_not_there_is_refused(make):
         model(*inputs())
 
 
+def test_a_kind_for_an_output_that_is_not_always_there_is_named():
+    one = base(lambda scores, mask: (scores,), kinds={"0": "logits", "1": "probability"})
+    with pytest.raises(ValueError, match=r"kinds names '1', but the outputs are '0': name each .* optional_outputs"):
+        wrap_model(one, relevance="pair")(*inputs())
+    one.optional_outputs = ("1",)
+    assert len(wrap_model(one, relevance="pair")(*inputs())) == 1
+
+
 def test_a_kind_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"kind of output 'chance' must be one of 'logits', .*, got 'logit'"):
         wrap_model(base(lambda scores, mask: {"chance": scores.sigmoid()}, kinds={"chance": "logit"}), relevance="pair")
