@@ -36,6 +36,8 @@ class WeightedAggregation(nn.Module):
         dim: size of the vectors T_i.
         normalize: pass the weights through a softmax, so that scores and spans stay in range; False is the formula
             as printed, with weights that start near 1/N.
+        query_dim: D, for weights that depend on the query, ``W_i = MLP(T_i, q)`` (not in the paper); None is the
+            formula. The MLP's first layer adds a projection of q that starts at zero, and so do they as without.
 
     Each output tensor has a kind: ``"logits"`` are summed as they are (values that mark padding, -1e30 or -inf, are
     kept); ``"probability"`` (scores and normalized spans in [0, 1]) stay in [0, 1], as a convex sum when the weights
@@ -51,7 +53,7 @@ class WeightedAggregation(nn.Module):
         torch.Size([2, 64])
     """
 
-    def __init__(self, levels: int = 4, dim: int = 128, normalize: bool = True) -> None:
+    def __init__(self, levels: int = 4, dim: int = 128, normalize: bool = True, query_dim: int | None = None) -> None:
         super().__init__()
         self.levels, self.normalize = levels, normalize
         self.templates = nn.Parameter(torch.empty(levels, dim))
@@ -62,19 +64,34 @@ class WeightedAggregation(nn.Module):
             last.register_parameter("bias", None)  # a softmax does not see it
         else:
             last.start(bias=partial(nn.init.constant_, val=1.0 / levels))
+        self.query = None if query_dim is None else Linear(query_dim, dim, bias=False)
+        if self.query is not None:
+            self.query.start(weight=nn.init.zeros_)
 
     def reset_parameters(self) -> None:
         """Draw the vectors T_i; the layers of the MLP reset themselves."""
         nn.init.normal_(self.templates)
 
-    def weights(self, levels: Sequence[int] | None = None) -> Tensor:
-        """Return the weight of each level, or of these alone: (N,). Normalized, they add up to 1 in both cases."""
+    def weights(self, levels: Sequence[int] | None = None, query: Tensor | None = None) -> Tensor:
+        """Return the weight of each level, or of these alone: (N,). Normalized, they add up to 1 in both cases.
+
+        Where they depend on it, ``query`` (B, D) gives (N, B); without it they are those of a query of zeros.
+        """
         templates = self.templates if levels is None else self.templates[list(levels)]
-        weights = at_least_float32(self.mlp(templates).squeeze(-1))
+        if self.query is None or query is None:
+            weights = self.mlp(templates)
+        else:
+            first, *rest = self.mlp
+            weights = nn.Sequential(*rest)(first(templates).unsqueeze(1) + self.query(query))
+        weights = at_least_float32(weights.squeeze(-1))
         return weights.softmax(0) if self.normalize else weights
 
     def forward(
-        self, outputs: Any, kinds: Mapping[str, Kind] | None = None, levels: Sequence[int] | None = None
+        self,
+        outputs: Any,
+        kinds: Mapping[str, Kind] | None = None,
+        levels: Sequence[int] | None = None,
+        query: Tensor | None = None,
     ) -> Any:
         """Combine every tensor of ``outputs``.
 
@@ -82,6 +99,7 @@ class WeightedAggregation(nn.Module):
             outputs: tensors (N, ...), alone or in tuples, lists and dicts, nested at will.
             kinds: kind of a tensor by its name: a dict's key, a field, or the index in a tuple as text.
             levels: the levels that ``outputs`` hold, from 0; None is all.
+            query: (B, D) what each query is about, where the weights depend on it; ``outputs`` are (N, B, ...) then.
 
         Returns:
             The same structure without the leading N.
@@ -89,7 +107,9 @@ class WeightedAggregation(nn.Module):
         Raises:
             ValueError: a kind does not exist, or a tensor has other levels.
         """
-        weights, kinds = self.weights(levels), kinds or {}
+        if self.query is not None and query is None:
+            raise ValueError("the weights depend on the query: give it, (B, D)")
+        weights, kinds = self.weights(levels, query), kinds or {}
 
         def combine(tensor: Tensor, key: str) -> Tensor:
             kind = kinds.get(key, "logits")
@@ -98,9 +118,10 @@ class WeightedAggregation(nn.Module):
             alone = tensor.shape == (1,) or (kind == "logits" and not tensor.is_floating_point())
             if kind == "shared" or alone:  # a scalar has no levels, and a mask beside logits no weights
                 return tensor[0]
-            if tensor.shape[:1] != weights.shape:
+            if tensor.shape[: weights.ndim] != weights.shape:
+                batch = f" and the batch of {weights.shape[1]}" if weights.ndim > 1 else ""
                 raise ValueError(
-                    f"output {key or 'tensor'} must have {len(weights)} levels first, got {tuple(tensor.shape)}"
+                    f"output {key or 'tensor'} must have {len(weights)} levels{batch} first, got {tuple(tensor.shape)}"
                 )
             if kind == "direction":
                 return F.normalize(at_least_float32(_weighted_sum(weights, tensor)), dim=-1).to(tensor.dtype)
@@ -129,7 +150,11 @@ class WeightedAggregation(nn.Module):
 
 def _weighted_sum(weights: Tensor, tensor: Tensor) -> Tensor:
     # Elementwise: autocast would do a matrix product, and with it a base's float32 outputs, in half precision.
-    return (weights.view(-1, *[1] * (tensor.ndim - 1)) * at_least_float32(tensor)).sum(0).to(tensor.dtype)
+    return (
+        (weights.view(*weights.shape, *[1] * (tensor.ndim - weights.ndim)) * at_least_float32(tensor))
+        .sum(0)
+        .to(tensor.dtype)
+    )
 
 
 def _sum_logits(weights: Tensor, tensor: Tensor) -> Tensor:

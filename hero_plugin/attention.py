@@ -36,6 +36,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, keys: Keys, dropout: float
     return context.masked_fill(keys.none, 0.0)
 
 
+def mean_of_words(words: Tensor, query_mask: Tensor) -> Tensor:
+    """Return the mean of the real words: (..., B, L, D), mask (B, L) -> (..., B, D); zeros where none is real."""
+    real = query_mask.bool().unsqueeze(-1)
+    return words.masked_fill(~real, 0.0).sum(-2) / real.sum(-2).clamp(min=1)
+
+
 class Linear(nn.Linear):
     """Linear layer that starts elsewhere than torch's, also when somebody resets every module of a model."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from hero_plugin.attention import expect_shape
+from hero_plugin.attention import at_least_float32, expect_shape
 
 
 class CMTR(nn.Module):
@@ -17,10 +19,15 @@ class CMTR(nn.Module):
     of two words or more keeps at least one and loses at least one. A masked word is replaced by a learned vector
     of its level, which starts at zero. Padding is never masked.
 
+    With ``perturb="noise"`` (not in the paper) a drawn word moves instead, as to another word of like meaning: by
+    ``noise_size`` of its length in a random direction.
+
     Args:
         dim: D.
         levels: N.
         mask_ratio: probability of masking a word, between 0 and 1.
+        perturb: ``"mask"`` or ``"noise"``.
+        noise_size: length of the noise as a share of the word's own.
 
     Example:
         >>> cmtr = CMTR(dim=128, levels=4)
@@ -29,15 +36,27 @@ class CMTR(nn.Module):
         (torch.Size([4, 2, 12, 128]), torch.Size([4, 2, 12]))
     """
 
-    def __init__(self, dim: int, levels: int = 4, mask_ratio: float = 0.3) -> None:
+    mask_token: nn.Parameter | None
+
+    def __init__(
+        self,
+        dim: int,
+        levels: int = 4,
+        mask_ratio: float = 0.3,
+        perturb: Literal["mask", "noise"] = "mask",
+        noise_size: float = 0.9,
+    ) -> None:
         super().__init__()
         self.dim, self.levels, self.mask_ratio = dim, levels, mask_ratio
-        self.mask_token = nn.Parameter(torch.empty(levels, 1, 1, dim))
+        self.perturb, self.noise_size = perturb, noise_size
+        masks = perturb == "mask"
+        self.register_parameter("mask_token", nn.Parameter(torch.empty(levels, 1, 1, dim)) if masks else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Start the vectors of masked words at zero."""
-        nn.init.zeros_(self.mask_token)
+        if self.mask_token is not None:
+            nn.init.zeros_(self.mask_token)
 
     def forward(
         self,
@@ -46,7 +65,7 @@ class CMTR(nn.Module):
         generator: Generator | None = None,
         part: tuple[Sequence[int], int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Mask words at every level.
+        """Mask words at every level, or move them.
 
         Args:
             levels: (N, B, L, D).
@@ -56,14 +75,28 @@ class CMTR(nn.Module):
                 they get the masks that one process with the whole batch would draw. None: the queries are the batch.
 
         Returns:
-            masked (N, B, L, D) and dropped (N, B, L) bool, True where a word was masked.
+            masked (N, B, L, D) and dropped (N, B, L) bool, True where a word was masked or moved.
         """
         expect_shape("query_mask", query_mask, "B L", (None, None))
         batch, length = query_mask.shape
         expect_shape("levels", levels, "N B L D", (self.levels, batch, length, self.dim))
         dropped = self.draw(query_mask, generator, part)
-        masked = torch.where(dropped.unsqueeze(-1), self.mask_token.to(levels.dtype), levels)
-        return masked, dropped
+        if self.mask_token is not None:
+            instead = self.mask_token.to(levels.dtype)
+        else:
+            instead = self._moved(levels, generator, part)
+        return torch.where(dropped.unsqueeze(-1), instead, levels), dropped
+
+    def _moved(self, levels: Tensor, generator: Generator | None, part: tuple[Sequence[int], int] | None) -> Tensor:
+        """Return every word (N, B, L, D) with noise of ``noise_size`` of its length."""
+        words = at_least_float32(levels)
+        rows, total = (None, levels.shape[1]) if part is None else part
+        shape = (self.levels, total, *levels.shape[2:])
+        noise = torch.randn(shape, device=levels.device, dtype=words.dtype, generator=generator)
+        if rows is not None and list(rows) != list(range(total)):  # for all rows: see part in forward
+            noise = noise[:, list(rows)]
+        length = words.detach().norm(dim=-1, keepdim=True)  # how far it moves is no way to lower the loss
+        return (words + self.noise_size * length * F.normalize(noise, dim=-1)).to(levels.dtype)
 
     def draw(
         self, query_mask: Tensor, generator: Generator | None = None, part: tuple[Sequence[int], int] | None = None
@@ -87,4 +120,5 @@ class CMTR(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""
-        return f"dim={self.dim}, levels={self.levels}, mask_ratio={self.mask_ratio}"
+        moved = f", perturb='noise', noise_size={self.noise_size}" if self.perturb == "noise" else ""
+        return f"dim={self.dim}, levels={self.levels}, mask_ratio={self.mask_ratio}{moved}"

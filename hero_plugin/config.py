@@ -15,9 +15,11 @@ from hero_plugin.protocol import Grounder, ranks_clips
 CHOICES = {
     "norm": ("pre", "post"),
     "gate": ("residual", "sigmoid"),
+    "perturb": ("mask", "noise"),
     "relevance": ("base", "pair"),
     "consistency": ("clips", "bernoulli"),
     "consistency_gradient": ("both", "masked"),
+    "level_weights": ("learned", "query"),
 }
 LOSS_FIELDS = ("relevance_weight", "consistency_weight", "consistency", "consistency_gradient")
 """What the losses need to know."""
@@ -63,6 +65,11 @@ class HeroConfig:
 
     mask_ratio: float = 0.3
     """Probability of masking a word."""
+    perturb: Literal["mask", "noise"] = "mask"
+    """What CMTR does to the words it draws: mask them, or move them by noise in their D dimensions."""
+    noise_size: float = 0.9
+    """Length of that noise as a share of the word's. 0.9 is how far a word of like meaning is from it: the median over
+    244 one-word rewordings of Charades-CD's val set, where a trained EMB projects their vectors, is 0.88."""
 
     relevance: Literal["base", "pair"] = "base"
     """Clip relevance from the base's own clip score, or from a light head on the pair {Q_i, V_i}."""
@@ -82,6 +89,8 @@ class HeroConfig:
     """Softmax over the aggregation weights; off, the formula as printed (any real weights)."""
     aggregation_dim: int = 128
     """Size of the learned vectors T_i that the aggregation weights are computed from."""
+    level_weights: Literal["learned", "query"] = "learned"
+    """Whether the aggregation weights are the same for every query, as printed, or MLP(T_i, the mean of its words)."""
 
     inference: tuple[int, ...] | None = None
     """The levels that answer outside training, from 0, their weights renormalised; None is all. One level costs one
@@ -108,6 +117,8 @@ class HeroConfig:
             raise ValueError(
                 f"mask_ratio must be between 0 and 1, got {self.mask_ratio}; to mask nothing, set cmtr=False"
             )
+        if not 0.0 < self.noise_size < float("inf"):
+            raise ValueError(f"noise_size must be positive, got {self.noise_size}")
         if not (self.relevance_weight >= 0 and self.consistency_weight >= 0):  # NaN is refused, too
             raise ValueError(
                 "loss weights must not be negative, got "
@@ -176,15 +187,18 @@ class HeroConfig:
     def architecture(self, dim: int, ranks: bool = False) -> dict[str, Any]:
         """Return the fields that decide what the plug-in computes from its weights, on a base of hidden size ``dim``.
 
-        Not among them: what only training reads (``dropout``, ``mask_ratio``, losses and their weights,
+        Not among them: what only training reads (``dropout``, ``mask_ratio``, ``noise_size``, losses and their weights,
         ``checkpoint``, ``identity_start``), which levels answer (``inference``), and choices of a part that is not
         there: ``calibrate`` has one only where the base's clip score ``ranks`` clips and is no logit, as the DETRs'.
         """
         names = ["levels", "sgvf", "cmtr", "relevance"] if self.active else []
         if self.levels > 1:
-            names += ["stride", "num_heads", "feedforward", "norm", "positions", "normalize", "aggregation_dim"]
+            names += ["stride", "num_heads", "feedforward", "norm", "positions", "normalize"]
+            names += ["aggregation_dim", "level_weights"]
         if self.sgvf:
             names += ["projections", "gate"]
+        if self.cmtr:
+            names.append("perturb")  # a mask is learned, noise is not
         if self.active and ranks and self.relevance == "base":
             names.append("calibrate")
         decided = {name: getattr(self, name) for name in names}

@@ -65,6 +65,7 @@ def unfold(
     kinds: Mapping[str, str] | None = None,
     batch: int | None = None,
     part_of_batch: Sequence[str] = (),
+    by_row: bool = False,
 ) -> Any:
     """Split (N*B, ...) -> (N, B, ...) for every tensor of ``folded`` but those that ``kinds`` calls whole.
 
@@ -77,9 +78,11 @@ def unfold(
         kinds: the kind of each output by its name, as the aggregation takes them.
         batch: B; without it, no list is taken for one of samples, and a first axis may be any multiple of N.
         part_of_batch: names of outputs whose first axis may be any multiple of N.
+        by_row: whether each sample's levels are weighed by themselves, which items without the batch are not.
 
     Raises:
-        ValueError: a tensor whose first axis is not the batch of all levels.
+        ValueError: a tensor whose first axis is not the batch of all levels, or, with ``by_row``, a list of one item
+            per sample.
         TypeError: an array or an object, which may hold values of the batch and cannot be split.
     """
 
@@ -101,6 +104,11 @@ def unfold(
         tensors = _tensors(items)
         if tensors and all(tensor.shape[:1] == (levels * batch,) for tensor in tensors):
             return None  # items of the whole batch, as those of a decoder's layers are: not one per sample
+        if by_row and levels > 1 and tensors:
+            raise ValueError(
+                f"output {key or 'of the base'} is a list of one item per sample, which level_weights='query' cannot "
+                "weigh: wrap with level_weights='learned'"
+            )
         return [stack(items[sample::batch], kinds, key) for sample in range(batch)]
 
     return map_tensors(split, folded, on_list=by_sample, on_leaf=_same_at_levels if levels > 1 else None)

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import WeightedAggregation, check_kinds
+from hero_plugin.attention import mean_of_words
 from hero_plugin.base_state import Frozen, KeepStatistics
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import CHOICES, LOSS_FIELDS, NOTE, HeroConfig, config_of, note_config, with_config_note
@@ -112,7 +113,9 @@ class HeroModel(NamedPlugins):
         if not is_compiling():
             _check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()))
         levels = self._join([one.outputs for one in groundings], words, kinds)
-        outputs = hero.combine(levels, kinds, which)
+        if self.config.level_weights == "query":
+            last.query = mean_of_words(pair.query, pair.query_mask)
+        outputs = hero.combine(levels, kinds, which, last.query)
         if hasattr(grounder, "complete"):
             outputs = grounder.complete(outputs, pair)
 
@@ -167,7 +170,8 @@ class HeroModel(NamedPlugins):
         if len(results) > 1:
             return stack(results, kinds)
         levels, batch = words.shape[:2]
-        return unfold(results[0], levels, kinds, batch, getattr(self.grounder, "part_of_batch", ()))
+        by_row = self.config.level_weights == "query"
+        return unfold(results[0], levels, kinds, batch, getattr(self.grounder, "part_of_batch", ()), by_row)
 
     def _relevance(
         self,
@@ -190,7 +194,7 @@ class HeroModel(NamedPlugins):
             raise NoClipScore(f"{name} has no clip score to use as relevance: wrap it with relevance='pair'")
         else:
             relevance = self._join([one.relevance for one in groundings], words)
-        combined = self.hero.combine(relevance, {}, which)
+        combined = self.hero.combine(relevance, {}, which, self.last_forward.query)
         if combined.shape != pair.video_mask.shape:  # (B, T, 1) would spread over the mask's axes, often without error
             raise ValueError(
                 f"{type(self.base).__name__}'s clip scores are {tuple(combined.shape)} for a video mask of "
@@ -231,11 +235,15 @@ class HeroModel(NamedPlugins):
         return self.last_forward.relevance
 
     def level_weights(self) -> Tensor:
-        """Return how much each level counts in the outputs: (N,); 0 for one that does not answer in this mode."""
+        """Return how much each level counts in the outputs: (N,); 0 for one that does not answer in this mode.
+
+        Where it depends on the query, the mean over those of the last forward.
+        """
         if self.hero.aggregation is None:
             return torch.ones(1)
         which = None if self.training else self.config.inference
-        weights = self.hero.aggregation.weights(which)
+        weights = self.hero.aggregation.weights(which, self.last_forward.query)
+        weights = weights.mean(-1) if weights.ndim > 1 else weights
         if which is None:
             return weights
         shares = weights.new_zeros(self.config.levels)
@@ -410,9 +418,11 @@ class Hero(nn.Module):
         levels, deep = config.levels, config.levels > 1
         encoder = ("stride", "num_heads", "feedforward", "dropout", "norm", "identity_start", "positions")
         self.hem = HEM(dim, levels, **{name: getattr(config, name) for name in encoder}) if deep else None
-        self.aggregation = WeightedAggregation(levels, config.aggregation_dim, config.normalize) if deep else None
+        of_query = dim if config.level_weights == "query" else None
+        aggregation = (levels, config.aggregation_dim, config.normalize, of_query)
+        self.aggregation = WeightedAggregation(*aggregation) if deep else None
         self.sgvf = SGVF(dim, levels, config.projections, config.gate) if config.sgvf else None
-        self.cmtr = CMTR(dim, levels, config.mask_ratio) if config.cmtr else None
+        self.cmtr = CMTR(dim, levels, config.mask_ratio, config.perturb, config.noise_size) if config.cmtr else None
         pair, ranked = config.relevance == "pair", relevance_ranks and config.calibrate
         self.relevance = PairRelevance(dim) if config.active and pair else None
         self.ranked = RankedRelevance() if config.active and ranked and not pair else None
@@ -427,11 +437,13 @@ class Hero(nn.Module):
             return video.unsqueeze(0).expand(levels.shape[0], -1, -1, -1)
         return self.sgvf(video, levels, query_mask, which)
 
-    def combine(self, outputs: Any, kinds: Mapping[str, Any], which: Sequence[int] | None = None) -> Any:
+    def combine(
+        self, outputs: Any, kinds: Mapping[str, Any], which: Sequence[int] | None = None, query: Tensor | None = None
+    ) -> Any:
         """Combine outputs with a leading N into outputs of the base's shape."""
         if self.aggregation is None or (which is not None and len(which) == 1):  # one level: its outputs as they are
             return map_tensors(lambda tensor, key: tensor if kinds.get(key) == "whole" else tensor[0], outputs)
-        return self.aggregation(outputs, kinds, which)
+        return self.aggregation(outputs, kinds, which, query)
 
 
 @dataclass(eq=False)
@@ -444,6 +456,8 @@ class LastForward:
     """(B, T) the same from the masked words; None outside training, or without CMTR."""
     video_mask: Tensor | None = None
     """(B, T), 1/True at real clips."""
+    query: Tensor | None = None
+    """(B, D) what the levels' weights depend on; None where they are the same for all."""
     losses: dict[str, Tensor] | None = None
     """The HERO losses, detached; None until they are computed."""
 

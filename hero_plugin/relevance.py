@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.attention import at_least_float32, expect_shape
+from hero_plugin.attention import at_least_float32, expect_shape, mean_of_words
 
 
 class PairRelevance(nn.Module):
@@ -30,8 +30,7 @@ class PairRelevance(nn.Module):
         batch, length = query_mask.shape
         expect_shape("levels", levels, "N B L D", (None, batch, length, self.dim))
         expect_shape("video", video, "N B T D", (levels.shape[0], batch, None, self.dim))
-        real = query_mask.bool().unsqueeze(-1)
-        sentence = levels.masked_fill(~real, 0.0).sum(-2) / real.sum(-2).clamp(min=1)
+        sentence = mean_of_words(levels, query_mask)
         compared, alone = torch.chunk(self.clip(video), 2, dim=-1)
         return self.score(F.relu(compared * self.word(sentence).unsqueeze(-2) + alone)).squeeze(-1)
 

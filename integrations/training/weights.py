@@ -300,6 +300,7 @@ def visible_fields(hero: Mapping[str, Tensor]) -> dict[str, Any]:
     if "hero.aggregation.templates" in hero:
         fields["levels"], fields["aggregation_dim"] = hero["hero.aggregation.templates"].shape
         fields["normalize"] = "hero.aggregation.mlp.2.bias" not in hero
+        fields["level_weights"] = "query" if "hero.aggregation.query.weight" in hero else "learned"
     layers = {name.split(".")[3] for name in hero if name.startswith("hero.hem.layers.")}
     if layers:
         fields["stride"] = len(layers) // (fields["levels"] - 1)

@@ -111,3 +111,38 @@ def test_a_part_of_a_batch_gets_the_masks_of_the_whole(rows, first, seed):
     _, whole = cmtr(levels, mask, torch.Generator().manual_seed(seed))
     _, part = cmtr(levels[:, chosen], mask[chosen], torch.Generator().manual_seed(seed), (chosen, rows))
     assert torch.equal(part, whole[:, chosen])
+
+
+@given(levels=st.sampled_from([1, 2, 4]), length=st.integers(1, 5), size=st.floats(0.1, 2.0), seed=st.integers(0, 99))
+@quick
+@torch.no_grad()
+def test_noise_moves_the_drawn_words_by_a_share_of_their_length(levels, length, size, seed):
+    cmtr = CMTR(6, levels, 0.5, "noise", size)
+    assert not list(cmtr.parameters())
+    query = torch.randn(levels, 3, length, 6)
+    masked, dropped = cmtr(query, torch.ones(3, length), torch.Generator().manual_seed(seed))
+    moved = (masked - query).norm(dim=-1)
+    torch.testing.assert_close(moved, dropped * size * query.norm(dim=-1), rtol=1e-4, atol=1e-5)
+    assert torch.equal(dropped, CMTR(6, levels, 0.5).draw(torch.ones(3, length), torch.Generator().manual_seed(seed)))
+
+
+def test_noise_has_no_favourite_direction():
+    query = torch.ones(1, 20000, 1, 3)
+    masked, dropped = CMTR(3, 1, 0.9, "noise")(query, torch.ones(20000, 1), torch.Generator().manual_seed(0))
+    mean = (masked - query)[dropped].mean(0)
+    assert mean.abs().max() < 5 * 0.9 / dropped.sum() ** 0.5
+
+
+def test_noise_of_a_part_of_a_batch_is_that_of_the_whole():
+    cmtr, mask, levels = CMTR(4, 3, 0.5, "noise"), torch.ones(6, 5), torch.randn(3, 6, 5, 4)
+    whole, _ = cmtr(levels, mask, torch.Generator().manual_seed(1))
+    part, _ = cmtr(levels[:, [4, 5, 0]], mask[[4, 5, 0]], torch.Generator().manual_seed(1), ([4, 5, 0], 6))
+    assert torch.equal(part, whole[:, [4, 5, 0]])
+
+
+def test_noise_keeps_the_type_and_the_gradient_of_the_words():
+    words = torch.randn(2, 3, 4, 6, dtype=torch.bfloat16, requires_grad=True)
+    masked, _ = CMTR(6, 2, 0.5, "noise")(words, torch.ones(3, 4))
+    assert masked.dtype == torch.bfloat16
+    masked.float().sum().backward()
+    torch.testing.assert_close(words.grad, torch.ones_like(words))

@@ -36,7 +36,11 @@ def compare(model, compiled, batch, loss):
 
 
 SMALL = {"levels": 2, "stride": 1, "dropout": 0.0}
-CASES = {"tuple": (tuple_base, HeroConfig(**SMALL)), "dict": (dict_base, HeroConfig.paper(relevance="pair", **SMALL))}
+CASES = {
+    "tuple": (tuple_base, HeroConfig(**SMALL)),
+    "dict": (dict_base, HeroConfig.paper(relevance="pair", **SMALL)),
+    "weights of the query, noise": (dict_base, HeroConfig(level_weights="query", perturb="noise", **SMALL)),
+}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ CASES = {
     "recomputed": (emb.emb, HeroConfig(stride=1, checkpoint=True)),
     "paper": (dict_base, HeroConfig.paper(projections=True)),
     "pair": (dict_base, HeroConfig(relevance="pair")),
+    "weights of the query, noise": (dict_base, HeroConfig(level_weights="query", perturb="noise")),
     "moment_detr": (detr.moment_detr, HeroConfig(stride=1)),
     "qd_detr": (detr.qd_detr, HeroConfig(stride=1, checkpoint=True)),
     "tr_detr": (detr.tr_detr, HeroConfig(stride=1)),

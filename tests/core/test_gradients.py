@@ -16,6 +16,7 @@ CONFIGS = {
     "paper": HeroConfig.paper(),
     "paper, pair": HeroConfig.paper(relevance="pair"),
     "projections": HeroConfig(projections=True, consistency="bernoulli"),
+    "weights of the query, noise": HeroConfig(level_weights="query", perturb="noise"),
 }
 
 

@@ -27,6 +27,7 @@ STARTS = {
     "projections": HeroConfig(projections=True),
     "pair": HeroConfig(relevance="pair"),
     "no positions": HeroConfig(positions=False),
+    "weights of the query": HeroConfig(level_weights="query", perturb="noise"),
     "one level, unnormalised": HeroConfig(levels=1, normalize=False, identity_start=False),
 }
 CANNOT = {

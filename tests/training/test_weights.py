@@ -296,6 +296,7 @@ CONFIGS = [
     HeroConfig(levels=1),
     HeroConfig(levels=1, cmtr=False, gate="sigmoid"),
     HeroConfig(levels=1, sgvf=False, relevance="pair"),
+    HeroConfig(level_weights="query"),
 ]
 
 

@@ -85,7 +85,7 @@ class LiteralHero(HeroModel):
     def masked(self, level: int, words: Tensor, pair: Pair) -> Tensor:
         """Apply CMTR: ``Q_i^m``, a level's words of which some are replaced by its mask token. (B, L, D)."""
         cmtr = self.hero.cmtr
-        assert cmtr is not None
+        assert cmtr is not None and cmtr.mask_token is not None
         dropped = draw_masked(pair.query_mask.bool(), cmtr.mask_ratio)
         return torch.where(dropped.unsqueeze(-1), cmtr.mask_token[level].to(words.dtype), words)
 

@@ -163,6 +163,8 @@ class Bare:
                 hero, levels=variant.levels, relevance=relevance, checkpoint=checkpoint, inference=inference
             )
             literal = variant.name == "literal"
+            if literal:
+                config = replace(config, perturb="mask", level_weights="learned")
             model = LiteralHero(base, config, adapter_for(base)) if literal else wrap_model(base, config=config)
             base, criterion = model, None if criterion is None else wrap_criterion(criterion, model.config)
         # The inputs are random: there is nothing to collate.

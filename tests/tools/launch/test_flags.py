@@ -50,7 +50,7 @@ def test_only_what_the_weights_mean_contradicts(chosen, known):
     wrong = contradictions(chosen, known)
     assert all(getattr(chosen, name) != getattr(known, name) for name in wrong)
     assert contradictions(known, known) == []
-    only_in_training = replace(known, dropout=0.7, mask_ratio=0.4, checkpoint=not known.checkpoint)
+    only_in_training = replace(known, dropout=0.7, mask_ratio=0.4, noise_size=0.3, checkpoint=not known.checkpoint)
     assert contradictions(only_in_training, known) == []
     assert set(wrong) == set(contradictions(known, chosen))
 
