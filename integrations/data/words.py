@@ -39,7 +39,7 @@ def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> li
     >>> tokenize("A person doesn't close it.", "treebank")
     ['a', 'person', 'does', "n't", 'close', 'it', '.']
     """
-    text = sentence.lower().translate(_APOSTROPHES)
+    text = plain(sentence)
     if style == "words":
         return _WORD.findall(text)
     if style != "treebank":
@@ -51,6 +51,11 @@ def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> li
         else:
             tokens.append(token)
     return tokens
+
+
+def plain(sentence: str) -> str:
+    """Return a sentence in lower case, with plain apostrophes: the text that ``tokenize`` cuts words out of."""
+    return sentence.lower().translate(_APOSTROPHES)
 
 
 def word_spans(sentence: str) -> list[tuple[int, int]]:

@@ -36,7 +36,7 @@ class TrainConfig(FileConfig):
         "data": "annotations_train annotations_val annotations_test features words query_features durations on_broken "
         "clip_length scored_clip_length max_clips pooling max_words tokenizer normalize_features normalize_words "
         "word_norm",
-        "recipe": "epochs batch_size lr schedule lr_drop warmup optimizer weight_decay clip_norm seed",
+        "recipe": "epochs batch_size lr schedule lr_drop warmup optimizer weight_decay clip_norm seed swap_words",
         "HERO": "base_only paper init_base freeze_base hero",
         "speed": "device amp matmul threads workers storage memory features_on eval_batch_size",
         "output": "output config resume overwrite eval_every checkpoint_steps checkpoint_seconds compare "
@@ -112,7 +112,10 @@ class TrainConfig(FileConfig):
     clip_norm: float = 1.0
     """Longest gradient; longer ones are shortened to it."""
     seed: int = 0
-    """Decides the weights at the start, the order of the queries, dropout and word masks."""
+    """Decides the weights at the start, the order of the queries, dropout, word masks and swaps."""
+    swap_words: float = 0.0
+    """Probability that a word of a training query gives way to a near word of the table --words that no training query
+    has, drawn anew in each epoch; with HERO or without. Reads the whole table."""
 
     max_clips: int = 128
     """Longer videos are shortened to this many clips."""
@@ -215,11 +218,12 @@ class TrainConfig(FileConfig):
     @classmethod
     def completed(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return a run's settings, with the old behavior for those that did not exist when it was made."""
-        found = {**cls.earlier, **settings}
-        if "hero" in found:
-            # A DETR's scores were taken as they are; elsewhere the choice has no part, and is the default's.
-            as_they_are = cls.ranks_clips and not found.get("base_only", False)
-            found["hero"] = {"calibrate": not as_they_are and not found.get("paper", False), **found["hero"]}
+        usual = cls().to_json()  # what came later changes nothing by its default
+        found = {**usual, **cls.earlier, **settings}
+        # A DETR's scores were taken as they are; elsewhere the choice has no part, and is the default's.
+        as_they_are = cls.ranks_clips and not found["base_only"]
+        calibrate = not as_they_are and not found["paper"]
+        found["hero"] = {**usual["hero"], "calibrate": calibrate, **settings.get("hero", {})}
         return found
 
     def mistakes(self) -> list[str]:
@@ -239,6 +243,8 @@ class TrainConfig(FileConfig):
             wrong.append("--choose-level needs --annotations-val to choose by, and several levels of HERO")
         if self.annotations_reworded is not None and not self.choose_level:
             wrong.append("--annotations-reworded is for --choose-level, which is not given")
+        if not 0 <= self.swap_words <= 1:
+            wrong.append(f"--swap-words is a probability from 0 to 1, got {self.swap_words}")
         if self.seed < 0:
             wrong.append(f"--seed must not be negative, got {self.seed}")
         names = [name for name, _ in self.test_sets()]

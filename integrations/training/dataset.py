@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hero_plugin.integrations.data.annotations import read_annotations
@@ -16,6 +16,7 @@ from hero_plugin.integrations.data.records import Record, original_records
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, Problems
 from hero_plugin.integrations.training.config import TrainConfig
+from hero_plugin.integrations.training.swaps import WordSwaps
 
 Tokenize = Callable[[str], list[str]]
 
@@ -27,6 +28,8 @@ class GroundingData:
     sets: dict[str, list[Record]]
     store: FeatureStore
     tokenize: Tokenize
+    swaps: WordSwaps | None = field(default=None, kw_only=True)
+    """What training words give way to; None where they stay."""
 
     def sentences(self, *sets: str) -> Iterable[list[str]]:
         """Yield the words of every sentence of the given sets; of all sets where none is given."""

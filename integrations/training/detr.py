@@ -35,7 +35,7 @@ from hero_plugin.integrations.training.detr_batches import (
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task
-from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase, with_words, words_of_table
+from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase, with_words, words_to_train_on
 from hero_plugin.levels import map_tensors
 
 PUBLISHED_CLIP_LENGTH = 2.0
@@ -97,6 +97,8 @@ class DetrTrainConfig(DETRHyperparameters, _DetrRecipe):
         wrong = super().mistakes()
         if bool(self.words) == bool(self.query_features):
             wrong.append("give one of --words (a table of word vectors) and --query-features (a file a query)")
+        if self.swap_words and self.query_features:
+            wrong.append("--swap-words needs a table of word vectors, --words: a file per query has no near words")
         if self.clip_length is not None and not self.clip_length >= 0:
             wrong.append(f"--clip-length must be 0 or more seconds, got {self.clip_length}")
         if not self.scored_clip_length > 0:
@@ -284,8 +286,8 @@ class DetrBase(WordVectorsBase):
         problems.raise_if_any()
         records = [record for each in sets.values() for record in each]
         if config.query_features is None:
-            words = {word for record in records for word in split(record.sentence)}
-            return VectorData(sets, store, split, words_of_table(config, words, split, "annotations", "--tokenizer"))
+            table, swaps = words_to_train_on(config, sets, split)
+            return VectorData(sets, store, split, table, swaps=swaps)
         queries = QueryFiles(
             config.query_features,
             records,

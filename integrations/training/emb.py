@@ -25,6 +25,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
+from hero_plugin.integrations.training.swaps import WordSwaps
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
@@ -221,7 +222,9 @@ class EmbBase(Base):
         split = partial(tokenize, style=config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         wanted = {word for records in sets.values() for record in records for word in split(record.sentence)}
-        return EmbData(sets, store, split, load_word_vectors(config.word_table, wanted))
+        swaps = WordSwaps.of(config, sets, split)
+        vectors = load_word_vectors(config.word_table, wanted.union(() if swaps is None else swaps.words))
+        return EmbData(sets, store, split, vectors, swaps=swaps)
 
     def words_only(
         self, config: EmbTrainConfig, store: FeatureStore, words: Sequence[str], split: Tokenize, queries: None = None
@@ -234,7 +237,8 @@ class EmbBase(Base):
         vocabulary = Vocabulary.of(data.sentences("train"), data.sentences(), data.vectors, config.word_norm)
         if not len(vocabulary):
             raise UserError("no word of the annotations has a vector in the word table; check --words and --tokenizer")
-        return vocabulary
+        # Afterwards, so that they do not decide on the scale.
+        return vocabulary if data.swaps is None else vocabulary.extended([data.swaps.words], data.vectors)
 
     def examples(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -107,6 +107,8 @@ class TrainingProgress:
 class Trainer:
     """One run: a task, its settings, its folder, and how far it is.
 
+    ``items_of`` gives the items of an epoch, where these change with it: as many as ``items``.
+
     >>> trainer = Trainer(task, TrainConfig(epochs=2), train_items, run, Screen())
     >>> trainer.restore()                          # only to continue an interrupted run
     >>> trainer.fit({"val": val_items, "test": test_items}, select="val")
@@ -120,8 +122,10 @@ class Trainer:
         run: RunFolder,
         screen: Screen,
         group: Group = ALONE,
+        items_of: Callable[[int], Sequence[Any]] | None = None,
     ) -> None:
-        self.task, self.config, self.items, self.run, self.screen = task, config, items, run, screen
+        self.items_of = items_of or (lambda epoch: items)
+        self.task, self.config, self.run, self.screen = task, config, run, screen
         self.group = group
         self.device = next(task.model.parameters()).device
         self.optimizer = build_optimizer(
@@ -163,7 +167,8 @@ class Trainer:
         left = self.order.batches(progress.epoch)[progress.step :]
         self.screen.position(progress.epoch, progress.step)
         shard, workers = (group.rank, task.following_rows), config.workers
-        loaded = batches(task.collate, self.items, left, self.device, workers, shard=shard)
+        items = self.items_of(progress.epoch)
+        loaded = batches(task.collate, items, left, self.device, workers, shard=shard)
         for indices, batch in zip(left, loaded, strict=True):
             done = progress.epoch * len(self.order) + progress.step
             for parameters in self.optimizer.param_groups:

@@ -87,6 +87,8 @@ def read(config: TrainConfig, screen: Screen) -> GroundingData:
     data = BASES[config.base].read(config, paths, screen)
     if "val" in data.sets and not any(record.moments for record in data.sets["val"]):
         raise UserError(f"{config.annotations_val}: no query has a moment, so no checkpoint can be chosen by them")
+    if config.swap_words and data.swaps is None:
+        raise UserError(f"--swap-words: {config.title} does not read its words from the table --words")
     return data
 
 
@@ -133,10 +135,17 @@ def train(
         name: base.examples(config, data, name, bank, vocabulary, for_training=name == "train") for name in data.sets
     }
     items, reworded = sets.pop("train"), sets.pop("reworded", [])
+
+    def swapped(epoch: int) -> Sequence[Any]:
+        if data.swaps is None:
+            return items
+        records = data.swaps.records(data.sets["train"], config.seed, epoch)
+        return base.examples(config, replace(data, sets={"train": records}), "train", bank, vocabulary, True)
+
     screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
     if group.size > 1:
         screen.say(f"{group.size} processes share the {config.batch_size} queries of each step")
-    trainer = Trainer(task, config, items, run, screen, group)
+    trainer = Trainer(task, config, items, run, screen, group, swapped)
     if config.resume:
         trainer.restore()
     try:

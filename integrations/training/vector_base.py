@@ -30,6 +30,7 @@ from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
 from hero_plugin.integrations.training.detr_batches import Queries, WordQueries
+from hero_plugin.integrations.training.swaps import WordSwaps
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
 
 
@@ -204,8 +205,8 @@ class VectorBase(WordVectorsBase):
         )
         split = partial(tokenize, style=config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
-        words = {word for records in sets.values() for record in records for word in split(record.sentence)}
-        return self.data(sets, store, split, words_of_table(config, words, split, "annotations", "--tokenizer"))
+        queries, swaps = words_to_train_on(config, sets, split)
+        return self.data(sets, store, split, queries, swaps=swaps)
 
     def examples(
         self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary, for_training: bool = False
@@ -251,6 +252,16 @@ def _expect_clips(logits: Tensor | None, clips: Tensor, then: str) -> None:
             f"relevance is {tuple(logits.shape)} for clips {tuple(clips.shape)}: a base that pools its clips must "
             f"{then} its task's `relevance` and `clip_logits`, to be of the video's clips"
         )
+
+
+def words_to_train_on(
+    config: Any, sets: Mapping[str, Sequence[Record]], split: Tokenize
+) -> tuple[WordQueries, WordSwaps | None]:
+    """Return the words of sets as vectors of the table, and what training words give way to, which is among them."""
+    words = {word for records in sets.values() for record in records for word in split(record.sentence)}
+    swaps = WordSwaps.of(config, sets, split)
+    words.update(() if swaps is None else swaps.words)
+    return words_of_table(config, words, split, "annotations", "--tokenizer"), swaps
 
 
 def words_of_table(config: Any, words: set[str], split: Tokenize, of: str, flag: str) -> WordQueries:

@@ -254,7 +254,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
         first: ``before`` is not a stage, so its scores are not known.
     """
     started = time.monotonic()
-    settings, base = stage.settings, BASES[stage.settings.base]
+    settings, base = replace(stage.settings, swap_words=0.0), BASES[stage.settings.base]
     device = choose_device(settings.device)
     keep_freed_memory(device)
     paths = {"train": stage.train, **{f"rehearsal {place}": path for place, path in enumerate(stage.rehearsal, 1)}}
