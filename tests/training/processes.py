@@ -40,6 +40,7 @@ SAME_LENGTH = {"max_clips": 8}
 EXACT = (
     "EMB",
     "HERO-EMB",
+    "HERO-EMB, noise, weights of the query",
     "HERO-EMB, literal paper",
     "Moment-DETR, padded",
     "HERO-Moment-DETR, padded",
@@ -59,6 +60,9 @@ def cases(root: Path) -> dict[str, dict[str, object]]:
         "EMB, padded": files.settings(base_only=True),
         "HERO-EMB": files.settings(hero=HERO, **SAME_LENGTH),
         "HERO-EMB, padded": files.settings(hero=HERO),
+        "HERO-EMB, noise, weights of the query": files.settings(
+            hero={**HERO, "level_weights": "query", "perturb": "noise"}, **SAME_LENGTH
+        ),
         "HERO-EMB, literal paper": files.settings(paper=True, hero={**HERO, "consistency": "bernoulli"}, **SAME_LENGTH),
         "Moment-DETR, padded": published.settings("moment_detr", base_only=True),
         "HERO-Moment-DETR, padded": published.settings("moment_detr", hero=HERO, contrastive_align_loss=True),
