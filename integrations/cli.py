@@ -102,6 +102,12 @@ GROUPS = {
             'holiday.mp4 "a dog jumps into the water" --run runs/hero',
             alone=True,
         ),
+        "app": Command(
+            "tools.video.app:main",
+            "a page to ask a run about videos in a browser, with a player",
+            "videos --run runs/hero",
+            alone=True,
+        ),
         "show": Command(
             "tools.video.page:main",
             "a page to look at moments in a browser: annotated, the base's and HERO's",

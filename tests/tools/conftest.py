@@ -34,9 +34,9 @@ def browser(tmp_path):
     found.quit()
 
 
-def wait_for(what):
-    """Return what ``what()`` returns once it is true, or after 20 seconds."""
-    deadline = time.monotonic() + 20
+def wait_for(what, seconds=20):
+    """Return what ``what()`` returns once it is true, or after that time."""
+    deadline = time.monotonic() + seconds
     while not (found := what()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found

@@ -174,6 +174,7 @@ def of_answers(
     queries: Sequence[str],
     answers: Sequence[tuple[str, Sequence[Answer]]],
     unseen: Sequence[Sequence[str]],
+    top_k: int = 3,
 ) -> dict[str, Any]:
     """Return what the page shows of the answers of one or two models about one video; the last one's curve."""
     items = []
@@ -183,7 +184,8 @@ def of_answers(
         each = [(np.array(answer.moments[0][:2]), answer.moments[0].score) for answer in found]
         item = _item(record, "", each, found[-1].relevance, unseen[place])
         for said, answer in zip(item["answers"], found, strict=True):
-            said["others"] = [_rounded(moment[:2]) for moment in answer.moments[1:3]]
+            others = answer.moments[1:top_k]
+            said["others"] = [[*_rounded(moment[:2]), round(moment.score, 4)] for moment in others]
         items.append(item)
     videos = {name: {"duration": round(duration, 2), "src": link}}
     return {"models": [model for model, _ in answers], "sets": [""], "videos": videos, "items": items}
