@@ -140,13 +140,26 @@ def unit_length(rows: np.ndarray) -> np.ndarray:
     return rows / (np.linalg.norm(rows, axis=-1, keepdims=True) + 1e-5)
 
 
+class _ByVideo(dict[str, Any]):
+    """What there is by video; TACoS' annotations say ``s1-d1.avi`` where its features may be called ``s1-d1``."""
+
+    def __contains__(self, video: object) -> bool:
+        return super().__contains__(video) or super().__contains__(str(video).removesuffix(".avi"))
+
+    def __missing__(self, video: str) -> Any:
+        bare = video.removesuffix(".avi")
+        if bare == video:
+            raise KeyError(video)
+        return self[bare]
+
+
 class _Store:
     """The base class of stores: looks videos up, and checks what is read."""
 
     dim: int
 
     def __init__(self, name: str, videos: Mapping[str, Any], rows: Rows = "clips") -> None:
-        self._name, self._videos, self._rows = name, videos, rows
+        self._name, self._videos, self._rows = name, _ByVideo(videos), rows
         self._thing = "video" if rows == "clips" else "query"
         self._again = f"extract this {self._thing}'s features again"
         self._model = f"the first {self._thing}"

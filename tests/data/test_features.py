@@ -64,6 +64,17 @@ def test_other_files_in_a_folder_do_not_matter(tmp_path):
     assert open_features(path).keys() == ["a", "b.c", "d"]
 
 
+def test_a_name_with_avi_finds_features_without_it(tmp_path):
+    for name, value in {"s1-d1": 1.0, "s2-d2.avi": 2.0, "s2-d2": 3.0}.items():
+        np.save(tmp_path / f"{name}.npy", np.full((4, 3), value, np.float32))
+    store = open_features(tmp_path)
+    assert "s1-d1.avi" in store and store["s1-d1.avi"][0, 0] == 1.0
+    assert store["s2-d2.avi"][0, 0] == 2.0  # the name itself goes first
+    assert not store.lacking("s1-d1.avi") and "s3-d3.avi" not in store and "s1-d1.mp4" not in store
+    with pytest.raises(DataError, match=r"no features of video 's3-d3.avi'"):
+        store["s3-d3.avi"]
+
+
 def test_several_side_by_side(tmp_path):
     wider = {name: np.ones((len(array) + 1, 2)) for name, array in ARRAYS.items() if name != "d"}
     store = open_features([folder(tmp_path), folder(tmp_path, ".npz", wider, "other")])

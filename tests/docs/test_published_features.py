@@ -58,17 +58,20 @@ def downloads(tmp_path):
     features.mkdir()
     vectors = {word: " ".join(f"{value:.3f}" for value in random.standard_normal(300)) for word in WORDS}
     (features / "glove.840B.300d.txt").write_text("".join(f"{word} {each}\n" for word, each in vectors.items()))
-    activitynet = tmp_path / "activitynet"
+    activitynet, tacos_folder = tmp_path / "activitynet", tmp_path / "tacos"
     activitynet.mkdir()
+    tacos_folder.mkdir()
     durations, query = {}, 0
     for name, count in VIDEOS.items():
-        charades, captions, tacos, highlights, release = [], {}, [], [], []
+        charades, captions, tacos, highlights, release = [], {}, {}, [], []
         for number in range(count):
             video, seconds = f"{name.upper()}{number}", 30.0
             durations[video] = {"subset": "training", "duration": seconds, "actions": []}
             charades += [f"{video} 4.0 12.0##{each}" for each in SENTENCES]
             about = {"duration": 80.0, "timestamps": [[10.0, 40.0], [50.0, 70.0]], "sentences": list(SENTENCES)}
             captions[f"v_{video}"] = about
+            frames = {"fps": 10.0, "num_frames": 2000, "timestamps": [[100, 400], [500, 1900]]}
+            tacos[f"s{video}.avi"] = {**frames, "sentences": list(SENTENCES)}
             save(features / "charades" / "new", video, 1024, 30)
             save(features / "activitynet" / "new", f"v_{video}", 1024, 140)
             save(features / "tacos" / "new", f"s{video}", 1024, 150)
@@ -80,7 +83,6 @@ def downloads(tmp_path):
             for sentence in SENTENCES:
                 one = {"query": sentence, "relevant_windows": [[4, 12]]}
                 release.append({"qid": query, "duration": 30.0, "vid": video, **one})
-                tacos.append({"qid": f"s{video}_{query}", "duration": 200.0, "vid": f"s{video}", **one})
                 scored = {"relevant_clip_ids": [2, 3, 4, 5], "saliency_scores": [[4, 3, 2]] * 4}
                 highlights.append({"qid": query, "duration": 30, "vid": clip, **one, **scored})
                 for folder in (features / "clip_text_features", features / "Charades" / "clip_text"):
@@ -89,7 +91,7 @@ def downloads(tmp_path):
         (tmp_path / f"charades_sta_{name}.txt").write_text("\n".join(charades) + "\n")
         file = {"train": "train", "val": "val_1", "test": "val_2"}[name]
         (activitynet / f"{file}.json").write_text(json.dumps(captions))
-        lines(tmp_path / f"tacos_{name}_release.jsonl", tacos)
+        (tacos_folder / f"{name}.json").write_text(json.dumps(tacos))
         lines(tmp_path / f"charades_{name}_release.jsonl", release)
         lines(tmp_path / f"highlight_{name}_release.jsonl", highlights)
     (tmp_path / "charades.json").write_text(json.dumps(durations))
