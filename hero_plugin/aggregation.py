@@ -81,8 +81,7 @@ class WeightedAggregation(nn.Module):
         if self.query is None or query is None:
             weights = self.mlp(templates)
         else:
-            first, *rest = self.mlp
-            weights = nn.Sequential(*rest)(first(templates).unsqueeze(1) + self.query(query))
+            weights = self.mlp[1:](self.mlp[0](templates).unsqueeze(1) + self.query(query))
         weights = at_least_float32(weights.squeeze(-1))
         return weights.softmax(0) if self.normalize else weights
 
@@ -150,11 +149,8 @@ class WeightedAggregation(nn.Module):
 
 def _weighted_sum(weights: Tensor, tensor: Tensor) -> Tensor:
     # Elementwise: autocast would do a matrix product, and with it a base's float32 outputs, in half precision.
-    return (
-        (weights.view(*weights.shape, *[1] * (tensor.ndim - weights.ndim)) * at_least_float32(tensor))
-        .sum(0)
-        .to(tensor.dtype)
-    )
+    shape = *weights.shape, *[1] * (tensor.ndim - weights.ndim)
+    return (weights.view(shape) * at_least_float32(tensor)).sum(0).to(tensor.dtype)
 
 
 def _sum_logits(weights: Tensor, tensor: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -90,11 +91,7 @@ class CMTR(nn.Module):
     def _moved(self, levels: Tensor, generator: Generator | None, part: tuple[Sequence[int], int] | None) -> Tensor:
         """Return every word (N, B, L, D) with noise of ``noise_size`` of its length."""
         words = at_least_float32(levels)
-        rows, total = (None, levels.shape[1]) if part is None else part
-        shape = (self.levels, total, *levels.shape[2:])
-        noise = torch.randn(shape, device=levels.device, dtype=words.dtype, generator=generator)
-        if rows is not None and list(rows) != list(range(total)):  # for all rows: see part in forward
-            noise = noise[:, list(rows)]
+        noise = _of_part(partial(torch.randn, dtype=words.dtype), words, generator, part)
         length = words.detach().norm(dim=-1, keepdim=True)  # how far it moves is no way to lower the loss
         return (words + self.noise_size * length * F.normalize(noise, dim=-1)).to(levels.dtype)
 
@@ -103,11 +100,7 @@ class CMTR(nn.Module):
     ) -> Tensor:
         """Draw which words to mask: (B, L) -> (N, B, L) bool."""
         real = query_mask.bool()
-        rows, total = (None, len(real)) if part is None else part
-        # For all rows: see part in forward.
-        noise = torch.rand((self.levels, total, real.shape[1]), device=real.device, generator=generator)
-        if rows is not None and list(rows) != list(range(total)):
-            noise = noise[:, list(rows)]
+        noise = _of_part(torch.rand, real.expand(self.levels, -1, -1), generator, part)
         dropped = (noise < self.mask_ratio) & real
         several = real.sum(-1, keepdim=True) > 1
         lowest = noise.masked_fill(~real, 2.0).argmin(-1, keepdim=True)
@@ -122,3 +115,13 @@ class CMTR(nn.Module):
         """Return the choices, for ``print(model)``."""
         moved = f", perturb='noise', noise_size={self.noise_size}" if self.perturb == "noise" else ""
         return f"dim={self.dim}, levels={self.levels}, mask_ratio={self.mask_ratio}{moved}"
+
+
+def _of_part(
+    draw: Callable[..., Tensor], like: Tensor, generator: Generator | None, part: tuple[Sequence[int], int] | None
+) -> Tensor:
+    """Draw numbers of the shape of ``like``, (N, B, ...), for all rows of a shared batch, and return a part."""
+    levels, batch, *rest = like.shape
+    rows, total = (range(batch), batch) if part is None else part
+    drawn = draw((levels, total, *rest), device=like.device, generator=generator)
+    return drawn if list(rows) == list(range(total)) else drawn[:, list(rows)]

@@ -25,7 +25,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
-from hero_plugin.integrations.training.swaps import WordSwaps
+from hero_plugin.integrations.training.swaps import words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
@@ -221,10 +221,8 @@ class EmbBase(Base):
         store = open_features(config.feature_paths, max_clips=config.max_clips, pooling=config.pooling)
         split = partial(tokenize, style=config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
-        wanted = {word for records in sets.values() for record in records for word in split(record.sentence)}
-        swaps = WordSwaps.of(config, sets, split)
-        vectors = load_word_vectors(config.word_table, wanted.union(() if swaps is None else swaps.words))
-        return EmbData(sets, store, split, vectors, swaps=swaps)
+        words, swaps = words_to_look_up(config, sets, split)
+        return EmbData(sets, store, split, load_word_vectors(config.word_table, words), swaps=swaps)
 
     def words_only(
         self, config: EmbTrainConfig, store: FeatureStore, words: Sequence[str], split: Tokenize, queries: None = None

@@ -113,3 +113,12 @@ class WordSwaps:
             done = start + len(word)
         text = "".join([*pieces, text[done:]])
         return text if swapped != list(words) and self.tokenize(text) == swapped else sentence
+
+
+def words_to_look_up(
+    config: TrainConfig, sets: Mapping[str, Sequence[Record]], tokenize: Tokenizer
+) -> tuple[set[str], WordSwaps | None]:
+    """Return the words of sets that a table is to have, and what training words give way to, which is among them."""
+    words = {word for records in sets.values() for record in records for word in tokenize(record.sentence)}
+    swaps = WordSwaps.of(config, sets, tokenize)
+    return words.union(() if swaps is None else swaps.words), swaps

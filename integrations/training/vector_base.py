@@ -30,7 +30,7 @@ from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
 from hero_plugin.integrations.training.detr_batches import Queries, WordQueries
-from hero_plugin.integrations.training.swaps import WordSwaps
+from hero_plugin.integrations.training.swaps import WordSwaps, words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
 
 
@@ -258,9 +258,7 @@ def words_to_train_on(
     config: Any, sets: Mapping[str, Sequence[Record]], split: Tokenize
 ) -> tuple[WordQueries, WordSwaps | None]:
     """Return the words of sets as vectors of the table, and what training words give way to, which is among them."""
-    words = {word for records in sets.values() for record in records for word in split(record.sentence)}
-    swaps = WordSwaps.of(config, sets, split)
-    words.update(() if swaps is None else swaps.words)
+    words, swaps = words_to_look_up(config, sets, split)
     return words_of_table(config, words, split, "annotations", "--tokenizer"), swaps
 
 
