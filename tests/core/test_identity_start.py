@@ -8,17 +8,11 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, wrap_model
-from tests.core import detr, emb
-from tests.core.bases import dict_base, inputs, tensors, tuple_base
+from tests.core import detr
+from tests.core.bases import tensors, tuple_base
+from tests.core.cases import CASES as SHARED
 
-CASES = {
-    "tuple": (tuple_base, inputs),
-    "dict": (dict_base, inputs),
-    "emb": (emb.emb, emb.batch),
-    "moment_detr": (detr.moment_detr, detr.batch),
-    "qd_detr": (detr.qd_detr, detr.batch),
-    "tr_detr": (detr.tr_detr, detr.batch),
-}
+CASES = {**SHARED, "tr_detr": (detr.tr_detr, detr.batch)}
 STARTS = {
     "default": HeroConfig(),
     "two levels": HeroConfig(levels=2),

@@ -10,16 +10,10 @@ import torch
 from torch import nn
 
 from hero_plugin import HeroConfig, choose_level, export_base, load_plugin, save_plugin, wrap_model
-from tests.core import detr, emb
-from tests.core.bases import dict_base, inputs, tensors, tuple_base
+from tests.core import detr
+from tests.core.bases import dict_base, inputs, tensors
+from tests.core.cases import CASES
 
-CASES = {
-    "tuple": (tuple_base, inputs),
-    "dict": (dict_base, inputs),
-    "emb": (emb.emb, emb.batch),
-    "qd_detr": (detr.qd_detr, detr.batch),
-    "moment_detr": (detr.moment_detr, detr.batch),
-}
 SETTINGS = {
     "all of HERO": HeroConfig(),
     "HEM alone": HeroConfig(sgvf=False, cmtr=False),

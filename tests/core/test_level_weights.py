@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, WeightedAggregation, load_plugin, save_plugin, wrap_model
-from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, total_loss, tuple_base
-
-CASES = {
-    "tuple": (tuple_base, inputs),
-    "dict": (dict_base, inputs),
-    "emb": (emb.emb, emb.batch),
-    "moment_detr": (detr.moment_detr, detr.batch),
-    "qd_detr": (detr.qd_detr, detr.batch),
-}
+from tests.core.cases import CASES
 
 
 @pytest.mark.parametrize("normalize", [True, False])
