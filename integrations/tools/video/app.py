@@ -60,9 +60,8 @@ def main(config: AppConfig, screen: Screen | None = None) -> None:
         if not file.is_file():
             raise FileNotFoundError(f"no video at {file}")
     with TemporaryDirectory() as dropped, _listening(config.host, config.port) as listening:
-        os.environ["GRADIO_TEMP_DIR"] = str(
-            Path(dropped).resolve()
-        )  # what is dropped on the page goes when the command ends
+        # What is dropped on the page goes when the command ends.
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(dropped).resolve())
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         served = application(config.grounder(), files, config.top_k)
         import uvicorn  # comes with Gradio
@@ -139,8 +138,9 @@ def application(grounder: VideoGrounder, files: Mapping[str, Path], top_k: int =
         gr.on([query.submit, button.click], answer, [query, chosen, dropped, asked], [said, shown, asked])
         blocks.load(None, js="() => document.getElementById('said').setAttribute('aria-live', 'polite')")
     allowed = [str(file.resolve()) for file in files.values()]
-    fonts = {"font": gr.themes.Font("system-ui"), "font_mono": gr.themes.Font("monospace")}  # Gradio may fetch its own
-    given = {"allowed_paths": allowed, "theme": gr.themes.Default(**fonts), "ssr_mode": False}
+    # Fonts of the browser's: Gradio may fetch its own.
+    theme = gr.themes.Default(font=gr.themes.Font("system-ui"), font_mono=gr.themes.Font("monospace"))
+    given: dict[str, Any] = {"allowed_paths": allowed, "theme": theme, "ssr_mode": False}
     return _alone(gr.mount_gradio_app(FastAPI(), blocks, path="/", **given))
 
 
