@@ -376,5 +376,5 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
         vectors = encoder.encode_words(vocabulary)
         with atomic_write(config.word_table, "wb") as stream:
             np.savez(stream, words=np.array(vocabulary), vectors=vectors, manifest=np.array(json.dumps(manifest)))
-        screen.say(f"{config.word_table}: vectors of {len(words)} words")
+        screen.say(f"{config.word_table}: vectors of {len(vocabulary)} words")
     return 0

@@ -92,7 +92,7 @@ def main(config: ShowConfig, screen: Screen | None = None) -> Path:
         shown = of_sets(runs, config, screen)
         title = f"Moments of {config.run.name}"
     write_text(config.output, page(title, shown))
-    screen.say(f"{config.output}: {len(shown['items'])} queries; open it in a browser")
+    screen.say(f"{config.output}: queries: {len(shown['items'])}; open it in a browser")
     return config.output
 
 

@@ -111,11 +111,12 @@ def test_a_function_that_is_no_encoder_is_refused(movie, tmp_path, name, what):
         extracting.main(ExtractConfig(output=tmp_path / "x", videos=(movie,), encoder=(own,)), QUIET)
 
 
-def test_queries_are_laid_out_as_moment_detrs(clip, queries, tmp_path):
+def test_queries_are_laid_out_as_moment_detrs(clip, queries, tmp_path, capsys):
     config = ExtractConfig(
         output=tmp_path / "text", queries=(queries,), encoder=(str(clip),), word_table=tmp_path / "words.npz"
     )
-    assert extracting.main(config, QUIET) == 0
+    assert extracting.main(config) == 0
+    assert "words.npz: vectors of 6 words" in " ".join(capsys.readouterr().out.split())
     with np.load(tmp_path / "text" / "qidplain_0.npz") as found:
         assert {name: found[name].shape for name in found.files} == {
             "last_hidden_state": (5, 48),  # a red square, and two marks
