@@ -57,12 +57,21 @@ class Bridge(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         """Bridge unknown words (..., D) -> (..., D); do not give it known ones, which it would blur."""
+        shares, which = self.shares(words)
+        mixture = (shares.unsqueeze(-1) * self.known[which]).sum(-2)
+        return torch.where(shares.any(-1, keepdim=True), mixture.to(words.dtype), words)
+
+    def shares(self, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what unknown words (..., D) are mixed of: shares (..., k), greatest first, and rows of ``known``.
+
+        Shares sum to 1; a known word that is not trusted has 0, and a word that is near nothing has no others.
+        """
         cosine = F.normalize(at_least_float32(words), dim=-1) @ F.normalize(at_least_float32(self.known), dim=-1).T
         trusted = cosine > self.nearest
         weight = (cosine / self.temperature + self.log_counts).masked_fill(~trusted, -torch.inf)
         weight, which = weight.topk(min(self.neighbours, len(self.known)), dim=-1)
-        mixture = (weight.softmax(-1).unsqueeze(-1) * self.known[which]).sum(-2)  # NaN where none is trusted
-        return torch.where(trusted.any(-1, keepdim=True), mixture.to(words.dtype), words)
+        shares = weight.softmax(-1)  # NaN where none is trusted
+        return torch.where(trusted.any(-1, keepdim=True), shares, torch.zeros_like(shares)), which
 
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""

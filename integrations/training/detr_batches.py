@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hero_plugin import Bridge
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank, Storage, StoreBank
 from hero_plugin.integrations.data.features import open_features, unit_length
 from hero_plugin.integrations.data.moments import ON_EDGE, clip_length_problem, lighthouse_clips
@@ -28,6 +27,7 @@ from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, Problems, UserError
 from hero_plugin.integrations.training.task import Batch
+from hero_plugin.integrations.training.word_bridge import bridge_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +259,9 @@ class WordQueries(Queries):
             raise UserError(f"{self.source}: has none of the words of the run's training; give --words its word table")
         rows = [row for word, row in self.index.items() if word not in trained]
         vectors = unit_length(found.vectors) if self.normalize else found.vectors
-        counts = torch.tensor([known.counts.get(word, 1) for word in found.words])
         queries = copy(self)
         queries._table = self._table.copy()
-        bridge = Bridge(torch.from_numpy(vectors), counts)
+        bridge = bridge_to(found.words, torch.from_numpy(vectors), known)
         queries._table[rows] = bridge(torch.from_numpy(self._table[rows])).numpy()
         return queries
 

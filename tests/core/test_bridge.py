@@ -46,6 +46,18 @@ def test_a_word_near_nothing_and_a_zero_vector_stay_themselves():
     assert torch.equal(bridge(words), words)
 
 
+def test_the_shares_say_what_a_word_is_mixed_of():
+    known = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [-1.0, 0.0, 0.0]])
+    bridge = Bridge(known, neighbours=2)
+    words = torch.tensor([[0.6, 0.8, 0.0], [0.1, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    shares, rows = bridge.shares(words)
+    nearest = torch.tensor(2.0).sigmoid()  # cosines 0.8 and 0.6 at temperature 0.1
+    torch.testing.assert_close(shares, torch.tensor([[nearest, 1 - nearest], [1, 0], [0, 0]]))
+    assert rows[0].tolist() == [1, 0]
+    assert rows[1, 0] == 1
+    torch.testing.assert_close((shares.unsqueeze(-1) * known[rows]).sum(-2)[:2], bridge(words)[:2])
+
+
 def test_words_of_any_shape_and_no_words():
     bridge = Bridge(torch.randn(3, 4))
     assert bridge(torch.randn(2, 5, 4)).shape == (2, 5, 4)
