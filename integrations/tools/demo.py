@@ -1,4 +1,4 @@
-"""``hero-plugin demo``: EMB beside HERO-EMB on synthetic data, from nothing to a table and figures."""
+"""``hero-plugin demo``: EMB beside HERO-EMB, and the bridge, on synthetic data, from nothing to table and figures."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from pathlib import Path
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.synthetic import SyntheticConfig, make_synthetic
-from hero_plugin.integrations.data.words import tokenize
+from hero_plugin.integrations.data.words import Vocabulary, tokenize
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import write_json
 from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig
+from hero_plugin.integrations.training.load_run import ground_with_bar, load_run
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Scores, scores_table
 from hero_plugin.integrations.training.train import train
+from hero_plugin.integrations.training.word_bridge import mixtures
 
 MARK = "demo.json"
 SETS = {"seen": "words of the training queries", "unseen": "synonyms never trained on"}
@@ -62,7 +64,11 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     base = _train(plain, data, "EMB     ", screen)
     hero = replace(recipe, output=config.output / "hero-emb", compare=base.path)
     plugged = _train(hero, data, "HERO-EMB", screen)
-    results = {"EMB": base.results()["best"], "HERO-EMB": plugged.results()["best"]}
+    results: dict[str, dict[str, Scores]] = {}
+    for name, trained in (("EMB", base), ("HERO-EMB", plugged)):
+        results[name] = trained.results()["best"]
+        results[f"{name}, bridge"] = bridged(trained, data, screen)
+    screen.say(describe_bridge(data, Vocabulary.from_json(base.vocabulary())))
     show(results, screen)
     screen.say("Figures:")
     for path in sorted([*base.figures.rglob("*.png"), *plugged.figures.rglob("*.png")]):
@@ -98,8 +104,30 @@ def describe(data: EmbData) -> str:
     )
 
 
+def bridged(run: RunFolder, data: EmbData, screen: Screen) -> dict[str, Scores]:
+    """Score the test sets again, as ``eval --bridge`` does: no training, other vectors of the unseen words."""
+    loaded = load_run(run, replace(data, sets={name: data.sets[name] for name in SETS}), screen, bridge=True)
+    size = loaded.config.eval_batch_size
+    return {
+        name: loaded.task.scores(items, ground_with_bar(loaded, name, items, size, screen))
+        for name, items in loaded.sets.items()
+    }
+
+
+def describe_bridge(data: EmbData, known: Vocabulary, examples: int = 4) -> str:
+    """Say what the bridge makes of the words that training never had; the first of them are the examples."""
+    words = known.unseen(word for name in SETS for sentence in data.sentences(name) for word in sentence)
+    mixed = mixtures(words, data.vectors, known)
+    lines = [
+        f"  {word} -> {', '.join(f'{other} {share:.1f}' for other, share in mixture.items()) or 'itself'}"
+        for word, mixture in zip(words[:examples], mixed, strict=False)
+    ]
+    near = sum(map(bool, mixed))
+    return "\n".join([f"The bridge reads {near} of the {len(words)} unseen words as mixtures of training's:", *lines])
+
+
 def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:
-    """Show one table, base beside HERO, for seen and for unseen words."""
+    """Show one table, base beside HERO, each without and with the bridge, for seen and for unseen words."""
     rows = {(name, model): results[model][name] for name in SETS for model in results}
     title = "R1 at IoU 0.3, 0.5, 0.7 and mean IoU, in percent"
     screen.show(scores_table(("test words", "model"), rows, title).terminal())

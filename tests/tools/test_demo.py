@@ -1,18 +1,24 @@
-"""The demo: both models on the same data, one table."""
+"""The demo: both models on the same data, without and with the bridge, in one table."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from hero_plugin.integrations.data.synthetic import SyntheticConfig
+from hero_plugin.integrations.data.features import MemoryFeatures
+from hero_plugin.integrations.data.synthetic import OBJECTS, VERBS, SyntheticConfig, make_synthetic
+from hero_plugin.integrations.data.words import Vocabulary, tokenize
+from hero_plugin.integrations.evaluation.evaluate import EvalConfig
+from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools import demo
 from hero_plugin.integrations.tools.demo import DemoConfig
+from hero_plugin.integrations.training.emb import EmbData
 from tests.screen import QUIET
 
 
@@ -27,8 +33,9 @@ def test_the_demo_treats_both_alike_and_prints_one_table(small_demo, tmp_path, c
     folder = tmp_path / "demo-run"
     results = demo.main(DemoConfig(folder, epochs=1), Screen(Console(width=120)))
     out = capsys.readouterr().out
-    assert set(results) == {"EMB", "HERO-EMB"}
+    assert set(results) == {"EMB", "EMB, bridge", "HERO-EMB", "HERO-EMB, bridge"}
     assert all({"seen", "unseen"} <= set(scores) for scores in results.values())
+    assert json.loads((folder / "demo.json").read_text())["scores"] == results
     assert out.count("R1@0.3") == 1
     assert str(folder / "hero-emb/figures/recall.png") in out.replace("\n", "")
     base, hero = (json.loads((folder / name / "config.json").read_text()) for name in ("emb", "hero-emb"))
@@ -42,3 +49,31 @@ def test_the_demo_spares_folders_of_others(small_demo, tmp_path):
     with pytest.raises(UserError, match="no demo made it"):
         demo.main(DemoConfig(tmp_path, epochs=1), QUIET)
     assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["base", "hero"])
+def test_the_bridged_scores_are_those_of_eval(runs, kind):
+    run, made = getattr(runs, kind), runs.files.data
+    data = EmbData(made.sets, MemoryFeatures(made.features), tokenize, made.vectors)
+    expected = evaluate(EvalConfig(run=(run.path,), device="cpu", resamples=0, bridge=True), QUIET)
+    assert demo.bridged(run, data, QUIET) == {name: pytest.approx(scores) for name, scores in expected.items()}
+
+
+def test_examples_lead_each_unseen_word_to_its_synonyms_or_leave_it():
+    made = make_synthetic(SyntheticConfig())
+    data = EmbData(made.sets, MemoryFeatures(made.features), tokenize, made.vectors)
+    known = Vocabulary.of(data.sentences("train"), data.sentences(), made.vectors, 0.0)
+    assert not known.unseen(word for sentence in data.sentences("seen") for word in sentence)  # nothing to bridge
+    head, *lines = demo.describe_bridge(data, known, examples=48).splitlines()
+    leads = dict(line.strip().split(" -> ") for line in lines)
+    assert set(leads) == {word for words in (*VERBS, *OBJECTS) for word in words[3:]}
+    vectors = made.vectors.vectors / np.linalg.norm(made.vectors.vectors, axis=1, keepdims=True)
+    trained = known.is_trained(made.vectors.words)
+    nearest = {word: (vectors[trained] @ vectors[made.vectors.index[word]]).max() for word in leads}
+    itself = {word for word, lead in leads.items() if lead == "itself"}
+    assert itself == {word for word, cosine in nearest.items() if cosine <= 0.4}
+    assert 0 < len(itself) < 24
+    assert head.startswith(f"The bridge reads {48 - len(itself)} of the 48 unseen words")
+    assert leads["elevates"] == "lifts 0.6, raises 0.4"
+    concepts = {word: words for words in (*VERBS, *OBJECTS) for word in words}
+    assert all(leads[word].split()[0] in concepts[word] for word in set(leads) - itself)
