@@ -18,12 +18,17 @@ class Bridge(nn.Module):
     tokens, not of its words. A word that is near nothing stays itself. Not in the paper: it needs no training, and
     works on any base that was trained on these vectors.
 
+    Of vectors that depend on their sentence, as CLIP's of tokens do, nothing says which are known: ``of_tokens`` makes
+    a bridge that tells by the distance.
+
     Args:
         known: (M, D) vectors of the words that training had.
         counts: (M,) how often it had each, at least once; None is equally often.
         neighbours: how many of them a word is mixed of.
         temperature: t; the lower it is, the more the nearest one counts.
         nearest: the lowest cosine to a known word that is trusted, in [-1, 1].
+        known_from: a word with this cosine to its nearest known one, or more, is known, and stays itself; None: every
+            word that comes is unknown.
 
     Example:
         >>> table = torch.randn(1000, 384)  # the first 800 words are training's
@@ -40,6 +45,7 @@ class Bridge(nn.Module):
         neighbours: int = 5,
         temperature: float = 0.1,
         nearest: float = 0.4,
+        known_from: float | None = None,
     ) -> None:
         super().__init__()
         if known.ndim != 2 or not len(known):
@@ -54,9 +60,39 @@ class Bridge(nn.Module):
         self.register_buffer("known", known)
         self.register_buffer("log_counts", at_least_float32(counts.to(known)).log())
         self.neighbours, self.temperature, self.nearest = neighbours, temperature, nearest
+        self.known_from = known_from
+
+    @classmethod
+    def of_tokens(cls, tokens: Tensor, size: int = 4096, share: float = 0.03, seed: int = 0) -> Bridge:
+        """Return a bridge to training's tokens, for vectors that depend on their sentence.
+
+        It remembers some tokens, drawn at random. Others, which it does not remember, say how near a known one lies:
+        all but ``share`` of them at ``known_from`` or nearer.
+
+        Args:
+            tokens: (M, D) vectors of tokens of training sentences, at least three.
+            size: how many it remembers, at most two thirds of all; its cost grows with them.
+            share: of training's tokens, in (0, 1), that may count as unknown.
+            seed: of the draw.
+
+        Raises:
+            ValueError: there are fewer, or ``share`` is no such share.
+
+        Example:
+            >>> words = Bridge.of_tokens(training_tokens)(words)  # (B, L, D), padding too: zeros stay zeros
+        """
+        if tokens.ndim != 2 or len(tokens) < 3:
+            raise ValueError(f"tokens must be (M, D) with at least three tokens, got {tuple(tokens.shape)}")
+        if not 0 < share < 1 or size < 1:
+            raise ValueError(f"share must be between 0 and 1 and size at least 1, got {share} and {size}")
+        order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).to(tokens.device)
+        size = min(size, 2 * len(tokens) // 3)
+        bridge, others = cls(tokens[order[:size]]), tokens[order[size : 3 * size]]
+        bridge.known_from = float(torch.quantile(bridge._cosine(others).amax(-1), share))
+        return bridge
 
     def forward(self, words: Tensor) -> Tensor:
-        """Bridge unknown words (..., D) -> (..., D); do not give it known ones, which it would blur."""
+        """Bridge unknown words (..., D) -> (..., D); without ``known_from``, known ones would be blurred."""
         shares, which = self.shares(words)
         mixture = (shares.unsqueeze(-1) * self.known[which]).sum(-2)
         return torch.where(shares.any(-1, keepdim=True), mixture.to(words.dtype), words)
@@ -64,18 +100,23 @@ class Bridge(nn.Module):
     def shares(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """Return what unknown words (..., D) are mixed of: shares (..., k), greatest first, and rows of ``known``.
 
-        Shares sum to 1; a known word that is not trusted has 0, and a word that is near nothing has no others.
+        Shares sum to 1; a known word that is not trusted has 0, and a word that stays itself has no others.
         """
-        cosine = F.normalize(at_least_float32(words), dim=-1) @ F.normalize(at_least_float32(self.known), dim=-1).T
+        cosine = self._cosine(words)
         trusted = cosine > self.nearest
+        if self.known_from is not None:
+            trusted &= cosine.amax(-1, keepdim=True) < self.known_from
         weight = (cosine / self.temperature + self.log_counts).masked_fill(~trusted, -torch.inf)
         weight, which = weight.topk(min(self.neighbours, len(self.known)), dim=-1)
         shares = weight.softmax(-1)  # NaN where none is trusted
         return torch.where(trusted.any(-1, keepdim=True), shares, torch.zeros_like(shares)), which
 
+    def _cosine(self, words: Tensor) -> Tensor:
+        return F.normalize(at_least_float32(words), dim=-1) @ F.normalize(at_least_float32(self.known), dim=-1).T
+
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""
         return (
             f"known={len(self.known)}, neighbours={self.neighbours}, temperature={self.temperature}, "
-            f"nearest={self.nearest}"
+            f"nearest={self.nearest}, known_from={self.known_from}"
         )

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hero_plugin import Bridge
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank, Storage, StoreBank
-from hero_plugin.integrations.data.features import open_features, unit_length
+from hero_plugin.integrations.data.features import FeatureStore, open_features, unit_length
 from hero_plugin.integrations.data.moments import ON_EDGE, clip_length_problem, lighthouse_clips
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary, WordVectors, load_word_vectors
@@ -215,7 +216,7 @@ class Queries(Protocol):
 
     def bridged(self, known: Vocabulary) -> Queries:
         """Return the same queries, in which words that training never had are mixtures of those that it had."""
-        raise UserError("--bridge needs a table of word vectors; this run reads a file of features per query")
+        raise UserError("--bridge needs a table of word vectors, or a run that was trained on a file per query")
 
 
 class WordQueries(Queries):
@@ -266,6 +267,16 @@ class WordQueries(Queries):
         return queries
 
 
+def open_queries(folder: Path, max_words: int, normalize: bool) -> FeatureStore:
+    """Open a folder of vectors per query: (words, dim) by the name of a file without its ending."""
+    return open_features(folder, max_clips=max_words, pooling="cut", normalize=normalize, array=ARRAY, rows="words")
+
+
+def file_of(query_id: str, store: FeatureStore) -> str | None:
+    """Return the name of a query's file, without its ending; None if there is none."""
+    return next((name for name in (f"qid{query_id}", query_id) if name in store), None)
+
+
 class QueryFiles(Queries):
     """Each query's vectors from ``qidQUERY.npz``, or ``QUERY.npz``: the published features of QVHighlights."""
 
@@ -280,9 +291,7 @@ class QueryFiles(Queries):
         gigabytes: float,
         screen: Screen | None = None,
     ) -> None:
-        store = open_features(
-            folder, max_clips=max_words, pooling="cut", normalize=normalize, array=ARRAY, rows="words"
-        )
+        store = open_queries(folder, max_words, normalize)
         problems = Problems()
         names: dict[str, str] = {}
         sentences: dict[str, str] = {}
@@ -290,9 +299,8 @@ class QueryFiles(Queries):
             if (other := sentences.setdefault(record.query_id, record.sentence)) != record.sentence:
                 what = f"{other!r} in one place, {record.sentence!r} in another: whose features are the file's?"
                 problems.add(f"query {record.query_id}", what, "give each its own id in all annotations")
-            known = [name for name in (f"qid{record.query_id}", record.query_id) if name in store]
-            if known:
-                names[record.query_id] = known[0]
+            if name := file_of(record.query_id, store):
+                names[record.query_id] = name
             else:
                 where = f"query {record.query_id}"
                 problems.add(where, f"no qid{record.query_id}.npz in {folder}", "add it, or remove the query")
@@ -304,6 +312,19 @@ class QueryFiles(Queries):
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
         return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])
+
+
+class BridgedTokens(Queries):
+    """Queries whose tokens are led to training's by ``Bridge.of_tokens``."""
+
+    def __init__(self, queries: Queries, bridge: Bridge) -> None:
+        self.queries, self.bridge, self.dim = queries, bridge, queries.dim
+
+    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors and the mask of queries; see ``Queries``."""
+        vectors, mask = self.queries.batch(records)
+        vectors[mask] = self.bridge(torch.from_numpy(vectors[mask])).numpy()
+        return vectors, mask
 
 
 @dataclass(frozen=True, slots=True)

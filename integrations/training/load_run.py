@@ -22,9 +22,11 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
 from hero_plugin.integrations.training.dataset import GroundingData
+from hero_plugin.integrations.training.detr import DetrTrainConfig, bridged_to_training
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Grounded, Task
+from hero_plugin.integrations.training.vector_base import VectorData
 
 
 @dataclass
@@ -138,9 +140,12 @@ def load_model(
     Raises:
         UserError: As ``load_run``; the message names the run.
     """
-    settings = settings or run.settings()
+    trained = run.settings()
+    settings = settings or trained
     state, known = load_checkpoint(checkpoint), Vocabulary.from_json(run.vocabulary())
     try:
+        if bridge and isinstance(trained, DetrTrainConfig) and trained.query_features and isinstance(data, VectorData):
+            data, bridge = replace(data, queries=bridged_to_training(data.queries, trained)), False
         if bridge and not known.counts:  # a run of an earlier version
             assert settings.annotations_train is not None  # required of every run
             records = read_annotations(settings.annotations_train, durations=settings.durations, on_broken="drop")

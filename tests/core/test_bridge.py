@@ -64,6 +64,43 @@ def test_words_of_any_shape_and_no_words():
     assert bridge(torch.randn(0, 4)).shape == (0, 4)
 
 
+@quick
+@given(st.integers(3, 60), st.integers(1, 20), st.floats(0.01, 0.99), st.integers(0, 10**6))
+def test_a_bridge_of_tokens_knows_all_but_a_share_of_those_it_does_not_remember(tokens, size, share, seed):
+    rows = torch.from_numpy(np.random.default_rng(seed).normal(size=(tokens, 4)))
+    bridge = Bridge.of_tokens(rows, size, share, seed)
+    remembered = [row for row in rows if (bridge.known == row).all(-1).any()]
+    assert len(remembered) == len(bridge.known) == min(size, 2 * tokens // 3)
+    order = torch.randperm(tokens, generator=torch.Generator().manual_seed(seed))
+    others = [rows[place] for place in order[len(remembered) : 3 * len(remembered)]]
+    nearest = [max(float(torch.cosine_similarity(row, one, dim=0)) for one in remembered) for row in others]
+    assert bridge.known_from == pytest.approx(np.quantile(nearest, share), abs=1e-5)
+    bridged = bridge(torch.stack(others))
+    for row, cosine, now in zip(others, nearest, bridged, strict=True):
+        if cosine > bridge.known_from + 1e-5:
+            assert torch.equal(now, row)
+        elif 0.4 < cosine < bridge.known_from - 1e-5:
+            assert not torch.equal(now, row)
+
+
+def test_a_bridge_of_tokens_keeps_what_it_remembers_and_padding_and_mixes_what_lies_apart():
+    torch.manual_seed(0)
+    groups = torch.eye(6)[torch.arange(300) % 3]
+    bridge = Bridge.of_tokens(groups + 0.01 * torch.randn(300, 6), share=0.1)
+    apart = torch.tensor([[0.8, 0.0, 0.0, 0.6, 0.0, 0.0]])
+    words = torch.cat([bridge.known[:5], torch.zeros(2, 6), apart, torch.eye(6)[5:]])
+    now = bridge(words)
+    assert torch.equal(now[:7], words[:7])
+    torch.testing.assert_close(now[7], torch.eye(6)[0], atol=0.03, rtol=0)
+    assert torch.equal(now[8], words[8])  # near nothing
+
+
+@pytest.mark.parametrize("wrong", [{"tokens": torch.randn(2, 4)}, {"share": 0.0}, {"share": 1.0}, {"size": 0}])
+def test_a_bridge_of_too_few_tokens_or_an_impossible_share_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"at least (three|1)"):
+        Bridge.of_tokens(**{"tokens": torch.randn(9, 4), **wrong})
+
+
 @pytest.mark.parametrize(
     "change", [{"known": torch.randn(0, 4)}, {"neighbours": 0}, {"temperature": 0.0}, {"counts": torch.zeros(3)}]
 )

@@ -28,8 +28,8 @@ from hero_plugin.integrations.tools.sweep import main as sweep
 from hero_plugin.integrations.tools.sweep.sweep import read_plan
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
-from hero_plugin.integrations.training.detr import DetrTask
-from hero_plugin.integrations.training.detr_batches import WordQueries
+from hero_plugin.integrations.training.detr import DetrTask, bridged_to_training
+from hero_plugin.integrations.training.detr_batches import ARRAY, QueryFiles, WordQueries
 from hero_plugin.integrations.training.device import autocast
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.inference import predict_set
@@ -311,6 +311,33 @@ def test_the_bridge_leads_unseen_words_of_the_table_to_trained_ones(tmp_path):
     np.testing.assert_allclose(words[0, 1], weights, atol=1e-4)
     assert words[0, 2].tolist() == [0, 0]  # without a vector
     np.testing.assert_allclose(queries.batch([query("crate")])[0][0], [[0.6, 0.8]], atol=1e-4)  # as it was
+
+
+def test_the_bridge_leads_unseen_tokens_to_those_of_the_run_s_training(published, tmp_path):
+    """It reads the run's own files, wherever the queries' own lie."""
+    numbers, axes = np.random.default_rng(0), np.eye(8, dtype=np.float32)
+    for folder in ("training", "new"):
+        (tmp_path / folder).mkdir()
+    for qid in range(10):
+        tokens = axes[numbers.integers(0, 4, size=6)] + numbers.normal(scale=0.02, size=(6, 8)).astype(np.float32)
+        np.savez(tmp_path / "training" / f"qid{qid}.npz", **{ARRAY: tokens})
+    records = read_annotations(published.root / "val.jsonl")
+    for record in records:
+        tokens = np.stack([axes[0], 0.8 * axes[0] + axes[5]])
+        np.savez(tmp_path / "new" / f"qid{record.query_id}.npz", **{ARRAY: tokens})
+    settings = config_from(published.settings("qd_detr", output="unused"), "test").checked()
+    flags = {"max_words": 32, "normalize": False, "storage": "float32", "gigabytes": 1}
+    settings = replace(settings, query_features=tmp_path / "training", normalize_words=False)
+    queries = bridged_to_training(QueryFiles(tmp_path / "new", records, **flags), settings)
+    words, mask = queries.batch(records)
+    assert mask.all()
+    np.testing.assert_array_equal(words[:, 0], np.tile(axes[0], (len(records), 1)))  # training had it
+    np.testing.assert_allclose(words[:, 1], np.tile(axes[0], (len(records), 1)), atol=0.1)  # it did not have this
+
+    with pytest.raises(UserError, match=r"remembers tokens of the run's training queries: no qid\d\.npz in"):
+        bridged_to_training(queries, replace(settings, query_features=tmp_path / "new"))
+    with pytest.raises(UserError, match=r"files were in .*: no such folder"):
+        bridged_to_training(queries, replace(settings, query_features=tmp_path / "gone"))
 
 
 NAMES = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hero_plugin.integrations.data import FeatureStore, OnBroken, Record, open_features
+from hero_plugin.integrations.data import FeatureStore, OnBroken, Record
 from hero_plugin.integrations.data.feature_bank import ArrayBank
 from hero_plugin.integrations.support import DataError, Problem, UserError
 from hero_plugin.integrations.support.settings import too_small
@@ -21,7 +21,7 @@ from hero_plugin.integrations.tools.predict.queries import Query, QueryFile, Que
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.detr import DetrTrainConfig
-from hero_plugin.integrations.training.detr_batches import ARRAY, Queries
+from hero_plugin.integrations.training.detr_batches import Queries, file_of, open_queries
 from hero_plugin.integrations.training.device import Amp
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.run_predictor import RunPredictor
@@ -92,16 +92,14 @@ class StreamedQueries(Queries):
         """Open the folder that a run's settings name, None for a run that was trained without such."""
         if not isinstance(settings, DetrTrainConfig) or (folder := settings.query_features) is None:
             return None
-        longest, unit = settings.max_words, settings.normalize_words
-        return cls(open_features(folder, max_clips=longest, pooling="cut", normalize=unit, array=ARRAY, rows="words"))
+        return cls(open_queries(folder, settings.max_words, settings.normalize_words))
 
     def name(self, query_id: str, video_id: str) -> str | None:
         """Return the name of a query's file without its ending, None if there is none.
 
         All pairs of a query and a video share the query's file.
         """
-        query = query_id.removesuffix(f"@{video_id}")
-        return next((name for name in (f"qid{query}", query) if name in self.store), None)
+        return file_of(query_id.removesuffix(f"@{video_id}"), self.store)
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors (B, L, dim) float32 with zeros for padding, and their mask (B, L) bool."""

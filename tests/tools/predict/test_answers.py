@@ -82,14 +82,16 @@ def test_answers_are_those_of_eval(base, trained, run_of, tmp_path, monkeypatch)
     print(f"{base}: largest difference from eval {largest:.1e}")
 
 
-def test_queries_with_features_of_their_own(tmp_path):
+@pytest.mark.parametrize("bridge", [False, True])
+def test_queries_with_features_of_their_own(bridge, tmp_path):
     files = write_published(tmp_path / "data")
     run = tmp_path / "run"
     train(config_from(files.settings("qd_detr", output=str(run), epochs=1), "test"), QUIET)
     queries = files.root / "val.jsonl"
     flags = {"device": "cpu", "resamples": 0, "batch_size": 1, "predictions": tmp_path / "eval.jsonl"}
-    evaluate(EvalConfig(run=(run,), annotations=(str(queries),), **flags), QUIET)
-    main(PredictConfig(run=run, queries=queries, output=tmp_path / "ours.jsonl", device="cpu", window=2), QUIET)
+    evaluate(EvalConfig(run=(run,), annotations=(str(queries),), bridge=bridge, **flags), QUIET)
+    ours = {"output": tmp_path / "ours.jsonl", "device": "cpu", "window": 2, "bridge": bridge}
+    main(PredictConfig(run=run, queries=queries, **ours), QUIET)
     for ours, theirs in zip(rows(tmp_path / "ours.jsonl"), rows(tmp_path / "eval.jsonl"), strict=True):
         assert (ours["qid"], ours["query"], ours["vid"]) == (theirs["qid"], theirs["query"], theirs["vid"])
         np.testing.assert_allclose(ours[WINDOWS], theirs[WINDOWS], atol=2e-4)
