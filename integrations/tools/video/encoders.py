@@ -43,7 +43,7 @@ class FrameEncoder(Protocol):
 def load_encoder(
     name: str, device: torch.device, amp: Amp = "none", *, download: bool = False, weights: str | None = None
 ) -> FrameEncoder:
-    """Load an encoder.
+    """Load an encoder of frames.
 
     Args:
         name: A folder, a name on the Hugging Face Hub, or ``package.module:function``.
@@ -57,9 +57,27 @@ def load_encoder(
     """
     if re.fullmatch(r"[\w.]+:\w+", name):
         return FunctionEncoder(name)
-    found = TransformersEncoder(name, device, amp, download=download)
+    return _expected(TransformersEncoder(name, device, amp, download=download), weights)
+
+
+def load_text_encoder(
+    name: str, device: torch.device, amp: Amp = "none", *, download: bool = False, weights: str | None = None
+) -> TextEncoder:
+    """Load an encoder of texts, arguments as ``load_encoder``'s: CLIP's, or one of sentences alone.
+
+    Raises:
+        UserError: It cannot be loaded, is another one, or encodes frames only.
+    """
+    if re.fullmatch(r"[\w.]+:\w+", name):
+        raise UserError(f"--queries: {name} encodes frames only; name a model of transformers first")
+    return _expected(TextEncoder(name, device, amp, download=download), weights)
+
+
+def _expected(found: Any, weights: str | None) -> Any:
     if weights is not None and weights != found.weights:
-        raise UserError(f"{name}: has weights {found.weights}, expected {weights}: another model, or fine-tuned since")
+        raise UserError(
+            f"{found.name}: has weights {found.weights}, expected {weights}: another model, or fine-tuned since"
+        )
     return found
 
 
@@ -105,8 +123,8 @@ class FunctionEncoder:
         return {"name": self.name, "weights": None, "size": self.size, "fit": self.fit}
 
 
-class TransformersEncoder:
-    """CLIP, SigLIP, or another model of ``transformers`` with features of images and of texts.
+class TextEncoder:
+    """Text encoder of ``transformers``: that of CLIP or SigLIP, or a model of texts alone, as BERT and MiniLM are.
 
     Args:
         name: A folder, or a name on the Hub.
@@ -118,12 +136,11 @@ class TransformersEncoder:
         UserError: It is not there, incomplete, or of another kind.
     """
 
-    frames_per_second: float | None = None
+    files = "config.json, the weights and the tokenizer's files"
 
     def __init__(self, name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> None:
         try:
             from transformers import AutoModel
-            from transformers.image_processing_base import ImageProcessingMixin
             from transformers.utils import logging
         except ImportError as error:
             raise UserError(
@@ -136,7 +153,7 @@ class TransformersEncoder:
         logging.set_verbosity_error()  # what is missing is said below, once
         try:
             model, info = AutoModel.from_pretrained(self.name, output_loading_info=True, **self._local)
-            picture = ImageProcessingMixin.get_image_processor_dict(self.name, **self._local)[0]
+            self._read_more()
         except Exception as error:  # of a dozen types, by what is missing
             raise UserError(self._unloadable(error, download)) from error
         finally:
@@ -146,20 +163,17 @@ class TransformersEncoder:
             raise UserError(
                 f"--encoder {name}: incomplete weights, {len(missing)} tensors are missing: {missing[0]}, ..."
             )
-        if not all(hasattr(model, part) for part in ("get_image_features", "get_text_features")):
-            raise UserError(
-                f"--encoder {name}: {type(model).__name__} has no features of images and texts, as CLIP has"
-            )
         self._model: Any = model.eval().to(device)
-        self.size, self.fit, self._mean, self._std = _preprocessing(picture, name)
         self.weights = _checksum(model)
         self._tokenizer: Any = None
+
+    def _read_more(self) -> None:
+        """Read what else the encoder needs."""
 
     def _unloadable(self, error: Exception, download: bool) -> str:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if Path(self.name).is_dir():
-            files = "config.json, preprocessor_config.json, the weights and the tokenizer's files"
-            return f"--encoder {self.name}: cannot be loaded ({reason}); the folder needs {files}"
+            return f"--encoder {self.name}: cannot be loaded ({reason}); the folder needs {self.files}"
         if download:
             return f"--encoder {self.name}: cannot be downloaded or loaded ({reason})"
         return (
@@ -168,34 +182,33 @@ class TransformersEncoder:
         )
 
     @torch.inference_mode()
-    def encode(self, clips: np.ndarray) -> np.ndarray:
-        """Return features (clips, width) float32: those of the frames, averaged."""
-        count, frames = clips.shape[:2]
-        pictures = torch.from_numpy(clips.reshape(count * frames, *clips.shape[2:])).to(self.device)
-        pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean.to(self.device)) / self._std.to(self.device)
-        with autocast(self.amp, self.device):
-            found = _pooled(self._model.get_image_features(pixel_values=pixels))
-        return found.float().reshape(count, frames, -1).mean(1).cpu().numpy()
-
-    @torch.inference_mode()
     def encode_text(self, sentences: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
         """Return the vectors of each sentence: of its tokens with the marks around them, and pooled, as Moment-DETR's.
 
+        A model of texts alone pools by the mean of its tokens.
+
         Raises:
-            UserError: The tokenizer cannot be loaded.
+            UserError: The tokenizer cannot be loaded, or the model gives no vectors of tokens.
         """
         found: list[EncodedText] = []
         tokenizer, longest = self._tokens()
+        with_images = hasattr(self._model, "get_text_features")
         for first in range(0, len(sentences), batch_size):
             some = list(sentences[first : first + batch_size])
             # SigLIP was trained on texts padded to its full length; with CLIP, padding changes nothing.
-            tokens = tokenizer(some, padding="max_length", truncation=True, max_length=longest, return_tensors="pt")
+            padding = "max_length" if with_images else "longest"
+            tokens = tokenizer(some, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
             lengths = [len(each) for each in tokenizer(some, truncation=True, max_length=longest)["input_ids"]]
             inputs = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask") if name in tokens}
             with autocast(self.amp, self.device):
-                output = self._model.get_text_features(**inputs)
-            words, pooled = output.last_hidden_state.float().cpu().numpy(), _pooled(output).float().cpu().numpy()
-            found += [(words[row, :length], pooled[row]) for row, length in enumerate(lengths)]
+                output = self._model.get_text_features(**inputs) if with_images else self._model(**inputs)
+            if getattr(output, "last_hidden_state", None) is None:
+                raise UserError(f"--encoder {self.name}: {type(self._model).__name__} gives no vectors of tokens")
+            words = output.last_hidden_state.float().cpu().numpy()
+            pooled = _pooled(output).float().cpu().numpy() if with_images else None
+            for row, length in enumerate(lengths):
+                tokens_of = words[row, :length]
+                found.append((tokens_of, tokens_of.mean(0) if pooled is None else pooled[row]))
         return found
 
     def encode_words(self, words: Sequence[str]) -> np.ndarray:
@@ -205,18 +218,6 @@ class TransformersEncoder:
         """
         empty, *found = (pooled for _, pooled in self.encode_text(["", *words]))
         return np.stack(found) - empty
-
-    def identity(self) -> dict[str, Any]:
-        """Return what its features depend on."""
-        mean, std = ([round(float(each), 6) for each in values.flatten()] for values in (self._mean, self._std))
-        return {
-            "name": self.name,
-            "weights": self.weights,
-            "size": self.size,
-            "fit": self.fit,
-            "mean": mean,
-            "std": std,
-        }
 
     def _tokens(self) -> tuple[Any, int]:
         if self._tokenizer is None:
@@ -229,6 +230,48 @@ class TransformersEncoder:
         config = self._model.config
         text = getattr(config, "text_config", config)
         return self._tokenizer, int(text.max_position_embeddings)
+
+
+class TransformersEncoder(TextEncoder):
+    """CLIP, SigLIP, or another model of ``transformers`` with features of images and of texts."""
+
+    frames_per_second: float | None = None
+    files = "config.json, preprocessor_config.json, the weights and the tokenizer's files"
+
+    def __init__(self, name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> None:
+        super().__init__(name, device, amp, download=download)
+        if not all(hasattr(self._model, part) for part in ("get_image_features", "get_text_features")):
+            raise UserError(
+                f"--encoder {name}: {type(self._model).__name__} has no features of images and texts, as CLIP has"
+            )
+        self.size, self.fit, self._mean, self._std = _preprocessing(self._picture, name)
+
+    def _read_more(self) -> None:
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        self._picture = ImageProcessingMixin.get_image_processor_dict(self.name, **self._local)[0]
+
+    @torch.inference_mode()
+    def encode(self, clips: np.ndarray) -> np.ndarray:
+        """Return features (clips, width) float32: those of the frames, averaged."""
+        count, frames = clips.shape[:2]
+        pictures = torch.from_numpy(clips.reshape(count * frames, *clips.shape[2:])).to(self.device)
+        pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - self._mean.to(self.device)) / self._std.to(self.device)
+        with autocast(self.amp, self.device):
+            found = _pooled(self._model.get_image_features(pixel_values=pixels))
+        return found.float().reshape(count, frames, -1).mean(1).cpu().numpy()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what its features depend on."""
+        mean, std = ([round(float(each), 6) for each in values.flatten()] for values in (self._mean, self._std))
+        return {
+            "name": self.name,
+            "weights": self.weights,
+            "size": self.size,
+            "fit": self.fit,
+            "mean": mean,
+            "std": std,
+        }
 
 
 def _pooled(output: Any) -> torch.Tensor:

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import tyro
 
-from hero_plugin.integrations.data import read_annotations, tokenize
+from hero_plugin.integrations.data import ReadReport, read_annotations, tokenize
 from hero_plugin.integrations.data.manifests import FILE, difference, make_manifest, read_manifest
 from hero_plugin.integrations.support import DataError, Interrupted, Problem, UserError, write_json
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.files import atomic_write, lock_folder, remove_leftovers
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.tools.video.decode import SUFFIXES, ClipSampler, Video, samples_per_clip
-from hero_plugin.integrations.tools.video.encoders import FrameEncoder, TransformersEncoder, load_encoder
+from hero_plugin.integrations.tools.video.encoders import FrameEncoder, TextEncoder, load_encoder, load_text_encoder
 from hero_plugin.integrations.training.device import Amp, choose_device
 
 ENCODER = "openai/clip-vit-base-patch32"
@@ -44,7 +44,7 @@ class ExtractConfig:
     """With --queries: also a word table (.npz) for EMB, each of their words encoded alone."""
     encoder: tuple[str, ...] = (ENCODER,)
     """A CLIP or SigLIP model, by folder or by name on the Hugging Face Hub, or package.module:function. Features of
-    several are concatenated; queries are encoded by the first."""
+    several are concatenated; queries are encoded by the first, which may be a model of texts alone."""
     download: bool = False
     """Fetch an encoder that is not on this machine."""
     clip_seconds: float = 2.0
@@ -325,19 +325,7 @@ class Extractor:
         return Encoded(features.astype(np.float32), video.duration, video.shortfall)
 
 
-def text_encoder(names: Sequence[str], device: str, amp: Amp, *, download: bool) -> TransformersEncoder:
-    """Load the first encoder, for texts.
-
-    Raises:
-        UserError: It is a function of frames.
-    """
-    found = load_encoder(names[0], choose_device(device), amp, download=download)
-    if not isinstance(found, TransformersEncoder):
-        raise UserError(f"--queries: {found.name} encodes frames only; name a CLIP or SigLIP model first")
-    return found
-
-
-def text_manifest(encoder: TransformersEncoder) -> dict[str, Any]:
+def text_manifest(encoder: TextEncoder) -> dict[str, Any]:
     """Return the manifest of texts' features."""
     return make_manifest([{"name": encoder.name, "weights": encoder.weights}])
 
@@ -347,7 +335,11 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
     sentences: dict[str, str] = {}
     problems: list[Problem] = []
     for file in config.queries:
-        for record in read_annotations(file):
+        report = ReadReport()
+        records = read_annotations(file, on_broken="drop", report=report)
+        if report.dropped:
+            screen.say(f"{file}: left out {len(report.dropped)} queries that cannot be used")
+        for record in records:
             where = f"{file}: query {record.query_id}"
             if not tokenize(record.sentence):
                 problems.append(Problem(where, f"no word in {record.sentence!r}", "write a sentence, or remove it"))
@@ -357,7 +349,8 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
                 problems.append(Problem(where, "another query has this id", "give each its own id"))
     if problems:
         raise DataError(problems)
-    encoder = text_encoder(config.encoder, config.device, config.amp, download=config.download)
+    device = choose_device(config.device)
+    encoder = load_text_encoder(config.encoder[0], device, config.amp, download=config.download)
     manifest = text_manifest(encoder)
     with ExitStack() as held:
         claim(config.output, manifest, held)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from hero_plugin.integrations.data.manifests import described, difference
 from hero_plugin.integrations.scoring.metrics import temporal_iou
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.support.files import atomic_write
-from hero_plugin.integrations.tools.video.encoders import TransformersEncoder, load_encoder
+from hero_plugin.integrations.tools.video.encoders import TextEncoder, load_encoder, load_text_encoder
 from hero_plugin.integrations.tools.video.extract import Encoded, Extractor
 from hero_plugin.integrations.training.detr_batches import Queries
 from hero_plugin.integrations.training.device import Amp, choose_device
@@ -91,7 +91,7 @@ def merged(found: Iterable[Moment]) -> list[Moment]:
 class EncodedQueries(Queries):
     """Queries as the run's text encoder makes them, for a base that was trained on a file of vectors for each."""
 
-    def __init__(self, encoder: TransformersEncoder, max_words: int, normalize: bool) -> None:
+    def __init__(self, encoder: TextEncoder, max_words: int, normalize: bool) -> None:
         self.encoder, self.max_words, self.normalize = encoder, max_words, normalize
         self.dim = encoder.encode_text(["a"])[0][0].shape[1]
 
@@ -123,7 +123,7 @@ class VideoGrounder:
     videos: dict[str, VideoFeatures] = field(default_factory=dict)
     _words: dict[str, None] = field(default_factory=dict, repr=False)
     _predictor: RunPredictor | None = field(default=None, repr=False)
-    _loaded: dict[tuple[str, str | None], Any] = field(default_factory=dict, repr=False)
+    _loaded: dict[tuple[str, str | None, Callable[..., Any]], Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_run(
@@ -211,11 +211,11 @@ class VideoGrounder:
             found.append(extractor)
         return found
 
-    def _encoder(self, identity: Mapping[str, Any], name: str) -> Any:
-        key = name, identity.get("weights")
+    def _encoder(self, identity: Mapping[str, Any], name: str, load: Callable[..., Any] = load_encoder) -> Any:
+        key = name, identity.get("weights"), load
         if key not in self._loaded:
             try:
-                self._loaded[key] = load_encoder(
+                self._loaded[key] = load(
                     name, self.device, self.amp, download=self.download, weights=identity.get("weights")
                 )
             except UserError as error:
@@ -224,15 +224,15 @@ class VideoGrounder:
                 ) from error
         return self._loaded[key]
 
-    def _text_encoder(self, manifest: Mapping[str, Any]) -> TransformersEncoder:
+    def _text_encoder(self, manifest: Mapping[str, Any]) -> TextEncoder:
         [identity] = manifest["encoders"]
-        for (_, weights), loaded in self._loaded.items():
+        for (_, weights, _), loaded in self._loaded.items():
             if weights == identity["weights"]:
                 return loaded
         known = [each for source in self.origins["features"] for each in source["encoders"]]
         same = [place for place, each in enumerate(known) if each.get("weights") == identity["weights"]]
         moved = self.encoders[same[0]] if same and same[0] < len(self.encoders) else identity["name"]
-        return self._encoder(identity, moved)
+        return self._encoder(identity, moved, load_text_encoder)
 
     def add(self, path: str | os.PathLike[str]) -> VideoFeatures:
         """Encode a video, or take its features from the cache.

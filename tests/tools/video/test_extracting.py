@@ -20,7 +20,7 @@ from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.support import DataError, UserError
 from hero_plugin.integrations.tools.video import extract as extracting
 from hero_plugin.integrations.tools.video.decode import ClipSampler, Video
-from hero_plugin.integrations.tools.video.encoders import TransformersEncoder, load_encoder
+from hero_plugin.integrations.tools.video.encoders import TextEncoder, TransformersEncoder, load_encoder
 from hero_plugin.integrations.tools.video.extract import ExtractConfig, Extractor
 from tests.screen import QUIET
 from tests.tools.video.conftest import EVENTS
@@ -155,6 +155,33 @@ def test_siglip_works_alike(tmp_path, movie, clip):
     assert open_features(tmp_path / "out")["plain"].shape == (8, 32)
     words, pooled = found.encode_text(["a red square"])[0]
     assert words.shape == (5, 32) and pooled.shape == (32,)
+
+
+def test_a_model_of_texts_alone_encodes_queries(tmp_path, clip, capsys):
+    """Vectors of tokens are those of a sentence alone; in a batch, no other sentence's length changes them."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path / "bert"
+    shutil.copytree(clip, folder)
+    (folder / "preprocessor_config.json").unlink()
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(**sizes, vocab_size=64, max_position_embeddings=32)).save_pretrained(folder)
+    queries = tmp_path / "queries.jsonl"
+    texts = ["a red square", "the blue disc and a red square"]
+    lines = [{"qid": place, "vid": "plain", "query": text, "duration": 16} for place, text in enumerate(texts)]
+    queries.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = ExtractConfig(output=tmp_path / "text", queries=(queries,), encoder=(str(folder),))
+    assert extracting.main(config) == 0
+    encoder = TextEncoder(str(folder), CPU)
+    for place, text in enumerate(texts):
+        tokens = encoder._tokens()[0]([text], return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            alone = encoder._model(input_ids=tokens).last_hidden_state[0]
+        with np.load(tmp_path / "text" / f"qid{place}.npz") as found:
+            np.testing.assert_allclose(found["last_hidden_state"], alone, atol=1e-5)
+            np.testing.assert_allclose(found["pooler_output"], alone.mean(0), atol=1e-5)
+    with pytest.raises(UserError, match="preprocessor_config"):
+        load_encoder(str(folder), CPU)
 
 
 def test_it_goes_on_where_it_was_stopped(clip, movie, tmp_path, monkeypatch):
