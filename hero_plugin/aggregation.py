@@ -28,6 +28,20 @@ def check_kinds(kinds: Mapping[str, Any]) -> None:
             raise ValueError(f"the kind of output {name!r} must be one of {allowed}, got {kind!r}")
 
 
+def check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str]) -> None:
+    """Refuse a kind for an output that is not there: the one that it was meant for would combine as logits."""
+    found: dict[str, bool] = {}
+    map_tensors(lambda tensor, key: found.setdefault(key, tensor.is_floating_point()), outputs)
+    unused = [name for name in kinds if name not in found and name not in optional]
+    without = [name for name, floating in found.items() if floating and name not in kinds]
+    if unused:
+        other = f", of which {', '.join(map(repr, without))} would combine as logits" if without else ""
+        raise ValueError(
+            f"kinds names {', '.join(map(repr, unused))}, but the outputs are {', '.join(map(repr, found))}{other}: "
+            "name each output as the base returns it, and in the adapter's optional_outputs what is not always there"
+        )
+
+
 class WeightedAggregation(nn.Module):
     """``O = sum_i W_i O_i`` with ``W_i = MLP(T_i)``, ``T_i`` a learned vector drawn at random (HERO, arXiv 2603.06732).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,6 +14,7 @@ from torch import Tensor
 from hero_plugin.protocol import Grounder, ranks_clips
 
 CHOICES = {
+    "levels_from": ("encoder", "input"),
     "norm": ("pre", "post"),
     "gate": ("residual", "sigmoid"),
     "perturb": ("mask", "noise"),
@@ -42,6 +44,10 @@ class HeroConfig:
     """Filter the clips by each level's words (SGVF); without it every level sees the same clips."""
     cmtr: bool = True
     """Train with masked words as well (CMTR)."""
+
+    levels_from: Literal["encoder", "input"] = "encoder"
+    """Where the levels of the query come from: HERO's own text encoder, or the model's words, (B, L, N, D) in place of
+    (B, L, D), which are layers of a pretrained text encoder, lexical to conceptual (not in the paper)."""
 
     stride: int = 2
     """Encoder layers between two taps (paper: 6 layers for 4 levels)."""
@@ -130,6 +136,8 @@ class HeroConfig:
             raise ValueError(
                 "identity_start needs norm='pre': an encoder that normalises last cannot start as the identity"
             )
+        if self.levels_from == "input" and self.levels < 2:
+            raise ValueError("levels_from='input' needs two levels or more; with one, the words are (B, L, D) as ever")
         if self.cmtr and self.relevance_weight == 0 and self.consistency_weight == 0:
             raise ValueError("cmtr=True trains through the two losses, but both weights are 0; set cmtr=False")
 
@@ -164,7 +172,9 @@ class HeroConfig:
     def departures(self) -> tuple[str, ...]:
         """Why a model wrapped with this config does not start with its base's predictions; empty where it does."""
         reasons = []
-        if self.levels > 1 and not self.identity_start:
+        if self.levels_from == "input":
+            reasons.append("levels_from='input': the base alone reads no levels")
+        elif self.levels > 1 and not self.identity_start:
             reasons.append(
                 "identity_start=False: the text encoder is no identity at the start"
                 + (" (and with norm='post' cannot be)" if self.norm == "post" else "")
@@ -193,8 +203,9 @@ class HeroConfig:
         """
         names = ["levels", "sgvf", "cmtr", "relevance"] if self.active else []
         if self.levels > 1:
-            names += ["stride", "num_heads", "feedforward", "norm", "positions", "normalize"]
-            names += ["aggregation_dim", "level_weights"]
+            encoder = ["stride", "num_heads", "feedforward", "norm", "positions"]
+            names += ["levels_from", *(encoder if self.levels_from == "encoder" else [])]
+            names += ["normalize", "aggregation_dim", "level_weights"]
         if self.sgvf:
             names += ["projections", "gate"]
         if self.cmtr:
@@ -295,3 +306,14 @@ def config_of(state_dict: Any) -> HeroConfig | None:
     metadata = getattr(state_dict, "_metadata", None) or {}
     found = next((each[NOTE] for each in metadata.values() if isinstance(each, Mapping) and NOTE in each), None)
     return None if found is None else HeroConfig.from_dict(found)
+
+
+def without_wrappers(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a wrapped model's weights by its own names, without what torch's wrappers put before them."""
+    wrappers = re.compile(r"(?:(?:module|_orig_mod)\.)+(?=(?:hero|base)\.|$)")
+    if not any(wrappers.match(name) for name in state_dict):
+        return state_dict
+    bare: Any = OrderedDict((wrappers.sub("", name, count=1), value) for name, value in state_dict.items())
+    metadata = getattr(state_dict, "_metadata", {})
+    bare._metadata = OrderedDict((wrappers.sub("", f"{name}.")[:-1], value) for name, value in metadata.items())
+    return bare

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,11 +14,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hero_plugin._compat import is_compiling
-from hero_plugin.aggregation import WeightedAggregation, check_kinds
-from hero_plugin.attention import mean_of_words
+from hero_plugin.aggregation import WeightedAggregation, check_kinds, check_names
+from hero_plugin.attention import expect_shape, mean_of_words
 from hero_plugin.base_state import Frozen, KeepStatistics
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import CHOICES, LOSS_FIELDS, NOTE, HeroConfig, config_of, note_config, with_config_note
+from hero_plugin.config import (
+    CHOICES,
+    LOSS_FIELDS,
+    NOTE,
+    HeroConfig,
+    config_of,
+    note_config,
+    with_config_note,
+    without_wrappers,
+)
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import hero_losses
@@ -103,7 +110,7 @@ class HeroModel(NamedPlugins):
         # The base's input projections, then every level of the words, and the clips as each level sees them.
         pair = grounder.embed(*args, **kwargs)
         which = None if self.training else self.config.inference
-        words = hero.words(pair.query, pair.query_mask, which)
+        pair, words = hero.read(pair, which)
         clips = hero.clips(pair.video, words, pair.query_mask, which)
         entry = next((each for each in (clips, words) if each.requires_grad), None)
 
@@ -111,7 +118,7 @@ class HeroModel(NamedPlugins):
         groundings = self._run(grounder.ground, pair, clips, words)
         kinds = grounder.kinds
         if not is_compiling():
-            _check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()))
+            check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()))
         levels = self._join([one.outputs for one in groundings], words, kinds)
         if self.config.level_weights == "query":
             last.query = mean_of_words(pair.query, pair.query_mask)
@@ -324,7 +331,7 @@ class HeroModel(NamedPlugins):
                 f"wrap_model(base, {', '.join(choices)}), or let hero_plugin.config_of(state_dict) say with what"
             )
         self._adopt(there)
-        state_dict = _without_wrappers(state_dict)
+        state_dict = without_wrappers(state_dict)
         prefixes = {name.split(".", 1)[0] for name in state_dict if name.startswith(("hero.", "base."))}
         part: nn.Module = self
         if prefixes == {"hero"} or not state_dict:  # with HERO off, the plug-in's checkpoint is empty
@@ -416,8 +423,10 @@ class Hero(nn.Module):
     def __init__(self, dim: int, config: HeroConfig, relevance_ranks: bool = False) -> None:
         super().__init__()
         levels, deep = config.levels, config.levels > 1
+        self.dim, self.levels, self.reads_levels = dim, levels, config.levels_from == "input"
         encoder = ("stride", "num_heads", "feedforward", "dropout", "norm", "identity_start", "positions")
-        self.hem = HEM(dim, levels, **{name: getattr(config, name) for name in encoder}) if deep else None
+        encodes = deep and not self.reads_levels
+        self.hem = HEM(dim, levels, **{name: getattr(config, name) for name in encoder}) if encodes else None
         of_query = dim if config.level_weights == "query" else None
         aggregation = (levels, config.aggregation_dim, config.normalize, of_query)
         self.aggregation = WeightedAggregation(*aggregation) if deep else None
@@ -430,6 +439,19 @@ class Hero(nn.Module):
     def words(self, query: Tensor, query_mask: Tensor, which: Sequence[int] | None = None) -> Tensor:
         """Return every level of the query, or ``which`` of them: (B, L, D) -> (N, B, L, D)."""
         return query.unsqueeze(0) if self.hem is None else self.hem(query, query_mask, which)
+
+    def read(self, pair: Pair, which: Sequence[int] | None = None) -> tuple[Pair, Tensor]:
+        """Return the pair with its query (B, L, D), and the query's ``words`` at its levels, wherever these come from.
+
+        Raises:
+            ValueError: they come with the input, and the query is not (B, L, N, D).
+        """
+        if not self.reads_levels:
+            return pair, self.words(pair.query, pair.query_mask, which)
+        sizes = (*pair.query_mask.shape, self.levels, self.dim)
+        expect_shape("the projected words, with levels_from='input',", pair.query, "B L N D", sizes)
+        levels = pair.query.movedim(2, 0)
+        return replace(pair, query=levels[0]), levels if which is None else levels[list(which)]
 
     def clips(self, video: Tensor, levels: Tensor, query_mask: Tensor, which: Sequence[int] | None = None) -> Tensor:
         """Return the clips as each of these levels sees them: (B, T, D) -> (N, B, T, D)."""
@@ -467,29 +489,4 @@ class LastForward:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
-def _check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str]) -> None:
-    """Refuse a kind for an output that is not there: the one that it was meant for would combine as logits."""
-    found: dict[str, bool] = {}
-    map_tensors(lambda tensor, key: found.setdefault(key, tensor.is_floating_point()), outputs)
-    unused = [name for name in kinds if name not in found and name not in optional]
-    without = [name for name, floating in found.items() if floating and name not in kinds]
-    if unused:
-        other = f", of which {', '.join(map(repr, without))} would combine as logits" if without else ""
-        raise ValueError(
-            f"kinds names {', '.join(map(repr, unused))}, but the outputs are {', '.join(map(repr, found))}{other}: "
-            "name each output as the base returns it, and in the adapter's optional_outputs what is not always there"
-        )
-
-
 _OWN = ("adapter", "base", "config", "hero", "last_forward", "training")
-
-
-def _without_wrappers(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a wrapped model's weights by its own names, without what torch's wrappers put before them."""
-    wrappers = re.compile(r"(?:(?:module|_orig_mod)\.)+(?=(?:hero|base)\.|$)")
-    if not any(wrappers.match(name) for name in state_dict):
-        return state_dict
-    bare: Any = OrderedDict((wrappers.sub("", name, count=1), value) for name, value in state_dict.items())
-    metadata = getattr(state_dict, "_metadata", {})
-    bare._metadata = OrderedDict((wrappers.sub("", f"{name}.")[:-1], value) for name, value in metadata.items())
-    return bare

@@ -154,7 +154,7 @@ class OneLevel(nn.Module):
         """Run the base's forward behind its level."""
         grounder = self._grounder[0]
         pair = grounder.embed(*args, **kwargs)
-        words = self.hero.words(pair.query, pair.query_mask, self.which)
+        pair, words = self.hero.read(pair, self.which)
         clips = self.hero.clips(pair.video, words, pair.query_mask, self.which)
         outputs = grounder.ground(pair.at_levels(clips, words)).outputs
         return grounder.complete(outputs, pair) if hasattr(grounder, "complete") else outputs

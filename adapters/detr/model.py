@@ -120,12 +120,12 @@ class InputProjection(nn.Sequential):
         self.in_dim = in_dim
 
     def forward(self, input: Tensor) -> Tensor:
-        """Project: (B, L, in_dim) -> (B, L, out_dim).
+        """Project: (B, L, in_dim) -> (B, L, out_dim); with levels of words, (B, L, N, in_dim) -> (B, L, N, out_dim).
 
         Raises:
             ValueError: features of another width.
         """
-        if input.dim() != 3 or input.shape[-1] != self.in_dim:
+        if input.dim() not in (3, 4) or input.shape[-1] != self.in_dim:
             raise ValueError(
                 f"features must be (B, L, {self.in_dim}), got {tuple(input.shape)}; "
                 "text_dim or video_dim in the config must be the features' width"

@@ -239,6 +239,8 @@ class TrainConfig(FileConfig):
             wrong.append("--freeze-base needs --init-base: a base that was never trained would stay so")
         if self.freeze_base and (self.base_only or not self.hero.active):
             wrong.append("--freeze-base leaves nothing to train without HERO")
+        if self.hero.levels_from == "input" and not (self.base_only or getattr(self, "query_features", None)):
+            wrong.append("--hero.levels-from input reads --query-features of several layers, which the DETRs have")
         if self.choose_level and (self.annotations_val is None or self.base_only or self.hero.levels == 1):
             wrong.append("--choose-level needs --annotations-val to choose by, and several levels of HERO")
         if self.annotations_reworded is not None and not self.choose_level:

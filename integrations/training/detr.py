@@ -100,6 +100,11 @@ class DetrTrainConfig(DETRHyperparameters, _DetrRecipe):
             return PUBLISHED_CLIP_LENGTH if self.query_features else 0.0
         return self.clip_length
 
+    @property
+    def levels_of_words(self) -> int | None:
+        """Return how many levels a query's features hold side by side; None where a word has one vector."""
+        return None if self.base_only or self.hero.levels_from == "encoder" else self.hero.levels
+
     def mistakes(self) -> list[str]:
         """Return what is wrong with the settings, one message each."""
         wrong = super().mistakes()
@@ -311,11 +316,12 @@ class DetrBase(WordVectorsBase):
         self, config: DetrTrainConfig, data: VectorData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
     ) -> DetrTask:
         """Build the task, with fresh weights."""
-        model, criterion = self.build(config, data.queries.dim, bank.dim + ENDPOINTS)
+        levels = config.levels_of_words
+        model, criterion = self.build(config, words_width(data.queries.dim, levels), bank.dim + ENDPOINTS)
         if not config.base_only:
             model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
             criterion = wrap_criterion(criterion, model.config)
-        collate = DetrCollate(bank, data.queries)
+        collate = DetrCollate(bank, data.queries, levels)
         return DetrTask(model.to(device), criterion.to(device), collate, clip_length=config.seconds_per_clip)
 
     def build(self, config: DetrTrainConfig, text_dim: int, video_dim: int) -> tuple[nn.Module, nn.Module]:
@@ -364,9 +370,10 @@ class DetrBase(WordVectorsBase):
         bridge: bool = False,
     ) -> tuple[DetrTask, Vocabulary]:
         """Load a run's model for the queries of ``data``."""
+        words_dim = words_width(data.queries.dim, config.levels_of_words)
         for layer, now, extra, what, flag in (
             ("input_vid_proj", bank.dim, ENDPOINTS, "features", "--features of the same kind"),
-            ("input_txt_proj", data.queries.dim, 0, "word vectors", "--words or --query-features of the same kind"),
+            ("input_txt_proj", words_dim, 0, "word vectors", "--words or --query-features of the same kind"),
         ):
             name = f"{layer}.0.LayerNorm.weight"
             width = next(len(value) for key, value in weights.items() if key.endswith(name)) - extra
@@ -377,6 +384,20 @@ class DetrBase(WordVectorsBase):
         task = self.new_task(config, data, bank, known, device)
         task.model.load_state_dict(weights)
         return task, with_words(known, data.sentences() if sentences is None else sentences)
+
+
+def words_width(dim: int, levels: int | None) -> int:
+    """Return the width of a word's vector, where queries hold ``levels`` of them side by side.
+
+    Raises:
+        UserError: They do not.
+    """
+    if dim % (levels or 1):
+        raise UserError(
+            f"--hero.levels-from input: the queries' features of width {dim} are not {levels} levels side by side; "
+            f"`hero-plugin data extract --queries ... --text-layers` writes as many as --hero.levels says"
+        )
+    return dim // (levels or 1)
 
 
 def bridged_to_training(queries: Queries, trained: DetrTrainConfig) -> BridgedTokens:

@@ -376,16 +376,16 @@ def make_detr_examples(
 class DetrCollate(BankCollate):
     """The collate function of the DETRs.
 
-    Inputs, of the requested rows: src_txt (R, L, Dq), src_vid (R, T, Dv + 2) float32, the last two of a clip being
-    where it starts and ends in [0, 1]; src_txt_mask (R, L), src_vid_mask (R, T) float32. Of all: clips, words (B,)
-    long, how many are real; durations (B,) float32 seconds; spans (B, W, 2) float32 with zeros for padding, windows
-    (B,) long, how many are real; and the fields of ``DetrLabels``:
+    Inputs, of the requested rows: src_txt (R, L, Dq), or with ``levels`` (R, L, N, Dq / N), src_vid (R, T, Dv + 2)
+    float32, the last two of a clip being where it starts and ends in [0, 1]; src_txt_mask (R, L), src_vid_mask (R, T)
+    float32. Of all: clips, words (B,) long, how many are real; durations (B,) float32 seconds; spans (B, W, 2) float32
+    with zeros for padding, windows (B,) long, how many are real; and the fields of ``DetrLabels``:
     hard_positive, hard_negative (B,) long, positives, negatives, scores, relevant (B, T) float32.
     """
 
-    def __init__(self, bank: FeatureBank, queries: Queries) -> None:
+    def __init__(self, bank: FeatureBank, queries: Queries, levels: int | None = None) -> None:
         super().__init__(bank)
-        self.queries = queries
+        self.queries, self.levels = queries, levels
 
     def __call__(self, items: Sequence[DetrExample], rows: Sequence[int] | None = None) -> Batch:
         """Make a batch; see ``BankCollate``."""
@@ -395,8 +395,9 @@ class DetrCollate(BankCollate):
         v_mask = self.bank.mask(videos, max(clips))
         words, q_mask = self.queries.batch([item.record for item in items])
         labels = [item.labels for item in items]
+        text = torch.from_numpy(words[rows])
         return {
-            "src_txt": torch.from_numpy(words[rows]),
+            "src_txt": text if self.levels is None else text.unflatten(-1, (self.levels, -1)),
             "src_txt_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
             "src_vid": self.bank.tensor(videos, v_mask, endpoints(v_mask.sum(1), v_mask)),  # type: ignore[dict-item]
             "src_vid_mask": torch.from_numpy(v_mask.astype(np.float32)),

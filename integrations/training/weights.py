@@ -302,6 +302,8 @@ def visible_fields(hero: Mapping[str, Tensor]) -> dict[str, Any]:
         fields["normalize"] = "hero.aggregation.mlp.2.bias" not in hero
         fields["level_weights"] = "query" if "hero.aggregation.query.weight" in hero else "learned"
     layers = {name.split(".")[3] for name in hero if name.startswith("hero.hem.layers.")}
+    if fields["levels"] > 1 and not layers:
+        fields["levels_from"] = "input"
     if layers:
         fields["stride"] = len(layers) // (fields["levels"] - 1)
         hidden, dim = hero["hero.hem.layers.0.expand.weight"].shape

@@ -160,3 +160,10 @@ def shake(model: nn.Module, scale: float = 0.3) -> nn.Module:
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
                 parameter.add_(scale * noise.to(parameter))
     return model
+
+
+def difference(one: Any, other: Any) -> float:
+    """The largest difference between two outputs."""
+    pairs = list(zip(tensors(one), tensors(other), strict=True))
+    assert pairs
+    return max(float((a.detach().double() - b.detach().double()).nan_to_num().abs().max()) for a, b in pairs)

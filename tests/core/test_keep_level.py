@@ -11,7 +11,7 @@ from torch import nn
 
 from hero_plugin import HeroConfig, choose_level, export_base, load_plugin, save_plugin, wrap_model
 from tests.core import detr
-from tests.core.bases import dict_base, inputs, tensors
+from tests.core.bases import dict_base, difference, inputs, tensors
 from tests.core.cases import CASES
 
 SETTINGS = {
@@ -40,12 +40,6 @@ def alone(model, batch, level):
     one = slice(level, level + 1)
     outputs = grounder.ground(pair.at_levels(clips[one], words[one])).outputs
     return grounder.complete(outputs, pair) if hasattr(grounder, "complete") else outputs
-
-
-def difference(one, other):
-    pairs = list(zip(tensors(one), tensors(other), strict=True))
-    assert pairs
-    return max(float((a.detach().double() - b.detach().double()).nan_to_num().abs().max()) for a, b in pairs)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

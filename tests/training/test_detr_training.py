@@ -300,6 +300,28 @@ def test_words_are_looked_up_and_unknown_ones_are_zeros():
     assert plain.tolist() == [[[0.0, 2.0]]]
 
 
+def test_queries_with_levels_side_by_side_train_hero_without_an_encoder_of_its_own(published, tmp_path):
+    hero = {"levels": 2, "levels_from": "input"}
+    run = main(config_from(published.settings("qd_detr", output=str(tmp_path / "run"), hero=hero), "test"), QUIET)
+    weights = load_checkpoint(run.best)["model"]
+    assert weights["base.input_txt_proj.0.LayerNorm.weight"].shape == (4,)  # of 8 numbers per token
+    assert not [name for name in weights if name.startswith("hero.hem.")]
+    scores = evaluate(EvalConfig(run=(run.path,), device="cpu", resamples=0), QUIET)
+    assert scores["test"] == pytest.approx(run.results()["best"]["test"])
+
+    wrong = published.settings("qd_detr", output=str(tmp_path / "other"), hero={"levels": 3, "levels_from": "input"})
+    with pytest.raises(UserError, match="features of width 8 are not 3 levels side by side"):
+        main(config_from(wrong, "test"), QUIET)
+
+
+@pytest.mark.parametrize("base", ["qd_detr", "emb"])
+def test_a_table_of_words_has_no_levels(runs, base):
+    settings = detr_settings(runs.files, base) if base == "qd_detr" else runs.files.settings(base=base)
+    hero = {"levels": 2, "levels_from": "input"}
+    with pytest.raises(ConfigError, match=r"--hero\.levels-from input reads --query-features of several layers"):
+        config_from({**settings, "output": "x", "hero": hero}, "test").checked()
+
+
 def test_the_bridge_leads_unseen_words_of_the_table_to_trained_ones(tmp_path):
     names, rows = ["door", "box", "crate"], np.array([[1, 0], [0, 2], [0.6, 0.8]], np.float32)
     np.savez(tmp_path / "words.npz", words=np.array(names), vectors=rows)
