@@ -56,6 +56,7 @@ def described(manifest: Manifest) -> str:
     parts = []
     for each in manifest["encoders"]:
         facts = [f"weights {each['weights']}"] if each.get("weights") else []
+        facts += [f"layers {', '.join(map(str, each['layers']))}"] if each.get("layers") else []
         if "clip_seconds" in manifest:
             facts += [
                 f"{each['frames_per_second']:g} frames per second",
@@ -70,7 +71,7 @@ def _essence(manifest: Manifest) -> Any:
     clips = "clip_seconds" in manifest
     encoders = []
     for each in manifest["encoders"]:
-        keys = ENCODER_KEYS if clips else ("weights",)
+        keys = ENCODER_KEYS if clips else ("weights", "layers")
         name = None if each.get("weights") else each["name"]
         encoders.append([name, *(each.get(key) for key in keys)])
     return json.loads(json.dumps([encoders, manifest.get("clip_seconds"), manifest.get("pooling")]))

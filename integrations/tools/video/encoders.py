@@ -61,16 +61,22 @@ def load_encoder(
 
 
 def load_text_encoder(
-    name: str, device: torch.device, amp: Amp = "none", *, download: bool = False, weights: str | None = None
+    name: str,
+    device: torch.device,
+    amp: Amp = "none",
+    *,
+    download: bool = False,
+    weights: str | None = None,
+    layers: Sequence[int] = (),
 ) -> TextEncoder:
-    """Load an encoder of texts, arguments as ``load_encoder``'s: CLIP's, or one of sentences alone.
+    """Load an encoder of texts, arguments as ``load_encoder``'s and ``TextEncoder``'s: CLIP's, or one of texts alone.
 
     Raises:
         UserError: It cannot be loaded, is another one, or encodes frames only.
     """
     if re.fullmatch(r"[\w.]+:\w+", name):
         raise UserError(f"--queries: {name} encodes frames only; name a model of transformers first")
-    return _expected(TextEncoder(name, device, amp, download=download), weights)
+    return _expected(TextEncoder(name, device, amp, download=download, layers=layers), weights)
 
 
 def _expected(found: Any, weights: str | None) -> Any:
@@ -131,14 +137,24 @@ class TextEncoder:
         device: Where it runs.
         amp: Half precision.
         download: Whether it may be downloaded.
+        layers: Those whose vectors a token gets, side by side, 0 being the words as the first layer gets them; none:
+            the last.
 
     Raises:
-        UserError: It is not there, incomplete, or of another kind.
+        UserError: It is not there, incomplete, or of another kind, or has no such layer.
     """
 
     files = "config.json, the weights and the tokenizer's files"
 
-    def __init__(self, name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        device: torch.device,
+        amp: Amp = "none",
+        *,
+        download: bool = False,
+        layers: Sequence[int] = (),
+    ) -> None:
         try:
             from transformers import AutoModel
             from transformers.utils import logging
@@ -166,6 +182,10 @@ class TextEncoder:
         self._model: Any = model.eval().to(device)
         self.weights = _checksum(model)
         self._tokenizer: Any = None
+        self.layers = tuple(layers)
+        last = int(getattr(model.config, "text_config", model.config).num_hidden_layers)
+        if wrong := [str(layer) for layer in layers if not 0 <= layer <= last]:
+            raise UserError(f"--text-layers: {name} has layers 0 to {last}, and no {', '.join(wrong)}")
 
     def _read_more(self) -> None:
         """Read what else the encoder needs."""
@@ -202,14 +222,21 @@ class TextEncoder:
             inputs = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask") if name in tokens}
             with autocast(self.amp, self.device):
                 output = self._model.get_text_features(**inputs) if with_images else self._model(**inputs)
-            if getattr(output, "last_hidden_state", None) is None:
-                raise UserError(f"--encoder {self.name}: {type(self._model).__name__} gives no vectors of tokens")
-            words = output.last_hidden_state.float().cpu().numpy()
+                if getattr(output, "last_hidden_state", None) is None:
+                    raise UserError(f"--encoder {self.name}: {type(self._model).__name__} gives no vectors of tokens")
+                last = output.last_hidden_state
+                words = self._of_layers(last, inputs) if self.layers else last
+            words, last = words.float().cpu().numpy(), last.float().cpu().numpy()
             pooled = _pooled(output).float().cpu().numpy() if with_images else None
             for row, length in enumerate(lengths):
-                tokens_of = words[row, :length]
-                found.append((tokens_of, tokens_of.mean(0) if pooled is None else pooled[row]))
+                found.append((words[row, :length], last[row, :length].mean(0) if pooled is None else pooled[row]))
         return found
+
+    def _of_layers(self, last: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the vectors of the layers side by side; the last of all is normalized, as the encoder gives it."""
+        states = getattr(self._model, "text_model", self._model)(**inputs, output_hidden_states=True).hidden_states
+        states = (*states[:-1], last)
+        return torch.cat([states[layer] for layer in self.layers], dim=-1)
 
     def encode_words(self, words: Sequence[str]) -> np.ndarray:
         """Return a vector per word (words, width): the word's alone, less that of no word at all.

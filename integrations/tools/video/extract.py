@@ -45,6 +45,9 @@ class ExtractConfig:
     encoder: tuple[str, ...] = (ENCODER,)
     """A CLIP or SigLIP model, by folder or by name on the Hugging Face Hub, or package.module:function. Features of
     several are concatenated; queries are encoded by the first, which may be a model of texts alone."""
+    text_layers: tuple[int, ...] = ()
+    """With --queries: layers of the text encoder whose vectors a token gets, side by side, from 0, the words as its
+    first layer gets them; the last unless given. For `--hero.levels-from input`."""
     download: bool = False
     """Fetch an encoder that is not on this machine."""
     clip_seconds: float = 2.0
@@ -65,6 +68,8 @@ class ExtractConfig:
             wrong.append("give videos, or --queries with annotation files: each get a folder of their own")
         if self.word_table is not None and (not self.queries or self.word_table.suffix != ".npz"):
             wrong.append("--word-table names an .npz file, and goes with --queries")
+        if self.text_layers and not self.queries:
+            wrong.append("--text-layers goes with --queries")
         if not self.clip_seconds > 0:
             wrong.append(f"--clip-seconds must be positive, got {self.clip_seconds}")
         if self.frames_per_second is not None and not self.frames_per_second > 0:
@@ -327,7 +332,8 @@ class Extractor:
 
 def text_manifest(encoder: TextEncoder) -> dict[str, Any]:
     """Return the manifest of texts' features."""
-    return make_manifest([{"name": encoder.name, "weights": encoder.weights}])
+    layers = {"layers": list(encoder.layers)} if encoder.layers else {}
+    return make_manifest([{"name": encoder.name, "weights": encoder.weights, **layers}])
 
 
 def extract_queries(config: ExtractConfig, screen: Screen) -> int:
@@ -350,7 +356,8 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
     if problems:
         raise DataError(problems)
     device = choose_device(config.device)
-    encoder = load_text_encoder(config.encoder[0], device, config.amp, download=config.download)
+    layers, download = config.text_layers, config.download
+    encoder = load_text_encoder(config.encoder[0], device, config.amp, download=download, layers=layers)
     manifest = text_manifest(encoder)
     with ExitStack() as held:
         claim(config.output, manifest, held)

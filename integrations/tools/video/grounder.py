@@ -226,13 +226,14 @@ class VideoGrounder:
 
     def _text_encoder(self, manifest: Mapping[str, Any]) -> TextEncoder:
         [identity] = manifest["encoders"]
+        layers = tuple(identity.get("layers", ()))
         for (_, weights, _), loaded in self._loaded.items():
-            if weights == identity["weights"]:
+            if weights == identity["weights"] and getattr(loaded, "layers", None) == layers:
                 return loaded
         known = [each for source in self.origins["features"] for each in source["encoders"]]
         same = [place for place, each in enumerate(known) if each.get("weights") == identity["weights"]]
         moved = self.encoders[same[0]] if same and same[0] < len(self.encoders) else identity["name"]
-        return self._encoder(identity, moved, load_text_encoder)
+        return self._encoder(identity, moved, partial(load_text_encoder, layers=layers))
 
     def add(self, path: str | os.PathLike[str]) -> VideoFeatures:
         """Encode a video, or take its features from the cache.

@@ -76,6 +76,27 @@ def test_features_are_those_of_a_slow_reference(clip, movie, tmp_path, ffmpeg, r
     np.testing.assert_allclose(found, np.stack(slow)[: len(found)], atol=1e-4 * np.abs(found).max())
 
 
+@pytest.fixture(scope="module")
+def bert(clip, tmp_path_factory):
+    """A model of texts alone, with random weights and the tokenizer of ``clip``."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("bert") / "bert"
+    shutil.copytree(clip, folder)
+    (folder / "preprocessor_config.json").unlink()
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(**sizes, vocab_size=64, max_position_embeddings=32)).save_pretrained(folder)
+    return folder
+
+
+def write_queries(folder, *texts):
+    """Write queries without moments."""
+    lines = [{"qid": place, "vid": "plain", "query": text, "duration": 16} for place, text in enumerate(texts)]
+    path = folder / "queries.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def test_batches_run_over_the_ends_of_videos_and_change_nothing(clip, movie, tmp_path):
     short = tmp_path / "short.mp4"
     write_movie(short, EVENTS, 5.0)
@@ -157,22 +178,41 @@ def test_siglip_works_alike(tmp_path, movie, clip):
     assert words.shape == (5, 32) and pooled.shape == (32,)
 
 
-def test_a_model_of_texts_alone_encodes_queries(tmp_path, clip, capsys):
-    """Vectors of tokens are those of a sentence alone; in a batch, no other sentence's length changes them."""
-    from transformers import BertConfig, BertModel
-
-    folder = tmp_path / "bert"
-    shutil.copytree(clip, folder)
-    (folder / "preprocessor_config.json").unlink()
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    BertModel(BertConfig(**sizes, vocab_size=64, max_position_embeddings=32)).save_pretrained(folder)
-    queries = tmp_path / "queries.jsonl"
-    texts = ["a red square", "the blue disc and a red square"]
-    lines = [{"qid": place, "vid": "plain", "query": text, "duration": 16} for place, text in enumerate(texts)]
-    queries.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    config = ExtractConfig(output=tmp_path / "text", queries=(queries,), encoder=(str(folder),))
+@pytest.mark.parametrize("kind", ["clip", "bert"])
+def test_layers_of_the_text_encoder_stand_side_by_side(kind, clip, bert, tmp_path):
+    folder = clip if kind == "clip" else bert
+    queries = write_queries(tmp_path, "a red square", "the blue disc and a red square")
+    config = ExtractConfig(
+        output=tmp_path / "text", queries=(queries,), encoder=(str(folder),), text_layers=(0, 2), device="cpu"
+    )
     assert extracting.main(config) == 0
-    encoder = TextEncoder(str(folder), CPU)
+    plain, layered = TextEncoder(str(folder), CPU), TextEncoder(str(folder), CPU, layers=(0, 2))
+    last = plain.encode_text(["the blue disc and a red square"])[0][0]
+    width = last.shape[1]
+    with np.load(tmp_path / "text" / "qid1.npz") as found:
+        words = found["last_hidden_state"]
+    np.testing.assert_allclose(words[:, width:], last, atol=1e-5)  # the last layer, as without --text-layers
+    tokens = plain._tokens()[0](["the blue disc and a red square"], return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        first = getattr(plain._model, "text_model", plain._model).embeddings(input_ids=tokens)[0]
+    np.testing.assert_allclose(words[:, :width], first, atol=1e-5)
+    np.testing.assert_allclose(layered.encode_words(["red"]), plain.encode_words(["red"]), atol=1e-5)
+
+    of_text = read_manifest(tmp_path / "text")
+    assert of_text["encoders"][0]["layers"] == [0, 2]
+    alone = extracting.text_manifest(plain)
+    assert "layers 0, 2" in difference(alone, of_text) and difference(of_text, alone)
+    with pytest.raises(UserError, match="has layers 0 to 2, and no 3"):
+        TextEncoder(str(folder), CPU, layers=(0, 3))
+
+
+def test_a_model_of_texts_alone_encodes_queries(tmp_path, bert):
+    """Vectors of tokens are those of a sentence alone; in a batch, no other sentence's length changes them."""
+    texts = ["a red square", "the blue disc and a red square"]
+    queries = write_queries(tmp_path, *texts)
+    config = ExtractConfig(output=tmp_path / "text", queries=(queries,), encoder=(str(bert),), device="cpu")
+    assert extracting.main(config) == 0
+    encoder = TextEncoder(str(bert), CPU)
     for place, text in enumerate(texts):
         tokens = encoder._tokens()[0]([text], return_tensors="pt")["input_ids"]
         with torch.no_grad():
@@ -181,7 +221,7 @@ def test_a_model_of_texts_alone_encodes_queries(tmp_path, clip, capsys):
             np.testing.assert_allclose(found["last_hidden_state"], alone, atol=1e-5)
             np.testing.assert_allclose(found["pooler_output"], alone.mean(0), atol=1e-5)
     with pytest.raises(UserError, match="preprocessor_config"):
-        load_encoder(str(folder), CPU)
+        load_encoder(str(bert), CPU)
 
 
 def test_it_goes_on_where_it_was_stopped(clip, movie, tmp_path, monkeypatch):
