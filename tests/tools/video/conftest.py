@@ -70,6 +70,7 @@ def asked(tmp_path_factory, clip):
     queries = tuple(files[name] for name in ("train", "val", "test"))
     words = root / "words.npz"
     extract(ExtractConfig(output=root / "text", queries=queries, word_table=words, **shared), QUIET)
+    extract(ExtractConfig(output=root / "levels", queries=queries, text_layers=(0, 2), **shared), QUIET)
     common = {
         "annotations_train": str(files["train"]),
         "annotations_val": str(files["val"]),
@@ -81,11 +82,13 @@ def asked(tmp_path_factory, clip):
         "figure_queries": 0,
         "hero": {"levels": 2, "num_heads": 4},
     }
-    runs = {name: root / name for name in ("emb", "moment_detr")}
+    runs = {name: root / name for name in ("emb", "moment_detr", "qd_detr")}
     given = {
         "emb": {"words": str(words), "dim": 16},
         "moment_detr": {"query_features": str(root / "text"), "base": "moment_detr", **SMALL, "clip_length": 0.0},
+        "qd_detr": {"query_features": str(root / "levels"), "base": "qd_detr", **SMALL, "clip_length": 0.0},
     }
+    given["qd_detr"]["hero"] = {"levels": 2, "levels_from": "input"}
     for name, run in runs.items():
         train(config_from({**common, **given[name], "output": str(run)}, "test"), QUIET)
     return Asked(root, files, runs)

@@ -26,7 +26,7 @@ from tests.screen import QUIET
 from tests.tools.video.movies import records_of, save_clip
 from tests.tools.video.whole import main as whole
 
-BASES = ["emb", "moment_detr"]
+BASES = ["emb", "moment_detr", "qd_detr"]  # the last reads layers of its text encoder
 
 
 @pytest.mark.parametrize("base", BASES)
