@@ -1,6 +1,6 @@
 """Operations that are faster on CPU than PyTorch's: dropout, attention with dropout, PReLU, running maximum.
 
-Each hands over to PyTorch's own on other devices and in compiled models.
+Each hands over to PyTorch's own on other devices, and all but dropout in compiled models.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ def drop(input: Tensor, p: float) -> Tensor:
     """Drop each element of ``input`` with probability ``p`` and scale the rest up; the shape stays."""
     if p == 0.0:
         return input
-    if p == 1.0 or input.device.type != "cpu" or is_compiling():
+    if p == 1.0 or input.device.type != "cpu":
         return F.dropout(input, p)
+    if is_compiling():  # compiled, PyTorch's own is slower still
+        keep, scale = draw_keep_mask(input.shape, p)
+        return input * keep * scale
     return _Dropped.apply(input, p)
 
 
@@ -73,14 +76,19 @@ def draw_keep_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
         the scale of what stays.
     """
     kept = max(1, DROPOUT_STEPS - round(p * DROPOUT_STEPS))
-    keep = torch.empty(shape, dtype=torch.uint8)
-    torch.le(random_int16(shape, keep.device), kept - DROPOUT_STEPS // 2 - 1, out=keep)  # int16 is signed
+    draws, last = random_int16(shape, torch.device("cpu")), kept - DROPOUT_STEPS // 2 - 1  # int16 is signed
+    if is_compiling():
+        return (draws <= last).byte(), DROPOUT_STEPS / kept
+    keep = torch.le(draws, last, out=torch.empty(shape, dtype=torch.uint8))
     return keep, DROPOUT_STEPS / kept
 
 
 def random_int16(shape: torch.Size, device: torch.device) -> Tensor:
     """Draw independent 16-bit integers, all 65536 values equally likely, from torch's default generator."""
     count = shape.numel()
+    if is_compiling():  # that knows no random_, and no range of 64 bits: three elements share 48
+        draws = torch.randint(2**48, ((count + 2) // 3, 1), device=device)
+        return draws.view(torch.int16)[:, :3].flatten()[:count].view(shape)
     # One 64-bit draw serves four elements. To None means up to and including the largest number.
     draws = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape)
@@ -106,10 +114,11 @@ def attend_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
     # On CPU PyTorch fuses no attention with dropout, and the weights of all heads and layers would lie in memory until
     # the backward pass. Where they are far larger than the cache, moving them costs more than computing them: so a few
     # samples at a time, and their weights once more in the backward pass.
-    trains = dropout > 0.0 or torch.is_grad_enabled()
-    if trains and query.device.type == "cpu" and not is_compiling():
+    compiling = is_compiling()
+    trains = dropout > 0.0 or (torch.is_grad_enabled() and not compiling)
+    if trains and query.device.type == "cpu":
         weights = query.shape[:-1].numel() * key.shape[-2]
-        if weights > BLOCKS_FROM and query.dtype == value.dtype == torch.float32:
+        if not compiling and weights > BLOCKS_FROM and query.dtype == value.dtype == torch.float32:
             return _InBlocks.apply(query, key, value, bias, dropout)
         scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
         scores = scores if bias is None else scores + bias

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hero_plugin.adapters import cpu_ops
 from hero_plugin.adapters.cpu_ops import LOWEST, attend_with_bias, drop
-from tests.old_torch import HALF_TYPES
+from tests.old_torch import HALF_TYPES, needs_compiler
 
 
 def formula(query, key, value, bias, dropout):
@@ -69,6 +69,34 @@ def test_dropout_drops_its_share_and_scales_the_rest(monkeypatch):
     ones = torch.ones(64, 2, 32, 32)
     kept = attend_with_bias(torch.zeros(64, 2, 32, 4), torch.zeros(64, 2, 32, 4), ones, None, 0.25)[..., 0] * 32 * 0.75
     assert abs(kept.mean() / 32 - 0.75) < 0.01 and kept.std() > 1
+
+
+@needs_compiler
+def test_a_compiler_is_given_no_dropout_of_torchs():
+    """Compiled for a CPU, that takes three times as long."""
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph.code)
+        return graph
+
+    x = torch.ones(2, 3, 4, 5)
+    torch.compile(attend_with_bias, backend=keep, fullgraph=True)(x, x, x, None, 0.4)
+    assert len(graphs) == 1 and "randint" in graphs[0] and "dropout" not in graphs[0]
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_it_drops_as_the_formula_does():
+    draw = torch.Generator().manual_seed(0)
+    inputs = tuple(heads(3, 8, 4, draw) for _ in range(3))
+    results = []
+    for function in (attend_with_bias, formula):
+        torch.manual_seed(5)
+        context = torch.compile(function, backend="aot_eager", fullgraph=True)(*inputs, None, 0.4)
+        results.append((context, *torch.autograd.grad(context.sin().sum(), inputs)))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_without_gradients_the_fused_kernel_agrees():

@@ -203,11 +203,13 @@ def test_the_lstm_is_that_of_packed_sequences():
     torch.testing.assert_close(bidirectional_lstm(rnn, x, lengths)[real], wanted[real], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_compiler)])
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.999999])
-def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+def test_dropout_drops_its_share_and_keeps_the_mean(rate, compiled):
     torch.manual_seed(0)
     x = torch.ones(1001, 999, requires_grad=True)
-    dropped = Dropout(rate)(x)
+    drop = torch.compile(Dropout(rate), backend="aot_eager", fullgraph=True) if compiled else Dropout(rate)
+    dropped = drop(x)
     assert (dropped == 0).float().mean() == pytest.approx(rate, abs=2e-3)
     if rate <= 0.5:
         assert dropped.mean().item() == pytest.approx(1.0, abs=5e-3)
