@@ -32,6 +32,7 @@ TESTED = {
     "guide/own_base.md",
     "guide/own_package.md",  # in test_own_package.py
     "guide/plugin_files.md",
+    "guide/pretrained_text.md",
     "guide/several_plugins.md",
     "guide/somebodys_repo.md",  # in tools/launch/test_predictors.py
     "guide/submissions.md",
@@ -87,6 +88,13 @@ def test_a_question_and_an_encoder_of_ones_own(monkeypatch):
 def test_quick_start(capsys):
     run("start/quickstart.md")
     assert capsys.readouterr().out == "torch.Size([2, 10, 2])\n"
+
+
+def test_levels_of_a_pretrained_encoder_and_a_bridge_of_tokens():
+    found = run("guide/pretrained_text.md")
+    assert found["model"].hero.hem is None and found["model"].config.inference == (2,)
+    assert found["outputs"]["pred_spans"].shape == (2, 10, 2)
+    assert found["words"].shape == (2, 12, 4, 384)
 
 
 @pytest.mark.slow
