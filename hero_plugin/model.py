@@ -420,10 +420,13 @@ class HeroModel(NamedPlugins):
 class Hero(nn.Module):
     """The plug-in's own modules: what ``hero.`` holds in a checkpoint. Only the parts that the config uses exist."""
 
+    reads_levels = False  # of the class: a model that was pickled by an earlier version has none
+
     def __init__(self, dim: int, config: HeroConfig, relevance_ranks: bool = False) -> None:
         super().__init__()
         levels, deep = config.levels, config.levels > 1
-        self.dim, self.levels, self.reads_levels = dim, levels, config.levels_from == "input"
+        self.dim, self.levels = dim, levels
+        self.reads_levels = config.levels_from == "input"
         encoder = ("stride", "num_heads", "feedforward", "dropout", "norm", "identity_start", "positions")
         encodes = deep and not self.reads_levels
         self.hem = HEM(dim, levels, **{name: getattr(config, name) for name in encoder}) if encodes else None
