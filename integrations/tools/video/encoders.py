@@ -20,6 +20,8 @@ from hero_plugin.integrations.training.device import Amp, autocast
 
 EncodedText = tuple[np.ndarray, np.ndarray]
 """A sentence's vectors, one per token (tokens, width), and the one of all of it (pooled width,)."""
+FUNCTION = re.compile(r"[\w.]+:\w+")
+"""The name of an encoder that is a function: ``package.module:function``."""
 
 
 class FrameEncoder(Protocol):
@@ -55,7 +57,7 @@ def load_encoder(
     Raises:
         UserError: It cannot be loaded, or is another one.
     """
-    if re.fullmatch(r"[\w.]+:\w+", name):
+    if FUNCTION.fullmatch(name):
         return FunctionEncoder(name)
     return _expected(TransformersEncoder(name, device, amp, download=download), weights)
 
@@ -74,7 +76,7 @@ def load_text_encoder(
     Raises:
         UserError: It cannot be loaded, is another one, or encodes frames only.
     """
-    if re.fullmatch(r"[\w.]+:\w+", name):
+    if FUNCTION.fullmatch(name):
         raise UserError(f"--queries: {name} encodes frames only; name a model of transformers first")
     return _expected(TextEncoder(name, device, amp, download=download, layers=layers), weights)
 
@@ -213,6 +215,7 @@ class TextEncoder:
         found: list[EncodedText] = []
         tokenizer, longest = self._tokens()
         with_images = hasattr(self._model, "get_text_features")
+        encode = self._model.get_text_features if with_images else self._model
         for first in range(0, len(sentences), batch_size):
             some = list(sentences[first : first + batch_size])
             # SigLIP was trained on texts padded to its full length; with CLIP, padding changes nothing.
@@ -221,22 +224,23 @@ class TextEncoder:
             lengths = [len(each) for each in tokenizer(some, truncation=True, max_length=longest)["input_ids"]]
             inputs = {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask") if name in tokens}
             with autocast(self.amp, self.device):
-                output = self._model.get_text_features(**inputs) if with_images else self._model(**inputs)
-                if getattr(output, "last_hidden_state", None) is None:
-                    raise UserError(f"--encoder {self.name}: {type(self._model).__name__} gives no vectors of tokens")
-                last = output.last_hidden_state
-                words = self._of_layers(last, inputs) if self.layers else last
-            words, last = words.float().cpu().numpy(), last.float().cpu().numpy()
-            pooled = _pooled(output).float().cpu().numpy() if with_images else None
-            for row, length in enumerate(lengths):
-                found.append((words[row, :length], last[row, :length].mean(0) if pooled is None else pooled[row]))
+                output = encode(**inputs, output_hidden_states=bool(self.layers))
+            last = getattr(output, "last_hidden_state", None)
+            if last is None:
+                raise UserError(f"--encoder {self.name}: {type(self._model).__name__} gives no vectors of tokens")
+            words = last
+            if self.layers:
+                states = (*output.hidden_states[:-1], last)  # which is normalized, where the last of them is not
+                words = torch.cat([states[layer] for layer in self.layers], dim=-1)
+            if with_images:
+                pooled = _pooled(output).float()
+            else:
+                pooled = torch.stack(
+                    [each[:length].mean(0) for each, length in zip(last.float(), lengths, strict=True)]
+                )
+            pairs = zip(words.float().cpu().numpy(), pooled.cpu().numpy(), lengths, strict=True)
+            found += [(each[:length], whole) for each, whole, length in pairs]
         return found
-
-    def _of_layers(self, last: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the vectors of the layers side by side; the last of all is normalized, as the encoder gives it."""
-        states = getattr(self._model, "text_model", self._model)(**inputs, output_hidden_states=True).hidden_states
-        states = (*states[:-1], last)
-        return torch.cat([states[layer] for layer in self.layers], dim=-1)
 
     def encode_words(self, words: Sequence[str]) -> np.ndarray:
         """Return a vector per word (words, width): the word's alone, less that of no word at all.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -123,7 +123,7 @@ class VideoGrounder:
     videos: dict[str, VideoFeatures] = field(default_factory=dict)
     _words: dict[str, None] = field(default_factory=dict, repr=False)
     _predictor: RunPredictor | None = field(default=None, repr=False)
-    _loaded: dict[tuple[str, str | None, Callable[..., Any]], Any] = field(default_factory=dict, repr=False)
+    _loaded: dict[tuple[str, str | None, tuple[int, ...] | None], Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_run(
@@ -211,9 +211,11 @@ class VideoGrounder:
             found.append(extractor)
         return found
 
-    def _encoder(self, identity: Mapping[str, Any], name: str, load: Callable[..., Any] = load_encoder) -> Any:
-        key = name, identity.get("weights"), load
+    def _encoder(self, identity: Mapping[str, Any], name: str, layers: tuple[int, ...] | None = None) -> Any:
+        """Load an encoder once: of frames, or of texts if ``layers`` says which of its layers they are to have."""
+        key = name, identity.get("weights"), layers
         if key not in self._loaded:
+            load = load_encoder if layers is None else partial(load_text_encoder, layers=layers)
             try:
                 self._loaded[key] = load(
                     name, self.device, self.amp, download=self.download, weights=identity.get("weights")
@@ -233,7 +235,7 @@ class VideoGrounder:
         known = [each for source in self.origins["features"] for each in source["encoders"]]
         same = [place for place, each in enumerate(known) if each.get("weights") == identity["weights"]]
         moved = self.encoders[same[0]] if same and same[0] < len(self.encoders) else identity["name"]
-        return self._encoder(identity, moved, partial(load_text_encoder, layers=layers))
+        return self._encoder(identity, moved, layers)
 
     def add(self, path: str | os.PathLike[str]) -> VideoFeatures:
         """Encode a video, or take its features from the cache.
