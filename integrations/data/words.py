@@ -351,6 +351,10 @@ class Vocabulary:
             return self
         return replace(self, counts=dict(Counter(word for sentence in sentences for word in sentence if word in self)))
 
+    def counts_of(self, words: Iterable[str]) -> list[int]:
+        """Return how often training said each of words that it had; 1 where an earlier version kept no count."""
+        return [self.counts.get(word, 1) for word in words]
+
     def is_trained(self, words: Sequence[str]) -> np.ndarray:
         """Return which words a training sentence, or one of an adaptation, had: (words,) bool."""
         later = set(self.adapted)
@@ -360,6 +364,10 @@ class Vocabulary:
         """Return the words that no training sentence had, each once."""
         words = list(dict.fromkeys(tokens))
         return [word for word, trained in zip(words, self.is_trained(words), strict=True) if not trained]
+
+    def trained_words(self) -> set[str]:
+        """Return its words that a training sentence, or one of an adaptation, had."""
+        return set(self.words).difference(self.unseen(self.words))
 
     def to_json(self) -> dict[str, Any]:
         """Return the vocabulary as JSON values."""

@@ -8,15 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import Bridge, wrap_criterion, wrap_model
+from hero_plugin import wrap_criterion, wrap_model
 from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, MomentDETRHyperparameters
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.attention import at_least_float32
-from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import FeatureBank
 from hero_plugin.integrations.data.features import open_features
 from hero_plugin.integrations.data.words import Vocabulary, tokenize
@@ -28,16 +26,12 @@ from hero_plugin.integrations.support.settings import ConfigError, too_small
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import read_sets
 from hero_plugin.integrations.training.detr_batches import (
-    BridgedTokens,
     DetrCollate,
     DetrExample,
-    Queries,
     QueryFiles,
     draw_pairs,
     draw_windows,
-    file_of,
     make_detr_examples,
-    open_queries,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task
@@ -50,8 +44,6 @@ INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
 """What a model's forward reads of a batch."""
 ENDPOINTS = 2
 """Numbers that the collate function appends to a clip's features."""
-TOKENS = 12_288
-"""Tokens of training queries that the bridge is made of: three times those that it remembers."""
 
 
 @dataclass(frozen=True)
@@ -395,33 +387,6 @@ def words_width(dim: int, levels: int | None) -> int:
     if dim % (levels or 1):
         raise UserError(
             f"--hero.levels-from input: the queries' features of width {dim} are not {levels} levels side by side; "
-            f"`hero-plugin data extract --queries ... --text-layers` writes as many as --hero.levels says"
+            "`hero-plugin data extract --queries ... --text-layers` writes as many as --hero.levels says"
         )
     return dim // (levels or 1)
-
-
-def bridged_to_training(queries: Queries, trained: DetrTrainConfig) -> BridgedTokens:
-    """Return queries whose unseen tokens are led to those of a run's training, which are read from its files.
-
-    Raises:
-        UserError: The files of the training queries are not there.
-    """
-    assert trained.annotations_train is not None and trained.query_features is not None
-    if not trained.query_features.is_dir():
-        raise UserError(
-            f"--bridge remembers tokens of the run's training queries, whose files were in {trained.query_features}: "
-            "no such folder"
-        )
-    records = read_annotations(trained.annotations_train, durations=trained.durations, on_broken=trained.on_broken)
-    store = open_queries(trained.query_features, trained.max_words, trained.normalize_words)
-    tokens: list[np.ndarray] = []
-    for place in np.random.default_rng(0).permutation(len(records)):
-        if sum(map(len, tokens)) >= TOKENS:
-            break
-        if (name := file_of(records[place].query_id, store)) is None:
-            raise UserError(
-                f"--bridge remembers tokens of the run's training queries: no qid{records[place].query_id}.npz in "
-                f"{trained.query_features}"
-            )
-        tokens.append(store[name])
-    return BridgedTokens(queries, Bridge.of_tokens(torch.from_numpy(np.concatenate(tokens))))

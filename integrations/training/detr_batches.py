@@ -28,7 +28,6 @@ from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, Problems, UserError
 from hero_plugin.integrations.training.task import Batch
-from hero_plugin.integrations.training.word_bridge import bridge_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +253,7 @@ class WordQueries(Queries):
         """Return the same queries, in which words that training never had are mixtures of those that it had."""
         if self.source is None:
             raise UserError("--bridge needs the word table, and these queries came without one: give --words")
-        trained = {word for word in known.words if known.is_trained([word])[0]}
+        trained = known.trained_words()
         found = load_word_vectors(self.source, trained)
         if not found.words:
             raise UserError(f"{self.source}: has none of the words of the run's training; give --words its word table")
@@ -262,7 +261,7 @@ class WordQueries(Queries):
         vectors = unit_length(found.vectors) if self.normalize else found.vectors
         queries = copy(self)
         queries._table = self._table.copy()
-        bridge = bridge_to(found.words, torch.from_numpy(vectors), known)
+        bridge = Bridge(torch.from_numpy(vectors), torch.tensor(known.counts_of(found.words)))
         queries._table[rows] = bridge(torch.from_numpy(self._table[rows])).numpy()
         return queries
 
@@ -312,19 +311,6 @@ class QueryFiles(Queries):
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
         return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])
-
-
-class BridgedTokens(Queries):
-    """Queries whose tokens are led to training's by ``Bridge.of_tokens``."""
-
-    def __init__(self, queries: Queries, bridge: Bridge) -> None:
-        self.queries, self.bridge, self.dim = queries, bridge, queries.dim
-
-    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vectors and the mask of queries; see ``Queries``."""
-        vectors, mask = self.queries.batch(records)
-        vectors[mask] = self.bridge(torch.from_numpy(vectors[mask])).numpy()
-        return vectors, mask
 
 
 @dataclass(frozen=True, slots=True)

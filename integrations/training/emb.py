@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import HeroModel, wrap_model
+from hero_plugin import Bridge, HeroModel, wrap_model
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.config import EMBHyperparameters
 from hero_plugin.adapters.emb.model import PAD
@@ -27,7 +27,6 @@ from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
 from hero_plugin.integrations.training.swaps import words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
-from hero_plugin.integrations.training.word_bridge import bridge_to
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
 
@@ -282,9 +281,9 @@ class EmbBase(Base):
             table = torch.cat([table, torch.from_numpy(new.table(data.vectors))])
         if bridge:
             trained = torch.from_numpy(vocabulary.is_trained(vocabulary.words))
-            words = [word for word, is_trained in zip(vocabulary.words, trained, strict=True) if is_trained]
+            counts = torch.tensor(known.counts_of(vocabulary.words))
             table = table.clone()
-            table[~trained] = bridge_to(words, table[trained], known)(table[~trained])
+            table[~trained] = Bridge(table[trained], counts[trained])(table[~trained])
         width = next(
             each.shape[1] for name, each in weights.items() if name.endswith("video_affine.linear.conv1d.weight")
         )

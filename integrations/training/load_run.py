@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hero_plugin import HeroModel
+from hero_plugin import Bridge, HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import FeatureBank, StoreBank
 from hero_plugin.integrations.data.manifests import difference, read_manifest
@@ -22,11 +22,12 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
 from hero_plugin.integrations.training.dataset import GroundingData
-from hero_plugin.integrations.training.detr import DetrTrainConfig, bridged_to_training
+from hero_plugin.integrations.training.detr import DetrTrainConfig
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Grounded, Task
 from hero_plugin.integrations.training.vector_base import VectorData
+from hero_plugin.integrations.training.word_bridge import BridgedTokens, training_tokens
 
 
 @dataclass
@@ -145,7 +146,8 @@ def load_model(
     state, known = load_checkpoint(checkpoint), Vocabulary.from_json(run.vocabulary())
     try:
         if bridge and isinstance(trained, DetrTrainConfig) and trained.query_features and isinstance(data, VectorData):
-            data, bridge = replace(data, queries=bridged_to_training(data.queries, trained)), False
+            bridged = BridgedTokens(data.queries, Bridge.of_tokens(training_tokens(trained)))
+            data, bridge = replace(data, queries=bridged), False
         if bridge and not known.counts:  # a run of an earlier version
             assert settings.annotations_train is not None  # required of every run
             records = read_annotations(settings.annotations_train, durations=settings.durations, on_broken="drop")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from hero_plugin import HeroModel
+from hero_plugin import Bridge, HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
@@ -28,7 +28,7 @@ from hero_plugin.integrations.tools.sweep import main as sweep
 from hero_plugin.integrations.tools.sweep.sweep import read_plan
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
-from hero_plugin.integrations.training.detr import DetrTask, bridged_to_training
+from hero_plugin.integrations.training.detr import DetrTask
 from hero_plugin.integrations.training.detr_batches import ARRAY, QueryFiles, WordQueries
 from hero_plugin.integrations.training.device import autocast
 from hero_plugin.integrations.training.engine import Trainer
@@ -36,6 +36,7 @@ from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.optim import build_optimizer, step_decay
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main
+from hero_plugin.integrations.training.word_bridge import BridgedTokens, training_tokens
 from tests.resources import upstream
 from tests.screen import QUIET
 from tests.training.files import detr_settings, query, write_published
@@ -350,16 +351,17 @@ def test_the_bridge_leads_unseen_tokens_to_those_of_the_run_s_training(published
     settings = config_from(published.settings("qd_detr", output="unused"), "test").checked()
     flags = {"max_words": 32, "normalize": False, "storage": "float32", "gigabytes": 1}
     settings = replace(settings, query_features=tmp_path / "training", normalize_words=False)
-    queries = bridged_to_training(QueryFiles(tmp_path / "new", records, **flags), settings)
+    files = QueryFiles(tmp_path / "new", records, **flags)
+    queries = BridgedTokens(files, Bridge.of_tokens(training_tokens(settings)))
     words, mask = queries.batch(records)
     assert mask.all()
     np.testing.assert_array_equal(words[:, 0], np.tile(axes[0], (len(records), 1)))  # training had it
     np.testing.assert_allclose(words[:, 1], np.tile(axes[0], (len(records), 1)), atol=0.1)  # it did not have this
 
     with pytest.raises(UserError, match=r"remembers tokens of the run's training queries: no qid\d\.npz in"):
-        bridged_to_training(queries, replace(settings, query_features=tmp_path / "new"))
+        training_tokens(replace(settings, query_features=tmp_path / "new"))
     with pytest.raises(UserError, match=r"files were in .*: no such folder"):
-        bridged_to_training(queries, replace(settings, query_features=tmp_path / "gone"))
+        training_tokens(replace(settings, query_features=tmp_path / "gone"))
 
 
 NAMES = {
