@@ -29,7 +29,7 @@ def wrapped(base, **changes):
 
 @pytest.mark.parametrize("name", BASES)
 def test_each_level_answers_as_the_base_does_to_that_level_s_words(name):
-    """Without SGVF, one level is the base itself on the words of that layer: to the bit where nothing is folded."""
+    """Without SGVF, one level is the base itself on the words of that layer."""
     base = BASES[name]().eval()
     words, *rest = with_levels()
     model = wrapped(base, sgvf=False, cmtr=False)
