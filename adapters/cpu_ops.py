@@ -26,8 +26,8 @@ class Dropout(nn.Dropout):
     There PyTorch draws one Bernoulli variable per element, which takes longer than EMB's attention itself.
     Four elements share one 64-bit draw here: 16 bits each, so ``p`` is met to within 1e-5, and the scale uses
     the probability that was really applied, so the expectation is exact. The draws are not PyTorch's: under one
-    seed, other elements are dropped. PyTorch's own serves other devices and compiled models, where the draws are
-    fused with what follows.
+    seed, other elements are dropped. PyTorch's own serves other devices. For a compiler, which has no draw of 64 bits,
+    three elements share one of 48.
     """
 
     def forward(self, input: Tensor) -> Tensor:
