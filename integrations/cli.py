@@ -186,6 +186,11 @@ GROUPS = {
             "reword queries with words that training never had",
             "--input test.json --output reworded.json --train train.json --words glove.npz --source phrasebook",
         ),
+        "vocab hold-out": Command(
+            "tools.vocab.hold_out:hold_out",
+            "take words out of training, for test queries of unseen words that people wrote",
+            "--input train.json --output without.json --test test_iid.json test_ood.json",
+        ),
         "vocab review": Command(
             "tools.vocab.review:review",
             "a page to review rewordings in a browser",
