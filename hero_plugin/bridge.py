@@ -15,8 +15,9 @@ class Bridge(nn.Module):
     With ``c_k`` the cosine of a word ``w`` and a known word ``m_k``, ``n_k`` how often training had that one, and ``t``
     the temperature, ``w' = sum_k softmax(c_k / t + log n_k)_k m_k`` over the k of the highest weights among those with
     a cosine over ``nearest``. A base knows a word the better the more often it read it: this is a mixture of training's
-    tokens, not of its words. A word that is near nothing stays itself. Not in the paper: it needs no training, and
-    works on any base that was trained on these vectors.
+    tokens, not of its words. A word that is near nothing stays itself. Who knows which words training had at such a
+    place in a sentence adds that to the weights, as ``expected``. Not in the paper: it needs no training, and works on
+    any base that was trained on these vectors.
 
     Of vectors that depend on their sentence, as CLIP's of tokens do, nothing says which are known: ``of_tokens`` makes
     a bridge that tells by the distance.
@@ -91,22 +92,28 @@ class Bridge(nn.Module):
         bridge.known_from = float(torch.quantile(bridge._cosine(others).amax(-1), share))
         return bridge
 
-    def forward(self, words: Tensor) -> Tensor:
+    def forward(self, words: Tensor, expected: Tensor | None = None) -> Tensor:
         """Bridge unknown words (..., D) -> (..., D); without ``known_from``, known ones would be blurred."""
-        shares, which = self.shares(words)
+        shares, which = self.shares(words, expected)
         mixture = (shares.unsqueeze(-1) * self.known[which]).sum(-2)
         return torch.where(shares.any(-1, keepdim=True), mixture.to(words.dtype), words)
 
-    def shares(self, words: Tensor) -> tuple[Tensor, Tensor]:
+    def shares(self, words: Tensor, expected: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return what unknown words (..., D) are mixed of: shares (..., k), greatest first, and rows of ``known``.
 
         Shares sum to 1; a known word that is not trusted has 0, and a word that stays itself has no others.
+
+        Args:
+            words: (..., D) vectors.
+            expected: (..., M) how much more than by its count each known word is expected there, as a logarithm; added
+                to its weight.
         """
         cosine = self._cosine(words)
         trusted = cosine > self.nearest
         if self.known_from is not None:
             trusted &= cosine.amax(-1, keepdim=True) < self.known_from
-        weight = (cosine / self.temperature + self.log_counts).masked_fill(~trusted, -torch.inf)
+        weight = cosine / self.temperature + self.log_counts + (0 if expected is None else expected)
+        weight = weight.masked_fill(~trusted, -torch.inf)
         weight, which = weight.topk(min(self.neighbours, len(self.known)), dim=-1)
         shares = weight.softmax(-1)  # NaN where none is trusted
         return torch.where(trusted.any(-1, keepdim=True), shares, torch.zeros_like(shares)), which

@@ -39,7 +39,9 @@ class WordEmbedding(nn.Module):
         self.dropout = Dropout(drop_rate)
 
     def forward(self, word_ids: Tensor) -> Tensor:
-        """Embed: word_ids (B, L) long, 0 padding, 1 unknown -> (B, L, word_dim)."""
+        """Embed: word_ids (B, L) long, 0 padding, 1 unknown, or vectors (B, L, word_dim) -> (B, L, word_dim)."""
+        if word_ids.is_floating_point():
+            return self.dropout(word_ids)
         if not self.is_pretrained:
             return self.dropout(self.word_emb(word_ids))
         # Looked up beside the table, not in one joined with it: joining copies the vocabulary every step.
@@ -75,7 +77,7 @@ class Embedding(nn.Module):
         self.linear = Conv1D(sizes.word_dim, sizes.dim)
 
     def forward(self, word_ids: Tensor, char_ids: Any = None) -> Tensor:
-        """Embed: word_ids (B, L) long -> (B, L, out_dim). ``char_ids`` is accepted, as upstream's, and not read."""
+        """Embed: word_ids, as ``WordEmbedding``'s -> (B, L, out_dim). ``char_ids`` is accepted and not read."""
         return self.linear(self.word_emb(word_ids))
 
 
@@ -152,8 +154,8 @@ class EMB(nn.Module):
     ) -> Outputs:
         """Ground each query in its video; P = ceil(T / downscale) squared.
 
-        word_ids (B, L) long, video_features (B, T, video_feature_dim), v_mask (B, T) and q_mask (B, L), float or bool,
-        real positions first; the rest is ignored, and may be None.
+        word_ids (B, L) long, or the words' own vectors (B, L, word_dim); video_features (B, T, video_feature_dim);
+        v_mask (B, T) and q_mask (B, L), float or bool, real positions first; the rest is ignored, and may be None.
 
         Returns:
             h_score (B, T), in [0, 1]; start_logits (B, T); end_logits (B, T);

@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hero_plugin.adapters.emb.model import FIRST_WORD, UNK
+from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems, UserError
 from hero_plugin.integrations.support.files import OnProgress, iter_lines
 
@@ -290,6 +291,8 @@ class Vocabulary:
     """Words that adaptations trained on later."""
     counts: Mapping[str, int] = field(default_factory=dict, hash=False)
     """How often training said each word; empty in what an earlier version wrote."""
+    contexts: Contexts = field(default=Contexts({}), hash=False, compare=False, repr=False)
+    """What stood beside what in training; likewise."""
     _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -311,14 +314,15 @@ class Vocabulary:
             vectors: The word table.
             mean_length: Mean length of a vector after scaling; 0 leaves the table as it is.
         """
-        words = Counter(word for sentence in training for word in sentence if word in vectors)
+        sentences = list(training)
+        words = Counter(word for sentence in sentences for word in sentence if word in vectors)
         counts = dict(words)
         words.update(dict.fromkeys((word for sentence in others for word in sentence if word in vectors), 0))
         scale = 1.0
         if mean_length and words:
             rows = vectors.vectors[[vectors.index[word] for word in words]]
             scale = mean_length / max(float(np.linalg.norm(rows, axis=1).mean()), 1e-12)
-        return cls(tuple(words), scale, len(counts), counts=counts)
+        return cls(tuple(words), scale, len(counts), counts=counts, contexts=Contexts.of(sentences))
 
     def __len__(self) -> int:
         return len(self.words)
@@ -342,14 +346,20 @@ class Vocabulary:
 
     def adapted_to(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
         """Return this vocabulary with its words in the sentences counted as trained on."""
+        sentences = list(sentences)
         said = Counter(word for sentence in sentences for word in sentence if word in self)
-        return replace(self, adapted=(*self.adapted, *self.unseen(said)), counts=dict(Counter(self.counts) + said))
+        return replace(
+            self,
+            adapted=(*self.adapted, *self.unseen(said)),
+            counts=dict(Counter(self.counts) + said),
+            contexts=Contexts.of(sentences, self.contexts),
+        )
 
     def counted(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
-        """Return this vocabulary with how often the training sentences said its words, if it lacks that."""
-        if self.counts:
-            return self
-        return replace(self, counts=dict(Counter(word for sentence in sentences for word in sentence if word in self)))
+        """Return this vocabulary with what an earlier version did not keep of the training sentences."""
+        sentences = list(sentences)
+        counts = self.counts or dict(Counter(word for sentence in sentences for word in sentence if word in self))
+        return replace(self, counts=counts, contexts=Contexts.of(sentences))
 
     def counts_of(self, words: Iterable[str]) -> list[int]:
         """Return how often training said each of words that it had; 1 where an earlier version kept no count."""
@@ -373,10 +383,13 @@ class Vocabulary:
         """Return the vocabulary as JSON values."""
         adapted = {"adapted": list(self.adapted)} if self.adapted else {}
         counts = {"counts": dict(self.counts)} if self.counts else {}
+        if self.contexts:
+            counts["contexts"] = self.contexts.to_json()
         return {"scale": self.scale, "trained": self.trained, **adapted, "words": list(self.words), **counts}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Vocabulary:
         """Return the vocabulary that ``to_json`` described."""
         words, adapted = tuple(value["words"]), tuple(value.get("adapted", ()))
-        return cls(words, float(value["scale"]), int(value["trained"]), adapted, value.get("counts", {}))
+        counts, contexts = value.get("counts", {}), Contexts.from_json(value.get("contexts", {}))
+        return cls(words, float(value["scale"]), int(value["trained"]), adapted, counts, contexts)

@@ -20,7 +20,7 @@ from hero_plugin.integrations.training.load_run import ground_with_bar, load_run
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Scores, scores_table
 from hero_plugin.integrations.training.train import train
-from hero_plugin.integrations.training.word_bridge import mixtures
+from hero_plugin.integrations.training.word_bridge import BridgedWords
 
 MARK = "demo.json"
 SETS = {"seen": "words of the training queries", "unseen": "synonyms never trained on"}
@@ -115,15 +115,16 @@ def bridged(run: RunFolder, data: EmbData, screen: Screen) -> dict[str, Scores]:
 
 
 def describe_bridge(data: EmbData, known: Vocabulary, examples: int = 4) -> str:
-    """Say what the bridge makes of the words that training never had; the first of them are the examples."""
-    words = known.unseen(word for name in SETS for sentence in data.sentences(name) for word in sentence)
-    mixed = mixtures(words, data.vectors, known)
-    lines = [
-        f"  {word} -> {', '.join(f'{other} {share:.1f}' for other, share in mixture.items()) or 'itself'}"
-        for word, mixture in zip(words[:examples], mixed, strict=False)
-    ]
-    near = sum(map(bool, mixed))
-    return "\n".join([f"The bridge reads {near} of the {len(words)} unseen words as mixtures of training's:", *lines])
+    """Say how the bridge reads the words that training never had; the first queries are the examples."""
+    words = BridgedWords.of_table(data.vectors, data.tokenize, known, max_words=128)
+    lines = []
+    for record in data.sets["unseen"][:examples]:
+        parts = [
+            f"{word} -> {', '.join(f'{other} {share:.1f}' for other, share in mixture.items()) or 'itself'}"
+            for word, mixture in words.read_as(record.sentence).items()
+        ]
+        lines.append(f"  {record.sentence}: {'; '.join(parts)}")
+    return "\n".join(["The bridge reads unseen words as mixtures of training's, by meaning and by place:", *lines])
 
 
 def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:

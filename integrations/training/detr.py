@@ -28,14 +28,15 @@ from hero_plugin.integrations.training.dataset import read_sets
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
     DetrExample,
-    QueryFiles,
     draw_pairs,
     draw_windows,
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
+from hero_plugin.integrations.training.queries import QueryFiles
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task
 from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase, with_words, words_to_train_on
+from hero_plugin.integrations.training.word_bridge import bridged_words
 from hero_plugin.levels import map_tensors
 
 PUBLISHED_CLIP_LENGTH = 2.0
@@ -372,7 +373,7 @@ class DetrBase(WordVectorsBase):
             if width != now:
                 raise UserError(f"trained on {what} of width {width}, these have {now}; give {flag}")
         if bridge:
-            data = replace(data, queries=data.queries.bridged(known))
+            data = replace(data, queries=bridged_words(data.queries, known))
         task = self.new_task(config, data, bank, known, device)
         task.model.load_state_dict(weights)
         return task, with_words(known, data.sentences() if sentences is None else sentences)

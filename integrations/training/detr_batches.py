@@ -1,4 +1,4 @@
-"""Batches of the DETRs: labels (spans, and the ranking of clips), queries as vectors, examples, collate function.
+"""Batches of the DETRs: labels (spans, and the ranking of clips), examples, collate function.
 
 Labels that upstream draws at random while it reads are kept as what they are drawn from: a training step draws, from
 torch's generator, seeded anew each time. So a resumed run draws alike.
@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from copy import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hero_plugin import Bridge
-from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank, Storage, StoreBank
-from hero_plugin.integrations.data.features import FeatureStore, open_features, unit_length
+from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.moments import ON_EDGE, clip_length_problem, lighthouse_clips
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary, WordVectors, load_word_vectors
 from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
-from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import DataError, Problems, UserError
+from hero_plugin.integrations.support.errors import DataError
+from hero_plugin.integrations.training.queries import Queries
 from hero_plugin.integrations.training.task import Batch
 
 
@@ -197,120 +191,6 @@ def _two(weights: Tensor) -> Tensor:
 def _with_hard(hard: Tensor, drawn: Tensor) -> Tensor:
     scored = (hard >= 0).unsqueeze(1)
     return torch.where(scored, torch.stack([hard, drawn[:, 0]], dim=1), drawn)
-
-
-ARRAY = "last_hidden_state"
-"""Name of the array in the published files: CLIP's vector of each token."""
-
-
-class Queries(Protocol):
-    """The words of queries as vectors."""
-
-    dim: int
-    """Width of a vector."""
-
-    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-        """Return vectors (B, L, dim) float32 with zeros for padding, and mask (B, L) bool."""
-        ...
-
-    def bridged(self, known: Vocabulary) -> Queries:
-        """Return the same queries, in which words that training never had are mixtures of those that it had."""
-        raise UserError("--bridge needs a table of word vectors, or a run that was trained on a file per query")
-
-
-class WordQueries(Queries):
-    """Word vectors from a table; zeros for a word that the table lacks, as in lighthouse.
-
-    Any word of the table serves, whether a training sentence had it or not.
-    """
-
-    def __init__(
-        self,
-        vectors: WordVectors,
-        tokenize: Callable[[str], list[str]],
-        max_words: int,
-        normalize: bool,
-        source: Path | None = None,
-    ) -> None:
-        self.index, self.tokenize, self.max_words, self.dim = vectors.index, tokenize, max_words, vectors.dim
-        self.normalize, self.source = normalize, source
-        rows = unit_length(vectors.vectors) if normalize else vectors.vectors
-        self._table = np.concatenate([rows, np.zeros((1, self.dim), np.float32)]).astype(np.float32)
-
-    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vectors and the mask of queries; see ``Queries``."""
-        rows = [
-            [self.index.get(word, -1) for word in self.tokenize(record.sentence)[: self.max_words]]
-            for record in records
-        ]
-        lengths = np.array([len(row) for row in rows])
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        vectors = np.zeros((*mask.shape, self.dim), np.float32)
-        vectors[mask] = self._table[np.concatenate(rows)]
-        return vectors, mask
-
-    def bridged(self, known: Vocabulary) -> WordQueries:
-        """Return the same queries, in which words that training never had are mixtures of those that it had."""
-        if self.source is None:
-            raise UserError("--bridge needs the word table, and these queries came without one: give --words")
-        trained = known.trained_words()
-        found = load_word_vectors(self.source, trained)
-        if not found.words:
-            raise UserError(f"{self.source}: has none of the words of the run's training; give --words its word table")
-        rows = [row for word, row in self.index.items() if word not in trained]
-        vectors = unit_length(found.vectors) if self.normalize else found.vectors
-        queries = copy(self)
-        queries._table = self._table.copy()
-        bridge = Bridge(torch.from_numpy(vectors), torch.tensor(known.counts_of(found.words)))
-        queries._table[rows] = bridge(torch.from_numpy(self._table[rows])).numpy()
-        return queries
-
-
-def open_queries(folder: Path, max_words: int, normalize: bool) -> FeatureStore:
-    """Open a folder of vectors per query: (words, dim) by the name of a file without its ending."""
-    return open_features(folder, max_clips=max_words, pooling="cut", normalize=normalize, array=ARRAY, rows="words")
-
-
-def file_of(query_id: str, store: FeatureStore) -> str | None:
-    """Return the name of a query's file, without its ending; None if there is none."""
-    return next((name for name in (f"qid{query_id}", query_id) if name in store), None)
-
-
-class QueryFiles(Queries):
-    """Each query's vectors from ``qidQUERY.npz``, or ``QUERY.npz``: the published features of QVHighlights."""
-
-    def __init__(
-        self,
-        folder: Path,
-        records: Sequence[Record],
-        *,
-        max_words: int,
-        normalize: bool,
-        storage: Storage,
-        gigabytes: float,
-        screen: Screen | None = None,
-    ) -> None:
-        store = open_queries(folder, max_words, normalize)
-        problems = Problems()
-        names: dict[str, str] = {}
-        sentences: dict[str, str] = {}
-        for record in records:
-            if (other := sentences.setdefault(record.query_id, record.sentence)) != record.sentence:
-                what = f"{other!r} in one place, {record.sentence!r} in another: whose features are the file's?"
-                problems.add(f"query {record.query_id}", what, "give each its own id in all annotations")
-            if name := file_of(record.query_id, store):
-                names[record.query_id] = name
-            else:
-                where = f"query {record.query_id}"
-                problems.add(where, f"no qid{record.query_id}.npz in {folder}", "add it, or remove the query")
-        problems.raise_if_any()
-        with (screen or Screen(quiet=True)).working("reading queries", len(names)) as progress:
-            self.bank = StoreBank(store, names.values(), storage=storage, gigabytes=gigabytes, progress=progress)
-        self.dim, self._names = store.dim, names
-
-    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vectors and the mask of queries; see ``Queries``."""
-        return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import Bridge, HeroModel, wrap_model
+from hero_plugin import HeroModel, wrap_model
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.config import EMBHyperparameters
 from hero_plugin.adapters.emb.model import PAD
@@ -27,6 +27,7 @@ from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
 from hero_plugin.integrations.training.swaps import words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
+from hero_plugin.integrations.training.word_bridge import BridgedWords
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
 
@@ -98,10 +99,14 @@ def make_examples(
 class EmbCollate(BankCollate):
     """The collate function of EMB.
 
-    Inputs, of the requested rows: word_ids (R, L) long, 0 at padding; q_mask (R, L), v_mask (R, T) float32;
-    video (R, T, D) float32. Of all: clips (B,) long, how many are real; durations (B,) float32 seconds;
-    first, last (B,) long, inclusive.
+    Inputs, of the requested rows: word_ids (R, L) long, 0 at padding, or words' vectors (R, L, W) float32 where there
+    is a bridge; q_mask (R, L), v_mask (R, T) float32; video (R, T, D) float32. Of all: clips (B,) long, how many are
+    real; durations (B,) float32 seconds; first, last (B,) long, inclusive.
     """
+
+    def __init__(self, bank: FeatureBank, bridged: BridgedWords | None = None) -> None:
+        super().__init__(bank)
+        self.bridged = bridged
 
     def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
         """Make a batch; see ``BankCollate``."""
@@ -109,12 +114,15 @@ class EmbCollate(BankCollate):
         clips = [self.clips(item) for item in items]
         videos = [items[row].video for row in rows]
         v_mask = self.bank.mask(videos, max(clips))
-        words = np.array([len(item.word_ids) for item in items])
-        q_mask = np.arange(words.max()) < words[:, None]
-        word_ids = np.full(q_mask.shape, PAD, np.int64)
-        word_ids[q_mask] = np.concatenate([item.word_ids for item in items])
+        if self.bridged is not None:
+            words, q_mask = self.bridged.batch([item.record for item in items])
+        else:
+            lengths = np.array([len(item.word_ids) for item in items])
+            q_mask = np.arange(lengths.max()) < lengths[:, None]
+            words = np.full(q_mask.shape, PAD, np.int64)
+            words[q_mask] = np.concatenate([item.word_ids for item in items])
         return {
-            "word_ids": torch.from_numpy(word_ids[rows]),
+            "word_ids": torch.from_numpy(words[rows]),
             "q_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
             "video": self.bank.tensor(videos, v_mask),  # type: ignore[dict-item]  # becomes a tensor on the device
             "v_mask": torch.from_numpy(v_mask.astype(np.float32)),
@@ -279,11 +287,6 @@ class EmbBase(Base):
             )
         if len(new):
             table = torch.cat([table, torch.from_numpy(new.table(data.vectors))])
-        if bridge:
-            trained = torch.from_numpy(vocabulary.is_trained(vocabulary.words))
-            counts = torch.tensor(known.counts_of(vocabulary.words))
-            table = table.clone()
-            table[~trained] = Bridge(table[trained], counts[trained])(table[~trained])
         width = next(
             each.shape[1] for name, each in weights.items() if name.endswith("video_affine.linear.conv1d.weight")
         )
@@ -291,13 +294,25 @@ class EmbBase(Base):
             raise UserError(
                 f"trained on features of width {width}, these have {bank.dim}; give --features of the same kind"
             )
-        task = self._build(config, table.numpy(), bank, device)
+        bridged = None
+        if bridge:
+            unknown = weights[name.replace("glove_vec", "unk_vec")][0].numpy()
+            vectors = WordVectors(list(vocabulary.words), table.numpy())
+            bridged = BridgedWords.of_table(vectors, data.tokenize, known, config.positions, unknown)
+        task = self._build(config, table.numpy(), bank, device, bridged)
         task.model.load_state_dict({**weights, name: table})
         return task, vocabulary
 
-    def _build(self, config: EmbTrainConfig, table: np.ndarray, bank: FeatureBank, device: torch.device) -> EmbTask:
+    def _build(
+        self,
+        config: EmbTrainConfig,
+        table: np.ndarray,
+        bank: FeatureBank,
+        device: torch.device,
+        bridged: BridgedWords | None = None,
+    ) -> EmbTask:
         settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
         model: nn.Module = EMB(settings, table)
         if not config.base_only:
             model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
-        return EmbTask(model.to(device), EmbCollate(bank), settings, config.epochs)
+        return EmbTask(model.to(device), EmbCollate(bank, bridged), settings, config.epochs)

@@ -148,7 +148,7 @@ def load_model(
         if bridge and isinstance(trained, DetrTrainConfig) and trained.query_features and isinstance(data, VectorData):
             bridged = BridgedTokens(data.queries, Bridge.of_tokens(training_tokens(trained)))
             data, bridge = replace(data, queries=bridged), False
-        if bridge and not known.counts:  # a run of an earlier version
+        if bridge and not known.contexts:  # a run of an earlier version
             assert settings.annotations_train is not None  # required of every run
             records = read_annotations(settings.annotations_train, durations=settings.durations, on_broken="drop")
             known = known.counted(data.tokenize(record.sentence) for record in records)

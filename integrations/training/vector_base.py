@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hero_plugin import HeroModel, wrap_model
 from hero_plugin.attention import at_least_float32
+from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features
 from hero_plugin.integrations.data.records import Record
@@ -29,9 +30,10 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
-from hero_plugin.integrations.training.detr_batches import Queries, WordQueries
+from hero_plugin.integrations.training.queries import Queries, WordQueries
 from hero_plugin.integrations.training.swaps import WordSwaps, words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
+from hero_plugin.integrations.training.word_bridge import bridged_words
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,10 @@ class WordVectorsBase(Base):
 
     def vocabulary(self, config: Any, data: Any) -> Vocabulary:
         """Return every word of the data, those of training sentences first."""
-        counts = dict(Counter(chain.from_iterable(data.sentences("train"))))
+        training = list(data.sentences("train"))
+        counts = dict(Counter(chain.from_iterable(training)))
         words = dict.fromkeys((*counts, *chain.from_iterable(data.sentences())))
-        return Vocabulary(tuple(words), trained=len(counts), counts=counts)
+        return Vocabulary(tuple(words), trained=len(counts), counts=counts, contexts=Contexts.of(training))
 
 
 class VectorBase(WordVectorsBase):
@@ -234,7 +237,7 @@ class VectorBase(WordVectorsBase):
     ) -> tuple[Task, Vocabulary]:
         """Load a run's model for the queries of ``data``."""
         if bridge:
-            data = replace(data, queries=data.queries.bridged(known))
+            data = replace(data, queries=bridged_words(data.queries, known))
         task = self.new_task(config, data, bank, known, device)
         for name, now in task.model.state_dict().items():
             if name in weights and weights[name].shape != now.shape:

@@ -1,8 +1,10 @@
-"""The bridge from what training never had to what a run's training had: words by name, tokens by their vectors."""
+"""The bridge from what training never had to what a run's training had: words by place, tokens by their vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,28 +12,99 @@ from torch import Tensor
 
 from hero_plugin import Bridge
 from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.features import unit_length
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary, WordVectors
+from hero_plugin.integrations.data.words import Vocabulary, WordVectors, load_word_vectors
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.training.detr import DetrTrainConfig
-from hero_plugin.integrations.training.detr_batches import Queries, file_of, open_queries
+from hero_plugin.integrations.training.dataset import Tokenize
+from hero_plugin.integrations.training.queries import Queries, WordQueries, file_of, open_queries
 
 TOKENS = 12_288
 """Tokens of training queries that the bridge is made of: three times those that it remembers."""
 
 
-def mixtures(words: Sequence[str], vectors: WordVectors, known: Vocabulary) -> list[dict[str, float]]:
-    """Return what each of ``words``, which training never had, is mixed of: shares by trained word, greatest first.
+NEAREST = 0.1
+"""The lowest cosine to a trained word that is trusted, beside what fits the place; chosen on val's rewordings."""
 
-    A word that is near no trained one stays itself: its mixture is empty.
+
+class BridgedWords(Queries):
+    """Queries whose words that training never had are mixtures of those that it had, by meaning and by place.
+
+    Args:
+        queries: Any words as vectors.
+        known: How often training said which words, and beside which.
+        trained: Vectors of the words that it had, scaled as those of ``queries``.
     """
-    trained = vectors.only(known.trained_words())
-    bridge = Bridge(torch.from_numpy(trained.vectors), torch.tensor(known.counts_of(trained.words)))
-    shares, rows = bridge.shares(torch.from_numpy(vectors.vectors[[vectors.index[word] for word in words]]))
-    return [
-        {trained.words[row]: share for share, row in zip(*pair, strict=True) if share}
-        for pair in zip(shares.tolist(), rows.tolist(), strict=True)
-    ]
+
+    def __init__(self, queries: WordQueries, known: Vocabulary, trained: WordVectors) -> None:
+        self.queries, self.dim, self.known, self.trained = queries, queries.dim, known, trained
+        counts = torch.tensor(known.counts_of(trained.words))
+        self._bridge = Bridge(torch.from_numpy(trained.vectors), counts, nearest=NEAREST)
+        self._had = known.trained_words()
+
+    @classmethod
+    def of_table(
+        cls,
+        vectors: WordVectors,
+        tokenize: Tokenize,
+        known: Vocabulary,
+        max_words: int,
+        unknown: np.ndarray | None = None,
+    ) -> BridgedWords:
+        """Return those of one table, which has the trained words and the new ones; arguments as ``WordQueries``'s."""
+        queries = WordQueries(vectors, tokenize, max_words, normalize=False, unknown=unknown)
+        return cls(queries, known, vectors.only(known.trained_words()))
+
+    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors and the mask of queries; see ``Queries``."""
+        vectors, mask = self.queries.batch(records)
+        sentences = [self.queries.words(record.sentence) for record in records]
+        unseen = [(row, place) for row, sentence in enumerate(sentences) for place in self._unseen(sentence)]
+        if unseen:
+            at = tuple(np.transpose(unseen))
+            expected = torch.stack([self._expected(sentences[row], place) for row, place in unseen])
+            vectors[at] = self._bridge(torch.from_numpy(vectors[at]), expected).numpy()
+        return vectors, mask
+
+    def read_as(self, sentence: str) -> dict[str, dict[str, float]]:
+        """Return what its unseen words are mixed of: shares by trained word, greatest first; none: it stays itself."""
+        words, found = self.queries.words(sentence), {}
+        for place in self._unseen(words):
+            vector = torch.from_numpy(self.queries.vector(words[place]))
+            shares, rows = self._bridge.shares(vector, self._expected(words, place))
+            mixed = zip(shares.tolist(), rows.tolist(), strict=True)
+            found[words[place]] = {self.trained.words[row]: share for share, row in mixed if share}
+        return found
+
+    def _unseen(self, words: Sequence[str]) -> list[int]:
+        """Return the places of words that have a vector and that training never had."""
+        return [place for place, word in enumerate(words) if word not in self._had and word in self.queries.index]
+
+    def _expected(self, words: Sequence[str], place: int) -> Tensor:
+        """Return how much each trained word is expected at a place: (trained,) float32."""
+        expected = torch.zeros(len(self.trained))
+        for word, more in self.known.contexts.expected(words, place, self.known.counts).items():
+            if word in self.trained:
+                expected[self.trained.index[word]] = more
+        return expected
+
+
+def bridged_words(queries: Queries, known: Vocabulary) -> BridgedWords:
+    """Return the words of a table, those that training never had as mixtures of those that it had.
+
+    Raises:
+        UserError: They are not of a table, or there is none to read the trained words from.
+    """
+    if not isinstance(queries, WordQueries):
+        raise UserError("--bridge needs a table of word vectors, or a run that was trained on a file per query")
+    if queries.source is None:
+        raise UserError("--bridge needs the word table, and these queries came without one: give --words")
+    trained = load_word_vectors(queries.source, known.trained_words())
+    if not len(trained):
+        raise UserError(f"{queries.source}: has none of the words of the run's training; give --words its word table")
+    if queries.normalize:
+        trained = replace(trained, vectors=unit_length(trained.vectors))
+    return BridgedWords(queries, known, trained)
 
 
 class BridgedTokens(Queries):
@@ -47,13 +120,12 @@ class BridgedTokens(Queries):
         return vectors, mask
 
 
-def training_tokens(trained: DetrTrainConfig) -> Tensor:
-    """Return vectors (M, dim) of tokens of a run's training queries, drawn by query, read from their files.
+def training_tokens(trained: Any) -> Tensor:
+    """Return vectors (M, dim) of tokens of the training queries of a DETR's run, drawn by query, read from their files.
 
     Raises:
         UserError: The files of the training queries are not there.
     """
-    assert trained.annotations_train is not None and trained.query_features is not None
     wanted = "--bridge remembers tokens of the run's training queries"
     if not trained.query_features.is_dir():
         raise UserError(f"{wanted}, whose files were in {trained.query_features}: no such folder")

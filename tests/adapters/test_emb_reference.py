@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from hero_plugin import wrap_model
 from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.encoder import surrounding_max
@@ -163,6 +164,16 @@ def test_unknown_words_and_padding():
     assert (table[0] == 0).all()
     assert torch.equal(table[1], words.unk_vec[0])
     assert torch.equal(table[2:], words.glove_vec[[0, -1]])
+
+
+@pytest.mark.parametrize("hero", [False, True])
+def test_vectors_of_words_in_place_of_their_ids(hero):
+    model, case = model_of(), Case.random(3, 20, 4)
+    words = model.embedding_net.word_emb.eval()(case.word_ids).detach()
+    model = wrap_model(model).eval() if hero else model.eval()
+    _, *others = case.inputs()
+    for found, expected in zip(model(words, *others), model(*case.inputs()), strict=True):
+        assert torch.equal(found, expected)
 
 
 @settings(max_examples=30, deadline=None)

@@ -12,12 +12,12 @@ from hero_plugin import Bridge
 from tests.core.bases import quick
 
 
-def by_hand(word, known, counts, neighbours, temperature, nearest):
+def by_hand(word, known, counts, neighbours, temperature, nearest, expected):
     """The mixture for one word, by loops."""
     cosines = [float(word @ row / np.linalg.norm(word) / np.linalg.norm(row)) for row in known]
     weights = [
-        count * np.exp(cosine / temperature) if cosine > nearest else 0
-        for cosine, count in zip(cosines, counts, strict=True)
+        count * np.exp(cosine / temperature + more) if cosine > nearest else 0
+        for cosine, count, more in zip(cosines, counts, expected, strict=True)
     ]
     best = sorted(range(len(known)), key=lambda row: -weights[row])[:neighbours]
     if not weights[best[0]]:
@@ -31,8 +31,13 @@ def test_the_formula(known, neighbours, temperature, nearest, seed):
     rng = np.random.default_rng(seed)
     table, words, counts = rng.normal(size=(known, 4)), rng.normal(size=(3, 4)), rng.integers(1, 1000, size=known)
     bridge = Bridge(torch.from_numpy(table), torch.from_numpy(counts), neighbours, temperature, nearest)
-    expected = np.stack([by_hand(word, table, counts, neighbours, temperature, nearest) for word in words])
-    np.testing.assert_allclose(bridge(torch.from_numpy(words)).numpy(), expected, atol=1e-5)  # cosines in float32
+    for more in (np.zeros((3, known)), rng.normal(size=(3, known))):
+        mixed = [
+            by_hand(word, table, counts, neighbours, temperature, nearest, each)
+            for word, each in zip(words, more, strict=True)
+        ]
+        found = bridge(torch.from_numpy(words), torch.from_numpy(more) if more.any() else None)
+        np.testing.assert_allclose(found.numpy(), mixed, atol=1e-5)  # cosines in float32
 
 
 def test_without_counts_every_known_word_counts_the_same():

@@ -24,6 +24,7 @@ from hero_plugin.integrations.training.checkpoints import CheckpointError
 from hero_plugin.integrations.training.emb import EmbTrainConfig
 from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.training.word_bridge import NEAREST
 from tests.screen import QUIET
 
 
@@ -100,28 +101,40 @@ def test_a_word_that_the_table_lacks_is_the_learned_unknown(runs, new_words):
 
 
 def test_the_bridge_reads_an_unseen_word_by_its_trained_neighbours(runs, new_words):
-    plain = _load(runs.hero, new_words / "new.json", new_words / "words.npz")
-    bridged = _load(runs.hero, new_words / "new.json", new_words / "words.npz", bridge=True)
+    words = (new_words / "new.json", new_words / "words.npz")
+    plain, bridged = _load(runs.hero, *words), _load(runs.hero, *words, bridge=True)
+    for name, tensor in plain.task.model.state_dict().items():
+        assert torch.equal(tensor, bridged.task.model.state_dict()[name]), name
+    table = plain.task.model.base.embedding_net.word_emb
+    items = plain.sets["new"]
+    ids, read = (each.task.collate(items)["word_ids"] for each in (plain, bridged))
+    before = table.eval()(ids)
     trained = torch.from_numpy(plain.vocabulary.is_trained(plain.vocabulary.words))
-    assert not trained[-1]
-    before, after = (each.task.model.state_dict()["base.embedding_net.word_emb.glove_vec"] for each in (plain, bridged))
-    assert torch.equal(before[trained], after[trained])
-    counts = torch.tensor([plain.vocabulary.counts.get(word, 0) for word in plain.vocabulary.words])
-    assert torch.equal(trained, counts > 0)
-    torch.testing.assert_close(after[-1], Bridge(before[trained], counts[trained])(before[-1]))
-    assert not torch.allclose(after[-1], before[-1])
+    new = torch.isin(ids, torch.arange(len(trained))[~trained] + FIRST_WORD)
+    assert new.any()
+    torch.testing.assert_close(read[~new], before[~new], rtol=0, atol=0)
+    counts = torch.tensor(plain.vocabulary.counts_of(plain.vocabulary.words))
+    expected = bridged.task.collate.bridged
+    bridge = Bridge(table.glove_vec.data[trained], counts[trained], nearest=NEAREST)
+    for row, place in new.nonzero().tolist():
+        said = expected.queries.words(items[row].record.sentence)
+        more = plain.vocabulary.contexts.expected(said, place, plain.vocabulary.counts)
+        had = [word for word, is_trained in zip(plain.vocabulary.words, trained, strict=True) if is_trained]
+        mixed = bridge(before[row, place], torch.tensor([more.get(word, 0.0) for word in had]))
+        torch.testing.assert_close(read[row, place], mixed)
+        assert not torch.allclose(read[row, place], before[row, place])
 
 
 def test_the_bridge_counts_the_words_of_a_run_of_an_earlier_version(runs, new_words, tmp_path):
     older = RunFolder(shutil.copytree(runs.hero.path, tmp_path / "older"))
     vocabulary = older.vocabulary()
-    counts = vocabulary.pop("counts")
+    counts, contexts = vocabulary.pop("counts"), vocabulary.pop("contexts")
     older.write_json(older.vocabulary_file, vocabulary)
     words = (new_words / "new.json", new_words / "words.npz")
     now, then = (_load(run, *words, bridge=True) for run in (runs.hero, older))
-    assert then.vocabulary.counts == counts
-    tables = [each.task.model.state_dict()["base.embedding_net.word_emb.glove_vec"] for each in (now, then)]
-    assert torch.equal(*tables)
+    again = then.task.collate.bridged.known
+    assert again.counts == counts and json.loads(json.dumps(again.contexts.to_json())) == contexts
+    assert torch.equal(*(each.task.collate(each.sets["new"])["word_ids"] for each in (now, then)))
 
 
 def test_levels_that_answer_are_chosen_by_a_flag(runs):

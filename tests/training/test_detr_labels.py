@@ -21,7 +21,6 @@ from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
-    QueryFiles,
     draw_pairs,
     draw_windows,
     endpoints,
@@ -30,6 +29,7 @@ from hero_plugin.integrations.training.detr_batches import (
     seen_moments,
     span_labels,
 )
+from hero_plugin.integrations.training.queries import QueryFiles
 from tests.resources import shared, upstream
 
 CLIP_LENGTH = 2

@@ -29,14 +29,14 @@ from hero_plugin.integrations.tools.sweep.sweep import read_plan
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.detr import DetrTask
-from hero_plugin.integrations.training.detr_batches import ARRAY, QueryFiles, WordQueries
 from hero_plugin.integrations.training.device import autocast
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.optim import build_optimizer, step_decay
+from hero_plugin.integrations.training.queries import ARRAY, QueryFiles, WordQueries
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main
-from hero_plugin.integrations.training.word_bridge import BridgedTokens, training_tokens
+from hero_plugin.integrations.training.word_bridge import BridgedTokens, bridged_words, training_tokens
 from tests.resources import upstream
 from tests.screen import QUIET
 from tests.training.files import detr_settings, query, write_published
@@ -328,7 +328,7 @@ def test_the_bridge_leads_unseen_words_of_the_table_to_trained_ones(tmp_path):
     np.savez(tmp_path / "words.npz", words=np.array(names), vectors=rows)
     queries = WordQueries(WordVectors(names, rows), tokenize, 3, True, tmp_path / "words.npz")
     known = Vocabulary(("door", "box", "zebra"), trained=2, counts={"door": 3, "box": 1})
-    words, _ = queries.bridged(known).batch([query("box crate zebra")])
+    words, _ = bridged_words(queries, known).batch([query("box crate zebra")])
     np.testing.assert_allclose(words[0, 0], [0, 1], atol=1e-5)  # a trained word
     weights = torch.tensor([6.0 + np.log(3), 8.0]).softmax(0).tolist()  # cosines 0.6 and 0.8 at temperature 0.1
     np.testing.assert_allclose(words[0, 1], weights, atol=1e-4)

@@ -1,20 +1,56 @@
-"""What the bridge mixes words of, by name."""
+"""What the bridge reads unseen words as: by meaning, and by their place in the sentence."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from hero_plugin.integrations.data.words import Vocabulary, WordVectors
-from hero_plugin.integrations.training.word_bridge import mixtures
+from hero_plugin.integrations.data.contexts import Contexts
+from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
+from hero_plugin.integrations.training.word_bridge import BridgedWords
+from tests.training.files import query
+
+NAMES = ["zebra", "box", "crate", "door", "chest"]
+ROWS = np.array([[0, 0, 1], [0, 2, 0], [0.6, 0.8, 0], [1, 0, 0], [0.6, 0.79, 0]], np.float32)
 
 
-def test_mixtures_name_trained_words_alone_greatest_share_first():
-    names = ["zebra", "box", "crate", "door", "chest"]
-    rows = np.array([[0, 0, 1], [0, 2, 0], [0.6, 0.8, 0], [1, 0, 0], [0.6, 0.79, 0]], np.float32)
-    known = Vocabulary(("door", "box", "lost", "chest"), trained=3, counts={"door": 3, "box": 1, "lost": 5})
-    crate, zebra = mixtures(["crate", "zebra"], WordVectors(names, rows), known)
-    assert list(crate) == ["box", "door"]  # not the nearer chest, which training never had
+def words(contexts: Contexts, unknown: np.ndarray | None = None) -> BridgedWords:
+    counts = {"door": 3, "box": 1, "lost": 5}
+    known = Vocabulary(("door", "box", "lost", "chest"), trained=3, counts=counts, contexts=contexts)
+    return BridgedWords.of_table(WordVectors(NAMES, ROWS), tokenize, known, max_words=4, unknown=unknown)
+
+
+def test_unseen_words_are_mixed_of_trained_ones_alone_greatest_share_first():
+    read = words(Contexts({})).read_as("box crate zebra nowhere")
     share = 1 / (1 + 3 * np.exp(-2))  # cosines 0.8 and 0.6 at temperature 0.1, said once and three times
-    assert crate == pytest.approx({"box": share, "door": 1 - share})
-    assert zebra == {}
+    assert list(read["crate"]) == ["box", "door"]  # not the nearer chest, which training never had
+    assert read == {"crate": pytest.approx({"box": share, "door": 1 - share}), "zebra": {}}
+
+
+def test_the_place_speaks_for_the_words_that_training_had_there():
+    contexts = Contexts.of([["walks", "through", "door"]] * 20)
+    at_the_end = words(contexts).read_as("walks through crate")["crate"]
+    alone = words(contexts).read_as("crate")["crate"]
+    # beside both neighbours and the end 20 times each; of 9 words 3 are doors
+    more = 1.5 * np.log(1 + 20 * 9 / (10 * 3))
+    share = 1 / (1 + 3 * np.exp(-2 + more))
+    assert at_the_end["box"] == pytest.approx(share)
+    assert at_the_end["door"] > 0.8 > alone["door"]
+
+
+def test_batches_hold_the_mixtures_and_leave_the_rest():
+    unknown = np.array([5, 5, 5], np.float32)
+    bridged = words(Contexts.of([["opens", "box"]]), unknown)
+    records = [query("crate"), query("opens crate nowhere zebra chest")]
+    vectors, mask = bridged.batch(records)
+    before, same = bridged.queries.batch(records)
+    assert np.array_equal(mask, same) and mask.sum(1).tolist() == [1, 4]
+    for row, (sentence, place) in enumerate((("crate", 0), ("opens crate nowhere zebra chest", 1))):
+        mixed = bridged.read_as(sentence)["crate"]
+        expected = sum(share * ROWS[NAMES.index(word)] for word, share in mixed.items())
+        np.testing.assert_allclose(vectors[row, place], expected, atol=1e-6)
+        before[row, place] = expected
+    np.testing.assert_allclose(vectors, before, atol=1e-6)
+    assert vectors[1, 0].tolist() == vectors[1, 2].tolist() == [5, 5, 5]  # words without a vector
+    assert vectors[1, 3].tolist() == [0, 0, 1]  # near nothing
+    assert np.array_equal(bridged.batch([query("box door")])[0], bridged.queries.batch([query("box door")])[0])

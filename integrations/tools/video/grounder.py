@@ -24,8 +24,8 @@ from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.support.files import atomic_write
 from hero_plugin.integrations.tools.video.encoders import TextEncoder, load_encoder, load_text_encoder
 from hero_plugin.integrations.tools.video.extract import Encoded, Extractor
-from hero_plugin.integrations.training.detr_batches import Queries
 from hero_plugin.integrations.training.device import Amp, choose_device
+from hero_plugin.integrations.training.queries import Queries
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.run_predictor import RunPredictor
 
