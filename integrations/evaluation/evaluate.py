@@ -34,6 +34,7 @@ from hero_plugin.integrations.training.load_run import ground_with_bar, load_run
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import brief_scores, scores_table
 from hero_plugin.integrations.training.train import show_official
+from hero_plugin.integrations.training.word_bridge import BridgedWords
 
 
 @dataclass(kw_only=True)
@@ -189,6 +190,10 @@ NOT_READ_BY = (
 """Settings in which runs may differ and still read the same data."""
 
 
+EXAMPLES = 3
+"""Queries of which ``--bridge`` shows how it reads them."""
+
+
 def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Screen) -> Evaluated:
     """Predict and score every set by the model of a run."""
     settings = run.settings()
@@ -197,6 +202,10 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
     keep_freed_memory(device)
     how, levels, bridge = config.checkpoint, config.levels, config.bridge
     loaded = load_run(run, data, screen, checkpoint=how, device=device, bank=bank, levels=levels, bridge=bridge)
+    if isinstance(words := getattr(loaded.task.collate, "queries", None), BridgedWords):
+        asked = (record.sentence for records in data.sets.values() for record in records)
+        for line in words.examples(asked, EXAMPLES):
+            screen.say(f"bridge: {line.strip()}")
     title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
     found = Evaluated(title, loaded.epoch, loaded.task.file_for_each_set, {}, {}, {}, {}, {})
     grounded = {

@@ -117,13 +117,7 @@ def bridged(run: RunFolder, data: EmbData, screen: Screen) -> dict[str, Scores]:
 def describe_bridge(data: EmbData, known: Vocabulary, examples: int = 4) -> str:
     """Say how the bridge reads the words that training never had; the first queries are the examples."""
     words = BridgedWords.of_table(data.vectors, data.tokenize, known, max_words=128)
-    lines = []
-    for record in data.sets["unseen"][:examples]:
-        parts = [
-            f"{word} -> {', '.join(f'{other} {share:.1f}' for other, share in mixture.items()) or 'itself'}"
-            for word, mixture in words.read_as(record.sentence).items()
-        ]
-        lines.append(f"  {record.sentence}: {'; '.join(parts)}")
+    lines = words.examples((record.sentence for record in data.sets["unseen"]), examples)
     return "\n".join(["The bridge reads unseen words as mixtures of training's, by meaning and by place:", *lines])
 
 

@@ -104,9 +104,9 @@ class EmbCollate(BankCollate):
     real; durations (B,) float32 seconds; first, last (B,) long, inclusive.
     """
 
-    def __init__(self, bank: FeatureBank, bridged: BridgedWords | None = None) -> None:
+    def __init__(self, bank: FeatureBank, queries: BridgedWords | None = None) -> None:
         super().__init__(bank)
-        self.bridged = bridged
+        self.queries = queries
 
     def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
         """Make a batch; see ``BankCollate``."""
@@ -114,8 +114,8 @@ class EmbCollate(BankCollate):
         clips = [self.clips(item) for item in items]
         videos = [items[row].video for row in rows]
         v_mask = self.bank.mask(videos, max(clips))
-        if self.bridged is not None:
-            words, q_mask = self.bridged.batch([item.record for item in items])
+        if self.queries is not None:
+            words, q_mask = self.queries.batch([item.record for item in items])
         else:
             lengths = np.array([len(item.word_ids) for item in items])
             q_mask = np.arange(lengths.max()) < lengths[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +75,20 @@ class BridgedWords(Queries):
             mixed = zip(shares.tolist(), rows.tolist(), strict=True)
             found[words[place]] = {self.trained.words[row]: share for share, row in mixed if share}
         return found
+
+    def examples(self, sentences: Iterable[str], most: int) -> list[str]:
+        """Return a line for each of the first ``most`` sentences with unseen words: what these are mixed of, mainly."""
+        lines = []
+        for sentence in dict.fromkeys(sentences):
+            parts = []
+            for word, mixture in self.read_as(sentence).items():
+                main = [f"{had} {share:.1f}" for had, share in mixture.items() if share >= 0.05]
+                parts.append(f"{word} -> {', '.join(main) or 'itself'}")
+            if parts:
+                lines.append(f"  {sentence}: {'; '.join(parts)}")
+            if len(lines) == most:
+                break
+        return lines
 
     def _unseen(self, words: Sequence[str]) -> list[int]:
         """Return the places of words that have a vector and that training never had."""

@@ -114,7 +114,7 @@ def test_the_bridge_reads_an_unseen_word_by_its_trained_neighbours(runs, new_wor
     assert new.any()
     torch.testing.assert_close(read[~new], before[~new], rtol=0, atol=0)
     counts = torch.tensor(plain.vocabulary.counts_of(plain.vocabulary.words))
-    expected = bridged.task.collate.bridged
+    expected = bridged.task.collate.queries
     bridge = Bridge(table.glove_vec.data[trained], counts[trained], nearest=NEAREST)
     for row, place in new.nonzero().tolist():
         said = expected.queries.words(items[row].record.sentence)
@@ -132,7 +132,7 @@ def test_the_bridge_counts_the_words_of_a_run_of_an_earlier_version(runs, new_wo
     older.write_json(older.vocabulary_file, vocabulary)
     words = (new_words / "new.json", new_words / "words.npz")
     now, then = (_load(run, *words, bridge=True) for run in (runs.hero, older))
-    again = then.task.collate.bridged.known
+    again = then.task.collate.queries.known
     assert again.counts == counts and json.loads(json.dumps(again.contexts.to_json())) == contexts
     assert torch.equal(*(each.task.collate(each.sets["new"])["word_ids"] for each in (now, then)))
 
