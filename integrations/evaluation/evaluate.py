@@ -205,7 +205,7 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
     if isinstance(words := getattr(loaded.task.collate, "queries", None), BridgedWords):
         asked = (record.sentence for records in data.sets.values() for record in records)
         for line in words.examples(asked, EXAMPLES):
-            screen.say(f"bridge: {line.strip()}")
+            screen.say(f"bridge: {line}")
     title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
     found = Evaluated(title, loaded.epoch, loaded.task.file_for_each_set, {}, {}, {}, {}, {})
     grounded = {

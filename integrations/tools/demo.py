@@ -118,7 +118,12 @@ def describe_bridge(data: EmbData, known: Vocabulary, examples: int = 4) -> str:
     """Say how the bridge reads the words that training never had; the first queries are the examples."""
     words = BridgedWords.of_table(data.vectors, data.tokenize, known, max_words=128)
     lines = words.examples((record.sentence for record in data.sets["unseen"]), examples)
-    return "\n".join(["The bridge reads unseen words as mixtures of training's, by meaning and by place:", *lines])
+    return "\n".join(
+        [
+            "The bridge reads unseen words as mixtures of training's, by meaning and by place:",
+            *map("  {}".format, lines),
+        ]
+    )
 
 
 def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:

@@ -303,4 +303,4 @@ class AnswerInputs(RunInputs):
     levels: tuple[int, ...] = ()
     """The levels of HERO that answer, from 0, instead of those that the run chose; one costs one pass of the base."""
     bridge: bool = False
-    """Read words that training never had as mixtures of the nearest ones that it had. Needs no training."""
+    """Read words that training never had as mixtures of those that it had and that fit. Needs no training."""

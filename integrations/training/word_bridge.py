@@ -85,7 +85,7 @@ class BridgedWords(Queries):
                 main = [f"{had} {share:.1f}" for had, share in mixture.items() if share >= 0.05]
                 parts.append(f"{word} -> {', '.join(main) or 'itself'}")
             if parts:
-                lines.append(f"  {sentence}: {'; '.join(parts)}")
+                lines.append(f"{sentence}: {'; '.join(parts)}")
             if len(lines) == most:
                 break
         return lines

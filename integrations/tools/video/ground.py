@@ -117,6 +117,8 @@ def main(config: GroundConfig, screen: Screen | None = None) -> list[Answer]:
         screen.say(f"note: {config.video}: {video.shortfall}; answers are about what is there")
     answers = grounder.ask_all(queries)
     unseen = {query: grounder.unseen(query) for query in queries}
+    for line in grounder.bridged(queries):
+        screen.say(f"bridge: {line}")
     show(queries, answers, unseen, config.top_k, screen)
     if config.json is not None:
         about = {"video": str(config.video), "run": str(config.run), "duration": video.duration}

@@ -28,6 +28,7 @@ from hero_plugin.integrations.training.device import Amp, choose_device
 from hero_plugin.integrations.training.queries import Queries
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.run_predictor import RunPredictor
+from hero_plugin.integrations.training.word_bridge import BridgedWords
 
 SAME = 0.5
 """Of moments from several windows that overlap by more than this IoU, the one with the best score stays."""
@@ -345,6 +346,11 @@ class VideoGrounder:
     def unseen(self, query: str) -> list[str]:
         """Return the words of a query that no training sentence of the run had."""
         return self._vocabulary.unseen(self.words_of(query))
+
+    def bridged(self, queries: Sequence[str]) -> list[str]:
+        """Return how the bridge read queries that were asked, a line for each with words that training never had."""
+        words = None if self._predictor is None else getattr(self._predictor.task.collate, "queries", None)
+        return words.examples(queries, len(queries)) if isinstance(words, BridgedWords) else []
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

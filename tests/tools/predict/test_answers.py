@@ -44,7 +44,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[np.ndarray, np.ndar
     return found
 
 
-def evaluated(monkeypatch: pytest.MonkeyPatch, run: Path, annotations: Path, batch_size: int) -> Grounded:
+def evaluated(monkeypatch: pytest.MonkeyPatch, run: Path, annotations: Path, batch_size: int, bridge: bool) -> Grounded:
     """What ``hero-plugin eval`` makes its lines from."""
     found: list[Grounded] = []
 
@@ -53,19 +53,22 @@ def evaluated(monkeypatch: pytest.MonkeyPatch, run: Path, annotations: Path, bat
         return found[-1]
 
     monkeypatch.setattr("hero_plugin.integrations.training.load_run.predict_set", keep)
-    flags = {"device": "cpu", "resamples": 0, "batch_size": batch_size}
+    flags = {"device": "cpu", "resamples": 0, "batch_size": batch_size, "bridge": bridge}
     evaluate(EvalConfig(run=(run,), annotations=(str(annotations),), **flags), QUIET)
     return found[0]
 
 
-@pytest.mark.parametrize("base", ["emb", "moment_detr", "qd_detr", "tr_detr"])
-def test_answers_are_those_of_eval(base, trained, run_of, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("base", "bridge"),
+    [("emb", False), ("moment_detr", False), ("qd_detr", False), ("tr_detr", False), ("emb", True), ("qd_detr", True)],
+)
+def test_answers_are_those_of_eval(base, bridge, trained, run_of, tmp_path, monkeypatch):
     run = run_of(base)
-    annotations = trained.files.root / "seen.json"
+    annotations = trained.files.root / ("unseen.json" if bridge else "seen.json")
     records = read_annotations(annotations)
-    theirs = evaluated(monkeypatch, run, annotations, 1 if BASES[base].reads_video_padding else 64)
+    theirs = evaluated(monkeypatch, run, annotations, 1 if BASES[base].reads_video_padding else 64, bridge)
     ours = kept(monkeypatch)
-    flags = {"device": "cpu", "batch_size": 5, "window": 7}
+    flags = {"device": "cpu", "batch_size": 5, "window": 7, "bridge": bridge}
     report = main(PredictConfig(run=run, queries=annotations, output=tmp_path / "ours", **flags), QUIET)
     assert report["answered"] == len(records) and report["dropped"] == 0
     lines = rows(tmp_path / "ours" / "predictions.jsonl")

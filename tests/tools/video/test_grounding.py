@@ -115,13 +115,20 @@ def test_the_command_shows_writes_and_cuts(asked, tmp_path, capsys):
     words += ["--json", str(tmp_path / "a.json"), "--cut", str(tmp_path / "cut"), "--cache", str(tmp_path / "cache")]
     assert command(words) == 0
     said = capsys.readouterr().out
-    assert "a red square" in said and "untrained: crimson" in said
+    assert "a red square" in said and "untrained: crimson" in said and "bridge" not in said
     found = json.loads((tmp_path / "a.json").read_text())
     assert [each["query"] for each in found["answers"]] == ["a red square", "the crimson disc"]
     start, end, _ = found["answers"][0]["moments"][0]
     piece = Video(tmp_path / "cut" / "1-1.mp4")
     frames = list(piece.frames())
     assert piece.duration == pytest.approx(end - start, abs=0.3) and len(frames) > 1
+
+
+def test_the_bridge_says_how_it_reads_a_query(asked, tmp_path, capsys):
+    words = ["ground", str(asked.video), "a red square", "the crimson disc", "--run", str(asked.runs["emb"])]
+    assert command([*words, "--bridge", "--cache", str(tmp_path)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("bridge: "))
+    assert line.startswith("bridge: the crimson disc: crimson -> ")
 
 
 def test_a_clip_is_cut_to_the_frame_with_its_sound(movie, tmp_path, ffmpeg):
