@@ -128,9 +128,7 @@ class Trainer:
         self.task, self.config, self.run, self.screen = task, config, run, screen
         self.group = group
         self.device = next(task.model.parameters()).device
-        self.optimizer = build_optimizer(
-            task.model, config.optimizer, config.lr, config.weight_decay, fused=self.device.type == "cuda"
-        )
+        self.optimizer = build_optimizer(task.model, config.optimizer, config.lr, config.weight_decay)
         self.scaler = loss_scaler(config.amp, self.device)
         self.order = EpochOrder(len(items), config.batch_size, config.seed)
         unused = [f"model.{name}" for name in task.unused_parameters]

@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from packaging.version import Version
 from torch import nn
 
 OptimizerName = Literal["adam", "adamw", "adamw_all"]
 Schedule = Literal["linear", "step"]
+FUSED_ON_CPU = Version(torch.__version__) >= Version("2.4")
 
 
-def build_optimizer(
-    model: nn.Module, name: OptimizerName, lr: float, weight_decay: float, *, fused: bool = False
-) -> torch.optim.Optimizer:
-    """Build Adam or AdamW over the trainable parameters.
+def build_optimizer(model: nn.Module, name: OptimizerName, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Build Adam or AdamW over the trainable parameters, as one kernel where torch has it for their device.
 
     ``adam`` follows the paper's text and has no weight decay. ``adamw`` follows EMB's code: decay on everything but
     biases and layer norms, recognized by name as upstream does, which misses norms with other names; of the plug-in,
@@ -25,6 +25,8 @@ def build_optimizer(
     """
     named = [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
     everything = [parameter for _, parameter in named]
+    devices = {parameter.device.type for parameter in everything}
+    fused = devices == {"cuda"} or (devices == {"cpu"} and FUSED_ON_CPU)
     if name == "adam":
         return torch.optim.Adam(everything, lr=lr, fused=fused)
     if name == "adamw_all":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from hero_plugin.integrations.training.optim import build_optimizer, restore_optimizer
+from hero_plugin.integrations.training.optim import FUSED_ON_CPU, build_optimizer, restore_optimizer
 
 
 def two_steps(model, state=None):
@@ -30,3 +31,22 @@ def test_an_older_run_whose_numbers_were_scalars_goes_on_as_it_would_have():
         two_steps(model, state)
         ends.append(model.offset.item())
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamw_all"])
+def test_the_fused_kernel_steps_as_the_loop_over_parameters_does(name):
+    ends = []
+    for fused in (None, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 7), nn.LayerNorm(7), nn.Linear(7, 3))
+        optimizer = build_optimizer(model, name, 0.01, 0.1)
+        assert optimizer.defaults["fused"] == FUSED_ON_CPU
+        if fused is False:
+            for group in optimizer.param_groups:
+                group.update(fused=False, foreach=False)
+        for step in range(5):
+            optimizer.zero_grad()
+            model(torch.full((2, 5), 0.1 * step)).square().sum().backward()
+            optimizer.step()
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)

@@ -302,8 +302,7 @@ class Workload:
         if isinstance(criterion := getattr(task, "criterion", None), nn.Module):
             criterion.to(device)
         if setting.mode == "train":
-            fused = device.type == "cuda"
-            optimizer = build_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay, fused=fused)
+            optimizer = build_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay)
         return cls(task, to_device(batch, device), optimizer, recipe.clip_norm, AMP[setting.dtype], device)
 
     def step(self, model: nn.Module | None = None) -> Step:
