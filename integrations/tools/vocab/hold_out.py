@@ -10,12 +10,12 @@ from hero_plugin.integrations import data
 from hero_plugin.integrations.data import Record, tokenize
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.support.files import check_free, write_text
-from hero_plugin.integrations.tools.vocab.english import POS, lemma, package_versions
+from hero_plugin.integrations.tools.vocab.english import lemma, package_versions
 
 
 @dataclass(frozen=True)
 class HoldOutConfig:
-    """Take all queries that say some words out of training annotations; the words are drawn, with all their forms.
+    """Take all queries that say some words out of training annotations: nouns and verbs, drawn with all their forms.
 
     A model that trains on what is left meets these words in test queries that nobody reworded. Draw from the words that
     test queries say, or few of them will.
@@ -69,7 +69,7 @@ def hold_out(config: HoldOutConfig) -> None:
 
 
 def draw_words(records: Sequence[Record], config: HoldOutConfig, asked: Collection[str] | None = None) -> set[str]:
-    """Return the words to hold out, all forms of each: as many, drawn one by one, as the share allows.
+    """Return the nouns and verbs to hold out, all forms of each: as many, drawn one by one, as the share allows.
 
     Raises:
         UserError: There are none.
@@ -78,8 +78,9 @@ def draw_words(records: Sequence[Record], config: HoldOutConfig, asked: Collecti
     forms: dict[str, set[str]] = defaultdict(set)
     for place, record in enumerate(records):
         for word in tokenize(record.sentence):
-            saying[family(word)].add(place)
-            forms[family(word)].add(word)
+            if name := family(word):
+                saying[name].add(place)
+                forms[name].add(word)
     said = set(saying) if asked is None else {family(word) for word in asked}
     fit = sorted(name for name in saying if name in said and config.least <= len(saying[name]) <= config.most)
     random.Random(config.seed).shuffle(fit)
@@ -97,6 +98,9 @@ def draw_words(records: Sequence[Record], config: HoldOutConfig, asked: Collecti
     return drawn
 
 
-def family(word: str) -> str:
-    """Return what the forms of a word have in common: "closes", "closed" and "closing" are one word."""
-    return next((found for pos in ("v", "n", *POS) if (found := lemma(word, pos))), word)
+def family(word: str) -> str | None:
+    """Return what the forms of a noun or verb have in common, "close" of "closes" and "closing"; None for other words.
+
+    What else a query says hardly tells its moment: without "both", "across" or "for" it is found as well.
+    """
+    return lemma(word, "v") or lemma(word, "n")
