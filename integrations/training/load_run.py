@@ -150,7 +150,10 @@ def load_model(
             data, bridge = replace(data, queries=bridged), False
         if bridge and not known.contexts:  # a run of an earlier version
             assert settings.annotations_train is not None  # required of every run
-            records = read_annotations(settings.annotations_train, durations=settings.durations, on_broken="drop")
+            try:
+                records = read_annotations(settings.annotations_train, durations=settings.durations, on_broken="drop")
+            except FileNotFoundError as error:
+                raise UserError(f"--bridge counts the words of an older run's training queries, but {error}") from error
             known = known.counted(data.tokenize(record.sentence) for record in records)
         task, vocabulary = BASES[settings.base].load_task(
             settings, data, bank, known, state["model"], torch.device(device), sentences, bridge

@@ -135,6 +135,9 @@ def test_the_bridge_counts_the_words_of_a_run_of_an_earlier_version(runs, new_wo
     again = then.task.collate.queries.known
     assert again.counts == counts and json.loads(json.dumps(again.contexts.to_json())) == contexts
     assert torch.equal(*(each.task.collate(each.sets["new"])["word_ids"] for each in (now, then)))
+    older.write_json(older.path / "config.json", {**older.config(), "annotations_train": str(tmp_path / "gone.json")})
+    with pytest.raises(UserError, match=r"older: --bridge counts the words of an older run's .* no annotation file"):
+        _load(older, *words, bridge=True)
 
 
 def test_levels_that_answer_are_chosen_by_a_flag(runs):
