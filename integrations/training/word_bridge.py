@@ -21,8 +21,6 @@ from hero_plugin.integrations.training.queries import Queries, WordQueries, file
 
 TOKENS = 12_288
 """Tokens of training queries that the bridge is made of: three times those that it remembers."""
-
-
 NEAREST = 0.1
 """The lowest cosine to a trained word that is trusted, beside what fits the place; chosen on val's rewordings."""
 
