@@ -94,11 +94,11 @@ class BridgedWords(Queries):
 
     def _expected(self, words: Sequence[str], place: int) -> Tensor:
         """Return how much each trained word is expected at a place: (trained,) float32."""
-        expected = torch.zeros(len(self.trained))
+        expected = np.zeros(len(self.trained), np.float32)
         for word, more in self.known.contexts.expected(words, place, self.known.counts).items():
             if word in self.trained:
                 expected[self.trained.index[word]] = more
-        return expected
+        return torch.from_numpy(expected)
 
 
 def bridged_words(queries: Queries, known: Vocabulary) -> BridgedWords:

@@ -1,23 +1,29 @@
 """What ``eval --bridge`` gives a run on a word table: by meaning, by place, by both, and by other constants.
 
-``python -m tests.benchmarks.word_bridge ANNOTATIONS RUN [RUN ...]`` prints R1@0.5 of each run. Choose on val and its
-rewordings.
+``python -m tests.benchmarks.word_bridge ANNOTATIONS RUN [RUN ...]`` prints R1@0.5 of each run, and the processor time
+that the bridge takes per unseen word. Choose on val and its rewordings.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import torch
+
 from hero_plugin import Bridge
 from hero_plugin.integrations.data import contexts
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.training import word_bridge
+from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.load_run import load_run
+from hero_plugin.integrations.training.run_folder import RunFolder
 from tests.screen import QUIET
 
 
@@ -48,12 +54,29 @@ def main() -> None:
     parser.add_argument("annotations", type=Path)
     parser.add_argument("run", type=Path, nargs="+")
     given = parser.parse_args()
+    torch.set_num_threads(1)
     print("no bridge: ", ", ".join(scores(given.run, given.annotations, bridge=False)), flush=True)
     for name, patches in WAYS.items():
         with ExitStack() as stack:
             for patch in patches:
                 stack.enter_context(patch())
             print(f"{name}: ", ", ".join(scores(given.run, given.annotations, bridge=True)), flush=True)
+    print(f"{1e3 * seconds_per_word(RunFolder(given.run[0]), given.annotations):.2f} ms per unseen word")
+
+
+def seconds_per_word(run: RunFolder, annotations: Path) -> float:
+    """Return the processor time that reading all queries in batches of 64 takes more than without the bridge."""
+    settings = run.settings()
+    data = BASES[settings.base].read(settings, {"set": annotations})
+    queries = load_run(run, data, QUIET, bridge=True).task.collate.queries
+    records = data.sets["set"]
+    seconds = []
+    for each in (queries, queries.queries):
+        began = time.process_time()
+        for first in range(0, len(records), 64):
+            each.batch(records[first : first + 64])
+        seconds.append(time.process_time() - began)
+    return (seconds[0] - seconds[1]) / sum(len(queries.read_as(record.sentence)) for record in records)
 
 
 def scores(runs: list[Path], annotations: Path, bridge: bool) -> Iterator[str]:
