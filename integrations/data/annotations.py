@@ -60,6 +60,7 @@ _WRITERS: Mapping[str, Callable[[Sequence[Record], Path], None]] = {
     "qvhighlights": write_qvhighlights,
 }
 FORMATS = tuple(READERS)
+WRITTEN = tuple(_WRITERS)
 _ALIASES = {
     "charades-cg": "captions",
     "activitynet": "captions",

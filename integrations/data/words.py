@@ -345,20 +345,23 @@ class Vocabulary:
         return replace(self, words=(*self.words, *new))
 
     def adapted_to(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
-        """Return this vocabulary with its words in the sentences counted as trained on."""
+        """Return this vocabulary with its words in the sentences counted as trained on.
+
+        Where an earlier version kept no counts, there are none after it: these sentences alone would tell a lie.
+        """
         sentences = list(sentences)
         said = Counter(word for sentence in sentences for word in sentence if word in self)
+        changed = replace(self, adapted=(*self.adapted, *self.unseen(said)))
+        if not self.contexts:
+            return changed
         return replace(
-            self,
-            adapted=(*self.adapted, *self.unseen(said)),
-            counts=dict(Counter(self.counts) + said),
-            contexts=Contexts.of(sentences, self.contexts),
+            changed, counts=dict(Counter(self.counts) + said), contexts=Contexts.of(sentences, self.contexts)
         )
 
     def counted(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
-        """Return this vocabulary with what an earlier version did not keep of the training sentences."""
+        """Return this vocabulary with the counts of all sentences that were learned, in place of any it has."""
         sentences = list(sentences)
-        counts = self.counts or dict(Counter(word for sentence in sentences for word in sentence if word in self))
+        counts = dict(Counter(word for sentence in sentences for word in sentence if word in self))
         return replace(self, counts=counts, contexts=Contexts.of(sentences))
 
     def counts_of(self, words: Iterable[str]) -> list[int]:

@@ -15,9 +15,10 @@ from hero_plugin import Bridge, HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import FeatureBank, StoreBank
 from hero_plugin.integrations.data.manifests import difference, read_manifest
+from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
@@ -148,13 +149,8 @@ def load_model(
         if bridge and isinstance(trained, DetrTrainConfig) and trained.query_features and isinstance(data, VectorData):
             bridged = BridgedTokens(data.queries, Bridge.of_tokens(training_tokens(trained)))
             data, bridge = replace(data, queries=bridged), False
-        if bridge and not known.contexts:  # a run of an earlier version
-            assert settings.annotations_train is not None  # required of every run
-            try:
-                records = read_annotations(settings.annotations_train, durations=settings.durations, on_broken="drop")
-            except FileNotFoundError as error:
-                raise UserError(f"--bridge counts the words of an older run's training queries, but {error}") from error
-            known = known.counted(data.tokenize(record.sentence) for record in records)
+        if bridge and not known.contexts:
+            known = known.counted(data.tokenize(record.sentence) for record in learned_records(run, trained))
         task, vocabulary = BASES[settings.base].load_task(
             settings, data, bank, known, state["model"], torch.device(device), sentences, bridge
         )
@@ -163,6 +159,22 @@ def load_model(
         raise UserError(f"{run.path}: {error}") from error
     task.model.eval()
     return task, vocabulary, state["epoch"] if "epoch" in state else state["progress"]["epoch"]
+
+
+def learned_records(run: RunFolder, trained: TrainConfig) -> list[Record]:
+    """Return all queries that a run of an earlier version has learned from, which did not keep their counts.
+
+    Raises:
+        UserError: Their files are not there, or cannot be read.
+    """
+    assert trained.annotations_train is not None  # required of every run
+    found: list[Record] = []
+    for path in (*map(Path, run.config().get("adapted", {}).get("past", [])), trained.annotations_train):
+        try:
+            found += read_annotations(path, durations=trained.durations, on_broken="drop")
+        except (FileNotFoundError, DataError) as error:
+            raise UserError(f"--bridge counts the words of an older run's training queries, but {error}") from error
+    return found
 
 
 def answer_with(model: nn.Module, levels: Sequence[int]) -> None:

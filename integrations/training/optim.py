@@ -46,8 +46,13 @@ def _exempt(name: str, parameter: nn.Parameter) -> bool:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a state_dict, also of an older run, in which parameters of one number were scalars."""
-    optimizer.load_state_dict(state)
+    """Load a state_dict, also of an older run, in which parameters of one number were scalars.
+
+    The kernel stays the one that it was built with: this device may lack that of the run.
+    """
+    kernels = [{"fused": group["fused"]} for group in optimizer.param_groups]
+    groups = [{**group, **kernel} for group, kernel in zip(state["param_groups"], kernels, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})
     for parameter, kept in optimizer.state.items():
         kept.update({name: kept[name].view_as(parameter) for name in ("exp_avg", "exp_avg_sq") if name in kept})
 

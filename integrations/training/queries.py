@@ -60,17 +60,16 @@ class WordQueries(Queries):
         last = np.zeros(self.dim) if unknown is None else unknown
         self._table = np.concatenate([rows, last[None]]).astype(np.float32)
 
-    def words(self, sentence: str) -> list[str]:
-        """Return the words of a sentence that are read."""
-        return self.tokenize(sentence)[: self.max_words]
-
     def vector(self, word: str) -> np.ndarray:
         """Return the vector of a word, (dim,) float32."""
         return self._table[self.index.get(word, -1)]
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
-        rows = [[self.index.get(word, -1) for word in self.words(record.sentence)] for record in records]
+        rows = [
+            [self.index.get(word, -1) for word in self.tokenize(record.sentence)[: self.max_words]]
+            for record in records
+        ]
         lengths = np.array([len(row) for row in rows])
         mask = np.arange(lengths.max()) < lengths[:, None]
         vectors = np.zeros((*mask.shape, self.dim), np.float32)

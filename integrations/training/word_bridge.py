@@ -56,7 +56,7 @@ class BridgedWords(Queries):
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
         vectors, mask = self.queries.batch(records)
-        sentences = [self.queries.words(record.sentence) for record in records]
+        sentences = [self.queries.tokenize(record.sentence) for record in records]
         unseen = [(row, place) for row, sentence in enumerate(sentences) for place in self._unseen(sentence)]
         if unseen:
             at = tuple(np.transpose(unseen))
@@ -64,14 +64,17 @@ class BridgedWords(Queries):
             vectors[at] = self._bridge(torch.from_numpy(vectors[at]), expected).numpy()
         return vectors, mask
 
-    def read_as(self, sentence: str) -> dict[str, dict[str, float]]:
-        """Return what its unseen words are mixed of: shares by trained word, greatest first; none: it stays itself."""
-        words, found = self.queries.words(sentence), {}
+    def read_as(self, sentence: str) -> list[tuple[str, dict[str, float]]]:
+        """Return each unseen word of a sentence, and what it is mixed of: shares by trained word, greatest first.
+
+        A word without a share stays itself.
+        """
+        words, found = self.queries.tokenize(sentence), []
         for place in self._unseen(words):
             vector = torch.from_numpy(self.queries.vector(words[place]))
             shares, rows = self._bridge.shares(vector, self._expected(words, place))
             mixed = zip(shares.tolist(), rows.tolist(), strict=True)
-            found[words[place]] = {self.trained.words[row]: share for share, row in mixed if share}
+            found.append((words[place], {self.trained.words[row]: share for share, row in mixed if share}))
         return found
 
     def examples(self, sentences: Iterable[str], most: int) -> list[str]:
@@ -79,7 +82,7 @@ class BridgedWords(Queries):
         lines = []
         for sentence in dict.fromkeys(sentences):
             parts = []
-            for word, mixture in self.read_as(sentence).items():
+            for word, mixture in self.read_as(sentence):
                 main = [f"{had} {share:.1f}" for had, share in mixture.items() if share >= 0.05]
                 parts.append(f"{word} -> {', '.join(main) or 'itself'}")
             if parts:
@@ -89,8 +92,9 @@ class BridgedWords(Queries):
         return lines
 
     def _unseen(self, words: Sequence[str]) -> list[int]:
-        """Return the places of words that have a vector and that training never had."""
-        return [place for place, word in enumerate(words) if word not in self._had and word in self.queries.index]
+        """Return the places, of those that are read, of words that have a vector and that training never had."""
+        read = enumerate(words[: self.queries.max_words])
+        return [place for place, word in read if word not in self._had and word in self.queries.index]
 
     def _expected(self, words: Sequence[str], place: int) -> Tensor:
         """Return how much each trained word is expected at a place: (trained,) float32."""

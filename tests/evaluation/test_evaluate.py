@@ -117,7 +117,7 @@ def test_the_bridge_reads_an_unseen_word_by_its_trained_neighbours(runs, new_wor
     expected = bridged.task.collate.queries
     bridge = Bridge(table.glove_vec.data[trained], counts[trained], nearest=NEAREST)
     for row, place in new.nonzero().tolist():
-        said = expected.queries.words(items[row].record.sentence)
+        said = expected.queries.tokenize(items[row].record.sentence)
         more = plain.vocabulary.contexts.expected(said, place, plain.vocabulary.counts)
         had = [word for word, is_trained in zip(plain.vocabulary.words, trained, strict=True) if is_trained]
         mixed = bridge(before[row, place], torch.tensor([more.get(word, 0.0) for word in had]))

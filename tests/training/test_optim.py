@@ -50,3 +50,13 @@ def test_the_fused_kernel_steps_as_the_loop_over_parameters_does(name):
             optimizer.step()
         ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
+
+
+def test_a_resumed_run_steps_by_the_kernel_of_this_machine(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Linear(2, 1)
+    model.offset = nn.Parameter(torch.zeros(1))
+    state = two_steps(model)
+    monkeypatch.setattr("hero_plugin.integrations.training.optim.FUSED_ON_CPU", False)
+    assert two_steps(model, state)["param_groups"][0]["fused"] is False
+    assert state["param_groups"][0]["fused"] == FUSED_ON_CPU  # the checkpoint's own is as it was

@@ -135,7 +135,7 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         "queries_sha256": queries.digest,
         "entries": queries.size,
         **({"levels": sorted(config.levels)} if config.levels else {}),
-        **({"bridge": True} if config.bridge else {}),
+        **({"bridge": "by meaning and place"} if config.bridge else {}),
         "every_video": config.every_video,
         "top_videos": config.top_videos,
         "features": [str(Path(path).resolve()) for path in settings.features],

@@ -33,7 +33,7 @@ class OpenRunConfig:
     levels: tuple[int, ...] = ()
     """The levels of HERO that answer, from 0, instead of those that the run chose."""
     bridge: bool = False
-    """Read words that training never had as mixtures of the nearest ones that it had."""
+    """Read words that training never had as mixtures of those that it had and that fit."""
     encoder: tuple[str, ...] = ()
     """Where the encoders of the run's features lie now, in their order, if they have moved."""
     download: bool = False

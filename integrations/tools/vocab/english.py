@@ -115,7 +115,7 @@ _CLOSED_LISTS = {
     "RB": """not n't very again now there here still just together too also slowly quickly suddenly finally
     once twice back forward apart when where how why often never always""",
 }
-_CLOSED = {word: tag for tag, words in _CLOSED_LISTS.items() for word in words.split()}
+CLOSED = {word: tag for tag, words in _CLOSED_LISTS.items() for word in words.split()}
 _NOUNS, _FINITE = ("NN", "NNS"), ("VBZ", "VBP", "VBD", "VB")
 _OPENS_NOUN = ("DT", "PRP$", "JJ", "CD")
 _COARSE = {"N": "noun", "V": "verb", "J": "adjective", "R": "adverb"}
@@ -158,8 +158,8 @@ class RuleTagger:
         word = words[place]
         before = tags[-1] if tags else ""
         after = words[place + 1] if place + 1 < len(words) else ""
-        if word in _CLOSED and not (word in ("like", "back") and before in _OPENS_NOUN):
-            return _CLOSED[word]
+        if word in CLOSED and not (word in ("like", "back") and before in _OPENS_NOUN):
+            return CLOSED[word]
         options = forms(word) or _guess(word)
         nouns = [tag for tag in _NOUNS if tag in options]
         if word.endswith("s"):
@@ -179,7 +179,7 @@ class RuleTagger:
         if before in ("TO", "MD"):
             return "VB" if "VB" in options and (before == "MD" or not _motion(tags, words)) else _only(options)
         if before in (*_NOUNS, "PRP", "RB", UNCLEAR) and not finite and verbs:
-            if nouns and after and after not in _CLOSED and before in _NOUNS and not word.endswith("s"):
+            if nouns and after and after not in CLOSED and before in _NOUNS and not word.endswith("s"):
                 return UNCLEAR  # "person light switch"
             return verbs[0]
         if before == "AUX":
@@ -187,7 +187,7 @@ class RuleTagger:
                 return "JJ"
             return next((tag for tag in ("VBG", "VBN") if tag in options), _only(options))
         if before == "CC":
-            if finite in options and (not nouns or not after or after in _CLOSED):
+            if finite in options and (not nouns or not after or after in CLOSED):
                 return finite
             if nouns:
                 return UNCLEAR if verbs else nouns[0]
@@ -213,7 +213,7 @@ def _guess(word: str) -> frozenset[str]:
 
 
 def _noun_like(word: str) -> bool:
-    return bool(word) and word not in _CLOSED and bool(forms(word) & {"NN", "NNS"})
+    return bool(word) and word not in CLOSED and bool(forms(word) & {"NN", "NNS"})
 
 
 def _verb_ahead(words: Sequence[str], place: int) -> bool:
@@ -222,7 +222,7 @@ def _verb_ahead(words: Sequence[str], place: int) -> bool:
     return (
         len(following) == 2
         and bool(forms(following[0]) & {"VBZ", "VBD"})
-        and _CLOSED.get(following[1]) in ("DT", "PRP$", "PRP")
+        and CLOSED.get(following[1]) in ("DT", "PRP$", "PRP")
     )
 
 

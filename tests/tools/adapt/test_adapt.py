@@ -30,6 +30,7 @@ from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, matrix_mark
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.training.train import main as train
 from tests.screen import QUIET
@@ -118,6 +119,20 @@ def test_learned_words_count_as_trained(start, adapted):
     assert after.unseen(words) == []
     assert set(after.adapted) == set(new)
     assert after.unseen([*after.words]) and after.words[: len(before)] == before.words
+
+
+def test_the_bridge_of_an_adapted_older_run_counts_all_that_it_learned(start, adapted, runs, tmp_path):
+    """Such a run kept no counts; those of the few new queries alone would be wrong."""
+    expected = Vocabulary.from_json(adapted.vocabulary())
+    older = RunFolder(shutil.copytree(start.path, tmp_path / "older"))
+    kept = older.vocabulary()
+    older.write_json(older.vocabulary_file, {key: kept[key] for key in kept if key not in ("counts", "contexts")})
+    run = main(adapt_config(older, runs, tmp_path / "adapted", lr=1e-2), QUIET)
+    assert run.vocabulary().keys().isdisjoint({"counts", "contexts"})
+    data = BASES["emb"].read(run.settings(), {"unseen": runs.files.root / "unseen.json"})
+    known = load_run(run, data, QUIET, bridge=True).task.collate.queries.known
+    assert {word: count for word, count in known.counts.items() if count} == expected.counts
+    assert known.contexts.to_json() == expected.contexts.to_json()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(start, adapted, runs, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from hero_plugin.integrations.data import read_sentences, tokenize
 from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.tools.vocab.hold_out import family
 
 pytest.importorskip("lemminflect")
 
@@ -17,6 +20,7 @@ SENTENCES = [
     *["a person holds a box"] * 4,
     *["she eats food", "a person laughs", "the person walks"] * 20,
 ]
+SPOKEN = list(enumerate(SENTENCES))
 
 
 @pytest.fixture
@@ -33,8 +37,8 @@ def training(tmp_path):
 def test_a_word_goes_in_all_its_forms_and_the_other_queries_stay(training, vocab, capsys):
     asked = ("--input", training / "train.json", "--output", training / "less.json", "--test", training / "test.txt")
     assert vocab("hold-out", *asked, "--least", 5, "--most", 6, "--share", 0.1) == 0
-    words = (training / "less.words.txt").read_text().split()
-    assert words == ["closed", "closes", "closing"]  # said by 6; nobody asks for a box
+    words = (training / "less.json.words.txt").read_text().split()
+    assert words == ["closed", "closes", "closing"]  # said by 6; nobody asks for a box, and "she" is no noun
     kept, all_of_them = read_annotations(training / "less.json"), read_annotations(training / "train.json")
     expected = [each for each in all_of_them if not {"closes", "closing", "closed"} & set(tokenize(each.sentence))]
     assert [(each.video_id, each.sentence, each.moments) for each in kept] == [
@@ -53,7 +57,7 @@ def test_the_draw_keeps_to_the_share_and_the_seed_decides(training, vocab, seed)
     one, two = (read_sentences(training / f"{name}.json") for name in ("one", "two"))
     assert [each.sentence for each in one] == [each.sentence for each in two]
     assert 0.65 * len(SENTENCES) <= len(one) < len(SENTENCES)
-    held = set((training / "one.words.txt").read_text().split())
+    held = set((training / "one.json.words.txt").read_text().split())
     assert held.isdisjoint(word for each in one for word in tokenize(each.sentence))
 
 
@@ -66,6 +70,26 @@ def test_mistakes_are_told_and_nothing_is_replaced(training, vocab, capsys):
     ):
         assert vocab("hold-out", *asked, *more) == 2
         assert said in capsys.readouterr().err
-    (training / "less.words.txt").write_text("mine")
+    (training / "less.json.words.txt").write_text("mine")
     assert vocab("hold-out", *asked) == 2
-    assert "exists already" in capsys.readouterr().err and (training / "less.words.txt").read_text() == "mine"
+    assert "exists already" in capsys.readouterr().err and (training / "less.json.words.txt").read_text() == "mine"
+
+
+def test_what_is_only_read_is_written_as_json_lines_and_text_needs_lengths(training, vocab, capsys):
+    items = [[f"v{place}", 9.0, [1, 2], said] for place, said in SPOKEN]
+    (training / "array.json").write_text(json.dumps(items))
+    flags = ("--least", 5, "--most", 6, "--share", 0.1)
+    assert vocab("hold-out", "--input", training / "array.json", "--output", training / "out.jsonl", *flags) == 0
+    assert len(read_annotations(training / "out.jsonl")) == 64
+    (training / "train.txt").write_text("".join(f"v{place} 1.0 5.0##{said}\n" for place, said in SPOKEN))
+    asked = ("--input", training / "train.txt", "--output", training / "out.txt", *flags)
+    assert vocab("hold-out", *asked) == 2
+    assert "--durations" in capsys.readouterr().err
+    (training / "lengths.json").write_text(json.dumps({f"v{place}": 9.0 for place, _ in SPOKEN}))
+    assert vocab("hold-out", *asked, "--durations", training / "lengths.json") == 0
+    assert len((training / "out.txt").read_text().splitlines()) == 64
+
+
+@pytest.mark.parametrize("word", ["both", "her", "that", "can", "across"])
+def test_words_that_tell_no_moment_stay(word):
+    assert family(word) is None and family("boxes") == "box"
