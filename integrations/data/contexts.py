@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 Pairs = Mapping[str, Mapping[str, int]]
@@ -26,12 +27,17 @@ class Contexts:
 
     def __init__(self, following: Mapping[int, Pairs]) -> None:
         self.following = following
-        self._preceding: dict[int, dict[str, dict[str, int]]] = {}
-        for distance, pairs in following.items():
-            turned = self._preceding.setdefault(distance, {})
+
+    @cached_property
+    def _preceding(self) -> dict[int, dict[str, dict[str, int]]]:
+        """The same by the second word; only the bridge asks."""
+        turned: dict[int, dict[str, dict[str, int]]] = {}
+        for distance, pairs in self.following.items():
+            by_second = turned[distance] = defaultdict(dict)
             for first, counts in pairs.items():
                 for second, count in counts.items():
-                    turned.setdefault(second, {})[first] = count
+                    by_second[second][first] = count
+        return turned
 
     @classmethod
     def of(cls, sentences: Iterable[Sequence[str]], earlier: Contexts | None = None) -> Contexts:
