@@ -79,7 +79,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    *("base_state", "named", "plugin", "pretrained"),
+    *("base_state", "named", "plugin"),
     *("adapter", "aggregation", "bridge", "cmtr", "config", "hem", "losses"),
     *("model", "plugin_file", "protocol", "relevance", "sgvf", "wrap", "checking"),
 )

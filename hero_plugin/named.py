@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hero_plugin.config import HeroConfig, chosen_config
-from hero_plugin.plugin import Fingerprint, Plugin, version
-from hero_plugin.pretrained import write_folder
+from hero_plugin.plugin import Fingerprint, Plugin, version, write_folder
 from hero_plugin.protocol import Grounder
 
 DEFAULT_NAME = "default"

@@ -12,8 +12,7 @@ from torch import nn
 from hero_plugin.config import HeroConfig, with_config_note
 from hero_plugin.model import HeroModel
 from hero_plugin.named import DEFAULT_NAME
-from hero_plugin.plugin import Fingerprint, Plugin, PluginError, forms, read_plugin
-from hero_plugin.pretrained import base_weights, files_of, find_folder
+from hero_plugin.plugin import Fingerprint, Plugin, PluginError, base_weights, files_of, find_folder, forms, read_plugin
 from hero_plugin.protocol import Grounder
 from hero_plugin.wrap import checked_adapter, hero_model, wrap_model
 

@@ -13,8 +13,7 @@ from typing import Any, get_type_hints
 
 import hero_plugin
 from hero_plugin.integrations.support import DataError, Interrupted, Rank, UserError, versions
-from hero_plugin.integrations.support.completion import SCRIPTS, completion_script
-from hero_plugin.integrations.support.flags import asks_for_help, heading, help_text, listed
+from hero_plugin.integrations.support.flags import SCRIPTS, asks_for_help, completion_script, heading, help_text, listed
 from hero_plugin.integrations.support.process import declared_bases, end_at_once
 
 
@@ -83,7 +82,7 @@ GROUPS = {
             "tools.launch.cli:LaunchConfig",
         ),
         "sweep": Command(
-            "tools.sweep.sweep:main",
+            "tools.sweep:main",
             "train variants over several seeds, score them on further sets, tabulate and draw",
             "--config sweep.json --jobs 2",
             alone=True,
@@ -134,7 +133,7 @@ GROUPS = {
             "plugin.safetensors base.ckpt merged.pt",
         ),
         "weights card": Command(
-            "training.card:card",
+            "training.weights:card",
             "a run as a folder for the Hugging Face hub, with a model card",
             "runs/hero hub/hero",
         ),

@@ -31,10 +31,10 @@ from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, originals_of
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import ground_with_bar, load_run, with_inputs
+from hero_plugin.integrations.training.queries import BridgedWords
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import brief_scores, scores_table
 from hero_plugin.integrations.training.train import show_official
-from hero_plugin.integrations.training.word_bridge import BridgedWords
 
 
 @dataclass(kw_only=True)

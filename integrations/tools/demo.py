@@ -17,10 +17,10 @@ from hero_plugin.integrations.support.files import write_json
 from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig
 from hero_plugin.integrations.training.load_run import ground_with_bar, load_run
+from hero_plugin.integrations.training.queries import BridgedWords
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Scores, scores_table
 from hero_plugin.integrations.training.train import train
-from hero_plugin.integrations.training.word_bridge import BridgedWords
 
 MARK = "demo.json"
 SETS = {"seen": "words of the training queries", "unseen": "synonyms never trained on"}

@@ -33,10 +33,9 @@ from hero_plugin.integrations.training.detr_batches import (
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
-from hero_plugin.integrations.training.queries import QueryFiles
+from hero_plugin.integrations.training.queries import QueryFiles, bridged_words
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task
 from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase, with_words, words_to_train_on
-from hero_plugin.integrations.training.word_bridge import bridged_words
 from hero_plugin.levels import map_tensors
 
 PUBLISHED_CLIP_LENGTH = 2.0

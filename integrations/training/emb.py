@@ -25,9 +25,9 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
+from hero_plugin.integrations.training.queries import BridgedWords
 from hero_plugin.integrations.training.swaps import words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
-from hero_plugin.integrations.training.word_bridge import BridgedWords
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
 

@@ -18,10 +18,10 @@ from hero_plugin.integrations.scoring.metrics import SCORES, temporal_iou
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, MUTED, SETTINGS, TRUTH, new_figure, save_figure
+from hero_plugin.integrations.training.batching import CURVE, predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
-from hero_plugin.integrations.training.inference import CURVE, predict_set
 from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Grounded, Task

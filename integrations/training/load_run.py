@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from hero_plugin import Bridge, HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.feature_bank import FeatureBank, StoreBank
+from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank, StoreBank
+from hero_plugin.integrations.data.features import FeatureStore, sample_clips
 from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.batching import predict_set, to_device
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
-from hero_plugin.integrations.training.dataset import GroundingData
+from hero_plugin.integrations.training.dataset import GroundingData, Tokenize
 from hero_plugin.integrations.training.detr import DetrTrainConfig
-from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.device import Amp, autocast
+from hero_plugin.integrations.training.queries import BridgedTokens, training_tokens
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import Grounded, Task
+from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
 from hero_plugin.integrations.training.vector_base import VectorData
-from hero_plugin.integrations.training.word_bridge import BridgedTokens, training_tokens
 
 
 @dataclass
@@ -206,3 +210,80 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
             clips=task.scores_clips,
             after_batch=lambda: progress(next(done), total),
         )
+
+
+@dataclass
+class RunPredictor:
+    """A run's model for the words of its queries, and how examples of records are made."""
+
+    task: Task
+    settings: TrainConfig
+    data: GroundingData
+    vocabulary: Vocabulary
+    device: torch.device
+    amp: Amp
+
+    @classmethod
+    def load(
+        cls,
+        run: RunFolder,
+        settings: TrainConfig,
+        store: FeatureStore,
+        words: Sequence[str],
+        tokenize: Tokenize,
+        device: torch.device,
+        *,
+        weights: Path,
+        queries: Any = None,
+        levels: Sequence[int] = (),
+        bridge: bool = False,
+        amp: Amp | None = None,
+    ) -> RunPredictor:
+        """Load the model of a run for sentences of the given words.
+
+        Args:
+            run: The run.
+            settings: Its settings, with the files that are read now.
+            store: The features, of which only the width is asked here.
+            words: All words of the sentences.
+            tokenize: Splits a sentence into words.
+            device: Where it runs.
+            weights: The checkpoint.
+            queries: Vectors of the queries, for a base that reads a file of them for each.
+            levels: As in ``AnswerInputs``.
+            bridge: Likewise.
+            amp: Half precision; as in the run unless given.
+
+        Raises:
+            UserError: Features or word vectors are not of the run's kind, or no word has a vector.
+        """
+        data: GroundingData = BASES[settings.base].words_only(settings, store, words, tokenize, queries)
+        # Only the words of the queries are known yet: their records and videos come later.
+        bank = ArrayBank({}, store.dim)
+        task, vocabulary, _ = load_model(
+            run, weights, data, bank, device, settings=settings, sentences=[words], levels=levels, bridge=bridge
+        )
+        return cls(task, settings, data, vocabulary, device, amp or settings.amp)
+
+    def shorten(self, array: np.ndarray) -> np.ndarray:
+        """Return a video's features (clips, dim) as short as the model gets them."""
+        pooling = "cut" if self.settings.seconds_per_clip else self.settings.pooling
+        return sample_clips(array, max_clips=self.settings.max_clips, pooling=pooling)
+
+    def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
+        """Return examples of records whose videos are in ``bank``, in the same order."""
+        window = copy(self.data)
+        window.sets = {"window": records}
+        return BASES[self.settings.base].examples(self.settings, window, "window", bank, self.vocabulary)
+
+    def collate(self, bank: FeatureBank) -> BankCollate:
+        """Return what makes batches of examples whose videos are in ``bank``."""
+        collate = self.task.collate
+        assert isinstance(collate, BankCollate)
+        return collate.with_bank(bank)
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> Prediction:
+        """Return a batch's answers, still on the device."""
+        with autocast(self.amp, self.device):
+            return self.task.predict(self.task.model, to_device(batch, self.device))

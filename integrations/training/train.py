@@ -29,14 +29,13 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.process import Interrupted, Rank
 from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.training.bases import BASES
-from hero_plugin.integrations.training.checkpoint_formats import start_from
-from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
+from hero_plugin.integrations.training.batching import predict_set
+from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint, start_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, loss_scaler
 from hero_plugin.integrations.training.distributed import ALONE, Group, joined
 from hero_plugin.integrations.training.engine import Trainer
-from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.load_run import check_origins, origins_of
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Scores, Task, scores_table

@@ -30,10 +30,9 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
-from hero_plugin.integrations.training.queries import Queries, WordQueries
+from hero_plugin.integrations.training.queries import Queries, WordQueries, bridged_words
 from hero_plugin.integrations.training.swaps import WordSwaps, words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
-from hero_plugin.integrations.training.word_bridge import bridged_words
 
 
 @dataclass(frozen=True)

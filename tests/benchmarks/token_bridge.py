@@ -17,8 +17,8 @@ import torch
 from hero_plugin import Bridge
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.training.queries import training_tokens
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.word_bridge import training_tokens
 from tests.screen import QUIET
 
 CHOICES = [(4096, 0.01), (4096, 0.03), (4096, 0.1), (1024, 0.03), (8192, 0.03)]

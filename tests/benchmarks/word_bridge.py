@@ -20,7 +20,7 @@ from hero_plugin import Bridge
 from hero_plugin.integrations.data import contexts
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
-from hero_plugin.integrations.training import word_bridge
+from hero_plugin.integrations.training import queries
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -34,16 +34,16 @@ def nothing(*_: object) -> dict[str, float]:
 
 MEANING_ALONE = partial(mock.patch.object, contexts.Contexts, "expected", nothing)
 WAYS = {
-    "by meaning alone, cosine over 0.4": (MEANING_ALONE, partial(mock.patch.object, word_bridge, "NEAREST", 0.4)),
+    "by meaning alone, cosine over 0.4": (MEANING_ALONE, partial(mock.patch.object, queries, "NEAREST", 0.4)),
     "by meaning alone, cosine over 0.1": (MEANING_ALONE,),
-    "by place alone": (partial(mock.patch.object, word_bridge, "Bridge", partial(Bridge, temperature=1e9)),),
+    "by place alone": (partial(mock.patch.object, queries, "Bridge", partial(Bridge, temperature=1e9)),),
     "by both": (),
-    "... cosine over 0.25": (partial(mock.patch.object, word_bridge, "NEAREST", 0.25),),
-    "... cosine over 0.4": (partial(mock.patch.object, word_bridge, "NEAREST", 0.4),),
-    "... temperature 0.07": (partial(mock.patch.object, word_bridge, "Bridge", partial(Bridge, temperature=0.07)),),
-    "... temperature 0.14": (partial(mock.patch.object, word_bridge, "Bridge", partial(Bridge, temperature=0.14)),),
-    "... the first word alone": (partial(mock.patch.object, word_bridge, "Bridge", partial(Bridge, neighbours=1)),),
-    "... ten words": (partial(mock.patch.object, word_bridge, "Bridge", partial(Bridge, neighbours=10)),),
+    "... cosine over 0.25": (partial(mock.patch.object, queries, "NEAREST", 0.25),),
+    "... cosine over 0.4": (partial(mock.patch.object, queries, "NEAREST", 0.4),),
+    "... temperature 0.07": (partial(mock.patch.object, queries, "Bridge", partial(Bridge, temperature=0.07)),),
+    "... temperature 0.14": (partial(mock.patch.object, queries, "Bridge", partial(Bridge, temperature=0.14)),),
+    "... the first word alone": (partial(mock.patch.object, queries, "Bridge", partial(Bridge, neighbours=1)),),
+    "... ten words": (partial(mock.patch.object, queries, "Bridge", partial(Bridge, neighbours=10)),),
     "... counts over 3": (partial(mock.patch.object, contexts, "FEW", 3.0),),
     "... counts over 30": (partial(mock.patch.object, contexts, "FEW", 30.0),),
 }

@@ -8,7 +8,8 @@ import importlib.util
 import pytest
 import torch
 
-from hero_plugin import PluginError, from_pretrained, pretrained, wrap_model
+from hero_plugin import PluginError, from_pretrained, wrap_model
+from hero_plugin.plugin import files_of
 from tests.core import detr
 from tests.core.bases import dict_base, inputs, shake
 from tests.core.test_named_plugins import answer, same
@@ -27,9 +28,7 @@ def suffix(request, monkeypatch):
         pytest.importorskip("safetensors")
     else:
         found = importlib.util.find_spec
-        monkeypatch.setattr(
-            pretrained.importlib.util, "find_spec", lambda name: None if name == "safetensors" else found(name)
-        )
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "safetensors" else found(name))
     return request.param
 
 
@@ -51,7 +50,7 @@ def test_with_a_base_that_learns(tmp_path, suffix):
 def test_with_a_frozen_base(tmp_path):
     model = trained(freeze_base=True)
     model.save_pretrained(tmp_path)
-    assert not pretrained.files_of(tmp_path, "base")
+    assert not files_of(tmp_path, "base")
     assert "give it those that the plug-in was trained with" in (tmp_path / "README.md").read_text()
     batch = inputs()
     assert same(answer(from_pretrained(copy.deepcopy(model.base), tmp_path), batch), answer(model, batch))
@@ -76,8 +75,8 @@ def test_nothing_is_replaced_unasked(tmp_path):
         model.save_pretrained(tmp_path)
     shake(model)
     model.save_pretrained(tmp_path, with_base=False, overwrite=True)
-    assert not pretrained.files_of(tmp_path, "base")  # that of the earlier model
-    assert len(pretrained.files_of(tmp_path, "plugin")) == 1
+    assert not files_of(tmp_path, "base")  # that of the earlier model
+    assert len(files_of(tmp_path, "plugin")) == 1
     other = tmp_path / "other"
     other.mkdir()
     (other / "README.md").write_text("mine")
@@ -115,9 +114,7 @@ def test_what_is_no_folder_is_told(tmp_path, monkeypatch):
     with pytest.raises(PluginError, match=r"/no/such/folder: no such folder; model\.save_pretrained"):
         from_pretrained(dict_base(), "/no/such/folder")
     found = importlib.util.find_spec
-    monkeypatch.setattr(
-        pretrained.importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else found(name)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "huggingface_hub" else found(name))
     with pytest.raises(PluginError, match=r"someone/hero: no such folder here\. .* 'hero-plugin\[hub\]'"):
         from_pretrained(dict_base(), "someone/hero")
 

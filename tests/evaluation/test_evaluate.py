@@ -23,8 +23,8 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import CheckpointError
 from hero_plugin.integrations.training.emb import EmbTrainConfig
 from hero_plugin.integrations.training.load_run import load_run
+from hero_plugin.integrations.training.queries import NEAREST
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
-from hero_plugin.integrations.training.word_bridge import NEAREST
 from tests.screen import QUIET
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.support.completion import SCRIPTS, completion_script
+from hero_plugin.integrations.support.flags import SCRIPTS, completion_script
 
 COMMANDS = ("train emb", "train qd_detr", "eval", "table", "bench", "bench eval")
 HELP = """usage: hero-plugin COMMAND [flags]

@@ -18,9 +18,9 @@ from torch import Tensor, multiprocessing, nn
 
 from hero_plugin.integrations.support.process import Interrupted, Rank, end_at_once
 from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.distributed import BatchShard, Group, PeerLost, joined
 from hero_plugin.integrations.training.engine import TrainingStep
-from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import read, run_vocabulary
 from tests.screen import QUIET

@@ -7,9 +7,10 @@ import shutil
 import pytest
 import torch
 
-from hero_plugin import from_pretrained, pretrained, read_plugin
+from hero_plugin import from_pretrained, read_plugin
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.training.card import sections
+from hero_plugin.integrations.training.weights import sections
+from hero_plugin.plugin import base_weights, files_of
 from tests.core import emb
 
 
@@ -25,8 +26,8 @@ def test_a_run_becomes_a_folder(runs, tmp_path, capsys):
     assert "README.md, base." in out and "plugin." in out
     saved = torch.load(runs.hero.best, weights_only=True)["model"]
     plugin, base = (
-        read_plugin(*pretrained.files_of(tmp_path / "hub", "plugin")),
-        pretrained.base_weights(tmp_path / "hub"),
+        read_plugin(*files_of(tmp_path / "hub", "plugin")),
+        base_weights(tmp_path / "hub"),
     )
     weights = {**plugin.hero, **{f"base.{name}": value for name, value in base.items()}}
     assert weights.keys() == saved.keys() and all(torch.equal(weights[name], saved[name]) for name in saved)
@@ -43,7 +44,7 @@ def test_a_run_becomes_a_folder(runs, tmp_path, capsys):
     status, _, err = card(capsys, runs.hero.path, tmp_path / "hub")
     assert status == 2 and "already: add --overwrite" in err
     assert card(capsys, runs.hero.path, tmp_path / "hub", "--without-base", "--overwrite")[0] == 0
-    assert not pretrained.files_of(tmp_path / "hub", "base")
+    assert not files_of(tmp_path / "hub", "base")
     with pytest.warns(UserWarning, match="the base is not quite the one"):  # it has another word table
         assert from_pretrained(emb.emb(), tmp_path / "hub").config == plugin.config
 

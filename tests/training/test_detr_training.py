@@ -23,20 +23,25 @@ from hero_plugin.integrations.scoring.submissions import read_submission
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.settings import ConfigError, parse
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
-from hero_plugin.integrations.tools.sweep import SweepConfig
+from hero_plugin.integrations.tools.sweep import SweepConfig, read_plan
 from hero_plugin.integrations.tools.sweep import main as sweep
-from hero_plugin.integrations.tools.sweep.sweep import read_plan
 from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.detr import DetrTask
 from hero_plugin.integrations.training.device import autocast
 from hero_plugin.integrations.training.engine import Trainer
-from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.optim import build_optimizer, step_decay
-from hero_plugin.integrations.training.queries import ARRAY, QueryFiles, WordQueries
+from hero_plugin.integrations.training.queries import (
+    ARRAY,
+    BridgedTokens,
+    QueryFiles,
+    WordQueries,
+    bridged_words,
+    training_tokens,
+)
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main
-from hero_plugin.integrations.training.word_bridge import BridgedTokens, bridged_words, training_tokens
 from tests.resources import upstream
 from tests.screen import QUIET
 from tests.training.files import detr_settings, query, write_published

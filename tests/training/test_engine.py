@@ -13,9 +13,9 @@ import torch
 
 from hero_plugin.integrations.scoring.metrics import temporal_iou
 from hero_plugin.integrations.support.process import Interrupted
+from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.engine import Diverged
-from hero_plugin.integrations.training.inference import predict_set
 from tests.training.toy import RECIPE, ToyTask, fit, items, trainer
 
 

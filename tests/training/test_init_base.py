@@ -14,8 +14,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.training.bases import config_from
-from hero_plugin.integrations.training.checkpoint_formats import start_from
-from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.checkpoints import load_checkpoint, start_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.train import main
 from tests.core import detr

@@ -7,7 +7,7 @@ import pytest
 
 from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
-from hero_plugin.integrations.training.word_bridge import BridgedWords
+from hero_plugin.integrations.training.queries import BridgedWords
 from tests.training.files import query
 
 NAMES = ["zebra", "box", "crate", "door", "chest"]

@@ -18,20 +18,27 @@ import tyro
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, parse, too_small
-from hero_plugin.integrations.tools.launch.flags import as_flags, contradictions, in_flags
-from hero_plugin.integrations.tools.launch.imports import advice, lacking
 from hero_plugin.integrations.tools.launch.repositories import Repository, recognise, unknown
 from hero_plugin.integrations.tools.launch.run import (
     WRAPPED,
     Script,
+    how_to_install,
     is_shell,
+    missing_modules,
     parse_command,
     run_script,
     run_shell,
     split,
 )
 from hero_plugin.integrations.tools.launch.shims import Shim
-from hero_plugin.integrations.tools.launch.wrapping import BY_HAND, Wrapping, saved_config
+from hero_plugin.integrations.tools.launch.wrapping import (
+    BY_HAND,
+    Wrapping,
+    as_flags,
+    contradictions,
+    in_flags,
+    saved_config,
+)
 from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 
 NO_GPU = "this torch finds no GPU: give the script its own flag for the CPU"
@@ -83,14 +90,14 @@ def command(argv: Sequence[str]) -> int:
     wrapping = None if chosen is None else Wrapping(chosen, origin, freeze_base=config.freeze_base)
     needed = [shim for shim in repository.repairs if shim.needed()]
     stand_ins = {name: module for shim in needed for name, module in shim.stand_ins().items()}
-    missing = [name for name in lacking(script) if name not in stand_ins]
+    missing = [name for name in missing_modules(script) if name not in stand_ins]
     if config.dry_run:
         print(describe(repository, script, wrapping, needed))
         if missing:
-            print(f"\n{advice(repository.name, missing)}")
+            print(f"\n{how_to_install(repository.name, missing)}")
         return 0
     if missing:
-        raise UserError(advice(repository.name, missing))
+        raise UserError(how_to_install(repository.name, missing))
     sys.modules.update(stand_ins)
     return run(repository, script, wrapping, needed)
 
@@ -181,7 +188,7 @@ def run(repository: Repository, script: Script, wrapping: Wrapping | None, neede
         traceback.print_exc()
         missing = [error.name] if isinstance(error, ModuleNotFoundError) and error.name else []
         hints = [hint for part, hint in HINTS.items() if part in str(error)]
-        for hint in [*hints, *(advice(repository.name, [name]) for name in missing)]:
+        for hint in [*hints, *(how_to_install(repository.name, [name]) for name in missing)]:
             print(f"\nhero-plugin: {hint}", file=sys.stderr)
         return 1
     if wrapping is not None:

@@ -22,9 +22,9 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.detr import DetrTrainConfig
 from hero_plugin.integrations.training.device import Amp
+from hero_plugin.integrations.training.load_run import RunPredictor
 from hero_plugin.integrations.training.queries import Queries, file_of, open_queries
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.run_predictor import RunPredictor
 from hero_plugin.integrations.training.task import Batch
 
 

@@ -25,9 +25,8 @@ from hero_plugin.integrations.tools.predict.model import Inputs, PredictConfig, 
 from hero_plugin.integrations.tools.predict.queries import EveryVideo, Query, QueryFile, QueryValidator, open_queries
 from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, Shard
 from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
-from hero_plugin.integrations.training.load_run import with_inputs
+from hero_plugin.integrations.training.load_run import RunPredictor, with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.run_predictor import RunPredictor
 from hero_plugin.integrations.training.task import Prediction
 
 _KEPT = 1000

@@ -25,10 +25,9 @@ from hero_plugin.integrations.support.files import atomic_write
 from hero_plugin.integrations.tools.video.encoders import TextEncoder, load_encoder, load_text_encoder
 from hero_plugin.integrations.tools.video.extract import Encoded, Extractor
 from hero_plugin.integrations.training.device import Amp, choose_device
-from hero_plugin.integrations.training.queries import Queries
+from hero_plugin.integrations.training.load_run import RunPredictor
+from hero_plugin.integrations.training.queries import BridgedWords, Queries
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.run_predictor import RunPredictor
-from hero_plugin.integrations.training.word_bridge import BridgedWords
 
 SAME = 0.5
 """Of moments from several windows that overlap by more than this IoU, the one with the best score stays."""

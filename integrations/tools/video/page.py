@@ -23,9 +23,9 @@ from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.tools.video.decode import SUFFIXES
 from hero_plugin.integrations.tools.video.grounder import Answer, VideoGrounder
 from hero_plugin.integrations.training.bases import BASES
+from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.config import AnswerInputs
 from hero_plugin.integrations.training.device import choose_device
-from hero_plugin.integrations.training.inference import predict_set
 from hero_plugin.integrations.training.load_run import load_run, with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
 

@@ -10,8 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import HeroConfig, HeroModel
-from hero_plugin.integrations.tools.bench.literal import LiteralHero, draw_masked
-from hero_plugin.integrations.tools.bench.models import Variant, build_bare, random_batch, recipe_of
+from hero_plugin.integrations.tools.bench.models import (
+    LiteralHero,
+    Variant,
+    build_bare,
+    draw_masked,
+    random_batch,
+    recipe_of,
+)
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.task import Batch, Task
 from tests.adapters.detr_bases import flat, without_dropout

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hero_plugin import HeroConfig
 from hero_plugin.config import CHOICES
 from hero_plugin.integrations.tools.launch.cli import read
-from hero_plugin.integrations.tools.launch.flags import as_flags, contradictions, in_flags
+from hero_plugin.integrations.tools.launch.wrapping import as_flags, contradictions, in_flags
 
 USUAL = HeroConfig()
 STARTS = st.sampled_from([USUAL, HeroConfig.paper(), HeroConfig.off()])

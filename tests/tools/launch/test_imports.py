@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hero_plugin.integrations.tools.launch.imports import advice, lacking
-from hero_plugin.integrations.tools.launch.run import parse_command
+from hero_plugin.integrations.tools.launch.run import how_to_install, missing_modules, parse_command
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def repository(tmp_path):
 def lacked(repository, **files):
     for name, code in files.items():
         (repository / (name.replace("__", "/") + ".py")).write_text(code)
-    return lacking(parse_command(repository, ["package/train.py"]))
+    return missing_modules(parse_command(repository, ["package/train.py"]))
 
 
 def test_through_the_repositorys_own_files(repository):
@@ -50,4 +49,4 @@ def test_what_need_not_be_there(repository):
 
 
 def test_one_line_installs_all():
-    assert advice("EMB", ["nltk", "sklearn"]).endswith("pip install nltk scikit-learn")
+    assert how_to_install("EMB", ["nltk", "sklearn"]).endswith("pip install nltk scikit-learn")

@@ -17,7 +17,7 @@ from hero_plugin.integrations.tools.predict import predict
 from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main
 from hero_plugin.integrations.training.bases import BASES, config_from
-from hero_plugin.integrations.training.inference import predict_set
+from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.task import Grounded
 from hero_plugin.integrations.training.train import main as train
 from tests.screen import QUIET

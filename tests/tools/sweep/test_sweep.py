@@ -12,9 +12,7 @@ from hero_plugin.integrations.scoring.metrics import SCORES
 from hero_plugin.integrations.scoring.trainings import compare, summary, trainings_table
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.sweep import SweepConfig, main
-from hero_plugin.integrations.tools.sweep.report import sweep_markdown
-from hero_plugin.integrations.tools.sweep.sweep import collect, read_plan
+from hero_plugin.integrations.tools.sweep import SweepConfig, collect, main, read_plan, sweep_markdown
 from hero_plugin.integrations.training.run_folder import RunFolderError
 from tests.resources import REPOSITORY, shared
 from tests.screen import QUIET

@@ -14,9 +14,8 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.plotting import BASE, HERO
 from hero_plugin.integrations.support.process import Interrupted
-from hero_plugin.integrations.tools.sweep import SweepConfig, main
-from hero_plugin.integrations.tools.sweep import sweep as sweeping
-from hero_plugin.integrations.tools.sweep.report import metric_figure
+from hero_plugin.integrations.tools import sweep as sweeping
+from hero_plugin.integrations.tools.sweep import SweepConfig, main, metric_figure
 from tests.screen import QUIET
 
 
