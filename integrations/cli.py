@@ -230,7 +230,7 @@ GROUPS = {
             "--bases emb --models plain hero literal --device cpu",
         ),
         "bench eval": Command(
-            "tools.bench.evaluation:main",
+            "tools.bench.upstream:main",
             "speed of QVHighlights' evaluation beside the official script's",
             "--upstream moment_detr",
         ),

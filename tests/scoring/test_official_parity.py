@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.scoring import qvhighlights
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
-from hero_plugin.integrations.tools.bench import evaluation as bench_eval
+from hero_plugin.integrations.tools.bench import upstream as bench_eval
 from hero_plugin.integrations.tools.bench.upstream import official_evaluation
 from tests.resources import upstream
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from hero_plugin import config_of, wrap_model
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.launch import shims
-from hero_plugin.integrations.tools.launch.patches import Patch, around, patched
+from hero_plugin.integrations.tools.launch.run import Patch, around, patched
 from hero_plugin.integrations.tools.launch.wrapping import Wrapping, as_flags
 
 

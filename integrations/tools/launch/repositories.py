@@ -10,8 +10,8 @@ from typing import Any
 
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.launch import shims
-from hero_plugin.integrations.tools.launch.patches import Patch, around
 from hero_plugin.integrations.tools.launch.predictors import predictor_patches
+from hero_plugin.integrations.tools.launch.run import Patch, around
 from hero_plugin.integrations.tools.launch.wrapping import Wrapping
 
 Words = Sequence[str]

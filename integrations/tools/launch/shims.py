@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from hero_plugin.adapters.detr.criterion import sigmoid_focal_loss
 from hero_plugin.integrations.data import load_word_vectors
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.launch.patches import Patch, around
+from hero_plugin.integrations.tools.launch.run import Patch, around
 from hero_plugin.integrations.training.checkpoints import load_safely, supported
 from hero_plugin.integrations.training.optim import linear_decay
 

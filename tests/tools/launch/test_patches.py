@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hero_plugin.integrations.tools.launch.patches import Patch, patched
+from hero_plugin.integrations.tools.launch.run import Patch, patched
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.launch.patches import Patch
-from hero_plugin.integrations.tools.launch.run import parse_command, run_script
+from hero_plugin.integrations.tools.launch.run import Patch, parse_command, run_script
 
 PROBE = '''"""What it says of itself."""
 from __future__ import annotations
