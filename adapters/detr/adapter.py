@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import Kind
+from hero_plugin.base_state import KeepStatistics
 from hero_plugin.levels import map_tensors
-from hero_plugin.model import KeepStatistics
 
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
+"""What a model's forward reads of a batch, by upstream's names."""
 KINDS: dict[str, Kind] = {
     "pred_logits": "logits",
     "saliency_scores": "logits",

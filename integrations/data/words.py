@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 
-from hero_plugin.adapters.emb.model import FIRST_WORD, UNK
 from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems, UserError
 from hero_plugin.integrations.support.files import OnProgress, iter_lines
@@ -275,11 +275,11 @@ def _width(fields: list[bytes]) -> int:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words in the order of the rows of a frozen table; ids 0 and 1 are padding and the unknown word.
+    """Words in the order of the rows of a frozen table.
 
     >>> vocabulary = Vocabulary(("a", "door", "opens"))
-    >>> vocabulary.ids(["a", "wardrobe", "opens"])
-    [2, 1, 4]
+    >>> vocabulary.rows(["a", "wardrobe", "opens"])
+    [0, -1, 2]
     """
 
     words: tuple[str, ...]
@@ -290,9 +290,9 @@ class Vocabulary:
     adapted: tuple[str, ...] = ()
     """Words that adaptations trained on later."""
     counts: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """How often training said each word; empty in what an earlier version wrote."""
+    """How often each word occurs in training sentences; empty in what an earlier version wrote."""
     contexts: Contexts = field(default=Contexts({}), hash=False, compare=False, repr=False)
-    """What stood beside what in training; likewise."""
+    """Which words stand beside which in training sentences; likewise."""
     _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -330,9 +330,9 @@ class Vocabulary:
     def __contains__(self, word: object) -> bool:
         return word in self._rows
 
-    def ids(self, tokens: Sequence[str]) -> list[int]:
-        """Return the ids of words; unknown ones get the id of the unknown word."""
-        return [self._rows.get(token, UNK - FIRST_WORD) + FIRST_WORD for token in tokens]
+    def rows(self, words: Sequence[str], missing: int = -1) -> list[int]:
+        """Return the row of each word, ``missing`` for one that is not here."""
+        return [self._rows.get(word, missing) for word in words]
 
     def table(self, vectors: WordVectors) -> np.ndarray:
         """Return the vectors of the words, (words, dim) float32, scaled."""
@@ -343,6 +343,10 @@ class Vocabulary:
         """Return this vocabulary plus the new words of the sentences that have vectors; old ids keep their meaning."""
         new = dict.fromkeys(word for sentence in sentences for word in sentence if word in vectors and word not in self)
         return replace(self, words=(*self.words, *new))
+
+    def with_words(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
+        """Return this vocabulary plus all words of the sentences, whether a table has them or not."""
+        return replace(self, words=tuple(dict.fromkeys((*self.words, *chain.from_iterable(sentences)))))
 
     def adapted_to(self, sentences: Iterable[Sequence[str]]) -> Vocabulary:
         """Return this vocabulary with its words in the sentences counted as trained on.
@@ -365,7 +369,7 @@ class Vocabulary:
         return replace(self, counts=counts, contexts=Contexts.of(sentences))
 
     def counts_of(self, words: Iterable[str]) -> list[int]:
-        """Return how often training said each of words that it had; 1 where an earlier version kept no count."""
+        """Return how often each of these trained words occurs in training; 1 where an earlier version kept no count."""
         return [self.counts.get(word, 1) for word in words]
 
     def is_trained(self, words: Sequence[str]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +13,11 @@ from hero_plugin.integrations.data.feature_bank import FeatureBank, Storage, Sto
 from hero_plugin.integrations.data.features import FeatureStore, missing_features
 from hero_plugin.integrations.data.moments import moments_to_clips
 from hero_plugin.integrations.data.records import Record, original_records
+from hero_plugin.integrations.data.words import Tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, Problems
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.swaps import WordSwaps
-
-Tokenize = Callable[[str], list[str]]
 
 
 @dataclass
@@ -27,7 +26,7 @@ class GroundingData:
 
     sets: dict[str, list[Record]]
     store: FeatureStore
-    tokenize: Tokenize
+    tokenize: Tokenizer
     swaps: WordSwaps | None = field(default=None, kw_only=True)
     """What training words give way to; None where they stay."""
 
@@ -56,7 +55,7 @@ def read_sets(
     paths: Mapping[str, Path],
     config: TrainConfig,
     store: FeatureStore,
-    tokenize: Tokenize,
+    tokenize: Tokenizer,
     screen: Screen | None = None,
     originals: bool = False,
 ) -> dict[str, list[Record]]:
@@ -94,7 +93,7 @@ def read_sets(
     return sets
 
 
-def check_records(records: Sequence[Record], features: FeatureStore, tokenize: Tokenize, source: str) -> None:
+def check_records(records: Sequence[Record], features: FeatureStore, tokenize: Tokenizer, source: str) -> None:
     """Check that every query can be predicted; ``source`` names the annotations in messages.
 
     Raises:

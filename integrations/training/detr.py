@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import wrap_criterion, wrap_model
+from hero_plugin import Bridge, HeroModel, wrap_criterion
+from hero_plugin.adapters.detr.adapter import INPUTS
 from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, MomentDETRHyperparameters
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import FeatureBank
 from hero_plugin.integrations.data.features import open_features
-from hero_plugin.integrations.data.words import Vocabulary, tokenize
+from hero_plugin.integrations.data.words import Vocabulary, open_tokenizer
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
 from hero_plugin.integrations.scoring.submissions import annotation_row, has_official_labels, submission_line
 from hero_plugin.integrations.support.console import Screen
@@ -33,15 +33,13 @@ from hero_plugin.integrations.training.detr_batches import (
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
-from hero_plugin.integrations.training.queries import QueryFiles, bridged_words
-from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task
-from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase, with_words, words_to_train_on
+from hero_plugin.integrations.training.queries import BridgedTokens, QueryFiles, training_tokens, words_to_train_on
+from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task, with_hero
+from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase
 from hero_plugin.levels import map_tensors
 
 PUBLISHED_CLIP_LENGTH = 2.0
 """Seconds, in the published features of QVHighlights."""
-INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
-"""What a model's forward reads of a batch."""
 ENDPOINTS = 2
 """Numbers that the collate function appends to a clip's features."""
 
@@ -281,7 +279,7 @@ class DetrBase(WordVectorsBase):
             pooling="cut" if config.seconds_per_clip else config.pooling,
             normalize=config.normalize_features,
         )
-        split = partial(tokenize, style=config.tokenizer)
+        split = open_tokenizer(config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         problems = Problems()
         for record in sets.get("train", ()):
@@ -310,8 +308,8 @@ class DetrBase(WordVectorsBase):
         """Build the task, with fresh weights."""
         levels = config.levels_of_words
         model, criterion = self.build(config, words_width(data.queries.dim, levels), bank.dim + ENDPOINTS)
-        if not config.base_only:
-            model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
+        model = with_hero(model, config)
+        if isinstance(model, HeroModel):
             criterion = wrap_criterion(criterion, model.config)
         collate = DetrCollate(bank, data.queries, levels)
         return DetrTask(model.to(device), criterion.to(device), collate, clip_length=config.seconds_per_clip)
@@ -359,7 +357,6 @@ class DetrBase(WordVectorsBase):
         weights: Mapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
-        bridge: bool = False,
     ) -> tuple[DetrTask, Vocabulary]:
         """Load a run's model for the queries of ``data``."""
         words_dim = words_width(data.queries.dim, config.levels_of_words)
@@ -371,11 +368,15 @@ class DetrBase(WordVectorsBase):
             width = next(len(value) for key, value in weights.items() if key.endswith(name)) - extra
             if width != now:
                 raise UserError(f"trained on {what} of width {width}, these have {now}; give {flag}")
-        if bridge:
-            data = replace(data, queries=bridged_words(data.queries, known))
         task = self.new_task(config, data, bank, known, device)
         task.model.load_state_dict(weights)
-        return task, with_words(known, data.sentences() if sentences is None else sentences)
+        return task, known.with_words(data.sentences() if sentences is None else sentences)
+
+    def bridged(self, trained: DetrTrainConfig, data: VectorData, known: Vocabulary) -> VectorData:
+        """Return ``data`` with words, or tokens of queries' files, that are bridged to the run's."""
+        if trained.query_features is None:
+            return super().bridged(trained, data, known)
+        return replace(data, queries=BridgedTokens(data.queries, Bridge.of_tokens(training_tokens(trained))))
 
 
 def words_width(dim: int, levels: int | None) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,22 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import HeroModel, wrap_model
+from hero_plugin import HeroModel
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.config import EMBHyperparameters
-from hero_plugin.adapters.emb.model import PAD
+from hero_plugin.adapters.emb.model import FIRST_WORD, PAD, UNK
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary, WordVectors, load_word_vectors, tokenize
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, load_word_vectors, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
+from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, read_sets
 from hero_plugin.integrations.training.queries import BridgedWords
 from hero_plugin.integrations.training.swaps import words_to_look_up
-from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
+from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, with_hero
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
 
@@ -59,6 +58,8 @@ class EmbData(GroundingData):
     """Records, features, and a table of word vectors."""
 
     vectors: WordVectors
+    bridged: bool = False
+    """Whether words that training never had are read as mixtures of those that it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +81,16 @@ def make_examples(
     records: Sequence[Record],
     bank: FeatureBank,
     vocabulary: Vocabulary,
-    tokenize: Tokenize,
+    tokenize: Tokenizer,
     *,
     max_words: int,
     for_training: bool = False,
 ) -> list[Example]:
     """Make one example per query; ``for_training``, one for each of its moments."""
-    ids = {
-        record.sentence: np.asarray(vocabulary.ids(tokenize(record.sentence)[:max_words]), np.int64)
-        for record in records
-    }
+    ids = {}
+    for sentence in {record.sentence for record in records}:
+        rows = vocabulary.rows(tokenize(sentence)[:max_words], missing=UNK - FIRST_WORD)
+        ids[sentence] = np.array(rows, np.int64) + FIRST_WORD
     return [
         Example(record, ids[record.sentence], row, first, last)
         for record, row, first, last in moments_on_clips(records, bank, for_training)
@@ -176,7 +177,7 @@ class EmbTask(Task):
         )
         losses = {"loss": location + settings.highlight_lambda * highlight + settings.rank_lambda * ranking}
         if isinstance(model, HeroModel):
-            added = model.hero_losses()
+            added = model.hero_losses()  # compute_loss has added them: what is logged as EMB's is without them
             losses.update(added)
             location = location - sum(model.config.loss_weights[name] * value for name, value in added.items())
         return {**losses, "loss_location": location, "loss_highlight": highlight, "loss_ranking": ranking}
@@ -227,13 +228,13 @@ class EmbBase(Base):
     ) -> EmbData:
         """Read and check the sets."""
         store = open_features(config.feature_paths, max_clips=config.max_clips, pooling=config.pooling)
-        split = partial(tokenize, style=config.tokenizer)
+        split = open_tokenizer(config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         words, swaps = words_to_look_up(config, sets, split)
         return EmbData(sets, store, split, load_word_vectors(config.word_table, words), swaps=swaps)
 
     def words_only(
-        self, config: EmbTrainConfig, store: FeatureStore, words: Sequence[str], split: Tokenize, queries: None = None
+        self, config: EmbTrainConfig, store: FeatureStore, words: Sequence[str], split: Tokenizer, queries: None = None
     ) -> EmbData:
         """Return data without records, for sentences of ``words``."""
         return EmbData({}, store, split, load_word_vectors(config.word_table, set(words)))
@@ -274,7 +275,6 @@ class EmbBase(Base):
         weights: Mapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
-        bridge: bool = False,
     ) -> tuple[EmbTask, Vocabulary]:
         """Load a run's model; new words get their vectors from ``data.vectors``, scaled as the old ones."""
         vocabulary = known.extended(data.sentences() if sentences is None else sentences, data.vectors)
@@ -295,13 +295,17 @@ class EmbBase(Base):
                 f"trained on features of width {width}, these have {bank.dim}; give --features of the same kind"
             )
         bridged = None
-        if bridge:
+        if data.bridged:
             unknown = weights[name.replace("glove_vec", "unk_vec")][0].numpy()
             vectors = WordVectors(list(vocabulary.words), table.numpy())
             bridged = BridgedWords.of_table(vectors, data.tokenize, known, config.positions, unknown)
         task = self._build(config, table.numpy(), bank, device, bridged)
         task.model.load_state_dict({**weights, name: table})
         return task, vocabulary
+
+    def bridged(self, trained: EmbTrainConfig, data: EmbData, known: Vocabulary) -> EmbData:
+        """Return ``data`` with words that are bridged to the run's, whose table is among the weights."""
+        return replace(data, bridged=True)
 
     def _build(
         self,
@@ -312,7 +316,5 @@ class EmbBase(Base):
         bridged: BridgedWords | None = None,
     ) -> EmbTask:
         settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
-        model: nn.Module = EMB(settings, table)
-        if not config.base_only:
-            model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
+        model = with_hero(EMB(settings, table), config)
         return EmbTask(model.to(device), EmbCollate(bank, bridged), settings, config.epochs)

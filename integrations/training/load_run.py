@@ -13,26 +13,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from hero_plugin import Bridge, HeroModel
+from hero_plugin import HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank, StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, sample_clips
 from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.batching import predict_set, to_device
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
-from hero_plugin.integrations.training.dataset import GroundingData, Tokenize
-from hero_plugin.integrations.training.detr import DetrTrainConfig
+from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.device import Amp, autocast
-from hero_plugin.integrations.training.queries import BridgedTokens, training_tokens
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
-from hero_plugin.integrations.training.vector_base import VectorData
 
 
 @dataclass
@@ -150,14 +147,11 @@ def load_model(
     settings = settings or trained
     state, known = load_checkpoint(checkpoint), Vocabulary.from_json(run.vocabulary())
     try:
-        if bridge and isinstance(trained, DetrTrainConfig) and trained.query_features and isinstance(data, VectorData):
-            bridged = BridgedTokens(data.queries, Bridge.of_tokens(training_tokens(trained)))
-            data, bridge = replace(data, queries=bridged), False
+        base = BASES[settings.base]
         if bridge and not known.contexts:
             known = known.counted(data.tokenize(record.sentence) for record in learned_records(run, trained))
-        task, vocabulary = BASES[settings.base].load_task(
-            settings, data, bank, known, state["model"], torch.device(device), sentences, bridge
-        )
+        data = base.bridged(trained, data, known) if bridge else data
+        task, vocabulary = base.load_task(settings, data, bank, known, state["model"], torch.device(device), sentences)
         answer_with(task.model, levels)
     except UserError as error:
         raise UserError(f"{run.path}: {error}") from error
@@ -230,7 +224,7 @@ class RunPredictor:
         settings: TrainConfig,
         store: FeatureStore,
         words: Sequence[str],
-        tokenize: Tokenize,
+        tokenize: Tokenizer,
         device: torch.device,
         *,
         weights: Path,

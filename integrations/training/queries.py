@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,10 +16,10 @@ from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import Storage, StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features, unit_length
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary, WordVectors, load_word_vectors
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, load_word_vectors
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import Problems, UserError
-from hero_plugin.integrations.training.dataset import Tokenize
+from hero_plugin.integrations.training.swaps import WordSwaps, words_to_look_up
 
 ARRAY = "last_hidden_state"
 """Name of the array in the published files: CLIP's vector of each token."""
@@ -53,7 +53,7 @@ class WordQueries(Queries):
     def __init__(
         self,
         vectors: WordVectors,
-        tokenize: Tokenize,
+        tokenize: Tokenizer,
         max_words: int,
         normalize: bool,
         source: Path | None = None,
@@ -80,6 +80,22 @@ class WordQueries(Queries):
         vectors = np.zeros((*mask.shape, self.dim), np.float32)
         vectors[mask] = self._table[np.concatenate(rows)]
         return vectors, mask
+
+
+def words_to_train_on(
+    config: Any, sets: Mapping[str, Sequence[Record]], split: Tokenizer
+) -> tuple[WordQueries, WordSwaps | None]:
+    """Return the words of sets as vectors of the table, and what training words give way to, which is among them."""
+    words, swaps = words_to_look_up(config, sets, split)
+    return words_of_table(config, words, split, "annotations", "--tokenizer"), swaps
+
+
+def words_of_table(config: Any, words: set[str], split: Tokenizer, of: str, flag: str) -> WordQueries:
+    """Return words as vectors of the table ``--words``; ``of`` and ``flag`` are for the message if it has none."""
+    vectors = load_word_vectors(config.word_table, words)
+    if not len(vectors):
+        raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
+    return WordQueries(vectors, split, config.max_words, config.normalize_words, config.word_table)
 
 
 def open_queries(folder: Path, max_words: int, normalize: bool) -> FeatureStore:
@@ -154,7 +170,7 @@ class BridgedWords(Queries):
     def of_table(
         cls,
         vectors: WordVectors,
-        tokenize: Tokenize,
+        tokenize: Tokenizer,
         known: Vocabulary,
         max_words: int,
         unknown: np.ndarray | None = None,

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import HeroModel
+from hero_plugin import HeroModel, wrap_model
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore
-from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary
 from hero_plugin.integrations.scoring.metrics import SCORES, nearest_iou, scores_of
 from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.tables import Cell, Row, Table
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, Tokenize
+from hero_plugin.integrations.training.dataset import GroundingData
 
 Batch = dict[str, Tensor]
 Scores = dict[str, float]
@@ -155,7 +156,7 @@ class Base(ABC):
 
     @abstractmethod
     def words_only(
-        self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenize, queries: Any = None
+        self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenizer, queries: Any = None
     ) -> Any:
         """Return data without records, for sentences of ``words``; ``queries`` are their features, where files are."""
 
@@ -183,16 +184,32 @@ class Base(ABC):
         weights: Mapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
-        bridge: bool = False,
     ) -> tuple[Task, Vocabulary]:
         """Load a run's model for the queries of ``data``; return it, and the run's vocabulary with their words.
 
-        The queries' sentences are those of ``data``, unless ``sentences`` (tokenized) are given. With ``bridge``, words
-        that training never had are read as mixtures of those that it had.
+        The queries' sentences are those of ``data``, unless ``sentences`` (tokenized) are given.
 
         Raises:
             UserError: Features or word vectors are not of the run's kind.
         """
+
+    def bridged(self, trained: Any, data: Any, known: Vocabulary) -> Any:
+        """Return ``data`` for ``load_task`` to read words that training never had as mixtures of those that it had.
+
+        Args:
+            trained: Settings of the run.
+            data: Any sets.
+            known: The run's vocabulary, with its counts.
+
+        Raises:
+            UserError: This base cannot read words so, or a file that tells about the training is not there.
+        """
+        raise UserError(f"--bridge: {self.config.title} does not read words as vectors")
+
+
+def with_hero(model: nn.Module, config: TrainConfig) -> nn.Module:
+    """Return the model with HERO around it, or as it is where the settings say so."""
+    return model if config.base_only else wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
 
 
 def scores_table(

@@ -9,7 +9,6 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,21 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import HeroModel, wrap_model
+from hero_plugin import HeroModel
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary, load_word_vectors, tokenize
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, Tokenize, moments_on_clips, read_sets
-from hero_plugin.integrations.training.queries import Queries, WordQueries, bridged_words
-from hero_plugin.integrations.training.swaps import WordSwaps, words_to_look_up
-from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task
+from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, read_sets
+from hero_plugin.integrations.training.queries import Queries, bridged_words, words_of_table, words_to_train_on
+from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, with_hero
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ class WordVectorsBase(Base):
     data = VectorData
 
     def words_only(
-        self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenize, queries: Queries | None = None
+        self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenizer, queries: Queries | None = None
     ) -> Any:
         """Return data without records, for sentences of ``words``."""
         queries = queries or words_of_table(config, set(words), split, "queries", "--queries")
@@ -184,6 +182,10 @@ class WordVectorsBase(Base):
         counts = dict(Counter(chain.from_iterable(training)))
         words = dict.fromkeys((*counts, *chain.from_iterable(data.sentences())))
         return Vocabulary(tuple(words), trained=len(counts), counts=counts, contexts=Contexts.of(training))
+
+    def bridged(self, trained: Any, data: Any, known: Vocabulary) -> Any:
+        """Return ``data`` with words that are bridged to the run's."""
+        return replace(data, queries=bridged_words(data.queries, known))
 
 
 class VectorBase(WordVectorsBase):
@@ -205,7 +207,7 @@ class VectorBase(WordVectorsBase):
             pooling=config.pooling,
             normalize=config.normalize_features,
         )
-        split = partial(tokenize, style=config.tokenizer)
+        split = open_tokenizer(config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         queries, swaps = words_to_train_on(config, sets, split)
         return self.data(sets, store, split, queries, swaps=swaps)
@@ -218,9 +220,7 @@ class VectorBase(WordVectorsBase):
 
     def new_task(self, config: Any, data: Any, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device) -> Task:
         """Build the model with fresh weights, wrap it unless it is to stay plain, and make its task."""
-        model = self.make_model(config, bank.dim, data.queries.dim)
-        if not config.base_only:
-            model = wrap_model(model, config=config.hero, freeze_base=config.freeze_base)
+        model = with_hero(self.make_model(config, bank.dim, data.queries.dim), config)
         return self.task(model.to(device), VectorCollate(bank, data.queries), config)
 
     def load_task(
@@ -232,11 +232,8 @@ class VectorBase(WordVectorsBase):
         weights: Mapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
-        bridge: bool = False,
     ) -> tuple[Task, Vocabulary]:
         """Load a run's model for the queries of ``data``."""
-        if bridge:
-            data = replace(data, queries=bridged_words(data.queries, known))
         task = self.new_task(config, data, bank, known, device)
         for name, now in task.model.state_dict().items():
             if name in weights and weights[name].shape != now.shape:
@@ -245,7 +242,7 @@ class VectorBase(WordVectorsBase):
                     f"{bank.dim} and word vectors of width {data.queries.dim}; give --features and --words of its kind"
                 )
         task.model.load_state_dict(weights)
-        return task, with_words(known, data.sentences() if sentences is None else sentences)
+        return task, known.with_words(data.sentences() if sentences is None else sentences)
 
 
 def _expect_clips(logits: Tensor | None, clips: Tensor, then: str) -> None:
@@ -254,24 +251,3 @@ def _expect_clips(logits: Tensor | None, clips: Tensor, then: str) -> None:
             f"relevance is {tuple(logits.shape)} for clips {tuple(clips.shape)}: a base that pools its clips must "
             f"{then} its task's `relevance` and `clip_logits`, to be of the video's clips"
         )
-
-
-def words_to_train_on(
-    config: Any, sets: Mapping[str, Sequence[Record]], split: Tokenize
-) -> tuple[WordQueries, WordSwaps | None]:
-    """Return the words of sets as vectors of the table, and what training words give way to, which is among them."""
-    words, swaps = words_to_look_up(config, sets, split)
-    return words_of_table(config, words, split, "annotations", "--tokenizer"), swaps
-
-
-def words_of_table(config: Any, words: set[str], split: Tokenize, of: str, flag: str) -> WordQueries:
-    """Return words as vectors of the table ``--words``; ``of`` and ``flag`` are for the message if it has none."""
-    vectors = load_word_vectors(config.word_table, words)
-    if not len(vectors):
-        raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
-    return WordQueries(vectors, split, config.max_words, config.normalize_words, config.word_table)
-
-
-def with_words(known: Vocabulary, sentences: Iterable[Sequence[str]]) -> Vocabulary:
-    """Return a run's vocabulary with the words of further sentences."""
-    return replace(known, words=tuple(dict.fromkeys((*known.words, *chain.from_iterable(sentences)))))

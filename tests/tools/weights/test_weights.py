@@ -10,9 +10,9 @@ import torch
 
 from hero_plugin import HeroConfig, config_of, load_plugin, read_plugin, save_plugin, wrap_model
 from hero_plugin.integrations import cli
+from hero_plugin.integrations.tools.weights import ConfigHints, infer_config, open_choices
 from hero_plugin.integrations.training import checkpoints as safe_load
 from hero_plugin.integrations.training.checkpoints import read_contents
-from hero_plugin.integrations.training.weights import ConfigHints, infer_config, open_choices
 from hero_plugin.plugin_file import plugin_of
 from tests.adapters import authors
 from tests.core import detr, emb

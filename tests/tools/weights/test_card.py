@@ -9,7 +9,7 @@ import torch
 
 from hero_plugin import from_pretrained, read_plugin
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.training.weights import sections
+from hero_plugin.integrations.tools.weights import sections
 from hero_plugin.plugin import base_weights, files_of
 from tests.core import emb
 
