@@ -186,10 +186,15 @@ def _like_mapping(outputs: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
         return kind(**items)
 
 
-def _tensors(outputs: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_tensors(lambda tensor, key: found.append(tensor), outputs)
+def tensors_of(outputs: Any) -> list[tuple[str, Tensor]]:
+    """Return every tensor with its key (see ``map_tensors``), in order."""
+    found: list[tuple[str, Tensor]] = []
+    map_tensors(lambda tensor, key: found.append((key, tensor)), outputs)
     return found
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [tensor for _, tensor in tensors_of(outputs)]
 
 
 def _same_at_levels(item: Any, key: str) -> Any:

@@ -147,13 +147,13 @@ class HeroCriterion(nn.Module):
         finally:
             outputs["hero"] = hero
         if self._of_model and "chosen" in hero:  # a literal loop of somebody's own leaves the tensors alone
-            self._adopt(hero["chosen"])
+            self._take_settings(hero["chosen"])
         ours = self.hero_losses(hero, kwargs["targets"] if "targets" in kwargs else given[place + 1])
         if losses is outputs:
             outputs.update(ours)
         return {**losses, **ours}
 
-    def _adopt(self, chosen: Tensor) -> None:
+    def _take_settings(self, chosen: Tensor) -> None:
         """Take what the losses need from the model whose outputs these are; once, as it reads the device."""
         values = zip(LOSS_FIELDS, chosen[0].view(torch.float64).tolist(), strict=True)
         fields: dict[str, Any] = {n: CHOICES[n][int(value)] if n in CHOICES else value for n, value in values}
@@ -198,11 +198,13 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
             ``"ce"``: whole numbers, the first and the last clip, both inside.
 
     Returns:
-        (B, T) float. Of ``"l1"``, 1 for a clip whose middle lies in a moment, its ends included, and for the clip that
-        holds a shorter moment's middle; none for a moment of no width, as padding is, and -1, unknown, for all clips of
-        a query that has no other (data sets of highlights alone say [0, 0]). Of ``"ce"``, 1 from the first to the last
-        clip; where the last is before the first, as upstream's datasets have it for a moment that ends in the clip it
-        starts in, the first alone.
+        (B, T) float: 1 inside, 0 outside, -1 unknown.
+
+        * ``"l1"``: inside is a clip whose middle lies in a moment, ends included, and the clip that holds the middle of
+          a shorter moment. A moment of no width, as padding is, has no clip. Where a query has no other (data sets of
+          highlights alone say [0, 0]), all its clips are unknown.
+        * ``"ce"``: inside is every clip from the first to the last. Where the last is before the first, as upstream's
+          data sets have it for a moment that ends in the clip it starts in, the first alone.
     """
     if len(spans) != len(video_mask):
         raise ValueError(f"spans must hold one (moments, 2) for each of {len(video_mask)} queries, got {len(spans)}")

@@ -330,7 +330,7 @@ class HeroModel(NamedPlugins):
                 "these weights come from another HERO than this model's: wrap the base with "
                 f"wrap_model(base, {', '.join(choices)}), or let hero_plugin.config_of(state_dict) say with what"
             )
-        self._adopt(there)
+        self._take_inference(there)
         state_dict = without_wrappers(state_dict)
         prefixes = {name.split(".", 1)[0] for name in state_dict if name.startswith(("hero.", "base."))}
         part: nn.Module = self
@@ -349,14 +349,14 @@ class HeroModel(NamedPlugins):
             f"\nplug-ins: {names}; active: {self.active_plugin}" if len(self._plugins) > 1 else ""
         )
 
-    def _adopt(self, config: HeroConfig | None) -> None:
+    def _take_inference(self, config: HeroConfig | None) -> None:
         """Take over from the config of loaded weights which levels answer: it was chosen for those weights."""
         if config is not None and config.levels == self.config.levels:
             self.config = replace(self.config, inference=config.inference)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any) -> None:
         if NOTE in local_metadata:  # also where this model is part of another, which loads it
-            self._adopt(HeroConfig.from_dict(local_metadata[NOTE]))
+            self._take_inference(HeroConfig.from_dict(local_metadata[NOTE]))
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

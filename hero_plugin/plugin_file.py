@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 
 from torch import nn
 
@@ -14,7 +13,7 @@ from hero_plugin.model import HeroModel
 from hero_plugin.named import DEFAULT_NAME
 from hero_plugin.plugin import Fingerprint, Plugin, PluginError, base_weights, files_of, find_folder, forms, read_plugin
 from hero_plugin.protocol import Grounder
-from hero_plugin.wrap import checked_adapter, hero_model, wrap_model
+from hero_plugin.wrap import checked_adapter, find_hero_model, hero_model, wrap_model
 
 
 def plugin_of(model: nn.Module) -> Plugin:
@@ -67,9 +66,7 @@ def load_plugin(
         ValueError: a plug-in of this name is there and not active.
     """
     plugin = read_plugin(path)
-    wrapped = None
-    with suppress(TypeError):
-        wrapped = hero_model(model)
+    wrapped = find_hero_model(model)
     if wrapped is None:
         here = Fingerprint.of(model, checked_adapter(model, adapter)(model))
         check_base(here, plugin.base, str(path), strict=strict)
@@ -118,13 +115,10 @@ def from_pretrained(
     """
     folder = find_folder(folder_or_id, revision)
     weights = None if load_base is False else base_weights(folder)
-    is_wrapped = True
-    try:
-        bare = hero_model(base).base
-    except TypeError:
-        is_wrapped, bare = False, base
+    wrapped = find_hero_model(base)
+    bare = base if wrapped is None else wrapped.base
     if weights is not None:
-        if is_wrapped and load_base is None:
+        if wrapped is not None and load_base is None:
             raise PluginError(
                 f"{folder_or_id}: holds weights of the base, which would replace those that the model's plug-ins stand "
                 "on: pass load_base=True to replace them, load_base=False to keep them"

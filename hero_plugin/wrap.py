@@ -171,11 +171,17 @@ def hero_model(model: nn.Module) -> HeroModel:
     Raises:
         TypeError: there is none.
     """
+    found = find_hero_model(model)
+    if found is None:
+        raise TypeError(f"{type(model).__name__} has no HERO around it: it was not made by wrap_model")
+    return found
+
+
+def find_hero_model(model: nn.Module) -> HeroModel | None:
+    """Return the wrapped model inside what torch puts around it, or None."""
     inner: Any = model
-    while not isinstance(inner, HeroModel):
+    while inner is not None and not isinstance(inner, HeroModel):
         inner = _inner(inner)
-        if inner is None:
-            raise TypeError(f"{type(model).__name__} has no HERO around it: it was not made by wrap_model")
     return inner
 
 

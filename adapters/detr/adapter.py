@@ -14,7 +14,7 @@ from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import Kind
 from hero_plugin.base_state import KeepStatistics
-from hero_plugin.levels import map_tensors
+from hero_plugin.levels import tensors_of
 
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
 """What a model's forward reads of a batch, by upstream's names."""
@@ -197,8 +197,7 @@ def saliency(outputs: Any) -> Any:
 
 def is_made_of(outputs: Any, leaf: Tensor) -> bool:
     """Return whether a tensor in ``outputs`` was computed from ``leaf``, by its graph: weights of zero hide nothing."""
-    tensors: list[Tensor] = []
-    map_tensors(lambda tensor, key: tensors.append(tensor), outputs)
+    tensors = [tensor for _, tensor in tensors_of(outputs)]
     if any(tensor is leaf for tensor in tensors):
         return True
     nodes: list[Any] = [tensor.grad_fn for tensor in tensors]

@@ -7,7 +7,6 @@ import random
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from torch import nn
 from hero_plugin.checking.compare import Fault, first_words
 from hero_plugin.checking.trial import NothingToCheck, Trial
 from hero_plugin.protocol import Grounder
-from hero_plugin.wrap import checked_adapter, hero_model
+from hero_plugin.wrap import checked_adapter, find_hero_model
 
 WIDTH = 100
 
@@ -92,9 +91,7 @@ def check_adapter(
     Example:
         >>> check_adapter(model, video, query, video_mask, query_mask).raise_for_failures()
     """
-    wrapped = None
-    with suppress(TypeError):
-        wrapped = hero_model(model)
+    wrapped = find_hero_model(model)
     base = model if wrapped is None else wrapped.base
     make = checked_adapter(base, adapter) if wrapped is None else wrapped.adapter
     devices = sorted({parameter.get_device() for parameter in base.parameters() if parameter.is_cuda})

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hero_plugin.attention import at_least_float32
-from hero_plugin.levels import map_tensors
+from hero_plugin.levels import map_tensors, tensors_of
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments of a forward, by place and by name."""
@@ -52,13 +52,6 @@ def call(model: nn.Module, given: Inputs, seed: int = 0) -> Any:
         if isinstance(part, dict):
             part.pop("hero", None)
     return outputs
-
-
-def tensors_of(outputs: Any) -> list[tuple[str, Tensor]]:
-    """Return every tensor with its nearest name, in order."""
-    found: list[tuple[str, Tensor]] = []
-    map_tensors(lambda tensor, key: found.append((key, tensor)), outputs)
-    return found
 
 
 def by_name(outputs: Any) -> dict[str, list[Tensor]]:

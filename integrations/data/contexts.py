@@ -1,4 +1,4 @@
-"""Which words training's sentences had one and two places apart: what tells which known word fits a place."""
+"""Counts of words one and two places apart in training sentences: they tell which known word fits a place."""
 
 from __future__ import annotations
 

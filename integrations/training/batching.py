@@ -19,7 +19,7 @@ from hero_plugin.integrations.training.device import Amp, autocast
 from hero_plugin.integrations.training.distributed import ALONE, BatchShard, Group
 from hero_plugin.integrations.training.task import Batch, Grounded, Task
 
-READ_ONE_BY_ONE = frozenset({"windows"})
+READ_ONE_BY_ONE = frozenset({"moment_counts"})
 """Entries of a batch that stay on the CPU: the number of moments per query, by which a DETR's targets are cut."""
 
 
@@ -168,11 +168,14 @@ def predict_set(
     if len(mine) < len(turns[0]):
         after_batch()
     # Read once, at the end: until here nothing waited for the device.
-    read = [[torch.cat(each).cpu().double().numpy()] if mine else [] for each in (moments, scores)]
-    said = [[*chain(*parts)] for parts in zip(*group.gather([*read, relevance, saliency]), strict=True)]
-    back = np.argsort([index for turn in turns for chunk in turn for index in chunk])
-    curves = ([each[place][: lengths[index]] for index, place in enumerate(back)] if each else [] for each in said[2:])
-    return Grounded(np.concatenate(said[0])[back], np.concatenate(said[1])[back], *curves)
+    answers = [[torch.cat(each).cpu().double().numpy()] if mine else [] for each in (moments, scores)]
+    of_all = [[*chain(*parts)] for parts in zip(*group.gather([*answers, relevance, saliency]), strict=True)]
+    place_of = np.argsort([index for turn in turns for chunk in turn for index in chunk])
+    curves = (
+        [curve[place][: lengths[index]] for index, place in enumerate(place_of)] if curve else []
+        for curve in of_all[2:]
+    )
+    return Grounded(np.concatenate(of_all[0])[place_of], np.concatenate(of_all[1])[place_of], *curves)
 
 
 CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))

@@ -28,8 +28,8 @@ from hero_plugin.integrations.training.dataset import read_sets
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
     DetrExample,
+    draw_moments,
     draw_pairs,
-    draw_windows,
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
@@ -223,11 +223,11 @@ class DetrTask(Task):
 
 def draw_targets(batch: Batch) -> dict[str, Any]:
     """Draw the targets of the criteria, from torch's generator, where upstream's data sets draw them."""
-    spans, windows = draw_windows(batch["spans"], batch["windows"])
+    spans, counts = draw_moments(batch["spans"], batch["moment_counts"])
     words = torch.arange(batch["src_txt"].shape[1], device=spans.device) < batch["words"].unsqueeze(1)
     high, low = draw_pairs(batch["positives"], batch["negatives"], batch["hard_positive"], batch["hard_negative"])
     return {
-        "span_labels": [{"spans": row[:count]} for row, count in zip(spans, windows.tolist(), strict=True)],
+        "span_labels": [{"spans": row[:count]} for row, count in zip(spans, counts.tolist(), strict=True)],
         "saliency_pos_labels": high,
         "saliency_neg_labels": low,
         "saliency_all_labels": batch["scores"],

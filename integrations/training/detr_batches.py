@@ -133,7 +133,7 @@ def _from_moments(
     return DetrLabels(spans, -1, -1, inside, outside, inside, relevant)
 
 
-MAX_WINDOWS = 5
+MAX_MOMENTS = 5
 """Most moments of a query that a step trains on."""
 
 
@@ -157,23 +157,23 @@ def draw_pairs(
     return _with_hard(hard_positive, high), _with_hard(hard_negative, low)
 
 
-def draw_windows(spans: Tensor, windows: Tensor, most: int = MAX_WINDOWS) -> tuple[Tensor, Tensor]:
+def draw_moments(spans: Tensor, counts: Tensor, most: int = MAX_MOMENTS) -> tuple[Tensor, Tensor]:
     """Draw at most ``most`` moments per query, each equally likely.
 
     Args:
-        spans: (B, W, 2), padded.
-        windows: (B,) long on the CPU, how many are real.
+        spans: (B, M, 2), padded.
+        counts: (B,) long on the CPU, how many are real.
         most: Most moments per query.
 
     Returns:
-        Spans (B, W', 2), in their order, and (B,) on the CPU.
+        Spans (B, M', 2), in their order, and (B,) on the CPU.
     """
     if spans.shape[1] <= most:
-        return spans, windows
+        return spans, counts
     keys = torch.rand(spans.shape[:2], device=spans.device)
-    real = (torch.arange(spans.shape[1]) < windows.unsqueeze(1)).to(spans.device, non_blocking=True)
+    real = (torch.arange(spans.shape[1]) < counts.unsqueeze(1)).to(spans.device, non_blocking=True)
     chosen = keys.masked_fill(~real, -1.0).topk(most, dim=1).indices.sort(dim=1).values
-    return spans.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 2)), windows.clamp(max=most)
+    return spans.gather(1, chosen.unsqueeze(-1).expand(-1, -1, 2)), counts.clamp(max=most)
 
 
 def _two(weights: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ class DetrCollate(BankCollate):
     Inputs, of the requested rows: src_txt (R, L, Dq), or with ``levels`` (R, L, N, Dq / N), src_vid (R, T, Dv + 2)
     float32, the last two of a clip being where it starts and ends in [0, 1]; src_txt_mask (R, L), src_vid_mask (R, T)
     float32. Of all: clips, words (B,) long, how many are real; durations (B,) float32 seconds; spans (B, W, 2) float32
-    with zeros for padding, windows (B,) long, how many are real; and the fields of ``DetrLabels``:
+    with zeros for padding, moment_counts (B,) long, how many are real; and the fields of ``DetrLabels``:
     hard_positive, hard_negative (B,) long, positives, negatives, scores, relevant (B, T) float32.
     """
 
@@ -271,7 +271,7 @@ class DetrCollate(BankCollate):
             "words": torch.from_numpy(q_mask.sum(1)),
             "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
             "spans": _padded([each.spans for each in labels]),
-            "windows": torch.tensor([len(each.spans) for each in labels]),
+            "moment_counts": torch.tensor([len(each.spans) for each in labels]),
             "hard_positive": torch.tensor([each.hard_positive for each in labels]),
             "hard_negative": torch.tensor([each.hard_negative for each in labels]),
             "positives": _padded([each.positives for each in labels]),

@@ -20,7 +20,12 @@ MOVED = re.findall(r"^\| `(hero_plugin\.[\w.]+)`.* \| `(hero_plugin\.[\w.]+)` \|
     "path, name", re.findall(r"`((?:hero_plugin|integrations)/[\w/]+\.py)`: `(\w+)`", ARCHITECTURE)
 )
 def test_what_the_page_finds_is_there(path, name):
-    assert re.search(rf"^(class |def )?{name}\b", (REPOSITORY / path).read_text("utf-8"), re.MULTILINE)
+    assert re.search(rf"^ *(class |def )?{name}\b", (REPOSITORY / path).read_text("utf-8"), re.MULTILINE)
+
+
+def test_the_table_of_the_core_has_every_file():
+    core = {path.name for path in (REPOSITORY / "hero_plugin").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"`(\w+\.py)`", ARCHITECTURE.partition("## The core")[2].partition("##")[0])) == core
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda path: path.name)

@@ -21,8 +21,8 @@ from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
+    draw_moments,
     draw_pairs,
-    draw_windows,
     endpoints,
     make_detr_examples,
     make_labels,
@@ -150,13 +150,13 @@ def test_of_many_moments_five_are_drawn_and_few_stay_in_order():
     torch.manual_seed(0)
     seen = set()
     for _ in range(60):
-        drawn, windows = draw_windows(spans, torch.tensor([8, 2]))
+        drawn, windows = draw_moments(spans, torch.tensor([8, 2]))
         assert windows.tolist() == [5, 2]
         assert torch.equal(drawn[1, :2], spans[1, :2])
         assert len(set(drawn[0, :, 0].tolist())) == 5
         seen.update(drawn[0, :, 0].tolist())
     assert seen == set(spans[0, :, 0].tolist())
-    same, _ = draw_windows(spans[:, :5], torch.tensor([5, 2]))
+    same, _ = draw_moments(spans[:, :5], torch.tensor([5, 2]))
     assert same.data_ptr() == spans.data_ptr()
 
 
@@ -199,7 +199,7 @@ def test_a_batch_holds_what_upstream_feeds_its_models(val, folders):
         torch.testing.assert_close(batch[name], expected, rtol=0, atol=1e-7)
     torch.testing.assert_close(batch["scores"], targets["saliency_all_labels"], rtol=0, atol=0)
     torch.testing.assert_close(batch["relevant"], targets["src_pos_mask"], rtol=0, atol=0)
-    for spans, count, expected in zip(batch["spans"], batch["windows"], targets["span_labels"], strict=True):
+    for spans, count, expected in zip(batch["spans"], batch["moment_counts"], targets["span_labels"], strict=True):
         assert torch.equal(spans[:count], expected["spans"])
 
 

@@ -256,10 +256,10 @@ def detr_batch(sizes: Sizes, draw: Generator) -> Batch:
     words, q_mask = random_lengths(sizes.batch, sizes.words, draw)
     width = 0.05 + 0.25 * torch.rand(sizes.batch, MOST_MOMENTS, generator=draw)
     start = torch.rand(sizes.batch, MOST_MOMENTS, generator=draw) * (1 - width)
-    windows = torch.randint(1, MOST_MOMENTS + 1, (sizes.batch,), generator=draw)
+    counts = torch.randint(1, MOST_MOMENTS + 1, (sizes.batch,), generator=draw)
     spans = torch.stack([start + width / 2, width], dim=-1)
-    spans = spans * (torch.arange(MOST_MOMENTS) < windows.unsqueeze(1)).unsqueeze(-1)
-    inside = clip_labels([row[:count] for row, count in zip(spans, windows.tolist(), strict=True)], v_mask)
+    spans = spans * (torch.arange(MOST_MOMENTS) < counts.unsqueeze(1)).unsqueeze(-1)
+    inside = clip_labels([row[:count] for row, count in zip(spans, counts.tolist(), strict=True)], v_mask)
     return {
         "src_txt": torch.randn(*q_mask.shape, sizes.text_dim, generator=draw) * q_mask.unsqueeze(-1),
         "src_txt_mask": q_mask,
@@ -269,9 +269,9 @@ def detr_batch(sizes: Sizes, draw: Generator) -> Batch:
         "words": words,
         "durations": clips * CLIP_SECONDS,
         "spans": spans,
-        "windows": windows,
-        "hard_positive": torch.full_like(windows, -1),
-        "hard_negative": torch.full_like(windows, -1),
+        "moment_counts": counts,
+        "hard_positive": torch.full_like(counts, -1),
+        "hard_negative": torch.full_like(counts, -1),
         "positives": inside,
         "negatives": v_mask - inside,
         "scores": inside * HIGHEST_SCORE,
