@@ -59,7 +59,9 @@ class Bridge(nn.Module):
         if counts.shape != known.shape[:1] or not bool((counts >= 1).all()):
             raise ValueError(f"counts must be ({len(known)},) and at least 1, got {tuple(counts.shape)}")
         self.register_buffer("known", known)
-        self.register_buffer("log_counts", at_least_float32(counts.to(known)).log())
+        self.register_buffer(
+            "log_counts", counts.to(known.device, torch.promote_types(known.dtype, torch.float32)).log()
+        )
         self.neighbours, self.temperature, self.nearest = neighbours, temperature, nearest
         self.known_from = known_from
 

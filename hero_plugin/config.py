@@ -149,8 +149,8 @@ class HeroConfig:
                 f"inference must name levels from 0 to {self.levels - 1}, each once, as in (1,), or be None for "
                 f"all of them; got {levels!r}"
             )
-        if len(levels) > 1 and not self.normalize:
-            raise ValueError("inference of several levels needs normalize=True: else their weights add up to anything")
+        if 1 < len(levels) < self.levels and not self.normalize:
+            raise ValueError("inference of some levels needs normalize=True: else their weights add up to anything")
         return tuple(sorted(levels))
 
     @property

@@ -105,8 +105,8 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
             ignores them (``use_matcher=False``, highlights alone), nothing says which clips are relevant: only
             ``loss_consistency``, which needs no labels, is added. FlashVTG's takes the batch before the outputs, and
             leaves its losses in them; so are HERO's then.
-        config: where the weights and the kind of consistency come from; None is that of the model whose outputs come
-            first.
+        config: where the weights and the kind of consistency come from; None is that of the plug-in whose outputs
+            come, also after ``set_active``.
 
     Example:
         >>> model = wrap_model(model)
@@ -131,6 +131,7 @@ class HeroCriterion(nn.Module):
         super().__init__()
         self.criterion = criterion
         self.config, self._of_model = config or HeroConfig(), config is None
+        self._taken: Tensor | None = None
         self.weight_dict: dict[str, float] = criterion.weight_dict  # type: ignore[assignment]
         self.weight_dict.update(self.config.loss_weights)
 
@@ -154,13 +155,16 @@ class HeroCriterion(nn.Module):
         return {**losses, **ours}
 
     def _take_settings(self, chosen: Tensor) -> None:
-        """Take what the losses need from the model whose outputs these are; once, as it reads the device."""
+        """Take what the losses need from the plug-in whose outputs these are; once for each, as it reads the device."""
+        own = chosen._base  # the plug-in's, which its model expands; None where outputs of replicas were gathered
+        if self._taken is not None and (own is None or own is self._taken):
+            return
+        self._taken = chosen if own is None else own
         values = zip(LOSS_FIELDS, chosen[0].view(torch.float64).tolist(), strict=True)
         fields: dict[str, Any] = {n: CHOICES[n][int(value)] if n in CHOICES else value for n, value in values}
         cmtr = fields["relevance_weight"] + fields["consistency_weight"] > 0
         self.config = replace(self.config, cmtr=cmtr, **fields)
         self.weight_dict.update(self.config.loss_weights)
-        self._of_model = False
 
     def hero_losses(self, hero: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
         """Return ``loss_relevance`` where moments are known, ``loss_consistency`` where masked words were used."""
@@ -215,17 +219,23 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
     real = video_mask.bool()
     padded = pad_sequence([query.detach().reshape(-1, 2) for query in spans], batch_first=True, padding_value=-1)
     padded = padded.to(real.device, torch.promote_types(padded.dtype, torch.float32))
-    place = torch.arange(real.shape[-1], device=real.device)
+    place = (real.cumsum(-1) - 1).unsqueeze(1)  # among the real clips: padding may be on the left
     if span_loss_type == "ce":
         first, last = padded[..., :1], padded.amax(-1, keepdim=True)
         inside, unknown = (place >= first) & (place <= last), real.new_zeros(len(real), 1)
     else:
         if padded.is_cpu:  # elsewhere a failed check would end the process; and nothing here reads a value
-            torch._assert_async((padded <= 1.01).all(), "spans must be (center, width) in [0, 1]: these are larger")
+            torch._assert_async(
+                (padded <= 2).all(),
+                "spans must be (center, width) in [0, 1] of the video: these are larger, as seconds are",
+            )
         clips = real.sum(-1).clamp(min=1).view(-1, 1, 1)
-        center, width = padded[..., :1] * clips, padded[..., 1:] * clips
-        holds = (center + BORDER).floor() == place
-        inside = (((place + 0.5 - center).abs() <= width / 2 + BORDER) | holds) & (width > 0)
+        width = padded[..., 1:]
+        # A video may be longer than its clips: what of a moment lies past them is cut, and a moment past them is last.
+        start, end = ((padded[..., :1] + side * width / 2).clamp(0, 1) * clips for side in (-1, 1))
+        center = (start + end) / 2
+        holds = (center + BORDER).floor().clamp(max=clips - 1) == place
+        inside = (((place + 0.5 - center).abs() <= (end - start) / 2 + BORDER) | holds) & (width > 0)
         unknown = (width == 0).any(1) & ~(width > 0).any(1)
     return (inside.any(1) & real).float().masked_fill(unknown, -1.0)
 

@@ -409,6 +409,7 @@ class HeroModel(NamedPlugins):
         own = name.startswith("_") or name in _OWN or hasattr(type(self), name)
         if "base" in modules and not own and hasattr(modules["base"], name):
             setattr(modules["base"], name, value)
+            self._grounder = (self.base, self.adapter(self.base))  # a compiled forward does not look for what is new
         else:
             super().__setattr__(name, value)
 

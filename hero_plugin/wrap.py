@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -105,7 +106,8 @@ def choose_level(
 ) -> dict[tuple[int, ...], float]:
     """Let one level answer where it is as good as all: one pass of the base instead of N.
 
-    Of the single levels the best is kept, unless all of them together are better by more than ``tolerance``.
+    Of the single levels the best is kept, unless all of them together are better by more than ``tolerance``. The model
+    is scored in eval mode, and is in its mode of before afterwards.
 
     Args:
         model: a trained wrapped model, also inside what torch puts around it.
@@ -115,10 +117,28 @@ def choose_level(
 
     Returns:
         The score of every choice, by the levels that answered. ``model.keep_level()`` undoes the choice.
+
+    Raises:
+        ValueError: a score is NaN; then, and where ``score`` raises, the levels that answered before do so again.
     """
     inner = hero_model(model)
+    before, modes = inner.config, [(module, module.training) for module in inner.modules()]
     everything = tuple(range(inner.config.levels))
-    scores = {levels: float(score(inner.keep_level(*levels))) for levels in [(n,) for n in everything] + [everything]}
+    scores: dict[tuple[int, ...], float] = {}
+    inner.eval()  # in training, all levels answer
+    try:
+        for levels in [*((level,) for level in everything), everything]:
+            scores[levels] = float(score(inner.keep_level(*levels)))
+            if math.isnan(scores[levels]):
+                raise ValueError(
+                    f"the score of level {', '.join(map(str, levels))} is NaN: there is nothing to choose by"
+                )
+    except BaseException:
+        inner.config = before
+        raise
+    finally:
+        for module, mode in modes:
+            module.training = mode
     best = max((levels for levels in scores if len(levels) == 1), key=lambda levels: scores[levels])
     inner.keep_level(*(everything if scores[everything] > scores[best] + tolerance else best))
     return scores

@@ -84,8 +84,9 @@ def read(config: TrainConfig, screen: Screen) -> GroundingData:
     given = {**own, **dict(config.test_sets())}
     paths = {name: path for name, path in given.items() if path is not None}
     data = BASES[config.base].read(config, paths, screen)
-    if "val" in data.sets and not any(record.moments for record in data.sets["val"]):
-        raise UserError(f"{config.annotations_val}: no query has a moment, so no checkpoint can be chosen by them")
+    for name, what in (("val", "checkpoint"), ("reworded", "level")):
+        if name in data.sets and not any(record.moments for record in data.sets[name]):
+            raise UserError(f"{own[name]}: no query has a moment, so no {what} can be chosen by them")
     if config.swap_words and data.swaps is None:
         raise UserError(f"--swap-words: {config.title} does not read its words from the table --words")
     return data

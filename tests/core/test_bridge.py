@@ -40,6 +40,15 @@ def test_the_formula(known, neighbours, temperature, nearest, seed):
         np.testing.assert_allclose(found.numpy(), mixed, atol=1e-5)  # cosines in float32
 
 
+def test_counts_past_half_precision():
+    known = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    words, counts = known + 0.1, torch.tensor([70_000, 257, 3])
+    shares, rows = Bridge(known.half(), counts, nearest=-1.0).shares(words.half())
+    expected, same = Bridge(known, counts, nearest=-1.0).shares(words)
+    assert torch.equal(rows, same)
+    torch.testing.assert_close(shares, expected, atol=1e-2, rtol=0)
+
+
 def test_without_counts_every_known_word_counts_the_same():
     table, words = torch.randn(6, 4), torch.randn(3, 4)
     torch.testing.assert_close(Bridge(table)(words), Bridge(table, torch.full((6,), 7))(words))

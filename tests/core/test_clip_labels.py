@@ -128,7 +128,23 @@ def test_every_query_has_its_spans():
         clip_labels([torch.tensor([[0.5, 0.5]])], torch.ones(2, 10))
 
 
-@pytest.mark.parametrize("spans", [[[10.0, 25.0]], [[0.5, 1.2]], [[5.0, 0.2]]])
+@pytest.mark.parametrize("spans", [[[10.0, 25.0]], [[0.5, 2.2]], [[5.0, 0.2]]])
 def test_spans_in_seconds_are_refused(spans):
-    with pytest.raises(RuntimeError, match=r"spans must be \(center, width\) in \[0, 1\]: these are larger"):
+    with pytest.raises(RuntimeError, match=r"spans must be \(center, width\) in \[0, 1\] .*: these are larger"):
         clip_labels([torch.tensor(spans)], torch.ones(1, 8))
+
+
+def test_a_video_may_be_longer_than_its_clips():
+    """Five clips of 2 s of a video of 11.9 s: what lies past them is cut, and a moment past them is in the last."""
+    moments = torch.tensor([[7.0, 11.9], [10.5, 11.9], [0.0, 11.9]]) / 10
+    spans = torch.stack([moments.mean(1), moments[:, 1] - moments[:, 0]], 1)
+    labels = clip_labels(list(spans.unsqueeze(1)), torch.ones(3, 5))
+    assert labels.tolist() == [[0, 0, 0, 1, 1], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("spans, kind", [([[0.4, 0.5]], "l1"), ([[1, 2]], "ce")])
+def test_padding_may_be_on_the_left(spans, kind):
+    right = torch.tensor([[1, 1, 1, 1, 0, 0, 0]])
+    labels = clip_labels([torch.tensor(spans)], right, kind)
+    assert labels.sum() == 2
+    assert torch.equal(clip_labels([torch.tensor(spans)], right.flip(1), kind), labels.roll(3, 1))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from hero_plugin import HeroConfig, wrap_model
-from tests.core import emb
+from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, shake, tensors, total_loss, tuple_base
 from tests.old_torch import needs_compiler
 
@@ -63,6 +64,20 @@ def test_emb_behind_its_seam():
     with torch.no_grad():
         for one, other in zip(tensors(model(*batch)), tensors(compiled(*batch)), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_set_on_the_model_after_wrapping_counts():
+    model, batch = shake(wrap_model(detr.moment_detr(), config=HeroConfig(**SMALL)), 0.1).eval(), detr.batch()
+    head = model.class_embed
+    model.class_embed = nn.Linear(head.in_features, head.out_features)
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        first = compiled(*batch)["pred_logits"]
+        torch.testing.assert_close(first, model(*batch)["pred_logits"])
+        model.class_embed = head
+        again = compiled(*batch)["pred_logits"]
+        torch.testing.assert_close(again, model(*batch)["pred_logits"])
+    assert not torch.allclose(first, again)
 
 
 def test_hero_off():

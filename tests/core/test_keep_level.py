@@ -131,7 +131,7 @@ def test_levels_that_are_no_list_of_levels_are_refused(levels):
 
 
 def test_several_levels_with_the_papers_weights_are_refused():
-    with pytest.raises(ValueError, match="needs normalize=True"):
+    with pytest.raises(ValueError, match="some levels needs normalize=True"):
         wrap_model(dict_base(), config=HeroConfig.paper()).keep_level(0, 1)
 
 
@@ -145,6 +145,24 @@ def test_choose_level_keeps_the_best_level_or_all():
     assert choose_level(model, score) == scores
     assert model.config.inference == (0, 1, 2, 3)
     choose_level(model, score, tolerance=0.5)
+    assert model.config.inference == (1,)
+
+
+@pytest.mark.parametrize("config", [HeroConfig(), HeroConfig.paper()])
+def test_choose_level_scores_in_eval_mode_and_leaves_the_modes(config):
+    model = wrap_model(dict_base(), config=config).train()
+    model.base.eval()
+    modes, seen = [module.training for module in model.modules()], []
+    choose_level(model, lambda model: seen.append(model.training) or sum(model.config.inference))
+    assert seen == [False] * 5 and model.config.inference == (0, 1, 2, 3)
+    assert modes == [module.training for module in model.modules()]
+
+
+@pytest.mark.parametrize("fails", [lambda: float("nan"), lambda: 1 / 0])
+def test_choose_level_that_cannot_score_leaves_what_answered(fails):
+    model = wrap_model(dict_base()).keep_level(1)
+    with pytest.raises((ValueError, ZeroDivisionError), match=r"score of level 0 is NaN|division"):
+        choose_level(model, lambda model: fails())
     assert model.config.inference == (1,)
 
 

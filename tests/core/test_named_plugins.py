@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
 
 from hero_plugin import HeroConfig, load_plugin, save_plugin, wrap_criterion, wrap_model
 from tests.core import detr, emb
@@ -181,6 +182,23 @@ def test_criteria_and_losses_follow_the_active_one():
     chosen = model(*batch)["hero"]["chosen"]
     model.set_active("default")
     assert not torch.equal(model(*batch)["hero"]["chosen"], chosen)
+
+
+def test_a_criterion_without_a_config_takes_the_settings_of_whichever_is_active():
+    model, batch = wrap_model(detr.qd_detr(), levels=2).train(), detr.batch()
+    model.add_plugin("loud", levels=2, relevance_weight=1.0, consistency_weight=0.5, consistency="bernoulli")
+    inner = nn.Module()
+    inner.weight_dict, inner.forward = {}, lambda outputs, targets: {}
+    criterion = wrap_criterion(inner)
+    targets = {"span_labels": [{"spans": torch.tensor([[0.5, 0.2]])}] * 3}
+    for name, weights, kind in (
+        ("default", [0.1, 0.1], "clips"),
+        ("loud", [1.0, 0.5], "bernoulli"),
+        ("default", [0.1, 0.1], "clips"),
+    ):
+        model.set_active(name)
+        criterion(model(*batch), targets)
+        assert list(criterion.weight_dict.values()) == weights and criterion.config.consistency == kind
 
 
 @pytest.mark.parametrize("frozen", [False, True])
