@@ -5,6 +5,7 @@ A reworded query says what was changed, and carries a link to the original throu
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -42,8 +43,19 @@ class Record:
 
 
 def clean_sentence(raw: str) -> str:
-    """Tidy white space: ActivityNet Captions has leading blanks, tabs and line breaks inside sentences."""
-    return " ".join(raw.split())
+    """Tidy a sentence: its letters (see ``clean_text``), and white space, such as tabs and line breaks inside it."""
+    return " ".join(clean_text(raw).split())
+
+
+_HYPHENS = {0x2010: "-", 0x2011: "-", 0xAD: None}
+
+
+def clean_text(text: str) -> str:
+    """Compose letters with their accents (NFC), take typographic hyphens for plain ones, drop soft hyphens.
+
+    Else words would be cut inside, and have no vector.
+    """
+    return unicodedata.normalize("NFC", text).translate(_HYPHENS)
 
 
 REWORDED = "reworded"

@@ -18,12 +18,14 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hero_plugin.integrations.data.contexts import Contexts
+from hero_plugin.integrations.data.records import clean_text
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems, UserError
 from hero_plugin.integrations.support.files import OnProgress, iter_lines
 
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _TREEBANK = re.compile(r"[^\W_]+(?:[-/][^\W_]+)*n't\b|'(?:s|re|ve|ll|d|m)\b|[^\W_]+(?:[-/][^\W_]+)*|[^\w\s]|_")
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'"})
+"""One character for one, so that places in a sentence stay."""
 
 
 def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> list[str]:
@@ -56,7 +58,7 @@ def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> li
 
 def plain(sentence: str) -> str:
     """Return a sentence in lower case, with plain apostrophes: the text that ``tokenize`` cuts words out of."""
-    return sentence.lower().translate(_APOSTROPHES)
+    return clean_text(sentence).lower().translate(_APOSTROPHES)
 
 
 def word_spans(sentence: str) -> list[tuple[int, int]]:
@@ -293,6 +295,8 @@ class Vocabulary:
     """How often each word occurs in training sentences; empty in what an earlier version wrote."""
     contexts: Contexts = field(default=Contexts({}), hash=False, compare=False, repr=False)
     """Which words stand beside which in training sentences; likewise."""
+    sample: Mapping[str, Sequence[float]] = field(default_factory=dict, hash=False, compare=False, repr=False)
+    """A few numbers of the vectors of some trained words, where they are not kept with the model; likewise."""
     _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -335,7 +339,13 @@ class Vocabulary:
         return [self._rows.get(word, missing) for word in words]
 
     def table(self, vectors: WordVectors) -> np.ndarray:
-        """Return the vectors of the words, (words, dim) float32, scaled."""
+        """Return the vectors of the words, (words, dim) float32, scaled.
+
+        Raises:
+            UserError: A word has none.
+        """
+        if lacking := [word for word in self.words if word not in vectors]:
+            raise UserError(f"the word table has no {lacking[0]!r}, which the run's has; give --words the run's table")
         rows = [vectors.index[word] for word in self.words]
         return (vectors.vectors[rows] * self.scale).astype(np.float32)
 
@@ -392,11 +402,13 @@ class Vocabulary:
         counts = {"counts": dict(self.counts)} if self.counts else {}
         if self.contexts:
             counts["contexts"] = self.contexts.to_json()
-        return {"scale": self.scale, "trained": self.trained, **adapted, "words": list(self.words), **counts}
+        sample = {"sample": dict(self.sample)} if self.sample else {}
+        return {"scale": self.scale, "trained": self.trained, **adapted, "words": list(self.words), **counts, **sample}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Vocabulary:
         """Return the vocabulary that ``to_json`` described."""
         words, adapted = tuple(value["words"]), tuple(value.get("adapted", ()))
         counts, contexts = value.get("counts", {}), Contexts.from_json(value.get("contexts", {}))
-        return cls(words, float(value["scale"]), int(value["trained"]), adapted, counts, contexts)
+        sample = value.get("sample", {})
+        return cls(words, float(value["scale"]), int(value["trained"]), adapted, counts, contexts, sample)

@@ -160,7 +160,7 @@ def models_of(runs: Sequence[RunFolder], *, pool: bool = True) -> list[Model]:
     Raises:
         UserError: Two runs have the same settings and seed, so that they say the same twice.
     """
-    free = FREE_TO_CHANGE | {"seed", "threads", "versions"}
+    free = FREE_TO_CHANGE | {"seed", "threads", "versions", "annotations"}
     groups: dict[str, list[tuple[int, RunFolder]]] = {}
     for run in runs:
         settings = run.config()

@@ -211,7 +211,11 @@ class TrainConfig(FileConfig):
         """
         if (base := settings.get("base", self.base)) != self.base:
             raise ConfigError(f"{source}: these are settings of {base}, not of {self.base}")
-        values = {name: value for name, value in settings.items() if name not in ("versions", "base", "adapted")}
+        values = {
+            name: value
+            for name, value in settings.items()
+            if name not in ("versions", "annotations", "base", "adapted")
+        }
         paper = values.get("paper") and not self.paper
         return filled(replace(self, hero=HeroConfig.paper()) if paper else self, values, source)
 

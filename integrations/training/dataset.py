@@ -83,6 +83,15 @@ def read_sets(
                 screen.say(f"{path}: left out {len(report.dropped)} queries that cannot be used (--on-broken drop)")
             if screen is not None and report.lost_windows:
                 screen.say(f"{path}: left out {len(report.lost_windows)} windows of queries that keep others")
+            if screen is not None and report.clamped:
+                moments = sum(len(record.moments) for record in sets[name])
+                screen.say(
+                    f"{path}: {report.clamped} of {moments} moments end after their video, and were cut at its end"
+                )
+            if name == "train":
+                sets[name] = with_moments(sets[name], str(path), config, screen)
+            elif screen is not None and (bare := sum(not record.moments for record in sets[name])):
+                screen.say(f"{path}: {bare} of {len(sets[name])} queries have no moment, and do not count in scores")
             check_records(sets[name], store, tokenize, str(path))
             if originals and (found := original_records(sets[name])):
                 sets[originals_of(name)] = found
@@ -91,6 +100,26 @@ def read_sets(
     if problems:
         raise DataError(problems)
     return sets
+
+
+def with_moments(records: list[Record], source: str, config: TrainConfig, screen: Screen | None) -> list[Record]:
+    """Return the records that have a moment to train on; the others are broken queries.
+
+    Raises:
+        DataError: There are others, and the settings do not say to leave out such queries; or there are only others.
+    """
+    found = [record for record in records if record.moments]
+    if found and config.on_broken == "drop":
+        if screen is not None and len(found) < len(records):
+            screen.say(f"{source}: left out {len(records) - len(found)} queries without a moment (--on-broken drop)")
+        return found
+    problems = Problems()
+    for record in records:
+        if not record.moments:
+            fix = "annotate or remove it, or leave such queries out with --on-broken drop"
+            problems.add(f"{source}: query {record.query_id}", "no moment to train on", fix)
+    problems.raise_if_any()
+    return found
 
 
 def check_records(records: Sequence[Record], features: FeatureStore, tokenize: Tokenizer, source: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from hero_plugin.integrations.data.words import Vocabulary, open_tokenizer
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
 from hero_plugin.integrations.scoring.submissions import annotation_row, has_official_labels, submission_line
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import Problems, UserError
+from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import read_sets
@@ -281,12 +281,6 @@ class DetrBase(WordVectorsBase):
         )
         split = open_tokenizer(config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
-        problems = Problems()
-        for record in sets.get("train", ()):
-            if not record.moments:
-                where = f"{paths['train']}: query {record.query_id}"
-                problems.add(where, "no moment to train on", "annotate or remove it")
-        problems.raise_if_any()
         records = [record for each in sets.values() for record in each]
         if config.query_features is None:
             table, swaps = words_to_train_on(config, sets, split)
@@ -354,7 +348,7 @@ class DetrBase(WordVectorsBase):
         data: VectorData,
         bank: FeatureBank,
         known: Vocabulary,
-        weights: Mapping[str, Tensor],
+        weights: MutableMapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[DetrTask, Vocabulary]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, read_sets
-from hero_plugin.integrations.training.queries import BridgedWords
+from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, is_like, other_table
 from hero_plugin.integrations.training.swaps import words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, with_hero
 
@@ -215,6 +216,18 @@ def _chosen(logits: Tensor, index: Tensor) -> Tensor:
     return logits.softmax(-1).gather(1, index[:, None]).squeeze(1)
 
 
+def _check_same_table(known: Vocabulary, table: Tensor, vectors: WordVectors) -> None:
+    """Refuse other vectors than the run's for words that both have: new words would get those of another table.
+
+    Raises:
+        UserError: They differ.
+    """
+    for row in [row for row, word in enumerate(known.words) if word in vectors][:SAMPLE]:
+        word = known.words[row]
+        if not is_like(vectors.vectors[vectors.index[word]] * known.scale, table[row].numpy()):
+            raise UserError(other_table("the word table", word))
+
+
 class EmbBase(Base):
     """EMB: its word table is part of the model, and grows with the words of an evaluation."""
 
@@ -272,7 +285,7 @@ class EmbBase(Base):
         data: EmbData,
         bank: FeatureBank,
         known: Vocabulary,
-        weights: Mapping[str, Tensor],
+        weights: MutableMapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[EmbTask, Vocabulary]:
@@ -287,6 +300,7 @@ class EmbBase(Base):
             )
         if len(new):
             table = torch.cat([table, torch.from_numpy(new.table(data.vectors))])
+        _check_same_table(known, table, data.vectors)
         width = next(
             each.shape[1] for name, each in weights.items() if name.endswith("video_affine.linear.conv1d.weight")
         )
@@ -300,7 +314,9 @@ class EmbBase(Base):
             vectors = WordVectors(list(vocabulary.words), table.numpy())
             bridged = BridgedWords.of_table(vectors, data.tokenize, known, config.positions, unknown)
         task = self._build(config, table.numpy(), bank, device, bridged)
-        task.model.load_state_dict({**weights, name: table})
+        weights = copy(weights)  # a copy that has its notes, of which levels answer
+        weights[name] = table
+        task.model.load_state_dict(weights)
         return task, vocabulary
 
     def bridged(self, trained: EmbTrainConfig, data: EmbData, known: Vocabulary) -> EmbData:

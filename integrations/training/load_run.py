@@ -28,8 +28,10 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.device import Amp, autocast
+from hero_plugin.integrations.training.queries import check_same_table
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
+from hero_plugin.integrations.training.vector_base import VectorData
 
 
 @dataclass
@@ -150,6 +152,8 @@ def load_model(
         base = BASES[settings.base]
         if bridge and not known.contexts:
             known = known.counted(data.tokenize(record.sentence) for record in learned_records(run, trained))
+        if isinstance(data, VectorData):
+            check_same_table(data.queries, known)
         data = base.bridged(trained, data, known) if bridge else data
         task, vocabulary = base.load_task(settings, data, bank, known, state["model"], torch.device(device), sentences)
         answer_with(task.model, levels)

@@ -82,6 +82,44 @@ class WordQueries(Queries):
         return vectors, mask
 
 
+SAMPLE = 16
+"""Trained words whose vectors a run remembers or compares, to know its word table again."""
+
+
+def sample_of(queries: Queries, words: Iterable[str]) -> dict[str, list[float]]:
+    """Return a few numbers of the vectors of the first of these words, by which the table is known again."""
+    if not isinstance(queries, WordQueries):
+        return {}
+    found = [word for word in words if word in queries.index][:SAMPLE]
+    return {word: [round(float(number), 4) for number in queries.vector(word)[:8]] for word in found}
+
+
+def check_same_table(queries: Queries, known: Vocabulary) -> None:
+    """Refuse another word table than the run's, as far as the run remembers and the queries say the same words.
+
+    Raises:
+        UserError: A word has another vector.
+    """
+    if not isinstance(queries, WordQueries):
+        return
+    for word, numbers in known.sample.items():
+        if word in queries.index and not is_like(queries.vector(word)[: len(numbers)], np.array(numbers)):
+            raise UserError(other_table(str(queries.source or "the word table"), word))
+
+
+def is_like(vector: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two vectors are the same but for the precision that they were stored in."""
+    return vector.shape == other.shape and bool(np.allclose(vector, other, rtol=0.02, atol=2e-3))
+
+
+def other_table(source: str, word: str) -> str:
+    """Say that a word table is not the run's."""
+    return (
+        f"{source}: its vector of {word!r} is another than the run's: this is not the word table that the run was "
+        "trained with, and answers by it would be wrong; give --words that table, or a copy of it"
+    )
+
+
 def words_to_train_on(
     config: Any, sets: Mapping[str, Sequence[Record]], split: Tokenizer
 ) -> tuple[WordQueries, WordSwaps | None]:

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import atomic_write, lock_folder, remove_leftovers, write_json
+from hero_plugin.integrations.support.files import atomic_write, checksum, lock_folder, remove_leftovers, write_json
 from hero_plugin.integrations.support.process import versions
+from hero_plugin.integrations.support.settings import parse_named_paths
 from hero_plugin.integrations.training.bases import base_of
 from hero_plugin.integrations.training.config import TrainConfig
 
@@ -113,7 +114,7 @@ class RunFolder:
                 return run
             run._delete()
         path.mkdir(parents=True, exist_ok=True)
-        run.write_json(run.config_file, {**settings, "versions": versions()})
+        run.write_json(run.config_file, {**settings, "versions": versions(), "annotations": _annotations(settings)})
         return run
 
     @classmethod
@@ -196,6 +197,14 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"
             )
+        before = self.config().get("annotations", {})
+        other = [path for path, known in _annotations(settings).items() if before.get(path, known) != known]
+        if other:
+            raise RunFolderError(
+                f"{self.path}: cannot resume, as annotations are not what they were when this run began: "
+                f"{', '.join(other)}. Put the earlier ones back, or start another run with another --output "
+                "(or --overwrite)."
+            )
         if changed := self._changed(settings):
             raise RunFolderError(
                 f"{self.path}: cannot resume with other settings:\n"
@@ -223,6 +232,13 @@ class RunFolder:
             return json.loads(file.read_text("utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise RunFolderError(f"{file}: cannot be read ({error})") from error
+
+
+def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the checksum of each annotation file that settings name and that is there."""
+    named = [settings.get(f"annotations_{name}") for name in ("train", "val", "reworded")]
+    named += [path for _, path in parse_named_paths(settings.get("annotations_test", ()))]
+    return {str(path): checksum(Path(path)) for path in named if path is not None and Path(path).is_file()}
 
 
 class Events:

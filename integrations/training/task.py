@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -181,7 +181,7 @@ class Base(ABC):
         data: Any,
         bank: FeatureBank,
         known: Vocabulary,
-        weights: Mapping[str, Tensor],
+        weights: MutableMapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[Task, Vocabulary]:

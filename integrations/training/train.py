@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from hero_plugin.integrations.training.device import choose_device, keep_freed_m
 from hero_plugin.integrations.training.distributed import ALONE, Group, joined
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.load_run import check_origins, origins_of
+from hero_plugin.integrations.training.queries import WordQueries
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Scores, Task, scores_table
 from hero_plugin.protocol import NoClipScore
@@ -143,6 +144,7 @@ def train(
         return base.examples(config, replace(data, sets={"train": records}), "train", bank, vocabulary, True)
 
     screen.say(describe(config, task.model, len(items), bank, vocabulary, device))
+    say_words_without_vectors(data, vocabulary, screen)
     if group.size > 1:
         screen.say(f"{group.size} processes share the {config.batch_size} queries of each step")
     trainer = Trainer(task, config, items, run, screen, group, swapped)
@@ -277,6 +279,19 @@ def describe(
         f"{what}: {learned / 1e6:.2f} M parameters on {device}; {items} training examples, "
         f"{len(bank.videos)} videos ({bank.description}), {len(vocabulary)} words"
     )
+
+
+def say_words_without_vectors(data: GroundingData, vocabulary: Vocabulary, screen: Screen) -> None:
+    """Say how many words of the training sentences the word table lacks, where it lacks some."""
+    queries = getattr(data, "queries", None)
+    has: Container[str] = queries.index if isinstance(queries, WordQueries) else vocabulary
+    words = set(chain.from_iterable(data.sentences("train")))
+    lacking = sorted(word for word in words if word not in has)
+    if lacking:
+        examples = f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}"
+        screen.say(f"{len(lacking)} of the {len(words)} words of the training queries have no vector: {examples}")
+    if 2 * len(lacking) > len(words):
+        screen.say("that is more than half: is this the right word table? Words are looked up in lower case")
 
 
 def _set_up(config: TrainConfig, rank: Rank) -> tuple[TrainConfig, torch.device]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -29,7 +29,13 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, read_sets
-from hero_plugin.integrations.training.queries import Queries, bridged_words, words_of_table, words_to_train_on
+from hero_plugin.integrations.training.queries import (
+    Queries,
+    bridged_words,
+    sample_of,
+    words_of_table,
+    words_to_train_on,
+)
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, with_hero
 
 
@@ -181,7 +187,10 @@ class WordVectorsBase(Base):
         training = list(data.sentences("train"))
         counts = dict(Counter(chain.from_iterable(training)))
         words = dict.fromkeys((*counts, *chain.from_iterable(data.sentences())))
-        return Vocabulary(tuple(words), trained=len(counts), counts=counts, contexts=Contexts.of(training))
+        sample = sample_of(data.queries, sorted(counts, key=lambda word: -counts[word]))
+        return Vocabulary(
+            tuple(words), trained=len(counts), counts=counts, contexts=Contexts.of(training), sample=sample
+        )
 
     def bridged(self, trained: Any, data: Any, known: Vocabulary) -> Any:
         """Return ``data`` with words that are bridged to the run's."""
@@ -229,7 +238,7 @@ class VectorBase(WordVectorsBase):
         data: Any,
         bank: FeatureBank,
         known: Vocabulary,
-        weights: Mapping[str, Tensor],
+        weights: MutableMapping[str, Tensor],
         device: torch.device,
         sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[Task, Vocabulary]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.data.words import WordVectors, load_word_vectors, tokenize
 from hero_plugin.integrations.support.errors import DataError
 from tests.resources import shared
@@ -39,6 +42,14 @@ def write(tmp_path, lines, name="vectors.txt"):
     path = tmp_path / name
     path.write_bytes(b"\n".join(line.encode("utf-8") if isinstance(line, str) else line for line in lines) + b"\n")
     return path
+
+
+@pytest.mark.parametrize("style", ["words", "treebank"])
+def test_accents_and_hyphens_in_any_coding_do_not_cut_words(style):
+    composed = tokenize("Naïve café re-open baseball", style)
+    assert composed == ["naïve", "café", "re-open", "baseball"]
+    written = unicodedata.normalize("NFD", "Naïve café re\u2011open base\u00adball")
+    assert tokenize(written, style) == composed == tokenize(clean_sentence(written), style)
 
 
 def test_glove_text(tmp_path):

@@ -19,13 +19,15 @@ from hero_plugin.integrations.evaluation import evaluate as evaluating
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
 from hero_plugin.integrations.scoring.metrics import grounding_scores
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.training.bases import BASES
-from hero_plugin.integrations.training.checkpoints import CheckpointError
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.emb import EmbTrainConfig
 from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.queries import NEAREST
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.training.train import main as train
 from tests.screen import QUIET
+from tests.training.files import detr_settings
 
 
 def evaluate(run: RunFolder, **flags: object) -> dict[str, dict[str, float]]:
@@ -224,3 +226,26 @@ def test_a_set_without_annotations_has_no_scores_and_its_json_is_json(runs, tmp_
 
     written = json.loads((tmp_path / "scores.json").read_text(), parse_constant=refused)
     assert set(written["scores"]["asked"].values()) == {None}
+
+
+def test_the_level_that_a_checkpoint_says_answers(runs, tmp_path):
+    run = RunFolder(shutil.copytree(runs.hero.path, tmp_path / "run"))
+    loaded = _load(run, runs.files.root / "seen.json", runs.files.root / "words.npz")
+    weights = loaded.task.model.keep_level(2).state_dict()
+    save_checkpoint({**load_checkpoint(run.best), "model": weights}, run.best)
+    again = _load(run, runs.files.root / "seen.json", runs.files.root / "words.npz")
+    assert again.task.model.config.inference == (2,)
+
+
+@pytest.mark.parametrize("base", ["emb", "qd_detr"])
+def test_another_word_table_is_refused_and_a_copy_in_half_precision_is_not(runs, tmp_path, base):
+    run = runs.hero
+    if base != "emb":
+        run = train(config_from(detr_settings(runs.files, base, output=str(tmp_path / "run"), epochs=1), "test"), QUIET)
+    with np.load(runs.files.root / "words.npz") as table:
+        words, vectors = table["words"], table["vectors"]
+    np.savez(tmp_path / "half.npz", words=words, vectors=vectors.astype(np.float16))
+    np.savez(tmp_path / "other.npz", words=words, vectors=np.roll(vectors, 1, axis=0))
+    assert evaluate(run, words=tmp_path / "half.npz", resamples=0).keys() == {"seen", "unseen"}
+    with pytest.raises(UserError, match=r"its vector of '.*' is another than the run's: .* give --words that table"):
+        evaluate(run, words=tmp_path / "other.npz", resamples=0)

@@ -344,6 +344,46 @@ def test_adamw_decays_weights_alone_in_the_plugin(built):
     assert ours and not any(word in name for name in ours for word in ("norm", "bias", "strength", "mask_token"))
 
 
+def test_a_run_is_not_resumed_on_other_annotations(runs, tmp_path):
+    annotations = tmp_path / "train.json"
+    shutil.copy(runs.files.root / "train.json", annotations)
+    config = runs.config(output=str(tmp_path / "run"), annotations_train=str(annotations), epochs=1)
+    main(config, QUIET)
+    assert main(replace(config, resume=True), QUIET).finished
+    annotations.write_text(annotations.read_text().replace("person", "somebody"))
+    with pytest.raises(RunFolderError, match=r"annotations are not what they were .*: .*train\.json\. Put the earlier"):
+        main(replace(config, resume=True), QUIET)
+
+
+@pytest.mark.parametrize("on_broken, said", [("error", None), ("drop", "left out 1 queries without a moment")])
+def test_a_query_without_a_moment_is_not_trained_on(runs, tmp_path, capsys, on_broken, said):
+    records = list(runs.files.data.sets["train"])
+    records[0] = records[0].replace(moments=())
+    write_annotations(records, tmp_path / "train.jsonl", format="qvhighlights")
+    config = runs.config(
+        output=str(tmp_path / "run"), annotations_train=str(tmp_path / "train.jsonl"), epochs=1, on_broken=on_broken
+    )
+    if said is None:
+        with pytest.raises(DataError, match=r"no moment to train on -> .* --on-broken drop"):
+            main(config, QUIET)
+        return
+    main(config)
+    assert said in capsys.readouterr().out
+    write_annotations(
+        [record.replace(moments=()) for record in records], tmp_path / "train.jsonl", format="qvhighlights"
+    )
+    with pytest.raises(DataError, match="24 problems:"):
+        main(replace(config, overwrite=True), QUIET)
+
+
+def test_a_word_table_that_lacks_most_words_is_said(runs, tmp_path, capsys):
+    with np.load(runs.files.root / "words.npz") as table:
+        np.savez(tmp_path / "few.npz", words=table["words"][:2], vectors=table["vectors"][:2])
+    main(runs.config(output=str(tmp_path / "run"), words=str(tmp_path / "few.npz"), epochs=1))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "words of the training queries have no vector: " in shown and "is this the right word table?" in shown
+
+
 @pytest.mark.slow
 def test_a_level_is_chosen_on_val_and_its_rewordings_and_kept(runs, tmp_path):
     reworded = str(runs.files.root / "unseen.json")

@@ -19,6 +19,7 @@ from hero_plugin.integrations.data import Record, Vocabulary, load_word_vectors,
 from hero_plugin.integrations.data.feature_bank import ArrayBank
 from hero_plugin.integrations.data.features import MemoryFeatures, unit_length
 from hero_plugin.integrations.data.manifests import described, difference
+from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.scoring.metrics import temporal_iou
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.support.files import atomic_write
@@ -312,7 +313,7 @@ class VideoGrounder:
             {str(part.start): about.features[part.start : part.stop] for part in parts}, about.features.shape[1]
         )
         records = [
-            Record(f"{number}_{part.start}", str(part.start), " ".join(query.split()), (), self._seconds(about, part))
+            Record(f"{number}_{part.start}", str(part.start), clean_sentence(query), (), self._seconds(about, part))
             for number, query in enumerate(queries)
             for part in parts
         ]
