@@ -7,9 +7,9 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ _SHOWN = 3
 class Fingerprint:
     """A base's class, the hidden size that HERO works at, and name, shape and dtype of all that its state_dict holds.
 
-    Fine-tuning a base leaves it as it is. Made by ``of``, or from a checkpoint by ``from_dict``.
+    Fine-tuning a base leaves it as it is, but for ``values``. Made by ``of``, or from a checkpoint by ``from_dict``.
     """
 
     class_name: str | None
@@ -144,6 +144,8 @@ class Fingerprint:
     dim: int | None
     """D; None where it is not known."""
     tensors: Mapping[str, Form]
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict, compare=False, repr=False)
+    """A few numbers of each floating tensor, to tell weights from others; empty in what an earlier version wrote."""
 
     @classmethod
     def of(cls, base: nn.Module, grounder: Grounder) -> Fingerprint:
@@ -151,7 +153,8 @@ class Fingerprint:
         known = () if grounder is base else getattr(grounder, "class_names", ())
         ancestors = [ancestor.__name__ for ancestor in type(base).__mro__]
         name = next((name for name in ancestors if name in known), ancestors[0])
-        return cls(name, grounder.dim, forms(base.state_dict()))
+        state = base.state_dict()
+        return cls(name, grounder.dim, forms(state), values_of(state))
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Fingerprint:
@@ -164,14 +167,18 @@ class Fingerprint:
             tensors = {
                 str(name): (tuple(map(int, shape)), str(dtype)) for name, (shape, dtype) in plain["tensors"].items()
             }
-            return cls(plain["class"], plain["dim"], tensors)
+            values = {str(name): tuple(map(float, numbers)) for name, numbers in plain.get("values", {}).items()}
+            return cls(plain["class"], plain["dim"], tensors, values)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"not the fingerprint of a base: {error!r}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return strings, numbers, lists and dicts."""
         tensors = {name: [list(shape), dtype] for name, (shape, dtype) in self.tensors.items()}
-        return {"class": self.class_name, "dim": self.dim, "digest": self.digest, "tensors": tensors}
+        values = {name: list(numbers) for name, numbers in self.values.items()}
+        return {
+            "class": self.class_name, "dim": self.dim, "digest": self.digest, "tensors": tensors, "values": values
+        }  # fmt: skip
 
     @property
     def digest(self) -> str:
@@ -210,6 +217,31 @@ class Fingerprint:
                 more_of_them = ", ..." if len(only) > _SHOWN else ""
                 lines.append(f"{len(only)} only {where}: {', '.join(only[:_SHOWN])}{more_of_them}")
         return lines
+
+    def other_values(self, other: Fingerprint) -> tuple[int, int]:
+        """Return how many tensors have other values than in ``other``, by more than half precision explains, of all."""
+        common = [name for name in self.values if len(other.values.get(name, ())) == len(self.values[name])]
+        apart = [
+            max(abs(one - two) for one, two in zip(self.values[name], other.values[name], strict=True))
+            > 0.02 * max(map(abs, other.values[name])) + 1e-6
+            for name in common
+        ]
+        return sum(apart), len(common)
+
+
+def values_of(state: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Return four numbers of every floating tensor that is here whole, evenly spread over it."""
+    here = {
+        name: value.detach().flatten()
+        for name, value in state.items()
+        if type(value) in (Tensor, nn.Parameter) and value.is_floating_point() and value.numel() and not value.is_meta
+    }
+    if not here:
+        return {}
+    spread = [value[[place * (len(value) - 1) // 3 for place in range(4)]].float() for value in here.values()]
+    device = spread[0].device
+    numbers = torch.stack([each.to(device) for each in spread]).tolist()  # read once, of however many tensors
+    return dict(zip(here, map(tuple, numbers), strict=True))
 
 
 def forms(state: Mapping[str, Any]) -> dict[str, Form]:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from hero_plugin.config import HeroConfig, with_config_note
 from hero_plugin.model import HeroModel
 from hero_plugin.named import DEFAULT_NAME
-from hero_plugin.plugin import Fingerprint, Plugin, PluginError, base_weights, files_of, find_folder, forms, read_plugin
+from hero_plugin.plugin import (
+    Fingerprint,
+    Plugin,
+    PluginError,
+    base_weights,
+    files_of,
+    find_folder,
+    forms,
+    read_plugin,
+    values_of,
+)
 from hero_plugin.protocol import Grounder
 from hero_plugin.wrap import checked_adapter, find_hero_model, hero_model, wrap_model
 
@@ -57,7 +68,7 @@ def load_plugin(
     Returns:
         The wrapped model: ``model`` itself if it was wrapped already, without what torch may have put around it. A
         base that differs in what the plug-in does not depend on (its vocabulary, the width of its input features) is a
-        warning that says what.
+        warning that says what; so is one of other weights than those that the plug-in was trained with.
 
     Raises:
         PluginError: the file is not a plug-in's checkpoint, or was written for another base or another config; the
@@ -65,26 +76,7 @@ def load_plugin(
         TypeError: as ``wrap_model``.
         ValueError: a plug-in of this name is there and not active.
     """
-    plugin = read_plugin(path)
-    wrapped = find_hero_model(model)
-    if wrapped is None:
-        here = Fingerprint.of(model, checked_adapter(model, adapter)(model))
-        check_base(here, plugin.base, str(path), strict=strict)
-        wrapped = wrap_model(model, config=plugin.config, adapter=adapter, name=name or DEFAULT_NAME)
-        wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
-        return wrapped
-    check_base(Fingerprint.of(wrapped.base, wrapped.grounder), plugin.base, str(path), strict=strict)
-    active = wrapped.active_plugin
-    if name not in (None, active):
-        wrapped.add_plugin(name, plugin.config)
-        wrapped.set_active(name)
-    else:
-        _check_config(wrapped, plugin.config, path)
-    try:
-        wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
-    finally:
-        wrapped.set_active(active)
-    return wrapped
+    return _put_on(model, read_plugin(path), str(path), adapter, strict, name)
 
 
 def from_pretrained(
@@ -130,10 +122,44 @@ def from_pretrained(
                 f"{folder_or_id}: its weights of the base do not fit: {', '.join(wrong[:3])} "
                 f"{'differs' if len(wrong) == 1 else 'differ'}; load_base=False leaves them out"
             )
-    model = load_plugin(base, files_of(folder, "plugin")[0], adapter=adapter, strict=strict, name=name)
+    file = files_of(folder, "plugin")[0]
+    model = _put_on(base, read_plugin(file), str(file), adapter, strict, name, weights)
     if weights is not None:
         model.base.load_state_dict(weights)
     return model
+
+
+def _put_on(
+    model: nn.Module,
+    plugin: Plugin,
+    source: str,
+    adapter: Callable[[nn.Module], Grounder] | None,
+    strict: bool,
+    name: str | None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> HeroModel:
+    """Put a plug-in of ``source`` on a base, whose own weights will be ``weights``, where they are given."""
+    wrapped = find_hero_model(model)
+    base = model if wrapped is None else wrapped.base
+    grounder = checked_adapter(model, adapter)(model) if wrapped is None else wrapped.grounder
+    here = Fingerprint.of(base, grounder)
+    here = here if weights is None else replace(here, values=values_of(weights))
+    check_base(here, plugin.base, source, strict=strict)
+    if wrapped is None:
+        wrapped = wrap_model(model, config=plugin.config, adapter=adapter, name=name or DEFAULT_NAME)
+        wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
+        return wrapped
+    active = wrapped.active_plugin
+    if name not in (None, active):
+        wrapped.add_plugin(name, plugin.config)
+        wrapped.set_active(name)
+    else:
+        _check_config(wrapped, plugin.config, source)
+    try:
+        wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
+    finally:
+        wrapped.set_active(active)
+    return wrapped
 
 
 def check_base(here: Fingerprint, there: Fingerprint, source: str, *, strict: bool = True) -> None:
@@ -155,11 +181,19 @@ def check_base(here: Fingerprint, there: Fingerprint, source: str, *, strict: bo
         warnings.warn(
             f"{source}: the base is not quite the one that this plug-in was trained on:\n{details}\n"
             "The plug-in fits, and is loaded.",
-            stacklevel=3,
+            stacklevel=4,
+        )
+    other, common = here.other_values(there)
+    if other:
+        warnings.warn(
+            f"{source}: the base has other weights than the one that this plug-in was trained on, in {other} of "
+            f"{common} tensors. The plug-in is loaded, but fits the weights that it was trained with: if the base "
+            "learned beside it, load that base's weights, too. model.save_pretrained(folder) keeps both",
+            stacklevel=4,
         )
 
 
-def _check_config(model: HeroModel, config: HeroConfig, path: str | os.PathLike[str]) -> None:
+def _check_config(model: HeroModel, config: HeroConfig, path: str) -> None:
     lines = [
         f"  {name} is {here!r} here, {there!r} in the checkpoint"
         for name, (here, there) in model.config.differences(config, model.grounder).items()

@@ -110,9 +110,24 @@ class Renamed(type(detr.qd_detr())):
     """A fork of QD-DETR under its own name: its adapter serves it as it serves QD-DETR."""
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_base_of_other_weights_is_a_warning_and_one_in_half_precision_is_not(name, tmp_path):
+    pytest.importorskip("safetensors")
+    base = shake(detr.qd_detr())
+    save_plugin(wrap_model(base), tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_plugin(copy.deepcopy(base).bfloat16().float(), tmp_path / name)
+    learned = copy.deepcopy(base)
+    with torch.no_grad():
+        learned.class_embed.weight.mul_(1.5)
+    with pytest.warns(UserWarning, match=r"other weights .* in 1 of \d+ tensors\. The plug-in is loaded, but fits"):
+        load_plugin(learned, tmp_path / name)
+
+
 def test_a_subclass_is_the_same_base(tmp_path):
-    save_plugin(wrap_model(detr.qd_detr()), tmp_path / "plugin.pt")
     fork = detr.qd_detr()
+    save_plugin(wrap_model(copy.deepcopy(fork)), tmp_path / "plugin.pt")
     fork.__class__ = Renamed
     with warnings.catch_warnings():
         warnings.simplefilter("error")
