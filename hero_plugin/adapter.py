@@ -146,7 +146,7 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
         f"no adapter knows {type(base).__name__}. Known bases: {', '.join(names) or 'none are installed'}. "
         f"{_relatives(base)}"
         "To use another base, build it as hero_plugin.TwoStage(fuser, predictor, dim), or subclass hero_plugin.Adapter "
-        "and pass it as wrap_model(base, adapter=YourAdapter): docs/guide/own_base.md shows both on a page"
+        "and pass it, adapter=YourAdapter, or register it: docs/guide/own_base.md shows both on a page"
     )
 
 

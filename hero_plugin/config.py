@@ -146,7 +146,7 @@ class HeroConfig:
         whole = [isinstance(level, int) and not isinstance(level, bool) for level in named]
         if not whole or not all(whole) or not set(levels) <= set(range(self.levels)) or len(set(levels)) < len(levels):
             raise ValueError(
-                f"inference must name levels from 0 to {self.levels - 1}, each once, as in (1,), or be None for "
+                f"the levels that answer (inference) are of 0 to {self.levels - 1}, each once, as in (1,), or None for "
                 f"all of them; got {levels!r}"
             )
         if 1 < len(levels) < self.levels and not self.normalize:

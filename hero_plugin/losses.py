@@ -27,7 +27,10 @@ def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor
         A scalar; 0 when no clip is real.
     """
     _expect_same(logits, labels=labels, video_mask=video_mask)
-    real = video_mask.bool() & (labels >= 0)
+    real = video_mask.bool()
+    if labels.is_cpu:  # elsewhere a failed check would end the process; and nothing here reads a value
+        torch._assert_async(((labels <= 1) | ~real).all(), "labels are 1 inside, 0 outside: these are larger, or NaN")
+    real = real & (labels >= 0)
     logits = at_least_float32(logits).masked_fill(~real, 0.0)
     return _mean(F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none"), real)
 
@@ -224,7 +227,7 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
         first, last = padded[..., :1], padded.amax(-1, keepdim=True)
         inside, unknown = (place >= first) & (place <= last), real.new_zeros(len(real), 1)
     else:
-        if padded.is_cpu:  # elsewhere a failed check would end the process; and nothing here reads a value
+        if padded.is_cpu:
             torch._assert_async(
                 (padded <= 2).all(),
                 "spans must be (center, width) in [0, 1] of the video: these are larger, as seconds are",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
+from hero_plugin.adapter import known_adapters
 from hero_plugin.config import HeroConfig, chosen_config
 from hero_plugin.plugin import Fingerprint, Plugin, version, write_folder
 from hero_plugin.protocol import Grounder
@@ -28,6 +29,7 @@ class NamedPlugins(nn.Module, ABC):
     base: nn.Module
     hero: Any
     config: HeroConfig
+    adapter: Callable[[nn.Module], Grounder]
     _enabled = True  # of the class: a model that was pickled by an earlier version has none
 
     @property
@@ -143,7 +145,9 @@ class NamedPlugins(nn.Module, ABC):
         if with_base is None:
             with_base = any(parameter.requires_grad for parameter in self.base.parameters())
         base = {name: value for name, value in self.base.state_dict().items() if isinstance(value, Tensor)}
-        write_folder(folder, self.as_plugin(), base if with_base else None, card, overwrite)
+        known = self.adapter in known_adapters() or isinstance(self.base, Grounder)
+        adapter = "" if known else getattr(self.adapter, "__name__", "YOUR_ADAPTER")
+        write_folder(folder, self.as_plugin(), base if with_base else None, card, overwrite, adapter)
 
     def as_plugin(self) -> Plugin:
         """Return the active plug-in as it stands, as a checkpoint."""

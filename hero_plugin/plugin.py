@@ -284,6 +284,7 @@ def write_folder(
     base: Mapping[str, Tensor] | None,
     card: Mapping[str, str] | None,
     overwrite: bool,
+    adapter: str = "",
 ) -> None:
     """Write ``plugin``, the base's weights where there are some, and the model card; see ``save_pretrained``."""
     folder = Path(folder)
@@ -305,7 +306,7 @@ def write_folder(
         written.add(path)
     for path in set(earlier) - written:  # of an earlier call, whose plug-in this one replaces
         path.unlink()
-    (folder / CARD).write_text(model_card(plugin, base is not None, card or {}), encoding="utf-8")
+    (folder / CARD).write_text(model_card(plugin, base is not None, card or {}, adapter), encoding="utf-8")
 
 
 def files_of(folder: Path, name: str) -> list[Path]:
@@ -351,8 +352,11 @@ def base_weights(folder: Path) -> dict[str, Tensor] | None:
     return None
 
 
-def model_card(plugin: Plugin, with_base: bool, sections: Mapping[str, str]) -> str:
-    """Return the card: what the plug-in is of, how to load it, HERO's config, versions, and these sections."""
+def model_card(plugin: Plugin, with_base: bool, sections: Mapping[str, str], adapter: str = "") -> str:
+    """Return the card: what the plug-in is of, how to load it, HERO's config, versions, and these sections.
+
+    ``adapter`` is the name of the adapter that loading takes, where the base is none that is known.
+    """
     base = plugin.base.class_name or "the base"
     defaults = HeroConfig().to_dict()
     config = {name: value for name, value in plugin.config.to_dict().items() if value != defaults[name]}
@@ -361,6 +365,7 @@ def model_card(plugin: Plugin, with_base: bool, sections: Mapping[str, str]) -> 
         if with_base
         else "Its weights are not in this folder: give it those that the plug-in was trained with."
     )
+    given = f", adapter={adapter}" if adapter else ""
     lines = [
         "---",
         "library_name: hero-plugin",
@@ -379,7 +384,7 @@ def model_card(plugin: Plugin, with_base: bool, sections: Mapping[str, str]) -> 
         "```python",
         "from hero_plugin import from_pretrained",
         "",
-        'model = from_pretrained(base, "THIS_FOLDER_OR_ITS_ID")',
+        f'model = from_pretrained(base, "THIS_FOLDER_OR_ITS_ID"{given})',
         "```",
         "",
         f"`base` is {base}, of hidden size {plugin.base.dim}, fingerprint `{plugin.base.digest}`. {weights}",

@@ -85,6 +85,8 @@ def checked_adapter(
         raise TypeError(f"wrap the model itself, then {type(base).__name__}: {type(base).__name__}(wrap_model(base))")
     if adapter is None:
         return adapter_for(base)
+    if not callable(adapter):
+        raise TypeError(f"adapter takes a class, or a function of the base: give {type(adapter).__name__} itself")
     if isinstance(adapter, type) and issubclass(adapter, Adapter):
         adapter.check(base)
     return adapter

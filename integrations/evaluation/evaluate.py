@@ -85,7 +85,10 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     runs = find_runs(config.run, screen)
     if len(runs) > 1 and config.predictions is not None:
         raise UserError(f"--predictions writes those of one run, got {len(runs)}")
-    models = models_of(runs, pool=config.pool)
+    models = [
+        replace(model, name=model.name + config.how, against=tuple(name + config.how for name in model.against))
+        for model in models_of(runs, pool=config.pool)
+    ]
     threads = torch.get_num_threads()
     reader = Reader(config, screen)
     results: dict[str, Evaluated] = {}
@@ -99,8 +102,9 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
             screen.say(f"{number}/{len(runs)}  {'  '.join([name, *brief_scores(found.scores)])}")
         else:
             show_run(found, screen)
+    how = {"levels": list(config.levels) or None, "bridge": config.bridge}
     written = [
-        {"run": path, "checkpoint": config.checkpoint, "epoch": each.epoch, "scores": each.scores}
+        {"run": path, "checkpoint": config.checkpoint, **how, "epoch": each.epoch, "scores": each.scores}
         for path, each in results.items()
     ]
     whole: dict[str, Any] = {"runs": written} if len(written) > 1 else written[0]
@@ -206,7 +210,7 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
         asked = (record.sentence for records in data.sets.values() for record in records)
         for line in words.examples(asked, EXAMPLES):
             screen.say(f"bridge: {line}")
-    title = f"{settings.model_name}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
+    title = f"{settings.model_name}{config.how}, {config.checkpoint} checkpoint (epoch {loaded.epoch})"
     found = Evaluated(title, loaded.epoch, loaded.task.file_for_each_set, {}, {}, {}, {}, {})
     grounded = {
         name: ground_with_bar(loaded, name, items, config.batch_size, screen) for name, items in loaded.sets.items()

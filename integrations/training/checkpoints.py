@@ -77,7 +77,9 @@ def load_checkpoint_safely(path: str | Path, device: torch.device | str = "cpu")
     """
     path = Path(path)
     if path.is_dir():
-        raise CheckpointError(f"{path}: a folder; name a file of weights in it, made one with your trainer's own tool")
+        held = [name for name in ("plugin.safetensors", "plugin.pt", "best.pt") if (path / name).is_file()]
+        advice = f"name {path / held[0]}" if held else "name the file of weights in it; of shards, make one file first"
+        raise CheckpointError(f"{path}: is a folder; {advice}")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     return load_safely(torch.load, path, map_location=device)

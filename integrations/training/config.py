@@ -308,3 +308,10 @@ class AnswerInputs(RunInputs):
     """The levels of HERO that answer, from 0, instead of those that the run chose; one costs one pass of the base."""
     bridge: bool = False
     """Read words that training never had as mixtures of those that it had and that fit. Needs no training."""
+
+    @property
+    def how(self) -> str:
+        """Return how the run answers otherwise than it was trained to, behind its name: " (level 1, bridge)", say."""
+        levels = f"level{'s' if len(self.levels) > 1 else ''} {'+'.join(map(str, self.levels))}" if self.levels else ""
+        said = [each for each in (levels, "bridge" if self.bridge else "") if each]
+        return f" ({', '.join(said)})" if said else ""

@@ -30,7 +30,7 @@ def test_an_unknown_base_is_told_what_to_do():
         "EMB",
         "TwoStage",
         "hero_plugin.Adapter",
-        "wrap_model(base, adapter=YourAdapter)",
+        "adapter=YourAdapter",
         "docs/guide/own_base.md",
     ):
         assert hint in message
@@ -177,3 +177,9 @@ def test_too_few_or_too_many_axes_are_told_by_name(call):
 def test_a_config_of_another_kind_is_refused():
     with pytest.raises(TypeError, match="config must be a HeroConfig, got dict: single choices are arguments"):
         wrap_model(tuple_base(), config={"levels": 2})
+
+
+def test_an_adapter_that_is_made_already_is_told_from_its_class():
+    base = emb.emb()
+    with pytest.raises(TypeError, match="adapter takes a class, or a function of the base: give EMBAdapter itself"):
+        wrap_model(base, adapter=EMBAdapter(base))

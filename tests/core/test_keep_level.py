@@ -120,13 +120,13 @@ def test_an_older_checkpoint_leaves_all_levels():
 @pytest.mark.parametrize("levels", [(4,), (-1,), (1, 1), (True,), (1.0,), ("1",)])
 def test_a_level_that_does_not_exist_is_refused(levels):
     model = wrap_model(dict_base())
-    with pytest.raises(ValueError, match="inference must name levels from 0 to 3"):
+    with pytest.raises(ValueError, match="are of 0 to 3"):
         model.keep_level(*levels)
 
 
 @pytest.mark.parametrize("levels", [1, "1", True, 0.5])
 def test_levels_that_are_no_list_of_levels_are_refused(levels):
-    with pytest.raises(ValueError, match=r"inference must name levels .*as in \(1,\)"):
+    with pytest.raises(ValueError, match=r"levels that answer .*as in \(1,\)"):
         HeroConfig(inference=levels)
 
 

@@ -134,6 +134,8 @@ def test_extreme_logits_are_finite(kind, dtype):
 
 
 def test_says_what_is_wrong():
+    with pytest.raises(RuntimeError, match="labels are 1 inside, 0 outside: these are larger"):
+        relevance_loss(torch.zeros(2, 5), torch.full((2, 5), 7.0), torch.ones(2, 5))
     with pytest.raises(ValueError, match=r"labels must be \(B, T\)=\(2, 5\), got \(2, 4\)"):
         relevance_loss(torch.zeros(2, 5), torch.zeros(2, 4), torch.ones(2, 5))
     with pytest.raises(ValueError, match=r"masked_logits must be \(B, T\)=\(2, 5\), got \(2, 6\)"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hero_plugin import PluginError, from_pretrained, wrap_model
+from hero_plugin.adapters.qd_detr import QDDETRAdapter
 from hero_plugin.plugin import files_of
 from tests.core import detr
 from tests.core.bases import dict_base, inputs, shake
@@ -66,6 +67,17 @@ def test_the_card(tmp_path):
     names, batch = {"base": dict_base()}, inputs()
     exec(code.replace("THIS_FOLDER_OR_ITS_ID", tmp_path.as_posix()), names)
     assert same(answer(names["model"], batch), answer(model, batch))
+
+
+class OfFork(QDDETRAdapter):
+    """An adapter that is not registered."""
+
+
+def test_the_card_names_an_adapter_that_loading_takes(tmp_path):
+    wrap_model(detr.qd_detr()).save_pretrained(tmp_path / "known")
+    wrap_model(detr.qd_detr(), adapter=OfFork).save_pretrained(tmp_path / "own")
+    assert '_ID")' in (tmp_path / "known" / "README.md").read_text()
+    assert '_ID", adapter=OfFork)' in (tmp_path / "own" / "README.md").read_text()
 
 
 def test_nothing_is_replaced_unasked(tmp_path):

@@ -142,11 +142,15 @@ def test_the_bridge_counts_the_words_of_a_run_of_an_earlier_version(runs, new_wo
         _load(older, *words, bridge=True)
 
 
-def test_levels_that_answer_are_chosen_by_a_flag(runs):
+def test_levels_that_answer_are_chosen_by_a_flag_and_said(runs, tmp_path):
     loaded = _load(runs.hero, runs.files.root / "seen.json", runs.files.root / "words.npz", levels=(1,))
     assert loaded.task.model.config.inference == (1,)
     assert evaluate(runs.hero, levels=(1,)) != evaluate(runs.hero, levels=(0, 2))
-    with pytest.raises(UserError, match="--levels: inference must name levels from 0 to 3"):
+    assert evaluate(runs.hero, levels=(1,), bridge=True, json=tmp_path / "scores.json", table=(tmp_path / "table.md",))
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert (written["levels"], written["bridge"]) == ([1], True)
+    assert "HERO-EMB (level 1, bridge)" in (tmp_path / "table.md").read_text()
+    with pytest.raises(UserError, match=r"--levels: the levels that answer .* are of 0 to 3"):
         evaluate(runs.hero, levels=(4,))
     with pytest.raises(UserError, match="this is a run of the plain base"):
         evaluate(runs.base, levels=(0,))

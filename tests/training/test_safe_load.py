@@ -137,7 +137,7 @@ def test_what_is_no_checkpoint(tmp_path):
         with pytest.raises(CheckpointError, match=r"not a checkpoint that can be read.*copy or download it") as error:
             load_checkpoint_safely(tmp_path / "text.pt")
         assert "weights_only" not in str(error.value)  # torch advises to switch it off
-    with pytest.raises(CheckpointError, match="a folder; name a file of weights in it"):
+    with pytest.raises(CheckpointError, match="is a folder; name the file of weights in it"):
         load_checkpoint_safely(tmp_path)
 
 
