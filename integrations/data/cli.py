@@ -153,6 +153,8 @@ def check(config: CheckConfig) -> None:
             more = _read(file, report, durations=lengths, on_broken=config.on_broken)
             print(f"{file}: {report.format}, {len(more)} queries of {len({r.video_id for r in more})} videos")
             _print_report(report)
+            if bare := sum(not record.moments for record in more):
+                print(f"  {bare} queries have no moment: they can be answered, and neither trained on nor scored")
             records += more
             ends = [end for record in more for _, end in record.moments]
             if ends and max(ends) <= 1 and min(record.duration for record in more) > 2:
@@ -163,7 +165,7 @@ def check(config: CheckConfig) -> None:
             found += _check_features(config.features, records, config.max_clips, config.clip_length)
     if config.words is not None and records:
         with _joining(found, "--words"):
-            _check_words(config.words, records)
+            found += _check_words(config.words, records)
     if config.problems is not None:
         write_text(config.problems, "".join(f"{problem}\n" for problem in found))
     if found:
@@ -215,7 +217,8 @@ def _check_features(
     return problems
 
 
-def _check_words(path: Path, records: Sequence[Record]) -> None:
+def _check_words(path: Path, records: Sequence[Record]) -> list[Problem]:
+    """Print how many words have vectors; return what is wrong with the table."""
     counts = Counter(word for record in records for word in tokenize(record.sentence))
     with bar(f"reading {path.name}") as progress:
         table = load_word_vectors(path, set(counts), progress=progress)
@@ -225,6 +228,10 @@ def _check_words(path: Path, records: Sequence[Record]) -> None:
     if lost:
         most = sorted(lost, key=lambda word: -lost[word])[:10]
         print(f"  without: {', '.join(f'{word} ({lost[word]})' for word in most)}" + (" ..." if len(lost) > 10 else ""))
+    if 2 * len(lost) <= len(counts):
+        return []
+    what = f"{len(lost)} of the {len(counts)} words of the queries have no vector"
+    return [Problem(str(path), what, "give --words a table of these words; they are looked up in lower case")]
 
 
 def _print_report(report: ReadReport, flag: str = "") -> None:

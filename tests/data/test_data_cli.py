@@ -19,8 +19,8 @@ def place(tmp_path):
     (tmp_path / "features").mkdir()
     for video, duration in samples.DURATIONS.items():
         np.save(tmp_path / "features" / f"{video}.npy", np.ones((round(duration * 2), 4)))
-    words = ["opens", "door", "eats", "food", "sofa"]
-    np.savez(tmp_path / "words.npz", words=np.array(words), vectors=np.eye(5, 12, dtype=np.float32))
+    words = ["a", "person", "turn", "light", "on", "is", "the", "opens", "door", "eats", "food", "sofa"]
+    np.savez(tmp_path / "words.npz", words=np.array(words), vectors=np.eye(12, 12, dtype=np.float32))
     return tmp_path
 
 
@@ -91,6 +91,9 @@ def test_check(place, capsys):
     assert run(*common, "--features", place / "features", "--words", place / "words.npz") == 0
     out = capsys.readouterr().out
     assert "2 of 2 videos are usable" in out and "median 2.0" in out and "no problems found" in out
+    np.savez(place / "few.npz", words=np.array(["sofa"]), vectors=np.eye(1, 12, dtype=np.float32))
+    assert run(*common, "--words", place / "few.npz") == 2
+    assert "words of the queries have no vector -> give --words a table of these words" in capsys.readouterr().err
     np.save(place / "features" / "AMT7R.npy", np.full((5, 4), np.nan))
     (place / "features" / "3MSZA.npy").unlink()
     np.save(place / "features" / "other.npy", np.ones((5, 4)))
