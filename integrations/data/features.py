@@ -51,8 +51,12 @@ class FeatureStore(Protocol):
         ...
 
 
+Source = str | os.PathLike[str] | Mapping[str, np.ndarray]
+"""A folder or a file of features, or arrays (clips, dim) by video."""
+
+
 def open_features(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: Source | Sequence[Source],
     *,
     max_clips: int | None = None,
     pooling: Pooling = "mean",
@@ -67,10 +71,10 @@ def open_features(
     Args:
         paths: A folder of ``VIDEO.npy``, ``VIDEO.npz`` or ``VIDEO.pt`` (one array, or several and ``features``), or
             an ``.h5`` / ``.hdf5`` file with one dataset per video (at the top, or inside a group ``features``) or one
-            group per video with a dataset ``features``, or with one of two axes alone. A leading axis of one,
-            (1, clips, dim), is dropped. Several paths are concatenated along the width, as Moment-DETR does with
-            SlowFast and CLIP; where their numbers of clips differ a little, the longer ones are cut (a difference of
-            more than 2 and more than a tenth is an error).
+            group per video with a dataset ``features``, or with one of two axes alone; or arrays in memory, ``{video:
+            (clips, dim)}``. A leading axis of one, (1, clips, dim), is dropped. Several paths are concatenated along
+            the width, as Moment-DETR does with SlowFast and CLIP; where their numbers of clips differ a little, the
+            longer ones are cut (a difference of more than 2 and more than a tenth is an error).
         max_clips: Reduce longer videos to this many clips; see ``sample_clips``.
         pooling: How to reduce them.
         normalize: Scale each clip's features to length 1, each path separately, as Moment-DETR does.
@@ -81,14 +85,17 @@ def open_features(
         FileNotFoundError: A path is missing.
         DataError: There are no features at all.
     """
-    if isinstance(paths, str | os.PathLike):
+    if isinstance(paths, str | os.PathLike | Mapping):
         paths = [paths]
     if not paths:
         raise ValueError("open_features needs at least one path")
     if max_clips is not None and max_clips < 1:
         raise ValueError(f"max_clips must be 1 or more, got {max_clips}")
     _check(pooling)
-    stores = [_open_one(Path(path), array, rows) for path in paths]
+    stores = [
+        MemoryFeatures(dict(path)) if isinstance(path, Mapping) else _open_one(Path(path), array, rows)
+        for path in paths
+    ]
     each = unit_length if normalize else np.asarray
     whole = partial(sample_clips, max_clips=max_clips, pooling=pooling) if max_clips else np.asarray
     return _SideBySide(stores, each, whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -16,18 +17,18 @@ from torch import nn
 from hero_plugin import HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank, StoreBank
-from hero_plugin.integrations.data.features import FeatureStore, sample_clips
+from hero_plugin.integrations.data.features import FeatureStore, Source, open_features, sample_clips
 from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Tokenizer, Vocabulary
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.batching import predict_set, to_device
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
-from hero_plugin.integrations.training.dataset import GroundingData
-from hero_plugin.integrations.training.device import Amp, autocast
+from hero_plugin.integrations.training.dataset import GroundingData, check_records
+from hero_plugin.integrations.training.device import Amp, autocast, choose_device
 from hero_plugin.integrations.training.queries import check_same_table
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
@@ -208,6 +209,61 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
             clips=task.scores_clips,
             after_batch=lambda: progress(next(done), total),
         )
+
+
+def answer(
+    run: str | os.PathLike[str],
+    records: Sequence[Record],
+    features: Source | Sequence[Source],
+    *,
+    checkpoint: str = "best",
+    levels: Sequence[int] = (),
+    bridge: bool = False,
+    device: str = "auto",
+    batch_size: int = 64,
+) -> Grounded:
+    """Answer queries by a finished run.
+
+    Args:
+        run: Folder of the run.
+        records: The queries, with the lengths of their videos; moments are not read.
+        features: As the run's, in the same order if there are several: folders, files, or arrays by video.
+        checkpoint: best or last.
+        levels: The levels of HERO that answer, in place of those that the run chose.
+        bridge: Read words that training never had as mixtures of those that it had.
+        device: auto takes CUDA where there is one.
+        batch_size: Queries at once.
+
+    Returns:
+        Moments (Q, K, 2) in seconds, best first, their scores (Q, K), and per query the relevance of each clip.
+
+    Raises:
+        DataError: A query has no word, or its video no features.
+        UserError: The features are not of the run's kind, or the run reads a file of vectors for each query.
+
+    Example:
+        >>> record = Record("q1", "kitchen", "a person opens a box", (), duration=31.0)
+        >>> start, end = answer("runs/hero", [record], {"kitchen": np.load("kitchen.npy")}).moments[0, 0]
+    """
+    opened = RunFolder.open(Path(run))
+    settings = opened.settings()
+    if getattr(settings, "query_features", None):
+        raise UserError(f"{run}: reads a file of vectors for each query; hero-plugin predict answers those")
+    store = open_features(
+        features,
+        max_clips=settings.max_clips,
+        pooling="cut" if settings.seconds_per_clip else settings.pooling,
+        normalize=getattr(settings, "normalize_features", False),
+    )
+    split = open_tokenizer(settings.tokenizer)
+    check_records(records, store, split, "records")
+    data = BASES[settings.base].words_only(
+        settings, store, [word for record in records for word in split(record.sentence)], split
+    )
+    data.sets = {"records": list(records)}
+    chosen, quiet = choose_device(device), Screen(quiet=True)
+    loaded = load_run(opened, data, quiet, checkpoint=checkpoint, device=chosen, levels=levels, bridge=bridge)
+    return predict_set(loaded.task, loaded.sets["records"], batch_size, amp=settings.amp, clips=True)
 
 
 @dataclass

@@ -28,6 +28,7 @@ TESTED = {
     "guide/data.md",
     "guide/distributed.md",
     "guide/evaluate.md",
+    "guide/predict.md",
     "guide/loops.md",
     "guide/own_base.md",
     "guide/own_package.md",  # in test_own_package.py
@@ -287,6 +288,14 @@ def test_training(tmp_path, monkeypatch, capsys):
 def test_evaluation(capsys):
     assert run("guide/evaluate.md")["difference"].draws.shape == (2000, 4)
     assert capsys.readouterr().out.split()[0] == "0"
+
+
+def test_answers_in_python(runs, tmp_path, monkeypatch):
+    shutil.copytree(runs.hero.path, tmp_path / "runs" / "hero-emb")
+    np.save(tmp_path / "kitchen.npy", next(iter(runs.files.data.features.values())))
+    monkeypatch.chdir(tmp_path)
+    found = run("guide/predict.md")
+    assert 0 <= found["start"] < found["end"] <= 31.0 and 0 <= found["curve"].min() <= found["curve"].max() <= 1
 
 
 def test_submissions(tmp_path, monkeypatch):

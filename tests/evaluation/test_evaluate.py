@@ -17,12 +17,12 @@ from hero_plugin.adapters.emb.model import FIRST_WORD, UNK
 from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.evaluation import evaluate as evaluating
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
-from hero_plugin.integrations.scoring.metrics import grounding_scores
-from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.scoring.metrics import grounding_scores, temporal_iou
+from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.emb import EmbTrainConfig
-from hero_plugin.integrations.training.load_run import load_run
+from hero_plugin.integrations.training.load_run import answer, load_run
 from hero_plugin.integrations.training.queries import NEAREST
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.training.train import main as train
@@ -253,3 +253,24 @@ def test_another_word_table_is_refused_and_a_copy_in_half_precision_is_not(runs,
     assert evaluate(run, words=tmp_path / "half.npz", resamples=0).keys() == {"seen", "unseen"}
     with pytest.raises(UserError, match=r"its vector of '.*' is another than the run's: .* give --words that table"):
         evaluate(run, words=tmp_path / "other.npz", resamples=0)
+
+
+@pytest.mark.parametrize("base", ["emb", "qd_detr"])
+def test_python_gets_the_answers_of_a_run(runs, tmp_path, base):
+    run = runs.base
+    if base != "emb":
+        changes = {"output": str(tmp_path / "run"), "epochs": 1, "normalize_features": True}
+        run = train(config_from(detr_settings(runs.files, base, **changes), "test"), QUIET)
+    records = read_annotations(runs.files.root / "unseen.json")
+    found = answer(run.path, records, runs.files.data.features, device="cpu", bridge=True)
+    again = answer(str(run.path), records, runs.files.root / "features", device="cpu", bridge=True)
+    np.testing.assert_array_equal(found.moments, again.moments)
+    ious = [
+        max(temporal_iou(moment, each) for each in record.moments)
+        for record, moment in zip(records, found.moments[:, 0], strict=True)
+    ]
+    expected = evaluate(run, bridge=True, resamples=0)["unseen"]
+    assert 100 * np.mean(ious) == pytest.approx(expected["mIoU"], abs=1e-3)
+    assert [len(curve) for curve in found.relevance] == [len(runs.files.data.features[r.video_id]) for r in records]
+    with pytest.raises(DataError, match=r"records: .*no features"):
+        answer(run.path, [records[0].replace(video_id="elsewhere")], runs.files.data.features, device="cpu")
