@@ -21,6 +21,8 @@ from hero_plugin.protocol import Grounder
 from hero_plugin.wrap import checked_adapter, find_hero_model
 
 WIDTH = 100
+CAUSES = ("embed gives a pair", "off is the base", "one level is the base", "words padded right", "clips padded right")
+"""Checks whose faults make others fail, the first cause first."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class AdapterReport:
             start = f"{finding.check:{names}}  {finding.result:7}  {figure:7}  "
             note = textwrap.wrap(finding.note, WIDTH - len(start)) or [""]
             lines += [(start + note[0]).rstrip(), *(" " * len(start) + line for line in note[1:])]
+        if len(self.failures) > 2:
+            failed = [finding.check for finding in self.failures]
+            first = next((name for name in CAUSES if name in failed), failed[0])
+            lines.append(f"{len(failed)} checks failed. Begin with {first!r}: the others may fail for the same reason.")
         return "\n".join(lines)
 
 

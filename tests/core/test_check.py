@@ -260,6 +260,7 @@ def test_a_fuser_that_reads_padded_words_is_caught_until_its_adapter_says_so():
     report = check_adapter(base(ReadsPadding), *batch(), adapter=Sound)
     assert {"words padded right", "words padded left", *FRESH} <= set(failing(report))
     assert "reads_padding=True" in row(report, "words padded left").note
+    assert str(report).endswith("Begin with 'words padded right': the others may fail for the same reason.")
     assert check_adapter(base(ReadsPadding), *batch(), adapter=SaysSo).ok
 
 
