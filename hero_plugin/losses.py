@@ -130,11 +130,12 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
 class HeroCriterion(nn.Module):
     """A DETR criterion with HERO's losses; attributes that are not here come from the criterion."""
 
+    _taken: Tensor | None = None  # of the class: a criterion that was pickled by an earlier version has none
+
     def __init__(self, criterion: nn.Module, config: HeroConfig | None = None) -> None:
         super().__init__()
         self.criterion = criterion
         self.config, self._of_model = config or HeroConfig(), config is None
-        self._taken: Tensor | None = None
         self.weight_dict: dict[str, float] = criterion.weight_dict  # type: ignore[assignment]
         self.weight_dict.update(self.config.loss_weights)
 
