@@ -15,6 +15,7 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.evaluation.robustness import (
     Answers,
     Draws,
+    Model,
     answers_of,
     find_runs,
     models_of,
@@ -60,6 +61,8 @@ class EvalConfig(AnswerInputs):
     predictions: Path | None = None
     """Write each query's moment here, one JSON line per query. Of a DETR, a submission in QVHighlights' form; of
     several sets, one each, with the set's name in the file's."""
+    compare: bool = False
+    """Answer without --bridge and --levels, too, and compare the two, in the same queries."""
     pairs: bool = True
     """Of reworded queries, answer the originals, too, and compare; their sentences are in the file."""
     pool: bool = True
@@ -85,34 +88,36 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     runs = find_runs(config.run, screen)
     if len(runs) > 1 and config.predictions is not None:
         raise UserError(f"--predictions writes those of one run, got {len(runs)}")
-    models = [
-        replace(model, name=model.name + config.how, against=tuple(name + config.how for name in model.against))
-        for model in models_of(runs, pool=config.pool)
-    ]
+    ways = [replace(config, levels=(), bridge=False), config] if config.compare else [config]
+    models = models_of(runs, pool=config.pool)
     threads = torch.get_num_threads()
     reader = Reader(config, screen)
+    compared: list[Model] = []
+    written: list[dict[str, Any]] = []
     results: dict[str, Evaluated] = {}
-    for number, run in enumerate(runs, 1):
-        if not run.finished:
-            screen.say(f"note: {run.path} is not finished")
-        torch.set_num_threads(config.threads or min(run.settings().threads or threads, os.cpu_count() or threads))
-        found = results[str(run.path)] = evaluate_run(run, config, reader, screen)
-        if len(runs) > 1:
-            name = f"{run.path.name} ({found.title})"
-            screen.say(f"{number}/{len(runs)}  {'  '.join([name, *brief_scores(found.scores)])}")
-        else:
-            show_run(found, screen)
-    how = {"levels": list(config.levels) or None, "bridge": config.bridge}
-    written = [
-        {"run": path, "checkpoint": config.checkpoint, **how, "epoch": each.epoch, "scores": each.scores}
-        for path, each in results.items()
-    ]
+    for way in ways:
+        for number, run in enumerate(runs, 1):
+            if not run.finished and way is ways[0]:
+                screen.say(f"note: {run.path} is not finished")
+            torch.set_num_threads(config.threads or min(run.settings().threads or threads, os.cpu_count() or threads))
+            found = results[str(run.path)] = evaluate_run(run, way, reader, screen)
+            if len(runs) > 1:
+                name = f"{run.path.name} ({found.title})"
+                screen.say(f"{number}/{len(runs)}  {'  '.join([name, *brief_scores(found.scores)])}")
+            else:
+                show_run(found, screen)
+        how = {"levels": list(way.levels) or None, "bridge": way.bridge}
+        written += [
+            {"run": path, "checkpoint": config.checkpoint, **how, "epoch": each.epoch, "scores": each.scores}
+            for path, each in results.items()
+        ]
+        for model in models:
+            answers = {name: [results[source].answers[name] for source in model.sources] for name in found.scores}
+            against = (model.name,) if way is not ways[0] else tuple(name + way.how for name in model.against)
+            compared.append(replace(model, name=model.name + way.how, answers=answers, against=against))
     whole: dict[str, Any] = {"runs": written} if len(written) > 1 else written[0]
     if draws is not None:
-        for model in models:
-            for name in found.scores:
-                model.answers[name] = [results[source].answers[name] for source in model.sources]
-        whole["drift"] = show_robustness(models, draws, screen, config.figures, config.table)
+        whole["drift"] = show_robustness(compared, draws, screen, config.figures, config.table)
     if config.json is not None:
         write_json(config.json, nan_to_null(whole))
     if config.predictions is not None:
@@ -133,6 +138,8 @@ def _check(config: EvalConfig) -> None:
         if wanted and not config.resamples:
             raise UserError(f"{flag} shows intervals, which --resamples 0 leaves out")
     check_endings("--table", config.table)
+    if config.compare and not config.how:
+        raise UserError("--compare compares with --bridge or --levels: give one of them")
     if config.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {config.batch_size}")
     for flag, path in (("--json", config.json), ("--predictions", config.predictions)):

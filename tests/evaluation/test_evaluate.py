@@ -274,3 +274,16 @@ def test_python_gets_the_answers_of_a_run(runs, tmp_path, base):
     assert [len(curve) for curve in found.relevance] == [len(runs.files.data.features[r.video_id]) for r in records]
     with pytest.raises(DataError, match=r"records: .*no features"):
         answer(run.path, [records[0].replace(video_id="elsewhere")], runs.files.data.features, device="cpu")
+
+
+def test_a_way_to_answer_is_compared_with_the_usual_one(runs, tmp_path, capsys):
+    flags = {"levels": (1,), "resamples": 200}
+    main(EvalConfig(run=(runs.hero.path,), device="cpu", compare=True, json=tmp_path / "both.json", **flags))
+    shown = capsys.readouterr().out
+    assert "HERO-EMB (level 1) minus HERO-EMB" in " ".join(shown.split())
+    both = json.loads((tmp_path / "both.json").read_text())["runs"]
+    assert [each["levels"] for each in both] == [None, [1]]
+    for each, alone in zip(both, ({}, {"levels": (1,)}), strict=True):
+        assert each["scores"] == evaluate(runs.hero, resamples=0, **alone)
+    with pytest.raises(UserError, match="--compare compares with --bridge or --levels: give one of them"):
+        evaluate(runs.hero, compare=True)
