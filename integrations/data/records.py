@@ -55,7 +55,7 @@ def clean_text(text: str) -> str:
 
     Else words would be cut inside, and have no vector.
     """
-    return unicodedata.normalize("NFC", text).translate(_HYPHENS)
+    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_HYPHENS)
 
 
 REWORDED = "reworded"

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.data.checks import OnBroken
 from hero_plugin.integrations.data.feature_bank import Place, Storage
+from hero_plugin.integrations.data.features import Pooling
 from hero_plugin.integrations.support.settings import (
     ConfigError,
     FileConfig,
@@ -159,6 +160,11 @@ class TrainConfig(FileConfig):
     """Continue the run in --output, with its settings."""
     overwrite: bool = False
     """Delete the run in --output and start again."""
+
+    @property
+    def clip_pooling(self) -> Pooling:
+        """Return how a video of more clips is reduced: cut, where a clip's length is known and has to stay."""
+        return "cut" if self.seconds_per_clip else self.pooling
 
     @property
     def seconds_per_clip(self) -> float:

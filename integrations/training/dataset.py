@@ -10,7 +10,7 @@ from pathlib import Path
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.checks import ReadReport
 from hero_plugin.integrations.data.feature_bank import FeatureBank, Storage, StoreBank
-from hero_plugin.integrations.data.features import FeatureStore, missing_features
+from hero_plugin.integrations.data.features import FeatureStore, Source, missing_features, open_features
 from hero_plugin.integrations.data.moments import moments_to_clips
 from hero_plugin.integrations.data.records import Record, original_records
 from hero_plugin.integrations.data.words import Tokenizer
@@ -44,6 +44,16 @@ class GroundingData:
         """Read the features of all videos."""
         with screen.working("reading features", len(self.videos())) as progress:
             return StoreBank(self.store, self.videos(), storage=storage, gigabytes=gigabytes, progress=progress)
+
+
+def open_clips(config: TrainConfig, sources: Source | Sequence[Source] | None = None) -> FeatureStore:
+    """Open the clip features that settings name, or others in their place, as the model is to read them."""
+    return open_features(
+        config.feature_paths if sources is None else sources,
+        max_clips=config.max_clips,
+        pooling=config.clip_pooling,
+        normalize=getattr(config, "normalize_features", False),
+    )
 
 
 def originals_of(name: str) -> str:

@@ -16,7 +16,6 @@ from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, Mo
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import FeatureBank
-from hero_plugin.integrations.data.features import open_features
 from hero_plugin.integrations.data.words import Vocabulary, open_tokenizer
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
 from hero_plugin.integrations.scoring.submissions import annotation_row, has_official_labels, submission_line
@@ -24,7 +23,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import read_sets
+from hero_plugin.integrations.training.dataset import open_clips, read_sets
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
     DetrExample,
@@ -273,12 +272,7 @@ class DetrBase(WordVectorsBase):
             FileNotFoundError: A file is missing.
             UserError: The word table has none of the words.
         """
-        store = open_features(
-            config.feature_paths,
-            max_clips=config.max_clips,
-            pooling="cut" if config.seconds_per_clip else config.pooling,
-            normalize=config.normalize_features,
-        )
+        store = open_clips(config)
         split = open_tokenizer(config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         records = [record for each in sets.values() for record in each]

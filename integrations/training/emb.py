@@ -18,14 +18,14 @@ from hero_plugin.adapters.emb.config import EMBHyperparameters
 from hero_plugin.adapters.emb.model import FIRST_WORD, PAD, UNK
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
-from hero_plugin.integrations.data.features import FeatureStore, open_features
+from hero_plugin.integrations.data.features import FeatureStore
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, load_word_vectors, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, read_sets
-from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, is_like, other_table
+from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, open_clips, read_sets
+from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, check_same_table
 from hero_plugin.integrations.training.swaps import words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, with_hero
 
@@ -216,16 +216,9 @@ def _chosen(logits: Tensor, index: Tensor) -> Tensor:
     return logits.softmax(-1).gather(1, index[:, None]).squeeze(1)
 
 
-def _check_same_table(known: Vocabulary, table: Tensor, vectors: WordVectors) -> None:
-    """Refuse other vectors than the run's for words that both have: new words would get those of another table.
-
-    Raises:
-        UserError: They differ.
-    """
-    for row in [row for row, word in enumerate(known.words) if word in vectors][:SAMPLE]:
-        word = known.words[row]
-        if not is_like(vectors.vectors[vectors.index[word]] * known.scale, table[row].numpy()):
-            raise UserError(other_table("the word table", word))
+def _word_table(weights: Mapping[str, Tensor]) -> tuple[str, Tensor]:
+    """Return the name and the values (words, width) of the word table among a model's weights."""
+    return next((name, each) for name, each in weights.items() if name.endswith(WORD_TABLE))
 
 
 class EmbBase(Base):
@@ -240,7 +233,7 @@ class EmbBase(Base):
         self, config: EmbTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
     ) -> EmbData:
         """Read and check the sets."""
-        store = open_features(config.feature_paths, max_clips=config.max_clips, pooling=config.pooling)
+        store = open_clips(config)
         split = open_tokenizer(config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         words, swaps = words_to_look_up(config, sets, split)
@@ -292,7 +285,7 @@ class EmbBase(Base):
         """Load a run's model; new words get their vectors from ``data.vectors``, scaled as the old ones."""
         vocabulary = known.extended(data.sentences() if sentences is None else sentences, data.vectors)
         new = Vocabulary(vocabulary.words[len(known) :], known.scale)
-        name, table = next((name, each) for name, each in weights.items() if name.endswith(WORD_TABLE))
+        name, table = _word_table(weights)
         if len(new) and table.shape[1] != data.vectors.dim:
             raise UserError(
                 f"the run's word vectors have {table.shape[1]} numbers, this word table {data.vectors.dim}; "
@@ -300,7 +293,6 @@ class EmbBase(Base):
             )
         if len(new):
             table = torch.cat([table, torch.from_numpy(new.table(data.vectors))])
-        _check_same_table(known, table, data.vectors)
         width = next(
             each.shape[1] for name, each in weights.items() if name.endswith("video_affine.linear.conv1d.weight")
         )
@@ -318,6 +310,17 @@ class EmbBase(Base):
         weights[name] = table
         task.model.load_state_dict(weights)
         return task, vocabulary
+
+    def check_words(self, data: EmbData, known: Vocabulary, weights: Mapping[str, Tensor]) -> None:
+        """Compare the vectors of words of the run, which are among its weights."""
+        vectors, (_, table) = data.vectors, _word_table(weights)
+        both = [row for row, word in enumerate(known.words) if word in vectors][:SAMPLE]
+        sample = {known.words[row]: table[row].tolist() for row in both if table.shape[1] == vectors.dim}
+
+        def vector(word: str) -> np.ndarray:
+            return vectors.vectors[vectors.index[word]] * known.scale
+
+        check_same_table("the word table", vectors.index, vector, sample)
 
     def bridged(self, trained: EmbTrainConfig, data: EmbData, known: Vocabulary) -> EmbData:
         """Return ``data`` with words that are bridged to the run's, whose table is among the weights."""

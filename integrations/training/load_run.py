@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
@@ -17,7 +17,7 @@ from torch import nn
 from hero_plugin import HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank, StoreBank
-from hero_plugin.integrations.data.features import FeatureStore, Source, open_features, sample_clips
+from hero_plugin.integrations.data.features import FeatureStore, Source, sample_clips
 from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
@@ -27,12 +27,10 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.batching import predict_set, to_device
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
-from hero_plugin.integrations.training.dataset import GroundingData, check_records
+from hero_plugin.integrations.training.dataset import GroundingData, check_records, open_clips
 from hero_plugin.integrations.training.device import Amp, autocast, choose_device
-from hero_plugin.integrations.training.queries import check_same_table
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
-from hero_plugin.integrations.training.vector_base import VectorData
 
 
 @dataclass
@@ -153,8 +151,7 @@ def load_model(
         base = BASES[settings.base]
         if bridge and not known.contexts:
             known = known.counted(data.tokenize(record.sentence) for record in learned_records(run, trained))
-        if isinstance(data, VectorData):
-            check_same_table(data.queries, known)
+        base.check_words(data, known, state["model"])
         data = base.bridged(trained, data, known) if bridge else data
         task, vocabulary = base.load_task(settings, data, bank, known, state["model"], torch.device(device), sentences)
         answer_with(task.model, levels)
@@ -249,12 +246,10 @@ def answer(
     settings = opened.settings()
     if getattr(settings, "query_features", None):
         raise UserError(f"{run}: reads a file of vectors for each query; hero-plugin predict answers those")
-    store = open_features(
-        features,
-        max_clips=settings.max_clips,
-        pooling="cut" if settings.seconds_per_clip else settings.pooling,
-        normalize=getattr(settings, "normalize_features", False),
-    )
+    sources = [features] if isinstance(features, str | os.PathLike | Mapping) else list(features)
+    if paths := tuple(Path(each) for each in sources if not isinstance(each, Mapping)):
+        check_origins(replace(settings, features=paths), opened)
+    store = open_clips(settings, sources)
     split = open_tokenizer(settings.tokenizer)
     check_records(records, store, split, "records")
     data = BASES[settings.base].words_only(
@@ -321,8 +316,7 @@ class RunPredictor:
 
     def shorten(self, array: np.ndarray) -> np.ndarray:
         """Return a video's features (clips, dim) as short as the model gets them."""
-        pooling = "cut" if self.settings.seconds_per_clip else self.settings.pooling
-        return sample_clips(array, max_clips=self.settings.max_clips, pooling=pooling)
+        return sample_clips(array, max_clips=self.settings.max_clips, pooling=self.settings.clip_pooling)
 
     def examples(self, records: list[Record], bank: FeatureBank) -> list[Any]:
         """Return examples of records whose videos are in ``bank``, in the same order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,30 +94,26 @@ def sample_of(queries: Queries, words: Iterable[str]) -> dict[str, list[float]]:
     return {word: [round(float(number), 4) for number in queries.vector(word)[:8]] for word in found}
 
 
-def check_same_table(queries: Queries, known: Vocabulary) -> None:
-    """Refuse another word table than the run's, as far as the run remembers and the queries say the same words.
+def check_same_table(
+    source: str, table: Container[str], vector: Callable[[str], np.ndarray], sample: Mapping[str, Sequence[float]]
+) -> None:
+    """Refuse another word table than the run's, as far as it has the words of the sample.
+
+    Args:
+        source: The table, for the message.
+        table: Its words.
+        vector: The vector of a word, as the model would read it.
+        sample: The first numbers of vectors that the run was trained with, by word.
 
     Raises:
-        UserError: A word has another vector.
+        UserError: A word has another vector, by more than the precision that tables are stored in.
     """
-    if not isinstance(queries, WordQueries):
-        return
-    for word, numbers in known.sample.items():
-        if word in queries.index and not is_like(queries.vector(word)[: len(numbers)], np.array(numbers)):
-            raise UserError(other_table(str(queries.source or "the word table"), word))
-
-
-def is_like(vector: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two vectors are the same but for the precision that they were stored in."""
-    return vector.shape == other.shape and bool(np.allclose(vector, other, rtol=0.02, atol=2e-3))
-
-
-def other_table(source: str, word: str) -> str:
-    """Say that a word table is not the run's."""
-    return (
-        f"{source}: its vector of {word!r} is another than the run's: this is not the word table that the run was "
-        "trained with, and answers by it would be wrong; give --words that table, or a copy of it"
-    )
+    for word, numbers in sample.items():
+        if word in table and not np.allclose(vector(word)[: len(numbers)], numbers, rtol=0.02, atol=2e-3):
+            raise UserError(
+                f"{source}: its vector of {word!r} is another than the run's: this is not the word table that the run "
+                "was trained with, and answers by it would be wrong; give --words that table, or a copy of it"
+            )
 
 
 def words_to_train_on(

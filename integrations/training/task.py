@@ -193,6 +193,13 @@ class Base(ABC):
             UserError: Features or word vectors are not of the run's kind.
         """
 
+    def check_words(self, data: Any, known: Vocabulary, weights: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Refuse words of another table than the run's, as far as the run, or its weights, can tell.
+
+        Raises:
+            UserError: A word has another vector.
+        """
+
     def bridged(self, trained: Any, data: Any, known: Vocabulary) -> Any:
         """Return ``data`` for ``load_task`` to read words that training never had as mixtures of those that it had.
 

@@ -21,17 +21,19 @@ from hero_plugin import HeroModel
 from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
-from hero_plugin.integrations.data.features import FeatureStore, open_features
+from hero_plugin.integrations.data.features import FeatureStore
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, read_sets
+from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, open_clips, read_sets
 from hero_plugin.integrations.training.queries import (
     Queries,
+    WordQueries,
     bridged_words,
+    check_same_table,
     sample_of,
     words_of_table,
     words_to_train_on,
@@ -192,6 +194,11 @@ class WordVectorsBase(Base):
             tuple(words), trained=len(counts), counts=counts, contexts=Contexts.of(training), sample=sample
         )
 
+    def check_words(self, data: Any, known: Vocabulary, weights: Mapping[str, Tensor]) -> None:
+        """Compare the vectors of words of the run, of which it has kept a few numbers."""
+        if isinstance(data.queries, WordQueries):
+            check_same_table(str(data.queries.source), data.queries.index, data.queries.vector, known.sample)
+
     def bridged(self, trained: Any, data: Any, known: Vocabulary) -> Any:
         """Return ``data`` with words that are bridged to the run's."""
         return replace(data, queries=bridged_words(data.queries, known))
@@ -210,12 +217,7 @@ class VectorBase(WordVectorsBase):
         self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
     ) -> Any:
         """Read and check the sets, and the vectors of their words."""
-        store = open_features(
-            config.feature_paths,
-            max_clips=config.max_clips,
-            pooling=config.pooling,
-            normalize=config.normalize_features,
-        )
+        store = open_clips(config)
         split = open_tokenizer(config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
         queries, swaps = words_to_train_on(config, sets, split)

@@ -318,7 +318,7 @@ class NoMasksAdapter(Adapter):
         return Grounding(self.base.score(pair.video * pair.query.mean(1, keepdim=True)).squeeze(-1), None)
 
     def relate(self, pair):
-        raise NotImplementedError
+        raise ValueError("this base scores no clips")  # as an adapter of such a base may: the check has to tell
 
 
 def test_without_masks_and_without_clip_scores():

@@ -14,6 +14,7 @@ from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main as predict
 from hero_plugin.integrations.training.bases import config_from
+from hero_plugin.integrations.training.load_run import answer
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main as train
 from tests.screen import QUIET
@@ -70,6 +71,8 @@ def test_features_of_another_kind_are_refused(run, files, tmp_path, other, said)
     folder = copy_features(files, tmp_path / "other", other)
     with pytest.raises(UserError, match=said):
         evaluate(EvalConfig(run=(run,), features=(folder,), resamples=0), QUIET)
+    with pytest.raises(UserError, match=said):
+        answer(run, files.data.sets["seen"], folder, device="cpu")
     with pytest.raises(UserError, match=said):
         predict(
             PredictConfig(run=run, queries=files.root / "seen.json", output=tmp_path / "out", features=(folder,)), QUIET
