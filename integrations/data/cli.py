@@ -20,7 +20,7 @@ from hero_plugin.integrations.data.checks import OnBroken, OnOutside, ReadReport
 from hero_plugin.integrations.data.features import FeatureStore, missing_features, open_features
 from hero_plugin.integrations.data.moments import Conversion, clip_length_problem, convert_records
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import load_word_vectors, tokenize
+from hero_plugin.integrations.data.words import lacking_words, load_word_vectors, tokenize
 from hero_plugin.integrations.support.console import bar
 from hero_plugin.integrations.support.errors import DataError, Problem, UserError
 from hero_plugin.integrations.support.files import check_free, write_text
@@ -222,13 +222,14 @@ def _check_words(path: Path, records: Sequence[Record]) -> list[Problem]:
     counts = Counter(word for record in records for word in tokenize(record.sentence))
     with bar(f"reading {path.name}") as progress:
         table = load_word_vectors(path, set(counts), progress=progress)
-    lost = {word: count for word, count in counts.items() if word not in table}
+    lacking, too_many = lacking_words(counts, table.index)
+    lost = {word: counts[word] for word in lacking}
     share = 1 - sum(lost.values()) / max(sum(counts.values()), 1)
     print(f"words: {len(counts) - len(lost)} of {len(counts)} have vectors, {100 * share:.2f}% of what is said")
     if lost:
         most = sorted(lost, key=lambda word: -lost[word])[:10]
         print(f"  without: {', '.join(f'{word} ({lost[word]})' for word in most)}" + (" ..." if len(lost) > 10 else ""))
-    if 2 * len(lost) <= len(counts):
+    if not too_many:
         return []
     what = f"{len(lost)} of the {len(counts)} words of the queries have no vector"
     return [Problem(str(path), what, "give --words a table of these words; they are looked up in lower case")]

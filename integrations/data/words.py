@@ -7,7 +7,7 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -103,6 +103,13 @@ def open_tokenizer(name: str) -> Tokenizer:
     except (ImportError, AttributeError) as error:
         raise UserError(f"no tokenizer {name!r} ({error}): {expected}") from error
     return found
+
+
+def lacking_words(words: Iterable[str], table: Container[str]) -> tuple[list[str], bool]:
+    """Return the words that a table lacks, and whether they are more than half: then it may be another's."""
+    words = list(dict.fromkeys(words))
+    lacking = [word for word in words if word not in table]
+    return lacking, 2 * len(lacking) > len(words)
 
 
 @dataclass

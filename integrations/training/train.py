@@ -22,7 +22,7 @@ from torch import nn
 
 from hero_plugin import choose_level
 from hero_plugin.integrations.data.feature_bank import StoreBank
-from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.data.words import Vocabulary, lacking_words
 from hero_plugin.integrations.scoring.metrics import SCORES
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
@@ -285,12 +285,12 @@ def say_words_without_vectors(data: GroundingData, vocabulary: Vocabulary, scree
     """Say how many words of the training sentences the word table lacks, where it lacks some."""
     queries = getattr(data, "queries", None)
     has: Container[str] = queries.index if isinstance(queries, WordQueries) else vocabulary
-    words = set(chain.from_iterable(data.sentences("train")))
-    lacking = sorted(word for word in words if word not in has)
+    words = sorted(set(chain.from_iterable(data.sentences("train"))))
+    lacking, too_many = lacking_words(words, has)
     if lacking:
         examples = f"{', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}"
         screen.say(f"{len(lacking)} of the {len(words)} words of the training queries have no vector: {examples}")
-    if 2 * len(lacking) > len(words):
+    if too_many:
         screen.say("that is more than half: is this the right word table? Words are looked up in lower case")
 
 
