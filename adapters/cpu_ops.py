@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hero_plugin._compat import is_compiling
+from hero_plugin.tensors import is_compiling
 
 DROPOUT_STEPS = 1 << 16
 """Values of a 16-bit random number: the probability of dropping is a multiple of one over this."""

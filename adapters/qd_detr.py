@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import Pair
-from hero_plugin._compat import is_compiling
 from hero_plugin.adapters.detr.adapter import DETRAdapter, ForwardState, has_module, saliency, skip_layers
 from hero_plugin.adapters.detr.config import DETRConfig, QDDETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
 from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, inverse_sigmoid, with_audio
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
+from hero_plugin.tensors import is_compiling
 
 
 class QDDETRAdapter(DETRAdapter):

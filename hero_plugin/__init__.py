@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hero_plugin.adapter import Adapter, First, PassThrough, Seam, known_adapters, register_adapter
+    from hero_plugin.adapters.checking import AdapterReport, Finding, check_adapter
     from hero_plugin.aggregation import WeightedAggregation
     from hero_plugin.bridge import Bridge
-    from hero_plugin.checking import AdapterReport, Finding, check_adapter
     from hero_plugin.cmtr import CMTR
     from hero_plugin.config import HeroConfig, config_of
     from hero_plugin.hem import HEM
@@ -79,16 +79,16 @@ __all__ = [
 ]
 
 _MODULES = (
-    *("base_state", "named", "plugin"),
+    *("base_state", "named_plugins", "plugin"),
     *("adapter", "aggregation", "bridge", "cmtr", "config", "hem", "losses"),
-    *("model", "plugin_file", "protocol", "relevance", "sgvf", "wrap", "checking"),
+    *("model", "plugin_file", "protocol", "relevance", "sgvf", "wrap"),
 )
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name, or a module, when it is asked for: ``hero-plugin --help`` need not wait for torch."""
     if name in __all__:
-        homes = (vars(importlib.import_module(f"{__name__}.{module}")) for module in _MODULES)
+        homes = (vars(importlib.import_module(f"{__name__}.{module}")) for module in (*_MODULES, "adapters.checking"))
         return globals().setdefault(name, next(home[name] for home in homes if name in home))
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import Kind
 from hero_plugin.protocol import Grounder, Grounding, Pair
+from hero_plugin.tensors import is_compiling
 
 _registered: list[type[Adapter]] = []
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.attention import Linear, at_least_float32
 from hero_plugin.levels import map_tensors
+from hero_plugin.tensors import Linear, at_least_float32
 
 Kind = Literal["logits", "probability", "direction", "shared", "whole"]
 

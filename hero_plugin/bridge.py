@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.attention import at_least_float32
+from hero_plugin.tensors import at_least_float32
 
 
 class Bridge(nn.Module):

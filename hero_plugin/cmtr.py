@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from hero_plugin.attention import at_least_float32, expect_shape
+from hero_plugin.tensors import at_least_float32, expect_shape
 
 
 class CMTR(nn.Module):

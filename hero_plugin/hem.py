@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from hero_plugin.attention import Keys, Linear, attend, expect_shape
+from hero_plugin.tensors import Keys, Linear, attend, expect_shape
 
 
 class HEM(nn.Module):

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hero_plugin._compat import is_compiling
 from hero_plugin.aggregation import WeightedAggregation, check_kinds, check_names
-from hero_plugin.attention import expect_shape, mean_of_words
 from hero_plugin.base_state import Frozen, KeepStatistics
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import (
@@ -30,12 +28,12 @@ from hero_plugin.config import (
 )
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
-from hero_plugin.losses import hero_losses
-from hero_plugin.named import DEFAULT_NAME, NamedPlugins
-from hero_plugin.oversight import Oversight
+from hero_plugin.losses import Oversight, hero_losses
+from hero_plugin.named_plugins import DEFAULT_NAME, NamedPlugins
 from hero_plugin.protocol import Grounder, Grounding, NoClipScore, Pair, ranks_clips
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
+from hero_plugin.tensors import expect_shape, is_compiling, mean_of_words
 
 
 class HeroModel(NamedPlugins):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hero_plugin.config import HeroConfig, with_config_note
 from hero_plugin.model import HeroModel
-from hero_plugin.named import DEFAULT_NAME
+from hero_plugin.named_plugins import DEFAULT_NAME
 from hero_plugin.plugin import (
     Fingerprint,
     Plugin,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.attention import at_least_float32, expect_shape, mean_of_words
+from hero_plugin.tensors import at_least_float32, expect_shape, mean_of_words
 
 
 class PairRelevance(nn.Module):

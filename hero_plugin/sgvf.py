@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.attention import Keys, attend, expect_shape
+from hero_plugin.tensors import Keys, attend, expect_shape
 
 
 class SGVF(nn.Module):

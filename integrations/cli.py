@@ -102,7 +102,7 @@ GROUPS = {
             alone=True,
         ),
         "app": Command(
-            "tools.video.app:main",
+            "tools.video.page:serve",
             "a page to ask a run about videos in a browser, with a player",
             "videos --run runs/hero",
             alone=True,

@@ -17,7 +17,7 @@ from hero_plugin.adapters.detr.matcher import (
     span_cxw_to_xx,
     target_windows,
 )
-from hero_plugin.attention import at_least_float32, expect_shape
+from hero_plugin.tensors import at_least_float32, expect_shape
 
 
 def query_text_loss(queries: Tensor, words: Tensor, foreground: Tensor, samples: int, temperature: float) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import Grounding, Pair, PassThrough, Seam
-from hero_plugin._compat import is_compiling
 from hero_plugin.adapters.detr.adapter import DETRAdapter, has_module, saliency
 from hero_plugin.aggregation import Kind
+from hero_plugin.tensors import is_compiling
 
 
 class EaTRAdapter(DETRAdapter):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from hero_plugin.attention import at_least_float32
+from hero_plugin.tensors import at_least_float32
 
 SMALLEST_LENGTH = 1e-12
 """Smallest denominator, so that moments without length have an overlap too."""

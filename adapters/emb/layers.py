@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from hero_plugin.adapters.cpu_ops import LOWEST, Dropout
-from hero_plugin.attention import at_least_float32
+from hero_plugin.tensors import at_least_float32
 
 
 def mask_bias(mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hero_plugin.adapters.emb.layers import count_real, mask_logits
-from hero_plugin.attention import at_least_float32
+from hero_plugin.tensors import at_least_float32
 
 
 def temporal_iou(first: Tensor, second: Tensor) -> Tensor:

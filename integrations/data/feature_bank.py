@@ -1,13 +1,19 @@
-"""Banks of clip features, from which batches are made: in memory, on the disk, or on the GPU."""
+"""Banks of clip features, from which batches are made, and manifests, which say what made a folder of features.
+
+A manifest is ``manifest.json`` beside the features. A run keeps it, and refuses other features.
+"""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hero_plugin.integrations.data.features import FeatureStore
-from hero_plugin.integrations.support.errors import DataError, Problem
+from hero_plugin.integrations.support.errors import DataError, Problem, UserError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -302,3 +308,68 @@ def _storage(requested: Storage, numbers: int, gigabytes: float) -> str:
     if numbers * 4 <= gigabytes * 1e9:
         return "float32"
     return "float16" if numbers * 2 <= gigabytes * 1e9 else "disk"
+
+
+Manifest = Mapping[str, Any]
+MANIFEST = "manifest.json"
+MANIFEST_KIND = "features of hero-plugin data extract"
+"""Under ``what``: other tools write files of this name, too."""
+ENCODER_KEYS = ("weights", "width", "frames_per_second", "size", "fit", "mean", "std")
+"""Of an encoder, what its features depend on. Its name may be the path of a copy: weights say more, if there are."""
+
+
+def make_manifest(encoders: Sequence[Manifest], **rate: Any) -> dict[str, Any]:
+    """Return a manifest: the encoders, side by side, and for clips ``clip_seconds`` and ``pooling``."""
+    return {"what": MANIFEST_KIND, "encoders": [dict(each) for each in encoders], **rate}
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest of a feature folder or of a word table in ``.npz``, None where there is none.
+
+    Raises:
+        UserError: It is there and cannot be read.
+    """
+    try:
+        if path.is_dir() and (path / MANIFEST).is_file():
+            found = json.loads((path / MANIFEST).read_text("utf-8"))
+        elif path.suffix == ".npz" and path.is_file():
+            with np.load(path, allow_pickle=False) as archive:
+                found = json.loads(str(archive["manifest"])) if "manifest" in archive.files else None
+        else:
+            return None
+    except (OSError, ValueError, BadZipFile) as error:
+        raise UserError(f"the manifest of {path} cannot be read ({error}): extract these features again") from error
+    return found if isinstance(found, dict) and found.get("what") == MANIFEST_KIND else None
+
+
+def manifest_difference(wanted: Manifest | None, found: Manifest | None) -> str:
+    """Say how two manifests differ in what features depend on; "" where they do not, or one is not known."""
+    if wanted is None or found is None or _manifest_essence(wanted) == _manifest_essence(found):
+        return ""
+    return f"{describe_manifest(found)}, and not {describe_manifest(wanted)}"
+
+
+def describe_manifest(manifest: Manifest) -> str:
+    """Describe encoders and rate for people."""
+    parts = []
+    for each in manifest["encoders"]:
+        facts = [f"weights {each['weights']}"] if each.get("weights") else []
+        facts += [f"layers {', '.join(map(str, each['layers']))}"] if each.get("layers") else []
+        if "clip_seconds" in manifest:
+            facts += [
+                f"{each['frames_per_second']:g} frames per second",
+                f"{each['size'] or 'all'} pixels {each['fit']}",
+            ]
+        parts.append(f"{each['name']} ({', '.join(facts)})" if facts else each["name"])
+    rate = f", a clip every {manifest['clip_seconds']:g} s" if "clip_seconds" in manifest else ""
+    return " + ".join(parts) + rate
+
+
+def _manifest_essence(manifest: Manifest) -> Any:
+    clips = "clip_seconds" in manifest
+    encoders = []
+    for each in manifest["encoders"]:
+        keys = ENCODER_KEYS if clips else ("weights", "layers")
+        name = None if each.get("weights") else each["name"]
+        encoders.append([name, *(each.get(key) for key in keys)])
+    return json.loads(json.dumps([encoders, manifest.get("clip_seconds"), manifest.get("pooling")]))

@@ -30,7 +30,7 @@ from hero_plugin.integrations.support.tables import check_endings
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, originals_of
-from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
+from hero_plugin.integrations.training.distributed import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import ground_with_bar, load_run, with_inputs
 from hero_plugin.integrations.training.queries import BridgedWords
 from hero_plugin.integrations.training.run_folder import RunFolder

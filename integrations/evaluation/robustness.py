@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hero_plugin.integrations.data.records import Record, is_reworded, original_key, rewording_of
-from hero_plugin.integrations.scoring.bootstrap import Bootstrap, Estimate
+from hero_plugin.integrations.scoring.intervals import Bootstrap, Estimate, seeds_of_both
 from hero_plugin.integrations.scoring.metrics import (
     CONSISTENCY,
     SCORES,
@@ -24,7 +24,6 @@ from hero_plugin.integrations.scoring.metrics import (
     nearest_iou,
     query_scores,
 )
-from hero_plugin.integrations.scoring.trainings import seeds_of_both
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import read_settings

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hero_plugin.integrations.evaluation.robustness import Draws, Model, measure_robustness
-from hero_plugin.integrations.scoring.bootstrap import FEWEST_VIDEOS
+from hero_plugin.integrations.scoring.intervals import FEWEST_VIDEOS
 from hero_plugin.integrations.scoring.metrics import CONSISTENCY, SCORES, temporal_iou
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.plotting import (

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from hero_plugin.integrations.data.checks import OnBroken
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, Reader, evaluate_run
-from hero_plugin.integrations.scoring.trainings import CONFIDENCE, METRICS, pair_name, summary, trainings_table
+from hero_plugin.integrations.scoring.intervals import CONFIDENCE, METRICS, pair_name, summary, trainings_table
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.files import checksum, write_json, write_text

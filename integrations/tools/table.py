@@ -20,9 +20,9 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.evaluation.official import submitted_answers, unseen_by
 from hero_plugin.integrations.evaluation.robustness import Answers, Draws, Model, answers_of, measure_robustness
 from hero_plugin.integrations.evaluation.robustness_report import comparison_table
+from hero_plugin.integrations.scoring.intervals import METRICS, seeds_of_both, summary, trainings_table
 from hero_plugin.integrations.scoring.metrics import SCORES
 from hero_plugin.integrations.scoring.submissions import read_submission
-from hero_plugin.integrations.scoring.trainings import METRICS, seeds_of_both, summary, trainings_table
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.plotting import save_figure, table_figure

@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader
 from hero_plugin.integrations.data.feature_bank import BankCollate
 from hero_plugin.integrations.scoring.metrics import recall_at
 from hero_plugin.integrations.support.process import Rank
-from hero_plugin.integrations.training.device import Amp, autocast
-from hero_plugin.integrations.training.distributed import ALONE, BatchShard, Group
+from hero_plugin.integrations.training.distributed import ALONE, Amp, BatchShard, Group, autocast
 from hero_plugin.integrations.training.task import Batch, Grounded, Task
 
 READ_ONE_BY_ONE = frozenset({"moment_counts"})

@@ -21,7 +21,7 @@ from hero_plugin.integrations.support.settings import (
     read_settings,
     too_small,
 )
-from hero_plugin.integrations.training.device import Amp
+from hero_plugin.integrations.training.distributed import Amp
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
 
 Config = TypeVar("Config", bound="TrainConfig")

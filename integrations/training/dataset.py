@@ -17,7 +17,7 @@ from hero_plugin.integrations.data.words import Tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, Problems
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.swaps import WordSwaps
+from hero_plugin.integrations.training.queries import WordSwaps
 
 
 @dataclass

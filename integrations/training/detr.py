@@ -14,7 +14,6 @@ from hero_plugin import Bridge, HeroModel, wrap_criterion
 from hero_plugin.adapters.detr.adapter import INPUTS
 from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, MomentDETRHyperparameters
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
-from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import FeatureBank
 from hero_plugin.integrations.data.words import Vocabulary, open_tokenizer
 from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
@@ -36,6 +35,7 @@ from hero_plugin.integrations.training.queries import BridgedTokens, QueryFiles,
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task, with_hero
 from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase
 from hero_plugin.levels import map_tensors
+from hero_plugin.tensors import at_least_float32
 
 PUBLISHED_CLIP_LENGTH = 2.0
 """Seconds, in the published features of QVHighlights."""

@@ -16,7 +16,6 @@ from hero_plugin import HeroModel
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.config import EMBHyperparameters
 from hero_plugin.adapters.emb.model import FIRST_WORD, PAD, UNK
-from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore
 from hero_plugin.integrations.data.records import Record
@@ -25,9 +24,9 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, open_clips, read_sets
-from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, check_same_table
-from hero_plugin.integrations.training.swaps import words_to_look_up
+from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, check_same_table, words_to_look_up
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, with_hero
+from hero_plugin.tensors import at_least_float32
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
 

@@ -25,8 +25,16 @@ from hero_plugin.integrations.support.process import Interrupted, Interrupts
 from hero_plugin.integrations.training.batching import EpochOrder, batches, predict_set, recall_curve
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.device import autocast, loss_scaler, seed_device, seed_of
-from hero_plugin.integrations.training.distributed import ALONE, BatchShard, Group, whole_outputs
+from hero_plugin.integrations.training.distributed import (
+    ALONE,
+    BatchShard,
+    Group,
+    autocast,
+    loss_scaler,
+    seed_device,
+    seed_of,
+    whole_outputs,
+)
 from hero_plugin.integrations.training.optim import build_optimizer, linear_decay, restore_optimizer, step_decay
 from hero_plugin.integrations.training.run_folder import Events, RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task, brief_scores

@@ -16,9 +16,15 @@ from torch import nn
 
 from hero_plugin import HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank, StoreBank
+from hero_plugin.integrations.data.feature_bank import (
+    ArrayBank,
+    BankCollate,
+    FeatureBank,
+    StoreBank,
+    manifest_difference,
+    read_manifest,
+)
 from hero_plugin.integrations.data.features import FeatureStore, Source, sample_clips
-from hero_plugin.integrations.data.manifests import difference, read_manifest
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
@@ -28,7 +34,7 @@ from hero_plugin.integrations.training.batching import predict_set, to_device
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
 from hero_plugin.integrations.training.dataset import GroundingData, check_records, open_clips
-from hero_plugin.integrations.training.device import Amp, autocast, choose_device
+from hero_plugin.integrations.training.distributed import Amp, autocast, choose_device
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
 
@@ -89,7 +95,11 @@ def check_origins(settings: TrainConfig, run: RunFolder) -> None:
         *zip(settings.features, known.get("features", []), now["features"], strict=False),
         *((getattr(settings, name, None), known.get(name), now[name]) for name in ("words", "query_features")),
     ]
-    wrong = [f"{path}: made by {differs}" for path, before, after in places if (differs := difference(before, after))]
+    wrong = [
+        f"{path}: made by {differs}"
+        for path, before, after in places
+        if (differs := manifest_difference(before, after))
+    ]
     if wrong:
         raise UserError("\n".join([*wrong, f"{run.path} was trained on the latter: give it features of that kind"]))
 

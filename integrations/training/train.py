@@ -33,8 +33,14 @@ from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint, start_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
-from hero_plugin.integrations.training.device import choose_device, keep_freed_memory, loss_scaler
-from hero_plugin.integrations.training.distributed import ALONE, Group, joined
+from hero_plugin.integrations.training.distributed import (
+    ALONE,
+    Group,
+    choose_device,
+    joined,
+    keep_freed_memory,
+    loss_scaler,
+)
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.load_run import check_origins, origins_of
 from hero_plugin.integrations.training.queries import WordQueries

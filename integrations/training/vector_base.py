@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import HeroModel
-from hero_plugin.attention import at_least_float32
 from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
 from hero_plugin.integrations.data.features import FeatureStore
@@ -39,6 +38,7 @@ from hero_plugin.integrations.training.queries import (
     words_to_train_on,
 )
 from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, with_hero
+from hero_plugin.tensors import at_least_float32
 
 
 @dataclass(frozen=True)

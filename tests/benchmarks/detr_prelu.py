@@ -17,7 +17,7 @@ from torch import nn
 from hero_plugin.adapters.cpu_ops import PReLU
 from hero_plugin.config import HeroConfig
 from hero_plugin.integrations.tools.bench.models import Setting, Variant, sizes_of, workloads_of
-from hero_plugin.integrations.training.device import keep_freed_memory
+from hero_plugin.integrations.training.distributed import keep_freed_memory
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from hero_plugin.config import HeroConfig
 from hero_plugin.integrations.tools.bench.measure import Quartiles, time_in_turns
 from hero_plugin.integrations.tools.bench.models import Setting, Variant, sizes_of, workloads_of
-from hero_plugin.integrations.training.device import keep_freed_memory
+from hero_plugin.integrations.training.distributed import keep_freed_memory
 
 CPU = torch.device("cpu")
 SMALL = {"clips": 32, "words": 8, "dim": 64}

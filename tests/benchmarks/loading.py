@@ -17,7 +17,7 @@ from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.training.batching import to_device
-from hero_plugin.integrations.training.device import keep_freed_memory
+from hero_plugin.integrations.training.distributed import keep_freed_memory
 from hero_plugin.integrations.training.emb import EmbCollate, Example
 
 WIDTHS = {"word vectors": 384, "I3D": 1024, "SlowFast and CLIP": 2816}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import hero_plugin
-from hero_plugin import aggregation, attention, cmtr, hem, protocol, sgvf, wrap
+from hero_plugin import aggregation, cmtr, hem, protocol, sgvf, tensors, wrap
 from tests.core.bases import DIM, ToyFuser, TuplePredictor
 
 
@@ -40,7 +40,7 @@ EXAMPLES = {
     "SGVF": (sgvf, sgvf.SGVF, {}),
     "CMTR": (cmtr, cmtr.CMTR, {}),
     "WeightedAggregation": (aggregation, aggregation.WeightedAggregation, {}),
-    "expect_shape": (attention, attention.expect_shape, {"torch": torch}),
+    "expect_shape": (tensors, tensors.expect_shape, {"torch": torch}),
     "TwoStage": (
         protocol,
         protocol.TwoStage,

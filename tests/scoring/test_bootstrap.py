@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from hero_plugin.integrations.scoring.bootstrap import FEWEST_VIDEOS, Bootstrap
+from hero_plugin.integrations.scoring.intervals import FEWEST_VIDEOS, Bootstrap
 from hero_plugin.integrations.scoring.metrics import SCORES, query_scores, scores_of
 
 SHARES = st.floats(0, 1, width=32)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin.integrations.data import words
-from hero_plugin.integrations.scoring import bootstrap, metrics, open_vocabulary, qvhighlights
+from hero_plugin.integrations.scoring import intervals, metrics, open_vocabulary, qvhighlights
 from hero_plugin.integrations.scoring.qvhighlights import (
     OVERLAPS,
     clip_scores,
@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_said(call, said):
         call()
 
 
-@pytest.mark.parametrize("module", [bootstrap, metrics, open_vocabulary, qvhighlights, words])
+@pytest.mark.parametrize("module", [intervals, metrics, open_vocabulary, qvhighlights, words])
 def test_examples_of_docstrings(module):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

@@ -10,14 +10,13 @@ import pytest
 from rich.console import Console
 
 from hero_plugin.integrations.data.features import MemoryFeatures
-from hero_plugin.integrations.data.synthetic import OBJECTS, VERBS, SyntheticConfig, make_synthetic
 from hero_plugin.integrations.data.words import Vocabulary, tokenize
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools import demo
-from hero_plugin.integrations.tools.demo import DemoConfig
+from hero_plugin.integrations.tools.demo import OBJECTS, VERBS, DemoConfig, SyntheticConfig, make_synthetic
 from hero_plugin.integrations.training.emb import EmbData
 from tests.screen import QUIET
 

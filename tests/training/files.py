@@ -15,7 +15,7 @@ from torch import nn
 
 from hero_plugin.integrations.data.annotations import write_annotations
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.synthetic import SyntheticConfig, SyntheticData, make_synthetic
+from hero_plugin.integrations.tools.demo import SyntheticConfig, SyntheticData, make_synthetic
 from hero_plugin.integrations.training.checkpoints import supported
 
 TINY = SyntheticConfig(

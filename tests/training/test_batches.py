@@ -11,9 +11,9 @@ from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.moments import moment_to_clips
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.synthetic import OBJECTS, VERBS, SyntheticConfig, make_synthetic
 from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
 from hero_plugin.integrations.support.errors import DataError
+from hero_plugin.integrations.tools.demo import OBJECTS, VERBS, SyntheticConfig, make_synthetic
 from hero_plugin.integrations.training.dataset import check_records
 from hero_plugin.integrations.training.emb import EmbCollate, make_examples
 

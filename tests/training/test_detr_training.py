@@ -29,7 +29,7 @@ from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.detr import DetrTask
-from hero_plugin.integrations.training.device import autocast
+from hero_plugin.integrations.training.distributed import autocast
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer, step_decay
 from hero_plugin.integrations.training.queries import (

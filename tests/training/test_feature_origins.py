@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from hero_plugin.integrations.data.manifests import FILE, make_manifest
+from hero_plugin.integrations.data.feature_bank import MANIFEST, make_manifest
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.support import UserError
@@ -29,7 +29,7 @@ def manifest(name="clip", weights="a", rate=0.5, clip_seconds=2.0):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     files = write_files(tmp_path_factory.mktemp("origins"))
-    (files.root / "features" / FILE).write_text(json.dumps(manifest()))
+    (files.root / "features" / MANIFEST).write_text(json.dumps(manifest()))
     words = make_manifest([{"name": "clip", "weights": "a"}])
     with np.load(files.root / "words.npz") as table:
         np.savez(files.root / "told.npz", **table, manifest=np.array(json.dumps(words)))
@@ -49,7 +49,7 @@ def copy_features(files, folder, manifest):
     for path in (files.root / "features").glob("*.npy"):
         (folder / path.name).hardlink_to(path)
     if manifest is not None:
-        (folder / FILE).write_text(json.dumps(manifest))
+        (folder / MANIFEST).write_text(json.dumps(manifest))
     return folder
 
 
@@ -101,6 +101,6 @@ def test_a_training_does_not_resume_on_other_features(files, tmp_path):
     given = files.settings(output=str(tmp_path / "run"), features=[str(features)], epochs=1)
     train(config_from(given, "test"), QUIET)
     (tmp_path / "run" / "results.json").unlink()
-    (features / FILE).write_text(json.dumps(manifest(weights="b")))
+    (features / MANIFEST).write_text(json.dumps(manifest(weights="b")))
     with pytest.raises(UserError, match=r"weights b.*and not clip .weights a"):
         train(config_from({**given, "resume": True}, "test"), QUIET)

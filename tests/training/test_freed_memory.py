@@ -11,7 +11,7 @@ import pytest
 
 STEPS = """
 import resource, torch
-from hero_plugin.integrations.training.device import keep_freed_memory
+from hero_plugin.integrations.training.distributed import keep_freed_memory
 keep_freed_memory(torch.device("cpu"))
 for _ in range(20):  # the first few may each be cut from a new place
     torch.ones(16 << 20)

@@ -22,8 +22,7 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.process import Rank
 from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
-from hero_plugin.integrations.training.device import choose_device
-from hero_plugin.integrations.training.distributed import ALONE, joined
+from hero_plugin.integrations.training.distributed import ALONE, choose_device, joined
 from hero_plugin.integrations.training.run_folder import RunFolder
 from tests.training.files import write_files
 from tests.training.processes import (

@@ -20,8 +20,8 @@ from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.engine import Trainer
+from hero_plugin.integrations.training.queries import NEAR_WORDS, NEAREST, WordSwaps, near_words
 from hero_plugin.integrations.training.run_folder import RunFolderError
-from hero_plugin.integrations.training.swaps import NEAR_WORDS, NEAREST, WordSwaps, near_words
 from hero_plugin.integrations.training.train import main
 from tests.screen import QUIET
 from tests.training.files import detr_settings, query, write_published

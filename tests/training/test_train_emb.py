@@ -26,7 +26,7 @@ from hero_plugin.integrations.support.settings import ConfigError
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.device import autocast
+from hero_plugin.integrations.training.distributed import autocast
 from hero_plugin.integrations.training.emb import EmbCollate, EmbData, EmbTrainConfig, in_seconds
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer

@@ -28,7 +28,7 @@ from hero_plugin.integrations.tools.adapt.config import AdaptConfig
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
+from hero_plugin.integrations.training.distributed import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.figures import losses_figure
 from hero_plugin.integrations.training.load_run import LoadedRun, ground_with_bar, load_model, with_inputs

@@ -19,7 +19,7 @@ from hero_plugin.integrations.tools.bench.measure import Clock, Measurement, com
 from hero_plugin.integrations.tools.bench.models import Format, Mode, ModelName, Setting, Variant
 from hero_plugin.integrations.tools.bench.report import Report
 from hero_plugin.integrations.training.bases import BASE_NAMES, BaseName
-from hero_plugin.integrations.training.device import choose_device
+from hero_plugin.integrations.training.distributed import choose_device
 
 Device = Literal["auto", "cpu", "cuda"]
 PATHS = {"--upstream": "FOLDER_OF_CLONES", "--json": "", "--figure": "", "--markdown": ""}

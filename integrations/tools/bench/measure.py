@@ -25,7 +25,7 @@ from hero_plugin import HeroConfig
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.bench import models
 from hero_plugin.integrations.tools.bench.models import Setting, Sizes, Step, Variant
-from hero_plugin.integrations.training.device import keep_freed_memory
+from hero_plugin.integrations.training.distributed import keep_freed_memory
 
 Clock = Literal["wall", "processor"]
 

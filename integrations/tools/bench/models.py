@@ -16,19 +16,19 @@ from torch import Generator, Tensor, nn
 from hero_plugin import Grounding, HeroConfig, HeroModel, Pair, clip_labels, wrap_criterion, wrap_model
 from hero_plugin.adapter import adapter_for
 from hero_plugin.adapters.emb import EMB
-from hero_plugin.attention import Keys
 from hero_plugin.hem import sinusoid
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr, load_upstream_emb
 from hero_plugin.integrations.training.bases import BASES, BaseName
 from hero_plugin.integrations.training.batching import to_device
 from hero_plugin.integrations.training.detr import DetrBase, DetrTask
-from hero_plugin.integrations.training.device import Amp, autocast
+from hero_plugin.integrations.training.distributed import Amp, autocast
 from hero_plugin.integrations.training.emb import EmbBase, EmbTask
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.task import Batch, Task
 from hero_plugin.levels import stack
 from hero_plugin.model import LastForward
+from hero_plugin.tensors import Keys
 
 Step = Callable[[], object]
 ModelName = Literal["plain", "hero", "one", "pair", "checkpoint", "literal", "upstream", "upstream-hero"]

@@ -21,7 +21,7 @@ from hero_plugin.integrations.tools.predict.queries import Query, QueryFile, Que
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.detr import DetrTrainConfig
-from hero_plugin.integrations.training.device import Amp
+from hero_plugin.integrations.training.distributed import Amp
 from hero_plugin.integrations.training.load_run import RunPredictor
 from hero_plugin.integrations.training.queries import Queries, file_of, open_queries
 from hero_plugin.integrations.training.run_folder import RunFolder

@@ -24,7 +24,7 @@ from hero_plugin.integrations.tools.predict.merge import finished_report, merge,
 from hero_plugin.integrations.tools.predict.model import Inputs, PredictConfig, QueryWindow, WindowBatch
 from hero_plugin.integrations.tools.predict.queries import EveryVideo, Query, QueryFile, QueryValidator, open_queries
 from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, Shard
-from hero_plugin.integrations.training.device import choose_device, keep_freed_memory
+from hero_plugin.integrations.training.distributed import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import RunPredictor, with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Prediction

@@ -16,7 +16,7 @@ import torch
 
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.video.decode import Fit
-from hero_plugin.integrations.training.device import Amp, autocast
+from hero_plugin.integrations.training.distributed import Amp, autocast
 
 EncodedText = tuple[np.ndarray, np.ndarray]
 """A sentence's vectors, one per token (tokens, width), and the one of all of it (pooled width,)."""

@@ -15,14 +15,14 @@ import numpy as np
 import tyro
 
 from hero_plugin.integrations.data import ReadReport, read_annotations, tokenize
-from hero_plugin.integrations.data.manifests import FILE, difference, make_manifest, read_manifest
+from hero_plugin.integrations.data.feature_bank import MANIFEST, make_manifest, manifest_difference, read_manifest
 from hero_plugin.integrations.support import DataError, Interrupted, Problem, UserError, write_json
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.files import atomic_write, lock_folder, remove_leftovers
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.tools.video.decode import SUFFIXES, ClipSampler, Video, samples_per_clip
 from hero_plugin.integrations.tools.video.encoders import FrameEncoder, TextEncoder, load_encoder, load_text_encoder
-from hero_plugin.integrations.training.device import Amp, choose_device
+from hero_plugin.integrations.training.distributed import Amp, choose_device
 
 ENCODER = "openai/clip-vit-base-patch32"
 
@@ -140,11 +140,13 @@ def claim(folder: Path, manifest: Mapping[str, Any], held: ExitStack) -> None:
     remove_leftovers(folder)
     known = read_manifest(folder)
     if known is None and any(each.suffix in (".npz", ".npy", ".pt") for each in folder.iterdir()):
-        raise UserError(f"{folder}: holds features that say nothing of their encoder ({FILE}); name another --output")
-    if known is not None and (differs := difference(known, manifest)):
+        raise UserError(
+            f"{folder}: holds features that say nothing of their encoder ({MANIFEST}); name another --output"
+        )
+    if known is not None and (differs := manifest_difference(known, manifest)):
         raise UserError(f"{folder}: asked for {differs}, which made what is there; name another --output")
     if known is None:
-        write_json(folder / FILE, manifest)
+        write_json(folder / MANIFEST, manifest)
 
 
 def _extract(config: ExtractConfig, extractor: Extractor, files: Mapping[str, Path], screen: Screen) -> list[Problem]:

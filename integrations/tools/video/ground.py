@@ -19,7 +19,7 @@ from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.support.tables import Cell, Row, Table
 from hero_plugin.integrations.tools.video.decode import broken, need_av, upright
 from hero_plugin.integrations.tools.video.grounder import Answer, VideoGrounder
-from hero_plugin.integrations.training.device import Amp
+from hero_plugin.integrations.training.distributed import Amp
 
 
 @dataclass(kw_only=True)

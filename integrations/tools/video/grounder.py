@@ -16,16 +16,15 @@ import numpy as np
 import torch
 
 from hero_plugin.integrations.data import Record, Vocabulary, load_word_vectors, tokenize
-from hero_plugin.integrations.data.feature_bank import ArrayBank
+from hero_plugin.integrations.data.feature_bank import ArrayBank, describe_manifest, manifest_difference
 from hero_plugin.integrations.data.features import MemoryFeatures, unit_length
-from hero_plugin.integrations.data.manifests import described, difference
 from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.scoring.metrics import temporal_iou
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.support.files import atomic_write
 from hero_plugin.integrations.tools.video.encoders import TextEncoder, load_encoder, load_text_encoder
 from hero_plugin.integrations.tools.video.extract import Encoded, Extractor
-from hero_plugin.integrations.training.device import Amp, choose_device
+from hero_plugin.integrations.training.distributed import Amp, choose_device
 from hero_plugin.integrations.training.load_run import RunPredictor
 from hero_plugin.integrations.training.queries import BridgedWords, Queries
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -207,7 +206,7 @@ class VideoGrounder:
             encoders = [self._encoder(each, next(names, each["name"])) for each in manifest["encoders"]]
             extractor = Extractor(encoders, manifest["clip_seconds"])
             extractor.frame_rates = [each["frames_per_second"] for each in manifest["encoders"]]
-            if differs := difference(manifest, extractor.manifest()):
+            if differs := manifest_difference(manifest, extractor.manifest()):
                 raise UserError(f"{self.run.path}: the encoder is {differs}, which the run was trained on")
             found.append(extractor)
         return found
@@ -268,7 +267,7 @@ class VideoGrounder:
         if self.cache is None:
             return None
         about, manifest = path.stat(), self.origins["features"][place]
-        key = [str(path.resolve()), about.st_size, about.st_mtime_ns, described(manifest), manifest]
+        key = [str(path.resolve()), about.st_size, about.st_mtime_ns, describe_manifest(manifest), manifest]
         return self.cache / f"{path.stem}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz"
 
     def _from_cache(self, path: Path, place: int) -> Encoded | None:

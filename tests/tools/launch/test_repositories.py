@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.launch.repositories import REPOSITORIES, recognise, unknown
+from hero_plugin.integrations.tools.launch.cli import REPOSITORIES, recognise, unknown
 from tests.resources import upstream
 from tests.tools.launch.layouts import CLONES
 

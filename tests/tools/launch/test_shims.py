@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from hero_plugin.adapters.detr.criterion import foreground_targets
 from hero_plugin.adapters.detr.criterion import sigmoid_focal_loss as of_tr_detr
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.tools.launch.repositories import REPOSITORIES
+from hero_plugin.integrations.tools.launch.cli import REPOSITORIES
 from hero_plugin.integrations.tools.launch.run import patched
 from hero_plugin.integrations.tools.launch.shims import (
     CUDA_ON_CPU,

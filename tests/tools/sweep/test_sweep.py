@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
+from hero_plugin.integrations.scoring.intervals import compare, summary, trainings_table
 from hero_plugin.integrations.scoring.metrics import SCORES
-from hero_plugin.integrations.scoring.trainings import compare, summary, trainings_table
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.sweep import SweepConfig, collect, main, read_plan, sweep_markdown

@@ -13,8 +13,8 @@ import pytest
 
 from hero_plugin.integrations.cli import main as command
 from hero_plugin.integrations.support import UserError
-from hero_plugin.integrations.tools.video.app import AppConfig
-from hero_plugin.integrations.tools.video.app import main as app
+from hero_plugin.integrations.tools.video.page import AppConfig
+from hero_plugin.integrations.tools.video.page import serve as app
 from tests.screen import QUIET
 from tests.tools.conftest import wait_for
 

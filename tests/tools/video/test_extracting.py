@@ -16,7 +16,7 @@ import torch
 
 from hero_plugin.integrations.cli import main as command
 from hero_plugin.integrations.data import load_word_vectors, open_features
-from hero_plugin.integrations.data.manifests import difference, read_manifest
+from hero_plugin.integrations.data.feature_bank import manifest_difference, read_manifest
 from hero_plugin.integrations.support import DataError, UserError
 from hero_plugin.integrations.tools.video import extract as extracting
 from hero_plugin.integrations.tools.video.decode import ClipSampler, Video
@@ -201,7 +201,7 @@ def test_layers_of_the_text_encoder_stand_side_by_side(kind, clip, bert, tmp_pat
     of_text = read_manifest(tmp_path / "text")
     assert of_text["encoders"][0]["layers"] == [0, 2]
     alone = extracting.text_manifest(plain)
-    assert "layers 0, 2" in difference(alone, of_text) and difference(of_text, alone)
+    assert "layers 0, 2" in manifest_difference(alone, of_text) and manifest_difference(of_text, alone)
     with pytest.raises(UserError, match="has layers 0 to 2, and no 3"):
         TextEncoder(str(folder), CPU, layers=(0, 3))
 
@@ -284,7 +284,7 @@ def test_features_of_another_kind_do_not_mix(clip, movie, tmp_path):
 def test_manifests_of_other_tools_are_none(tmp_path):
     (tmp_path / "manifest.json").write_text('{"weights": "x"}')
     assert read_manifest(tmp_path) is None and read_manifest(tmp_path / "nowhere") is None
-    assert not difference(None, {"encoders": []})
+    assert not manifest_difference(None, {"encoders": []})
     (tmp_path / "manifest.json").write_text('{"weights"')
     with pytest.raises(UserError, match="cannot be read"):
         read_manifest(tmp_path)

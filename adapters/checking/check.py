@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hero_plugin.checking.compare import Fault, first_words
-from hero_plugin.checking.trial import NothingToCheck, Trial
+from hero_plugin import levels
+from hero_plugin.adapters.checking.trial import Fault, NothingToCheck, Trial, first_words
 from hero_plugin.protocol import Grounder
 from hero_plugin.wrap import checked_adapter, find_hero_model
 
@@ -129,7 +129,7 @@ def _findings(trial: Trial) -> Iterator[Finding]:
 
 def _place(error: Exception) -> str:
     """Return where the adapter, or the base, raised the error."""
-    own = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent), functools.__file__)
+    own = (*(str(Path(file).parent) for file in (levels.__file__, __file__, torch.__file__)), functools.__file__)
     theirs = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
     return f" at {Path(theirs[-1].filename).name}:{theirs[-1].lineno}" if theirs else ""
 

@@ -1,38 +1,182 @@
-"""One base and its adapter under test: what ``check_adapter`` runs."""
+"""One base and its adapter under test, and how its outputs are compared: what ``check_adapter`` runs."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+import random
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from math import inf, isnan
 from typing import Any, Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.checking.compare import (
-    Fault,
-    Inputs,
-    agree,
-    call,
-    copied,
-    distance,
-    first_words,
-    gaps,
-    learning,
-    looks_like,
-    reaches,
-    rounding,
-    signal,
-    tensors_of,
-)
 from hero_plugin.config import HeroConfig
-from hero_plugin.levels import map_tensors, stack, unfold
+from hero_plugin.levels import map_tensors, stack, tensors_of, unfold
 from hero_plugin.model import HeroModel
 from hero_plugin.protocol import Grounder, Pair
+from hero_plugin.tensors import at_least_float32
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of a forward, by place and by name."""
+
+MASKED = -1e4
+"""At or below it, a logit marks padding."""
+
+
+class Fault(Exception):
+    """What a check found wrong, and by how much."""
+
+    def __init__(self, message: str, figure: float | None = None) -> None:
+        super().__init__(message)
+        self.figure = figure
+
+
+def first_words(error: Exception) -> str:
+    """Return an error's message, shortened."""
+    return textwrap.shorten(str(error), 200)
+
+
+def copied(structure: Any) -> Any:
+    """Return the structure with a copy of every tensor: a base may write into what it is given."""
+    return map_tensors(lambda tensor, key: tensor.detach().clone(), structure)
+
+
+def call(model: nn.Module, given: Inputs, seed: int = 0) -> Any:
+    """Return the model's outputs for a copy of these inputs, without the entry that HERO adds while training."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    args, named = copied(given)
+    outputs = model(*args, **named)
+    for part in outputs if isinstance(outputs, tuple) else (outputs,):
+        if isinstance(part, dict):
+            part.pop("hero", None)
+    return outputs
+
+
+def by_name(outputs: Any) -> dict[str, list[Tensor]]:
+    """Return the tensors of each name."""
+    found: dict[str, list[Tensor]] = {}
+    for name, tensor in tensors_of(outputs):
+        found.setdefault(name, []).append(tensor)
+    return found
+
+
+def rounding(tensors: Iterable[Tensor]) -> float:
+    """Return by how much of its largest value an output may differ through rounding, in the coarsest precision."""
+    known = {torch.float64: 1e-7, torch.float32: 1e-4}
+    return max((known.get(tensor.dtype, 3e-2) for tensor in tensors if tensor.is_floating_point()), default=1e-4)
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference as a share of the largest value, but of 0.1 at least; padding's do not count."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return inf
+    if not one.is_floating_point():
+        return 0.0 if torch.equal(one, other) else inf
+    one, other = at_least_float32(one.detach()), at_least_float32(other.detach())
+    same = (one == other) | (one.isnan() & other.isnan()) | ((one <= MASKED) & (other <= MASKED))
+    if same.all():
+        return 0.0
+    largest = one.masked_fill(~one.isfinite() | (one <= MASKED), 0.0).abs().max().clamp(min=0.1)
+    gap = float((one - other).abs().masked_fill(same, 0.0).max() / largest)
+    return inf if isnan(gap) else gap
+
+
+def gaps(expected: Any, found: Any, edges: Collection[str] = ()) -> dict[str, float]:
+    """Return the distance of the tensors of each name, of several tensors the largest; infinite where one is missing.
+
+    Args:
+        expected: outputs of any structure.
+        found: others; tensors of one name are compared in order.
+        edges: names of outputs (N, B, ...) whose first and last samples do not count.
+    """
+    ours, theirs = by_name(expected), by_name(found)
+    apart: dict[str, float] = {}
+    for name in {**ours, **theirs}:
+        one, other = ours.get(name, []), theirs.get(name, [])
+        if name in edges:
+            one, other = ([tensor[:, 1:-1] for tensor in each] for each in (one, other))
+        alike = len(one) == len(other)
+        apart[name] = max((distance(*pair) for pair in zip(one, other, strict=True)), default=0.0) if alike else inf
+    return apart
+
+
+def agree(expected: Any, found: Any, allowed: float, edges: Collection[str] = ()) -> float:
+    """Return the largest of the ``gaps``.
+
+    Raises:
+        Fault: one is larger than ``allowed``, or the types differ; the message names the outputs.
+    """
+    if type(expected) is not type(found):
+        raise Fault(f"the base returns a {type(expected).__name__}, here it is a {type(found).__name__}")
+    apart = gaps(expected, found, edges)
+    wrong = sorted((name for name, gap in apart.items() if gap > allowed), key=lambda name: -apart[name])
+    if not wrong:
+        return max(apart.values(), default=0.0)
+    ours, theirs = by_name(expected), by_name(found)
+    told = [f"{name!r} {_difference(ours.get(name, []), theirs.get(name, []))}" for name in wrong[:3]]
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    raise Fault(", ".join(told) + more, apart[wrong[0]])
+
+
+def _difference(ours: list[Tensor], theirs: list[Tensor]) -> str:
+    if not theirs or not ours:
+        return "is missing" if ours else "is no output of the base"
+    if len(ours) != len(theirs):
+        return f"has {len(theirs)} tensors instead of {len(ours)}"
+    for one, other in zip(ours, theirs, strict=True):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return f"is {tuple(other.shape)} {other.dtype} instead of {tuple(one.shape)} {one.dtype}"
+    return "differs"
+
+
+def looks_like(levels: Tensor, allowed: float) -> str:
+    """Return which kind the values of an output (N, B, ...) look like; it may have another all the same."""
+    if levels.ndim < 2 or all(distance(levels[0], level) <= allowed for level in levels[1:]):
+        return "shared"
+    if not levels.is_floating_point():
+        return "different"
+    if levels.min() >= 0 and levels.max() <= 1:
+        return "probability"
+    norms = levels.norm(dim=-1)
+    return "direction" if levels.ndim > 2 and torch.allclose(norms, torch.ones_like(norms), atol=1e-3) else "logits"
+
+
+def signal(outputs: Any) -> Tensor:
+    """Return a smooth loss that every output with a gradient takes part in; padding does not."""
+    parts = [tensor[tensor > MASKED].float() for _, tensor in tensors_of(outputs) if tensor.requires_grad]
+    if not parts:
+        raise Fault("no output has a gradient")
+    return torch.stack([F.softplus(part).mean() for part in parts if part.numel()]).sum()
+
+
+def learning(model: nn.Module, loss: Any) -> dict[str, bool]:
+    """Return the parameters that a backward reaches, and whether with anything but zeros."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    found = {name: bool(p.grad.any()) for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def reaches(relevance: Tensor | None, leaf: Tensor) -> bool:
+    """Return whether the gradient of relevance logits gets to this leaf."""
+    if relevance is None or not relevance.requires_grad:
+        return False
+    real = relevance[relevance > MASKED]
+    weighed = (real * torch.linspace(0.5, 1.5, real.numel()).to(real)).sum()
+    (gradient,) = torch.autograd.grad(weighed, leaf, retain_graph=True, allow_unused=True)
+    return gradient is not None and bool(gradient.any())
+
 
 LEVELS = 2
 
