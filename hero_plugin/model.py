@@ -163,7 +163,7 @@ class HeroModel(NamedPlugins):
     def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:
         """Return what ``stage`` gives: of all levels in one batch or, to spare memory, of each by itself."""
         if not (self.config.checkpoint and self.training and torch.is_grad_enabled()):
-            return [stage(pair.at_levels(clips, words))]
+            return [stage(pair.at_levels(clips, words, same_video=self.hero.sgvf is None))]
         # The backward then holds what it computes again of one level, not of all at once.
         levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
         # Nor are running statistics updated again; the compiler, which knows no such context, recomputes no update.

@@ -41,8 +41,11 @@ class Pair:
     reads_padding: bool = False
     """Whether the base reads padded words (an average over all places, say). They are then the same at every level;
     else a level's are zeros, but for those of level 0, which is the query itself."""
+    same_video: bool = False
+    """Whether the clips are those of level 0 at every level, as without SGVF: an adapter may then run what reads clips
+    alone for the first B rows."""
 
-    def at_levels(self, video: Tensor, query: Tensor) -> Pair:
+    def at_levels(self, video: Tensor, query: Tensor, same_video: bool = False) -> Pair:
         """Return the pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...)."""
         levels, batch = video.shape[:2]
         if self.reads_padding:
@@ -52,7 +55,9 @@ class Pair:
             if name not in self.constant:
                 extra[name] = repeat_levels(value, levels, batch, f"extra[{name!r}]", name in self.per_sample)
         masks = {name: repeat_levels(getattr(self, name), levels, batch, name) for name in ("video_mask", "query_mask")}
-        return replace(self, video=fold(video), query=fold(query), extra=extra, levels=levels, **masks)
+        return replace(
+            self, video=fold(video), query=fold(query), extra=extra, levels=levels, same_video=same_video, **masks
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -68,7 +69,14 @@ class EMBAdapter(Adapter):
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
         self.highlight = _KeepLogits(base)
-        self.seam = Seam(base, video_affine=PassThrough(), embedding_net=PassThrough(), highlight_layer=self.highlight)
+        self.of_clips = [_ClipsAlone(base, part) for part in ("encoder.f2f", "encoder.p2p")]
+        self.seam = Seam(
+            base,
+            video_affine=PassThrough(),
+            embedding_net=PassThrough(),
+            highlight_layer=self.highlight,
+            **{each.part: each for each in self.of_clips},
+        )
 
     @property
     def dim(self) -> int:
@@ -92,6 +100,7 @@ class EMBAdapter(Adapter):
 
     def ground(self, pair: Pair) -> Grounding:
         """Run EMB's own forward from the projected pair on; outputs as EMB returns them."""
+        self._expect(pair)
         try:
             outputs = self.seam(pair.query, None, pair.video, pair.video_mask, pair.query_mask, **pair.extra)
             return Grounding(outputs, self.highlight.logits)
@@ -104,10 +113,11 @@ class EMBAdapter(Adapter):
         Upstream's layers multiply their inputs by masks in place. What they get here is made by ``position``, which
         adds and so copies: the pair's own tensors, which other levels still need, stay whole.
         """
+        self._expect(pair)
         base, encoder = self.base, self.base.encoder
         video_mask, query_mask = pair.video_mask, pair.query_mask
         video, query = base.position(pair.video), base.position(pair.query)
-        video, query = encoder.f2f(video, video_mask), encoder.w2w(query, query_mask)
+        video, query = self.of_clips[0](video, video_mask), encoder.w2w(query, query_mask)
         video, query = (
             encoder.f2w(query, video, query_mask, video_mask),
             encoder.w2f(video, query, video_mask, query_mask),
@@ -115,6 +125,29 @@ class EMBAdapter(Adapter):
         video, query = encoder.v2v(video, video_mask), encoder.vq2q(query, query_mask)
         features = base.fuser1(vfeats=video, qfeats=query, vmask=video_mask, qmask=query_mask)
         return base.highlight_layer.conv1d(features).squeeze(-1)
+
+    def _expect(self, pair: Pair) -> None:
+        """Let the parts that read clips alone know how often these are repeated."""
+        for each in self.of_clips:
+            each.repeats = pair.levels if pair.same_video else 1
+
+
+class _ClipsAlone(nn.Module):
+    """A part of EMB's encoder that reads clips and no words: where they are the same at every level, it runs once."""
+
+    def __init__(self, base: Any, part: str) -> None:
+        super().__init__()
+        self._base = (base,)  # in a tuple, or torch would register it: its part may be replaced later
+        self.part = part
+        self.repeats = 1
+
+    def forward(self, *args: Any, **named: Any) -> Tensor:
+        run = operator.attrgetter(self.part)(self._base[0])
+        if self.repeats == 1:
+            return run(*args, **named)
+        rows = len(args[0]) // self.repeats
+        once = run(*(each[:rows] for each in args), **{name: each[:rows] for name, each in named.items()})
+        return once.repeat(self.repeats, *[1] * (once.ndim - 1))
 
 
 class _KeepLogits(nn.Module):

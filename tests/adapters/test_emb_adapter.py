@@ -8,7 +8,7 @@ import functools
 import pytest
 import torch
 
-from hero_plugin import HeroConfig, hero_losses, unwrap_model, wrap_model
+from hero_plugin import HeroConfig, Pair, hero_losses, unwrap_model, wrap_model
 from hero_plugin.adapters.emb import EMB
 from hero_plugin.adapters.emb.adapter import EMBAdapter
 from tests.adapters import authors
@@ -72,9 +72,10 @@ def test_relevance_is_the_highlight_score_before_its_sigmoid(base, batch):
     torch.testing.assert_close(grounding.relevance.sigmoid()[real], grounding.outputs[0][real], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("sgvf", [True, False])
 @torch.no_grad()
-def test_folded_levels_equal_levels_run_one_by_one(base, batch):
-    model = shake(wrap_model(base), 0.1).eval()
+def test_folded_levels_equal_levels_run_one_by_one(base, batch, sgvf):
+    model = shake(wrap_model(base, sgvf=sgvf), 0.1).eval()
     grounder, weights = model.grounder, model.level_weights()
     outputs = model(*fresh(batch))
     pair = grounder.embed(*fresh(batch))
@@ -90,6 +91,24 @@ def test_folded_levels_equal_levels_run_one_by_one(base, batch):
         assert all(torch.equal(outputs[place], run.outputs[place]) for run in runs)
     mixed = torch.tensordot(weights, torch.stack([run.relevance for run in runs]), dims=1)
     torch.testing.assert_close(model.relevance, mixed, rtol=1e-5, atol=1e-5)
+
+
+def test_without_sgvf_what_reads_clips_alone_runs_once_and_learns_as_from_all_levels(base, batch, monkeypatch):
+    model, rows = shake(wrap_model(base, sgvf=False, cmtr=False), 0.1).eval(), []
+    base.encoder.p2p.register_forward_hook(lambda part, args, out: rows.append(len(out)))
+    found = []
+    at_levels = Pair.at_levels
+    for same in (True, False):
+        monkeypatch.setattr(
+            Pair, "at_levels", lambda pair, *both, same_video, same=same: at_levels(pair, *both, same_video and same)
+        )
+        model.zero_grad()
+        _, loss = step(model, batch)
+        loss.backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert rows == [3, 12]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()) + 1e-7)
 
 
 def test_the_arguments_come_out_as_they_went_in(base, batch):

@@ -29,7 +29,7 @@ PATHS = {"--upstream": "FOLDER_OF_CLONES", "--json": "", "--figure": "", "--mark
 class BenchConfig:
     """Measure what HERO costs, beside the plain base and beside a literal implementation of the paper.
 
-    Parameters, FLOPs, step time, throughput and peak memory, in turns on the same random inputs.
+    Parameters, FLOPs, step time and peak memory, in turns on the same random inputs.
     """
 
     bases: tuple[BaseName, ...] = BASE_NAMES

@@ -69,11 +69,6 @@ class Measurement:
         """Seconds of a step, where it was timed."""
         return Quartiles.of(self.seconds) if self.seconds else None
 
-    @property
-    def throughput(self) -> float | None:
-        """Queries per second."""
-        return None if self.time is None else self.sizes.batch / self.time.median
-
 
 def compare(
     setting: Setting,

@@ -183,11 +183,6 @@ def device_type(each: Measurement) -> str:
 # Tables, which a terminal and a page both show.
 
 NOTHING = "–"
-ON_PAGE = (
-    *("model", "million parameters", "GFLOP", "ms", "peak MB"),
-    *("time / plain", "memory / plain", "literal time / this"),
-)
-"""Columns of a comparison on a page; JSON and the terminal have all."""
 
 
 class Table(NamedTuple):
@@ -204,19 +199,17 @@ class Table(NamedTuple):
         return terminal_table(tuple(self.rows[0]) if self.rows else (), cells, self.words, self.title)
 
     def page(self) -> str:
-        """Return it for a page: a comparison in the columns that it has room for, quartiles beside their median."""
-        rows = [dict(row) for row in self.rows]
-        header = tuple(rows[0]) if rows else ()
-        if "ms" in header:
-            header = ON_PAGE
-            for row in rows:
-                row["ms"] += f" ({row['quartiles']})" if row["ms"] != NOTHING else ""
-        cells = [[row[name] for name in header] for row in rows]
-        return f"**{self.title}**\n\n{markdown_table(header, cells, self.words)}\n"
+        """Return it for a page."""
+        cells = [tuple(row.values()) for row in self.rows]
+        return f"**{self.title}**\n\n{markdown_table(tuple(self.rows[0]) if self.rows else (), cells, self.words)}\n"
 
 
 def comparison(group: Sequence[Measurement]) -> Table:
-    """Return the variants in one setting: absolute figures, then ratios to the plain base and to the literal paper."""
+    """Return the variants in one setting: absolute figures, then ratios to the plain base and to the literal paper.
+
+    At most eight columns, counts of operators where nothing was timed; JSON has everything.
+    """
+    timed = any(each.time for each in group)
     launches = "kernels" if any(each.kernels is not None for each in group) else "operators"
     by_variant = {each.model: each for each in group}
     plain = by_variant.get(Variant("plain"))
@@ -224,22 +217,22 @@ def comparison(group: Sequence[Measurement]) -> Table:
     for each in group:
         literal = by_variant.get(Variant("literal", each.model.levels)) if each.model.levels else None
         low, median, high = (three_digits(1e3 * value) for value in each.time or (0.0, 0.0, 0.0))
-        rows.append(
-            {
-                "model": str(each.model),
-                "million parameters": f"{each.parameters / 1e6:.3f}",
-                "GFLOP": f"{each.flops / 1e9:.3g}",
-                launches: f"{each.operators if each.kernels is None else each.kernels:,}",
-                "ms": median if each.time else NOTHING,
-                "quartiles": f"{low} to {high}" if each.time else NOTHING,
-                "queries /s": NOTHING if each.throughput is None else three_digits(each.throughput),
-                "peak MB": three_digits(each.memory / 1e6),
-                "time / plain": median_of(ratio_of(each, plain, "time")),
-                "FLOP / plain": NOTHING if plain is None else f"{each.flops / plain.flops:.2f}",
-                "memory / plain": median_of(ratio_of(each, plain, "memory")),
-                "literal time / this": median_of(ratio_of(literal, each, "time")),
-            }
-        )
+        absolute = {
+            "model": str(each.model),
+            "million parameters": f"{each.parameters / 1e6:.3f}",
+            "GFLOP": f"{each.flops / 1e9:.3g}",
+            launches: f"{each.operators if each.kernels is None else each.kernels:,}",
+            "ms": f"{median} ({low} to {high})" if each.time else NOTHING,
+            "peak MB": three_digits(each.memory / 1e6),
+        }
+        ratios = {
+            "time / plain": median_of(ratio_of(each, plain, "time")),
+            "FLOP / plain": NOTHING if plain is None else f"{each.flops / plain.flops:.2f}",
+            "memory / plain": median_of(ratio_of(each, plain, "memory")),
+            "literal time / this": median_of(ratio_of(literal, each, "time")),
+        }
+        left_out = {launches, "FLOP / plain"} if timed else {"ms", "time / plain", "literal time / this"}
+        rows.append({name: cell for name, cell in {**absolute, **ratios}.items() if name not in left_out})
     return Table(f"{group[0].setting}, {group[0].sizes}", rows)
 
 

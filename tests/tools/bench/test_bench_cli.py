@@ -51,7 +51,7 @@ def test_measures_prints_and_writes(tmp_path, page, capsys):
     plain, one, two = report.measurements[:3]
     assert plain.parameters < one.parameters < two.parameters and plain.flops < one.flops < two.flops
     assert plain.memory < one.memory < two.memory and plain.operators < one.operators < two.operators
-    assert all(len(each.seconds) == 2 and each.throughput > 0 for each in report.measurements)
+    assert all(len(each.seconds) == 2 for each in report.measurements)
     assert files["figure"].read_bytes().startswith(PNG)
     text = page.read_text()
     assert text.startswith("before\n") and text.count("\nbetween\n") == 2 and text.endswith("\nafter\n")
