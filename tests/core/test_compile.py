@@ -66,6 +66,7 @@ def test_emb_behind_its_seam():
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_set_on_the_model_after_wrapping_counts():
     model, batch = shake(wrap_model(detr.moment_detr(), config=HeroConfig(**SMALL)), 0.1).eval(), detr.batch()
     head = model.class_embed

@@ -347,6 +347,7 @@ def test_ctrl_c_while_a_checkpoint_is_saved_leaves_the_one_before(tmp_path):
     assert torch.load(path) == {"epoch": 3} and link.is_symlink()
 
 
+@pytest.mark.slow
 def test_a_shell_script_may_prepare_first_and_run_from_a_folder(repository):
     (repository / "prepare.py").write_text("print('prepared')\n")
     done = shell(repository, "python prepare.py", "cd moment_detr", "python train.py --steps 1")
