@@ -174,6 +174,8 @@ def as_number(raw: Any) -> float | None:
     """Convert a JSON number or text to a finite float; None for everything else, booleans included."""
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
         return None
+    if isinstance(raw, str) and "_" in raw:  # Python reads 1_0 as 10
+        return None
     try:
         value = float(raw)
     except (ValueError, OverflowError):
@@ -239,8 +241,17 @@ def load_durations(source: Durations) -> dict[str, float]:
         path = Path(name)
         if not path.is_file():
             raise FileNotFoundError(f"no durations file at {path}")
-        found.update(_checked(str(path), _entries(path)))
+        for video, seconds in _checked(str(path), _entries(path)).items():
+            if _differ(found.setdefault(video, seconds), seconds):
+                what = f"{seconds:g} s here, {found[video]:g} s in a file before"
+                raise DataError([Problem(f"{path}: video {video}", what, "give each video one duration")])
+            found[video] = seconds
     return found
+
+
+def _differ(one: float, other: float) -> bool:
+    """Return whether two durations are not of one video: files round them, and cut a last clip."""
+    return abs(one - other) > max(1.0, 0.05 * max(one, other))
 
 
 def _entries(path: Path) -> list[tuple[str, Any]]:
@@ -280,6 +291,9 @@ def _checked(where: str, entries: Any) -> dict[str, float]:
         if seconds is None or seconds <= 0:
             what = f"the duration must be a positive number of seconds, got {raw!r}"
             problems.add(f"{where}: video {video}", what, "correct or remove the entry")
+        elif _differ(found.setdefault(str(video), seconds), seconds):
+            what = f"{found[str(video)]:g} s and {seconds:g} s"
+            problems.add(f"{where}: video {video}", what, "give each video one duration")
         else:
             found[str(video)] = seconds
     problems.raise_if_any()

@@ -120,6 +120,11 @@ def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> N
     data = load_by_video(checks, progress)
     if isinstance(data.get("database"), dict):
         data = data["database"]
+        subsets = {str(entry.get("subset")) for entry in data.values() if isinstance(entry, dict)}
+        if len(subsets) > 1:
+            fix = "write each to a file of its own: read together, training would see the test set"
+            checks.failure("", f"it holds several subsets: {', '.join(sorted(subsets))}", fix)
+            return
     if data and all(isinstance(entry, dict) and "movie" in entry for entry in data.values()):
         for number, (query, row) in enumerate(data.items(), 1):
             _read_row(checks, f": query {query}", number, {"qid": query, **row})
@@ -192,6 +197,9 @@ def _with_lists(entry: Any) -> Any:
     if not isinstance(parts, list) or not all(isinstance(part, dict) and "sentence" in part for part in parts):
         return entry
     rest = {key: value for key, value in entry.items() if key != "annotations"}
+    fps, frames = (as_number(entry.get(key)) for key in FRAMES)
+    if fps and frames and not {"duration", "video_duration"} & set(entry):
+        rest["duration"] = frames / fps  # its segments are seconds all the same
     return {**rest, "sentences": [part["sentence"] for part in parts], "timestamps": [p.get("segment") for p in parts]}
 
 

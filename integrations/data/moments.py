@@ -218,7 +218,7 @@ class Conversion:
     nearest edge, or outward."""
     windows: Literal["keep", "first", "longest", "hull", "split"] = "keep"
     """Several moments of a query: keep them (QVHighlights only), the first, the longest, their hull, or one query
-    each."""
+    each. Windows left out take the highlight labels of their clips along."""
     saliency: Literal["keep", "none", "inside", "overlap", "lighthouse"] = "keep"
     """Highlight labels: keep what is there, none, or made from moments: every clip inside, in proportion to the
     overlap, or as lighthouse and QD-DETR make them for Charades-STA."""
@@ -255,6 +255,8 @@ def convert_records(records: Iterable[Record], choices: Conversion, *, keep_extr
                 edges = choices.clip_length, choices.rounding
                 moments = tuple(snap_moment(moment, record.duration, *edges) for moment in moments)
             labels = record.saliency
+            if len(record.moments) < len(source.moments) and choices.windows != "hull":
+                labels = tuple(each for each in labels if _touches(each[0], choices.clip_length, record.moments))
             if choices.saliency == "none":
                 labels = ()
             elif choices.saliency != "keep":
@@ -305,6 +307,11 @@ def _windows(record: Record, choice: str) -> Sequence[Record]:
     else:
         kept = (min(start for start, _ in moments), max(end for _, end in moments))
     return [record.replace(moments=(kept,))]
+
+
+def _touches(clip: int, clip_length: float, moments: Sequence[tuple[float, float]]) -> bool:
+    """Return whether a clip and one of the moments overlap."""
+    return any(clip * clip_length < end and (clip + 1) * clip_length > start for start, end in moments)
 
 
 def _with_period(sentence: str, choice: str) -> str:

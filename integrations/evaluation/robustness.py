@@ -75,10 +75,16 @@ def answers_of(
         records: Queries.
         moments: (records, 2) seconds, the best of each query.
         unseen: Returns the words of a query that training never had; None where nobody knows.
+
+    Raises:
+        ValueError: Moments of another shape, or not finite.
     """
     rows = [row for row, record in enumerate(records) if record.moments]
     kept = [records[row] for row in rows]
-    found = np.asarray(moments, dtype=np.float64).reshape(-1, 2)[rows]
+    given = np.asarray(moments, dtype=np.float64)
+    if given.shape != (len(records), 2):
+        raise ValueError(f"moments must be ({len(records)}, 2), one for each query, got {given.shape}")
+    found = given[rows]
     ious = nearest_iou(found, [record.moments for record in kept])
     return Answers(kept, None if unseen is None else [tuple(unseen(record)) for record in kept], found, ious)
 
@@ -163,7 +169,10 @@ def models_of(runs: Sequence[RunFolder], *, pool: bool = True) -> list[Model]:
     groups: dict[str, list[tuple[int, RunFolder]]] = {}
     for run in runs:
         settings = run.config()
-        same = repr(sorted((key, value) for key, value in settings.items() if key not in free))
+        # Also of what they learned: the annotations of a path may not be those of the other run's time.
+        train = str(settings.get("annotations_train"))
+        learned = settings.get("annotations", {}).get(train)
+        same = repr([learned, *sorted((key, value) for key, value in settings.items() if key not in free)])
         groups.setdefault(same if pool else str(run.path), []).append((settings.get("seed", 0), run))
     models = []
     for group in groups.values():

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.tables import Cell, Row, Table
 
 METRICS = (*SCORES, "MR-full-mAP", "HL-min-VeryGood-mAP")
@@ -34,8 +35,14 @@ def summary(
         ``{"sets": {set: {variant: {"seeds": [...], metric: {"values", "mean", "std"}}}}, "differences": {set:
         differences as from compare}, "best": {set: {metric: variant}}}``; the best is better than every other variant
         by an interval that excludes 0, and often there is none.
+
+    Raises:
+        UserError: A variant has a metric under some of its seeds alone.
     """
-    sets = {name: {variant: _row(seeds, metrics) for variant, seeds in rows.items()} for name, rows in scores.items()}
+    sets = {
+        name: {variant: _row(f"{variant}, {name}", seeds, metrics) for variant, seeds in rows.items()}
+        for name, rows in scores.items()
+    }
     return {
         "sets": sets,
         "differences": {name: compare(rows, pairs, metrics) for name, rows in sets.items()},
@@ -56,10 +63,12 @@ def _best(rows: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> dict
     return best
 
 
-def _row(scores: Mapping[int, Mapping[str, float]], metrics: Sequence[str]) -> dict[str, Any]:
+def _row(name: str, scores: Mapping[int, Mapping[str, float]], metrics: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"seeds": list(scores)}
     for metric in metrics:
         if values := [each[metric] for each in scores.values() if metric in each]:
+            if lacking := [seed for seed, each in scores.items() if metric not in each]:
+                raise UserError(f"{name}: no {metric} under seed {', '.join(map(str, lacking))}, which others have")
             std = statistics.stdev(values) if len(values) > 1 else None
             row[metric] = {"values": values, "mean": statistics.fmean(values), "std": std}
     return row
@@ -169,14 +178,16 @@ class Estimate:
     draws: np.ndarray = field(repr=False)
     """(draws, ...); nan in draws that had none of its queries."""
     trainings: np.ndarray | None = field(default=None, repr=False)
-    """(S, ...), the figure of each training; None for a difference of models with other numbers of trainings."""
+    """(S, ...), the figure of each training; None for a difference of models that were trained with other seeds."""
+    seeds: tuple[int, ...] = ()
+    """(S,), names of the trainings."""
 
     def __sub__(self, other: Estimate) -> Estimate:
         """Return the paired difference; both must come from one ``Bootstrap``."""
         each = None
-        if self.trainings is not None and other.trainings is not None and len(self.trainings) == len(other.trainings):
+        if self.trainings is not None and other.trainings is not None and self.seeds == other.seeds:
             each = self.trainings - other.trainings
-        return Estimate(self.value - other.value, self.draws - other.draws, each)
+        return Estimate(self.value - other.value, self.draws - other.draws, each, self.seeds)
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Return the bounds (...), (...) of the middle share ``level`` of the draws; NaN where there are no draws."""
@@ -264,7 +275,10 @@ class Bootstrap:
             draws[part] = np.einsum("bs,bsk->bk", shifted[part], _ratio(drawn))
         with_weight = (sums[..., number:] > 0).sum(axis=1).min(axis=0)  # (K,) videos, of the training with the fewest
         draws[:, with_weight < FEWEST_VIDEOS] = np.nan
-        return Estimate(value, draws, each) if values.ndim == 3 else Estimate(value[0], draws[:, 0], each[:, 0])
+        names = tuple(range(runs) if seeds is None else seeds)
+        if values.ndim == 3:
+            return Estimate(value, draws, each, names)
+        return Estimate(value[0], draws[:, 0], each[:, 0], names)
 
     def _trainings(self, runs: int, seeds: Sequence[int] | None) -> np.ndarray:
         """Return how much each training counts in each draw, (draws, S): rows that sum to 1, of either sign."""

@@ -26,7 +26,7 @@ def temporal_iou(pred: ArrayLike, truth: ArrayLike) -> np.ndarray:
         (...) float64.
 
     Raises:
-        ValueError: The last axis is not ``(start, end)``.
+        ValueError: The last axis is not ``(start, end)``, or a number is not finite.
 
     >>> temporal_iou(np.array([[0.0, 10.0], [4.0, 6.0]]), np.array([5.0, 10.0]))
     array([0.5       , 0.16666667])
@@ -35,6 +35,9 @@ def temporal_iou(pred: ArrayLike, truth: ArrayLike) -> np.ndarray:
     for name, moments in (("pred", pred), ("truth", truth)):
         if moments.ndim == 0 or moments.shape[-1] != 2:
             raise ValueError(f"{name} must be (..., 2), start and end, got {moments.shape}")
+        if not np.isfinite(moments).all():
+            wrong = np.count_nonzero(~np.isfinite(moments).all(-1))
+            raise ValueError(f"{name} must be finite: {wrong} of {moments[..., 0].size} moments are not")
     inside = np.minimum(pred[..., 1], truth[..., 1]) - np.maximum(pred[..., 0], truth[..., 0])
     hull = np.maximum(pred[..., 1], truth[..., 1]) - np.minimum(pred[..., 0], truth[..., 0])
     return np.where(hull > 0, np.maximum(inside, 0.0) / np.where(hull > 0, hull, 1.0), 0.0)

@@ -344,9 +344,11 @@ def _made_from(job: Job, each: FurtherSet) -> dict[str, Any]:
     The training by its own results, which are small and stay where checkpoints have been deleted.
     """
     files = {"training": job.run.results_file, "annotations": each.annotations}
+    if each.durations is not None:
+        files["durations"] = each.durations
     contents = {name: _checksum(path, path.stat().st_mtime_ns) for name, path in files.items()}
     given = {name: json.loads(json.dumps(value, default=str)) for name, value in each.sources().items() if value}
-    return {**contents, **given}
+    return {**given, **contents}
 
 
 @cache
@@ -360,6 +362,7 @@ def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:
     scores: dict[str, dict[str, dict[int, Mapping[str, float]]]] = {}
     for job in plan.jobs:
         if job.run.finished:
+            job.run.check_same(job.config.to_json())
             further = {each.name: _known(job, each, checkpoint) for each in plan.sets if not each.missing()}
             for name, found in {**job.run.results()[checkpoint], **further}.items():
                 if found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.checks import OnBroken, ReadReport, load_durations
+from hero_plugin.integrations.data.checks import OnBroken, ReadReport, as_number, load_durations
 from hero_plugin.integrations.data.formats import qid
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.evaluation.official import submitted_answers, unseen_by
@@ -202,18 +203,32 @@ def _checked(found: Found, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def _of_scores(config: TableConfig, models: Named, against: str, screen: Screen) -> Table:
     """Tabulate files of scores, whose differences are tested over the seeds."""
-    if config.annotations or config.train:
-        raise UserError("--annotations and --train are for submissions; files of scores have no queries")
+    flags = ("annotations", "train", "durations", "tokenizer", "on_broken", "resamples", "draw_seeds", "seed")
+    if given := [name for name in flags if getattr(config, name) != getattr(TableConfig, name)]:
+        flag = f"--{given[0].replace('_', '-')}"
+        raise UserError(f"{flag} is for submissions; files of scores have no queries to read or to draw from")
     found: Found = {}
     for name, of, seed, path in _trainings(models):
         for each, values in scores_in(path, of).items():
-            found.setdefault(each, {}).setdefault(name, {})[seed] = values
+            trainings = found.setdefault(each, {}).setdefault(name, {})
+            if seed in trainings:
+                raise UserError(
+                    f"{path}: {name} has scores of the set {each or 'without a name'!r} from another file already; "
+                    f"name the sets, as in {name}@iid=FILE {name}@ood=FILE"
+                )
+            trainings[seed] = values
     seeds = _checked(found, list(models))
     for name in models:
         if seeds[name] != seeds[against]:
             screen.say(f"note: compared by the seeds of both: {seeds_of_both(name, against, seeds)}")
-    every = (values for rows in found.values() for each in rows.values() for values in each.values())
+    every = [values for rows in found.values() for each in rows.values() for values in each.values()]
     known = list(dict.fromkeys(metric for values in every for metric in values))
+    for metric in known:
+        scores = sorted(abs(values[metric]) for values in every if metric in values)
+        if 0 < scores[0] <= 1 and scores[-1] > 10:
+            screen.say(
+                f"note: {metric} is {scores[0]:g} in one file and {scores[-1]:g} in another: a share, and percent?"
+            )
     pairs = [(name, against) for name in models if name != against]
     metrics = config.metrics or [metric for metric in METRICS if metric in known] or known
     return trainings_table(summary(found, pairs, metrics))
@@ -227,10 +242,10 @@ def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
 
     Args:
         path: The file.
-        of: The set, for a file that does not name it.
+        of: The set; of a file that names several, the one to take.
 
     Raises:
-        UserError: It is none of these.
+        UserError: It is none of these, or lacks the set, or holds a number as text.
     """
     found = json.loads(path.read_text("utf-8"))
     if "runs" in found or "submissions" in found:
@@ -238,6 +253,14 @@ def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
     found = found.get("scores", found.get("best", found.get("brief", found)))
     if isinstance(found, dict) and found and not any(isinstance(value, dict) for value in found.values()):
         found = {of: found}
+    elif of and isinstance(found, dict):
+        if of not in found and len(found) > 1:
+            raise UserError(f"{path}: no set {of!r}; there are {', '.join(found)}")
+        found = {of: found.get(of, next(iter(found.values())))}
+    for name, values in found.items() if isinstance(found, dict) else ():
+        for score, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, str) and as_number(value) is not None:
+                raise UserError(f"{path}: {score} of the set {name!r} is the text {value!r}: write it as a number")
     known: dict[str, Mapping[str, float]] = {
         name: {score: float(value) for score, value in values.items() if _is_number(value)}
         for name, values in (found.items() if isinstance(found, dict) else ())
@@ -278,6 +301,7 @@ class _Sets:
     def __init__(self, config: TableConfig, screen: Screen) -> None:
         if not config.annotations:
             raise UserError(f"--annotations is missing: what the submissions answer, as in {USAGE}")
+        self.screen, self.cut_said = screen, False
         self.unseen: Callable[[Record], Sequence[str]] | None = unseen_by(config.train, config.tokenizer)
         self.records: dict[str, list[Record]] = {}
         self.paths: dict[str, Path] = {}
@@ -287,11 +311,18 @@ class _Sets:
             report = ReadReport()
             if name in self.records:
                 raise UserError(f"--annotations: two sets are named {name!r}; name them apart, as NAME=PATH")
-            self.records[name] = read_annotations(path, durations=durations, on_broken=config.on_broken, report=report)
+            self.records[name] = read_annotations(
+                path, durations=durations, on_outside="keep", on_broken=config.on_broken, report=report
+            )
             self.paths[name] = path
             self.left_out[name] = set(report.ids) - {qid(record) for record in self.records[name]}
             if report.dropped:
                 screen.say(f"note: left out {len(report.dropped)} broken queries of {path} (--on-broken drop)")
+            if report.lost_windows:
+                screen.say(
+                    f"note: left out {len(report.lost_windows)} windows of queries of {path} that keep others, the "
+                    f"first: {report.lost_windows[0]}"
+                )
 
     def answers(self, path: Path, of: str) -> dict[str, Answers]:
         """Return the answers in a file, by set."""
@@ -306,16 +337,21 @@ class _Sets:
         name = of or next(iter(self.records))
         truth, left_out = str(self.paths[name]), self.left_out[name]
         submission = read_submission(path, self.records[name], truth=truth, left_out=left_out)
+        for note in submission.notes:
+            self.screen.say(f"note: {path}: {note}")
         return {name: submitted_answers(path, submission, self.records[name], self.unseen)}
 
     def _of_run(self, path: Path, of: str) -> dict[str, Answers]:
         """Read what ``hero-plugin eval --predictions`` wrote of a base without windows of its own, such as EMB."""
         try:
             lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-            rows = [(line["set"], (line["video_id"], line["query_id"]), line["moment"]) for line in lines]
+            rows = [(line["set"], (line["video_id"], line["query_id"]), _moment(line["moment"])) for line in lines]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not what hero-plugin eval --predictions writes ({error!r})") from error
         names = list(dict.fromkeys(name for name, *_ in rows))
+        counts = Counter((name, *key) for name, key, _ in rows)
+        if twice := next((key for key, count in counts.items() if count > 1), None):
+            raise UserError(f"{path}: answers the query {twice[2]} of the set {twice[0]!r} twice; keep one answer")
         answers = {}
         for name in [of] if of else names:
             if name not in self.records:
@@ -332,7 +368,27 @@ class _Sets:
                 )
             found = np.array([moments[each.video_id, each.query_id] for each in records], dtype=np.float64)
             answers[name] = answers_of(records, found, self.unseen)
+            self._say_cut(name)
         return answers
+
+    def _say_cut(self, name: str) -> None:
+        """Say where this differs from ``eval --run``, which cuts moments at the end of their video."""
+        ends = ((end, record.duration) for record in self.records[name] for _, end in record.moments)
+        beyond = sum(end > duration for end, duration in ends)
+        if beyond and not self.cut_said:
+            self.screen.say(
+                f"note: {beyond} moments of the set {name!r} end after their video. They count here as annotated, as "
+                "with eval --submission; eval --run cuts them at its end"
+            )
+            self.cut_said = True
+
+
+def _moment(value: Any) -> tuple[float, float]:
+    """Return a moment of a file; raise ``ValueError`` where it is none."""
+    numbers = [as_number(each) for each in value] if isinstance(value, list) else []
+    if len(numbers) != 2 or None in numbers or any(isinstance(each, str) for each in value):
+        raise ValueError(f"a moment is [start, end] in seconds, got {value!r}")
+    return numbers[0], numbers[1]  # type: ignore[return-value]
 
 
 def _columns(table: Table, wanted: Sequence[str]) -> Table:

@@ -218,6 +218,13 @@ def test_durations_from_every_kind_of_file(tmp_path):
     assert load_durations(nested) == expected
     with pytest.raises(FileNotFoundError):
         load_durations(tmp_path / "none.json")
+    for other in (99, 12):
+        with pytest.raises(DataError, match=f"video V: {other} s here, 10 s in a file before"):
+            load_durations([files[0], samples.write(tmp_path, "other.json", {"V": other})])
+    assert load_durations([files[0], samples.write(tmp_path, "near.json", {"V": 10.5})])["V"] == 10.5
+    twice = samples.write(tmp_path, "twice.jsonl", [*rows, {"vid": "V", "duration": 30}])
+    assert [p.what for p in problems_of(load_durations, twice)] == ["10 s and 30 s"]
+    assert problems_of(load_durations, samples.write(tmp_path, "python.csv", "id,length\nV,1_0\n"))
     bad = samples.write(tmp_path, "bad.json", {"V": 0, "W": "x", "X": 4})
     assert [p.where.rsplit(" ", 1)[1] for p in problems_of(load_durations, bad)] == ["V", "W"]
     assert problems_of(load_durations, samples.write(tmp_path, "f.csv", "a,b\n1,2\n"))

@@ -27,6 +27,10 @@ def test_windows():
     assert only(windows="hull").moments == ((3.0, 12.0),)
     split = convert_records([RECORD], Conversion(windows="split"))
     assert [(r.query_id, r.moments) for r in split] == [("7_0", ((3.0, 9.1),)), ("7_1", ((11.0, 12.0),))]
+    labels = tuple((clip, (4.0,)) for clip in (1, 2, 3, 4, 5))
+    for windows, found in {"first": [[1, 2, 3, 4]], "hull": [[1, 2, 3, 4, 5]], "split": [[1, 2, 3, 4], [5]]}.items():
+        records = convert_records([RECORD.replace(saliency=labels)], Conversion(windows=windows))
+        assert [[clip for clip, _ in record.saliency] for record in records] == found
 
 
 def test_query_ids():

@@ -43,6 +43,19 @@ def test_read(tmp_path, data, query):
     assert record.moments == ((4.0, 9.0),) and record.duration == 60.0
 
 
+def test_snags_segments_are_seconds_where_it_counts_frames_in_place_of_a_duration(tmp_path):
+    entry = {**SNAG["c1"], "num_frames": 1800}
+    del entry["duration"]
+    (record,) = read_annotations(samples.write(tmp_path, "file", {"c1": entry}))
+    assert record.moments == ((4.0, 9.0),) and record.duration == 60.0
+
+
+def test_subsets_of_one_file_are_not_read_together(tmp_path):
+    entries = {f"c{place}": {**SNAG["c1"], "subset": subset} for place, subset in enumerate(("train", "test"))}
+    with pytest.raises(DataError, match="several subsets: test, train"):
+        read_annotations(samples.write(tmp_path, "file", {"database": entries}))
+
+
 DIDEMO = [{"annotation_id": 1, "description": "a dog", "num_segments": 6, "times": [[0, 0], [0, 1]], "video": "a.mpg"}]
 EGO4D = {"videos": [{"clips": [{"annotations": [{"language_queries": [{"query": "where?"}]}]}]}]}
 UMT = {"a": {"domain": "dog", "match": [1, -1], "clip": [[0, 50], [50, 100]], "frames": 100, "fps": 25}}

@@ -170,6 +170,10 @@ def test_runs_that_differ_in_their_seed_are_one_model(runs, tmp_path):
     models = models_of([*seeds, *heroes, *small])
     assert [(model.name, model.seeds) for model in models] == [("EMB", (0, 1, 2)), ("hero", (0, 1)), ("small", (0,))]
     assert len(models_of([*seeds, *heroes], pool=False)) == 5
+    other = heroes[1].config()
+    train = str(other["annotations_train"])
+    heroes[1].write_json(heroes[1].config_file, {**other, "annotations": {**other["annotations"], train: "another"}})
+    assert [model.seeds for model in models_of(heroes)] == [(0,), (1,)]  # under one path, and not the same queries
     copied = run_folder(runs, tmp_path / "copy", seed=0, base_only=True)
     with pytest.raises(UserError, match="the same settings and the same seed"):
         models_of([*seeds, copied])

@@ -46,6 +46,12 @@ def test_the_value_is_the_mean_over_trainings_of_the_usual_scores(case):
     assert estimate.value.tolist() == pytest.approx([np.mean([each[name] for each in usual]) for name in SCORES])
 
 
+def test_trainings_of_other_seeds_are_not_paired():
+    bootstrap = Bootstrap(range(6), number=10)
+    first, second, same = (bootstrap.mean(np.ones((2, 6)), seeds=seeds) for seeds in ((0, 1), (2, 3), (0, 1)))
+    assert (first - second).trainings is None and (first - same).trainings.tolist() == [0, 0]
+
+
 @given(cases())
 @settings(max_examples=40, deadline=None)
 def test_differences_are_antisymmetric(case):

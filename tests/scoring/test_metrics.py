@@ -86,5 +86,7 @@ def test_no_queries_have_no_score():
 
 
 def test_a_wrong_shape_is_named():
+    with pytest.raises(ValueError, match="pred must be finite: 1 of 2 moments are not"):
+        grounding_scores([[0, 1], [math.nan, 1]], [[0, 1], [0, 1]])
     with pytest.raises(ValueError, match=r"pred must be \(\.\.\., 2\), start and end, got \(4, 3\)"):
         temporal_iou(np.zeros((4, 3)), np.zeros((4, 2)))

@@ -43,7 +43,7 @@ def here(tmp_path, monkeypatch):
 
 
 def tabulate(capsys, *words: str) -> tuple[int, str, str]:
-    status = cli.main(["table", *words, "--resamples", "200"])
+    status = cli.main(["table", *words, *(["--resamples", "200"] if "--annotations" in words else [])])
     return status, *capsys.readouterr()
 
 
@@ -106,6 +106,26 @@ def test_predictions_of_a_run_are_read_by_their_set(here, capsys):
     (here / "emb.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
     status, _, err = tabulate(capsys, *words)
     assert status == 2 and "emb.jsonl: not the queries of ood.jsonl: 1 of its 24 are missing" in err
+    wrong = [(dict(lines[0], moment=each), "[start, end]") for each in ([1, 2, 0.9], [None, 2], ["1", 2], 1)]
+    for changed, said in (*wrong, (lines[1], "twice")):
+        (here / "emb.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines[1:], changed]))
+        status, _, err = tabulate(capsys, *words)
+        assert status == 2 and said in err
+
+
+def test_moments_count_as_annotated_and_what_is_scored_otherwise_is_said(here, capsys):
+    lines = [json.loads(line) for line in (here / "ood.jsonl").read_text().splitlines()]
+    lines[0] |= {"relevant_windows": [[10, 20], [5, 4]], "duration": 15}
+    (here / "cut.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["HERO=h-0.jsonl", "--annotations", "cut.jsonl", "--on-broken", "drop", "--format", "csv"]
+    status, out, err = tabulate(capsys, *words)
+    assert status == 0 and float(rows_of(out)["cut", "all", "HERO"]["mIoU"]) == 100
+    assert "left out 1 windows of queries of cut.jsonl" in err
+    answers = [json.loads(line) for line in submission(QUERIES).splitlines()]
+    answers[0]["pred_relevant_windows"] = [[0, 1, 0.1], [10, 20, 0.9]]
+    (here / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answers))
+    status, _, err = tabulate(capsys, "HERO=odd.jsonl", "--annotations", "ood.jsonl", "--format", "csv")
+    assert status == 0 and "odd.jsonl" in err and "score" in err
 
 
 def test_scores_are_tested_over_the_seeds(here, capsys):
@@ -119,6 +139,9 @@ def test_scores_are_tested_over_the_seeds(here, capsys):
     assert float(gain["R1@0.5 high"]) == pytest.approx((17 + 12.7062) * 100 / QUERIES, abs=1e-2)
     status, out, _ = tabulate(capsys, "A=h-0.json", "B=b-2.json", "--format", "csv")
     assert status == 0 and float(rows_of(out)["ood", "all", "B minus A"]["R1@0.5"]) < 0  # the first is the reference
+    (here / "share.json").write_text(json.dumps({"ood": {"mIoU": 0.41}}))
+    status, _, err = tabulate(capsys, "A=share.json", "B=b-2.json", "--format", "csv", "--metrics", "mIoU")
+    assert status == 0 and err == "note: mIoU is 0.41 in one file and 40 in another: a share, and percent?\n"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +160,15 @@ def test_files_of_scores_have_one_of_several_forms(here, capsys, scores, found):
     ((of, values),) = found.items()
     assert row["set"] == of
     assert {name: figure["value"] for name, figure in row["figures"].items()} == values
+
+
+def test_a_set_that_is_named_is_the_one_of_the_file_that_has_one(here, capsys):
+    for name, score in {"h-iid": 50, "h-ood": 30}.items():
+        (here / f"{name}.json").write_text(json.dumps({"test": {"mIoU": score}}))
+    status, out, _ = tabulate(capsys, "H@iid=h-iid.json", "H@ood=h-ood.json", "--format", "csv")
+    rows = rows_of(out)
+    assert status == 0
+    assert [float(rows[of, "all", "H"]["mIoU"]) for of in ("iid", "ood")] == [50, 30]
 
 
 def test_files_are_written_and_drawn(here, capsys):
@@ -170,7 +202,13 @@ def test_files_are_written_and_drawn(here, capsys):
         (["HERO=h-0.jsonl", "--annotations", "ood.jsonl", "--metrics", "R5"], "--metrics R5: not there"),
         (["HERO=h-0.jsonl", "--annotations", "ood.jsonl", "--figure", "t.svg"], "a figure is a .png or a .pdf"),
         (["HERO@all=h-0.jsonl", "--annotations", "ood.jsonl"], "no set 'all'; there are ood"),
+        (["HERO=h-0.json", "--seed", "3"], "--seed is for submissions"),
         (["HERO=empty.json"], "no scores found"),
+        (["HERO=text.json"], "mIoU of the set 'ood' is the text '10.0': write it as a number"),
+        (["HERO=h-0.json", "HERO=some-1.json"], "differ in the seed's number alone"),
+        (["HERO=some-0.json", "HERO=some-1.json"], "HERO, ood: no mIoU under seed 1, which others have"),
+        (["HERO@none=two-0.json"], "two-0.json: no set 'none'; there are iid, ood"),
+        (["HERO@ood=h-0.json", "HERO=b-0.json"], "has scores of the set 'ood' from another file already"),
         (["HERO=several.json"], "holds several models"),
         (["HERO=short.jsonl", "--annotations", "ood.jsonl"], "1 of the 24 qids of ood.jsonl missing: 23"),
     ],
@@ -179,6 +217,10 @@ def test_what_does_not_belong_together_is_told(here, capsys, words, said):
     (here / "plain.jsonl").write_text(submission(3))
     (here / "short.jsonl").write_text("".join(submission(3).splitlines(keepends=True)[:-1]))
     (here / "empty.json").write_text("{}")
+    (here / "text.json").write_text('{"ood": {"mIoU": "10.0"}}')
+    (here / "some-0.json").write_text('{"ood": {"mIoU": 10, "R1@0.5": 20}}')
+    (here / "some-1.json").write_text('{"ood": {"mIoU": null, "R1@0.5": 20}}')
+    (here / "two-0.json").write_text('{"iid": {"mIoU": 10}, "ood": {"mIoU": 20}}')
     (here / "several.json").write_text('{"runs": []}')
     status, out, err = tabulate(capsys, *words)
     assert (status, out) == (2, "")

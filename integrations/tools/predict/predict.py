@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from hero_plugin.integrations.data import Record, load_durations, open_features, tokenize
+from hero_plugin.integrations.data.feature_bank import read_manifest
 from hero_plugin.integrations.scoring.submissions import submission_line
 from hero_plugin.integrations.support import DataError, Interrupted, Interrupts, Problem, Rank, UserError, checksum
 from hero_plugin.integrations.support.console import Screen
@@ -138,7 +139,8 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         "every_video": config.every_video,
         "top_videos": config.top_videos,
         "features": [str(Path(path).resolve()) for path in settings.features],
-        "words": None if words is None else [words.name, words.stat().st_size],
+        **({"manifests": made} if any(made := [read_manifest(Path(path)) for path in settings.features]) else {}),
+        "words": None if words is None else [words.name, words.stat().st_size, checksum(words)[:16]],
         "query_features": None if own_features is None else str(own_features.resolve()),
         "durations": None if settings.durations is None else checksum(settings.durations)[:16],
         "clip_seconds": inputs.validator.clip_seconds,

@@ -200,6 +200,9 @@ def open_queries(path: Path, step: int, *, sentences: bool = False, progress: On
         return LineQueries(path, step, _json_line, progress) if one_per_line else _by_video(path, step)
     if any("##" in line for line in lines[:100]):
         return LineQueries(path, step, _text_line, progress)
+    if head.startswith("[") or (sentences and any("\t" in line for line in lines[:100])):
+        what = "a JSON array" if head.startswith("[") else "lines with tabs, as of a table"
+        raise DataError([Problem(str(path), what, 'write JSON lines of {"vid", "query"}, or one sentence per line')])
     if head and sentences:
         return LineQueries(path, step, _sentence_line, progress)
     what = f"cannot tell its format; it begins {head[:60]!r}" if head else "an empty file"

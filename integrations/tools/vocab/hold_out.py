@@ -72,8 +72,9 @@ def hold_out(config: HoldOutConfig) -> None:
     everything = {word for sentences in (training, *tests.values()) for words in sentences for word in words}
     forms = sorted(word for word in everything if family(word) in held)
     write_text(words_file, "\n".join(forms) + "\n")
-    if report.dropped:
-        print(f"{config.input}: left out {len(report.dropped)} queries that cannot be used")
+    for number, what in ((len(report.dropped), "queries"), (len(report.lost_windows), "windows of other queries")):
+        if number:
+            print(f"{config.input}: left out {number} {what} that cannot be used")
     print(f"{config.output}: {len(kept):,} of {len(records):,} queries")
     print(f"{words_file}: {len(forms)} words held out, which the others say")
     for path, sentences in tests.items():
@@ -121,4 +122,5 @@ def family(word: str) -> str | None:
 
     What else a query says hardly tells its moment: without "both", "across" or "for" it is found as well.
     """
+    word = word.removesuffix("'s").removesuffix("\u2019s")
     return None if word in CLOSED else lemma(word, "v") or lemma(word, "n")

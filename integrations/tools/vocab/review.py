@@ -97,10 +97,12 @@ class Decision(NamedTuple):
 
     verdict: str
     sentence: str = ""
+    of: str = ""
+    """The rewording that the reviewer saw; empty in files of earlier pages."""
 
 
 def load_decisions(path: Path) -> dict[str, Decision]:
-    """Load what the review page exports: ``{"decisions": {id: {"verdict", "sentence"}}}``.
+    """Load what the review page exports: ``{"decisions": {id: {"verdict", "sentence", "of"}}}``.
 
     Raises:
         UserError: The file has another form.
@@ -108,7 +110,10 @@ def load_decisions(path: Path) -> dict[str, Decision]:
     shape = 'expected {"decisions": {ID: {"verdict": "accept", "reject" or "edit", "sentence": TEXT}}}'
     try:
         raw = json.loads(path.read_text(encoding="utf-8-sig"))["decisions"]
-        found = {key: Decision(value["verdict"], value.get("sentence", "")) for key, value in raw.items()}
+        found = {
+            key: Decision(value["verdict"], value.get("sentence", ""), value.get("of", ""))
+            for key, value in raw.items()
+        }
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no decisions ({error}); {shape}, as the review page exports") from error
     for key, decision in found.items():
@@ -136,7 +141,7 @@ def apply_decisions(
         The records that stay, and the facts for the manifest.
 
     Raises:
-        UserError: No record stays, or a decision is about none of them.
+        UserError: No record stays, or a decision is about none of them, or about another sentence.
     """
     decisions = load_decisions(file)
     kept: list[Record] = []
@@ -152,6 +157,11 @@ def apply_decisions(
         link = record.extra[REWORDED]
         unknown.discard(link["id"])
         decision = decisions.get(link["id"])
+        if decision is not None and decision.of and decision.of != record.sentence:
+            raise UserError(
+                f"{file}: the decision on {link['id']} is about {decision.of!r}, and the rewording is "
+                f"{record.sentence!r} now: it was built again, with other inputs; review it again"
+            )
         if decision is None:
             counts["undecided"] += 1
             kept += [record] if undecided == "keep" else []

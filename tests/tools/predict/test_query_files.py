@@ -168,6 +168,13 @@ def test_what_is_no_query_file_is_said(text, why, tmp_path):
         open_queries(tmp_path / "q", 5)
 
 
+@pytest.mark.parametrize("text", ['[\n{"vid": "v1", "query": "a dog"}\n]', "qid\tquery\n1\ta dog\n"])
+def test_a_table_or_an_array_is_no_file_of_sentences(text, tmp_path):
+    (tmp_path / "q").write_text(text)
+    with pytest.raises(DataError, match="one sentence per line"):
+        open_queries(tmp_path / "q", 5, sentences=True)
+
+
 def test_the_command_says_what_it_did(trained, tmp_path, capsys):
     flags = ["--run", str(trained.run), "--queries", str(trained.queries), "--output", str(tmp_path / "out.jsonl")]
     assert cli.main(["predict", *flags, "--shard", "0/2"]) == 0

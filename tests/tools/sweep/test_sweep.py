@@ -114,6 +114,7 @@ def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
     read = read_plan(plan(runs, tmp_path), threads=1)
     for job, score in zip(read.jobs, (10.0, 14.0, 20.0, 20.0), strict=True):
         job.run.path.mkdir(parents=True)
+        job.run.write_json(job.run.config_file, job.config.to_json())
         job.run.write_json(job.run.results_file, {"best": {"ood": dict.fromkeys(SCORES, score)}})
     results = collect(read, "best")
     assert results["sets"]["ood"]["EMB"]["R1@0.5"]["mean"] == 12.0
@@ -121,6 +122,9 @@ def test_the_table_holds_mean_and_sample_deviation(runs, tmp_path):
     assert "| ood | EMB | 2 | 12.00 ± 2.83 | 12.00 ± 2.83 |" in sweep_markdown(results)
     assert "| ood | HERO without CMTR | 2 | 20.00 ± 0.00 |" in sweep_markdown(results)
     assert "| set | model | seeds | R1@0.3 | R1@0.5 | R1@0.7 | mIoU |" in sweep_markdown(results)
+    read.jobs[0].run.write_json(read.jobs[0].run.config_file, {**read.jobs[0].config.to_json(), "lr": 0.5})
+    with pytest.raises(RunFolderError, match=r"lr: was 0\.5"):  # of another plan: not under this one's name
+        collect(read, "best")
 
 
 def test_differences_are_those_of_the_seeds_that_both_have():

@@ -86,6 +86,17 @@ def test_edits_are_checked_by_the_filters(world, capsys):
     assert counts(world)["edits_turned_down"] == 1 and "V1_2" not in sentences(world)
 
 
+def test_a_decision_on_another_sentence_is_not_applied(world, capsys):
+    file = apply_decision_file(world, V2_0="accept")
+    found = json.loads(file.read_text())
+    (name,) = found["decisions"]
+    for of, status in ((sentences(world, "ov.json")["V2_0"], 0), ("a person takes a crate", 2)):
+        found["decisions"][name]["of"] = of
+        file.write_text(json.dumps(found))
+        assert apply(world, output=f"{status}.json") == status
+    assert "is about 'a person takes a crate'" in capsys.readouterr().err
+
+
 def test_undecided(world):
     apply_decision_file(world, V2_0="accept")
     assert apply(world, "--undecided", "drop") == 0
