@@ -226,6 +226,18 @@ class HeroConfig:
         pairs = {name: (here.get(name, "absent"), there.get(name, "absent")) for name in {**here, **there}}
         return {name: (ours, theirs) for name, (ours, theirs) in pairs.items() if ours != theirs}
 
+    def contradiction(self, there: HeroConfig, grounder: Any = None) -> str:
+        """Say with what to wrap a base for weights of the config ``there``; empty where this one does as well."""
+        changed = self.differences(there, grounder)
+        choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]
+        wanted = f"wrap the base with wrap_model(base, {', '.join(choices)})"
+        return (
+            f"these weights come from another HERO than this model's: {wanted}, or let "
+            "hero_plugin.config_of(state_dict) say with what"
+            if changed
+            else ""
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return every field, as plain values."""
         return asdict(self)

@@ -51,7 +51,10 @@ class HEM(nn.Module):
     ) -> None:
         super().__init__()
         if levels > 1 and dim % num_heads:
-            raise ValueError(f"dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}")
+            raise ValueError(
+                f"dim must be a multiple of num_heads, got dim={dim}, num_heads={num_heads}: choose another, as in "
+                "wrap_model(base, num_heads=4)"
+            )
         self.dim, self.levels, self.stride, self.positions = dim, levels, stride, positions
         self.layers = nn.ModuleList(
             EncoderLayer(dim, num_heads, feedforward or 4 * dim, dropout, norm, identity_start)
@@ -74,7 +77,9 @@ class HEM(nn.Module):
         batch, length, _ = query.shape
         expect_shape("query_mask", query_mask, "B L", (batch, length))
         real = query_mask.bool()
-        positions = sinusoid(length, self.dim, query) if self.positions else None
+        positions = None
+        if self.positions:  # of a word among the real ones: padding may be on the left
+            positions = sinusoid(length, self.dim, query)[(real.cumsum(-1) - 1).clamp(min=0)]
         keys = Keys.of(real.unsqueeze(1))
         wanted = range(self.levels) if levels is None else levels
         tapped, hidden = [query], query
@@ -110,7 +115,7 @@ class EncoderLayer(nn.Module):
             linear.start(weight=nn.init.zeros_, bias=nn.init.zeros_)
 
     def forward(self, words: Tensor, keys: Keys, positions: Tensor | None = None) -> Tensor:
-        """Encode words (B, L, D), given the keys of a mask (B, 1, L) and positions (L, D) or None -> (B, L, D)."""
+        """Encode words (B, L, D), given the keys of a mask (B, 1, L) and positions (B, L, D) or None -> (B, L, D)."""
         if self.pre_norm:
             words = words + self._attention(self.attention_norm(words), keys, positions)
             return words + self._feedforward(self.feedforward_norm(words))

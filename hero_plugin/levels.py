@@ -157,7 +157,7 @@ def map_tensors(
         return map_tensors(function, item, name, on_list=on_list, on_leaf=on_leaf)
 
     if isinstance(outputs, Mapping):
-        return _like_mapping(outputs, {name: inner(item, str(name)) for name, item in outputs.items()})
+        return like_mapping(outputs, {name: inner(item, str(name)) for name, item in outputs.items()})
     if isinstance(outputs, list) and on_list is not None:
         instead = on_list(outputs, key)
         if instead is not None:
@@ -176,7 +176,8 @@ def map_tensors(
     return outputs if on_leaf is None else on_leaf(outputs, key)
 
 
-def _like_mapping(outputs: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+def like_mapping(outputs: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
+    """Return a mapping of these items, of the type of ``outputs``."""
     kind: Any = type(outputs)
     if kind is dict:
         return items

@@ -13,17 +13,22 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.config import CHOICES, LOSS_FIELDS, HeroConfig
-from hero_plugin.tensors import at_least_float32, expect_shape
+from hero_plugin.levels import like_mapping
+from hero_plugin.tensors import at_least_float32, check_mask, expect_shape, is_compiling
 
 LOSSES_LEFT_OUT = (
     "HERO's losses took no part in the last training steps. wrap_criterion(criterion, model.config) adds them to a "
     "DETR's, the wrapped model's compute_loss to EMB's, and loss + model.weighted_hero_loss(inside) to any other. "
     "To train without them, wrap the base with cmtr=False, relevance_weight=0.0, consistency_weight=0.0"
 )
-PARAMETERS_LEFT_OUT = (
-    "the last two steps changed the base and nothing of HERO: the optimizer does not have HERO's parameters. Make it "
-    "after wrap_model, or add them: optimizer.add_param_group({'params': model.hero.parameters()})"
+_HOW_TO_ADD = (
+    "the optimizer does not have HERO's parameters. Make it after wrap_model, or add them: "
+    "optimizer.add_param_group({'params': model.hero.parameters()})"
 )
+PARAMETERS_LEFT_OUT = f"the last two steps changed the base and nothing of HERO: {_HOW_TO_ADD}"
+PATIENCE = 100
+"""Backward passes of a frozen base until a step is missed: more than are accumulated into one."""
+NOTHING_LEARNS = f"the base is frozen, and {PATIENCE} backward passes have changed nothing of HERO: {_HOW_TO_ADD}"
 
 
 def acknowledge(relevance: Tensor) -> None:
@@ -32,16 +37,40 @@ def acknowledge(relevance: Tensor) -> None:
 
 
 class Oversight:
-    """Watch over a model's first training steps, until all is well or something was said. Reads no tensor's values.
+    """Watch over a model's first training steps, until all is well or something was said.
 
-    Only what backward passes and optimizers did counts: not how often the model ran, as gradients may be accumulated,
-    nor which function computed the losses.
+    It reads no tensor's values but those of the first masks. Only what backward passes and optimizers did counts: not
+    how often the model ran, as gradients may be accumulated, nor which function computed the losses.
     """
 
     def __init__(self) -> None:
-        self.over = self.read = False
+        self.over = self.read = self.masks_seen = False
         self.backwards = self.steps = 0
         self.versions: list[int] = []
+
+    def see_masks(self, video_mask: Tensor, query_mask: Tensor) -> None:
+        """Look at the first masks, once: what is not 1 at real places would be read the wrong way without an error.
+
+        Raises:
+            ValueError: values other than 0 and 1, as of a mask that is added to logits.
+        """
+        # Values of a traced or fake tensor are nobody's.
+        if (
+            self.masks_seen
+            or is_compiling()
+            or torch.jit.is_tracing()
+            or video_mask.is_meta
+            or type(video_mask) is not Tensor
+        ):
+            return
+        self.masks_seen = True
+        for name, what, mask in (("video_mask", "clips", video_mask), ("query_mask", "words", query_mask)):
+            check_mask(name, what, mask)
+            if mask.numel() and not mask.any():
+                warnings.warn(
+                    f"{name} has no real {what} in any sample: it is 1 at real {what}, 0 at padding. Is it inverted?",
+                    stacklevel=2,
+                )
 
     def watch(self, base: nn.Module, hero: nn.Module, entry: Tensor, losses: Sequence[Tensor]) -> None:
         """Judge the steps before this forward, and watch its own backward.
@@ -62,6 +91,9 @@ class Oversight:
         said = "" if self.read or self.backwards < 2 else LOSSES_LEFT_OUT
         if self.read and self.steps >= 2:
             said = PARAMETERS_LEFT_OUT
+        frozen = not any(p.requires_grad for p in base.parameters())
+        if self.read and frozen and self.backwards >= PATIENCE and moved[1:] == [False]:
+            said = NOTHING_LEARNS
         if said:
             warnings.warn(said, stacklevel=2)
         self.over = bool(said) or (self.read and moved[1:] == [True])
@@ -207,9 +239,13 @@ class HeroCriterion(nn.Module):
         if place is None:
             return dict(self.criterion(*args, **kwargs))
         outputs = given[place]
-        hero = outputs.pop("hero")  # a criterion that walks over its outputs must meet the base's alone
+        hero = outputs["hero"]
+        bare = without_hero(outputs)  # a criterion that walks over its outputs must meet the base's alone
         try:
-            losses = self.criterion(*args, **kwargs)
+            losses = self.criterion(
+                *(bare if each is outputs else each for each in args),
+                **{name: bare if each is outputs else each for name, each in kwargs.items()},
+            )
         finally:
             outputs["hero"] = hero
         if self._of_model and "chosen" in hero:  # a literal loop of somebody's own leaves the tensors alone
@@ -251,6 +287,15 @@ class HeroCriterion(nn.Module):
             if "criterion" not in modules:
                 raise
             return getattr(modules["criterion"], name)
+
+
+def without_hero(outputs: Any) -> Any:
+    """Take HERO's entry out of a dict of outputs; of another mapping, such as a ``ModelOutput``, out of a copy."""
+    if type(outputs) is not dict and isinstance(outputs, dict):
+        return like_mapping(outputs, {name: each for name, each in outputs.items() if name != "hero"})
+    if isinstance(outputs, dict):
+        outputs.pop("hero", None)
+    return outputs
 
 
 BORDER = 1e-3

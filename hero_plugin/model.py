@@ -107,6 +107,7 @@ class HeroModel(NamedPlugins):
 
         # The base's input projections, then every level of the words, and the clips as each level sees them.
         pair = grounder.embed(*args, **kwargs)
+        self._oversight.see_masks(pair.video_mask, pair.query_mask)
         which = None if self.training else self.config.inference
         pair, words = hero.read(pair, which)
         clips = hero.clips(pair.video, words, pair.query_mask, which)
@@ -322,12 +323,8 @@ class HeroModel(NamedPlugins):
             RuntimeError: the weights do not fit, or the model that they come from had another config.
         """
         there = config_of(state_dict)
-        if strict and there is not None and (changed := self.config.differences(there, self.grounder)):
-            choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]
-            raise RuntimeError(
-                "these weights come from another HERO than this model's: wrap the base with "
-                f"wrap_model(base, {', '.join(choices)}), or let hero_plugin.config_of(state_dict) say with what"
-            )
+        if strict and there is not None and (wrong := self.config.contradiction(there, self.grounder)):
+            raise RuntimeError(wrong)
         self._take_inference(there)
         state_dict = without_wrappers(state_dict)
         prefixes = {name.split(".", 1)[0] for name in state_dict if name.startswith(("hero.", "base."))}
@@ -354,7 +351,11 @@ class HeroModel(NamedPlugins):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any) -> None:
         if NOTE in local_metadata:  # also where this model is part of another, which loads it
-            self._take_inference(HeroConfig.from_dict(local_metadata[NOTE]))
+            there = HeroConfig.from_dict(local_metadata[NOTE])
+            # The shapes may fit all the same, and the answers would be others; load_state_dict of its own has looked.
+            if prefix and (wrong := self.config.contradiction(there, self.grounder)):
+                rest[-1].append(wrong)
+            self._take_inference(there)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

@@ -45,6 +45,12 @@ class Pair:
     """Whether the clips are those of level 0 at every level, as without SGVF: an adapter may then run what reads clips
     alone for the first B rows."""
 
+    def __post_init__(self) -> None:
+        for name in ("video", "query", "video_mask", "query_mask"):
+            if not isinstance(getattr(self, name), Tensor):
+                hint = ": torch.ones(...) where nothing is padded" if name.endswith("mask") else ""
+                raise TypeError(f"a pair's {name} must be a tensor, got {type(getattr(self, name)).__name__}{hint}")
+
     def at_levels(self, video: Tensor, query: Tensor, same_video: bool = False) -> Pair:
         """Return the pair at N levels, folded level-major into the batch: (N, B, T, D), (N, B, L, D) -> (N*B, ...)."""
         levels, batch = video.shape[:2]

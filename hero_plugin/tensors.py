@@ -80,6 +80,13 @@ class Linear(nn.Linear):
         self.start(**getattr(self, "starts", {}))
 
 
+def check_mask(name: str, what: str, mask: Tensor) -> None:
+    """Raise ``ValueError`` where a mask holds anything but 0 and 1. Reads its values: not for every step."""
+    if not ((mask == 0) | (mask == 1)).all():
+        values = mask[(mask != 0) & (mask != 1)]
+        raise ValueError(f"{name} must be 1 at real {what} and 0 at padding, got values such as {values[0].item():g}")
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Return ``tensor`` in float32 where it is of half precision, else as it is (float64, integers, booleans)."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

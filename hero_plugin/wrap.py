@@ -53,6 +53,8 @@ def wrap_model(
         >>> model = wrap_model(model, levels=4)
         >>> model = wrap_model(model, config=HeroConfig.paper(), mask_ratio=0.5)
     """
+    if isinstance(levels, HeroConfig):
+        raise TypeError("the second argument is the number of levels: wrap_model(base, config=config)")
     if config is not None and not isinstance(config, HeroConfig):
         raise TypeError(f"config must be a HeroConfig, got {type(config).__name__}: single choices are arguments")
     adapter = checked_adapter(base, adapter)

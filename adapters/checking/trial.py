@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from hero_plugin.config import HeroConfig
 from hero_plugin.levels import map_tensors, stack, tensors_of, unfold
+from hero_plugin.losses import without_hero
 from hero_plugin.model import HeroModel
 from hero_plugin.protocol import Grounder, Pair
-from hero_plugin.tensors import at_least_float32
+from hero_plugin.tensors import at_least_float32, check_mask
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments of a forward, by place and by name."""
@@ -56,10 +57,11 @@ def call(model: nn.Module, given: Inputs, seed: int = 0) -> Any:
     np.random.seed(seed)
     args, named = copied(given)
     outputs = model(*args, **named)
-    for part in outputs if isinstance(outputs, tuple) else (outputs,):
-        if isinstance(part, dict):
-            part.pop("hero", None)
-    return outputs
+    if isinstance(outputs, tuple):
+        for part in outputs:
+            without_hero(part)
+        return outputs
+    return without_hero(outputs)
 
 
 def by_name(outputs: Any) -> dict[str, list[Tensor]]:
@@ -104,7 +106,7 @@ def gaps(expected: Any, found: Any, edges: Collection[str] = ()) -> dict[str, fl
     for name in {**ours, **theirs}:
         one, other = ours.get(name, []), theirs.get(name, [])
         if name in edges:
-            one, other = ([tensor[:, 1:-1] for tensor in each] for each in (one, other))
+            one, other = ([x[:, 1:-1] if x.ndim > 1 else x for x in each] for each in (one, other))
         alike = len(one) == len(other)
         apart[name] = max((distance(*pair) for pair in zip(one, other, strict=True)), default=0.0) if alike else inf
     return apart
@@ -299,6 +301,10 @@ class Trial:
             if tensor.ndim != 3 or tensor.shape[-1] != dim or len(tensor) != len(pair.video):
                 raise Fault(f"{name} must be ({axes}, D) with D = {dim}, got {tuple(tensor.shape)}")
             _expect_shape(mask_name, mask, tensor.shape[:2])
+            what = "clips" if name == "video" else "words"
+            check_mask(mask_name, what, mask)
+            if empty := [row for row, real in enumerate(mask.bool().any(-1).tolist()) if not real]:
+                raise Fault(f"{mask_name} has no real {what} in sample {empty[0]}: a mask that is 1 at padding?")
 
     def off(self) -> float:
         """Compare the wrapper with HERO off with the base, bit for bit, dropout included."""
@@ -344,7 +350,13 @@ class Trial:
     def kinds(self) -> None:
         """Ask whether every output has a kind, and values that go with it."""
         kinds = self.model.grounder.kinds
-        outputs = tensors_of(self.unfolded(*self.at_levels()))
+        pair, clips, words = self.at_levels()
+        outputs = tensors_of(self.unfolded(pair, clips, words))
+        whole = [name for name, tensor in outputs if not tensor.is_floating_point() and name not in kinds]
+        for _ in range(8 if whole else 0):  # a whole number, as of an argmax, takes more than noise to change
+            noise = words + 3 * words.float().std().to(words) * torch.randn(words.shape).to(words)
+            again = dict(tensors_of(self.unfolded(pair, clips, noise)))
+            outputs += [(name, again[name]) for name in whole]
         faults = [fault for name, levels in outputs if (fault := self.misfit(name, levels, kinds.get(name)))]
         known = {name for name, _ in outputs} | set(getattr(self.model.grounder, "optional_outputs", ()))
         faults += [f"kinds has {name!r}, which is no output" for name in kinds if name not in known]
@@ -354,6 +366,8 @@ class Trial:
     def misfit(self, name: str, levels: Tensor, kind: str | None) -> str:
         """Say what is wrong with the kind of an output (N, B, ...); empty where nothing is."""
         looks = looks_like(levels, self.allowed)
+        if kind is None and levels.ndim == 1 and levels.is_floating_point():
+            return f"{name!r} is one number, of a loss, say: compute it outside, from the combined outputs"
         if kind is None and levels.is_floating_point():
             return f"{name!r} has none, and looks like {looks!r}"
         if kind == "probability" and levels.numel() and (levels.min() < -1e-3 or levels.max() > 1 + 1e-3):
@@ -361,7 +375,8 @@ class Trial:
         if kind == "direction" and looks not in ("direction", "shared"):
             return f"{name!r} is called a direction, but its vectors are not of unit length"
         if kind in ("shared", None) and looks != "shared":
-            return f"{name!r} is taken from level 0, but it depends on the query"
+            outside = "" if levels.is_floating_point() else ": compute it outside, from the combined outputs"
+            return f"{name!r} is taken from level 0, but it depends on the query{outside}"
         return ""
 
     def one_by_one(self) -> float:

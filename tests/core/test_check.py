@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from hero_plugin import Adapter, Grounding, Pair, TwoStage, check_adapter, wrap_model
+from hero_plugin.losses import without_hero
 from tests.core.bases import DIM, QUERY_DIM, VIDEO_DIM, DictPredictor, ToyFuser, dict_base, inputs, shake, tuple_base
 
 LOGITS = dict.fromkeys(("pred_logits", "saliency_scores"), "logits")
@@ -262,6 +263,72 @@ def test_a_fuser_that_reads_padded_words_is_caught_until_its_adapter_says_so():
     assert "reads_padding=True" in row(report, "words padded left").note
     assert str(report).endswith("Begin with 'words padded right': the others may fail for the same reason.")
     assert check_adapter(base(ReadsPadding), *batch(), adapter=SaysSo).ok
+
+
+class Inverted(Sound):
+    def embed(self, video, query, video_mask, query_mask, gain):
+        return super().embed(video, query, 1 - video_mask, query_mask, gain)
+
+    def ground(self, pair):
+        return super().ground(replace(pair, video_mask=1 - pair.video_mask))
+
+
+class Added(Sound):
+    def embed(self, video, query, video_mask, query_mask, gain):
+        return super().embed(video, query, video_mask, (1 - query_mask) * -1e4, gain)
+
+
+def test_masks_of_another_kind_are_named():
+    found = {adapter: check_adapter(base(), *batch(), adapter=adapter) for adapter in (Inverted, Added)}
+    assert "no real clips in sample 0: a mask that is 1 at padding?" in row(found[Inverted], "embed gives a pair").note
+    assert "must be 1 at real words and 0 at padding" in row(found[Added], "embed gives a pair").note
+
+
+class Chooses(DictPredictor):
+    """A predictor that makes a choice of its own logits, and a loss."""
+
+    def forward(self, fused, video_mask):
+        outputs = super().forward(fused, video_mask)
+        return {
+            **outputs,
+            "best": outputs["pred_logits"].argmax(-1),
+            "loss": outputs["pred_logits"].logsumexp(-1).mean(),
+        }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_base_makes_of_its_own_outputs_is_named(seed):
+    torch.manual_seed(seed)
+    parts = {"project_video": nn.Linear(VIDEO_DIM, DIM), "project_query": nn.Linear(QUERY_DIM, DIM)}
+    model = TwoStage(ToyFuser(DIM, 0.1), Chooses(DIM), DIM, **parts, kinds=dict(KINDS))
+    note = row(check_adapter(model, *inputs()), "every output has a kind").note
+    assert "'best' is taken from level 0, but it depends on the query: compute it outside" in note
+    assert "'loss' is one number, of a loss, say: compute it outside" in note
+
+
+class Sealed(dict):
+    """A dict from which nothing can be taken, as transformers' ``ModelOutput``."""
+
+    def pop(self, *args):
+        raise TypeError("nothing can be taken")
+
+    __delitem__ = pop
+
+
+class Seals(DictPredictor):
+    def forward(self, fused, video_mask):
+        return Sealed(super().forward(fused, video_mask))
+
+
+def test_outputs_from_which_nothing_can_be_taken():
+    torch.manual_seed(0)
+    predictor = Seals(DIM)
+    parts = {"project_video": nn.Linear(VIDEO_DIM, DIM), "project_query": nn.Linear(QUERY_DIM, DIM)}
+    score = nn.Sequential(predictor.saliency, nn.Flatten(1))
+    model = TwoStage(ToyFuser(DIM, 0.0), predictor, DIM, **parts, relevance=score, kinds=KINDS)
+    check_adapter(model, *inputs()).raise_for_failures()
+    outputs = wrap_model(model).train()(*inputs())
+    assert type(without_hero(outputs)) is Sealed and "hero" in outputs and "hero" not in without_hero(outputs)
 
 
 class Counting(ToyFuser):

@@ -146,6 +146,14 @@ def test_weights_of_another_hero_say_what_to_wrap_with(part):
         model.load_state_dict(getattr(other, part)())
 
 
+@pytest.mark.parametrize("choice", [{"num_heads": 4}, {"positions": False}, {"norm": "post", "identity_start": False}])
+def test_another_hero_is_refused_within_another_model_too(choice):
+    there, here = (torch.nn.ModuleDict({"model": wrap_model(dict_base(), **more)}) for more in ({}, choice))
+    with pytest.raises(RuntimeError, match=r"come from another HERO .* wrap_model\(base"):
+        here.load_state_dict(there.state_dict())
+    here["model"].load_state_dict(there["model"].state_dict(), strict=False)
+
+
 def test_what_matters_in_training_alone_may_differ():
     other = wrap_model(emb.emb(), mask_ratio=0.5, relevance_weight=1.0, checkpoint=True)
     wrap_model(emb.emb()).load_state_dict(other.state_dict())

@@ -174,6 +174,15 @@ def test_too_few_or_too_many_axes_are_told_by_name(call):
         calls[call]()
 
 
+def test_common_slips_are_told():
+    with pytest.raises(TypeError, match=r"wrap_model\(base, config=config\)"):
+        wrap_model(tuple_base(), HeroConfig())
+    with pytest.raises(ValueError, match=r"wrap_model\(base, num_heads=4\)"):
+        wrap_model(tuple_base(), num_heads=5)
+    with pytest.raises(TypeError, match=r"video_mask must be a tensor, got NoneType: torch.ones\(...\)"):
+        wrap_model(tuple_base())(*inputs()[:2], None, None)
+
+
 def test_a_config_of_another_kind_is_refused():
     with pytest.raises(TypeError, match="config must be a HeroConfig, got dict: single choices are arguments"):
         wrap_model(tuple_base(), config={"levels": 2})

@@ -122,6 +122,28 @@ def test_a_frozen_base_and_losses_without_weight():
     assert not any(train(model, without, sgd(model)))
 
 
+def test_a_frozen_base_whose_optimizer_lacks_hero_is_told_in_the_end():
+    base = tuple_base()
+    optimizer = sgd(base)
+    model = wrap_model(base, freeze_base=True)
+    said = [text for each in train(model, total_loss, optimizer, steps=103) for text in each]
+    assert len(said) == 1 and "have changed nothing of HERO" in said[0] and "add_param_group" in said[0]
+
+
+@pytest.mark.parametrize("name", ["video_mask", "query_mask"])
+def test_masks_that_are_not_1_at_real_places_are_told(name):
+    batch, what = inputs(), "clips" if name == "video_mask" else "words"
+    added = batch._replace(**{name: (1 - getattr(batch, name)) * -1e4})
+    with pytest.raises(ValueError, match=f"{name} must be 1 at real {what} and 0 at padding, got .* -10000"):
+        wrap_model(tuple_base())(*added)
+    model = wrap_model(tuple_base())
+    with pytest.warns(UserWarning, match=f"{name} has no real {what} in any sample"):
+        model(*batch._replace(**{name: torch.zeros_like(getattr(batch, name))}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(*batch)
+
+
 def test_a_model_in_training_is_copied_with_what_it_saw():
     model = wrap_model(tuple_base())
     train(model, total_loss, sgd(model), steps=2)

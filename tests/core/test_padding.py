@@ -54,6 +54,17 @@ def signal(out, mask):
     )
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_hem_reads_words_alike_on_whichever_side_the_padding_is(norm):
+    torch.manual_seed(0)
+    hem = shake(HEM(DIM, 4, 1, 2, norm=norm)).eval()
+    words, mask = torch.randn(2, 5, DIM), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    right = hem(words, mask)[:, 1, :2]
+    for shift in (1, 2, 3):
+        left = hem(words.roll(shift, 1), mask.roll(shift, 1))[:, 1, shift : shift + 2]
+        torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
+
+
 @given(words=lengths, extra=more, norm=st.sampled_from(["pre", "post"]), seed=seeds)
 @few
 def test_hem(words, extra, norm, seed):
