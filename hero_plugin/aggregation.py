@@ -51,7 +51,7 @@ class WeightedAggregation(nn.Module):
         normalize: pass the weights through a softmax, so that scores and spans stay in range; False is the formula
             as printed, with weights that start near 1/N.
         query_dim: D, for weights that depend on the query, ``W_i = MLP(T_i, q)`` (not in the paper); None is the
-            formula. The MLP's first layer adds a projection of q that starts at zero, and so do they as without.
+            formula. The MLP's first layer adds a projection of q that starts at zero: the weights start as without.
 
     Each output tensor has a kind: ``"logits"`` are summed as they are (values that mark padding, -1e30 or -inf, are
     kept); ``"probability"`` (scores and normalized spans in [0, 1]) stay in [0, 1], as a convex sum when the weights

@@ -79,7 +79,7 @@ class Bridge(nn.Module):
             seed: of the draw.
 
         Raises:
-            ValueError: there are fewer, or ``share`` is no such share.
+            ValueError: there are fewer than three tokens, or ``share`` lies outside (0, 1).
 
         Example:
             >>> words = Bridge.of_tokens(training_tokens)(words)  # (B, L, D), padding too: zeros stay zeros

@@ -92,7 +92,7 @@ class CMTR(nn.Module):
         """Return every word (N, B, L, D) with noise of ``noise_size`` of its length."""
         words = at_least_float32(levels)
         noise = _of_part(partial(torch.randn, dtype=words.dtype), words, generator, part)
-        length = words.detach().norm(dim=-1, keepdim=True)  # how far it moves is no way to lower the loss
+        length = words.detach().norm(dim=-1, keepdim=True)  # detached: the loss must not learn the noise's size
         return (words + self.noise_size * length * F.normalize(noise, dim=-1)).to(levels.dtype)
 
     def draw(

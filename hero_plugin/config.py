@@ -31,9 +31,9 @@ LOSS_FIELDS = ("relevance_weight", "consistency_weight", "consistency", "consist
 class HeroConfig:
     """What to add to a base, and how. Frozen: derive a variant with ``dataclasses.replace``.
 
-    The paper's hyper-parameters are the defaults. Where a default departs from the paper's *formula*
-    because a measurement says so (``norm``, ``identity_start``, ``positions``, ``gate``, ``normalize``, ``calibrate``),
-    ``paper`` has the literal reading and ``docs/results/first_epochs.md`` the measurement.
+    The paper's hyper-parameters are the defaults. Some defaults depart from its *formula* (``norm``,
+    ``identity_start``, ``positions``, ``gate``, ``normalize``, ``calibrate``): ``paper`` has the literal reading, and
+    ``docs/concepts/hero.md`` says what was measured.
     Each row of the paper's ablation table is one field: HEM is ``levels`` (1 removes it, 2/4/8 vary it),
     SGVF is ``sgvf``, CMTR is ``cmtr``.
     """
@@ -227,15 +227,14 @@ class HeroConfig:
         return {name: (ours, theirs) for name, (ours, theirs) in pairs.items() if ours != theirs}
 
     def contradiction(self, there: HeroConfig, grounder: Any = None) -> str:
-        """Say with what to wrap a base for weights of the config ``there``; empty where this one does as well."""
+        """Return the error for weights that were made under the config ``there``; empty where the two go together."""
         changed = self.differences(there, grounder)
         choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]
-        wanted = f"wrap the base with wrap_model(base, {', '.join(choices)})"
+        if not changed:
+            return ""
         return (
-            f"these weights come from another HERO than this model's: {wanted}, or let "
-            "hero_plugin.config_of(state_dict) say with what"
-            if changed
-            else ""
+            "these weights come from another HERO than this model's: wrap the base with "
+            f"wrap_model(base, {', '.join(choices)}), or let hero_plugin.config_of(state_dict) say with what"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -260,7 +259,7 @@ class HeroConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> HeroConfig:
-        """Return the literal paper: a vanilla post-norm encoder, V * sigmoid(.), unnormalised weights."""
+        """Return the formulas as printed: a post-norm encoder without positions, V * sigmoid(.), weights without softmax."""
         literal = cls(
             norm="post", identity_start=False, positions=False, gate="sigmoid", normalize=False, calibrate=False
         )

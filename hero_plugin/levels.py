@@ -31,7 +31,7 @@ def repeat_levels(shared: Any, levels: int, batch: int, name: str = "tensor", pe
         per_sample: whether lists of B items hold one per sample, whatever that is, and are repeated themselves.
 
     Raises:
-        ValueError: a tensor without the batch first, or a list of which it is not said whether it is of the batch.
+        ValueError: a tensor without the batch first, or a list that neither ``per_sample`` nor ``constant`` names.
         TypeError: an array, which may hold a batch.
     """
 

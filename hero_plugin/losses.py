@@ -37,7 +37,7 @@ def acknowledge(relevance: Tensor) -> None:
 
 
 class Oversight:
-    """Watch over a model's first training steps, until all is well or something was said.
+    """Watch over a model's first training steps, until training is seen to work, or a warning is given.
 
     It reads no tensor's values but those of the first masks. Only what backward passes and optimizers did counts: not
     how often the model ran, as gradients may be accumulated, nor which function computed the losses.
@@ -54,7 +54,7 @@ class Oversight:
         Raises:
             ValueError: values other than 0 and 1, as of a mask that is added to logits.
         """
-        # Values of a traced or fake tensor are nobody's.
+        # Values of a traced or fake tensor cannot be read.
         if (
             self.masks_seen
             or is_compiling()
@@ -77,7 +77,7 @@ class Oversight:
 
         Args:
             base: its parameters change where an optimizer has them; torch counts the changes of every tensor.
-            hero: these should, too.
+            hero: its parameters should change, too.
             entry: what HERO makes of clips or words: the last that a backward gets to.
             losses: what HERO's losses are made of, which a backward should have passed; none where they weigh nothing.
         """
@@ -248,7 +248,7 @@ class HeroCriterion(nn.Module):
             )
         finally:
             outputs["hero"] = hero
-        if self._of_model and "chosen" in hero:  # a literal loop of somebody's own leaves the tensors alone
+        if self._of_model and "chosen" in hero:  # a loop of somebody's own may leave it out
             self._take_settings(hero["chosen"])
         ours = self.hero_losses(hero, kwargs["targets"] if "targets" in kwargs else given[place + 1])
         if losses is outputs:
@@ -341,7 +341,7 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
             )
         clips = real.sum(-1).clamp(min=1).view(-1, 1, 1)
         width = padded[..., 1:]
-        # A video may be longer than its clips: what of a moment lies past them is cut, and a moment past them is last.
+        # A video may be longer than its clips: a moment is cut at the last, and one beyond it is in the last.
         start, end = ((padded[..., :1] + side * width / 2).clamp(0, 1) * clips for side in (-1, 1))
         center = (start + end) / 2
         holds = (center + BORDER).floor().clamp(max=clips - 1) == place

@@ -145,7 +145,7 @@ class HeroModel(NamedPlugins):
         return outputs
 
     def _choices(self) -> Tensor:
-        """Return what the losses need of the config, for a criterion that was not given it: see ``forward``.
+        """Return what the losses need of the config, for a criterion that was not given it: see ``HeroCriterion``.
 
         Parallel replicas gather nothing but tensors with a row per sample. The numbers are float64, bit by bit:
         not every device has that type, and a change of precision leaves whole numbers alone.
@@ -165,7 +165,7 @@ class HeroModel(NamedPlugins):
         """Return what ``stage`` gives: of all levels in one batch or, to spare memory, of each by itself."""
         if not (self.config.checkpoint and self.training and torch.is_grad_enabled()):
             return [stage(pair.at_levels(clips, words, same_video=self.hero.sgvf is None))]
-        # The backward then holds what it computes again of one level, not of all at once.
+        # The backward then recomputes one level at a time, and holds no more than that.
         levels = (pair.at_levels(*level) for level in zip(clips.split(1), words.split(1), strict=True))
         # Nor are running statistics updated again; the compiler, which knows no such context, recomputes no update.
         again: Any = {} if is_compiling() else {"context_fn": lambda: (nullcontext(), KeepStatistics(self.base))}
@@ -223,7 +223,7 @@ class HeroModel(NamedPlugins):
             self._frozen.keep_in_eval(self.base, self.training)
 
     def unfreeze_base(self) -> None:
-        """Undo ``freeze_base``: parameters learn again that did before, and every part is in its mode of then."""
+        """Undo ``freeze_base``: parameters learn again that did before, and every module regains its mode."""
         if self._frozen is not None:
             self._frozen.restore(self.base)
             self._frozen = None
@@ -383,7 +383,7 @@ class HeroModel(NamedPlugins):
     def _run_method(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a method of the base's, or the base; where it calls its forward, as ``predict`` may, HERO runs."""
         attributes = self.base.__dict__
-        before = {name: attributes[name] for name in ("forward",) if name in attributes}
+        own = attributes.get("forward")
 
         def forward(*inner: Any, **named: Any) -> Any:
             restore()  # HERO calls the base's own forward, or a view of it
@@ -394,7 +394,8 @@ class HeroModel(NamedPlugins):
 
         def restore() -> None:
             attributes.pop("forward", None)
-            attributes.update(before)
+            if own is not None:
+                attributes["forward"] = own
 
         attributes["forward"] = forward
         try:

@@ -20,7 +20,7 @@ DEFAULT_NAME = "default"
 
 
 class NamedPlugins(nn.Module, ABC):
-    """What a wrapped model does with its plug-ins as wholes.
+    """What a wrapped model does with whole plug-ins: add, switch, save.
 
     The active one is the model's ``hero``: it answers, it is what ``parameters`` and ``state_dict`` show, it trains.
     The others are kept aside and move along to other devices, and nothing else happens to them.

@@ -70,7 +70,8 @@ def write_whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield unfinished
-        os.umask(umask := os.umask(0))
+        umask = os.umask(0)
+        os.umask(umask)
         unfinished.chmod(0o666 & ~umask)  # safetensors writes files that nobody else may read
         os.replace(unfinished, path)
     finally:
@@ -335,7 +336,7 @@ def find_folder(source: str | os.PathLike[str], revision: str | None = None) -> 
     wanted = [f"{name}{suffix}" for name in ("plugin", "base") for suffix in SUFFIXES]
     try:
         found = Path(snapshot_download(str(source), revision=revision, allow_patterns=[*wanted, CARD]))
-    except (OSError, ValueError) as error:  # of the hub's, all are
+    except (OSError, ValueError) as error:  # all errors of the hub are one of these
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise PluginError(f"{source}: no such folder here, and the hub does not give it: {reason}") from error
     if not files_of(found, "plugin"):

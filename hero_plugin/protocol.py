@@ -76,7 +76,6 @@ class Grounding:
     """(B, T) relevance logits of the clips; None if the base has no clip score."""
 
 
-@runtime_checkable
 class Fuser(Protocol):
     """Module that turns a pair of modalities into clip features that have seen the query."""
 
@@ -84,7 +83,6 @@ class Fuser(Protocol):
         """Fuse (B, T, D), (B, L, D) under masks (B, T), (B, L) -> (B, T, D')."""
 
 
-@runtime_checkable
 class Predictor(Protocol):
     """Module that turns fused clip features into the base's outputs."""
 
@@ -115,7 +113,7 @@ class Grounder(Protocol):
 
 
 class NoClipScore(ValueError):
-    """A base has no score of its clips, and HERO was to take it for their relevance."""
+    """A base has no score of its clips, but HERO needs one as their relevance."""
 
 
 def ranks_clips(grounder: Grounder) -> bool:
@@ -134,7 +132,7 @@ class TwoStage(nn.Module):
         project_query: raw word features -> (B, L, D); None takes them as they are.
         relevance: fused -> (B, T) relevance logits; None if the model has no clip score, and then HERO's
             ``relevance="pair"`` provides one.
-        kinds: how each output combines over levels, by its key or place: ``"logits"``, ``"probability"``, ``"shared"``.
+        kinds: how each output combines over levels, by its key or place: see ``WeightedAggregation``.
         reads_padding: whether the fuser reads padded words (an average over all places, say): see ``Pair``. None is
             no, with a warning where the fuser has a recurrent layer.
 

@@ -111,7 +111,7 @@ def choose_level(
     """Let one level answer where it is as good as all: one pass of the base instead of N.
 
     Of the single levels the best is kept, unless all of them together are better by more than ``tolerance``. The model
-    is scored in eval mode, and is in its mode of before afterwards.
+    is scored in eval mode, and its modes are restored.
 
     Args:
         model: a trained wrapped model, also inside what torch puts around it.
