@@ -259,7 +259,7 @@ class HeroConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> HeroConfig:
-        """Return the formulas as printed: a post-norm encoder without positions, V * sigmoid(.), weights without softmax."""
+        """Return the formulas as printed: post-norm, no positions, V * sigmoid(.), level weights without a softmax."""
         literal = cls(
             norm="post", identity_start=False, positions=False, gate="sigmoid", normalize=False, calibrate=False
         )
