@@ -284,7 +284,8 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
 
 
 def _checked(where: str, entries: Any) -> dict[str, float]:
-    found, problems = {}, Problems()
+    found: dict[str, float] = {}
+    problems = Problems()
     for video, entry in entries:
         raw = next((entry[key] for key in _KEYS if key in entry), None) if isinstance(entry, Mapping) else entry
         seconds = as_number(raw)

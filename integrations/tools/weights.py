@@ -356,7 +356,9 @@ def card(config: CardConfig) -> None:
     contents = read_contents(run.path / "best.pt")
     if not contents.hero or contents.config is None:
         raise UserError(f"{config.run}: trained without HERO: there is no plug-in to write a card for")
-    base = None if config.without_base or settings["freeze_base"] else contents.base
+    # A base that was frozen is that of --init-base, which others have; but an adapted run's is of another run.
+    published = settings["freeze_base"] and settings.get("init_base") and "adapted" not in settings
+    base = None if config.without_base or published else contents.base
     plugin = Plugin(contents.hero, contents.config, contents.fingerprint, contents.version or "unknown")
     try:
         write_folder(config.output, plugin, base, sections(settings, results), config.overwrite)

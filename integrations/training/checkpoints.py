@@ -27,7 +27,7 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import atomic_write
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.plugin import PARTS, SAFETENSORS, Fingerprint, forms, plugin_from
+from hero_plugin.plugin import PARTS, SAFETENSORS, Fingerprint, forms, plugin_from, values_of
 
 VERSION = 1
 """Of the checkpoints of runs."""
@@ -347,7 +347,7 @@ def of_weights(base: Mapping[str, Tensor], hero: Mapping[str, Tensor]) -> Finger
     dim = next((value.shape[-1] for name, value in hero.items() if name in _AS_WIDE), None)
     if dim is None and adapter is not None and adapter.width_parameter in base:
         dim = base[adapter.width_parameter].shape[-1]
-    return Fingerprint(adapter.class_names[0] if adapter else None, dim, forms(base))
+    return Fingerprint(adapter.class_names[0] if adapter else None, dim, forms(base), values_of(base))
 
 
 _AS_WIDE = ("hero.cmtr.mask_token", "hero.sgvf.strength", "hero.sgvf.projections", "hero.hem.layers.0.value.weight")

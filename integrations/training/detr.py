@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,8 +17,8 @@ from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, Mo
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.integrations.data.feature_bank import FeatureBank
 from hero_plugin.integrations.data.words import Vocabulary, open_tokenizer
-from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
-from hero_plugin.integrations.scoring.submissions import annotation_row, has_official_labels, submission_line
+from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH, qvhighlights_scores
+from hero_plugin.integrations.scoring.submissions import CLIPS_OFF, annotation_row, has_official_labels, submission_line
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
@@ -213,9 +214,16 @@ class DetrTask(Task):
         return scores.get("MR-full-mAP", super().merit(scores))
 
     def prediction_lines(self, name: str, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
-        """Return a submission in QVHighlights' form, which has no place for the set's name; saliency is the model's."""
+        """Return a submission in QVHighlights' form, which has no place for the set's name; saliency is the model's.
+
+        Where the model's clips are not of two seconds, saliency is left out: the form has a score for each such clip.
+        """
+        counts = ((len(grounded.saliency[row]), item.record.duration / CLIP_LENGTH) for row, item in enumerate(items))
+        fits = all(abs(clips - math.ceil(wanted)) <= CLIPS_OFF for clips, wanted in counts)
         return [
-            submission_line(item.record, grounded.moments[row], grounded.scores[row], grounded.saliency[row])
+            submission_line(
+                item.record, grounded.moments[row], grounded.scores[row], grounded.saliency[row] if fits else None
+            )
             for row, item in enumerate(items)
         ]
 

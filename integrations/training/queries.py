@@ -366,7 +366,8 @@ class BridgedWords(Queries):
     def _unseen(self, words: Sequence[str]) -> list[int]:
         """Return the places, of those that are read, of words that have a vector and that training never had."""
         read = enumerate(words[: self.queries.max_words])
-        return [place for place, word in read if word not in self._had and word in self.queries.index]
+        unseen = [place for place, word in read if word not in self._had and word in self.queries.index]
+        return [place for place in unseen if any(map(str.isalnum, words[place]))]  # a comma means no other word
 
     def _expected(self, words: Sequence[str], place: int) -> Tensor:
         """Return how much each trained word is expected at a place: (trained,) float32."""

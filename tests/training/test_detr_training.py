@@ -436,6 +436,20 @@ def test_saliency_that_is_not_qvhighlights_has_the_usual_figures(built):
         assert (set(task.scores(labelled, grounded)) > usual) is official
 
 
+def test_saliency_of_clips_that_are_not_of_two_seconds_is_left_out(built):
+    _, task, examples = built("moment_detr")
+    items = examples[:4]
+    grounded = predict_set(task, items, clips=True)
+    for seconds, there in ((2.0, True), (1.0, False)):
+        lasting = [len(saliency) * seconds for saliency in grounded.saliency]
+        timed = [
+            replace(item, record=replace(item.record, duration=duration, moments=((0.0, duration),)))
+            for item, duration in zip(items, lasting, strict=True)
+        ]
+        lines = task.prediction_lines("", timed, grounded)
+        assert ["pred_saliency_scores" in line for line in lines] == [there] * 4
+
+
 @pytest.mark.parametrize(("clip_length", "max_clips"), [(2 * LENGTH, 100), (0.5 * LENGTH, 100), (2 * LENGTH, 12)])
 def test_a_clip_length_that_the_features_contradict_is_refused(runs, clip_length, max_clips):
     """Trained on shares of clips * clip length and answered in shares of the duration, every figure would be 0."""

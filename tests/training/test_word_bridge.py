@@ -28,6 +28,13 @@ def test_unseen_words_are_mixed_of_trained_ones_alone_greatest_share_first():
     assert zebra == ("zebra", {})
 
 
+def test_what_is_no_word_is_left_as_it_is():
+    known = Vocabulary(("door", "box"), trained=2, counts={"door": 3, "box": 1}, contexts=Contexts({}))
+    table = WordVectors([*NAMES, ","], np.concatenate([ROWS, ROWS[:1] + ROWS[1:2]]))
+    bridged = BridgedWords.of_table(table, str.split, known, max_words=4)
+    assert [word for word, _ in bridged.read_as("box , crate")] == ["crate"]
+
+
 def test_the_place_speaks_for_the_words_that_training_had_there():
     contexts = Contexts.of([["walks", "through", "door"]] * 20)
     bridged = words(contexts)

@@ -134,6 +134,13 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
     queries = config.output / "queries"
     tests = {name: queries / f"{name}-test{path.suffix}" for name, path in vocabularies}
     tests.update(parse_named_paths(config.annotations_test))
+    learned = {path.resolve() for _, path in vocabularies}
+    for name, path in parse_named_paths(config.annotations_old or settings.annotations_test):
+        if path.resolve() in learned:
+            raise UserError(
+                f"the loss on old words would be measured on {name}={path}, which --annotations learns from; give "
+                "--annotations-old"
+            )
     past = (*map(Path, before), settings.annotations_train)
     stages: list[Stage] = []
     for number, (name, path) in enumerate(vocabularies, 1):

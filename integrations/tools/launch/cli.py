@@ -287,6 +287,19 @@ def choose(
             print(f"hero-plugin: {path} is HERO's, which a plain base that no edit wraps cannot load", file=sys.stderr)
         return None, "--without-hero"
     if known is None:
+        there = path is not None and (script.folder / path).is_file()
+        if there and supported():
+            print(
+                f"hero-plugin: {path} holds a base without HERO, which starts fresh around it: untrained, it is worth "
+                "no score; --without-hero evaluates the base",
+                file=sys.stderr,
+            )
+        elif config.freeze_base and not there:
+            print(
+                "hero-plugin: --freeze-base, and no checkpoint among the script's arguments: a base that the script "
+                "does not load either stays at random",
+                file=sys.stderr,
+            )
         return config.hero, "the defaults" if config.hero == HeroConfig() else "the flags"
     chosen = config.hero if config.paper else read(flags, known).hero
     if wrong := contradictions(chosen, known):

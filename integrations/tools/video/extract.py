@@ -364,13 +364,22 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
     with ExitStack() as held:
         claim(config.output, manifest, held)
         left = [query for query in sentences if not (config.output / f"qid{query}.npz").is_file()]
+        for query in sentences.keys() - set(left):
+            with np.load(config.output / f"qid{query}.npz", allow_pickle=False) as known:
+                said = str(known["sentence"]) if "sentence" in known.files else sentences[query]
+            if said != sentences[query]:
+                raise UserError(
+                    f"{config.output / f'qid{query}.npz'}: holds {said!r}, and query {query} is {sentences[query]!r} "
+                    "here; name another --output, or delete the file"
+                )
         with screen.working("encoding queries", len(left)) as progress:
             for first in range(0, len(left), config.batch_size):
                 some = left[first : first + config.batch_size]
                 encoded = encoder.encode_text([sentences[query] for query in some])
                 for query, (words, pooled) in zip(some, encoded, strict=True):
                     with atomic_write(config.output / f"qid{query}.npz", "wb", durable=False) as stream:
-                        np.savez(stream, last_hidden_state=words, pooler_output=pooled)
+                        said = np.array(sentences[query])
+                        np.savez(stream, last_hidden_state=words, pooler_output=pooled, sentence=said)
                 progress(first + len(some), len(left))
     screen.say(f"{config.output}: features of {len(sentences)} queries")
     if config.word_table is not None:

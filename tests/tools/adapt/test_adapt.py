@@ -221,7 +221,8 @@ def test_several_vocabularies_one_after_the_other_and_once_more(start, runs, tmp
     assert run.results()["before"] == first.results()["best"] == table["scores"][1]
     rehearsed = sorted(path.name for path in (run.path / "queries").glob("b-rehearsal-*"))
     assert rehearsed == ["b-rehearsal-1.json", "b-rehearsal-2.json"]  # the run's own queries, and those of a
-    again = main(adapt_config(run, runs, tmp_path / "again", annotations=(f"c={new}",), rehearsal=0.5), QUIET)
+    other = shutil.copy(new, tmp_path / "c.json")  # a's own file would be learned, and measured as old words
+    again = main(adapt_config(run, runs, tmp_path / "again", annotations=(f"c={other}",), rehearsal=0.5), QUIET)
     assert set(again.results()["best"]) == {"seen", "a", "b", "c"}
     assert len(list((again.path / "queries").glob("c-rehearsal-*"))) == 3
 
@@ -356,9 +357,12 @@ def test_wrong_flags_are_told(start, runs, tmp_path, changes, said):
         ({"shots": 99}, r"of 12 queries, --shots 99 leaves none .* --annotations-test new=FILE"),
         ({"shots": 0}, "--shots 0 leaves none"),
         ({"annotations": "seen"}, "a test set named seen already"),
+        ({"annotations_old": "learned"}, "which --annotations learns from"),
     ],
 )
 def test_what_cannot_be_adapted_is_told(start, runs, tmp_path, changes, said):
+    if changes == {"annotations_old": "learned"}:
+        changes = {"annotations_old": (f"old={runs.files.root / 'unseen.json'}",)}
     if "annotations" in changes:
         changes = {"annotations": (f"seen={runs.files.root / 'unseen.json'}",)}
     with pytest.raises(UserError, match=said):

@@ -191,10 +191,18 @@ def test_a_frozen_base_keeps_the_weights_that_its_checkpoint_brought(repository,
     base = load_checkpoint_safely(repository / "results/model.ckpt")["model"]
     command = ["moment_detr/train.py", "--resume", "results/model.ckpt"]
     assert here(repository, "--freeze-base", "--num-heads", "4", command=command) == 0
-    assert "loss_relevance" in capfd.readouterr().out
+    told = capfd.readouterr()
+    assert "loss_relevance" in told.out and "results/model.ckpt holds a base without HERO" in told.err
     wrapped = load_checkpoint_safely(repository / "results/model.ckpt")["model"]
     assert all(torch.equal(wrapped[f"base.{name}"], value) for name, value in base.items())
     assert not torch.equal(wrapped["hero.sgvf.strength"], torch.zeros_like(wrapped["hero.sgvf.strength"]))
+
+
+@needs_torch_2_4
+def test_a_frozen_base_without_a_checkpoint_is_told(repository, capfd):
+    command = ["moment_detr/train.py", "--steps", "1"]
+    assert here(repository, "--freeze-base", "--num-heads", "4", command=command) == 0
+    assert "no checkpoint among the script's arguments" in capfd.readouterr().err
 
 
 def test_any_repository_whose_builder_is_named(repository, capfd):

@@ -142,6 +142,7 @@ def test_queries_are_laid_out_as_moment_detrs(clip, queries, tmp_path, capsys):
         assert {name: found[name].shape for name in found.files} == {
             "last_hidden_state": (5, 48),  # a red square, and two marks
             "pooler_output": (48,),
+            "sentence": (),
         }
         encoder = TransformersEncoder(str(clip), CPU)
         ids = encoder._tokens()[0](["a red square"], return_tensors="pt")["input_ids"]
@@ -155,6 +156,10 @@ def test_queries_are_laid_out_as_moment_detrs(clip, queries, tmp_path, capsys):
     red, nothing = (encoder.encode_text([word])[0][1] for word in ("red", ""))
     np.testing.assert_allclose(table.get("red"), red - nothing, atol=1e-5)
     assert read_manifest(tmp_path / "words.npz") == read_manifest(tmp_path / "text")
+    assert extracting.main(config) == 0  # all is there
+    queries.write_text(queries.read_text().replace("a red square", "a red disc"))
+    with pytest.raises(UserError, match=r"qidplain_0\.npz: holds 'a red square', and query plain_0 is 'a red disc'"):
+        extracting.main(config)
 
 
 def test_siglip_works_alike(tmp_path, movie, clip):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -45,6 +46,11 @@ def test_a_run_becomes_a_folder(runs, tmp_path, capsys):
     assert status == 2 and "already: add --overwrite" in err
     assert card(capsys, runs.hero.path, tmp_path / "hub", "--without-base", "--overwrite")[0] == 0
     assert not files_of(tmp_path / "hub", "base")
+    shutil.copytree(runs.hero.path, tmp_path / "adapted")
+    settings = {**runs.hero.config(), "freeze_base": True, "init_base": None, "adapted": {}}
+    (tmp_path / "adapted" / "config.json").write_text(json.dumps(settings))
+    assert card(capsys, tmp_path / "adapted", tmp_path / "shared")[0] == 0
+    assert files_of(tmp_path / "shared", "base")  # of another run, which nobody else has
     with pytest.warns(UserWarning, match="the base is not quite the one"):  # it has another word table
         assert from_pretrained(emb.emb(), tmp_path / "hub").config == plugin.config
 
