@@ -378,8 +378,8 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
                 encoded = encoder.encode_text([sentences[query] for query in some])
                 for query, (words, pooled) in zip(some, encoded, strict=True):
                     with atomic_write(config.output / f"qid{query}.npz", "wb", durable=False) as stream:
-                        said = np.array(sentences[query])
-                        np.savez(stream, last_hidden_state=words, pooler_output=pooled, sentence=said)
+                        sentence = np.array(sentences[query])
+                        np.savez(stream, last_hidden_state=words, pooler_output=pooled, sentence=sentence)
                 progress(first + len(some), len(left))
     screen.say(f"{config.output}: features of {len(sentences)} queries")
     if config.word_table is not None:
