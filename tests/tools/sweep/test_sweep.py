@@ -86,8 +86,10 @@ def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
     assert row["mIoU"]["mean"] == pytest.approx(sum(row["mIoU"]["values"]) / 2)
     assert "| EMB |" in (tmp_path / "runs/results.md").read_text()
     changed = plan(runs, tmp_path, variants={"EMB": {"base_only": True, "lr": 0.5}})
-    with pytest.raises(RunFolderError, match=r"lr: was 0\.0005, now 0\.5"):
-        main(SweepConfig(changed), QUIET)
+    for table_only in (False, True):
+        with pytest.raises(RunFolderError, match=r"lr: was 0\.0005, now 0\.5"):
+            main(SweepConfig(changed, table_only=table_only), QUIET)
+    file = plan(runs, tmp_path, compare={"HERO without CMTR": "EMB"})
     shutil.rmtree(tmp_path / "runs/emb-seed1")
     assert main(SweepConfig(file, table_only=True), QUIET) == 0
     row = json.loads((tmp_path / "runs/results.json").read_text())["sets"]["seen"]["EMB"]
