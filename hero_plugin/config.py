@@ -226,7 +226,7 @@ class HeroConfig:
         pairs = {name: (here.get(name, "absent"), there.get(name, "absent")) for name in {**here, **there}}
         return {name: (ours, theirs) for name, (ours, theirs) in pairs.items() if ours != theirs}
 
-    def contradiction(self, there: HeroConfig, grounder: Any = None) -> str:
+    def contradiction(self, there: HeroConfig, grounder: Grounder) -> str:
         """Return the error for weights that were made under the config ``there``; empty where the two go together."""
         changed = self.differences(there, grounder)
         choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]

@@ -99,10 +99,7 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
             f"the first: {report.dropped[0].where}: {report.dropped[0].what}"
         )
     if report.lost_windows:
-        screen.say(
-            f"note: left out {len(report.lost_windows)} windows of queries of {config.annotations} that keep others, "
-            f"the first: {report.lost_windows[0]}"
-        )
+        screen.say(f"note: {report.windows_left_out(config.annotations)}")
     found, scored = {}, {}
     for path in config.submission:
         found[path] = read_submission(

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -253,7 +254,7 @@ def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
     found = found.get("scores", found.get("best", found.get("brief", found)))
     if isinstance(found, dict) and found and not any(isinstance(value, dict) for value in found.values()):
         found = {of: found}
-    elif of and isinstance(found, dict):
+    elif of and found and isinstance(found, dict):
         if of not in found and len(found) > 1:
             raise UserError(f"{path}: no set {of!r}; there are {', '.join(found)}")
         found = {of: found.get(of, next(iter(found.values())))}
@@ -301,7 +302,7 @@ class _Sets:
     def __init__(self, config: TableConfig, screen: Screen) -> None:
         if not config.annotations:
             raise UserError(f"--annotations is missing: what the submissions answer, as in {USAGE}")
-        self.screen, self.cut_said = screen, False
+        self.screen, self.cut_said = screen, set[str]()
         self.unseen: Callable[[Record], Sequence[str]] | None = unseen_by(config.train, config.tokenizer)
         self.records: dict[str, list[Record]] = {}
         self.paths: dict[str, Path] = {}
@@ -319,10 +320,7 @@ class _Sets:
             if report.dropped:
                 screen.say(f"note: left out {len(report.dropped)} broken queries of {path} (--on-broken drop)")
             if report.lost_windows:
-                screen.say(
-                    f"note: left out {len(report.lost_windows)} windows of queries of {path} that keep others, the "
-                    f"first: {report.lost_windows[0]}"
-                )
+                screen.say(f"note: {report.windows_left_out(path)}")
 
     def answers(self, path: Path, of: str) -> dict[str, Answers]:
         """Return the answers in a file, by set."""
@@ -375,20 +373,19 @@ class _Sets:
         """Say where this differs from ``eval --run``, which cuts moments at the end of their video."""
         ends = ((end, record.duration) for record in self.records[name] for _, end in record.moments)
         beyond = sum(end > duration for end, duration in ends)
-        if beyond and not self.cut_said:
+        if beyond and name not in self.cut_said:
             self.screen.say(
                 f"note: {beyond} moments of the set {name!r} end after their video. They count here as annotated, as "
                 "with eval --submission; eval --run cuts them at its end"
             )
-            self.cut_said = True
+            self.cut_said.add(name)
 
 
 def _moment(value: Any) -> tuple[float, float]:
     """Return a moment of a file; raise ``ValueError`` where it is none."""
-    numbers = [as_number(each) for each in value] if isinstance(value, list) else []
-    if len(numbers) != 2 or None in numbers or any(isinstance(each, str) for each in value):
-        raise ValueError(f"a moment is [start, end] in seconds, got {value!r}")
-    return numbers[0], numbers[1]  # type: ignore[return-value]
+    if isinstance(value, list) and len(value) == 2 and all(_is_number(each) and isfinite(each) for each in value):
+        return value[0], value[1]
+    raise ValueError(f"a moment is [start, end] in seconds, got {value!r}")
 
 
 def _columns(table: Table, wanted: Sequence[str]) -> Table:

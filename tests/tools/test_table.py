@@ -209,6 +209,7 @@ def test_files_are_written_and_drawn(here, capsys):
         (["HERO=some-0.json", "HERO=some-1.json"], "HERO, ood: no mIoU under seed 1, which others have"),
         (["HERO@none=two-0.json"], "two-0.json: no set 'none'; there are iid, ood"),
         (["HERO@ood=h-0.json", "HERO=b-0.json"], "has scores of the set 'ood' from another file already"),
+        (["HERO@ood=nothing.json"], "no scores found"),
         (["HERO=several.json"], "holds several models"),
         (["HERO=short.jsonl", "--annotations", "ood.jsonl"], "1 of the 24 qids of ood.jsonl missing: 23"),
     ],
@@ -217,6 +218,7 @@ def test_what_does_not_belong_together_is_told(here, capsys, words, said):
     (here / "plain.jsonl").write_text(submission(3))
     (here / "short.jsonl").write_text("".join(submission(3).splitlines(keepends=True)[:-1]))
     (here / "empty.json").write_text("{}")
+    (here / "nothing.json").write_text('{"scores": {}}')
     (here / "text.json").write_text('{"ood": {"mIoU": "10.0"}}')
     (here / "some-0.json").write_text('{"ood": {"mIoU": 10, "R1@0.5": 20}}')
     (here / "some-1.json").write_text('{"ood": {"mIoU": null, "R1@0.5": 20}}')
