@@ -323,15 +323,15 @@ class Vocabulary:
             training: Sentences to train on.
             others: Further sentences.
             vectors: The word table.
-            mean_length: Mean length of a vector after scaling; 0 leaves the table as it is.
+            mean_length: Mean length of a training word's vector after scaling; 0 leaves the table as it is.
         """
         sentences = list(training)
         words = Counter(word for sentence in sentences for word in sentence if word in vectors)
         counts = dict(words)
         words.update(dict.fromkeys((word for sentence in others for word in sentence if word in vectors), 0))
         scale = 1.0
-        if mean_length and words:
-            rows = vectors.vectors[[vectors.index[word] for word in words]]
+        if mean_length and counts:  # of training alone: a run must not depend on what it will be tested on
+            rows = vectors.vectors[[vectors.index[word] for word in counts]]
             scale = mean_length / max(float(np.linalg.norm(rows, axis=1).mean()), 1e-12)
         return cls(tuple(words), scale, len(counts), counts=counts, contexts=Contexts.of(sentences))
 

@@ -112,6 +112,13 @@ def test_words_that_training_lacks_are_known_as_such():
     assert vocabulary.scale == 1.0
 
 
+def test_the_scale_of_words_is_that_of_training_whatever_the_test_set_says():
+    alone = Vocabulary.of([["a", "door"]], [], VECTORS, 5.5)
+    assert Vocabulary.of([["a", "door"]], [["closes"], ["opens"]], VECTORS, 5.5).scale == alone.scale
+    lengths = np.linalg.norm(alone.table(VECTORS)[-2:], axis=1)
+    assert lengths.mean() == pytest.approx(5.5)
+
+
 def test_all_problems_of_the_queries_come_at_once():
     records = [
         *RECORDS,
