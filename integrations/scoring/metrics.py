@@ -55,18 +55,18 @@ def nearest_iou(moments: np.ndarray, truths: Sequence[Sequence[tuple[float, floa
 
 def recall_at(ious: ArrayLike, threshold: float) -> float:
     """Return the percentage of queries whose IoU (Q,) is at least ``threshold``; NaN without queries."""
-    return _mean_percent(np.asarray(ious, dtype=np.float64) >= threshold)
+    return _mean_percent(_known(ious) >= threshold)
 
 
 def scores_of(ious: ArrayLike) -> dict[str, float]:
     """Return R1@0.3, R1@0.5, R1@0.7 and mIoU in percent, from the IoU (Q,) of each query's first moment."""
     scores = {f"R1@{threshold}": recall_at(ious, threshold) for threshold in THRESHOLDS}
-    return {**scores, "mIoU": _mean_percent(np.asarray(ious, dtype=np.float64))}
+    return {**scores, "mIoU": _mean_percent(_known(ious))}
 
 
 def query_scores(ious: ArrayLike) -> np.ndarray:
     """Return each query's part (..., 4) of ``SCORES``, in percent, from IoUs (...); its mean is ``scores_of``."""
-    values = np.asarray(ious, dtype=np.float64)
+    values = _known(ious)
     return np.stack([*(values >= threshold for threshold in THRESHOLDS), values], axis=-1) * 100.0
 
 
@@ -78,6 +78,14 @@ def grounding_scores(pred: ArrayLike, truth: ArrayLike) -> dict[str, float]:
         ``calculate_iou`` and ``calculate_iou_accuracy``.
     """
     return scores_of(temporal_iou(pred, truth))
+
+
+def _known(ious: ArrayLike) -> np.ndarray:
+    """Return IoUs as float64; raise ``ValueError`` for a NaN, which recall would count as a miss."""
+    values = np.asarray(ious, dtype=np.float64)
+    if np.isnan(values).any():
+        raise ValueError(f"IoUs must be numbers: {np.count_nonzero(np.isnan(values))} of {values.size} are NaN")
+    return values
 
 
 def _mean_percent(values: np.ndarray) -> float:

@@ -19,12 +19,19 @@ def padded(
         rows: R sequences of numbers, or of sequences of ``width`` numbers.
         fill: The padding.
         width: Shape of an item.
+
+    Raises:
+        ValueError: A number is not finite; the figures would count it as a hit.
     """
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     values = np.full((len(rows), int(lengths.max(initial=0)), *width), fill)
     flat = [item for row in rows for item in row]
     if flat:
-        values[np.arange(values.shape[1]) < lengths[:, None]] = np.array(flat, dtype=np.float64)
+        numbers = np.array(flat, dtype=np.float64)
+        if not np.isfinite(numbers).all():
+            wrong = np.count_nonzero(~np.isfinite(numbers))
+            raise ValueError(f"windows, scores and saliency must be finite, got {wrong} numbers that are not")
+        values[np.arange(values.shape[1]) < lengths[:, None]] = numbers
     return values, lengths
 
 
@@ -86,7 +93,7 @@ def retrieval_scores(predicted: Sequence[Windows], truth: Sequence[Windows]) -> 
         without queries.
 
     Raises:
-        ValueError: A query has no window, or the numbers of queries differ.
+        ValueError: A query has no window, a number is not finite, or the numbers of queries differ.
     """
     if len(predicted) != len(truth):
         raise ValueError(f"predicted and truth must be of the same queries, got {len(predicted)} and {len(truth)}")
@@ -247,7 +254,7 @@ def highlight_scores(
         ``{"HL-min-Fair": {"HL-mAP": ..., "HL-Hit1": ...}, "HL-min-Good": ..., "HL-min-VeryGood": ...}``.
 
     Raises:
-        ValueError: A query has no scores or clips, or the numbers of queries differ.
+        ValueError: A query has no scores or clips, a number is not finite, or the numbers of queries differ.
     """
     if len(saliency) != len(annotated):
         raise ValueError(f"saliency and annotated must be of the same queries, got {len(saliency)}, {len(annotated)}")

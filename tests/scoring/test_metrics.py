@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hero_plugin.adapters.emb.losses import temporal_iou as emb_temporal_iou
-from hero_plugin.integrations.scoring.metrics import grounding_scores, recall_at, scores_of, temporal_iou
+from hero_plugin.integrations.scoring.metrics import grounding_scores, query_scores, recall_at, scores_of, temporal_iou
 
 times = st.integers(0, 60).map(lambda tenths: tenths / 2)
 moments = st.lists(st.tuples(times, times, times, times), min_size=1, max_size=20).map(
@@ -83,6 +83,12 @@ def test_a_recall_threshold_counts_its_own_value():
 def test_no_queries_have_no_score():
     assert math.isnan(recall_at(np.zeros(0), 0.5))
     assert math.isnan(scores_of(np.zeros(0))["mIoU"])
+
+
+@pytest.mark.parametrize("score", [scores_of, query_scores, lambda ious: recall_at(ious, 0.5)])
+def test_an_overlap_that_is_not_known_is_no_miss(score):
+    with pytest.raises(ValueError, match="IoUs must be numbers: 1 of 2 are NaN"):
+        score([math.nan, 0.9])
 
 
 def test_a_wrong_shape_is_named():
