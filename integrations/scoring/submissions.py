@@ -44,7 +44,8 @@ Numbered = tuple[int, Line]
 def submission_line(record: Record, windows: ArrayLike, scores: ArrayLike, saliency: ArrayLike | None = None) -> Line:
     """Return the line of one query, its windows sorted by score; equal scores keep their order.
 
-    Numbers are rounded to four decimals.
+    Numbers are rounded to four decimals, and windows cut at the video's end: models that answer on a grid of clips, and
+    the rounding, go past it.
 
     Args:
         record: The query.
@@ -63,12 +64,14 @@ def submission_line(record: Record, windows: ArrayLike, scores: ArrayLike, salie
     order = np.argsort(-weights, kind="stable")
     ranked = np.column_stack([found, weights])[order]
     line: Line = {"qid": qid(record), "query": raw_sentence(record), "vid": record.video_id}
-    line[WINDOWS] = _rounded("windows and scores", ranked)
+    ranked = _rounded("windows and scores", ranked)
+    ranked[:, :2] = np.minimum(ranked[:, :2], record.duration)
+    line[WINDOWS] = ranked.tolist()
     if saliency is not None:
         clips = np.asarray(saliency, dtype=np.float64)
         if clips.ndim != 1 or not len(clips):
             raise ValueError(f"saliency must be (T,), one score per clip, got {clips.shape}")
-        line[SALIENCY] = _rounded("saliency", clips)
+        line[SALIENCY] = _rounded("saliency", clips).tolist()
     return line
 
 
@@ -120,11 +123,11 @@ def write_submission(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> in
     return count
 
 
-def _rounded(name: str, values: np.ndarray) -> list[Any]:
+def _rounded(name: str, values: np.ndarray) -> np.ndarray:
     """Round to four decimals, as Moment-DETR and its descendants do."""
     if not np.isfinite(values).all():
         raise ValueError(f"{name} must be finite, got {np.count_nonzero(~np.isfinite(values))} that are not")
-    return (values.round(4) + 0.0).tolist()  # + 0.0: no minus sign before a zero
+    return values.round(4) + 0.0  # + 0.0: no minus sign before a zero
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,12 @@ def test_a_line_of_other_shapes_is_refused(windows, scores, saliency, said):
         submission_line(record(1), windows, scores, saliency)
 
 
+def test_a_window_ends_with_its_video():
+    made = submission_line(record(7, duration=30.12346), [[28, 32], [12, 30.12346], [31, 32]], [0.9, 0.5, 0.1])
+    ends = [window[:2] for window in made["pred_relevant_windows"]]
+    assert ends == [[28.0, 30.12346], [12.0, 30.12346], [30.12346, 30.12346]]
+
+
 def test_what_is_written_is_read_back_and_scores_alike(tmp_path):
     draw = np.random.default_rng(0)
     lines = [
