@@ -107,8 +107,14 @@ def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record
     Args:
         lines: One per record, as from ``submission_line``, in any order.
         records: The annotated queries.
+
+    Raises:
+        ValueError: Some records have saliency and others none, which would count as failed; and what the parts raise.
     """
-    if not any(record.saliency for record in records):
+    labelled = sum(bool(record.saliency) for record in records)
+    if 0 < labelled < len(records):
+        raise ValueError(f"{labelled} of {len(records)} records have saliency: score those that have it on their own")
+    if not labelled:
         lines = [{key: value for key, value in line.items() if key != SALIENCY} for line in lines]
     return qvhighlights_scores(lines, [annotation_row(record) for record in records])
 

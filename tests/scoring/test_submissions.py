@@ -89,6 +89,11 @@ def test_a_window_ends_with_its_video():
     assert ends == [[28.0, 30.12346], [12.0, 30.12346], [30.12346, 30.12346]]
 
 
+def test_records_of_which_some_have_saliency_are_refused():
+    with pytest.raises(ValueError, match="2 of 3 records have saliency"):
+        official_scores(GOOD, [*RECORDS[:2], record(3, saliency=())])
+
+
 def test_what_is_written_is_read_back_and_scores_alike(tmp_path):
     draw = np.random.default_rng(0)
     lines = [
