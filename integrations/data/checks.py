@@ -66,6 +66,7 @@ class RecordChecks:
     ids: list[str | int] = field(default_factory=list)
     """A reader adds the id of each query here, whatever is wrong with the query."""
     _ids: set[str] = field(default_factory=set)
+    _lengths: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.on_outside not in ("clamp", "keep", "error"):
@@ -153,6 +154,11 @@ class RecordChecks:
         if self.unique_ids and record.query_id in self._ids:
             fix = "give every query its own id, or number them anew (hero-plugin data convert --query-ids number)"
             self.problem(where, f"the query id {record.query_id!r} occurs twice", fix)
+            return
+        known = self._lengths.setdefault(record.video_id, record.duration)
+        if _differ(known, record.duration):
+            what = f"video {record.video_id} lasts {record.duration:g} s here, {known:g} s in a query before"
+            self.problem(where, what, "give each video one duration")
             return
         self._ids.add(record.query_id)
         self.records.append(record)

@@ -134,6 +134,7 @@ BAD_ROWS = [
     ("saliency_scores", [[1], [2], ["x"]], "finite numbers"),
     ("saliency_scores", [[1], [2], [float("nan")]], "finite numbers"),
     ("qid", 1, "occurs twice"),
+    ("duration", 75, "lasts 75 s here, 150 s in a query before"),
 ]
 
 
