@@ -468,4 +468,5 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and str(int(text)) == text else None
+    digits = text.removeprefix("-")
+    return int(text) if digits.isdecimal() and str(int(text)) == text else None

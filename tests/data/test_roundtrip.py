@@ -122,6 +122,15 @@ def test_highlights_without_windows_are_told_once(tmp_path):
     assert len(error.value.problems) == 1
 
 
+def test_ids_stay_the_numbers_or_the_text_that_they_are(tmp_path):
+    ids = [-5, "-6", 7, "8", "-0"]
+    rows = [{"qid": each, "vid": "a", "duration": 20, "query": "x", "relevant_windows": [[2, 6]]} for each in ids]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_annotations(read_annotations(path), tmp_path / "b.jsonl", format="qvhighlights")
+    assert [json.loads(line)["qid"] for line in (tmp_path / "b.jsonl").read_text().splitlines()] == ids
+
+
 def test_a_window_that_cannot_be_used_is_left_out_of_a_query_that_keeps_others(tmp_path):
     windows = [[2, 6], [8, 8], [40, 44]]
     rows = [
