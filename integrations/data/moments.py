@@ -15,7 +15,7 @@ from typing import Literal, get_args, get_type_hints
 import numpy as np
 
 from hero_plugin.integrations.data.records import REWORDED, Record
-from hero_plugin.integrations.support.errors import Problem
+from hero_plugin.integrations.support.errors import DataError, Problem
 
 Rounding = Literal["best_iou", "floor", "nearest", "outward"]
 SaliencyRule = Literal["inside", "overlap", "lighthouse"]
@@ -244,7 +244,12 @@ class Conversion:
 
 
 def convert_records(records: Iterable[Record], choices: Conversion, *, keep_extra: bool = True) -> list[Record]:
-    """Convert records between the conventions of data sets; ``keep_extra`` keeps what only the old format knew."""
+    """Convert records between the conventions of data sets; ``keep_extra`` keeps what only the old format knew.
+
+    Raises:
+        ValueError: A choice does not exist.
+        DataError: A query's id and that of a part of another are the same.
+    """
     choices.check()
     result: list[Record] = []
     counts: Counter[str] = Counter()
@@ -282,6 +287,11 @@ def convert_records(records: Iterable[Record], choices: Conversion, *, keep_extr
                 extra.pop("qid", None)
             changed = record.replace(query_id=query, moments=moments, saliency=labels, extra=extra)
             result.append(changed.replace(sentence=_with_period(record.sentence, choices.period)))
+    if choices.windows == "split" and choices.query_ids == "keep":
+        ids = Counter(record.query_id for record in result)
+        what, fix = "is that of two queries once windows are split", "number them anew: --query-ids number"
+        if problems := [Problem(f"query id {each!r}", what, fix) for each, count in ids.items() if count > 1]:
+            raise DataError(problems)
     return result
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hero_plugin.integrations.data.moments import Conversion, convert_records, snap_moment
 from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.support.errors import DataError
 
 RECORD = Record("7", "v", "a person sits.", ((3.0, 9.1), (11.0, 12.0)), 15.0, extra={"qid": "7", "novels": [1]})
 
@@ -31,6 +32,14 @@ def test_windows():
     for windows, found in {"first": [[1, 2, 3, 4]], "hull": [[1, 2, 3, 4, 5]], "split": [[1, 2, 3, 4], [5]]}.items():
         records = convert_records([RECORD.replace(saliency=labels)], Conversion(windows=windows))
         assert [[clip for clip, _ in record.saliency] for record in records] == found
+
+
+def test_ids_of_split_windows_are_their_own():
+    records = [RECORD, RECORD.replace(query_id="7_1", moments=((3.0, 4.0),))]
+    with pytest.raises(DataError, match="query id '7_1': is that of two queries once windows are split"):
+        convert_records(records, Conversion(windows="split"))
+    numbered = convert_records(records, Conversion(windows="split", query_ids="number"))
+    assert [record.query_id for record in numbered] == ["0", "1", "2"]
 
 
 def test_query_ids():
