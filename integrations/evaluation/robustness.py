@@ -60,11 +60,6 @@ class Answers:
         """Return the video of each query."""
         return [record.video_id for record in self.records]
 
-    @property
-    def keys(self) -> list[tuple[str, str, str]]:
-        """Return what tells the queries apart, the same for every model."""
-        return [_key(record) for record in self.records]
-
 
 def answers_of(
     records: Sequence[Record], moments: np.ndarray, unseen: Callable[[Record], Sequence[str]] | None
@@ -292,14 +287,16 @@ def measure_robustness(models: Sequence[Model], draws: Draws) -> dict[str, Any]:
 def _check_same(name: str, models: Sequence[Model]) -> list[str]:
     """Raise where models answered different queries; return notes where they know different words."""
     first = models[0].answers[name][0]
+    asked = [(_key(record), record.moments) for record in first.records]
     notes = []
     for model in models:
         for source, answers in zip(model.sources, model.answers[name], strict=True):
-            if answers.keys != first.keys:
+            if [(_key(record), record.moments) for record in answers.records] != asked:
                 raise UserError(
-                    f"{name}: {source} answered {len(answers.keys)} queries, {models[0].sources[0]} "
-                    f"{len(first.keys)}, and not the same ones; only answers to the same queries can be compared "
-                    "(runs may differ in what they leave out: give --on-broken)"
+                    f"{name}: {source} answered {len(answers.records)} queries, {models[0].sources[0]} "
+                    f"{len(asked)}, and not the same ones of the same moments; only answers to the same queries can be "
+                    "compared (runs may differ in their annotations, or in what they leave out: give --annotations, "
+                    "--on-broken)"
                 )
             if answers.unseen is None or first.unseen is None:
                 continue

@@ -310,6 +310,11 @@ def test_models_must_have_answered_the_same_queries(runs, tmp_path):
 
     with pytest.raises(UserError, match="b answered 3 queries, a 5, and not the same ones"):
         measure_robustness([model("a", 5, ()), model("b", 3, ())], Draws(100))
+    other = model("b", 5, ())
+    moved = [record.replace(moments=((0.0, 0.5),)) for record in records[:5]]
+    other.answers["seen"] = [answers_of(moved, moments[:5], lambda record: ())]
+    with pytest.raises(UserError, match="not the same ones of the same moments"):
+        measure_robustness([model("a", 5, ()), other], Draws(100))
     report = measure_robustness([model("a", 5, ()), model("b", 5, ("crate",))], Draws(100))
     assert "5 queries have another number of unseen words" in report["notes"][0]
     assert report["sets"]["seen"]["groups"][1]["queries"] == 5
