@@ -127,6 +127,9 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
 
 def _check(config: SubmissionConfig) -> None:
     """Raise ``UserError`` where flags do not go together."""
+    files = Counter(path.resolve() for path in config.submission)
+    if repeated := [str(path) for path, count in files.items() if count > 1]:
+        raise UserError(f"--submission: named twice: {', '.join(repeated)}; give each submission once")
     if len(config.submission) > 1 and config.figure is not None:
         raise UserError(f"--figure draws one submission, got {len(config.submission)}; --figures compares them")
     if config.figures is not None and not config.train:

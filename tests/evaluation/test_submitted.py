@@ -73,6 +73,7 @@ def test_two_submissions_stand_side_by_side_without_their_training(files, capsys
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
+        (["right.jsonl", "./right.jsonl"], "right.jsonl; give each submission once"),
         (["right.jsonl", "--table", "t.doc"], "one of .md, .csv, .tex, .json"),
         (["right.jsonl", "--table", "t.tex", "--resamples", "0"], "--table shows intervals"),
         (["right.jsonl", "--figures", "drawn"], "add --train"),
