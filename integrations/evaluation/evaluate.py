@@ -88,6 +88,14 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
     runs = find_runs(config.run, screen)
     if len(runs) > 1 and config.predictions is not None:
         raise UserError(f"--predictions writes those of one run, got {len(runs)}")
+    if not config.annotations:
+        own = {run.path: [name for name, _ in run.settings().test_sets()] for run in runs}
+        (first, names), *others = own.items()
+        if other := next((path for path, found in others if set(found) != set(names)), None):
+            raise UserError(
+                f"{other} has the test sets {', '.join(own[other])}, {first} {', '.join(names)}; name those to compare "
+                "on with --annotations"
+            )
     ways = [replace(config, levels=(), bridge=False), config] if config.compare else [config]
     models = models_of(runs, pool=config.pool)
     threads = torch.get_num_threads()
