@@ -26,9 +26,9 @@ class Command:
             reads ``argv`` itself, and one with both gets both. It returns an exit status, or anything else for 0.
         help: What the command does.
         example: What follows its name in an example of its use.
-        config: MODULE:CLASS of the flags, where it is narrower than the function's own.
+        config: MODULE:CLASS of the flags, where the function does not say it.
         alone: The command writes, and knows nothing of other processes.
-        base: The base of another package that it trains, whose settings are the flags.
+        base: The base that it trains, whose settings are the flags.
     """
 
     run: str
@@ -55,26 +55,17 @@ GROUPS = {
             "train EMB, plain or with HERO, into a run folder",
             "--output runs/hero --annotations-train train.json --annotations-val val.json "
             "--annotations-test ood=test_ood.json --features i3d --words glove.npz",
-            "training.emb:EmbTrainConfig",
+            base="emb",
         ),
-        "train moment_detr": Command(
-            "training.train:run",
-            "the same with Moment-DETR",
-            f"--output runs/hero-moment {QVHIGHLIGHTS}",
-            "training.detr:MomentDETRTrainConfig",
-        ),
-        "train qd_detr": Command(
-            "training.train:run",
-            "the same with QD-DETR",
-            f"--output runs/hero-qd {QVHIGHLIGHTS}",
-            "training.detr:QDDETRTrainConfig",
-        ),
-        "train tr_detr": Command(
-            "training.train:run",
-            "the same with TR-DETR",
-            f"--output runs/hero-tr {QVHIGHLIGHTS}",
-            "training.detr:TRDETRTrainConfig",
-        ),
+        **{
+            f"train {short}_detr": Command(
+                "training.train:run",
+                f"the same with {name}",
+                f"--output runs/hero-{short} {QVHIGHLIGHTS}",
+                base=f"{short}_detr",
+            )
+            for short, name in (("moment", "Moment-DETR"), ("qd", "QD-DETR"), ("tr", "TR-DETR"))
+        },
         "launch": Command(
             "tools.launch.cli:command",
             "run a cloned repository's own training or evaluation with HERO inside",
@@ -290,7 +281,7 @@ def _main(words: list[str]) -> int:
     if words[0] in ("-V", "--version"):
         print(f"hero-plugin {hero_plugin.__version__}")
         return 0
-    name = _command(words)
+    name = _named(words, COMMANDS) or _named(words, commands())  # to ask what is installed takes its time
     if name is None:
         if _group(words[0]) and not {"-h", "--help"}.isdisjoint(words[1:]):
             print(usage(words[0]), flush=True)
@@ -356,10 +347,6 @@ def evaluate(argv: Sequence[str]) -> None:
     if not asks_for_help(argv):
         raise UserError(f"{both}\n\nhero-plugin eval --help shows the flags of both.")
     print("\n\n\n".join([both, *(_help(command, "eval") for command in reversed(EVALUATIONS.values()))]))
-
-
-def _command(words: list[str]) -> str | None:
-    return _named(words, COMMANDS) or _named(words, commands())  # to ask what is installed takes its time
 
 
 def _named(words: list[str], known: Iterable[str]) -> str | None:
@@ -430,13 +417,9 @@ def _run(name: str, argv: list[str]) -> int:
         if isinstance(error, UserError) and error.hard:
             end_at_once(status)
         return status
-    except Interrupted as stopped:
+    except (Interrupted, KeyboardInterrupt) as stopped:
         if rank.leads:
-            print(f"\n{stopped}", file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        if rank.leads:
-            print("\nstopped", file=sys.stderr)
+            print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise  # for main
