@@ -9,11 +9,11 @@ import contextlib
 import difflib
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import PickleError
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,33 +22,30 @@ from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 
 Pooling = Literal["mean", "subsample", "cut"]
 Rows = Literal["clips", "words"]
-Change = Callable[[np.ndarray], np.ndarray]
 _SUFFIXES = (".npy", ".npz", ".pt")
 _EXPECTED = "a folder of VIDEO.npy, VIDEO.npz or VIDEO.pt files, or an .h5 file"
 
 
-@runtime_checkable
-class FeatureStore(Protocol):
+class FeatureStore(ABC):
     """Clip features by video id."""
 
-    @property
-    def dim(self) -> int:
-        """Return the width of a clip's feature."""
-        ...
+    dim: int
+    """Width of a clip's feature."""
 
+    @abstractmethod
     def __contains__(self, video_id: object) -> bool: ...
 
+    @abstractmethod
     def __getitem__(self, video_id: str) -> np.ndarray:
         """Return float32 (clips, dim); raise ``DataError`` for an unknown video or an unusable array."""
-        ...
 
+    @abstractmethod
     def keys(self) -> list[str]:
         """Return the videos, sorted."""
-        ...
 
+    @abstractmethod
     def lacking(self, video_id: str) -> list[str]:
         """Return the names of the places that have no features of a video."""
-        ...
 
 
 Source = str | os.PathLike[str] | Mapping[str, np.ndarray]
@@ -96,9 +93,7 @@ def open_features(
         MemoryFeatures(dict(path)) if isinstance(path, Mapping) else _open_one(Path(path), array, rows)
         for path in paths
     ]
-    each = unit_length if normalize else np.asarray
-    whole = partial(sample_clips, max_clips=max_clips, pooling=pooling) if max_clips else np.asarray
-    return _SideBySide(stores, each, whole)
+    return _SideBySide(stores, max_clips, pooling, normalize)
 
 
 def _open_one(path: Path, array: str, rows: Rows) -> FeatureStore:
@@ -160,10 +155,8 @@ class _ByVideo(dict[str, Any]):
         return self[bare]
 
 
-class _Store:
-    """The base class of stores: looks videos up, and checks what is read."""
-
-    dim: int
+class _Store(FeatureStore):
+    """The base class of stores of one place: looks videos up, and checks what is read."""
 
     def __init__(self, name: str, videos: Mapping[str, Any], rows: Rows = "clips") -> None:
         self._name, self._videos, self._rows = name, _ByVideo(videos), rows
@@ -175,7 +168,6 @@ class _Store:
         return video_id in self._videos
 
     def keys(self) -> list[str]:
-        """Return the videos, sorted."""
         return sorted(self._videos)
 
     def __getitem__(self, video_id: str) -> np.ndarray:
@@ -200,7 +192,6 @@ class _Store:
         return f"{self._name}: {self._thing} {video_id}"
 
     def lacking(self, video_id: str) -> list[str]:
-        """Return the names of the places that have no features of a video."""
         return [] if video_id in self._videos else [self._name]
 
     def _find_width(self) -> None:
@@ -420,21 +411,16 @@ class _Hdf5(_Store):
             raise DataError([Problem(self._where(video_id), f"cannot be read ({error})", fix)]) from error
 
 
-class _SideBySide:
-    """One or several stores, concatenated along the width.
+class _SideBySide(FeatureStore):
+    """One or several stores, concatenated along the width; the other arguments as ``open_features`` takes them."""
 
-    Args:
-        stores: The stores.
-        each: Changes the array of each.
-        whole: Changes the array of all together.
-    """
-
-    def __init__(self, stores: Sequence[FeatureStore], each: Change, whole: Change) -> None:
-        self._stores, self._each, self._whole = stores, each, whole
+    def __init__(
+        self, stores: Sequence[FeatureStore], max_clips: int | None, pooling: Pooling, normalize: bool
+    ) -> None:
+        self._stores, self._max_clips, self._pooling, self._normalize = stores, max_clips, pooling, normalize
         self.dim = sum(store.dim for store in stores)
 
     def lacking(self, video_id: str) -> list[str]:
-        """Return the names of the places that have no features of a video."""
         return [name for store in self._stores for name in store.lacking(video_id)]
 
     def __contains__(self, video_id: object) -> bool:
@@ -447,7 +433,7 @@ class _SideBySide:
         parts, problems = [], []
         for store in self._stores:
             try:
-                parts.append(self._each(store[video_id]))
+                parts.append(unit_length(store[video_id]) if self._normalize else store[video_id])
             except DataError as error:
                 problems += error.problems
         if problems:
@@ -458,4 +444,4 @@ class _SideBySide:
             fix = "they must have the same clip length: extract them again"
             raise DataError([Problem(f"video {video_id}", what, fix)])
         one = parts[0] if len(parts) == 1 else np.concatenate([part[: min(counts)] for part in parts], axis=1)
-        return self._whole(one)
+        return one if self._max_clips is None else sample_clips(one, self._max_clips, self._pooling)
