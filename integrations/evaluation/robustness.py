@@ -5,25 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hero_plugin.integrations.data.records import Record, is_reworded, original_key, rewording_of
+from hero_plugin.integrations.scoring import metrics
 from hero_plugin.integrations.scoring.intervals import Bootstrap, Estimate, seeds_of_both
-from hero_plugin.integrations.scoring.metrics import (
-    CONSISTENCY,
-    SCORES,
-    by_label,
-    by_unseen_words,
-    consistency,
-    nearest_iou,
-    query_scores,
-)
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import read_settings
@@ -55,11 +47,6 @@ class Answers:
     """(Q,) overlaps with the annotation, the nearest where a query has several moments."""
     originals: Originals | None = None
 
-    @property
-    def videos(self) -> list[str]:
-        """Return the video of each query."""
-        return [record.video_id for record in self.records]
-
 
 def answers_of(
     records: Sequence[Record], moments: np.ndarray, unseen: Callable[[Record], Sequence[str]] | None
@@ -80,7 +67,7 @@ def answers_of(
     if given.shape != (len(records), 2):
         raise ValueError(f"moments must be ({len(records)}, 2), one for each query, got {given.shape}")
     found = given[rows]
-    ious = nearest_iou(found, [record.moments for record in kept])
+    ious = metrics.nearest_iou(found, [record.moments for record in kept])
     return Answers(kept, None if unseen is None else [tuple(unseen(record)) for record in kept], found, ious)
 
 
@@ -98,7 +85,7 @@ def with_originals(answers: Answers, originals: Sequence[Record], moments: np.nd
         return answers
     reworded = [answers.records[row] for row in rows]
     found = np.asarray(moments, dtype=np.float64)[[place[original_key(record)] for record in reworded]]
-    ious = nearest_iou(found, [record.moments for record in reworded])
+    ious = metrics.nearest_iou(found, [record.moments for record in reworded])
     return replace(answers, originals=Originals(np.asarray(rows), found, ious))
 
 
@@ -255,10 +242,10 @@ def measure_robustness(models: Sequence[Model], draws: Draws) -> dict[str, Any]:
     Raises:
         UserError: The models did not answer the same queries.
     """
-    sets, notes = {}, []
+    sets = {}
     against = references(models)
     by_name = {model.name: model for model in models}
-    notes += [note for name, other in against.items() if (note := _paired(by_name[name], by_name[other])[1])]
+    notes = [note for name, other in against.items() if (note := _paired(by_name[name], by_name[other])[1])]
     for name in models[0].answers:
         notes += _check_same(name, models)
         first = models[0].answers[name][0]
@@ -327,39 +314,37 @@ Measured = dict[str, tuple[tuple[str, ...], Estimate]]
 """{what: (names of its figures, the figures)}."""
 
 
-class _Measuring:
-    """The figures of models on some queries, and their differences.
+def _compared(
+    models: Sequence[Model], measure: Callable[[Model, tuple[int, ...]], Measured]
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of models on some queries, their differences, and which is best; see ``measure_robustness``.
 
     Args:
-        models: The models, by name.
+        models: The models.
         measure: Returns the figures of a model's trainings under some seeds.
     """
+    by_name, against = {model.name: model for model in models}, references(models)
+    found = {name: measure(model, model.seeds) for name, model in by_name.items()}
 
-    def __init__(self, models: Mapping[str, Model], measure: Callable[[Model, tuple[int, ...]], Measured]) -> None:
-        self._models, self._measure = models, measure
-        self.found = {name: measure(model, model.seeds) for name, model in models.items()}
-        self._differences: dict[tuple[str, str], Measured] = {}
+    @cache
+    def difference(name: str, other: str) -> Measured:
+        pair = by_name[name], by_name[other]
+        seeds, note = _paired(*pair)
+        one, two = (measure(model, seeds) if seeds and note else found[model.name] for model in pair)
+        return {what: (scores, each - two[what][1]) for what, (scores, each) in one.items()}
 
-    def difference(self, model: str, other: str) -> Measured:
-        """Return the first model's figures minus the second's, by the seeds that both have."""
-        if (model, other) not in self._differences:
-            names = (model, other)
-            seeds, note = _paired(*(self._models[name] for name in names))
-            some = seeds and note
-            one, two = (self._measure(self._models[name], seeds) if some else self.found[name] for name in names)
-            self._differences[names] = {what: (scores, each - two[what][1]) for what, (scores, each) in one.items()}
-        return self._differences[model, other]
-
-    def best(self) -> dict[str, str]:
-        """Return, by score, the model that is better than every other by an interval that excludes 0."""
-        best = {}
-        for place, score in enumerate(SCORES):
-            values = {name: float(each[""][1].value[place]) for name, each in self.found.items() if "" in each}
-            winner = max(values, key=values.__getitem__, default="")
-            others = [self.difference(winner, name)[""][1] for name in values if name != winner]
-            if others and all(each.interval(LEVEL)[0][place] > 0 for each in others):
-                best[score] = winner
-        return best
+    best = {}
+    for place, score in enumerate(metrics.SCORES):
+        values = {name: float(each[""][1].value[place]) for name, each in found.items() if "" in each}
+        winner = max(values, key=values.__getitem__, default="")
+        others = [difference(winner, name)[""][1] for name in values if name != winner]
+        if others and all(each.interval(LEVEL)[0][place] > 0 for each in others):
+            best[score] = winner
+    return {
+        "models": {name: _plain(each) for name, each in found.items()},
+        "differences": {name: _plain(difference(name, against[name]), True) for name in found if name in against},
+        "best": best,
+    }
 
 
 def _by_group(
@@ -369,9 +354,8 @@ def _by_group(
     first = models[0].answers[name][0]
     if not len(rows):
         return []
-    videos = [first.videos[row] for row in rows]
+    videos = [first.records[row].video_id for row in rows]
     bootstrap = Bootstrap(videos, number=draws.number, seed=draws.seed, trainings=draws.trainings)
-    against = references(models)
     parts = []
     for by, group, where in _masks(first, rows):
 
@@ -379,21 +363,8 @@ def _by_group(
             answers = [model.answers[name][model.seeds.index(seed)] for seed in seeds]
             return measure(answers, where, partial(bootstrap.mean, seeds=seeds))
 
-        found = _Measuring({model.name: model for model in models}, measured)
-        compared = [model.name for model in models if model.name in against]
-        parts.append(
-            {
-                "by": by,
-                "group": group,
-                "queries": int(where.sum()),
-                "videos": bootstrap.videos(where),
-                "models": {model: _plain(each) for model, each in found.found.items()},
-                "differences": {
-                    model: _plain(found.difference(model, against[model]), signed=True) for model in compared
-                },
-                "best": found.best(),
-            }
-        )
+        counts = {"queries": int(where.sum()), "videos": bootstrap.videos(where)}
+        parts.append({"by": by, "group": group, **counts, **_compared(models, measured)})
     return parts
 
 
@@ -401,18 +372,18 @@ def _masks(answers: Answers, rows: np.ndarray) -> Iterator[tuple[str, str, np.nd
     """Yield the groups of some queries: all, by unseen words, and, of rewordings, by kind of change and part."""
     yield "all", "all", np.ones(len(rows), dtype=bool)
     if answers.unseen is not None:
-        for group, where in by_unseen_words([len(answers.unseen[row]) for row in rows]).items():
+        for group, where in metrics.by_unseen_words([len(answers.unseen[row]) for row in rows]).items():
             yield "unseen words", group, where
     rewordings = [rewording_of(answers.records[row]) for row in rows]
     for by, attribute in (("change", "kind"), ("part", "part")):
         labels = [getattr(each, attribute) if each else "not reworded" for each in rewordings]
         if not set(labels) <= {"not reworded", ""}:
-            for group, where in by_label([label or "unknown" for label in labels]).items():
+            for group, where in metrics.by_label([label or "unknown" for label in labels]).items():
                 yield by, group, where
 
 
 def _scores(trainings: Sequence[Answers], where: np.ndarray, mean: Callable[..., Estimate]) -> Measured:
-    return {"": (SCORES, mean(query_scores(np.stack([each.ious for each in trainings])), where))}
+    return {"": (metrics.SCORES, mean(metrics.query_scores(np.stack([each.ious for each in trainings])), where))}
 
 
 def _scores_of_pairs(trainings: Sequence[Answers], where: np.ndarray, mean: Callable[..., Estimate]) -> Measured:
@@ -422,13 +393,13 @@ def _scores_of_pairs(trainings: Sequence[Answers], where: np.ndarray, mean: Call
     original_iou = np.stack([pairs.ious for _, pairs in found])
     reworded = np.stack([each.moments[pairs.rows] for each, pairs in found])
     original = np.stack([pairs.moments for _, pairs in found])
-    values, weights = consistency(original, reworded, original_iou, reworded_iou)
-    before, after = mean(query_scores(original_iou), where), mean(query_scores(reworded_iou), where)
+    values, weights = metrics.consistency(original, reworded, original_iou, reworded_iou)
+    before, after = mean(metrics.query_scores(original_iou), where), mean(metrics.query_scores(reworded_iou), where)
     return {
-        "original": (SCORES, before),
-        "reworded": (SCORES, after),
-        "change": (SCORES, after - before),
-        "consistency": (CONSISTENCY, mean(values, weights * where[:, None])),
+        "original": (metrics.SCORES, before),
+        "reworded": (metrics.SCORES, after),
+        "change": (metrics.SCORES, after - before),
+        "consistency": (metrics.CONSISTENCY, mean(values, weights * where[:, None])),
     }
 
 
