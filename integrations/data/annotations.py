@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from hero_plugin.integrations.data import formats
 from hero_plugin.integrations.data.checks import (
     Durations,
     OnBroken,
@@ -17,17 +18,6 @@ from hero_plugin.integrations.data.checks import (
     ReadReport,
     RecordChecks,
     load_durations,
-)
-from hero_plugin.integrations.data.formats import (
-    AS_JSONL,
-    read_by_video,
-    read_charades_sta,
-    read_json_array,
-    read_qvhighlights,
-    write_captions,
-    write_charades_cd,
-    write_charades_sta,
-    write_qvhighlights,
 )
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import tokenize
@@ -47,17 +37,17 @@ Format = Literal[
 ]
 """The names that commands take to write; they read ``json-array``, too."""
 READERS: Mapping[str, Callable[..., None]] = {
-    "charades-sta": read_charades_sta,
-    "charades-cd": read_by_video,
-    "captions": read_by_video,
-    "qvhighlights": read_qvhighlights,
-    "json-array": read_json_array,
+    "charades-sta": formats.read_charades_sta,
+    "charades-cd": formats.read_by_video,
+    "captions": formats.read_by_video,
+    "qvhighlights": formats.read_qvhighlights,
+    "json-array": formats.read_json_array,
 }
 _WRITERS: Mapping[str, Callable[[Sequence[Record], Path], None]] = {
-    "charades-sta": write_charades_sta,
-    "charades-cd": write_charades_cd,
-    "captions": write_captions,
-    "qvhighlights": write_qvhighlights,
+    "charades-sta": formats.write_charades_sta,
+    "charades-cd": formats.write_charades_cd,
+    "captions": formats.write_captions,
+    "qvhighlights": formats.write_qvhighlights,
 }
 FORMATS = tuple(READERS)
 WRITTEN = tuple(_WRITERS)
@@ -81,11 +71,11 @@ _OTHERS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ('"num_segments"', '"times"'),
         "DiDeMo's annotations, segments of 5 s by several annotators who need not agree",
-        f"choose one moment per query, and {AS_JSONL}",
+        f"choose one moment per query, and {formats.AS_JSONL}",
     ),
-    (('"conversations"',), "conversations of a video language model, with times in their text", AS_JSONL),
-    (('"QA"', '"q"'), "questions and answers of a video language model, with times in their text", AS_JSONL),
-    (('"chapters"',), "chapters that say only where they begin, as VidChapters'", AS_JSONL),
+    (('"conversations"',), "conversations of a video language model, with times in their text", formats.AS_JSONL),
+    (('"QA"', '"q"'), "questions and answers of a video language model, with times in their text", formats.AS_JSONL),
+    (('"chapters"',), "chapters that say only where they begin, as VidChapters'", formats.AS_JSONL),
     (
         ('"domain"', '"frames"', '"fps"'),
         "highlight labels of TVSum or YouTube Highlights, without sentences or windows",
@@ -135,9 +125,9 @@ def detect_format(path: Path) -> str:
     if any(_LINE.match(line) for line in text.split("\n")[:100]):
         return "charades-sta"
     what = f"cannot tell its format; it begins {text[:60]!r}" if text else "an empty file"
-    fix = f"name it with format=... (--from), one of {', '.join(FORMATS)}, or {AS_JSONL}"
+    fix = f"name it with format=... (--from), one of {', '.join(FORMATS)}, or {formats.AS_JSONL}"
     if text.startswith("\ufffd"):
-        what, fix = "no text: a pickle or another binary file, which is never loaded", AS_JSONL
+        what, fix = "no text: a pickle or another binary file, which is never loaded", formats.AS_JSONL
     raise DataError([Problem(str(path), what, fix)])
 
 

@@ -12,15 +12,7 @@ import torch
 
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.evaluation.robustness import (
-    Answers,
-    Draws,
-    Model,
-    answers_of,
-    find_runs,
-    models_of,
-    with_originals,
-)
+from hero_plugin.integrations.evaluation import robustness
 from hero_plugin.integrations.evaluation.robustness_report import show_robustness
 from hero_plugin.integrations.scoring.submissions import write_submission
 from hero_plugin.integrations.support.console import Screen
@@ -83,9 +75,9 @@ class EvalConfig(AnswerInputs):
 def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str, float]]:
     """Score, print and write; return the scores by set; of several runs, by run and set, as "RUN: SET"."""
     screen = screen or Screen()
-    draws = Draws(config.resamples, config.seed, config.draw_seeds) if config.resamples else None
+    draws = robustness.Draws(config.resamples, config.seed, config.draw_seeds) if config.resamples else None
     _check(config)
-    runs = find_runs(config.run, screen)
+    runs = robustness.find_runs(config.run, screen)
     if len(runs) > 1 and config.predictions is not None:
         raise UserError(f"--predictions writes those of one run, got {len(runs)}")
     if not config.annotations:
@@ -97,10 +89,10 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
                 "on with --annotations"
             )
     ways = [replace(config, levels=(), bridge=False), config] if config.compare else [config]
-    models = models_of(runs, pool=config.pool)
+    models = robustness.models_of(runs, pool=config.pool)
     threads = torch.get_num_threads()
     reader = Reader(config, screen)
-    compared: list[Model] = []
+    compared: list[robustness.Model] = []
     written: list[dict[str, Any]] = []
     results: dict[str, Evaluated] = {}
     for way in ways:
@@ -168,7 +160,7 @@ class Evaluated:
     queries: dict[str, int]
     untrained: dict[str, int]
     """Distinct words that no training sentence had, by set."""
-    answers: dict[str, Answers]
+    answers: dict[str, robustness.Answers]
     lines: dict[str, list[dict[str, Any]]]
     """Of a file of predictions; empty unless one is written."""
 
@@ -240,9 +232,9 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
         found.queries[name] = len(items)
         words = (word for sentence in data.sentences(name) for word in sentence)
         found.untrained[name] = len(loaded.vocabulary.unseen(words))
-        answers = answers_of([item.record for item in items], grounded[name].moments[:, 0], unseen)
+        answers = robustness.answers_of([item.record for item in items], grounded[name].moments[:, 0], unseen)
         if (originals := originals_of(name)) in grounded:
-            answers = with_originals(answers, data.sets[originals], grounded[originals].moments[:, 0])
+            answers = robustness.with_originals(answers, data.sets[originals], grounded[originals].moments[:, 0])
         found.answers[name] = answers
         if config.predictions is not None:
             found.lines[name] = loaded.task.prediction_lines(name, items, grounded[name])

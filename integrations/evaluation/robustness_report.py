@@ -15,18 +15,8 @@ from matplotlib.figure import Figure
 from hero_plugin.integrations.evaluation.robustness import Draws, Model, measure_robustness
 from hero_plugin.integrations.scoring.intervals import FEWEST_VIDEOS
 from hero_plugin.integrations.scoring.metrics import CONSISTENCY, SCORES, temporal_iou
+from hero_plugin.integrations.support import plotting
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.plotting import (
-    BASE,
-    CYCLE,
-    HERO,
-    INK,
-    SETTINGS,
-    TRUTH,
-    new_figure,
-    save_figure,
-    write_note,
-)
 from hero_plugin.integrations.support.tables import Cell, Row, Table, write_table
 
 Report = Mapping[str, Any]
@@ -59,9 +49,11 @@ def show_robustness(
         for name, found in report["sets"].items():
             file = re.sub(r"[^\w.-]+", "_", name)
             if found["groups"]:
-                screen.say(f"drawn: {save_figure(groups_figure(report, name), figures / f'{file}-drift.png')}")
+                screen.say(f"drawn: {plotting.save_figure(groups_figure(report, name), figures / f'{file}-drift.png')}")
             if found["pairs"]:
-                screen.say(f"drawn: {save_figure(pairs_figure(report, name, models), figures / f'{file}-pairs.png')}")
+                screen.say(
+                    f"drawn: {plotting.save_figure(pairs_figure(report, name, models), figures / f'{file}-pairs.png')}"
+                )
     return report
 
 
@@ -189,11 +181,11 @@ MANY = 7
 
 def groups_figure(report: Report, name: str) -> Figure:
     """Draw a set's scores by group, one panel per score, and below them the differences between models, if any."""
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context(plotting.SETTINGS):
         parts = worth_a_row(report["sets"][name]["groups"])
         colors = model_colors(report)
         rows = 2 if any(part["differences"] for part in parts) else 1
-        figure, axes = new_figure(
+        figure, axes = plotting.new_figure(
             1.5 + 1.7 * max(6.0, len(parts) * max(1.0, 0.45 * len(colors))), 0.9 + 3.0 * rows, rows, len(SCORES),
             sharex="col", height_ratios=(1.25, 1.0)[:rows],
         )  # fmt: skip
@@ -205,7 +197,7 @@ def groups_figure(report: Report, name: str) -> Figure:
             if rows == 2:
                 _points(axes[1][column], parts, colors, "differences", score)
                 axes[1][column].set_ylim(*_limits(parts, score))
-                axes[1][column].axhline(0, color=INK, linewidth=0.9)
+                axes[1][column].axhline(0, color=plotting.INK, linewidth=0.9)
             if len(parts) <= MANY:
                 labels = [group_name(part).replace(" ", "\n") + f"\n{part['queries']:,}" for part in parts]
                 slant = {}
@@ -225,10 +217,10 @@ def groups_figure(report: Report, name: str) -> Figure:
 
 def pairs_figure(report: Report, name: str, models: Sequence[Model]) -> Figure:
     """Draw originals beside rewordings, the overlap of each pair of answers, and the figures of consistency."""
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context(plotting.SETTINGS):
         whole = report["sets"][name]["pairs"][0]
         colors = model_colors(report)
-        figure, axes = new_figure(13.5, 4.6, 1, 3, width_ratios=(1.15, 1.0, 1.25))
+        figure, axes = plotting.new_figure(13.5, 4.6, 1, 3, width_ratios=(1.15, 1.0, 1.25))
         wordings, overlaps, kept = axes[0]
         _wordings(wordings, whole, colors)
         for model in models:
@@ -250,7 +242,7 @@ def _framed(figure: Figure, axis: Any, report: Report, title: str, note: str) ->
     named = [f"{label} ({seeds[label]} seeds)" if seeds[label] > 1 else label for label in labels]
     figure.legend(handles, named, loc="outside lower right", ncols=2)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    write_note(figure, note)
+    plotting.write_note(figure, note)
     return figure
 
 
@@ -258,9 +250,9 @@ def model_colors(report: Report) -> dict[str, str]:
     """Return the usual two colours for a model and what it is compared with; otherwise the cycle."""
     models = report["models"]
     if len(models) > 2:
-        return dict(zip(models, cycle(CYCLE), strict=False))
+        return dict(zip(models, cycle(plotting.CYCLE), strict=False))
     against = {about["compared_with"] for about in models.values()}
-    return {name: BASE if name in against else HERO for name in models}
+    return {name: plotting.BASE if name in against else plotting.HERO for name in models}
 
 
 def _points(axis: Any, parts: Sequence[Part], colors: Mapping[str, str], what: str, score: str | None) -> None:
@@ -310,8 +302,8 @@ def _wordings(axis: Any, whole: Part, colors: Mapping[str, str]) -> None:
         before, after = ([whole["models"][name][what][score] for score in SCORES] for what in ("original", "reworded"))
         _errorbar(axis, at - step * 0.17, before, color).set_markerfacecolor("white")
         _errorbar(axis, at + step * 0.17, after, color)
-    hollow = axis.plot([], [], "o", color=TRUTH, markerfacecolor="white", markersize=4.5)[0]
-    filled = axis.plot([], [], "o", color=TRUTH, markersize=4.5)[0]
+    hollow = axis.plot([], [], "o", color=plotting.TRUTH, markerfacecolor="white", markersize=4.5)[0]
+    filled = axis.plot([], [], "o", color=plotting.TRUTH, markersize=4.5)[0]
     axis.legend([hollow, filled], ["originals", "rewordings"], loc="upper right")
     axis.set_xticks(range(len(SCORES)), SCORES)
     axis.set(ylabel="percent", title="Scores of both wordings,\nthe same pairs")
