@@ -25,19 +25,19 @@ from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 from hero_plugin.integrations.support.files import OnProgress, atomic_write
 
 
-def single_moment(record: Record, path: Path, problems: Problems) -> tuple[float, float] | None:
-    """Return the one moment of a record; note a problem where it has none or several."""
-    if len(record.moments) == 1:
-        start, end = record.moments[0]
-        return float(start), float(end)
-    problems.add(
-        f"{path}: query {record.query_id} of video {record.video_id}",
-        f"this format holds one moment per query, the record has {len(record.moments)}",
-        'choose what becomes of several windows: --windows "first", "longest", "hull" or "split"'
-        if record.moments
-        else "queries without labels can only be written as QVHighlights JSONL",
-    )
-    return None
+def _without_one_moment(records: Sequence[Record], path: Path) -> Problems:
+    """Return a problem for each record that has no moment, or several."""
+    problems = Problems()
+    for record in records:
+        if len(record.moments) != 1:
+            problems.add(
+                f"{path}: query {record.query_id} of video {record.video_id}",
+                f"this format holds one moment per query, the record has {len(record.moments)}",
+                'choose what becomes of several windows: --windows "first", "longest", "hull" or "split"'
+                if record.moments
+                else "queries without labels can only be written as QVHighlights JSONL",
+            )
+    return problems
 
 
 def raw_sentence(record: Record) -> str:
@@ -86,15 +86,14 @@ def read_charades_sta(checks: RecordChecks, progress: OnProgress | None = None) 
 
 def write_charades_sta(records: Sequence[Record], path: Path) -> None:
     """Write one line per record. The format has no place for ids, durations, splits, saliency and extras."""
-    problems = Problems()
-    moments = [single_moment(record, path, problems) for record in records]
+    problems = _without_one_moment(records, path)
     for record in records:
         if "##" in record.video_id or not record.video_id or record.video_id.split() != [record.video_id]:
             problems.add(f"{path}: video {record.video_id!r}", "this name cannot stand in such a line", "rename it")
     problems.raise_if_any()
     with atomic_write(path) as stream:
-        for record, moment in zip(records, moments, strict=True):
-            start, end = moment or (0.0, 0.0)
+        for record in records:
+            start, end = map(float, record.moments[0])
             raw = raw_sentence(record)
             sentence = clean_sentence(raw) if raw == record.sentence or "\n" in raw or "\r" in raw else raw
             stream.write(f"{record.video_id} {start!r} {end!r}##{sentence}\n")
@@ -252,29 +251,23 @@ def frames_of(moment: Sequence[Any], fps: Any) -> list[int] | None:
 
 
 def _write_by_video(
-    records: Sequence[Record],
-    path: Path,
-    make_entry: Callable[[list[Record], list[tuple[float, float]]], dict[str, Any]],
+    records: Sequence[Record], path: Path, make_entry: Callable[[list[Record]], dict[str, Any]]
 ) -> None:
     """Write ``{VIDEO: entry}`` in the order of the videos' first records, which must agree about durations."""
-    problems = Problems()
+    problems = _without_one_moment(records, path)
     grouped: dict[str, list[Record]] = {}
-    moments: dict[str, list[tuple[float, float]]] = {}
     for record in records:
-        moment = single_moment(record, path, problems)
-        first = grouped.setdefault(record.video_id, [record])[0]
-        if first is not record:
-            grouped[record.video_id].append(record)
-            if first.duration != record.duration:
-                what = f"records give durations {first.duration:g} and {record.duration:g} s"
-                problems.add(f"{path}: video {record.video_id}", what, "one video has one duration: correct them")
-        moments.setdefault(record.video_id, []).append(moment or (0.0, 0.0))
+        group = grouped.setdefault(record.video_id, [])
+        group.append(record)
+        if group[0].duration != record.duration:
+            what = f"records give durations {group[0].duration:g} and {record.duration:g} s"
+            problems.add(f"{path}: video {record.video_id}", what, "one video has one duration: correct them")
     problems.raise_if_any()
     with atomic_write(path) as stream:
-        json.dump({video: make_entry(group, moments[video]) for video, group in grouped.items()}, stream)
+        json.dump({video: make_entry(group) for video, group in grouped.items()}, stream)
 
 
-def listed_extras(group: Sequence[Record], skip: Sequence[str] = ()) -> dict[str, list[Any]]:
+def _listed_extras(group: Sequence[Record], skip: Sequence[str] = ()) -> dict[str, list[Any]]:
     """Return the extras that every sentence of a video has, as the lists that they came from."""
     reserved = {"video", "raw_sentence", *skip}
     keys = [key for key in group[0].extra if key not in reserved]
@@ -287,12 +280,12 @@ def write_captions(records: Sequence[Record], path: Path) -> None:
     ``{VIDEO: {duration, timestamps, sentences, ...}}`` has no place for query ids, splits and saliency.
     """
 
-    def entry(group: list[Record], moments: list[tuple[float, float]]) -> dict[str, Any]:
+    def entry(group: list[Record]) -> dict[str, Any]:
         return {
             "duration": group[0].duration,
-            "timestamps": [[tidy_number(start), tidy_number(end)] for start, end in moments],
+            "timestamps": [[tidy_number(time) for time in record.moments[0]] for record in group],
             "sentences": [raw_sentence(record) for record in group],
-            **listed_extras(group),
+            **_listed_extras(group),
             **group[0].extra.get("video", {}),
         }
 
@@ -305,12 +298,11 @@ def write_charades_cd(records: Sequence[Record], path: Path) -> None:
     ``framestamps`` are made from the moments, ``encoded_sentences`` written only where known.
     """
 
-    def entry(group: list[Record], moments: list[tuple[float, float]]) -> dict[str, Any]:
+    def entry(group: list[Record]) -> dict[str, Any]:
         video = dict(group[0].extra.get("video", {}))
         fps = video.pop("decode_fps", 16.0)  # that of every video of Charades-CD
-        pairs = zip(group, moments, strict=True)
-        frames = [record.extra.get("framestamps") or frames_of(moment, fps) for record, moment in pairs]
-        listed = listed_extras(group, skip=("framestamps",))
+        frames = [record.extra.get("framestamps") or frames_of(record.moments[0], fps) for record in group]
+        listed = _listed_extras(group, skip=("framestamps",))
         encoded = {key: listed.pop(key) for key in ("encoded_sentences",) if key in listed}
         return {
             "framestamps": frames,
@@ -318,7 +310,7 @@ def write_charades_cd(records: Sequence[Record], path: Path) -> None:
             **encoded,
             "sentences": [raw_sentence(record) for record in group],
             "video_fps": video.pop("video_fps", -1.0),
-            "timestamps": [list(moment) for moment in moments],
+            "timestamps": [[float(time) for time in record.moments[0]] for record in group],
             "video_duration": group[0].duration,
             **listed,
             **video,
