@@ -9,7 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -211,7 +211,7 @@ def _load_npz(path: Path) -> WordVectors:
         what = f"words {words.dtype} {words.shape} and vectors {vectors.dtype} {vectors.shape} do not belong together"
         raise DataError([Problem(str(path), what, fix)])
     vectors = vectors.astype(np.float32)
-    names = [w.decode("utf-8") if isinstance(w, bytes) else str(w) for w in words.tolist()]
+    names = [word.decode("utf-8") if isinstance(word, bytes) else word for word in words.tolist()]
     broken = np.nonzero(~np.isfinite(vectors).all(axis=1))[0]
     if len(broken):
         raise DataError(
@@ -304,10 +304,10 @@ class Vocabulary:
     """Which words stand beside which in training sentences; likewise."""
     sample: Mapping[str, Sequence[float]] = field(default_factory=dict, hash=False, compare=False, repr=False)
     """A few numbers of the vectors of some trained words, where they are not kept with the model; likewise."""
-    _rows: dict[str, int] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_rows", {word: row for row, word in enumerate(self.words)})
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {word: row for row, word in enumerate(self.words)}
 
     @classmethod
     def of(

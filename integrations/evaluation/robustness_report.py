@@ -97,8 +97,7 @@ def _table(
                 cells = tuple(_cell(found[each], difference or wording == "change") for each in names)
                 rows.append(Row((group_name(part), *named, *([model] if several else [])), cells))
     labels = ("group", *columns, *(("model",) if several else ()))
-    counted = tuple(column for column in columns if column != "wording")
-    return Table(labels, tuple(names), rows, title, counts=counted, digits=1)
+    return Table(labels, tuple(names), rows, title, counts=("queries", "pairs", "videos"), digits=1)
 
 
 def _of_models(report: Report, part: Part) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
@@ -134,14 +133,12 @@ def comparison_table(report: Report) -> Table:
 
 def _legend(report: Report) -> str:
     """Say what the figures of ``comparison_table`` are."""
-    interval, parts = report["interval"], ["Percent."]
+    parts = ["Percent."]
     several = {name: about["seeds"] for name, about in report["models"].items() if len(about["seeds"]) > 1}
     if several:
         named = "; ".join(f"{name} over seeds {', '.join(map(str, seeds))}" for name, seeds in several.items())
         parts.append(f"Mean ± sample standard deviation: {named}.")
-    parts.append(
-        f"[]: {100 * interval['level']:.0f} % interval of {interval['resamples']:,} draws of {interval['drawn']}."
-    )
+    parts.append(f"[]: {_interval(report)}.")
     if len(report["models"]) > 1:
         parts.append(
             "*: the interval of the difference excludes 0. "
@@ -151,11 +148,13 @@ def _legend(report: Report) -> str:
 
 
 def caption(report: Report) -> str:
-    """Return what the intervals are."""
-    interval = report["interval"]
-    return (
-        f"percent [{100 * interval['level']:.0f} % interval of {interval['resamples']:,} draws of {interval['drawn']}]"
-    )
+    """Return what the figures and their intervals are."""
+    return f"percent [{_interval(report)}]"
+
+
+def _interval(report: Report) -> str:
+    about = report["interval"]
+    return f"{100 * about['level']:.0f} % interval of {about['resamples']:,} draws of {about['drawn']}"
 
 
 def group_name(part: Part) -> str:
