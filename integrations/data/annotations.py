@@ -229,12 +229,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 def read_many(
     files: Sequence[Path], read: Callable[..., list[Record]] = read_annotations, **options: Any
 ) -> list[Record]:
-    """Read several annotation files, in order.
-
-    Args:
-        files: Annotation files of any format.
-        read: ``read_annotations`` or ``read_sentences``.
-        **options: Of ``read``.
+    """Read several annotation files, in order, by ``read_annotations`` or ``read_sentences`` with its options.
 
     Raises:
         DataError: Problems in any of the files, all at once.

@@ -59,10 +59,6 @@ class DeviceFeatures:
         clips[:-1].copy_(known)
         return cls(clips, torch.from_numpy(offsets).to(device))
 
-    def on(self, device: torch.device) -> DeviceFeatures:
-        """Return these features on another device."""
-        return DeviceFeatures(self.clips.to(device), self.offsets.to(device))
-
     def gather(self, rows: Tensor, mask: Tensor) -> Tensor:
         """Return the features (R, T, dim) float32 of rows (R,) long with zeros where mask (R, T) bool is false."""
         steps = torch.arange(mask.shape[1], device=mask.device)
@@ -138,7 +134,7 @@ class FeatureBank(ABC):
 
         Args:
             rows: Rows of the videos.
-            mask: (B, T) bool, as ``mask`` returns it.
+            mask: As ``mask`` returns it.
             extra_features: (B, T, any width) float32, appended to each clip's features.
 
         Returns:
@@ -161,12 +157,7 @@ class FeatureBank(ABC):
 
 
 class ArrayBank(FeatureBank):
-    """A bank of arrays (clips, dim) that are in memory already.
-
-    Args:
-        arrays: Features by video.
-        dim: Width of a clip's features.
-    """
+    """A bank of arrays (clips, dim) by video that are in memory already."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], dim: int) -> None:
         super().__init__(list(arrays), [len(array) for array in arrays.values()], dim)
@@ -232,15 +223,13 @@ class StoreBank(FeatureBank):
         return self._flat[self.offsets[row] : self.offsets[row + 1]]
 
     def settle(self, device: torch.device, place: Place = "auto") -> None:
-        """Choose where the features wait; batches hold the same numbers either way.
+        """Choose where the features wait, for a model on ``device``; batches hold the same numbers either way.
 
-        Args:
-            device: Where the model is.
-            place: ``device``, ``host`` (this machine's memory), or ``auto``: the device, for a GPU with plenty of
-                room for them. What stays on disk stays there.
+        The place is ``device``, ``host`` (this machine's memory), or ``auto``: the device, for a GPU with plenty of
+        room for them. What stays on disk stays there.
         """
-        if self.device_features is not None:
-            self.device_features = self.device_features.on(device)
+        if (known := self.device_features) is not None:
+            self.device_features = DeviceFeatures(known.clips.to(device), known.offsets.to(device))
         elif self._flat is not None and (
             place == "device" or (place == "auto" and fits_in_memory(self._flat.nbytes, device))
         ):

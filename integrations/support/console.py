@@ -39,13 +39,7 @@ class Teller:
 
 
 class Screen:
-    """The display of a run. Bars go to the terminal only; the line of each epoch goes everywhere.
-
-    Args:
-        console: Where to print; the terminal by default.
-        label: Names one of several runs.
-        quiet: Print nothing.
-    """
+    """The display of a run, named ``label`` among several. Bars go to the terminal only, lines everywhere."""
 
     def __init__(self, console: Console | None = None, *, label: str = "", quiet: bool = False) -> None:
         self.console = console or _console()

@@ -37,10 +37,8 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
     An error or Ctrl-C inside the block removes the temporary file and leaves whatever was at ``path`` untouched.
     The folder is created if needed.
 
-    Args:
-        path: The file to write.
-        durable: Flush to the disk before and after the rename, so that a power cut cannot leave an empty file.
-            Switch it off for thousands of small files that can be made again.
+    ``durable`` flushes to the disk before and after the rename, so that a power cut cannot leave an empty file. Switch
+    it off for thousands of small files that can be made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,11 +61,7 @@ def atomic_write(
 ) -> Iterator[IO[Any]]:
     """Open a file for writing that appears under ``path`` only once it is complete; see ``atomic_path``.
 
-    Args:
-        path: The file to write.
-        mode: "w" (UTF-8, with Unix line ends unless ``options`` say otherwise) or "wb".
-        durable: As in ``atomic_path``.
-        **options: Of ``open``.
+    The mode is "w" (UTF-8, with Unix line ends unless ``options`` of ``open`` say otherwise) or "wb".
     """
     if mode not in ("w", "wb"):
         raise ValueError(f'mode must be "w" or "wb", got {mode!r}')
@@ -159,10 +153,7 @@ def try_lock(file: IO[Any] | int) -> bool:
 def iter_lines(path: Path, progress: OnProgress | None = None, every: int = 1000) -> Iterator[tuple[int, bytes]]:
     """Yield (number from 1, line with its end), split at line feeds alone: words of GloVe hold other line ends.
 
-    Args:
-        path: The file.
-        progress: Called after ``every`` so many lines, and at the end.
-        every: Lines between two calls.
+    ``progress`` is called after ``every`` so many lines, and at the end.
     """
     total, done = path.stat().st_size, 0
     with open(path, "rb") as stream:

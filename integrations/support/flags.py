@@ -42,13 +42,7 @@ def asks_for_help(argv: Sequence[str]) -> bool:
 
 
 def help_text(kind: type, name: str, example: str = "") -> str:
-    """Return the help of ``hero-plugin NAME``, as wide as the terminal.
-
-    Args:
-        kind: The dataclass of its flags.
-        name: The command.
-        example: What follows its name in an example.
-    """
+    """Return the help of ``hero-plugin NAME``, whose flags are the dataclass ``kind``, as wide as the terminal."""
     width = columns()
     sections = list(_sections(kind))
     needed = [" " + re.sub("{.{30,}}", "{...}", flag.typed) for _, flags in sections for flag in flags if flag.required]
@@ -292,12 +286,7 @@ complete -c hero-plugin -f -n 'test (count (_hero_plugin_words)) -gt 0' -a '(_he
 
 
 def completion_script(shell: str, commands: Iterable[str]) -> str:
-    """Return what a shell reads to complete ``hero-plugin``.
-
-    Args:
-        shell: bash, zsh or fish.
-        commands: Names of commands, with a blank between the words of one.
-    """
+    """Return what a shell, one of ``SCRIPTS``, reads to complete ``hero-plugin`` and the names of its commands."""
     names = sorted(commands)
     parts = {
         "@COMMANDS@": "\n".join(names),
