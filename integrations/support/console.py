@@ -7,18 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 PERIOD = 30.0
@@ -46,8 +36,8 @@ class Screen:
         self.label, self.quiet = label, quiet
         self._label = f"{label}  " if label else ""
         self.epochs = self.steps = 0
-        self._bars: Progress | None = None
-        self._run = self._part = TaskID(0)
+        self._bars: progress.Progress | None = None
+        self._run = self._part = progress.TaskID(0)
         self._loss = ""
         self._what, self._done, self._total = "", 0, 0
         self._tell = Teller(self.say)
@@ -78,17 +68,17 @@ class Screen:
 
             yield advance
 
-    def bars(self) -> Progress:
+    def bars(self) -> progress.Progress:
         """Return progress bars in this screen's style."""
-        return Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("[dim]left"),
-            TimeRemainingColumn(),
+        return progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=None),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("[dim]{task.fields[note]}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("[dim]left"),
+            progress.TimeRemainingColumn(),
             console=self.console,
             transient=True,
             disable=self.quiet or not self.console.is_terminal,
@@ -162,20 +152,20 @@ def _console() -> Console:
 def bar(what: str) -> Iterator[Callable[[int, int], Any]]:
     """Show how far something is on the error stream; yield ``update(done, total)``."""
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    ) as progress:
-        task, tell = progress.add_task(what, total=None), Teller(console.print)
+    ) as shown:
+        task, tell = shown.add_task(what, total=None), Teller(console.print)
 
         def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-            if progress.disable and total:
+            shown.update(task, completed=done, total=total)
+            if shown.disable and total:
                 tell(lambda: f"{what}: {100 * done / total:.0f} %")
 
         yield update
