@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, words_of, write_annotations
-from hero_plugin.integrations.data.checks import OnBroken, OnOutside, ReadReport, load_durations
+from hero_plugin.integrations.data.checks import Durations, OnBroken, OnOutside, ReadReport, load_durations
 from hero_plugin.integrations.data.features import FeatureStore, missing_features, open_features
 from hero_plugin.integrations.data.moments import Conversion, clip_length_problem, convert_records
 from hero_plugin.integrations.data.records import Record
@@ -64,7 +64,7 @@ def convert(config: ConvertConfig) -> None:
         config.choices.check()
     except ValueError as error:
         raise UserError(str(error)) from error
-    lengths = load_durations(config.durations) if config.durations else None
+    lengths: Durations | None = config.durations or None
     if config.durations_from_features is not None:
         if config.clips_per_second is None or not config.clips_per_second > 0:
             raise UserError("--durations-from-features needs --clips-per-second, the rate of those features")
@@ -97,12 +97,11 @@ class InfoConfig:
 
 def info(config: InfoConfig) -> None:
     """Run the command."""
-    lengths = load_durations(config.durations) if config.durations else None
     names = ("file", "format", "queries", "videos", "moments", "moment, s", "video, s", "words", "clamped", "broken")
     table = Table(*names)
     for file in config.files:
         report = ReadReport()
-        records = _read(file, report, durations=lengths, on_broken=config.on_broken)
+        records = _read(file, report, durations=config.durations or None, on_broken=config.on_broken)
         moments = [end - start for record in records for start, end in record.moments]
         video = {record.video_id: record.duration for record in records}
         table.add_row(
