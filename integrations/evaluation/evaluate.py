@@ -13,12 +13,11 @@ import torch
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.evaluation import robustness
-from hero_plugin.integrations.evaluation.robustness_report import show_robustness
+from hero_plugin.integrations.evaluation.robustness_report import check_outputs, show_robustness
 from hero_plugin.integrations.scoring.submissions import write_submission
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import nan_to_null, write_json
-from hero_plugin.integrations.support.tables import check_endings
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, originals_of
@@ -134,10 +133,7 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
 
 def _check(config: EvalConfig) -> None:
     """Raise ``UserError`` where flags do not go together."""
-    for flag, wanted in (("--figures", config.figures is not None), ("--table", config.table)):
-        if wanted and not config.resamples:
-            raise UserError(f"{flag} shows intervals, which --resamples 0 leaves out")
-    check_endings("--table", config.table)
+    check_outputs(config)
     if config.compare and not config.how:
         raise UserError("--compare compares with --bridge or --levels: give one of them")
     if config.batch_size < 1:

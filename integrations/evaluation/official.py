@@ -18,7 +18,7 @@ from hero_plugin.integrations.data.formats import qid
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import open_tokenizer
 from hero_plugin.integrations.evaluation.robustness import Answers, Draws, Model, answers_of
-from hero_plugin.integrations.evaluation.robustness_report import show_robustness
+from hero_plugin.integrations.evaluation.robustness_report import check_outputs, show_robustness
 from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
 from hero_plugin.integrations.scoring.qvhighlights import (
     LENGTHS,
@@ -32,7 +32,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import nan_to_null, write_json
 from hero_plugin.integrations.support.plotting import CYCLE, HERO, MUTED, SETTINGS, new_figure, save_figure
-from hero_plugin.integrations.support.tables import Cell, Row, Table, check_endings
+from hero_plugin.integrations.support.tables import Cell, Row, Table
 
 RETRIEVAL = (
     ("mAP@0.5", "MR-mAP", "0.5"),
@@ -134,10 +134,7 @@ def _check(config: SubmissionConfig) -> None:
         raise UserError(f"--figure draws one submission, got {len(config.submission)}; --figures compares them")
     if config.figures is not None and not config.train:
         raise UserError("--figures draws the scores by drift: add --train, the annotations the model was trained on")
-    for flag, wanted in (("--figures", config.figures is not None), ("--table", config.table)):
-        if wanted and not config.resamples:
-            raise UserError(f"{flag} shows intervals, which --resamples 0 leaves out")
-    check_endings("--table", config.table)
+    check_outputs(config)
 
 
 def submitted_models(

@@ -17,12 +17,21 @@ from hero_plugin.integrations.scoring.intervals import FEWEST_VIDEOS
 from hero_plugin.integrations.scoring.metrics import CONSISTENCY, SCORES, temporal_iou
 from hero_plugin.integrations.support import plotting
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.tables import Cell, Row, Table, write_table
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.tables import Cell, Row, Table, check_endings, write_table
 
 Report = Mapping[str, Any]
 """As from ``measure_robustness``."""
 Part = Mapping[str, Any]
 """One group of queries in it."""
+
+
+def check_outputs(config: Any) -> None:
+    """Raise ``UserError`` where a command's flags for tables and figures of intervals do not go together."""
+    for flag, wanted in (("--figures", config.figures is not None), ("--table", config.table)):
+        if wanted and not config.resamples:
+            raise UserError(f"{flag} shows intervals, which --resamples 0 leaves out")
+    check_endings("--table", config.table)
 
 
 def show_robustness(
