@@ -59,12 +59,6 @@ class DeviceFeatures:
         clips[:-1].copy_(known)
         return cls(clips, torch.from_numpy(offsets).to(device))
 
-    def gather(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Return the features (R, T, dim) float32 of rows (R,) long with zeros where mask (R, T) bool is false."""
-        steps = torch.arange(mask.shape[1], device=mask.device)
-        places = torch.where(mask, self.offsets[rows].unsqueeze(1) + steps, len(self.clips) - 1)
-        return F.embedding(places, self.clips).float()
-
 
 @dataclass(frozen=True)
 class DeviceBatch:
@@ -72,7 +66,9 @@ class DeviceBatch:
 
     features: DeviceFeatures
     rows: Tensor
+    """(R,) long."""
     mask: Tensor
+    """(R, T) bool: which clips are real; the others have zeros."""
     extra_features: Tensor | None = None
     """(R, T, any width) float32, appended to each clip's features."""
 
@@ -84,7 +80,9 @@ class DeviceBatch:
     def to(self, device: torch.device, non_blocking: bool = False) -> Tensor:
         """Return (R, T, dim + extra) float32 on the device."""
         rows, mask = (each.to(device, non_blocking=non_blocking) for each in (self.rows, self.mask))
-        gathered = self.features.gather(rows, mask)
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        places = torch.where(mask, self.features.offsets[rows].unsqueeze(1) + steps, len(self.features.clips) - 1)
+        gathered = F.embedding(places, self.features.clips).float()
         if self.extra_features is None:
             return gathered
         return torch.cat([gathered, self.extra_features.to(device, non_blocking=non_blocking)], dim=-1)
