@@ -15,7 +15,7 @@ import numpy as np
 
 from hero_plugin.integrations.data.records import Record, is_reworded, original_key, rewording_of
 from hero_plugin.integrations.scoring import metrics
-from hero_plugin.integrations.scoring.intervals import Bootstrap, Estimate, seeds_of_both
+from hero_plugin.integrations.scoring.intervals import CONFIDENCE, Bootstrap, Estimate, seeds_of_both
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import read_settings
@@ -208,10 +208,6 @@ def references(models: Sequence[Model]) -> dict[str, str]:
     return found or {model.name: models[0].name for model in models[1:]}
 
 
-LEVEL = 0.95
-"""Of the intervals."""
-
-
 @dataclass(frozen=True)
 class Draws:
     """How the intervals are drawn."""
@@ -257,7 +253,7 @@ def measure_robustness(models: Sequence[Model], draws: Draws) -> dict[str, Any]:
     several = draws.trainings and any(len(model.seeds) > 1 for model in models)
     drawn = "videos and training seeds" if several else "videos"
     return {
-        "interval": {"level": LEVEL, "resamples": draws.number, "seed": draws.seed, "drawn": drawn},
+        "interval": {"level": CONFIDENCE / 100, "resamples": draws.number, "seed": draws.seed, "drawn": drawn},
         "models": {
             model.name: {
                 "sources": list(model.sources),
@@ -338,7 +334,7 @@ def _compared(
         values = {name: float(each[""][1].value[place]) for name, each in found.items() if "" in each}
         winner = max(values, key=values.__getitem__, default="")
         others = [difference(winner, name)[""][1] for name in values if name != winner]
-        if others and all(each.interval(LEVEL)[0][place] > 0 for each in others):
+        if others and all(each.interval()[0][place] > 0 for each in others):
             best[score] = winner
     return {
         "models": {name: _plain(each) for name, each in found.items()},
@@ -411,7 +407,7 @@ def _plain(measured: Measured, signed: bool = False) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for what, (names, estimate) in measured.items():
         least = -100 if signed or what == "change" else 0
-        low, high = (np.clip(end, least, 100) for end in estimate.interval(LEVEL))
+        low, high = (np.clip(end, least, 100) for end in estimate.interval())
         rows = zip(names, estimate.value, low, high, strict=True)
         plain[what] = {name: dict(zip(("value", "low", "high"), map(_number, row), strict=True)) for name, *row in rows}
         if estimate.trainings is not None and len(estimate.trainings) > 1:

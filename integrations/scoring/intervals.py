@@ -189,9 +189,9 @@ class Estimate:
             each = self.trainings - other.trainings
         return Estimate(self.value - other.value, self.draws - other.draws, each, self.seeds)
 
-    def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bounds (...), (...) of the middle share ``level`` of the draws; NaN where there are no draws."""
-        tail = (1 - level) / 2
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bounds (...), (...) of the middle 95 % of the draws; NaN where there are no draws."""
+        tail = (1 - CONFIDENCE / 100) / 2
         known = np.isfinite(self.draws).any(axis=0)
         draws = np.where(known, self.draws, 0.0)
         low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
