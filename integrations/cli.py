@@ -111,22 +111,16 @@ GROUPS = {
         ),
         "predict merge": Command("tools.predict.merge:main", "join the parts of such a prediction", "--output answers"),
         "weights show": Command(
-            "tools.weights:show",
-            "what a checkpoint holds: base, levels, config, version, sizes",
-            "runs/hero/best.pt",
+            "tools.weights:show", "what a checkpoint holds: base, levels, config, version, sizes", "runs/hero/best.pt"
         ),
         "weights extract": Command(
             "tools.weights:extract", "take the plug-in out of a checkpoint", "runs/hero/best.pt plugin.safetensors"
         ),
         "weights merge": Command(
-            "tools.weights:merge",
-            "put a plug-in on another copy of the base",
-            "plugin.safetensors base.ckpt merged.pt",
+            "tools.weights:merge", "put a plug-in on another copy of the base", "plugin.safetensors base.ckpt merged.pt"
         ),
         "weights card": Command(
-            "tools.weights:card",
-            "a run as a folder for the Hugging Face hub, with a model card",
-            "runs/hero hub/hero",
+            "tools.weights:card", "a run as a folder for the Hugging Face hub, with a model card", "runs/hero hub/hero"
         ),
     },
     "data": {

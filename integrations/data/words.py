@@ -160,10 +160,7 @@ _EXPECTED = "GloVe text, unpacked, blanks between the numbers, or .npz with the 
 
 
 def load_word_vectors(
-    path: str | os.PathLike[str],
-    only: Collection[str] | None = None,
-    *,
-    progress: OnProgress | None = None,
+    path: str | os.PathLike[str], only: Collection[str] | None = None, *, progress: OnProgress | None = None
 ) -> WordVectors:
     """Read word vectors from ``.npz`` or from GloVe text.
 

@@ -35,11 +35,7 @@ def check_outputs(config: Any) -> None:
 
 
 def show_robustness(
-    models: Sequence[Model],
-    draws: Draws,
-    screen: Screen,
-    figures: Path | None = None,
-    tables: Sequence[Path] = (),
+    models: Sequence[Model], draws: Draws, screen: Screen, figures: Path | None = None, tables: Sequence[Path] = ()
 ) -> dict[str, Any]:
     """Measure, print, draw into the folder ``figures``, and write one table of all into files; return the report."""
     with screen.working("drawing intervals", 1):
