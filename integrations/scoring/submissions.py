@@ -180,7 +180,7 @@ def read_submission(
     chosen = [known[row["qid"]] for _, row in rows]
     kinds = reading.kinds(rows, chosen)
     if WINDOWS in kinds:
-        reading.check_windows(rows)
+        reading.check_windows(rows, chosen)
     if SALIENCY in kinds:
         reading.check_saliency(rows, chosen)
     if problems := [*reading.of_queries, *reading.of_lines]:
@@ -278,10 +278,11 @@ class _Reading:
             self.of_queries.add(self.truth, what, "give annotations with labels")
         return tuple(kinds)
 
-    def check_windows(self, rows: Iterable[Numbered]) -> None:
+    def check_windows(self, rows: Iterable[Numbered], records: Sequence[Record]) -> None:
         """Check the windows of each line that has any."""
-        many = unsorted = backwards = 0
-        for number, row in rows:
+        many = unsorted = backwards = beyond = 0
+        latest = 0.0
+        for (number, row), record in zip(rows, records, strict=True):
             if WINDOWS not in row:
                 continue
             windows = row[WINDOWS]
@@ -292,13 +293,18 @@ class _Reading:
             many += len(windows) > RANKED
             unsorted += windows[0][2] < max(window[2] for window in windows[:RANKED])
             backwards += any(window[1] < window[0] for window in windows[:RANKED])
+            beyond += any(window[0] > record.duration for window in windows[:RANKED])
+            latest = max(latest, *(window[1] for window in windows))
         for count, note in (
             (many, f"with more than {RANKED} windows: the first {RANKED} count"),
             (unsorted, "whose first window has not the highest score: R1 is about the first"),
             (backwards, "with a window that ends before it starts: scored as the official script does"),
+            (beyond, "with a window that starts after its video's end: are windows in seconds?"),
         ):
             if count:
                 self.notes.append(f"{_queries(count)} {note}")
+        if 0 < latest <= 1 and min(record.duration for record in records) > 2:
+            self.notes.append("no window ends after the first second: they look like shares of the video, not seconds")
 
     def check_saliency(self, rows: Iterable[Numbered], records: Sequence[Record]) -> None:
         """Check the saliency of each line that has any, and the annotations' own."""

@@ -189,11 +189,18 @@ def test_a_long_list_is_cut_and_counted(submitted):
         ({"pred_saliency_scores": [0.5] * 28}, "1 query whose saliency is up to 2 clips too short"),
         ({"pred_relevant_windows": [[0, 8, 0.1], [1, 2, 0.5]]}, "1 query whose first window has not the highest score"),
         ({"pred_relevant_windows": [[8, 0, 0.1]]}, "1 query with a window that ends before it starts"),
+        ({"pred_relevant_windows": [[80, 90, 0.1]]}, "1 query with a window that starts after its video's end"),
     ],
 )
 def test_what_is_odd_but_scored_is_noted(submitted, changes, said):
     (note,) = read_submission(submitted(line(1, **changes), *GOOD[1:]), RECORDS).notes
     assert note.startswith(said)
+
+
+def test_windows_that_look_like_shares_of_the_video_are_noted(submitted):
+    shares = [line(number, pred_relevant_windows=[[0.1, 0.6, 0.9]]) for number in (1, 2, 3)]
+    (note,) = read_submission(submitted(*shares), RECORDS).notes
+    assert note == "no window ends after the first second: they look like shares of the video, not seconds"
 
 
 def test_partial_scores_what_is_shared(submitted):
