@@ -181,14 +181,15 @@ def _in_sweep(run: RunFolder) -> tuple[str, tuple[str, ...]]:
 
 def _named_apart(models: list[Model]) -> list[Model]:
     """Keep names such as HERO-EMB; where two are the same, use the folder's, less the seed, or its whole path."""
-    counts = Counter(model.name for model in models)
-    named = []
-    for model in models:
-        folder = Path(model.sources[0]).name
-        folder = re.sub(r"-seed\d+$", "", folder) if len(model.sources) > 1 else folder
-        named.append(model if counts[model.name] == 1 else replace(model, name=folder))
-    counts = Counter(model.name for model in named)
-    return [model if counts[model.name] == 1 else replace(model, name=model.sources[0]) for model in named]
+
+    def folder(model: Model) -> str:
+        name = Path(model.sources[0]).name
+        return re.sub(r"-seed\d+$", "", name) if len(model.sources) > 1 else name
+
+    for other in (folder, lambda model: model.sources[0]):
+        counts = Counter(model.name for model in models)
+        models = [model if counts[model.name] == 1 else replace(model, name=other(model)) for model in models]
+    return models
 
 
 def references(models: Sequence[Model]) -> dict[str, str]:

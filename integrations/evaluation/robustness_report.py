@@ -127,7 +127,7 @@ def comparison_table(report: Report) -> Table:
     """
     rows, labels = [], ("set", "group", "queries", "videos", "model")
     for name, found in report["sets"].items():
-        for part in worth_a_row(found["groups"]) if found["groups"] else ():
+        for part in worth_a_row(found["groups"]):
             named = (name, group_name(part), str(part["queries"]), str(part["videos"]))
             for model, figures, difference in _of_models(report, part):
                 marked = {} if difference else part["best"]
@@ -171,9 +171,10 @@ def group_name(part: Part) -> str:
 
 def worth_a_row(parts: Sequence[Part]) -> list[Part]:
     """Return the groups that have queries, less those kinds of change, and those parts, that are all there is."""
-    every = parts[0]["queries"]
     return [
-        part for part in parts if part["queries"] and (part["by"] not in ("change", "part") or part["queries"] != every)
+        part
+        for part in parts
+        if part["queries"] and (part["by"] not in ("change", "part") or part["queries"] != parts[0]["queries"])
     ]
 
 

@@ -97,13 +97,10 @@ def compare(
         row: dict[str, Any] = {"variant": variant, "minus": other, "seeds": seeds}
         for metric in metrics:
             if metric in one and metric in two:
-                row[metric] = _difference([_at(one, metric, s) - _at(two, metric, s) for s in seeds])
+                mine, its = (dict(zip(each["seeds"], each[metric]["values"], strict=True)) for each in (one, two))
+                row[metric] = _difference([mine[seed] - its[seed] for seed in seeds])
         compared.append(row)
     return compared
-
-
-def _at(row: Mapping[str, Any], metric: str, seed: int) -> float:
-    return row[metric]["values"][row["seeds"].index(seed)]
 
 
 def _difference(values: Sequence[float]) -> dict[str, Any]:

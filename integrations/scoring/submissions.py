@@ -97,8 +97,8 @@ def has_official_labels(record: Record) -> bool:
 
 
 def _clip_scores(record: Record) -> np.ndarray:
-    row = annotation_row(record)
-    return clip_scores(row["relevant_clip_ids"], row["saliency_scores"], record.duration)
+    clips, scores = ([each[part] for each in record.saliency] for part in (0, 1))
+    return clip_scores(clips, scores, record.duration)
 
 
 def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, dict[str, Any]]:
@@ -151,7 +151,7 @@ def read_submission(
     records: Sequence[Record],
     *,
     partial: bool = False,
-    truth: str = "",
+    truth: str = "the annotations",
     left_out: AbstractSet[Any] = frozenset(),
 ) -> Submission:
     """Read a submission and match it with annotations.
@@ -167,7 +167,6 @@ def read_submission(
         DataError: Everything that is wrong, first with the queries, then line by line.
         FileNotFoundError: The file is missing.
     """
-    path, truth = Path(path), truth or "the annotations"
     if not path.is_file():
         raise FileNotFoundError(f"no submission {path}")
     reading = _Reading(str(path), truth)
@@ -207,7 +206,7 @@ class _Reading:
                 self.of_lines.add(where, f"expected an object with a qid, a number or text, got {_short(got)}")
                 continue
             rows.append((number, row))
-        if not rows and not len(self.of_lines):
+        if not rows and not self.of_lines:
             self.of_lines.add(self.path, "no lines in this file", "is this the right file?")
         return rows
 

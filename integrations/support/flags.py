@@ -136,10 +136,7 @@ def _entries(kind: type, given: Any = None, prefix: str = "") -> dict[str, tuple
 
 def _unwrapped(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return a type without its annotations, and these."""
-    marks: tuple[Any, ...] = ()
-    while get_origin(hint) is Annotated:
-        hint, marks = hint.__origin__, (*marks, *hint.__metadata__)
-    return hint, marks
+    return (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
 
 
 def _default(field: Field[Any], given: Any) -> Any:
