@@ -244,10 +244,7 @@ def load_json(checks: RecordChecks, progress: OnProgress | None, pairs: Callable
 def frames_of(moment: Sequence[Any], fps: Any) -> list[int] | None:
     """Return the frames of a moment at ``fps``, rounded down, as Charades-CD numbers them."""
     rate = as_number(fps)
-    seconds = [as_number(value) for value in moment]
-    if rate is None or any(value is None for value in seconds):
-        return None
-    return [math.floor(value * rate) for value in seconds if value is not None]
+    return None if rate is None else [math.floor(float(value) * rate) for value in moment]
 
 
 def _write_by_video(
