@@ -243,21 +243,33 @@ def load_durations(source: Durations) -> dict[str, float]:
         FileNotFoundError: A file is missing.
         DataError: Entries are not positive numbers of seconds; it lists every one.
     """
+    entries: list[tuple[str, str, Any]] = []
     if isinstance(source, Mapping):
-        return _checked("durations", source.items())
-    if isinstance(source, str | os.PathLike):
-        source = [source]
-    found: dict[str, float] = {}
-    for name in source:
-        path = Path(name)
-        if not path.is_file():
-            raise FileNotFoundError(f"no durations file at {path}")
-        for video, seconds in _checked(str(path), _entries(path)).items():
-            if _differ(found.setdefault(video, seconds), seconds):
-                what = f"{seconds:g} s here, {found[video]:g} s in a file before"
-                raise DataError([Problem(f"{path}: video {video}", what, "give each video one duration")])
-            found[video] = seconds
-    return found
+        entries = [("durations", video, entry) for video, entry in source.items()]
+    else:
+        for name in [source] if isinstance(source, str | os.PathLike) else source:
+            path = Path(name)
+            if not path.is_file():
+                raise FileNotFoundError(f"no durations file at {path}")
+            entries += [(str(path), video, entry) for video, entry in _entries(path)]
+    found: dict[str, tuple[float, str]] = {}
+    problems = Problems()
+    for where, video, entry in entries:
+        raw = next((entry[key] for key in _KEYS if key in entry), None) if isinstance(entry, Mapping) else entry
+        seconds = as_number(raw)
+        if seconds is None or seconds <= 0:
+            what = f"the duration must be a positive number of seconds, got {raw!r}"
+            problems.add(f"{where}: video {video}", what, "correct or remove the entry")
+            continue
+        known, before = found.setdefault(str(video), (seconds, where))
+        if _differ(known, seconds):
+            apart = f"{seconds:g} s here, {known:g} s in a file before"
+            what = f"{known:g} s and {seconds:g} s" if before == where else apart
+            problems.add(f"{where}: video {video}", what, "give each video one duration")
+        else:
+            found[str(video)] = seconds, where
+    problems.raise_if_any()
+    return {video: seconds for video, (seconds, _) in found.items()}
 
 
 def _differ(one: float, other: float) -> bool:
@@ -292,21 +304,3 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
         has = f"it has {list(rows[0])}" if rows else "it is empty"
         raise DataError([Problem(str(path), f"no video names and durations found; {has}", HOW_TO_GIVE_DURATIONS)])
     return [(str(row[name]), row) for row in rows]
-
-
-def _checked(where: str, entries: Any) -> dict[str, float]:
-    found: dict[str, float] = {}
-    problems = Problems()
-    for video, entry in entries:
-        raw = next((entry[key] for key in _KEYS if key in entry), None) if isinstance(entry, Mapping) else entry
-        seconds = as_number(raw)
-        if seconds is None or seconds <= 0:
-            what = f"the duration must be a positive number of seconds, got {raw!r}"
-            problems.add(f"{where}: video {video}", what, "correct or remove the entry")
-        elif _differ(found.setdefault(str(video), seconds), seconds):
-            what = f"{found[str(video)]:g} s and {seconds:g} s"
-            problems.add(f"{where}: video {video}", what, "give each video one duration")
-        else:
-            found[str(video)] = seconds
-    problems.raise_if_any()
-    return found
