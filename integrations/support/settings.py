@@ -6,9 +6,10 @@ import difflib
 import io
 import json
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -207,10 +208,8 @@ def parse(kind: type[Config], name: str, argv: Sequence[str], default: Config | 
 
     extra: dict[str, Any] = {} if default is None else {"default": default}
     # Under torchrun every process reads the same flags: one of them says what is wrong, or shows the help.
-    with ExitStack() as silence:
-        if not Rank.of_this_process().leads:
-            silence.enter_context(redirect_stdout(io.StringIO()))
-            silence.enter_context(redirect_stderr(io.StringIO()))
+    shown = (sys.stdout, sys.stderr) if Rank.of_this_process().leads else (io.StringIO(), io.StringIO())
+    with redirect_stdout(shown[0]), redirect_stderr(shown[1]):
         try:
             config: Any = tyro.cli(kind, prog=f"hero-plugin {name}", args=list(argv), **extra)
         except ValueError as error:
