@@ -19,11 +19,7 @@ FEW = 10.0
 
 
 class Contexts:
-    """Counts of words at a distance in sentences.
-
-    Args:
-        following: By distance, how often a second word followed a first.
-    """
+    """Counts of words in sentences: ``following`` says, by distance, how often a second word followed a first."""
 
     def __init__(self, following: Mapping[int, Pairs]) -> None:
         self.following = following
@@ -66,10 +62,7 @@ class Contexts:
         word stood so beside that neighbour, ``n`` how often it was said at all, and ``N`` all words. The half is for
         neighbours that are not independent of each other. Words that stood beside none have 0, and are left out.
 
-        Args:
-            sentence: Its words.
-            place: Of the word in question, which is not looked at.
-            counts: How often training said each of the words that may be expected.
+        The word at ``place`` is not looked at. ``counts`` say how often training said each word that may be expected.
         """
         total = sum(counts.values())
         found: defaultdict[str, float] = defaultdict(float)

@@ -91,10 +91,7 @@ class DeviceBatch:
 class FeatureBank(ABC):
     """The clip features of some videos, looked up by row and padded into batches.
 
-    Args:
-        videos: Ids of the videos, each once; a video's row is its place here.
-        lengths: Number of clips of each video.
-        dim: Width of a clip's features.
+    ``videos`` are ids, each once; a video's row is its place there. ``lengths`` are their numbers of clips.
     """
 
     device_features: DeviceFeatures | None = None

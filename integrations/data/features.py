@@ -242,10 +242,7 @@ def _without_axis_of_one(shape: tuple[int, ...]) -> tuple[int, ...]:
 def missing_features(store: FeatureStore, queries: Mapping[str, int], source: str) -> list[Problem]:
     """Return what is wrong where videos have no features; all of them at once where names do not agree at all.
 
-    Args:
-        store: The features.
-        queries: Number of queries by video.
-        source: The annotations, for messages.
+    ``queries`` are the number of queries by video, ``source`` names the annotations in messages.
     """
     missing = [video for video in queries if video not in store]
     if len(missing) > 1 and len(missing) == len(queries):

@@ -157,12 +157,7 @@ def lighthouse_clips(start: float, end: float, clips: int, clip_length: float, e
 
     A moment inside one clip gets the clip *before* its end, as in lighthouse.
 
-    Args:
-        start: Seconds.
-        end: Seconds.
-        clips: Number of clips of the video.
-        clip_length: Seconds per clip.
-        edge: Boundaries this little before a clip's edge, in clips, count as on it; lighthouse itself has 0.
+    Boundaries less than ``edge`` before a clip's edge, in clips, count as on it; lighthouse itself has 0.
     """
     last = max(0, min(int(end / clip_length + edge), clips) - 1)
     return min(int(start / clip_length + edge), last), last
@@ -344,10 +339,7 @@ def clip_length_problem(
     A count that is off by two clips, or by a tenth, is what extractors differ in at a video's end. More would train on
     one time and answer in another.
 
-    Args:
-        videos: Duration in seconds, and the number of clips, by video.
-        clip_length: Seconds per clip.
-        max_clips: A video of so many clips may have been cut, and then may be longer.
+    ``videos`` are (seconds, number of clips) by video. One of ``max_clips`` may have been cut, and then may be longer.
     """
     wrong: dict[str, float] = {}
     for video, (duration, clips) in videos.items():

@@ -316,11 +316,7 @@ class Vocabulary:
     ) -> Vocabulary:
         """Collect the words of tokenized sentences that have vectors, in order of appearance, trained ones first.
 
-        Args:
-            training: Sentences to train on.
-            others: Further sentences.
-            vectors: The word table.
-            mean_length: Mean length of a training word's vector after scaling; 0 leaves the table as it is.
+        ``mean_length`` is that of a training word's vector after scaling; 0 leaves the table as it is.
         """
         sentences = list(training)
         words = Counter(word for sentence in sentences for word in sentence if word in vectors)

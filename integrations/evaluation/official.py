@@ -152,12 +152,7 @@ def submitted_models(
 
 
 def unseen_by(train: Sequence[Path], tokenizer: str) -> Callable[[Record], Sequence[str]] | None:
-    """Return a function that gives the words of a query that annotations never had; None for no annotations.
-
-    Args:
-        train: Annotations whose words the models have seen.
-        tokenizer: As ``open_tokenizer`` takes it.
-    """
+    """Return a function that gives the words of a query that the annotations ``train`` never had; None for none."""
     split = open_tokenizer(tokenizer)
     if not train:
         return None

@@ -53,10 +53,8 @@ def answers_of(
 ) -> Answers:
     """Return the answers to those queries that are annotated.
 
-    Args:
-        records: Queries.
-        moments: (records, 2) seconds, the best of each query.
-        unseen: Returns the words of a query that training never had; None where nobody knows.
+    ``moments`` are (records, 2) seconds, the best of each query. ``unseen`` returns the words of a query that training
+    never had; None where nobody knows.
 
     Raises:
         ValueError: Moments of another shape, or not finite.
@@ -74,10 +72,7 @@ def answers_of(
 def with_originals(answers: Answers, originals: Sequence[Record], moments: np.ndarray) -> Answers:
     """Return the answers together with those to the originals of the reworded queries.
 
-    Args:
-        answers: Answers to a set.
-        originals: As ``original_records`` returns them.
-        moments: (originals, 2) seconds.
+    ``originals`` are as ``original_records`` returns them, ``moments`` (originals, 2) seconds.
     """
     place = {_key(record): row for row, record in enumerate(originals)}
     rows = [row for row, record in enumerate(answers.records) if is_reworded(record)]
@@ -140,9 +135,7 @@ def find_runs(paths: Sequence[Path], screen: Screen) -> list[RunFolder]:
 def models_of(runs: Sequence[RunFolder], *, pool: bool = True) -> list[Model]:
     """Return the models that runs are trainings of, in the order of their first runs, without answers yet.
 
-    Args:
-        runs: Run folders. Those of a sweep have its variants' names.
-        pool: Runs whose settings differ in nothing but the seed are one model; otherwise each run is one.
+    Runs of a sweep have its variants' names. Runs that differ in nothing but the seed are one model if ``pool``.
 
     Raises:
         UserError: Two runs have the same settings and seed, so that they say the same twice.
@@ -314,12 +307,7 @@ Measured = dict[str, tuple[tuple[str, ...], Estimate]]
 def _compared(
     models: Sequence[Model], measure: Callable[[Model, tuple[int, ...]], Measured]
 ) -> dict[str, dict[str, Any]]:
-    """Return the figures of models on some queries, their differences, and which is best; see ``measure_robustness``.
-
-    Args:
-        models: The models.
-        measure: Returns the figures of a model's trainings under some seeds.
-    """
+    """Return the models' figures (``measure`` gives those of a model and its seeds), differences, and the best."""
     by_name, against = {model.name: model for model in models}, references(models)
     found = {name: measure(model, model.seeds) for name, model in by_name.items()}
 

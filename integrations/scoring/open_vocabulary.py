@@ -19,10 +19,6 @@ def training_vocabulary(queries: Iterable[Iterable[str]]) -> frozenset[str]:
 def unseen_words(words: Iterable[str], vocabulary: Collection[str]) -> tuple[str, ...]:
     """Return the words of a query that are not in ``vocabulary``, each once, in the query's order.
 
-    Args:
-        words: The query.
-        vocabulary: A set, or anything else whose ``in`` is fast.
-
     >>> unseen_words(["human", "opens", "crate"], {"person", "opens", "box"})
     ('human', 'crate')
     """
@@ -83,10 +79,6 @@ class Drift:
 
 def measure_drift(queries: Iterable[Sequence[str]], vocabulary: Collection[str]) -> Drift:
     """Compare test queries, each given as its words, with a training vocabulary.
-
-    Args:
-        queries: Test queries.
-        vocabulary: Words of the training queries.
 
     Raises:
         ValueError: There are no queries.
