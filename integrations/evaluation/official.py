@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 
 from hero_plugin.integrations.data.annotations import read_annotations, read_sentences
-from hero_plugin.integrations.data.checks import OnBroken, ReadReport, load_durations
+from hero_plugin.integrations.data.checks import OnBroken, ReadReport
 from hero_plugin.integrations.data.formats import qid
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import open_tokenizer
@@ -87,10 +87,9 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
     _check(config)
     compared = config.train or config.table or len(config.submission) > 1
     draws = Draws(config.resamples, config.seed) if compared and config.resamples else None
-    durations = None if config.durations is None else load_durations(config.durations)
     report = ReadReport()
     records = read_annotations(
-        config.annotations, durations=durations, on_outside="keep", on_broken=config.on_broken, report=report
+        config.annotations, durations=config.durations, on_outside="keep", on_broken=config.on_broken, report=report
     )
     left_out = set(report.ids) - {qid(record) for record in records}
     if report.dropped:
