@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import rich.table
+from rich.markup import escape
 
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import write_text
@@ -115,9 +116,9 @@ class Table:
         above: tuple[str, ...] = ()
         for group in groups:
             for row in group:
-                cells = (("[bold]" * each.best) + _escaped(each.text(self.digits, False)) for each in row.cells)
+                cells = (("[bold]" * each.best) + escape(each.text(self.digits, False)) for each in row.cells)
                 difference = any(each.difference for each in row.cells)
-                labels = map(_escaped, _unrepeated(row.labels, above))
+                labels = map(escape, _unrepeated(row.labels, above))
                 table.add_row(*labels, *cells, style="italic" if difference else None)
                 above = row.labels
             if len(groups) < len(self.rows):
@@ -190,10 +191,6 @@ def _unrepeated(labels: tuple[str, ...], above: tuple[str, ...]) -> tuple[str, .
     return (*[""] * same, *labels[same:])
 
 
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -215,7 +212,7 @@ def latex_text(text: str) -> str:
     >>> latex_text("R1@0.5, 95 % [a_b]")
     'R1@0.5, 95 \\% [a\\_b]'
     """
-    return "".join(LATEX.get(each, each) for each in text)
+    return text.translate(str.maketrans(LATEX))
 
 
 def _latex_line(cells: Iterable[str]) -> str:
