@@ -280,6 +280,8 @@ def convert_records(records: Iterable[Record], choices: Conversion, *, keep_extr
                 extra = {key: value for key, value in extra.items() if key == REWORDED}
             if query != record.query_id:
                 extra.pop("qid", None)
+            if moments != record.moments:
+                extra.pop("framestamps", None)  # those of the moment as it was
             changed = record.replace(query_id=query, moments=moments, saliency=labels, extra=extra)
             result.append(changed.replace(sentence=_with_period(record.sentence, choices.period)))
     if choices.windows == "split" and choices.query_ids == "keep":

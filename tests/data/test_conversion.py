@@ -65,6 +65,13 @@ def test_rounding_moves_moments_to_clip_edges():
     assert snap_moment((14.5, 15.0), 15.0, 2.0, "best_iou") == (14.0, 15.0)  # the last clip ends with its video
 
 
+def test_frame_numbers_of_a_moved_moment_are_not_kept():
+    record = RECORD.replace(moments=((3.0, 9.1),), extra={"framestamps": [50, 150]})
+    (kept,) = convert_records([record], Conversion())
+    (moved,) = convert_records([record], Conversion(rounding="nearest"))
+    assert kept.extra == {"framestamps": [50, 150]} and moved.extra == {}
+
+
 def test_saliency():
     assert only(saliency="none").saliency == ()
     labels = only(windows="first", saliency="inside", clip_length=1.0, saliency_score=3.0, annotators=2).saliency
