@@ -97,8 +97,8 @@ def has_official_labels(record: Record) -> bool:
 
 
 def _clip_scores(record: Record) -> np.ndarray:
-    clips, scores = ([each[part] for each in record.saliency] for part in (0, 1))
-    return clip_scores(clips, scores, record.duration)
+    clips = [clip for clip, _ in record.saliency]
+    return clip_scores(clips, [scores for _, scores in record.saliency], record.duration)
 
 
 def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, dict[str, Any]]:

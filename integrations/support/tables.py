@@ -212,7 +212,7 @@ def latex_text(text: str) -> str:
     >>> latex_text("R1@0.5, 95 % [a_b]")
     'R1@0.5, 95 \\% [a\\_b]'
     """
-    return text.translate(str.maketrans(LATEX))
+    return "".join(LATEX.get(each, each) for each in text)
 
 
 def _latex_line(cells: Iterable[str]) -> str:
