@@ -31,8 +31,7 @@ class Flag:
 
     typed: str
     text: str
-    required: bool = False
-    positional: bool = False
+    required: bool
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
@@ -97,7 +96,7 @@ def _sections(kind: type) -> Iterator[tuple[str, list[Flag]]]:
             yield title, flags
     own = [flag for title, flags in entries.values() if not title for flag in flags]
     if own:
-        own.sort(key=lambda flag: (not flag.positional, not flag.required))
+        own.sort(key=lambda flag: (flag.typed.startswith("-"), not flag.required))
         yield (f"{kind.title}'s own" if groups and hasattr(kind, "title") else "flags"), own
     yield from ((title.rstrip("."), flags) for title, flags in entries.values() if title)
 
@@ -130,7 +129,7 @@ def _entries(kind: type, given: Any = None, prefix: str = "") -> dict[str, tuple
             flag, negative = (f"--{prefix}{no}{name}".replace("_", "-") for no in ("", "no-"))
             switch = f"{flag}, {negative}" if default else flag
             typed = switch if of is bool else f"{flag} {metavar}"
-        found[each.name] = ("", [Flag(typed, " ".join(filter(None, said)), required, typed == metavar)])
+        found[each.name] = ("", [Flag(typed, " ".join(filter(None, said)), required)])
     return found
 
 
