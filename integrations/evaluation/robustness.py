@@ -194,11 +194,9 @@ def references(models: Sequence[Model]) -> dict[str, str]:
     plain = {model.base: model.name for model in reversed(models) if model.plain and model.base}
     found = {model.name: plain[model.base] for model in models if not model.plain and model.base in plain}
     names = {model.name for model in models}
-    found |= {
-        model.name: next(each for each in model.against if each in names)
-        for model in models
-        if names & {*model.against}
-    }
+    for model in models:
+        if there := [name for name in model.against if name in names]:
+            found[model.name] = there[0]
     return found or {model.name: models[0].name for model in models[1:]}
 
 

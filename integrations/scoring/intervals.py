@@ -88,9 +88,7 @@ def compare(
     """
     compared = []
     for variant, other in pairs:
-        one, two = rows.get(variant), rows.get(other)
-        if one is None or two is None:
-            continue
+        one, two = (rows.get(name, {"seeds": []}) for name in (variant, other))
         seeds = [seed for seed in one["seeds"] if seed in two["seeds"]]
         if not seeds:
             continue
