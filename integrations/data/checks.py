@@ -303,4 +303,9 @@ def _entries(path: Path) -> list[tuple[str, Any]]:
     if name is None or not any(key in rows[0] for key in _KEYS):
         has = f"it has {list(rows[0])}" if rows else "it is empty"
         raise DataError([Problem(str(path), f"no video names and durations found; {has}", HOW_TO_GIVE_DURATIONS)])
+    problems = Problems()
+    for number, row in enumerate(rows, 1):
+        if row.get(name) is None:
+            problems.add(f"{path}, entry {number}", f"has no {name!r}", "name its video, or remove it")
+    problems.raise_if_any()
     return [(str(row[name]), row) for row in rows]

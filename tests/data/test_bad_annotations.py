@@ -226,6 +226,8 @@ def test_durations_from_every_kind_of_file(tmp_path):
     twice = samples.write(tmp_path, "twice.jsonl", [*rows, {"vid": "V", "duration": 30}])
     assert [p.what for p in problems_of(load_durations, twice)] == ["10 s and 30 s"]
     assert problems_of(load_durations, samples.write(tmp_path, "python.csv", "id,length\nV,1_0\n"))
+    nameless = samples.write(tmp_path, "nameless.jsonl", '{"vid": "V", "duration": 9}\n{"duration": 9}\n')
+    assert [p.what for p in problems_of(load_durations, nameless)] == ["has no 'vid'"]
     bad = samples.write(tmp_path, "bad.json", {"V": 0, "W": "x", "X": 4})
     assert [p.where.rsplit(" ", 1)[1] for p in problems_of(load_durations, bad)] == ["V", "W"]
     assert problems_of(load_durations, samples.write(tmp_path, "f.csv", "a,b\n1,2\n"))

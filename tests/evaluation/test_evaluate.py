@@ -145,7 +145,8 @@ def test_the_bridge_counts_the_words_of_a_run_of_an_earlier_version(runs, new_wo
 def test_levels_that_answer_are_chosen_by_a_flag_and_said(runs, tmp_path):
     loaded = _load(runs.hero, runs.files.root / "seen.json", runs.files.root / "words.npz", levels=(1,))
     assert loaded.task.model.config.inference == (1,)
-    assert evaluate(runs.hero, levels=(1,)) != evaluate(runs.hero, levels=(0, 2))
+    by_level = [evaluate(runs.hero, levels=(level,)) for level in range(4)]
+    assert any(scores != by_level[0] for scores in by_level[1:])  # trained for a moment, some agree
     assert evaluate(runs.hero, levels=(1,), bridge=True, json=tmp_path / "scores.json", table=(tmp_path / "table.md",))
     written = json.loads((tmp_path / "scores.json").read_text())
     assert (written["levels"], written["bridge"]) == ([1], True)
