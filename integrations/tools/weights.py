@@ -375,7 +375,8 @@ def sections(settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[st
     best: Mapping[str, Mapping[str, Any]] = results["best"]
     names = list(dict.fromkeys(name for scores in best.values() for name in scores))
     figures = [[where, *(_number(scores.get(name)) for name in names)] for where, scores in best.items()]
-    chosen = f"Of epoch {results['best_epoch']}, the best on {results['selected_on']}; one training, so no intervals."
+    kept = "the last" if (chosen_on := results["selected_on"]) is None else f"the best on {chosen_on}"
+    chosen = f"Of epoch {results['best_epoch']}, {kept}; one training, so no intervals."
     files = [[name.replace("_", " "), _files(name, settings[name])] for name in FILES if settings.get(name)]
     training = [[name.replace("_", " "), str(settings[name])] for name in SETTINGS if name in settings]
     training.append(["base", _base(settings)])

@@ -82,3 +82,6 @@ def test_files_are_named_without_their_folders():
     assert "| annotations train | train.json |" in told["Data"] and "home" not in told["Data"]
     assert "| annotations test | ood=ood.json, iid=iid.json |" in told["Data"]
     assert "| base | emb, frozen from best.pt |" in told["Training"] and "home" not in told["Training"]
+    assert told["Figures"].startswith("Of epoch 2, the best on val; one training")
+    told = sections(settings, {"best": best, "best_epoch": 2, "selected_on": None})
+    assert told["Figures"].startswith("Of epoch 2, the last; one training")
