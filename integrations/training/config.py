@@ -194,7 +194,8 @@ class TrainConfig(FileConfig):
         """Return what the flags start from if not from the recipe: the run to resume, a settings file, the paper.
 
         Raises:
-            ConfigError: There is no telling which run, or the settings are not of this base.
+            ConfigError: There is no telling which run, or the settings are not of this base; or flags are of HERO, and
+                the base stays plain.
         """
         found = start = type(self)()
         if self.resume:
@@ -206,6 +207,10 @@ class TrainConfig(FileConfig):
             found = replace(found, paper=True, hero=HeroConfig.paper())
         if self.config is not None:
             found = found.updated(read_settings(self.config), str(self.config))
+        given = [name for name, value in vars(self.hero).items() if value != getattr(start.hero, name)]
+        if given and (self.base_only or found.base_only):
+            said = ", ".join(f"--hero.{name.replace('_', '-')}" for name in given)
+            raise ConfigError(f"--base-only trains the plain base, in which {said} has no part; leave one out")
         return None if found is start else found
 
     def updated(self: Config, settings: Mapping[str, Any], source: str) -> Config:

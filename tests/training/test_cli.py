@@ -230,6 +230,20 @@ def test_paper_is_the_literal_paper_and_ablations_go_on_from_there(tmp_path):
     assert flags("--config", str(file), "--paper").hero == HeroConfig.paper(levels=2)
 
 
+def test_flags_of_hero_are_refused_for_the_plain_base_and_a_shared_file_is_not(tmp_path, runs):
+    said = r"--base-only trains the plain base, in which --hero\.levels, --hero\.sgvf has no part; leave one out"
+    with pytest.raises(ConfigError, match=said):
+        flags("--base-only", "--hero.levels", "2", "--hero.no-sgvf")
+    with pytest.raises(ConfigError, match="--base-only trains the plain base"):
+        flags("--output", str(runs.base.path), "--resume", "--hero.levels", "2")
+    file = tmp_path / "settings.json"
+    file.write_text('{"base_only": true}')
+    with pytest.raises(ConfigError, match="--base-only trains the plain base"):
+        flags("--config", str(file), "--hero.levels", "2")
+    file.write_text('{"hero": {"levels": 2}}')
+    assert flags("--config", str(file), "--base-only").base_only and flags("--paper", "--base-only").base_only
+
+
 def test_resuming_starts_from_the_settings_of_the_run(runs):
     config = flags("--output", str(runs.hero.path), "--resume")
     assert config.checked().to_json() == {
