@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import Adapter, HeroConfig, HeroModel, PluginError, config_of, known_adapters
+from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import atomic_write
 from hero_plugin.integrations.training.config import TrainConfig
@@ -384,16 +385,22 @@ def _is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and any(isinstance(each, Tensor) for each in value.values())
 
 
-def start_from(model: nn.Module, path: Path, own: Collection[str] = ()) -> str:
+def start_from(
+    model: nn.Module,
+    path: Path,
+    own: Collection[str] = (),
+    check_words: Callable[[Vocabulary, Mapping[str, Tensor]], None] = lambda known, weights: None,
+) -> str:
     """Give a base, plain or wrapped, the weights of a checkpoint; return a message for the user.
 
     Args:
         model: The base, or the model around it.
         path: The checkpoint.
         own: Parameters that keep their values because the data decides them, such as a vocabulary's.
+        check_words: Refuses another word table than that of the run, if any, which the checkpoint lies in.
 
     Raises:
-        UserError: The checkpoint holds no base, or another one; the message says what differs.
+        UserError: The checkpoint holds no base, or another one, or is of other words; the message says what differs.
     """
     contents = read_contents(path)
     if not contents.base:
@@ -401,6 +408,11 @@ def start_from(model: nn.Module, path: Path, own: Collection[str] = ()) -> str:
     base = model.base if isinstance(model, HeroModel) else model
     state = {name: value for name, value in base.state_dict().items() if name not in own}
     check_same_base(state, contents, own)
+    if (run := RunFolder(path.parent)).vocabulary_file.is_file():
+        try:
+            check_words(Vocabulary.from_json(run.vocabulary()), contents.base)
+        except UserError as error:
+            raise UserError(f"--init-base {path}: {error}") from error
     with torch.no_grad():
         for name, value in state.items():
             value.copy_(contents.base[name])

@@ -12,6 +12,7 @@ import time
 from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def train(
     except ValueError as error:  # sizes that do not go together, such as a number of heads
         raise ConfigError(f"{config.model_name}: {error}") from error
     if config.init_base is not None:
-        screen.say(start_from(task.model, config.init_base, base.own_parameters))
+        screen.say(start_from(task.model, config.init_base, base.own_parameters, partial(base.check_words, data)))
     sets = {
         name: base.examples(config, data, name, bank, vocabulary, for_training=name == "train") for name in data.sets
     }
@@ -156,6 +157,7 @@ def train(
     trainer = Trainer(task, config, items, run, screen, group, swapped)
     if config.resume:
         trainer.restore()
+        base.check_words(data, vocabulary, task.model.state_dict())
     try:
         trainer.fit(sets, select="val" if "val" in sets else None)
     except NoClipScore as error:  # met by the first step

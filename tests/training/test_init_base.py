@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,3 +153,25 @@ def test_a_detr_starts_from_a_run_of_its_own(runs, tmp_path):
     run = main(config_from(started, "test"), QUIET)
     before, after = load_checkpoint(base.best)["model"], load_checkpoint(run.last)["model"]
     assert all(torch.equal(after[f"base.{name}"], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("base", ["emb", "qd_detr"])
+def test_another_word_table_is_no_start_and_does_not_resume(base, runs, tmp_path):
+    with np.load(runs.files.root / "words.npz") as table:
+        words, vectors = table["words"], table["vectors"]
+    path = tmp_path / "words.npz"
+    np.savez(path, words=words, vectors=vectors.astype(np.float16))
+    settings = runs.files.settings() if base == "emb" else detr_settings(runs.files, base)
+    settings = {**settings, "words": str(path), "epochs": 1, "figure_queries": 0}
+    plain = config_from({**settings, "output": str(tmp_path / "base"), "base_only": True}, "test")
+    run = main(plain, QUIET)
+    np.savez(path, words=words, vectors=vectors)
+    started = config_from({**settings, "output": str(tmp_path / "hero"), "init_base": str(run.best)}, "test")
+    main(started, QUIET)
+    main(replace(plain, resume=True), QUIET)
+    np.savez(path, words=words, vectors=np.roll(vectors, 1, axis=0))
+    said = "its vector of '.*' is another than the run's: .* give --words that table"
+    with pytest.raises(UserError, match=rf"--init-base .*best\.pt: .*{said}"):
+        main(replace(started, overwrite=True), QUIET)
+    with pytest.raises(UserError, match=said):
+        main(replace(plain, resume=True), QUIET)
