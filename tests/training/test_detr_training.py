@@ -229,6 +229,22 @@ def test_published_features_are_scored_officially_and_chosen_on_it(published, tm
         (published.root / "aside").rename(missing)
 
 
+@pytest.mark.slow
+def test_a_level_is_chosen_by_what_val_and_its_rewordings_both_have(published, tmp_path):
+    lines = [json.loads(line) for line in (published.root / "val.jsonl").read_text().splitlines()]
+    unscored = ("relevant_clip_ids", "saliency_scores")
+    bare = [{name: value for name, value in line.items() if name not in unscored} for line in lines]
+    (tmp_path / "reworded.jsonl").write_text("".join(json.dumps(line) + "\n" for line in bare))
+    chosen = {"choose_level": True, "annotations_reworded": str(tmp_path / "reworded.jsonl")}
+    given = published.settings("qd_detr", output=str(tmp_path / "run"), epochs=1, **chosen)
+    results = main(config_from(given, "test"), QUIET).results()
+    best = results["best"]["val"]
+    assert "MR-full-mAP" in best
+    usual = sum(best[name] for name in SCORES)  # the same queries: the mean over both sets is the merit of one
+    levels = "+".join(map(str, results["levels"]["answering"]))
+    assert results["levels"]["chosen_by"][levels] == pytest.approx(usual)
+
+
 FINISHED = SimpleNamespace(poll=lambda: 0, returncode=0)
 """A process that is done."""
 
