@@ -32,7 +32,7 @@ from hero_plugin.integrations.training.detr_batches import (
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
-from hero_plugin.integrations.training.queries import BridgedTokens, QueryFiles, training_tokens, words_to_train_on
+from hero_plugin.integrations.training.queries import BridgedTokens, query_files, training_tokens, words_to_train_on
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task, with_hero
 from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase
 from hero_plugin.levels import map_tensors
@@ -283,20 +283,11 @@ class DetrBase(WordVectorsBase):
         store = open_clips(config)
         split = open_tokenizer(config.tokenizer)
         sets = read_sets(paths, config, store, split, screen, originals)
-        records = [record for each in sets.values() for record in each]
         if config.query_features is None:
             table, swaps = words_to_train_on(config, sets, split)
             return VectorData(sets, store, split, table, swaps=swaps)
-        queries = QueryFiles(
-            config.query_features,
-            records,
-            max_words=config.max_words,
-            normalize=config.normalize_words,
-            storage=config.storage,
-            gigabytes=config.memory,
-            screen=screen,
-        )
-        return VectorData(sets, store, split, queries)
+        records = [record for each in sets.values() for record in each]
+        return VectorData(sets, store, split, query_files(config, records, screen))
 
     def new_task(
         self, config: DetrTrainConfig, data: VectorData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device

@@ -13,16 +13,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.scoring.metrics import SCORES, temporal_iou
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, MUTED, SETTINGS, TRUTH, new_figure, save_figure
 from hero_plugin.integrations.training.batching import CURVE, predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
-from hero_plugin.integrations.training.load_run import load_run
+from hero_plugin.integrations.training.distributed import choose_device
+from hero_plugin.integrations.training.load_run import check_origins, data_of, load_run
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Grounded, Task
 
@@ -42,8 +44,8 @@ def draw_run(
 ) -> None:
     """Draw the log and, from the last test set, a few queries with the best weights of the run.
 
-    The run that ``config.compare`` names, usually the base, is drawn beside it where possible: a run on
-    other features is left out, with a message.
+    The run that ``config.compare`` names, usually the base, is drawn beside it where possible: a run that cannot read
+    these queries is left out, with a message.
     """
     history = run.history()
     compared = RunFolder.open(config.compare) if config.compare else None
@@ -62,11 +64,12 @@ def draw_run(
         if not (items := _spread(sets, config.figure_queries)):
             return
         task.model.load_state_dict(load_checkpoint(run.best)["model"])
-        models = [(names[0], HERO, predict_set(task, items, clips=True))]
+        models = [(names[0], HERO, predict_set(task, items, amp=config.amp, clips=True))]
         if compared:
+            records, bank = [item.record for item in items], task.collate.bank
             try:
-                models.insert(0, (names[1], BASE, _predict_by(compared, items, task, data, screen)))
-            except UserError as error:
+                models.insert(0, (names[1], BASE, _predict_by(compared, records, data, bank, config, screen)))
+            except (UserError, DataError, OSError) as error:  # its files may be gone, or lack a video
                 screen.say(f"the query figures leave {names[1]} out: {error}")
         for index, item in enumerate(items):
             record, unseen = item.record, vocabulary.unseen(data.tokenize(item.record.sentence))
@@ -95,13 +98,25 @@ def _spread(sets: Mapping[str, Sequence[Any]], count: int) -> list[Any]:
     return [tests[-1][place] for place in np.unique(places.round().astype(int))]
 
 
-def _predict_by(compared: RunFolder, items: Sequence[Any], task: Task, data: GroundingData, screen: Screen) -> Grounded:
-    """Predict the same queries by another run's model, in that run's own word ids."""
-    same = replace(data, sets={"figures": [item.record for item in items]})
-    device = next(task.model.parameters()).device
-    collate: Any = task.collate
-    theirs = load_run(compared, same, screen, bank=collate.bank, device=device)
-    return predict_set(theirs.task, theirs.sets["figures"], clips=True)
+READING = (
+    *("base", "features", "words", "query_features", "tokenizer", "max_words", "normalize_words"),
+    *("max_clips", "pooling", "clip_length", "normalize_features"),
+)
+"""Settings that decide what a model is given of a query and its video."""
+
+
+def _predict_by(
+    compared: RunFolder, records: list[Record], data: GroundingData, bank: Any, config: TrainConfig, screen: Screen
+) -> Grounded:
+    """Predict the same queries by another run, as it reads and answers them; what is read alike is not read again."""
+    settings = compared.settings()
+    check_origins(settings, compared)
+    if all(getattr(settings, name, None) == getattr(config, name, None) for name in READING):
+        data = replace(data, sets={"records": records})
+    else:
+        data, bank = data_of(settings, records), None
+    theirs = load_run(compared, data, screen, bank=bank, device=choose_device(config.device))
+    return predict_set(theirs.task, theirs.sets["records"], amp=settings.amp, clips=True)
 
 
 def losses_figure(history: History) -> Figure:

@@ -35,6 +35,7 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
 from hero_plugin.integrations.training.dataset import GroundingData, check_records, open_clips
 from hero_plugin.integrations.training.distributed import Amp, autocast, choose_device
+from hero_plugin.integrations.training.queries import query_files
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
 
@@ -218,6 +219,28 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
         )
 
 
+def data_of(
+    settings: TrainConfig, records: Sequence[Record], sources: Source | Sequence[Source] | None = None
+) -> GroundingData:
+    """Return records as the set ``records``, their words and features read as the settings of a run say.
+
+    Args:
+        settings: Of the run.
+        records: The queries.
+        sources: Other features than the run's.
+
+    Raises:
+        DataError: A query has no word, or its video no features.
+    """
+    store, split = open_clips(settings, sources), open_tokenizer(settings.tokenizer)
+    check_records(records, store, split, "records")
+    words = [word for record in records for word in split(record.sentence)]
+    queries = query_files(settings, records) if getattr(settings, "query_features", None) else None
+    data = BASES[settings.base].words_only(settings, store, words, split, queries)
+    data.sets = {"records": list(records)}
+    return data
+
+
 def answer(
     run: str | os.PathLike[str],
     records: Sequence[Record],
@@ -259,13 +282,7 @@ def answer(
     sources = [features] if isinstance(features, str | os.PathLike | Mapping) else list(features)
     if paths := tuple(Path(each) for each in sources if not isinstance(each, Mapping)):
         check_origins(replace(settings, features=paths), opened)
-    store = open_clips(settings, sources)
-    split = open_tokenizer(settings.tokenizer)
-    check_records(records, store, split, "records")
-    data = BASES[settings.base].words_only(
-        settings, store, [word for record in records for word in split(record.sentence)], split
-    )
-    data.sets = {"records": list(records)}
+    data = data_of(settings, records, sources)
     chosen, quiet = choose_device(device), Screen(quiet=True)
     loaded = load_run(opened, data, quiet, checkpoint=checkpoint, device=chosen, levels=levels, bridge=bridge)
     return predict_set(loaded.task, loaded.sets["records"], batch_size, amp=settings.amp, clips=True)

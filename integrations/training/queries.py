@@ -291,6 +291,19 @@ class QueryFiles(Queries):
         return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])
 
 
+def query_files(config: Any, records: Sequence[Record], screen: Screen | None = None) -> QueryFiles:
+    """Return the vectors of queries from the folder that settings name."""
+    return QueryFiles(
+        config.query_features,
+        records,
+        max_words=config.max_words,
+        normalize=config.normalize_words,
+        storage=config.storage,
+        gigabytes=config.memory,
+        screen=screen,
+    )
+
+
 TOKENS = 12_288
 """Tokens of training queries that the bridge is made of: three times those that it remembers."""
 NEAREST = 0.1
