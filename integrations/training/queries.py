@@ -27,7 +27,7 @@ from hero_plugin.integrations.support.errors import Problems, UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.distributed import seed_of
 
-NEAREST, NEAR_WORDS = 0.55, 8
+NEAR, NEAR_WORDS = 0.55, 8
 """A word gives way to one of so many nearest ones, at a cosine above this: docs/results/one_level.md."""
 _AT_ONCE = 1 << 24
 
@@ -50,7 +50,7 @@ def near_words(training: Sequence[str], table: WordVectors, tokenize: Tokenizer)
         cosines = directions[start : start + rows] @ others.T
         nearest = np.argpartition(-cosines, many - 1, axis=1)[:, :many]
         for word, cosine, places in zip(words[start:], cosines, nearest, strict=False):
-            near = sorted((-cosine[place], names[place]) for place in places if cosine[place] > NEAREST)
+            near = sorted((-cosine[place], names[place]) for place in places if cosine[place] > NEAR)
             if near:
                 found[word] = tuple(name for _, name in near)
     return found
