@@ -29,9 +29,13 @@ class GroundingData:
     tokenize: Tokenizer
     swaps: WordSwaps | None = field(default=None, kw_only=True)
     """What training words give way to; None where they stay."""
+    words: Sequence[str] = field(default=(), kw_only=True)
+    """Words of sentences that are not known yet."""
 
-    def sentences(self, *sets: str) -> Iterable[list[str]]:
-        """Yield the words of every sentence of the given sets; of all sets where none is given."""
+    def sentences(self, *sets: str) -> Iterable[Sequence[str]]:
+        """Yield the words of every sentence of the given sets; where none is given, of all sets and those to come."""
+        if not sets and self.words:
+            yield self.words
         for name in sets or self.sets:
             for record in self.sets[name]:
                 yield self.tokenize(record.sentence)

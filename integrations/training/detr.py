@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,14 +16,15 @@ from hero_plugin.adapters.detr.adapter import INPUTS
 from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, MomentDETRHyperparameters
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.integrations.data.feature_bank import FeatureBank
-from hero_plugin.integrations.data.words import Vocabulary, open_tokenizer
+from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary
 from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH, qvhighlights_scores
 from hero_plugin.integrations.scoring.submissions import CLIPS_OFF, annotation_row, has_official_labels, submission_line
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
+from hero_plugin.integrations.training.base import Base, VectorData
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import open_clips, read_sets
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
     DetrExample,
@@ -32,9 +33,8 @@ from hero_plugin.integrations.training.detr_batches import (
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
-from hero_plugin.integrations.training.queries import BridgedTokens, query_files, training_tokens, words_to_train_on
+from hero_plugin.integrations.training.queries import BridgedTokens, Queries, WordSwaps, query_files, training_tokens
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task, with_hero
-from hero_plugin.integrations.training.vector_base import VectorData, WordVectorsBase
 from hero_plugin.levels import map_tensors
 from hero_plugin.tensors import at_least_float32
 
@@ -255,7 +255,7 @@ def ranked(saliency: Tensor, mask: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DetrBase(WordVectorsBase):
+class DetrBase(Base):
     """A DETR: its words are vectors of a table, or of a file per query.
 
     Attributes:
@@ -270,24 +270,18 @@ class DetrBase(WordVectorsBase):
     clone_width: int | None = None
     reads_video_padding: bool = False
 
-    def read(
-        self, config: DetrTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
-    ) -> VectorData:
-        """Read and check the sets, and the vectors of their words: of a table, or one file per query.
-
-        Raises:
-            DataError: Whatever is wrong with the annotations, all at once; or queries without their file.
-            FileNotFoundError: A file is missing.
-            UserError: The word table has none of the words.
-        """
-        store = open_clips(config)
-        split = open_tokenizer(config.tokenizer)
-        sets = read_sets(paths, config, store, split, screen, originals)
+    def read_words(
+        self,
+        config: DetrTrainConfig,
+        sets: Mapping[str, Sequence[Record]],
+        split: Tokenizer,
+        swaps: WordSwaps | None,
+        screen: Screen | None,
+    ) -> Queries:
+        """Return the words of the sets as vectors: of a table, or one file per query."""
         if config.query_features is None:
-            table, swaps = words_to_train_on(config, sets, split)
-            return VectorData(sets, store, split, table, swaps=swaps)
-        records = [record for each in sets.values() for record in each]
-        return VectorData(sets, store, split, query_files(config, records, screen))
+            return super().read_words(config, sets, split, swaps, screen)
+        return query_files(config, [record for records in sets.values() for record in records], screen)
 
     def new_task(
         self, config: DetrTrainConfig, data: VectorData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
@@ -335,29 +329,17 @@ class DetrBase(WordVectorsBase):
             max_clips=config.max_clips,
         )
 
-    def load_task(
-        self,
-        config: DetrTrainConfig,
-        data: VectorData,
-        bank: FeatureBank,
-        known: Vocabulary,
-        weights: MutableMapping[str, Tensor],
-        device: torch.device,
-        sentences: Iterable[Sequence[str]] | None = None,
-    ) -> tuple[DetrTask, Vocabulary]:
-        """Load a run's model for the queries of ``data``."""
-        words_dim = words_width(data.queries.dim, config.levels_of_words)
-        for layer, now, extra, what, flag in (
-            ("input_vid_proj", bank.dim, ENDPOINTS, "features", "--features of the same kind"),
-            ("input_txt_proj", words_dim, 0, "word vectors", "--words or --query-features of the same kind"),
+    def check_sizes(self, model: nn.Module, weights: Mapping[str, Tensor], data: Any, bank: FeatureBank) -> None:
+        """Compare the widths of the first layers."""
+        own = model.state_dict()
+        for layer, extra, what, flag in (
+            ("input_vid_proj", ENDPOINTS, "features", "--features of the same kind"),
+            ("input_txt_proj", 0, "word vectors", "--words or --query-features of the same kind"),
         ):
-            name = f"{layer}.0.LayerNorm.weight"
-            width = next(len(value) for key, value in weights.items() if key.endswith(name)) - extra
+            name = next(name for name in weights if name.endswith(f"{layer}.0.LayerNorm.weight"))
+            width, now = (len(each[name]) - extra for each in (weights, own))
             if width != now:
                 raise UserError(f"trained on {what} of width {width}, these have {now}; give {flag}")
-        task = self.new_task(config, data, bank, known, device)
-        task.model.load_state_dict(weights)
-        return task, known.with_words(data.sentences() if sentences is None else sentences)
 
     def bridged(self, trained: DetrTrainConfig, data: VectorData, known: Vocabulary) -> VectorData:
         """Return ``data`` with words, or tokens of queries' files, that are bridged to the run's."""

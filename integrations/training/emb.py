@@ -1,11 +1,10 @@
-"""EMB in a training: its flags, data, examples, batches, losses and predictions."""
+"""EMB in a training: its flags, data, words, losses and predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,16 +15,15 @@ from hero_plugin import HeroModel
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.config import EMBHyperparameters
 from hero_plugin.adapters.emb.model import FIRST_WORD, PAD, UNK
-from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
-from hero_plugin.integrations.data.features import FeatureStore
+from hero_plugin.integrations.data.feature_bank import FeatureBank
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, load_word_vectors, open_tokenizer
-from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, load_word_vectors
 from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.training.base import Base, VectorCollate
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, open_clips, read_sets
-from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, check_same_table, words_to_look_up
-from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, with_hero
+from hero_plugin.integrations.training.dataset import GroundingData
+from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, Queries, check_same_table, padded_rows
+from hero_plugin.integrations.training.task import Batch, Prediction, Task, with_hero
 from hero_plugin.tensors import at_least_float32
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
@@ -62,76 +60,25 @@ class EmbData(GroundingData):
     """Whether words that training never had are read as mixtures of those that it had."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A query, ready for a batch."""
+class WordIds(Queries):
+    """Words as rows of EMB's table.
 
-    record: Record
-    word_ids: np.ndarray
-    """(words,) int64."""
-    video: int
-    """Row of the feature bank."""
-    first: int
-    """First clip of the moment it trains on; 0 where the query has none."""
-    last: int
-    """Last clip, inclusive."""
-
-
-def make_examples(
-    records: Sequence[Record],
-    bank: FeatureBank,
-    vocabulary: Vocabulary,
-    tokenize: Tokenizer,
-    *,
-    max_words: int,
-    for_training: bool = False,
-) -> list[Example]:
-    """Make one example per query; ``for_training``, one for each of its moments."""
-    ids = {}
-    for sentence in {record.sentence for record in records}:
-        rows = vocabulary.rows(tokenize(sentence)[:max_words], missing=UNK - FIRST_WORD)
-        ids[sentence] = np.array(rows, np.int64) + FIRST_WORD
-    return [
-        Example(record, ids[record.sentence], row, first, last)
-        for record, row, first, last in moments_on_clips(records, bank, for_training)
-    ]
-
-
-class EmbCollate(BankCollate):
-    """The collate function of EMB.
-
-    Inputs, of the requested rows: word_ids (R, L) long, 0 at padding, or words' vectors (R, L, W) float32 where there
-    is a bridge; q_mask (R, L), v_mask (R, T) float32; video (R, T, D) float32. Of all: clips (B,) long, how many are
-    real; durations (B,) float32 seconds; first, last (B,) long, inclusive.
+    Args:
+        vocabulary: The words of the table, in order.
+        tokenize: Splits a sentence into words.
+        max_words: Longer queries are cut.
     """
 
-    def __init__(self, bank: FeatureBank, queries: BridgedWords | None = None) -> None:
-        super().__init__(bank)
-        self.queries = queries
+    dim = 1
 
-    def __call__(self, items: Sequence[Example], rows: Sequence[int] | None = None) -> Batch:
-        """Make a batch; see ``BankCollate``."""
-        rows = list(range(len(items)) if rows is None else rows)
-        clips = [self.clips(item) for item in items]
-        videos = [items[row].video for row in rows]
-        v_mask = self.bank.mask(videos, max(clips))
-        if self.queries is not None:
-            words, q_mask = self.queries.batch([item.record for item in items])
-        else:
-            lengths = np.array([len(item.word_ids) for item in items])
-            q_mask = np.arange(lengths.max()) < lengths[:, None]
-            words = np.full(q_mask.shape, PAD, np.int64)
-            words[q_mask] = np.concatenate([item.word_ids for item in items])
-        return {
-            "word_ids": torch.from_numpy(words[rows]),
-            "q_mask": torch.from_numpy(q_mask[rows].astype(np.float32)),
-            "video": self.bank.tensor(videos, v_mask),  # type: ignore[dict-item]  # becomes a tensor on the device
-            "v_mask": torch.from_numpy(v_mask.astype(np.float32)),
-            "clips": torch.tensor(clips),
-            "durations": torch.tensor([item.record.duration for item in items], dtype=torch.float32),
-            "first": torch.tensor([item.first for item in items]),
-            "last": torch.tensor([item.last for item in items]),
-        }
+    def __init__(self, vocabulary: Vocabulary, tokenize: Tokenizer, max_words: int) -> None:
+        self.vocabulary, self.tokenize, self.max_words = vocabulary, tokenize, max_words
+
+    def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows (B, L) long, with ``UNK`` for words that the table lacks and ``PAD``, and the mask (B, L)."""
+        sentences = [self.tokenize(record.sentence)[: self.max_words] for record in records]
+        ids, mask = padded_rows([self.vocabulary.rows(words, missing=UNK - FIRST_WORD) for words in sentences])
+        return np.where(mask, ids + FIRST_WORD, PAD), mask
 
 
 class EmbTask(Task):
@@ -144,7 +91,7 @@ class EmbTask(Task):
         epochs: Length of the training, over which the labels become elastic.
     """
 
-    def __init__(self, model: nn.Module, collate: EmbCollate, settings: EMBConfig, epochs: int) -> None:
+    def __init__(self, model: nn.Module, collate: VectorCollate, settings: EMBConfig, epochs: int) -> None:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs
 
     def losses(self, model: nn.Module, batch: Batch, epoch: int) -> dict[str, Tensor]:
@@ -192,18 +139,18 @@ class EmbTask(Task):
         score = _chosen(start_logits, first) * _chosen(end_logits, last)
         relevance = getattr(model, "relevance", None)
         relevance = h_score if relevance is None else at_least_float32(relevance).sigmoid()
-        return Prediction(moments.unsqueeze(1), score.unsqueeze(1), relevance * batch["v_mask"])
+        return Prediction(moments.unsqueeze(1), score.unsqueeze(1), relevance * batch["video_mask"])
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """Return the logits of the start, of the end and, with HERO, of the clips' relevance."""
         _, start_logits, end_logits, *_ = run(model, batch) if outputs is None else outputs
         relevance = [model.relevance] if isinstance(model, HeroModel) and model.relevance is not None else []
-        return [*map(at_least_float32, (start_logits, end_logits, *relevance))], batch["v_mask"]
+        return [*map(at_least_float32, (start_logits, end_logits, *relevance))], batch["video_mask"]
 
 
 def run(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
     """Run EMB's forward on a batch."""
-    return model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
+    return model(batch["words"], None, batch["video"], batch["video_mask"], batch["word_mask"])
 
 
 def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:
@@ -228,21 +175,9 @@ class EmbBase(Base):
     own_parameters = (WORD_TABLE, "embedding_net.char_emb.char_emb.weight")
     clone = ("EMB", "model.emb")
 
-    def read(
-        self, config: EmbTrainConfig, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
-    ) -> EmbData:
-        """Read and check the sets."""
-        store = open_clips(config)
-        split = open_tokenizer(config.tokenizer)
-        sets = read_sets(paths, config, store, split, screen, originals)
-        words, swaps = words_to_look_up(config, sets, split)
-        return EmbData(sets, store, split, load_word_vectors(config.word_table, words), swaps=swaps)
-
-    def words_only(
-        self, config: EmbTrainConfig, store: FeatureStore, words: Sequence[str], split: Tokenizer, queries: None = None
-    ) -> EmbData:
-        """Return data without records, for sentences of ``words``."""
-        return EmbData({}, store, split, load_word_vectors(config.word_table, set(words)))
+    def look_up(self, config: EmbTrainConfig, words: set[str], split: Tokenizer, of: str, flag: str) -> WordVectors:
+        """Return words of a table, if it has any."""
+        return load_word_vectors(config.word_table, words)
 
     def vocabulary(self, config: EmbTrainConfig, data: EmbData) -> Vocabulary:
         """Return the words of the data that have vectors."""
@@ -252,24 +187,12 @@ class EmbBase(Base):
         # Afterwards, so that they do not decide on the scale.
         return vocabulary if data.swaps is None else vocabulary.extended([data.swaps.words], data.vectors)
 
-    def examples(
-        self,
-        config: EmbTrainConfig,
-        data: EmbData,
-        name: str,
-        bank: FeatureBank,
-        vocabulary: Vocabulary,
-        for_training: bool = False,
-    ) -> list[Example]:
-        """Make the examples of a set; for training, one per moment."""
-        records, split = data.sets[name], data.tokenize
-        return make_examples(records, bank, vocabulary, split, max_words=config.positions, for_training=for_training)
-
     def new_task(
         self, config: EmbTrainConfig, data: EmbData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
     ) -> EmbTask:
         """Build the task, with fresh weights around a table of frozen word vectors."""
-        return self._build(config, vocabulary.table(data.vectors), bank, device)
+        queries = WordIds(vocabulary, data.tokenize, config.positions)
+        return self._build(config, vocabulary.table(data.vectors), queries, bank, device)
 
     def load_task(
         self,
@@ -279,10 +202,9 @@ class EmbBase(Base):
         known: Vocabulary,
         weights: MutableMapping[str, Tensor],
         device: torch.device,
-        sentences: Iterable[Sequence[str]] | None = None,
     ) -> tuple[EmbTask, Vocabulary]:
         """Load a run's model; new words get their vectors from ``data.vectors``, scaled as the old ones."""
-        vocabulary = known.extended(data.sentences() if sentences is None else sentences, data.vectors)
+        vocabulary = known.extended(data.sentences(), data.vectors)
         new = Vocabulary(vocabulary.words[len(known) :], known.scale)
         name, table = _word_table(weights)
         if len(new) and table.shape[1] != data.vectors.dim:
@@ -299,12 +221,12 @@ class EmbBase(Base):
             raise UserError(
                 f"trained on features of width {width}, these have {bank.dim}; give --features of the same kind"
             )
-        bridged = None
+        queries: Queries = WordIds(vocabulary, data.tokenize, config.positions)
         if data.bridged:
             unknown = weights[name.replace("glove_vec", "unk_vec")][0].numpy()
             vectors = WordVectors(list(vocabulary.words), table.numpy())
-            bridged = BridgedWords.of_table(vectors, data.tokenize, known, config.positions, unknown)
-        task = self._build(config, table.numpy(), bank, device, bridged)
+            queries = BridgedWords.of_table(vectors, data.tokenize, known, config.positions, unknown)
+        task = self._build(config, table.numpy(), queries, bank, device)
         weights = copy(weights)  # a copy that has its notes, of which levels answer
         weights[name] = table
         task.model.load_state_dict(weights)
@@ -329,10 +251,10 @@ class EmbBase(Base):
         self,
         config: EmbTrainConfig,
         table: np.ndarray,
+        queries: Queries,
         bank: FeatureBank,
         device: torch.device,
-        bridged: BridgedWords | None = None,
     ) -> EmbTask:
         settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
         model = with_hero(EMB(settings, table), config)
-        return EmbTask(model.to(device), EmbCollate(bank, bridged), settings, config.epochs)
+        return EmbTask(model.to(device), VectorCollate(bank, queries), settings, config.epochs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
@@ -146,7 +146,6 @@ def load_model(
     device: torch.device | str,
     *,
     settings: TrainConfig | None = None,
-    sentences: Iterable[Sequence[str]] | None = None,
     levels: Sequence[int] = (),
     bridge: bool = False,
 ) -> tuple[Task, Vocabulary, int]:
@@ -164,7 +163,7 @@ def load_model(
             known = known.counted(data.tokenize(record.sentence) for record in learned_records(run, trained))
         base.check_words(data, known, state["model"])
         data = base.bridged(trained, data, known) if bridge else data
-        task, vocabulary = base.load_task(settings, data, bank, known, state["model"], torch.device(device), sentences)
+        task, vocabulary = base.load_task(settings, data, bank, known, state["model"], torch.device(device))
         answer_with(task.model, levels)
     except UserError as error:
         raise UserError(f"{run.path}: {error}") from error
@@ -337,7 +336,7 @@ class RunPredictor:
         # Only the words of the queries are known yet: their records and videos come later.
         bank = ArrayBank({}, store.dim)
         task, vocabulary, _ = load_model(
-            run, weights, data, bank, device, settings=settings, sentences=[words], levels=levels, bridge=bridge
+            run, weights, data, bank, device, settings=settings, levels=levels, bridge=bridge
         )
         return cls(task, settings, data, vocabulary, device, amp or settings.amp)
 

@@ -124,15 +124,6 @@ class WordSwaps:
         return text if swapped != list(words) and self.tokenize(text) == swapped else sentence
 
 
-def words_to_look_up(
-    config: TrainConfig, sets: Mapping[str, Sequence[Record]], tokenize: Tokenizer
-) -> tuple[set[str], WordSwaps | None]:
-    """Return the words of sets that a table is to have, and what training words give way to, which is among them."""
-    words = {word for records in sets.values() for record in records for word in tokenize(record.sentence)}
-    swaps = WordSwaps.of(config, sets, tokenize)
-    return words.union(() if swaps is None else swaps.words), swaps
-
-
 ARRAY = "last_hidden_state"
 """Name of the array in the published files: CLIP's vector of each token."""
 
@@ -183,15 +174,20 @@ class WordQueries(Queries):
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
-        rows = [
-            [self.index.get(word, -1) for word in self.tokenize(record.sentence)[: self.max_words]]
-            for record in records
-        ]
-        lengths = np.array([len(row) for row in rows])
-        mask = np.arange(lengths.max()) < lengths[:, None]
+        sentences = [self.tokenize(record.sentence)[: self.max_words] for record in records]
+        rows, mask = padded_rows([[self.index.get(word, -1) for word in words] for words in sentences])
         vectors = np.zeros((*mask.shape, self.dim), np.float32)
-        vectors[mask] = self._table[np.concatenate(rows)]
+        vectors[mask] = self._table[rows[mask]]
         return vectors, mask
+
+
+def padded_rows(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of a table, of several sentences, as (B, L) long with 0 for padding, and their mask (B, L) bool."""
+    lengths = np.array([len(each) for each in rows])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.zeros(mask.shape, np.int64)
+    padded[mask] = np.concatenate(rows)
+    return padded, mask
 
 
 SAMPLE = 16
@@ -226,14 +222,6 @@ def check_same_table(
                 f"{source}: its vector of {word!r} is another than the run's: this is not the word table that the run "
                 "was trained with, and answers by it would be wrong; give --words that table, or a copy of it"
             )
-
-
-def words_to_train_on(
-    config: Any, sets: Mapping[str, Sequence[Record]], split: Tokenizer
-) -> tuple[WordQueries, WordSwaps | None]:
-    """Return the words of sets as vectors of the table, and what training words give way to, which is among them."""
-    words, swaps = words_to_look_up(config, sets, split)
-    return words_of_table(config, words, split, "annotations", "--tokenizer"), swaps
 
 
 def words_of_table(config: Any, words: set[str], split: Tokenizer, of: str, flag: str) -> WordQueries:

@@ -1,27 +1,19 @@
-"""The interface between training and a base: a ``Base`` reads data and builds tasks, a ``Task`` computes and scores."""
+"""A ``Task``: what the engine knows of a base. It computes and scores; a ``Base`` (``base.py``) makes it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from hero_plugin import HeroModel, wrap_model
-from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
-from hero_plugin.integrations.data.features import FeatureStore
-from hero_plugin.integrations.data.words import Tokenizer, Vocabulary
+from hero_plugin.integrations.data.feature_bank import BankCollate
 from hero_plugin.integrations.scoring.metrics import SCORES, nearest_iou, scores_of
-from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.tables import Cell, Row, Table
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.dataset import GroundingData
 
 Batch = dict[str, Tensor]
 Scores = dict[str, float]
@@ -129,89 +121,6 @@ class Task(Protocol):
         if not isinstance(model, HeroModel) or not model.config.active:
             return {}
         return {"level_weights": model.level_weights().tolist()}
-
-
-class Base(ABC):
-    """All that training, evaluation and the tools ask of a base. Its configs and its data are of types of its own."""
-
-    config: type[TrainConfig]
-    """The settings of its trainings; ``config.title`` is its published name."""
-    data: ClassVar[type[GroundingData]]
-    """What ``read`` returns."""
-    own_parameters: tuple[str, ...] = ()
-    """Parameters of the model that depend on the data, by the base's names: a trained base does not bring them."""
-    reads_video_padding: bool = False
-    """Whether its answers, as its authors wrote them, move with how far a video is padded: by thousandths of a score,
-    and by seconds at times. A batch then holds videos of one length, so that no answer depends on its neighbours."""
-    clone: tuple[str, str]
-    """The folder that its authors' repository is cloned into, and the module that holds the model."""
-    clone_width: int | None = None
-    """The one hidden size that its authors' code is written for, or None."""
-
-    @abstractmethod
-    def read(
-        self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
-    ) -> Any:
-        """Read and check sets of annotations (see ``read_sets``) and all else but the features themselves."""
-
-    @abstractmethod
-    def words_only(
-        self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenizer, queries: Any = None
-    ) -> Any:
-        """Return data without records, for sentences of ``words``; ``queries`` are their features, where files are."""
-
-    @abstractmethod
-    def vocabulary(self, config: Any, data: Any) -> Vocabulary:
-        """Return the vocabulary of a new run."""
-
-    @abstractmethod
-    def examples(
-        self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary, for_training: bool = False
-    ) -> list[Any]:
-        """Make the task's examples of the set ``name``, to train on or to score."""
-
-    @abstractmethod
-    def new_task(self, config: Any, data: Any, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device) -> Task:
-        """Build model and losses, with fresh weights."""
-
-    @abstractmethod
-    def load_task(
-        self,
-        config: Any,
-        data: Any,
-        bank: FeatureBank,
-        known: Vocabulary,
-        weights: MutableMapping[str, Tensor],
-        device: torch.device,
-        sentences: Iterable[Sequence[str]] | None = None,
-    ) -> tuple[Task, Vocabulary]:
-        """Load a run's model for the queries of ``data``; return it, and the run's vocabulary with their words.
-
-        The queries' sentences are those of ``data``, unless ``sentences`` (tokenized) are given.
-
-        Raises:
-            UserError: Features or word vectors are not of the run's kind.
-        """
-
-    def check_words(self, data: Any, known: Vocabulary, weights: Mapping[str, Tensor]) -> None:  # noqa: B027
-        """Refuse words of another table than the run's, as far as the run, or its weights, can tell.
-
-        Raises:
-            UserError: A word has another vector.
-        """
-
-    def bridged(self, trained: Any, data: Any, known: Vocabulary) -> Any:
-        """Return ``data`` for ``load_task`` to read words that training never had as mixtures of those that it had.
-
-        Args:
-            trained: Settings of the run.
-            data: Any sets.
-            known: The run's vocabulary, with its counts.
-
-        Raises:
-            UserError: This base cannot read words so, or a file that tells about the training is not there.
-        """
-        raise UserError(f"--bridge: {self.config.title} does not read words as vectors")
 
 
 def with_hero(model: nn.Module, config: TrainConfig) -> nn.Module:

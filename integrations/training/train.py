@@ -2,7 +2,7 @@
 
 ``run`` -> ``main`` reads the data (``Base.read``), claims the folder and calls ``train``, which builds the model
 (``Base.new_task``) and lets a ``Trainer`` (``engine.py``) fit it. Batches are made by the task's collate function:
-``emb.EmbCollate``, ``detr_batches.DetrCollate``.
+``base.VectorCollate``, ``detr_batches.DetrCollate``.
 """
 
 from __future__ import annotations

@@ -16,9 +16,11 @@ import torch
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import Vocabulary, tokenize
+from hero_plugin.integrations.training.base import VectorCollate, VectorExample
 from hero_plugin.integrations.training.batching import to_device
 from hero_plugin.integrations.training.distributed import keep_freed_memory
-from hero_plugin.integrations.training.emb import EmbCollate, Example
+from hero_plugin.integrations.training.emb import WordIds
 
 WIDTHS = {"word vectors": 384, "I3D": 1024, "SlowFast and CLIP": 2816}
 VIDEOS, BATCH = 500, 16
@@ -38,13 +40,14 @@ def main() -> None:
         host, waiting = StoreBank(store, store.keys()), StoreBank(store, store.keys())
         waiting.settle(given.device, "device")
         record = Record("q", "0", "a person opens a door", ((1.0, 2.0),), 30.0)
-        items = [Example(record, np.arange(1, 6), row, 1, 2) for row in range(VIDEOS)]
+        words = WordIds(Vocabulary(tuple(record.sentence.split())), tokenize, 128)
+        items = [VectorExample(record, row, 1, 2) for row in range(VIDEOS)]
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for _ in range(given.turns):
             chosen = [items[row] for row in random.integers(0, VIDEOS, BATCH)]
             for bank in (host, waiting):
                 start = time.process_time()
-                batch = EmbCollate(bank)(chosen)
+                batch = VectorCollate(bank, words)(chosen)
                 if given.device.type == "cuda":
                     to_device({key: value.pin_memory() for key, value in batch.items()}, given.device)
                 seconds[bank is waiting].append(time.process_time() - start)

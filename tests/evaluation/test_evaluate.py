@@ -90,7 +90,7 @@ def test_a_word_outside_the_vocabulary_gets_its_vector(runs, new_words):
     table = loaded.task.model.state_dict()["base.embedding_net.word_emb.glove_vec"]
     torch.testing.assert_close(table[-1], table[loaded.vocabulary.words.index("the")])
     (items,) = loaded.sets.values()
-    ids = np.concatenate([item.word_ids for item in items])
+    ids = loaded.task.collate(items)["words"]
     assert len(loaded.vocabulary) - 1 + FIRST_WORD in ids
     assert UNK not in ids
     assert evaluate(runs.hero, **data_flags)["new"]
@@ -99,7 +99,7 @@ def test_a_word_outside_the_vocabulary_gets_its_vector(runs, new_words):
 def test_a_word_that_the_table_lacks_is_the_learned_unknown(runs, new_words):
     loaded = _load(runs.hero, new_words / "new.json", runs.files.root / "words.npz")
     (items,) = loaded.sets.values()
-    assert UNK in np.concatenate([item.word_ids for item in items])
+    assert UNK in loaded.task.collate(items)["words"]
 
 
 def test_the_bridge_reads_an_unseen_word_by_its_trained_neighbours(runs, new_words):
@@ -109,7 +109,7 @@ def test_the_bridge_reads_an_unseen_word_by_its_trained_neighbours(runs, new_wor
         assert torch.equal(tensor, bridged.task.model.state_dict()[name]), name
     table = plain.task.model.base.embedding_net.word_emb
     items = plain.sets["new"]
-    ids, read = (each.task.collate(items)["word_ids"] for each in (plain, bridged))
+    ids, read = (each.task.collate(items)["words"] for each in (plain, bridged))
     before = table.eval()(ids)
     trained = torch.from_numpy(plain.vocabulary.is_trained(plain.vocabulary.words))
     new = torch.isin(ids, torch.arange(len(trained))[~trained] + FIRST_WORD)
@@ -136,7 +136,7 @@ def test_the_bridge_counts_the_words_of_a_run_of_an_earlier_version(runs, new_wo
     now, then = (_load(run, *words, bridge=True) for run in (runs.hero, older))
     again = then.task.collate.queries.known
     assert again.counts == counts and json.loads(json.dumps(again.contexts.to_json())) == contexts
-    assert torch.equal(*(each.task.collate(each.sets["new"])["word_ids"] for each in (now, then)))
+    assert torch.equal(*(each.task.collate(each.sets["new"])["words"] for each in (now, then)))
     older.write_json(older.path / "config.json", {**older.config(), "annotations_train": str(tmp_path / "gone.json")})
     with pytest.raises(UserError, match=r"older: --bridge counts the words of an older run's .* no annotation file"):
         _load(older, *words, bridge=True)

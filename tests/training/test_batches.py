@@ -14,8 +14,9 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
 from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.demo import OBJECTS, VERBS, SyntheticConfig, make_synthetic
-from hero_plugin.integrations.training.dataset import check_records
-from hero_plugin.integrations.training.emb import EmbCollate, make_examples
+from hero_plugin.integrations.training.base import VectorCollate, VectorExample
+from hero_plugin.integrations.training.dataset import check_records, moments_on_clips
+from hero_plugin.integrations.training.emb import WordIds
 
 RANDOM = np.random.default_rng(0)
 STORE = MemoryFeatures({"short": RANDOM.random((3, 4), np.float32), "long": RANDOM.random((7, 4), np.float32)})
@@ -37,11 +38,11 @@ def vocabulary():
 
 def test_a_batch_holds_each_query_and_nothing_at_the_padding(vocabulary):
     bank = StoreBank(STORE, ["long", "short"])
-    examples = make_examples(RECORDS, bank, vocabulary, tokenize, max_words=128)
-    batch = EmbCollate(bank)(examples)
-    assert batch["word_ids"].tolist() == [[2, 3, 4, PAD, PAD], [2, UNK, 5, UNK, UNK]]
-    assert batch["q_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
-    assert batch["v_mask"].sum(1).tolist() == [7, 3] == batch["clips"].tolist()
+    examples = [VectorExample(*each) for each in moments_on_clips(RECORDS, bank)]
+    batch = VectorCollate(bank, WordIds(vocabulary, tokenize, max_words=128))(examples)
+    assert batch["words"].tolist() == [[2, 3, 4, PAD, PAD], [2, UNK, 5, UNK, UNK]]
+    assert batch["word_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert batch["video_mask"].sum(1).tolist() == [7, 3] == batch["clips"].tolist()
     np.testing.assert_array_equal(batch["video"][0], STORE["long"])
     np.testing.assert_array_equal(batch["video"][1, :3], STORE["short"])
     assert not batch["video"][1, 3:].any()
@@ -50,18 +51,19 @@ def test_a_batch_holds_each_query_and_nothing_at_the_padding(vocabulary):
     assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in batch.values())
 
 
-def test_training_takes_every_moment_of_a_query_and_scoring_each_query_once(vocabulary):
+def test_training_takes_every_moment_of_a_query_and_scoring_each_query_once():
     bank = StoreBank(STORE, ["long", "short"])
-    assert len(make_examples(RECORDS, bank, vocabulary, tokenize, max_words=9, for_training=True)) == 3
-    assert len(make_examples(RECORDS, bank, vocabulary, tokenize, max_words=9)) == 2
-    assert make_examples([], bank, vocabulary, tokenize, max_words=9) == []
+    assert len(moments_on_clips(RECORDS, bank, for_training=True)) == 3
+    assert len(moments_on_clips(RECORDS, bank)) == 2
+    assert moments_on_clips([], bank) == []
 
 
 def test_long_sentences_are_cut_and_unlabelled_queries_can_be_scored(vocabulary):
     bank = StoreBank(STORE, ["long", "short"])
     unlabelled = Record("q2", "long", "a a a a a", (), 14.0)
-    (example,) = make_examples([unlabelled], bank, vocabulary, tokenize, max_words=3)
-    assert len(example.word_ids) == 3
+    (example,) = [VectorExample(*each) for each in moments_on_clips([unlabelled], bank)]
+    batch = VectorCollate(bank, WordIds(vocabulary, tokenize, max_words=3))([example])
+    assert batch["words"].tolist() == [[2, 2, 2]]
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,12 @@ from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.files import lock_folder
 from hero_plugin.integrations.support.settings import ConfigError
+from hero_plugin.integrations.training.base import VectorCollate
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.distributed import autocast
-from hero_plugin.integrations.training.emb import EmbCollate, EmbData, EmbTrainConfig, in_seconds
+from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig, in_seconds
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
@@ -118,11 +119,11 @@ def test_the_losses_are_those_of_embs_training_script(built):
     torch.manual_seed(0)
     model, threshold = task.model, elastic_threshold(epoch, 4)
     h_score, start, end, proposals, p_score, p_mask = model(
-        batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"]
+        batch["words"], None, batch["video"], batch["video_mask"], batch["word_mask"]
     )
     clips = torch.stack([batch["first"], batch["last"]], -1)
     highlight = model.compute_highlight_loss(
-        h_score, None, batch["v_mask"], clips, proposals, p_score, p_mask, threshold=threshold, extend=0.1
+        h_score, None, batch["video_mask"], clips, proposals, p_score, p_mask, threshold=threshold, extend=0.1
     )
     location = model.compute_loss(start, end, batch["first"], batch["last"], proposals, p_score, p_mask, threshold)
     times, spans = [], []
@@ -142,20 +143,20 @@ def test_a_prediction_is_the_bases_clip_range_in_seconds(built):
     task, examples = built(base_only=True)
     batch = task.collate(examples[:6])
     prediction = task.predict(task.model.eval(), batch)
-    outputs = task.model(batch["word_ids"], None, batch["video"], batch["v_mask"], batch["q_mask"])
+    outputs = task.model(batch["words"], None, batch["video"], batch["video_mask"], batch["word_mask"])
     first, last = task.model.predictor.extract_index(*outputs[1:3])
     for row in range(6):
         unit = batch["durations"][row] / batch["clips"][row]
         torch.testing.assert_close(prediction.moments[row, 0], torch.stack([first[row] * unit, (last[row] + 1) * unit]))
     assert ((prediction.scores > 0) & (prediction.scores <= 1)).all()
-    assert not prediction.relevance[batch["v_mask"] == 0].any()
+    assert not prediction.relevance[batch["video_mask"] == 0].any()
 
 
 def test_relevance_for_figures_is_heros_own_probability(built):
     task, examples = built()
     batch = task.collate(examples[:4])
     prediction = task.predict(task.model.eval(), batch)
-    torch.testing.assert_close(prediction.relevance, task.model.relevance.sigmoid() * batch["v_mask"])
+    torch.testing.assert_close(prediction.relevance, task.model.relevance.sigmoid() * batch["video_mask"])
 
 
 def test_clip_ranges_become_seconds():
@@ -278,7 +279,7 @@ def test_words_that_the_table_lacks_altogether_are_told(runs, tmp_path):
 
 def test_collate_survives_a_loading_process(runs, built):
     task, examples = built(base_only=True)
-    assert isinstance(task.collate, EmbCollate)
+    assert isinstance(task.collate, VectorCollate)
     copy = pickle.loads(pickle.dumps(task.collate))
     ours, theirs = task.collate(examples[:3]), copy(examples[:3])
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -231,7 +231,7 @@ def random_batch(base: str, sizes: Sizes, seed: int) -> Batch:
 
 
 def emb_batch(sizes: Sizes, draw: Generator) -> Batch:
-    """Return a batch with the keys and shapes of ``EmbCollate``."""
+    """Return a batch with the keys and shapes of ``VectorCollate`` that EMB reads."""
     clips, v_mask = random_lengths(sizes.batch, sizes.clips, draw)
     _, q_mask = random_lengths(sizes.batch, sizes.words, draw)
     word_ids = torch.randint(1, VOCABULARY + 2, q_mask.shape, generator=draw) * q_mask.long()
@@ -239,10 +239,10 @@ def emb_batch(sizes: Sizes, draw: Generator) -> Batch:
     first = (torch.rand(sizes.batch, generator=draw) * clips).long()
     last = first + (torch.rand(sizes.batch, generator=draw) * (clips - first)).long()
     return {
-        "word_ids": word_ids,
-        "q_mask": q_mask,
+        "words": word_ids,
+        "word_mask": q_mask,
         "video": video,
-        "v_mask": v_mask,
+        "video_mask": v_mask,
         "clips": clips,
         "durations": clips * CLIP_SECONDS,
         "first": first,

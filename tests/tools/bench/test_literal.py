@@ -33,7 +33,7 @@ CONFIGS = {
     "no CMTR": HeroConfig(dropout=0.0, cmtr=False),
 }
 INPUTS = {
-    "emb": ("word_ids", None, "video", "v_mask", "q_mask"),
+    "emb": ("words", None, "video", "video_mask", "word_mask"),
     "detr": ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask"),
 }
 
