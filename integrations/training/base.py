@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hero_plugin.integrations.data import FeatureStore, Record
 from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
-from hero_plugin.integrations.data.features import FeatureStore
-from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,19 +20,6 @@ from hero_plugin.integrations.training.task import Batch, Grounded, Task
 
 READ_ONE_BY_ONE = frozenset({"moment_counts"})
 """Entries of a batch that stay on the CPU: the number of moments per query, by which a DETR's targets are cut."""
-
-
-@dataclass(frozen=True)
-class CollateShard:
-    """A collate function for one process' shard of each batch."""
-
-    collate: BankCollate
-    rank: Rank
-    following_rows: int
-
-    def __call__(self, items: Sequence[Any]) -> Batch:
-        """Make the shard of a batch."""
-        return self.collate(items, BatchShard.of(len(items), self.rank, self.following_rows).rows)
 
 
 def batches(
@@ -60,7 +47,7 @@ def batches(
     loader: DataLoader[Any] = DataLoader(
         items,  # type: ignore[arg-type]  # a sequence is all that DataLoader asks of a dataset
         batch_sampler=indices,
-        collate_fn=collate if shard is None else CollateShard(collate, *shard),
+        collate_fn=collate if shard is None else partial(_collate_shard, collate, *shard),
         num_workers=workers if collate.parallelizable else 0,
         worker_init_fn=_out_of_reach,
         pin_memory=device.type == "cuda",
@@ -68,6 +55,10 @@ def batches(
     )
     for batch in loader:
         yield to_device(batch, device)
+
+
+def _collate_shard(collate: BankCollate, rank: Rank, following_rows: int, items: Sequence[Any]) -> Batch:
+    return collate(items, BatchShard.of(len(items), rank, following_rows).rows)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from hero_plugin import Adapter, HeroConfig, HeroModel, PluginError, config_of, known_adapters
 from hero_plugin.integrations.data.words import Vocabulary
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import atomic_write
+from hero_plugin.integrations.support import UserError, atomic_write
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.plugin import PARTS, SAFETENSORS, Fingerprint, forms, plugin_from, values_of

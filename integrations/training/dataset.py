@@ -7,13 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.checks import ReadReport
+from hero_plugin.integrations.data import ReadReport, Tokenizer, read_annotations
 from hero_plugin.integrations.data.feature_bank import FeatureBank, Storage, StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, Source, missing_features, open_features
 from hero_plugin.integrations.data.moments import moments_to_clips
 from hero_plugin.integrations.data.records import Record, original_records
-from hero_plugin.integrations.data.words import Tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, Problems
 from hero_plugin.integrations.training.config import TrainConfig
@@ -89,22 +87,23 @@ def read_sets(
     """
     sets: dict[str, list[Record]] = {}
     problems = []
+    screen = screen or Screen(quiet=True)
     for name, path in paths.items():
         try:
             report = ReadReport()
             sets[name] = read_annotations(path, durations=config.durations, on_broken=config.on_broken, report=report)
-            if screen is not None and report.dropped:
+            if report.dropped:
                 screen.say(f"{path}: left out {len(report.dropped)} queries that cannot be used (--on-broken drop)")
-            if screen is not None and report.lost_windows:
+            if report.lost_windows:
                 screen.say(f"{path}: left out {len(report.lost_windows)} windows of queries that keep others")
-            if screen is not None and report.clamped:
+            if report.clamped:
                 moments = sum(len(record.moments) for record in sets[name])
                 screen.say(
                     f"{path}: {report.clamped} of {moments} moments end after their video, and were cut at its end"
                 )
             if name == "train":
                 sets[name] = with_moments(sets[name], str(path), config, screen)
-            elif screen is not None and (bare := sum(not record.moments for record in sets[name])):
+            elif bare := sum(not record.moments for record in sets[name]):
                 screen.say(f"{path}: {bare} of {len(sets[name])} queries have no moment, and do not count in scores")
             check_records(sets[name], store, tokenize, str(path))
             if originals and (found := original_records(sets[name])):
@@ -116,7 +115,7 @@ def read_sets(
     return sets
 
 
-def with_moments(records: list[Record], source: str, config: TrainConfig, screen: Screen | None) -> list[Record]:
+def with_moments(records: list[Record], source: str, config: TrainConfig, screen: Screen) -> list[Record]:
     """Return the records that have a moment to train on; the others are broken queries.
 
     Raises:
@@ -124,7 +123,7 @@ def with_moments(records: list[Record], source: str, config: TrainConfig, screen
     """
     found = [record for record in records if record.moments]
     if found and config.on_broken == "drop":
-        if screen is not None and len(found) < len(records):
+        if len(found) < len(records):
             screen.say(f"{source}: left out {len(records) - len(found)} queries without a moment (--on-broken drop)")
         return found
     problems = Problems()

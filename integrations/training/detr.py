@@ -15,9 +15,8 @@ from hero_plugin import Bridge, HeroModel, wrap_criterion
 from hero_plugin.adapters.detr.adapter import INPUTS
 from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, MomentDETRHyperparameters
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
+from hero_plugin.integrations.data import Record, Tokenizer, Vocabulary
 from hero_plugin.integrations.data.feature_bank import FeatureBank
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Tokenizer, Vocabulary
 from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH, qvhighlights_scores
 from hero_plugin.integrations.scoring.submissions import CLIPS_OFF, annotation_row, has_official_labels, submission_line
 from hero_plugin.integrations.support.console import Screen
@@ -33,7 +32,7 @@ from hero_plugin.integrations.training.detr_batches import (
     make_detr_examples,
 )
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
-from hero_plugin.integrations.training.queries import BridgedTokens, Queries, WordSwaps, query_files, training_tokens
+from hero_plugin.integrations.training.queries import BridgedTokens, Queries, QueryFiles, WordSwaps, training_tokens
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task, with_hero
 from hero_plugin.levels import map_tensors
 from hero_plugin.tensors import at_least_float32
@@ -281,7 +280,7 @@ class DetrBase(Base):
         """Return the words of the sets as vectors: of a table, or one file per query."""
         if config.query_features is None:
             return super().read_words(config, sets, split, swaps, screen)
-        return query_files(config, [record for records in sets.values() for record in records], screen)
+        return QueryFiles(config, [record for records in sets.values() for record in records], screen)
 
     def new_task(
         self, config: DetrTrainConfig, data: VectorData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hero_plugin import HeroModel
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.process import Interrupted, Rank
+from hero_plugin.integrations.support import Interrupted, Rank, UserError
 from hero_plugin.levels import map_tensors
 
 Amp = Literal["none", "bf16", "fp16"]

@@ -15,9 +15,8 @@ from hero_plugin import HeroModel
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.config import EMBHyperparameters
 from hero_plugin.adapters.emb.model import FIRST_WORD, PAD, UNK
+from hero_plugin.integrations.data import Record, Tokenizer, Vocabulary, WordVectors, load_word_vectors
 from hero_plugin.integrations.data.feature_bank import FeatureBank
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, load_word_vectors
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.base import Base, VectorCollate
 from hero_plugin.integrations.training.config import TrainConfig

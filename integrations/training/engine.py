@@ -19,9 +19,8 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from hero_plugin.cmtr import CMTR
+from hero_plugin.integrations.support import Interrupted, Interrupts, UserError
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.process import Interrupted, Interrupts
 from hero_plugin.integrations.training.batching import EpochOrder, batches, predict_set, recall_curve
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig

@@ -13,8 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary
+from hero_plugin.integrations.data import Record, Vocabulary
 from hero_plugin.integrations.scoring.metrics import SCORES, temporal_iou
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError

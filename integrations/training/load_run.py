@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from hero_plugin import HeroModel
-from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data import Record, read_annotations
 from hero_plugin.integrations.data.feature_bank import (
     ArrayBank,
     BankCollate,
@@ -25,7 +25,6 @@ from hero_plugin.integrations.data.feature_bank import (
     read_manifest,
 )
 from hero_plugin.integrations.data.features import FeatureStore, Source, sample_clips
-from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
@@ -35,7 +34,7 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import RunInputs, TrainConfig, has_duplicates
 from hero_plugin.integrations.training.dataset import GroundingData, check_records, open_clips
 from hero_plugin.integrations.training.distributed import Amp, autocast, choose_device
-from hero_plugin.integrations.training.queries import query_files
+from hero_plugin.integrations.training.queries import QueryFiles
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Task
 
@@ -234,7 +233,7 @@ def data_of(
     store, split = open_clips(settings, sources), open_tokenizer(settings.tokenizer)
     check_records(records, store, split, "records")
     words = [word for record in records for word in split(record.sentence)]
-    queries = query_files(settings, records) if getattr(settings, "query_features", None) else None
+    queries = QueryFiles(settings, records) if getattr(settings, "query_features", None) else None
     data = BASES[settings.base].words_only(settings, store, words, split, queries)
     data.sets = {"records": list(records)}
     return data

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from hero_plugin import Bridge
-from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.feature_bank import Storage, StoreBank
+from hero_plugin.integrations.data import Record, read_annotations
+from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features, unit_length
-from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, load_word_vectors, plain
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import Problems, UserError
@@ -243,20 +242,20 @@ def file_of(query_id: str, store: FeatureStore) -> str | None:
 
 
 class QueryFiles(Queries):
-    """Each query's vectors from ``qidQUERY.npz``, or ``QUERY.npz``: the published features of QVHighlights."""
+    """Each query's vectors from ``qidQUERY.npz``, or ``QUERY.npz``: the published features of QVHighlights.
 
-    def __init__(
-        self,
-        folder: Path,
-        records: Sequence[Record],
-        *,
-        max_words: int,
-        normalize: bool,
-        storage: Storage,
-        gigabytes: float,
-        screen: Screen | None = None,
-    ) -> None:
-        store = open_queries(folder, max_words, normalize)
+    Args:
+        config: Settings of a DETR, with the folder of the files.
+        records: The queries.
+        screen: Where to report.
+
+    Raises:
+        DataError: A query has no file, or its file is another query's, too.
+    """
+
+    def __init__(self, config: Any, records: Sequence[Record], screen: Screen | None = None) -> None:
+        folder = config.query_features
+        store = open_queries(folder, config.max_words, config.normalize_words)
         problems = Problems()
         names: dict[str, str] = {}
         sentences: dict[str, str] = {}
@@ -271,25 +270,13 @@ class QueryFiles(Queries):
                 problems.add(where, f"no qid{record.query_id}.npz in {folder}", "add it, or remove the query")
         problems.raise_if_any()
         with (screen or Screen(quiet=True)).working("reading queries", len(names)) as progress:
-            self.bank = StoreBank(store, names.values(), storage=storage, gigabytes=gigabytes, progress=progress)
+            how = {"storage": config.storage, "gigabytes": config.memory}
+            self.bank = StoreBank(store, names.values(), progress=progress, **how)
         self.dim, self._names = store.dim, names
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
         return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])
-
-
-def query_files(config: Any, records: Sequence[Record], screen: Screen | None = None) -> QueryFiles:
-    """Return the vectors of queries from the folder that settings name."""
-    return QueryFiles(
-        config.query_features,
-        records,
-        max_words=config.max_words,
-        normalize=config.normalize_words,
-        storage=config.storage,
-        gigabytes=config.memory,
-        screen=screen,
-    )
 
 
 TOKENS = 12_288

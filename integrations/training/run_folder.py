@@ -22,9 +22,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support import UserError, versions
 from hero_plugin.integrations.support.files import atomic_write, checksum, lock_folder, remove_leftovers, write_json
-from hero_plugin.integrations.support.process import versions
 from hero_plugin.integrations.support.settings import parse_named_paths
 from hero_plugin.integrations.training.bases import base_of
 from hero_plugin.integrations.training.config import TrainConfig

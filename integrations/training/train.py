@@ -25,23 +25,15 @@ from hero_plugin import choose_level
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.words import Vocabulary, lacking_words
 from hero_plugin.integrations.scoring.metrics import SCORES
+from hero_plugin.integrations.support import Interrupted, Rank, UserError
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.process import Interrupted, Rank
 from hero_plugin.integrations.support.settings import ConfigError
+from hero_plugin.integrations.training import distributed
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint, start_from
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
-from hero_plugin.integrations.training.distributed import (
-    ALONE,
-    Group,
-    choose_device,
-    joined,
-    keep_freed_memory,
-    loss_scaler,
-)
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.load_run import check_origins, origins_of
 from hero_plugin.integrations.training.queries import WordQueries
@@ -70,7 +62,7 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
     screen = screen or Screen(quiet=not rank.leads)
     config, device = _set_up(config, rank)
     output = config.output or Path()  # it is there: ``checked`` asks for it
-    with ExitStack() as held, joined(rank, device) as group:
+    with ExitStack() as held, distributed.joined(rank, device) as group:
         settings, how = config.to_json(), {"resume": config.resume, "overwrite": config.overwrite}
         # Asked before any file is read: a typo in --output must not cost minutes. And claimed after: a start that
         # fails on its data has neither deleted a run nor begun one.
@@ -108,7 +100,7 @@ def train(
     *,
     bank: StoreBank | None = None,
     table: bool = True,
-    group: Group = ALONE,
+    group: distributed.Group = distributed.ALONE,
 ) -> RunFolder:
     """Train on data that is read, into a folder that is claimed; continue where ``run`` was interrupted.
 
@@ -310,11 +302,11 @@ def _set_up(config: TrainConfig, rank: Rank) -> tuple[TrainConfig, torch.device]
     Raises:
         UserError: The machine cannot do what is asked.
     """
-    device = choose_device(config.device, rank)
-    keep_freed_memory(device)
+    device = distributed.choose_device(config.device, rank)
+    distributed.keep_freed_memory(device)
     if rank.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)
-    loss_scaler(config.amp, device)
+    distributed.loss_scaler(config.amp, device)
     threads = config.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(config.matmul)

@@ -19,6 +19,7 @@ from hero_plugin.integrations.data.features import open_features
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
+from hero_plugin.integrations.training.detr import QDDETRTrainConfig
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
     draw_moments,
@@ -193,7 +194,7 @@ def test_a_batch_holds_what_upstream_feeds_its_models(val, folders):
 
     store = open_features([root / "slowfast", root / "clip"], max_clips=75, pooling="cut", normalize=True)
     bank = StoreBank(store, [record.video_id for record in records])
-    queries = QueryFiles(root / "text", records, max_words=32, normalize=True, storage="auto", gigabytes=1.0)
+    queries = QueryFiles(QDDETRTrainConfig(query_features=root / "text"), records)
     batch = DetrCollate(bank, queries)(make_detr_examples(records, bank, CLIP_LENGTH))
     for name, expected in inputs.items():
         torch.testing.assert_close(batch[name], expected, rtol=0, atol=1e-7)
@@ -207,10 +208,10 @@ def test_an_id_of_two_sentences_has_no_file_of_its_own(tmp_path):
     """Two sets that are numbered from 0 each would read one another's queries."""
     np.savez(tmp_path / "qid0.npz", last_hidden_state=np.ones((2, 4)))
     records = [Record("0", "v", sentence, ((0.0, 1.0),), 2.0) for sentence in ("a dog", "a dog", "a cat")]
-    options = {"max_words": 32, "normalize": True, "storage": "auto", "gigabytes": 1.0}
-    assert QueryFiles(tmp_path, records[:2], **options).dim == 4
+    config = QDDETRTrainConfig(query_features=tmp_path)
+    assert QueryFiles(config, records[:2]).dim == 4
     with pytest.raises(DataError, match="query 0: 'a dog' in one place, 'a cat' in another"):
-        QueryFiles(tmp_path, records, **options)
+        QueryFiles(config, records)
 
 
 def test_a_clips_endpoints_are_shares_of_its_own_video():

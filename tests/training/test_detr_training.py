@@ -372,9 +372,8 @@ def test_the_bridge_leads_unseen_tokens_to_those_of_the_run_s_training(published
         tokens = np.stack([axes[0], 0.8 * axes[0] + axes[5]])
         np.savez(tmp_path / "new" / f"qid{record.query_id}.npz", **{ARRAY: tokens})
     settings = config_from(published.settings("qd_detr", output="unused"), "test").checked()
-    flags = {"max_words": 32, "normalize": False, "storage": "float32", "gigabytes": 1}
     settings = replace(settings, query_features=tmp_path / "training", normalize_words=False)
-    files = QueryFiles(tmp_path / "new", records, **flags)
+    files = QueryFiles(replace(settings, query_features=tmp_path / "new"), records)
     queries = BridgedTokens(files, Bridge.of_tokens(training_tokens(settings)))
     words, mask = queries.batch(records)
     assert mask.all()
