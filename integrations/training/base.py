@@ -211,10 +211,7 @@ class Base(ABC):
     def bridged(self, trained: Any, data: Any, known: Vocabulary) -> Any:
         """Return ``data`` for ``load_task`` to read words that training never had as mixtures of those that it had.
 
-        Args:
-            trained: Settings of the run.
-            data: Any sets.
-            known: The run's vocabulary, with its counts.
+        ``trained`` are the run's settings, ``known`` is its vocabulary, with its counts.
 
         Raises:
             UserError: This base cannot read words so, or a file that tells about the training is not there.

@@ -35,14 +35,8 @@ def batches(
     The loader has a generator of its own: made without one, it would draw from torch's global generator,
     and a run that starts its loader once more because it was resumed would draw other dropout.
 
-    Args:
-        collate: Makes a batch.
-        items: Examples.
-        indices: Places in ``items``, per batch.
-        device: Where the batches go.
-        workers: Loading processes.
-        shard: The process whose shard of each batch to load, and how many following rows its model compares with;
-            None loads whole batches.
+    ``indices`` are places in ``items``, per batch; ``shard`` is the process whose shard of each to load, and how many
+    following rows its model compares with, None for whole batches.
     """
     loader: DataLoader[Any] = DataLoader(
         items,  # type: ignore[arg-type]  # a sequence is all that DataLoader asks of a dataset
@@ -123,15 +117,8 @@ def predict_set(
 ) -> Grounded:
     """Predict every item, in batches of like length. The model is left in eval mode.
 
-    Args:
-        task: The task, with its model.
-        items: Its examples.
-        batch_size: Queries per batch.
-        amp: Number format of the forward.
-        workers: Loading processes.
-        clips: Keep the scores of clips as well.
-        after_batch: Called after each batch, equally often in every process; what it raises ends the evaluation.
-        group: Processes that take turns with the batches; each gets all predictions.
+    With ``clips``, the scores of clips are kept as well. ``after_batch`` is called equally often in every process; what
+    it raises ends the evaluation. The processes of a ``group`` take turns with the batches; each gets all predictions.
     """
     model = task.model.eval()
     device = next(model.parameters()).device

@@ -392,11 +392,8 @@ def start_from(
 ) -> str:
     """Give a base, plain or wrapped, the weights of a checkpoint; return a message for the user.
 
-    Args:
-        model: The base, or the model around it.
-        path: The checkpoint.
-        own: Parameters that keep their values because the data decides them, such as a vocabulary's.
-        check_words: Refuses another word table than that of the run, if any, which the checkpoint lies in.
+    Parameters of the names ``own`` keep their values because the data decides them, such as a vocabulary's.
+    ``check_words`` refuses another word table than that of the run, if any, which the checkpoint lies in.
 
     Raises:
         UserError: The checkpoint holds no base, or another one, or is of other words; the message says what differs.

@@ -73,13 +73,8 @@ def read_sets(
 ) -> dict[str, list[Record]]:
     """Read and check the annotations of every set.
 
-    Args:
-        paths: Annotation file by name of set.
-        config: Says how to read them.
-        store: Features, which every video must have.
-        tokenize: Splits a sentence into words, of which every sentence must have one.
-        screen: Where queries left out are mentioned.
-        originals: Beside each set with reworded queries, add a set of their originals, named by ``originals_of``.
+    Every video must have features, and every sentence a word. With ``originals``, each set with reworded queries has a
+    set of their originals beside it, named by ``originals_of``.
 
     Raises:
         DataError: Whatever is wrong with the files, all at once.

@@ -141,11 +141,7 @@ class TRDETRTrainConfig(DetrTrainConfig):
 class DetrTask(Task):
     """The DETRs' losses and predictions, after their authors' ``train.py`` and ``inference.py``.
 
-    Args:
-        model: A DETR, plain or wrapped.
-        criterion: Its losses.
-        collate: Makes its batches.
-        clip_length: Seconds; moments found are rounded to whole clips of it, 0 leaves them as they are.
+    Moments found are rounded to whole clips of ``clip_length`` seconds; 0 leaves them as they are.
     """
 
     scores_clips = True

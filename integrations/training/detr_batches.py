@@ -47,11 +47,8 @@ class DetrLabels:
 def make_labels(record: Record, clips: int, clip_length: float, scored_length: float = CLIP_LENGTH) -> DetrLabels:
     """Make labels as Moment-DETR's successors do on QVHighlights, and lighthouse on data without saliency scores.
 
-    Args:
-        record: The query.
-        clips: T, the clips of the video.
-        clip_length: Seconds; 0 where the clips share the video's duration.
-        scored_length: Seconds of the clips that annotators scored.
+    The video has ``clips`` clips of ``clip_length`` seconds, 0 where they share its duration; annotators scored clips
+    of ``scored_length`` seconds.
     """
     length = clip_length or record.duration / clips
     moments = seen_moments(record, clips, clip_length) or record.moments
@@ -160,13 +157,8 @@ def draw_pairs(
 def draw_moments(spans: Tensor, counts: Tensor, most: int = MAX_MOMENTS) -> tuple[Tensor, Tensor]:
     """Draw at most ``most`` moments per query, each equally likely.
 
-    Args:
-        spans: (B, M, 2), padded.
-        counts: (B,) long on the CPU, how many are real.
-        most: Most moments per query.
-
-    Returns:
-        Spans (B, M', 2), in their order, and (B,) on the CPU.
+    Of ``spans`` (B, M, 2), so many as ``counts`` (B,), long on the CPU, are real. Returns spans (B, M', 2) in their
+    order, and their counts.
     """
     if spans.shape[1] <= most:
         return spans, counts

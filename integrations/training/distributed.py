@@ -143,9 +143,7 @@ class Group:
     def parallel(self, module: nn.Module, unused_parameters: Sequence[str] = ()) -> nn.Module:
         """Return ``module`` with gradients averaged over the processes; alone, the module itself.
 
-        Args:
-            module: What is trained.
-            unused_parameters: Names of parameters that never get a gradient: the processes would wait for it.
+        ``unused_parameters`` never get a gradient: the processes would wait for it.
         """
         if self.size == 1:
             return module
@@ -266,13 +264,9 @@ class BatchShard:
     def of(cls, total: int, rank: Rank, following_rows: int = 0) -> BatchShard:
         """Return the shard of ``rank``; one process alone has all rows.
 
-        A process without own rows runs one all the same, because the others wait for its gradients.
-
-        Args:
-            total: Rows of the batch.
-            rank: The process.
-            following_rows: Number of rows after its own, the first following the last, that run as well, because the
-                model compares each row with them.
+        A process without own rows runs one all the same, because the others wait for its gradients. So many
+        ``following_rows`` after its own, the first following the last, run as well, because the model compares each row
+        with them.
         """
         if rank.size == 1:
             return cls(tuple(range(total)), (total,), 0)

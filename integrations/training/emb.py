@@ -60,13 +60,7 @@ class EmbData(GroundingData):
 
 
 class WordIds(Queries):
-    """Words as rows of EMB's table.
-
-    Args:
-        vocabulary: The words of the table, in order.
-        tokenize: Splits a sentence into words.
-        max_words: Longer queries are cut.
-    """
+    """Words as rows of EMB's table, whose words are ``vocabulary``; longer queries than ``max_words`` are cut."""
 
     dim = 1
 
@@ -81,14 +75,7 @@ class WordIds(Queries):
 
 
 class EmbTask(Task):
-    """EMB's losses and predictions, after its authors' ``main.py``.
-
-    Args:
-        model: EMB, plain or wrapped.
-        collate: Makes its batches.
-        settings: The sizes and weights of EMB.
-        epochs: Length of the training, over which the labels become elastic.
-    """
+    """EMB's losses and predictions, after its authors' ``main.py``; the labels become elastic over ``epochs``."""
 
     def __init__(self, model: nn.Module, collate: VectorCollate, settings: EMBConfig, epochs: int) -> None:
         self.model, self.collate, self.settings, self.epochs = model, collate, settings, epochs

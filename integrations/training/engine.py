@@ -57,13 +57,9 @@ class TrainingStep(nn.Module):
         self.maskers = [module for module in task.model.modules() if isinstance(module, CMTR)]
 
     def forward(self, batch: Batch, total: int, step: int, epoch: int) -> dict[str, Tensor]:
-        """Return the losses of a batch.
+        """Return the losses of a batch of ``total`` rows: labels of all, and inputs of this process' shard.
 
-        Args:
-            batch: Labels of all rows, and inputs of this process' shard.
-            total: Rows of the batch.
-            step: Number of steps before it in the whole training.
-            epoch: The epoch, from 0.
+        ``step`` counts from 0 over the whole training, ``epoch`` from 0.
         """
         shard = BatchShard.of(total, self.group.rank, self.task.following_rows)
 
@@ -144,11 +140,9 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def fit(self, evaluations: Mapping[str, Sequence[Any]], select: str | None) -> None:
-        """Train what is left of the epochs, with scores on each evaluation set.
+        """Train what is left of the epochs, with scores on each evaluation set, of items by name.
 
-        Args:
-            evaluations: Items by name of set.
-            select: The set whose scores choose ``best.pt``; None keeps the last epoch.
+        The scores of the set ``select`` choose ``best.pt``; None keeps the last epoch.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came to any process; everything so far is in the checkpoint.

@@ -232,16 +232,7 @@ def query_figure(
     views: Sequence[ModelView],
     note: str = "",
 ) -> Figure:
-    """Draw relevance curves above moments, over seconds.
-
-    Args:
-        sentence: The query.
-        source: Names the query and its video.
-        truth: Annotated moments in seconds.
-        duration: Seconds of the video.
-        views: Predictions, one per model.
-        note: Further text about the query, such as its new words.
-    """
+    """Draw relevance curves above moments, over seconds; ``source`` names the query, ``note`` says more about it."""
     bars = 1 + len(views)
     figure, axes = new_figure(8, 2.9 + 0.32 * bars, 2, 1, sharex=True, height_ratios=(3.2, 0.55 * bars + 0.3))
     curve, line = axes[0][0], axes[1][0]

@@ -220,12 +220,7 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
 def data_of(
     settings: TrainConfig, records: Sequence[Record], sources: Source | Sequence[Source] | None = None
 ) -> GroundingData:
-    """Return records as the set ``records``, their words and features read as the settings of a run say.
-
-    Args:
-        settings: Of the run.
-        records: The queries.
-        sources: Other features than the run's.
+    """Return records as the set ``records``, read as a run's settings say, from other features if any are given.
 
     Raises:
         DataError: A query has no word, or its video no features.
@@ -313,20 +308,10 @@ class RunPredictor:
         bridge: bool = False,
         amp: Amp | None = None,
     ) -> RunPredictor:
-        """Load the model of a run for sentences of the given words.
+        """Load the model of a run, from the checkpoint ``weights``, for sentences of the given words.
 
-        Args:
-            run: The run.
-            settings: Its settings, with the files that are read now.
-            store: The features, of which only the width is asked here.
-            words: All words of the sentences.
-            tokenize: Splits a sentence into words.
-            device: Where it runs.
-            weights: The checkpoint.
-            queries: Vectors of the queries, for a base that reads a file of them for each.
-            levels: As in ``AnswerInputs``.
-            bridge: Likewise.
-            amp: Half precision; as in the run unless given.
+        ``settings`` are the run's, with the files that are read now; of ``store`` only the width is asked; ``queries``
+        are their vectors, for a base that reads a file for each; ``levels`` and ``bridge`` as in ``AnswerInputs``.
 
         Raises:
             UserError: Features or word vectors are not of the run's kind, or no word has a vector.

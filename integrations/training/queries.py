@@ -244,11 +244,6 @@ def file_of(query_id: str, store: FeatureStore) -> str | None:
 class QueryFiles(Queries):
     """Each query's vectors from ``qidQUERY.npz``, or ``QUERY.npz``: the published features of QVHighlights.
 
-    Args:
-        config: Settings of a DETR, with the folder of the files.
-        records: The queries.
-        screen: Where to report.
-
     Raises:
         DataError: A query has no file, or its file is another query's, too.
     """
@@ -288,10 +283,8 @@ NEAREST = 0.1
 class BridgedWords(Queries):
     """Queries whose words that training never had are mixtures of those that it had, by meaning and by place.
 
-    Args:
-        queries: Any words as vectors.
-        known: How often training said which words, and beside which.
-        trained: Vectors of the words that it had, scaled as those of ``queries``.
+    ``known`` says how often training said which words, and beside which; ``trained`` has the vectors of these, scaled
+    as those of ``queries``.
     """
 
     def __init__(self, queries: WordQueries, known: Vocabulary, trained: WordVectors) -> None:

@@ -95,11 +95,7 @@ class RunFolder:
     def create(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
         """Start a run in ``path``, or continue the one that is there.
 
-        Args:
-            path: The folder.
-            settings: JSON values by field name; what a resumed run must not change is compared with them.
-            resume: Continue a run.
-            overwrite: Delete a run.
+        ``settings`` are JSON values by field name; what a resumed run must not change is compared with them.
 
         Raises:
             RunFolderError: As ``check``.

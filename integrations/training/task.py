@@ -77,10 +77,7 @@ class Task(Protocol):
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """Return the model's scores of clips, each as logits (B, T) of a distribution over them, and the mask.
 
-        Args:
-            model: The task's model.
-            batch: A batch.
-            outputs: The model's outputs for the batch, where it has just been run.
+        ``outputs`` are the model's for the batch, where it has just been run.
         """
         ...
 

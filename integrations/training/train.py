@@ -104,15 +104,8 @@ def train(
 ) -> RunFolder:
     """Train on data that is read, into a folder that is claimed; continue where ``run`` was interrupted.
 
-    Args:
-        config: The settings.
-        data: What to train on and to score.
-        run: Its folder.
-        screen: Where to report.
-        bank: The videos' features, if they are read, too.
-        table: Print the scores at the end.
-        group: The processes that train together. They part when the training is done; the leading one finishes the
-            run.
+    ``bank`` has the videos' features, if they are read, too; ``table`` prints the scores at the end. The processes of
+    ``group`` part when the training is done; the leading one finishes the run.
     """
     from hero_plugin.integrations.training.figures import draw_run  # matplotlib is slow to load
 

@@ -42,13 +42,7 @@ class VectorTrainConfig(TrainConfig):
 
 
 class VectorTask(Task):
-    """The losses and answers of such a base; a base's own implements ``losses`` and ``predict``.
-
-    Args:
-        model: The model, plain or wrapped.
-        collate: Makes its batches.
-        config: The settings of its training.
-    """
+    """The losses and answers of such a base; a base's own implements ``losses`` and ``predict``."""
 
     def __init__(self, model: nn.Module, collate: VectorCollate, config: Any) -> None:
         self.model, self.collate, self.config = model, collate, config
