@@ -23,6 +23,7 @@ from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, Queries, check_same_table, padded_rows
 from hero_plugin.integrations.training.task import Batch, Prediction, Task, with_hero
+from hero_plugin.integrations.training.vector_base import VectorTask
 from hero_plugin.tensors import at_least_float32
 
 WORD_TABLE = "embedding_net.word_emb.glove_vec"
@@ -99,10 +100,9 @@ class EmbTask(Task):
             h_score, None, real.to(h_score.dtype), clips, *found, threshold=threshold, extend=settings.extend
         )
         location = model.compute_loss(start_logits, end_logits, first, last, *found, threshold=threshold)
-        seconds = (batch["durations"] / batch["clips"])[:, None]
         ranking = model.compute_ranking_loss(
-            in_seconds(clips, seconds),
-            in_seconds(proposals, seconds[:, None]) * p_mask.unsqueeze(-1),
+            VectorTask.seconds(batch, first[:, None], last[:, None]).squeeze(1),
+            VectorTask.seconds(batch, proposals[..., 0], proposals[..., 1]) * p_mask.unsqueeze(-1),
             p_score,
             p_mask,
             min_iou=settings.min_iou,
@@ -120,12 +120,11 @@ class EmbTask(Task):
         outputs = run(model, batch)
         h_score, start_logits, end_logits = map(at_least_float32, outputs[:3])
         first, last = model.predictor.extract_index(start_logits, end_logits)
-        seconds = (batch["durations"] / batch["clips"])[:, None]
-        moments = in_seconds(torch.stack([first, last], dim=-1), seconds)
+        moments = VectorTask.seconds(batch, first[:, None], last[:, None])
         score = _chosen(start_logits, first) * _chosen(end_logits, last)
         relevance = getattr(model, "relevance", None)
         relevance = h_score if relevance is None else at_least_float32(relevance).sigmoid()
-        return Prediction(moments.unsqueeze(1), score.unsqueeze(1), relevance * batch["video_mask"])
+        return Prediction(moments, score.unsqueeze(1), relevance * batch["video_mask"])
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """Return the logits of the start, of the end and, with HERO, of the clips' relevance."""
@@ -137,11 +136,6 @@ class EmbTask(Task):
 def run(model: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
     """Run EMB's forward on a batch."""
     return model(batch["words"], None, batch["video"], batch["video_mask"], batch["word_mask"])
-
-
-def in_seconds(clips: Tensor, seconds: Tensor) -> Tensor:
-    """Convert first and last clip (..., 2), inclusive, to start and end; ``seconds`` is the length of one clip."""
-    return torch.stack([clips[..., 0], clips[..., 1] + 1], dim=-1) * seconds
 
 
 def _chosen(logits: Tensor, index: Tensor) -> Tensor:
@@ -178,7 +172,7 @@ class EmbBase(Base):
     ) -> EmbTask:
         """Build the task, with fresh weights around a table of frozen word vectors."""
         queries = WordIds(vocabulary, data.tokenize, config.positions)
-        return self._build(config, vocabulary.table(data.vectors), queries, bank, device)
+        return self._build(config, vocabulary.table(data.vectors), VectorCollate(bank, queries), device)
 
     def load_task(
         self,
@@ -212,7 +206,7 @@ class EmbBase(Base):
             unknown = weights[name.replace("glove_vec", "unk_vec")][0].numpy()
             vectors = WordVectors(list(vocabulary.words), table.numpy())
             queries = BridgedWords.of_table(vectors, data.tokenize, known, config.positions, unknown)
-        task = self._build(config, table.numpy(), queries, bank, device)
+        task = self._build(config, table.numpy(), VectorCollate(bank, queries), device)
         weights = copy(weights)  # a copy that has its notes, of which levels answer
         weights[name] = table
         task.model.load_state_dict(weights)
@@ -233,14 +227,6 @@ class EmbBase(Base):
         """Return ``data`` with words that are bridged to the run's, whose table is among the weights."""
         return replace(data, bridged=True)
 
-    def _build(
-        self,
-        config: EmbTrainConfig,
-        table: np.ndarray,
-        queries: Queries,
-        bank: FeatureBank,
-        device: torch.device,
-    ) -> EmbTask:
-        settings = config.emb(video_dim=bank.dim, word_dim=table.shape[1])
-        model = with_hero(EMB(settings, table), config)
-        return EmbTask(model.to(device), VectorCollate(bank, queries), settings, config.epochs)
+    def _build(self, config: EmbTrainConfig, table: np.ndarray, collate: VectorCollate, device: Any) -> EmbTask:
+        settings = config.emb(video_dim=collate.bank.dim, word_dim=table.shape[1])
+        return EmbTask(with_hero(EMB(settings, table), config).to(device), collate, settings, config.epochs)

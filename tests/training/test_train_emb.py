@@ -28,11 +28,12 @@ from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.distributed import autocast
-from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig, in_seconds
+from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.training.train import main
+from hero_plugin.integrations.training.vector_base import VectorTask
 from tests.screen import QUIET
 
 
@@ -160,7 +161,8 @@ def test_relevance_for_figures_is_heros_own_probability(built):
 
 
 def test_clip_ranges_become_seconds():
-    spans = in_seconds(torch.tensor([[[0, 0], [2, 4]]]), torch.tensor([[[0.5]]]))
+    batch = {"durations": torch.tensor([5.0]), "clips": torch.tensor([10])}
+    spans = VectorTask.seconds(batch, torch.tensor([[0, 2]]), torch.tensor([[0, 4]]))
     assert spans.tolist() == [[[0.0, 0.5], [1.0, 2.5]]]
 
 
