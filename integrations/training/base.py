@@ -97,8 +97,8 @@ class Base(ABC):
 
     config: type[TrainConfig]
     """The settings of its trainings; ``config.title`` is its published name."""
-    data: ClassVar[type[GroundingData]] = VectorData
-    """What ``read`` returns."""
+    data: ClassVar[type[Any]] = VectorData
+    """What ``read`` returns: a ``GroundingData``."""
     own_parameters: tuple[str, ...] = ()
     """Parameters of the model that depend on the data, by the base's names: a trained base does not bring them."""
     reads_video_padding: bool = False

@@ -404,7 +404,7 @@ def start_from(
     base = model.base if isinstance(model, HeroModel) else model
     state = {name: value for name, value in base.state_dict().items() if name not in own}
     check_same_base(state, contents, own)
-    if (run := RunFolder(path.parent)).vocabulary_file.is_file():
+    if contents.kind == "run" and (run := RunFolder(path.parent)).vocabulary_file.is_file():
         try:
             check_words(Vocabulary.from_json(run.vocabulary()), contents.base)
         except UserError as error:

@@ -63,7 +63,7 @@ class EmbData(GroundingData):
 class WordIds(Queries):
     """Words as rows of EMB's table, whose words are ``vocabulary``; longer queries than ``max_words`` are cut."""
 
-    dim = 1
+    dim = 1  # of a row, which is a number
 
     def __init__(self, vocabulary: Vocabulary, tokenize: Tokenizer, max_words: int) -> None:
         self.vocabulary, self.tokenize, self.max_words = vocabulary, tokenize, max_words
