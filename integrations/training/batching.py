@@ -13,7 +13,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from hero_plugin.integrations.data.feature_bank import BankCollate
-from hero_plugin.integrations.scoring.metrics import recall_at
 from hero_plugin.integrations.support.process import Rank
 from hero_plugin.integrations.training.distributed import ALONE, Amp, BatchShard, Group, autocast
 from hero_plugin.integrations.training.task import Batch, Grounded, Task
@@ -153,12 +152,3 @@ def predict_set(
         for curve in of_all[2:]
     )
     return Grounded(np.concatenate(of_all[0])[place_of], np.concatenate(of_all[1])[place_of], *curves)
-
-
-CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))
-"""Thresholds of the recall curve: 0.05 to 0.95."""
-
-
-def recall_curve(ious: np.ndarray) -> list[float]:
-    """Return R1 in percent at each threshold of ``CURVE``."""
-    return [round(recall_at(ious, threshold), 3) for threshold in CURVE]

@@ -24,13 +24,7 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
 from hero_plugin.integrations.training.base import Base, VectorData
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.detr_batches import (
-    DetrCollate,
-    DetrExample,
-    draw_moments,
-    draw_pairs,
-    make_detr_examples,
-)
+from hero_plugin.integrations.training.detr_batches import DetrCollate, DetrExample, draw_targets, make_detr_examples
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
 from hero_plugin.integrations.training.queries import BridgedTokens, Queries, QueryFiles, WordSwaps, training_tokens
 from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task, with_hero
@@ -221,21 +215,6 @@ class DetrTask(Task):
             )
             for row, item in enumerate(items)
         ]
-
-
-def draw_targets(batch: Batch) -> dict[str, Any]:
-    """Draw the targets of the criteria, from torch's generator, where upstream's data sets draw them."""
-    spans, counts = draw_moments(batch["spans"], batch["moment_counts"])
-    words = torch.arange(batch["src_txt"].shape[1], device=spans.device) < batch["words"].unsqueeze(1)
-    high, low = draw_pairs(batch["positives"], batch["negatives"], batch["hard_positive"], batch["hard_negative"])
-    return {
-        "span_labels": [{"spans": row[:count]} for row, count in zip(spans, counts.tolist(), strict=True)],
-        "saliency_pos_labels": high,
-        "saliency_neg_labels": low,
-        "saliency_all_labels": batch["scores"],
-        "src_pos_mask": batch["relevant"],
-        "src_txt_mask": words.to(batch["src_txt_mask"].dtype),
-    }
 
 
 def ranked(saliency: Tensor, mask: Tensor) -> Tensor:

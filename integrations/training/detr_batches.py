@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,6 +133,21 @@ def _from_moments(
 
 MAX_MOMENTS = 5
 """Most moments of a query that a step trains on."""
+
+
+def draw_targets(batch: Batch) -> dict[str, Any]:
+    """Draw the targets of the criteria, from torch's generator, where upstream's data sets draw them."""
+    spans, counts = draw_moments(batch["spans"], batch["moment_counts"])
+    words = torch.arange(batch["src_txt"].shape[1], device=spans.device) < batch["words"].unsqueeze(1)
+    high, low = draw_pairs(batch["positives"], batch["negatives"], batch["hard_positive"], batch["hard_negative"])
+    return {
+        "span_labels": [{"spans": row[:count]} for row, count in zip(spans, counts.tolist(), strict=True)],
+        "saliency_pos_labels": high,
+        "saliency_neg_labels": low,
+        "saliency_all_labels": batch["scores"],
+        "src_pos_mask": batch["relevant"],
+        "src_txt_mask": words.to(batch["src_txt_mask"].dtype),
+    }
 
 
 def draw_pairs(

@@ -19,9 +19,10 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from hero_plugin.cmtr import CMTR
+from hero_plugin.integrations.scoring.metrics import recall_at
 from hero_plugin.integrations.support import Interrupted, Interrupts, UserError
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.training.batching import EpochOrder, batches, predict_set, recall_curve
+from hero_plugin.integrations.training.batching import EpochOrder, batches, predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.distributed import (
@@ -37,6 +38,9 @@ from hero_plugin.integrations.training.distributed import (
 from hero_plugin.integrations.training.optim import build_optimizer, linear_decay, restore_optimizer, step_decay
 from hero_plugin.integrations.training.run_folder import Events, RunFolder
 from hero_plugin.integrations.training.task import Batch, Scores, Task, brief_scores
+
+CURVE = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Thresholds of the recall curve: 0.05 to 0.95."""
 
 
 class TrainingStep(nn.Module):
@@ -198,7 +202,7 @@ class Trainer:
     def evaluate(
         self, evaluations: Mapping[str, Sequence[Any]], interrupts: Interrupts
     ) -> tuple[dict[str, Scores], dict[str, list[float]]]:
-        """Return the scores and the recall curve of each set, in every ``eval_every``-th epoch and the last."""
+        """Return the scores of each set, and its R1 by threshold, in every ``eval_every``-th epoch and the last."""
         config, number, group = self.config, self.progress.epoch + 1, self.group
         if number % config.eval_every and number != config.epochs:
             return {}, {}
@@ -222,7 +226,8 @@ class Trainer:
                 group=group,
             )
             metrics[name] = self.task.scores(items, grounded)
-            recall[name] = recall_curve(self.task.overlaps(items, grounded))
+            ious = self.task.overlaps(items, grounded)
+            recall[name] = [round(recall_at(ious, threshold), 3) for threshold in CURVE]
         return metrics, recall
 
     def finish_epoch(

@@ -18,12 +18,13 @@ from hero_plugin.integrations.scoring.metrics import SCORES, temporal_iou
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, MUTED, SETTINGS, TRUTH, new_figure, save_figure
-from hero_plugin.integrations.training.batching import CURVE, predict_set
+from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.distributed import choose_device
-from hero_plugin.integrations.training.load_run import check_origins, data_of, load_run
+from hero_plugin.integrations.training.engine import CURVE
+from hero_plugin.integrations.training.load_run import data_of, load_run
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Grounded, Task
 
@@ -109,7 +110,7 @@ def _predict_by(
 ) -> Grounded:
     """Predict the same queries by another run, as it reads and answers them; what is read alike is not read again."""
     settings = compared.settings()
-    check_origins(settings, compared)
+    compared.check_origins(settings)
     if all(getattr(settings, name, None) == getattr(config, name, None) for name in READING):
         data = replace(data, sets={"records": records})
     else:

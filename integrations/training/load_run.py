@@ -16,14 +16,7 @@ from torch import nn
 
 from hero_plugin import HeroModel
 from hero_plugin.integrations.data import Record, read_annotations
-from hero_plugin.integrations.data.feature_bank import (
-    ArrayBank,
-    BankCollate,
-    FeatureBank,
-    StoreBank,
-    manifest_difference,
-    read_manifest,
-)
+from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank, StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, Source, sample_clips
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
@@ -65,43 +58,8 @@ def with_inputs(settings: TrainConfig, config: RunInputs, annotations: tuple[str
     found = replace(settings, **changes, annotations_test=annotations or settings.annotations_test)
     if has_duplicates(names := [name for name, _ in found.test_sets()]):
         raise UserError(f"sets need different names, got {', '.join(names)}; give them as NAME=PATH")
-    check_origins(found, run)
+    run.check_origins(found)
     return found
-
-
-def origins_of(settings: TrainConfig) -> dict[str, Any]:
-    """Return the manifests of the files that settings name: a list for ``features``, ``words``, ``query_features``.
-
-    Raises:
-        UserError: A manifest cannot be read.
-    """
-    found: dict[str, Any] = {"features": [read_manifest(path) for path in settings.features]}
-    for name in ("words", "query_features"):
-        path = getattr(settings, name, None)
-        found[name] = None if path is None else read_manifest(path)
-    return found
-
-
-def check_origins(settings: TrainConfig, run: RunFolder) -> None:
-    """Refuse features that another encoder made than the run's, or at another rate; what says nothing passes.
-
-    Raises:
-        UserError: They differ; it names both.
-    """
-    if not (known := run.origins()):
-        return
-    now = origins_of(settings)
-    places = [
-        *zip(settings.features, known.get("features", []), now["features"], strict=False),
-        *((getattr(settings, name, None), known.get(name), now[name]) for name in ("words", "query_features")),
-    ]
-    wrong = [
-        f"{path}: made by {differs}"
-        for path, before, after in places
-        if (differs := manifest_difference(before, after))
-    ]
-    if wrong:
-        raise UserError("\n".join([*wrong, f"{run.path} was trained on the latter: give it features of that kind"]))
 
 
 def load_run(
@@ -208,12 +166,7 @@ def ground_with_bar(loaded: LoadedRun, name: str, items: Sequence[Any], batch_si
     task, amp = loaded.task, loaded.config.amp
     with screen.working(f"scoring {name}", total) as progress:
         return predict_set(
-            task,
-            items,
-            batch_size,
-            amp=amp,
-            clips=task.scores_clips,
-            after_batch=lambda: progress(next(done), total),
+            task, items, batch_size, amp=amp, clips=task.scores_clips, after_batch=lambda: progress(next(done), total)
         )
 
 
@@ -274,7 +227,7 @@ def answer(
         raise UserError(f"{run}: reads a file of vectors for each query; hero-plugin predict answers those")
     sources = [features] if isinstance(features, str | os.PathLike | Mapping) else list(features)
     if paths := tuple(Path(each) for each in sources if not isinstance(each, Mapping)):
-        check_origins(replace(settings, features=paths), opened)
+        opened.check_origins(replace(settings, features=paths))
     data = data_of(settings, records, sources)
     chosen, quiet = choose_device(device), Screen(quiet=True)
     loaded = load_run(opened, data, quiet, checkpoint=checkpoint, device=chosen, levels=levels, bridge=bridge)
@@ -336,9 +289,7 @@ class RunPredictor:
 
     def collate(self, bank: FeatureBank) -> BankCollate:
         """Return what makes batches of examples whose videos are in ``bank``."""
-        collate = self.task.collate
-        assert isinstance(collate, BankCollate)
-        return collate.with_bank(bank)
+        return self.task.collate.with_bank(bank)
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> Prediction:

@@ -206,11 +206,8 @@ def check_same_table(
 ) -> None:
     """Refuse another word table than the run's, as far as it has the words of the sample.
 
-    Args:
-        source: The table, for the message.
-        table: Its words.
-        vector: The vector of a word, as the model would read it.
-        sample: The first numbers of vectors that the run was trained with, by word.
+    ``source`` names the table, which has the words ``table``; ``vector`` gives a word's vector as the model would read
+    it, ``sample`` the first numbers of those that the run was trained with.
 
     Raises:
         UserError: A word has another vector, by more than the precision that tables are stored in.

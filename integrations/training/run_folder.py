@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from hero_plugin.integrations.data.feature_bank import manifest_difference, read_manifest
 from hero_plugin.integrations.support import UserError, versions
 from hero_plugin.integrations.support.files import atomic_write, checksum, lock_folder, remove_leftovers, write_json
 from hero_plugin.integrations.support.settings import parse_named_paths
@@ -160,6 +161,24 @@ class RunFolder:
         """Return what made the run's features, see ``origins_of``; nothing for a run that was not told."""
         return self._read_json(self.features_file) if self.features_file.is_file() else {}
 
+    def check_origins(self, settings: TrainConfig) -> None:
+        """Refuse features that another encoder made than the run's, or at another rate; what says nothing passes.
+
+        Raises:
+            UserError: They differ; it names both.
+        """
+        if not (known := self.origins()):
+            return
+        now = origins_of(settings)
+        places = [
+            *zip(settings.features, known.get("features", []), now["features"], strict=False),
+            *((getattr(settings, name, None), known.get(name), now[name]) for name in ("words", "query_features")),
+        ]
+        differences = [(path, manifest_difference(before, after)) for path, before, after in places]
+        if wrong := [f"{path}: made by {differs}" for path, differs in differences if differs]:
+            wrong.append(f"{self.path} was trained on the latter: give it features of that kind")
+            raise UserError("\n".join(wrong))
+
     def results(self) -> dict[str, Any]:
         """Return the results, as JSON values."""
         return self._read_json(self.results_file)
@@ -234,6 +253,19 @@ def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
     named = [settings.get(f"annotations_{name}") for name in ("train", "val", "reworded")]
     named += [path for _, path in parse_named_paths(settings.get("annotations_test", ()))]
     return {str(path): checksum(Path(path)) for path in named if path is not None and Path(path).is_file()}
+
+
+def origins_of(settings: TrainConfig) -> dict[str, Any]:
+    """Return the manifests of the files that settings name: a list for ``features``, ``words``, ``query_features``.
+
+    Raises:
+        UserError: A manifest cannot be read.
+    """
+    found: dict[str, Any] = {"features": [read_manifest(path) for path in settings.features]}
+    for name in ("words", "query_features"):
+        path = getattr(settings, name, None)
+        found[name] = None if path is None else read_manifest(path)
+    return found
 
 
 class Events:

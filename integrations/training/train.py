@@ -35,10 +35,9 @@ from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.engine import Trainer
-from hero_plugin.integrations.training.load_run import check_origins, origins_of
 from hero_plugin.integrations.training.queries import WordQueries
-from hero_plugin.integrations.training.run_folder import RunFolder
-from hero_plugin.integrations.training.task import Scores, Task, scores_table
+from hero_plugin.integrations.training.run_folder import RunFolder, origins_of
+from hero_plugin.integrations.training.task import Scores, scores_table
 from hero_plugin.protocol import NoClipScore
 
 
@@ -152,7 +151,7 @@ def train(
         return run
     results = summary(run, task.model, "val" if "val" in sets else None)
     if config.choose_level:
-        results |= answer_with_one_level(run, task, config, sets, reworded, screen)
+        results |= answer_with_one_level(trainer, sets, reworded)
     run.write_json(run.results_file, {**results, "seconds": round(time.monotonic() - started, 1)})
     draw_run(run, task, sets, data, vocabulary, config, screen)
     if table:
@@ -161,18 +160,14 @@ def train(
 
 
 def answer_with_one_level(
-    run: RunFolder,
-    task: Task,
-    config: TrainConfig,
-    sets: Mapping[str, Sequence[Any]],
-    reworded: Sequence[Any],
-    screen: Screen,
+    trainer: Trainer, sets: Mapping[str, Sequence[Any]], reworded: Sequence[Any]
 ) -> dict[str, Any]:
     """Choose which levels of the best checkpoint answer, on val and its rewordings; note it in the checkpoint.
 
     Returns:
         For the results: the scores with the chosen levels, and what they were chosen by.
     """
+    run, task, config, screen = trainer.run, trainer.task, trainer.config, trainer.screen
     state = load_checkpoint(run.best)
     task.model.load_state_dict(state["model"])
 
@@ -208,7 +203,7 @@ def keep_origins(config: TrainConfig, data: GroundingData, bank: StoreBank, run:
         UserError: The run to resume began on features of another kind.
     """
     if run.origins():
-        return check_origins(config, run)
+        return run.check_origins(config)
     origins = origins_of(config)
     if any(origins["features"]):
         longest = max(bank.clips(bank.rows[record.video_id]) for record in data.sets["train"])
@@ -258,12 +253,7 @@ def show_official(scores: Mapping[str, Mapping[str, float]], screen: Screen) -> 
 
 
 def describe(
-    config: TrainConfig,
-    model: nn.Module,
-    items: int,
-    bank: StoreBank,
-    vocabulary: Vocabulary,
-    device: torch.device,
+    config: TrainConfig, model: nn.Module, items: int, bank: StoreBank, vocabulary: Vocabulary, device: torch.device
 ) -> str:
     """Describe a training in one line."""
     what = config.model_name if config.base_only else f"{config.model_name}, {config.hero.levels} levels"
