@@ -238,12 +238,16 @@ def read_contents(path: Path) -> Contents:
     Raises:
         CheckpointError: It cannot be read safely, or holds no weights of a model.
     """
+    try:
+        return _contents(path)
+    except PluginError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _contents(path: Path) -> Contents:
     outer = _load_safetensors(path) if path.suffix == SAFETENSORS else load_checkpoint_safely(path)
     if isinstance(outer, Mapping) and all(part in outer for part in PARTS):
-        try:
-            plugin = plugin_from(outer, str(path))
-        except PluginError as error:
-            raise CheckpointError(str(error)) from error
+        plugin = plugin_from(outer, str(path))
         known = (plugin.base, plugin.config, "the checkpoint", plugin.version)
         return Contents(path, "plug-in", outer, None, {}, plugin.hero, *known)
     states = [name for name, value in outer.items() if _is_state(value)] if isinstance(outer, Mapping) else []
@@ -260,16 +264,19 @@ def read_contents(path: Path) -> Contents:
         entry == "model" and isinstance(outer.get("version"), int) and not {"metrics", "progress"}.isdisjoint(outer)
     )
     kind: Kind = "run" if is_run else "weights" if entry is None else "checkpoint"
-    settings = _run_settings(path) if is_run else None
+    config, version, fingerprint = None, None, None
     record = outer.get("hero") if entry is not None else None
-    config, source, version, recorded = _recorded(record, path)
-    if config is None and (config := _noted(state, path)) is not None:
-        source = "the checkpoint"
-    if config is None and settings is not None and hero:
-        config, source = settings[0].hero, "its run's config.json"
-    if version is None and settings is not None:
-        version = settings[1]
-    fingerprint = recorded or of_weights(base, hero)
+    if isinstance(record, Mapping) and "config" in record:  # what a wrapped model says of itself
+        plugin = plugin_from({"hero": {}, "version": "unknown", "base": {}, **record}, str(path))
+        config, version, fingerprint = plugin.config, plugin.version, plugin.base
+    config = config or _noted(state, path)
+    source = "the checkpoint" if config else ""
+    if is_run and (found := _run_settings(path)) is not None:
+        settings, written_by = found
+        if config is None and hero:
+            config, source = settings.hero, "its run's config.json"
+        version = version or written_by
+    fingerprint = fingerprint or of_weights(base, hero)
     return Contents(path, kind, outer, entry, base, hero, fingerprint, config, source, version)
 
 
@@ -351,17 +358,6 @@ def of_weights(base: Mapping[str, Tensor], hero: Mapping[str, Tensor]) -> Finger
 
 
 _AS_WIDE = ("hero.cmtr.mask_token", "hero.sgvf.strength", "hero.sgvf.projections", "hero.hem.layers.0.value.weight")
-
-
-def _recorded(record: Any, path: Path) -> tuple[HeroConfig | None, str, str | None, Fingerprint | None]:
-    """Return what the entry ``"hero"`` of a wrapped model's checkpoint says, if there is one."""
-    if not isinstance(record, Mapping) or "config" not in record:
-        return None, "", None, None
-    try:
-        plugin = plugin_from({"hero": {}, "version": "unknown", "base": {}, **record}, str(path))
-    except PluginError as error:
-        raise CheckpointError(str(error)) from error
-    return plugin.config, "the checkpoint", plugin.version, plugin.base
 
 
 def _noted(state: Any, path: Path) -> HeroConfig | None:
