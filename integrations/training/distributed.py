@@ -321,19 +321,17 @@ def whole_tensors(tensors: list[Tensor], shard: BatchShard, group: Group) -> lis
                 f"{tuple(tensor.shape)}: only outputs with a row for each input can be gathered"
             )
     own = [tensor[: shard.count] for tensor in tensors]
-    mine = torch.cat([_bytes(tensor.detach()) for tensor in own], dim=1)
+    parts = [_bytes(tensor.detach()) for tensor in own]
+    mine = torch.cat(parts, dim=1)
     padded = mine.new_zeros(max(shard.counts), mine.shape[1])
     padded[: shard.count] = mine
-    received = group.gather_tensor(padded)
-    made, start = [], 0
-    for tensor in own:
-        width = prod(tensor.shape[1:]) * tensor.element_size()
-        parts = [
-            tensor if index == shard.index else _read(each[:count, start : start + width], tensor)
-            for index, (each, count) in enumerate(zip(received, shard.counts, strict=True))
-        ]
-        made.append(torch.cat(parts))
-        start += width
+    received = zip(group.gather_tensor(padded), shard.counts, strict=True)
+    whole = torch.cat([each[:count] for each, count in received])
+    first = sum(shard.counts[: shard.index])
+    made = []
+    for tensor, raw in zip(own, whole.split([part.shape[1] for part in parts], dim=1), strict=True):
+        read = _read(raw, tensor)
+        made.append(torch.cat([read[:first], tensor, read[first + shard.count :]]))  # its own rows keep their graph
     return made
 
 
