@@ -17,20 +17,12 @@ from torch import Tensor, nn
 from hero_plugin.integrations.data import FeatureStore, Record
 from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
-from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, load_word_vectors, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData, moments_on_clips, open_clips, read_sets
-from hero_plugin.integrations.training.queries import (
-    Queries,
-    WordQueries,
-    WordSwaps,
-    bridged_words,
-    check_same_table,
-    sample_of,
-    words_of_table,
-)
+from hero_plugin.integrations.training.queries import Queries, WordQueries, WordSwaps, bridged_words, check_same_table
 from hero_plugin.integrations.training.task import Batch, Task
 
 
@@ -137,8 +129,11 @@ class Base(ABC):
         return self.look_up(config, words.union(swaps.words if swaps else ()), split, "annotations", "--tokenizer")
 
     def look_up(self, config: Any, words: set[str], split: Tokenizer, of: str, flag: str) -> Any:
-        """Return words of a table; ``of`` and ``flag`` are for the message where it has none of them."""
-        return words_of_table(config, words, split, of, flag)
+        """Return words as vectors of the table ``--words``; ``of`` and ``flag`` are for the message if it has none."""
+        vectors = load_word_vectors(config.word_table, words)
+        if not len(vectors):
+            raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
+        return WordQueries(vectors, split, config.max_words, config.normalize_words, config.word_table)
 
     def words_only(
         self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenizer, queries: Any = None
@@ -152,10 +147,10 @@ class Base(ABC):
         training = list(data.sentences("train"))
         counts = dict(Counter(chain.from_iterable(training)))
         words = dict.fromkeys((*counts, *chain.from_iterable(data.sentences())))
-        sample = sample_of(data.queries, sorted(counts, key=lambda word: -counts[word]))
-        return Vocabulary(
-            tuple(words), trained=len(counts), counts=counts, contexts=Contexts.of(training), sample=sample
-        )
+        frequent = sorted(counts, key=lambda word: -counts[word])
+        sample = data.queries.sample(frequent) if isinstance(data.queries, WordQueries) else {}
+        contexts = Contexts.of(training)
+        return Vocabulary(tuple(words), trained=len(counts), counts=counts, contexts=contexts, sample=sample)
 
     def examples(
         self, config: Any, data: Any, name: str, bank: FeatureBank, vocabulary: Vocabulary, for_training: bool = False

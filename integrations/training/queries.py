@@ -171,6 +171,11 @@ class WordQueries(Queries):
         """Return the vector of a word, (dim,) float32."""
         return self._table[self.index.get(word, -1)]
 
+    def sample(self, words: Iterable[str]) -> dict[str, list[float]]:
+        """Return a few numbers of the vectors of the first of these words, by which the table is known again."""
+        found = [word for word in words if word in self.index][:SAMPLE]
+        return {word: [round(float(number), 4) for number in self.vector(word)[:8]] for word in found}
+
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
         sentences = [self.tokenize(record.sentence)[: self.max_words] for record in records]
@@ -193,14 +198,6 @@ SAMPLE = 16
 """Trained words whose vectors a run remembers or compares, to know its word table again."""
 
 
-def sample_of(queries: Queries, words: Iterable[str]) -> dict[str, list[float]]:
-    """Return a few numbers of the vectors of the first of these words, by which the table is known again."""
-    if not isinstance(queries, WordQueries):
-        return {}
-    found = [word for word in words if word in queries.index][:SAMPLE]
-    return {word: [round(float(number), 4) for number in queries.vector(word)[:8]] for word in found}
-
-
 def check_same_table(
     source: str, table: Container[str], vector: Callable[[str], np.ndarray], sample: Mapping[str, Sequence[float]]
 ) -> None:
@@ -218,14 +215,6 @@ def check_same_table(
                 f"{source}: its vector of {word!r} is another than the run's: this is not the word table that the run "
                 "was trained with, and answers by it would be wrong; give --words that table, or a copy of it"
             )
-
-
-def words_of_table(config: Any, words: set[str], split: Tokenizer, of: str, flag: str) -> WordQueries:
-    """Return words as vectors of the table ``--words``; ``of`` and ``flag`` are for the message if it has none."""
-    vectors = load_word_vectors(config.word_table, words)
-    if not len(vectors):
-        raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
-    return WordQueries(vectors, split, config.max_words, config.normalize_words, config.word_table)
 
 
 def open_queries(folder: Path, max_words: int, normalize: bool) -> FeatureStore:
