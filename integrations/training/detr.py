@@ -38,8 +38,8 @@ ENDPOINTS = 2
 
 
 @dataclass(frozen=True)
-class _DetrRecipe(TrainConfig):
-    """The recipe of Moment-DETR's training script, which its heirs kept, and what a DETR reads."""
+class DetrTrainConfig(DETRHyperparameters, TrainConfig):
+    """The settings that the DETRs share; the recipe is that of Moment-DETR's training script, which its heirs kept."""
 
     ranks_clips: ClassVar[bool] = True
     earlier: ClassVar[Mapping[str, Any]] = {**TrainConfig.earlier, "scored_clip_length": 2.0}
@@ -70,11 +70,6 @@ class _DetrRecipe(TrainConfig):
     """Scale each clip's features to length 1, each feature folder's for itself."""
     normalize_words: bool = True
     """Scale each word's vector to length 1."""
-
-
-@dataclass(frozen=True)
-class DetrTrainConfig(DETRHyperparameters, _DetrRecipe):
-    """The settings that the DETRs share: how to train, what to read, and the model's own."""
 
     @property
     def seconds_per_clip(self) -> float:
