@@ -77,14 +77,7 @@ def draw_run(
                 ModelView(name, color, tuple(found.moments[index, 0]), found.relevance[index])
                 for name, color, found in models
             ]
-            figure = query_figure(
-                record.sentence,
-                f"video {record.video_id}, query {record.query_id}",
-                record.moments,
-                record.duration,
-                views,
-                f"never trained on: {', '.join(unseen)}" if unseen else "",
-            )
+            figure = query_figure(record, views, f"never trained on: {', '.join(unseen)}" if unseen else "")
             file = f"{index + 1:02d}_" + re.sub(r"[^\w.-]+", "_", record.query_id) + ".png"
             save_figure(figure, run.figures / "queries" / file)
 
@@ -225,15 +218,9 @@ class ModelView:
     """(clips,) in [0, 1]."""
 
 
-def query_figure(
-    sentence: str,
-    source: str,
-    truth: Sequence[tuple[float, float]],
-    duration: float,
-    views: Sequence[ModelView],
-    note: str = "",
-) -> Figure:
-    """Draw relevance curves above moments, over seconds; ``source`` names the query, ``note`` says more about it."""
+def query_figure(record: Record, views: Sequence[ModelView], note: str = "") -> Figure:
+    """Draw relevance curves above moments, over seconds; ``note`` says more about the query, such as its new words."""
+    truth, duration = record.moments, record.duration
     bars = 1 + len(views)
     figure, axes = new_figure(8, 2.9 + 0.32 * bars, 2, 1, sharex=True, height_ratios=(3.2, 0.55 * bars + 0.3))
     curve, line = axes[0][0], axes[1][0]
@@ -249,8 +236,10 @@ def query_figure(
         overlap = max((float(temporal_iou(view.moment, each)) for each in truth), default=float("nan"))
         at = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9, "color": view.color}
         line.annotate(f"IoU {overlap:.2f}", (1.01, place), **at)
-    figure.suptitle("\n".join(textwrap.wrap(f"“{sentence}”", 88)), x=0.01, ha="left", fontsize=11, fontweight="bold")
-    curve.set_title(source + (f"   ·   {note}" if note else ""), fontsize=9, fontweight="normal", color=MUTED)
+    sentence = textwrap.fill(f"“{record.sentence}”", 88)
+    figure.suptitle(sentence, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    source = f"video {record.video_id}, query {record.query_id}" + (f"   ·   {note}" if note else "")
+    curve.set_title(source, fontsize=9, fontweight="normal", color=MUTED)
     curve.set(ylabel="clip relevance", ylim=(0, 1.02), xlim=(0, duration))
     curve.legend(loc="upper right", ncols=len(views))
     line.set(xlabel="seconds", ylim=(bars - 0.4, -0.6))

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data import Record, read_annotations
 from hero_plugin.integrations.training import figures
 from hero_plugin.integrations.training.bases import config_from
 from hero_plugin.integrations.training.figures import (
@@ -36,7 +36,7 @@ def test_figures_say_what_their_axes_are(runs):
         losses_figure(history),
         recall_figure(history, base, ("HERO-EMB", "EMB")),
         levels_figure(history),
-        query_figure("a sentence", "a query", [(2.0, 6.0)], 10.0, [view]),
+        query_figure(Record("q", "v", "a sentence", ((2.0, 6.0),), 10.0), [view]),
     ]
     for figure in drawn:
         assert any(axis.get_title("left") or axis.get_title() for axis in figure.axes)
@@ -76,7 +76,7 @@ def test_a_compared_run_reads_as_it_was_trained_to(other, runs, tmp_path, monkey
     given = {**settings, **other, "output": str(tmp_path / "other"), "epochs": 1, "figure_queries": 0}
     compared = train(config_from(given, "test"), QUIET)
     drawn = []
-    monkeypatch.setattr(figures, "query_figure", lambda *args: drawn.append(args[4]) or query_figure(*args))
+    monkeypatch.setattr(figures, "query_figure", lambda *args: drawn.append(args[1]) or query_figure(*args))
     train(runs.config(output=str(tmp_path / "run"), compare=str(compared.path), epochs=1, figure_queries=3), QUIET)
     records = read_annotations(runs.files.root / "unseen.json")
     chosen = [records[place] for place in np.linspace(0, len(records) - 1, 3).round().astype(int)]
