@@ -166,8 +166,8 @@ class DetrTask(Task):
         durations = batch["durations"][:, None, None]
         moments = span_cxw_to_xx(outputs["pred_spans"].float()) * self._seen(batch)[:, None, None]
         moments = torch.minimum(moments.clamp(min=0), durations)
-        if self.clip_length:
-            moments = torch.round(moments / self.clip_length) * self.clip_length
+        if self.clip_length:  # to whole clips; the last one may end behind the video
+            moments = torch.minimum(torch.round(moments / self.clip_length) * self.clip_length, durations)
         moments = moments.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
         saliency = outputs["saliency_scores"].float()
         return Prediction(moments, scores, ranked(saliency, batch["src_vid_mask"]), saliency)

@@ -153,6 +153,9 @@ def test_a_prediction_is_ranked_and_inside_its_video(built):
     rounded = DetrTask(task.model, task.criterion, task.collate, clip_length=2.0).predict(task.model, batch).moments
     assert (rounded % 2 == 0).all()
     assert (rounded - prediction.moments).abs().max() <= 1
+    shorter = {**batch, "durations": batch["durations"] - 0.5}  # the last clip ends behind the video
+    task = DetrTask(task.model, task.criterion, task.collate, clip_length=2.0)
+    assert (task.predict(task.model, shorter).moments <= shorter["durations"][:, None, None]).all()
 
 
 def test_a_run_folder_holds_what_embs_does(trained, runs):
