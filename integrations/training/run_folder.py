@@ -106,7 +106,7 @@ class RunFolder:
             remove_leftovers(path)
         cls.check(path, settings, resume=resume, overwrite=overwrite)
         if run.config_file.is_file():
-            if resume and (run.begun or not run._changed(settings)):
+            if resume and (run.begun or not (run._changed(settings) or run._other_annotations(settings))):
                 return run
             run._delete()
         path.mkdir(parents=True, exist_ok=True)
@@ -211,9 +211,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"
             )
-        before = self.config().get("annotations", {})
-        other = [path for path, known in _annotations(settings).items() if before.get(path, known) != known]
-        if other:
+        if other := self._other_annotations(settings):
             raise RunFolderError(
                 f"{self.path}: cannot resume, as annotations are not what they were when this run began: "
                 f"{', '.join(other)}. Put the earlier ones back, or start another run with another --output "
@@ -225,6 +223,11 @@ class RunFolder:
                 + "\n".join(changed)
                 + "\nLeave these flags as they were, or start another run with another --output (or --overwrite)."
             )
+
+    def _other_annotations(self, settings: Mapping[str, Any]) -> list[str]:
+        """Return the annotation files that have changed since the run began; one that it does not know has not."""
+        before = self.config().get("annotations", {})
+        return [path for path, known in _annotations(settings).items() if before.get(path, known) != known]
 
     def _changed(self, settings: Mapping[str, Any]) -> list[str]:
         before = self.config()
@@ -249,9 +252,15 @@ class RunFolder:
 
 
 def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the checksum of each annotation file that settings name and that is there."""
+    """Return the checksum of each annotation file that settings name and that is there; of an adaptation, its own, too.
+
+    Those are the files that its queries are drawn from: new ones, and old ones where it rehearses.
+    """
     named = [settings.get(f"annotations_{name}") for name in ("train", "val", "reworded")]
-    named += [path for _, path in parse_named_paths(settings.get("annotations_test", ()))]
+    adapted = settings.get("adapted", {})
+    sets = (*settings.get("annotations_test", ()), *adapted.get("annotations", ()))
+    named += [path for _, path in parse_named_paths(sets)]
+    named += adapted["past"] if adapted.get("rehearsal") else []
     return {str(path): checksum(Path(path)) for path in named if path is not None and Path(path).is_file()}
 
 

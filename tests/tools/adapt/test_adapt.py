@@ -179,6 +179,46 @@ def test_a_resumed_adaptation_keeps_its_settings(start, adapted, runs):
         RunFolder.create(adapted.path, plain.to_json(), resume=True, overwrite=False)
 
 
+@pytest.mark.parametrize("which", ["new", "old"])
+def test_an_adaptation_is_not_resumed_on_other_queries(start, runs, tmp_path, which):
+    """The drawn queries would be others, under the same names."""
+    own = RunFolder(shutil.copytree(start.path, tmp_path / "start"))
+    files = {"new": tmp_path / "new.json", "old": tmp_path / "old.json"}
+    for name, source in (("new", runs.files.root / "unseen.json"), ("old", own.settings().annotations_train)):
+        shutil.copy(source, files[name])
+    own.write_json(own.config_file, {**own.config(), "annotations_train": str(files["old"])})
+    config = adapt_config(own, runs, tmp_path / "run", annotations=(f"new={files['new']}",))
+    run = main(config, QUIET)
+    drawn = (run.path / "queries" / "new-train.json").read_bytes()
+    run.results_file.unlink()  # as if it had been stopped before the end
+    before = files[which].read_bytes()
+    write_annotations(read_annotations(files[which])[1:], files[which], format="captions")
+    with pytest.raises(RunFolderError, match=rf"annotations are not what they were .*{which}\.json"):
+        main(replace(config, resume=True), QUIET)
+    assert (run.path / "queries" / "new-train.json").read_bytes() == drawn
+    older = run.config()  # which kept no checksums of what it drew from
+    older["annotations"] = {path: known for path, known in older["annotations"].items() if path != str(files[which])}
+    run.write_json(run.config_file, older)
+    files[which].write_bytes(before)
+    assert main(replace(config, resume=True), QUIET).finished
+
+
+def test_an_adaptation_without_a_checkpoint_starts_again_on_other_queries(start, runs, tmp_path, monkeypatch):
+    """Its scores of the start are about the queries that were held out then."""
+    new = Path(shutil.copy(runs.files.root / "unseen.json", tmp_path / "new.json"))
+    config = adapt_config(start, runs, tmp_path / "run", annotations=(f"new={new}",))
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "fit", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            main(config, QUIET)
+    assert (config.output / "before.json").is_file()
+    write_annotations(read_annotations(new)[1:], new, format="captions")
+    resumed = main(replace(config, resume=True), QUIET)
+    straight = main(replace(config, output=tmp_path / "straight"), QUIET)
+    assert resumed.results()["before"] == straight.results()["before"]
+    assert resumed.config()["annotations"][str(new)] == straight.config()["annotations"][str(new)]
+
+
 def test_resuming_where_no_adaptation_is_starts_none(start, adapted, runs, tmp_path, capsys):
     """A mistyped --output with all the flags would be a new adaptation."""
     flags = ["adapt", "--run", str(start.path), "--annotations", f"new={runs.files.root / 'unseen.json'}"]
