@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -99,7 +100,13 @@ def _flush(path: Path, flags: int) -> None:
 
 
 def checksum(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal; it is read again once its time or its size has changed."""
+    about = path.stat()
+    return _checksum(path.resolve(), about.st_ino, about.st_mtime_ns, about.st_size)
+
+
+@cache
+def _checksum(path: Path, *as_it_is: int) -> str:
     found = hashlib.sha256()
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):  # hashlib.file_digest needs Python 3.11

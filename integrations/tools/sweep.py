@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -346,15 +345,9 @@ def _made_from(job: Job, each: FurtherSet) -> dict[str, Any]:
     files = {"training": job.run.results_file, "annotations": each.annotations}
     if each.durations is not None:
         files["durations"] = each.durations
-    contents = {name: _checksum(path, path.stat().st_mtime_ns) for name, path in files.items()}
+    contents = {name: checksum(path) for name, path in files.items()}
     given = {name: json.loads(json.dumps(value, default=str)) for name, value in each.sources().items() if value}
     return {**given, **contents}
-
-
-@cache
-def _checksum(path: Path, changed: int) -> str:
-    """Return a file's checksum, computed again once the file has changed."""
-    return checksum(path)
 
 
 def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -64,6 +65,14 @@ def test_finished_runs_are_scored_on_further_sets_as_eval_does(sweep, runs, tmp_
         expected = evaluate(asked, QUIET)["moved"]["mIoU"]
         assert found["moved"][variant]["mIoU"]["values"] == [expected]
     assert "| moved | HERO-EMB minus EMB |" in (tmp_path / "runs/results.md").read_text()
+
+
+def test_annotations_are_read_for_their_checksums_once_whatever_the_number_of_runs(sweep, runs, monkeypatch):
+    file, read = sweep({}), []
+    monkeypatch.setattr(hashlib, "sha256", lambda new=hashlib.sha256: read.append(1) or new())
+    assert main(SweepConfig(file, figures=False), QUIET) == 0
+    settings = runs.base.settings()
+    assert len(read) <= len({settings.annotations_train, settings.annotations_val, *settings.test_sets()})
 
 
 @pytest.mark.slow
