@@ -170,8 +170,14 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest / 10:04.1f}" if hours else f"{minutes}:{rest / 10:04.1f}"
 
 
+TICKS = 90000
+"""Of a second, in the clips that are cut out."""
+
+
 def cut(source: Path, start: float, end: float, target: Path) -> None:
     """Cut a stretch out of a video, to the frame, with its sound, as MP4; it appears whole or not at all.
+
+    Its first picture is the one that is on screen at ``start``.
 
     Raises:
         DataError: No picture is in the stretch.
@@ -181,36 +187,53 @@ def cut(source: Path, start: float, end: float, target: Path) -> None:
         zero = (given.start_time or 0) / av.time_base
         pictures = given.streams.video[0]
         sounds = given.streams.audio[0] if given.streams.audio else None
+        rate = pictures.average_rate or 25
+        length, step = round((end - start) * TICKS), round(TICKS / rate)
         with av.open(str(temporary), "w", format="mp4") as made:
             codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-            video = made.add_stream(codec, rate=pictures.average_rate or 25)
-            video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, 90000)
+            video = made.add_stream(codec, rate=rate)
+            video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
             sound = made.add_stream("aac", rate=sounds.rate) if sounds is not None else None
-            written = 0
+            shown: list[tuple[Any, int]] = []
+            heard: list[Any] = []  # until a picture is written: only the first one says how large the video is
+            written = False
+
+            def write_shown(until: int) -> None:
+                """Write the picture that was on screen until then, as far as it is in the stretch."""
+                nonlocal written
+                frame, since = shown.pop()
+                first, last = max(since, 0), min(until, length)
+                if last <= first:
+                    return
+                picture = upright(frame, 0, "crop")
+                picture = np.ascontiguousarray(picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2])
+                if not written:
+                    video.height, video.width = picture.shape[:2]
+                # The last picture of a file is shown for one step: one that stays longer is written again at its end.
+                again = [last - step] if last == length and last - first > 1.5 * step else []
+                for time in (first, *again):
+                    out = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                    out.pts, out.time_base = time, Fraction(1, TICKS)
+                    made.mux(video.encode(out))
+                made.mux(heard)
+                heard.clear()
+                written = True
+
             given.seek(max(0, int((start + zero) * av.time_base)))
             for frame in given.decode(*(each for each in (pictures, sounds) if each is not None)):
                 time = float(frame.pts * frame.time_base) - zero if frame.pts is not None else start
-                if time < start:
-                    continue
-                is_picture = isinstance(frame, av.VideoFrame)
-                if time >= end:
-                    if is_picture:
+                if isinstance(frame, av.VideoFrame):
+                    since = round((time - start) * TICKS)
+                    if shown:
+                        write_shown(since)
+                    if time >= end:
                         break
-                    continue
-                if is_picture:
-                    picture = upright(frame, 0, "crop")
-                    picture = np.ascontiguousarray(picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2])
-                    if not written:
-                        video.height, video.width = picture.shape[:2]
-                    written += 1
-                    out = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                    out.pts, out.time_base = round((time - start) * 90000), Fraction(1, 90000)
-                    made.mux(video.encode(out))
-                elif sound is not None:
+                    shown.append((frame, since))
+                elif sound is not None and start <= time < end:
                     frame.pts = round((time - start) / frame.time_base)
-                    made.mux(sound.encode(frame))
+                    heard += sound.encode(frame)
+            if shown:
+                write_shown(shown[0][1] + step)
             if not written:
                 raise broken(source, f"no picture from {start:.1f} to {end:.1f} s")
-            for stream in (video, sound):
-                if stream is not None:
-                    made.mux(stream.encode(None))
+            made.mux([*heard, *video.encode(None), *(sound.encode(None) if sound is not None else ())])

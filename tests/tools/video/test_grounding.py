@@ -144,9 +144,39 @@ def test_a_clip_is_cut_to_the_frame_with_its_sound(movie, tmp_path, ffmpeg):
     assert max(np.abs(a - b).mean() for a, b in zip(ours, theirs, strict=True)) < 12
     with av.open(str(tmp_path / "piece.mp4")) as container:
         assert float(container.streams.audio[0].duration * container.streams.audio[0].time_base) > 2
+    cut(loud, 0.0, 1.0, tmp_path / "first.mp4")  # where sound is decoded before the first picture
+    assert len(list(Video(tmp_path / "first.mp4").frames())) == 8
     with pytest.raises(Exception, match="no picture from"):
         cut(movie, 100.0, 101.0, tmp_path / "none.mp4")
     assert not (tmp_path / "none.mp4").exists()
+
+
+def test_a_clip_begins_with_the_picture_on_screen(tmp_path, ffmpeg):
+    """Of slides, a moment may hold no picture's beginning; what the encoder saw of it is on screen all the same."""
+    slides = tmp_path / "slides.mp4"
+    grey = "geq=lum='40+80*floor(T/5)':cb=128:cr=128,fps=8,select='not(mod(n,40))'"
+    ffmpeg("-f", "lavfi", "-i", "color=size=64x48:rate=8:duration=15", "-vf", grey, "-fps_mode", "vfr", slides)
+    known = [(time, upright(frame, 0, "crop").astype(int)) for time, frame in Video(slides).frames()]
+    assert [time for time, _ in known] == [0.0, 5.0, 10.0]
+
+    def pictures(start, end):
+        cut(slides, start, end, tmp_path / "piece.mp4")
+        frames = Video(tmp_path / "piece.mp4").frames()
+        piece = [(time, upright(frame, 0, "crop").astype(int)) for time, frame in frames]
+        nearest = [min(range(3), key=lambda place: np.abs(known[place][1] - found).mean()) for _, found in piece]
+        return list(zip([round(time, 3) for time, _ in piece], nearest, strict=True))
+
+    assert pictures(6.0, 9.0) == [(0.0, 1)]
+    assert pictures(3.0, 11.0) == [(0.0, 0), (2.0, 1), (7.0, 2)]
+    assert pictures(12.0, 14.0) == [(0.0, 2)]
+    assert pictures(5.0, 7.5) == [(0.0, 1)]
+    still = tmp_path / "still.mp4"  # nothing new is recorded from second 3 to 10
+    select = "fps=8,select='lt(t,3)+gte(t,10)'"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x48:rate=8:duration=11", "-vf", select, "-fps_mode", "vfr", still)
+    cut(still, 4.0, 8.0, tmp_path / "piece.mp4")
+    piece = Video(tmp_path / "piece.mp4")
+    assert next(time for time, _ in piece.frames()) == 0.0
+    assert list(piece.frames()) and piece.duration == pytest.approx(4.0, abs=0.01)
 
 
 def test_what_cannot_be_asked_is_refused(asked, tmp_path, capsys):
