@@ -192,7 +192,9 @@ def merged(config: MergeConfig) -> tuple[Any, list[str]]:
     dropped = [name for name in OF_THE_OPTIMIZER if name in target.outer]
     if dropped:
         notes.append(f"left out, because made for the base's parameters alone: {', '.join(dropped)}")
-    kept = {name: value for name, value in target.outer.items() if name not in dropped}
+    if "metrics" in target.outer:
+        notes.append("left out, because measured of the model before: metrics")
+    kept = {name: value for name, value in target.outer.items() if name not in (*dropped, "metrics")}
     return {**kept, target.entry: state, "hero": plugin.record()}, notes
 
 

@@ -250,7 +250,10 @@ def test_a_runs_plugin_goes_on_another_run(runs, tmp_path, capsys):
     status, _, err = run(capsys, "extract", runs.hero.best, tmp_path / "plugin.pt")
     assert status == 0, err
     assert read_plugin(tmp_path / "plugin.pt").config == HeroConfig()
-    assert run(capsys, "merge", tmp_path / "plugin.pt", runs.base.best, tmp_path / "merged.pt")[0] == 0
+    status, out, _ = run(capsys, "merge", tmp_path / "plugin.pt", runs.base.best, tmp_path / "merged.pt")
+    assert status == 0 and "left out, because measured of the model before: metrics" in out
+    merged, base = (safe_load.load_checkpoint(path) for path in (tmp_path / "merged.pt", runs.base.best))
+    assert set(merged) == {*base, "hero"} - {"metrics"} and merged["epoch"] == base["epoch"]
     status, _, err = run(capsys, "extract", runs.base.best, tmp_path / "none.pt")
     assert status == 2 and "there is no plug-in in it to take out" in err
     status, _, err = run(capsys, "merge", runs.hero.best, runs.base.best, tmp_path / "more.pt")
