@@ -237,16 +237,22 @@ class VideoGrounder:
         moved = self.encoders[same[0]] if same and same[0] < len(self.encoders) else identity["name"]
         return self._encoder(identity, moved, layers)
 
-    def add(self, path: str | os.PathLike[str]) -> VideoFeatures:
-        """Encode a video, or take its features from the cache.
+    def add(self, path: str | os.PathLike[str], name: str = "") -> VideoFeatures:
+        """Encode a video, or take its features from the cache. It is called by its file's name unless given another.
 
         Raises:
             DataError: The file cannot be read as a video.
             FileNotFoundError: There is none.
+            UserError: Another video has its name.
         """
         file = Path(path)
+        name = name or file.stem
         if not file.is_file():
             raise FileNotFoundError(f"no video at {file}")
+        if name in self.videos and self.videos[name].path.resolve() != file.resolve():
+            raise UserError(
+                f"{file}: is called {name!r} like {self.videos[name].path}; give it another name: add(path, name)"
+            )
         parts = []
         for place in range(len(self.origins["features"])):
             found = self._from_cache(file, place)
@@ -258,10 +264,9 @@ class VideoGrounder:
         clips = min(len(each.features) for each in parts)
         rows = [unit_length(each.features[:clips]) if unit else each.features[:clips] for each in parts]
         whole = np.concatenate(rows, axis=1)
-        self.videos.pop(file.stem, None)
-        video = VideoFeatures(file, whole, parts[0].duration, self.clip_seconds, parts[0].shortfall)
-        self.videos[file.stem] = video
-        return video
+        self.videos.pop(name, None)  # the last one added stands last
+        self.videos[name] = VideoFeatures(file, whole, parts[0].duration, self.clip_seconds, parts[0].shortfall)
+        return self.videos[name]
 
     def _cached(self, path: Path, place: int) -> Path | None:
         if self.cache is None:

@@ -165,11 +165,9 @@ def ask(runs: Sequence[Path], video: Path, queries: Sequence[str], config: ShowC
         )
         for path in runs
     ]
-    for grounder in grounders:
-        grounder.add(video)
+    *_, about = [grounder.add(video) for grounder in grounders]
     answers = [(each.settings.model_name, each.ask_all(queries)) for each in grounders]
     unseen = [grounders[-1].unseen(query) for query in queries]
-    about = grounders[-1].videos[video.stem]
     return of_answers(video.name, about.duration, _link(video, config.output), queries, answers, unseen)
 
 
@@ -321,8 +319,8 @@ def application(grounder: VideoGrounder, files: Mapping[str, Path], top_k: int =
                 raise UserError("no video yet: choose one, or drop one on the page")
             if not query.strip():
                 raise UserError(f"no query yet: type what to look for, such as: {PLACEHOLDER}")
-            about = grounder.add(file)
-            all_moments, relevance = grounder.ask(query, file.stem)
+            about = grounder.add(file, str(file))  # files of one name may be dropped
+            all_moments, relevance = grounder.ask(query, str(file))
         except (UserError, DataError, OSError) as error:
             why = str(error).replace(str(file), file.name if file else "")
             return f'<p class="wrong">{escape(why)}</p>', gr.update(), gr.update()

@@ -69,6 +69,20 @@ def test_a_video_is_encoded_once(asked, tmp_path, monkeypatch):
         again.add(asked.video)
 
 
+def test_two_videos_of_one_name_are_told_apart(asked, movie, tmp_path):
+    other = tmp_path / asked.video.name
+    shutil.copy(movie, other)
+    grounder = VideoGrounder.from_run(asked.runs["emb"], device="cpu", cache=None)
+    first = grounder.add(asked.video)
+    with pytest.raises(UserError, match=r"is called 'test000' like .*give it another name"):
+        grounder.add(other)
+    assert grounder.videos == {"test000": first}
+    second = grounder.add(other, "other")
+    assert len(grounder.ask("a red square").relevance) == len(second.features) != len(first.features)
+    assert len(grounder.ask("a red square", "test000").relevance) == len(first.features)
+    assert len(grounder.add(asked.video).features) == len(first.features) and list(grounder.videos)[-1] == "test000"
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_a_long_video_is_asked_window_by_window(asked, base, monkeypatch):
     grounder = VideoGrounder.from_run(asked.runs[base], device="cpu", cache=None)
