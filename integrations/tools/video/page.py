@@ -147,9 +147,10 @@ def of_sets(runs: Sequence[Path], config: ShowConfig, screen: Screen) -> dict[st
         words = unseen(data.tokenize(record.sentence))
         items.append(_item(record, name, each, answers[-1][place][2], words))
     about = {record.video_id: record.duration for _, record in records}
-    files = {each.stem: each for each in sorted(config.videos.iterdir())} if config.videos is not None else {}
+    inside = sorted(config.videos.iterdir()) if config.videos is not None else []
+    files = {each.stem: each for each in inside if each.suffix.lower() in SUFFIXES}
     links = {name: _link(files.get(name), config.output) for name in about}
-    if files and not any(links.values()):
+    if config.videos is not None and not any(links.values()):
         raise UserError(
             f"--videos {config.videos}: no file is called like a video of the sets: {records[0][1].video_id}.mp4, ..."
         )

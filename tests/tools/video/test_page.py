@@ -63,6 +63,14 @@ def test_own_queries_about_a_file(asked, tmp_path):
     assert command([*words, "--run", str(asked.runs["emb"])]) == 2  # it is there already
 
 
+def test_a_file_beside_a_video_does_not_take_its_place(asked, tmp_path):
+    videos, output = shutil.copytree(asked.root / "videos", tmp_path / "videos"), tmp_path / "x.html"
+    (videos / "test000.txt").write_text("subtitles")
+    test = (f"test={asked.files['test']}",)
+    show(ShowConfig(run=asked.runs["emb"], annotations=test, videos=videos, output=output, device="cpu"), QUIET)
+    assert data_of(output)["videos"]["test000"]["src"] == "videos/test000.mp4"
+
+
 def test_what_cannot_be_shown_is_refused(asked, tmp_path):
     output, run = tmp_path / "x.html", asked.runs["emb"]
     (tmp_path / "empty").mkdir()
