@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -66,11 +67,6 @@ class VideoFeatures:
     """What was missing of the file, "" if nothing was."""
 
 
-def default_cache() -> Path:
-    """Return the folder in which features of videos are kept for the next question."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hero-plugin" / "videos"
-
-
 def windows_of(clips: int, longest: int) -> list[range]:
     """Return the windows of a video: all of it, or stretches of ``longest`` clips that overlap by half or more."""
     if clips <= longest:
@@ -121,7 +117,7 @@ class VideoGrounder:
     download: bool = False
     encoders: tuple[str, ...] = ()
     videos: dict[str, VideoFeatures] = field(default_factory=dict)
-    _words: dict[str, None] = field(default_factory=dict, repr=False)
+    _words: frozenset[str] = field(default=frozenset(), repr=False)
     _predictor: RunPredictor | None = field(default=None, repr=False)
     _loaded: dict[tuple[str, str | None, tuple[int, ...] | None], Any] = field(default_factory=dict, repr=False)
 
@@ -148,7 +144,7 @@ class VideoGrounder:
             bridge: Likewise.
             device: auto takes CUDA where there is one.
             amp: Half precision of the encoders.
-            cache: Where the features of videos are kept; None keeps none.
+            cache: Where the features of videos are kept, a folder in your home unless given; None keeps none.
             encoders: Where the encoders of the run's features lie now, in their order, if they have moved.
             download: Whether encoders may be downloaded.
 
@@ -157,10 +153,18 @@ class VideoGrounder:
         """
         if checkpoint not in ("best", "last"):
             raise UserError(f"the checkpoint must be best or last, got {checkpoint!r}")
-        kept = default_cache() if cache == "" else None if cache is None else Path(cache)
-        opened = RunFolder.open(Path(run))
+        if cache == "":
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hero-plugin" / "videos"
         grounder = cls(
-            opened, choose_device(device), checkpoint, tuple(levels), bridge, amp, kept, download, tuple(encoders)
+            RunFolder.open(Path(run)),
+            choose_device(device),
+            checkpoint,
+            tuple(levels),
+            bridge,
+            amp,
+            None if cache is None else Path(cache),
+            download,
+            tuple(encoders),
         )
         grounder._check()
         return grounder
@@ -192,11 +196,6 @@ class VideoGrounder:
             )
         if len({each["clip_seconds"] for each in sources}) > 1:
             raise UserError(f"{self.run.path}: trained on features of several clip lengths")
-
-    @property
-    def clip_seconds(self) -> float:
-        """Length of a clip."""
-        return float(self.origins["features"][0]["clip_seconds"])
 
     @cached_property
     def _extractors(self) -> list[Extractor]:
@@ -253,42 +252,32 @@ class VideoGrounder:
             raise UserError(
                 f"{file}: is called {name!r} like {self.videos[name].path}; give it another name: add(path, name)"
             )
-        parts = []
-        for place in range(len(self.origins["features"])):
-            found = self._from_cache(file, place)
-            if found is None:
-                found = self._extractors[place].extract_one(file)
-                self._to_cache(file, place, found)
-            parts.append(found)
+        sources = self.origins["features"]
+        parts = [self._encoded(file, place) for place in range(len(sources))]
         unit = bool(getattr(self.settings, "normalize_features", False))
         clips = min(len(each.features) for each in parts)
         rows = [unit_length(each.features[:clips]) if unit else each.features[:clips] for each in parts]
         whole = np.concatenate(rows, axis=1)
         self.videos.pop(name, None)  # the last one added stands last
-        self.videos[name] = VideoFeatures(file, whole, parts[0].duration, self.clip_seconds, parts[0].shortfall)
+        self.videos[name] = VideoFeatures(
+            file, whole, parts[0].duration, float(sources[0]["clip_seconds"]), parts[0].shortfall
+        )
         return self.videos[name]
 
-    def _cached(self, path: Path, place: int) -> Path | None:
+    def _encoded(self, path: Path, place: int) -> Encoded:
+        """Return a video's features of the run's folder in a place, from the cache if it has them."""
         if self.cache is None:
-            return None
+            return self._extractors[place].extract_one(path)
         about, manifest = path.stat(), self.origins["features"][place]
         key = [str(path.resolve()), about.st_size, about.st_mtime_ns, describe_manifest(manifest), manifest]
-        return self.cache / f"{path.stem}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz"
-
-    def _from_cache(self, path: Path, place: int) -> Encoded | None:
-        file = self._cached(path, place)
-        if file is None or not file.is_file():
-            return None
-        try:
-            with np.load(file, allow_pickle=False) as found:
-                return Encoded(found["features"], float(found["duration"]), str(found["shortfall"]))
-        except (OSError, ValueError, KeyError):  # damaged: it is made again
-            return None
-
-    def _to_cache(self, path: Path, place: int, found: Encoded) -> None:
-        if (file := self._cached(path, place)) is not None:
-            with atomic_write(file, "wb", durable=False) as stream:
-                np.savez(stream, features=found.features, duration=found.duration, shortfall=found.shortfall)
+        file = self.cache / f"{path.stem}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz"
+        # One that is missing or damaged is made again.
+        with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as known:
+            return Encoded(known["features"], float(known["duration"]), str(known["shortfall"]))
+        found = self._extractors[place].extract_one(path)
+        with atomic_write(file, "wb", durable=False) as stream:
+            np.savez(stream, **vars(found))
+        return found
 
     def ask(self, query: str, video: str | None = None) -> Answer:
         """Ask about a video that was added, the last one unless named; unpacks into moments and relevance.
@@ -367,39 +356,38 @@ class VideoGrounder:
 
     def _predictor_for(self, words: Sequence[str], video: VideoFeatures) -> RunPredictor:
         """Return the run's model, which knows these words."""
-        if self._predictor is None or not self._words.keys() >= set(words):
-            self._words.update(dict.fromkeys(words))
-            with tempfile.TemporaryDirectory() as folder:
-                self._predictor = self._load(Path(folder), video)
-        return self._predictor
-
-    def _load(self, folder: Path, video: VideoFeatures) -> RunPredictor:
-        settings, queries = self.settings, None
-        if getattr(settings, "query_features", None):
-            encoder = self._text_encoder(self.origins["query_features"])
-            queries = EncodedQueries(encoder, settings.max_words, settings.normalize_words)
-        elif (manifest := self.origins.get("words")) is not None:
-            settings = replace(settings, words=self._extended_table(settings.word_table, manifest, folder))
+        if self._predictor is not None and self._words >= set(words):
+            return self._predictor
+        settings, queries, known = self.settings, None, self._words.union(words)
         weights = self.run.best if self.checkpoint == "best" else self.run.last
         if not weights.is_file():
             raise UserError(f"{weights}: no such checkpoint; is this the folder of a run that has trained?")
-        return RunPredictor.load(
-            self.run,
-            settings,
-            MemoryFeatures({video.path.stem: video.features}),
-            list(self._words),
-            partial(tokenize, style=settings.tokenizer),
-            self.device,
-            weights=weights,
-            queries=queries,
-            levels=self.levels,
-            bridge=self.bridge,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            if getattr(settings, "query_features", None):
+                encoder = self._text_encoder(self.origins["query_features"])
+                queries = EncodedQueries(encoder, settings.max_words, settings.normalize_words)
+            elif (manifest := self.origins.get("words")) is not None:
+                table = self._extended_table(settings.word_table, known, manifest, Path(folder))
+                settings = replace(settings, words=table)
+            self._predictor = RunPredictor.load(
+                self.run,
+                settings,
+                MemoryFeatures({video.path.stem: video.features}),
+                sorted(known),
+                partial(tokenize, style=settings.tokenizer),
+                self.device,
+                weights=weights,
+                queries=queries,
+                levels=self.levels,
+                bridge=self.bridge,
+            )
+        self._words = known  # once it is loaded: with words that cannot be read, there is no such model
+        return self._predictor
 
-    def _extended_table(self, path: Path, manifest: Mapping[str, Any], folder: Path) -> Path:
+    def _extended_table(self, path: Path, known: Collection[str], manifest: Mapping[str, Any], folder: Path) -> Path:
         """Return a word table that has the words of the queries, too, encoded like its own."""
         table = load_word_vectors(path)
-        new = [word for word in self._words if word not in table]
+        new = sorted(word for word in known if word not in table)
         if not new:
             return path
         vectors = self._text_encoder(manifest).encode_words(new)

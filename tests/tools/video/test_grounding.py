@@ -19,6 +19,7 @@ from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main as predict
 from hero_plugin.integrations.tools.video.decode import Video, upright
+from hero_plugin.integrations.tools.video.encoders import TextEncoder
 from hero_plugin.integrations.tools.video.extract import Extractor
 from hero_plugin.integrations.tools.video.ground import cut
 from hero_plugin.integrations.tools.video.grounder import Moment, VideoGrounder, merged, windows_of
@@ -55,6 +56,20 @@ def test_words_that_the_table_lacks_are_encoded(asked, tmp_path):
     new, other = grounder.ask("the crimson box emerges"), grounder.ask("the azure ball emerges")
     assert grounder.unseen("the crimson box emerges") == ["crimson", "box", "emerges"]
     assert not np.allclose(new.relevance, other.relevance, atol=1e-6)
+
+
+def test_words_that_cannot_be_encoded_are_refused_each_time(asked, monkeypatch):
+    grounder = VideoGrounder.from_run(asked.runs["emb"], device="cpu", cache=None)
+    grounder.add(asked.video)
+    grounder.ask("a red square")
+
+    def fail(self, words):
+        raise UserError("no encoder")
+
+    monkeypatch.setattr(TextEncoder, "encode_words", fail)
+    for _ in range(2):  # the model of the question before does not know them
+        with pytest.raises(UserError, match="no encoder"):
+            grounder.ask("the crimson box emerges")
 
 
 def test_a_video_is_encoded_once(asked, tmp_path, monkeypatch):
