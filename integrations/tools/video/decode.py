@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,24 +41,24 @@ def broken(path: Path, what: str, fix: str = "check that it plays, or leave it o
 
 @dataclass
 class Video:
-    """One video file, read once from its start to its end.
-
-    Attributes:
-        path: The file.
-        duration: Seconds, as the file says before it is read, and from its frames once it is.
-        frames_read: Number of frames decoded so far.
-        damaged: Number of packets that could not be decoded, which are skipped as ffmpeg skips them.
-    """
+    """One video file, read once from its start to its end."""
 
     path: Path
     duration: float = 0.0
+    """Seconds, as the file says before it is read, and from its frames once it is."""
     frames_read: int = 0
     damaged: int = 0
-    _announced: float = field(default=0.0, repr=False)
+    """Packets that could not be decoded, which are skipped as ffmpeg skips them."""
 
     def __post_init__(self) -> None:
         with self._open() as container:
-            self._announced = self.duration = _duration(container)
+            av, stream = need_av(), container.streams.video[0]
+            start = (container.start_time or 0) / av.time_base
+            if stream.duration is None:
+                self.duration = (container.duration or 0) / av.time_base
+            else:
+                self.duration = float((stream.duration + (stream.start_time or 0)) * stream.time_base) - start
+        self._announced = self.duration
 
     @property
     def shortfall(self) -> str:
@@ -118,22 +118,12 @@ class Video:
         except (av.error.FFmpegError, ValueError) as error:
             if isinstance(error, IsADirectoryError | PermissionError):
                 raise
-            why = getattr(error, "strerror", None) or error
-            raise broken(
-                self.path, f"cannot be read as a video ({why}): damaged, cut off, or something else"
-            ) from error
+            what = f"cannot be read as a video ({getattr(error, 'strerror', None) or error})"
+            raise broken(self.path, f"{what}: damaged, cut off, or something else") from error
         if not container.streams.video:
             container.close()
             raise broken(self.path, "has no video stream", "leave it out")
         return container
-
-
-def _duration(container: Any) -> float:
-    av, stream = need_av(), container.streams.video[0]
-    start = (container.start_time or 0) / av.time_base
-    if stream.duration is not None:
-        return float((stream.duration + (stream.start_time or 0)) * stream.time_base) - start
-    return (container.duration or 0) / av.time_base
 
 
 class ClipSampler:

@@ -45,14 +45,9 @@ class FrameEncoder(Protocol):
 def load_encoder(
     name: str, device: torch.device, amp: Amp = "none", *, download: bool = False, weights: str | None = None
 ) -> FrameEncoder:
-    """Load an encoder of frames.
+    """Load an encoder of frames: from a folder, by a name on the Hugging Face Hub, or ``package.module:function``.
 
-    Args:
-        name: A folder, a name on the Hugging Face Hub, or ``package.module:function``.
-        device: Where it runs.
-        amp: Half precision.
-        download: Whether it may be downloaded.
-        weights: The checksum that its weights must have, if it matters.
+    Its ``weights`` must have this checksum, if it matters.
 
     Raises:
         UserError: It cannot be loaded, or is another one.
@@ -109,7 +104,6 @@ class FunctionEncoder:
         self.frames_per_second = getattr(self._function, "frames_per_second", None)
         self.size = getattr(self._function, "size", 224)
         self.fit: Fit = getattr(self._function, "fit", "crop")
-        self.width: int | None = None
 
     def encode(self, clips: np.ndarray) -> np.ndarray:
         """Return features (clips, width) float32."""
@@ -120,10 +114,8 @@ class FunctionEncoder:
             array = array.mean(axis=1)
         if array.ndim != 2 or len(array) != len(clips):
             count, frames = clips.shape[:2]
-            raise UserError(
-                f"--encoder {self.name}: must return ({count}, dim) or ({count}, {frames}, dim), got {array.shape}"
-            )
-        self.width = array.shape[1]
+            wanted = f"({count}, dim) or ({count}, {frames}, dim)"
+            raise UserError(f"--encoder {self.name}: must return {wanted}, got {array.shape}")
         return array.astype(np.float32)
 
     def identity(self) -> dict[str, Any]:
@@ -134,13 +126,7 @@ class FunctionEncoder:
 class TextEncoder:
     """Text encoder of ``transformers``: that of CLIP or SigLIP, or a model of texts alone, as BERT and MiniLM are.
 
-    Args:
-        name: A folder, or a name on the Hub.
-        device: Where it runs.
-        amp: Half precision.
-        download: Whether it may be downloaded.
-        layers: Those whose vectors a token gets, side by side, 0 being the words as the first layer gets them; none:
-            the last.
+    A token gets the vectors of ``layers`` side by side, 0 being the words as the first layer gets them; none: the last.
 
     Raises:
         UserError: It is not there, incomplete, or of another kind, or has no such layer.
@@ -235,9 +221,8 @@ class TextEncoder:
             if with_images:
                 pooled = _pooled(output).float()
             else:
-                pooled = torch.stack(
-                    [each[:length].mean(0) for each, length in zip(last.float(), lengths, strict=True)]
-                )
+                means = (each[:length].mean(0) for each, length in zip(last.float(), lengths, strict=True))
+                pooled = torch.stack(list(means))
             pairs = zip(words.float().cpu().numpy(), pooled.cpu().numpy(), lengths, strict=True)
             found += [(each[:length], whole) for each, whole, length in pairs]
         return found
@@ -295,14 +280,8 @@ class TransformersEncoder(TextEncoder):
     def identity(self) -> dict[str, Any]:
         """Return what its features depend on."""
         mean, std = ([round(float(each), 6) for each in values.flatten()] for values in (self._mean, self._std))
-        return {
-            "name": self.name,
-            "weights": self.weights,
-            "size": self.size,
-            "fit": self.fit,
-            "mean": mean,
-            "std": std,
-        }
+        pictures = {"size": self.size, "fit": self.fit, "mean": mean, "std": std}
+        return {"name": self.name, "weights": self.weights, **pictures}
 
 
 def _pooled(output: Any) -> torch.Tensor:

@@ -16,15 +16,13 @@ import tyro
 
 from hero_plugin.integrations.data import ReadReport, read_annotations, tokenize
 from hero_plugin.integrations.data.feature_bank import MANIFEST, make_manifest, manifest_difference, read_manifest
-from hero_plugin.integrations.support import DataError, Interrupted, Problem, UserError, write_json
+from hero_plugin.integrations.support import DataError, Interrupted, Problem, Problems, UserError, write_json
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.files import atomic_write, lock_folder, remove_leftovers
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.tools.video.decode import SUFFIXES, ClipSampler, Video, samples_per_clip
 from hero_plugin.integrations.tools.video.encoders import FrameEncoder, TextEncoder, load_encoder, load_text_encoder
 from hero_plugin.integrations.training.distributed import Amp, choose_device
-
-ENCODER = "openai/clip-vit-base-patch32"
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class ExtractConfig:
     """Annotation files, instead of videos: features of their queries, by the text encoder."""
     word_table: Path | None = None
     """With --queries: also a word table (.npz) for EMB, each of their words encoded alone."""
-    encoder: tuple[str, ...] = (ENCODER,)
+    encoder: tuple[str, ...] = ("openai/clip-vit-base-patch32",)
     """A CLIP or SigLIP model, by folder or by name on the Hugging Face Hub, or package.module:function. Features of
     several are concatenated; queries are encoded by the first, which may be a model of texts alone."""
     text_layers: tuple[int, ...] = ()
@@ -89,7 +87,7 @@ def main(config: ExtractConfig, screen: Screen | None = None) -> int:
     config.check()
     if config.queries:
         return extract_queries(config, screen)
-    files = find_videos(config.videos)
+    files, failed, done = find_videos(config.videos), list[Problem](), 0
     device = choose_device(config.device)
     encoders = [load_encoder(name, device, config.amp, download=config.download) for name in config.encoder]
     extractor = Extractor(encoders, config.clip_seconds, config.frames_per_second, config.batch_size)
@@ -98,7 +96,19 @@ def main(config: ExtractConfig, screen: Screen | None = None) -> int:
         left = {name: path for name, path in files.items() if not (config.output / f"{name}.npz").is_file()}
         if len(left) < len(files):
             screen.say(f"{len(files) - len(left)} of {len(files)} videos were done before")
-        failed = _extract(config, extractor, left, screen)
+        try:
+            with screen.working("extracting", len(left)) as progress:
+                for done, (name, found) in enumerate(extractor.extract(left), 1):
+                    if isinstance(found, Problem):
+                        failed.append(found)
+                    else:
+                        with atomic_write(config.output / f"{name}.npz", "wb", durable=False) as stream:
+                            np.savez(stream, features=found.features)
+                        if found.shortfall:
+                            screen.say(f"note: {files[name]}: {found.shortfall}; features are of what is there")
+                    progress(done, len(left))
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; {done} of {len(left)} videos are done, the same command goes on") from None
     if extractor.rates.read:
         screen.say(extractor.rates.text())
     screen.say(f"{config.output}: features of {len(files) - len(failed)} of {len(files)} videos")
@@ -114,17 +124,16 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
         DataError: A folder without any, or two of one name.
     """
     found: dict[str, Path] = {}
-    problems: list[Problem] = []
+    problems = Problems()
     for path in paths:
         inside = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
         if not inside:
-            problems.append(Problem(str(path), f"no videos in it ({', '.join(SUFFIXES)})", "name another folder"))
+            problems.add(str(path), f"no videos in it ({', '.join(SUFFIXES)})", "name another folder")
         for file in inside:
             if found.setdefault(file.stem, file).resolve() != file.resolve():
                 what = f"is called {file.stem!r} like {found[file.stem]}"
-                problems.append(Problem(str(file), what, "rename one of them, or give each an --output of its own"))
-    if problems:
-        raise DataError(problems)
+                problems.add(str(file), what, "rename one of them, or give each an --output of its own")
+    problems.raise_if_any()
     return found
 
 
@@ -147,26 +156,6 @@ def claim(folder: Path, manifest: Mapping[str, Any], held: ExitStack) -> None:
         raise UserError(f"{folder}: asked for {differs}, which made what is there; name another --output")
     if known is None:
         write_json(folder / MANIFEST, manifest)
-
-
-def _extract(config: ExtractConfig, extractor: Extractor, files: Mapping[str, Path], screen: Screen) -> list[Problem]:
-    failed: list[Problem] = []
-    done = 0
-    try:
-        with screen.working("extracting", len(files)) as progress:
-            for name, found in extractor.extract(files):
-                done += 1
-                if isinstance(found, Problem):
-                    failed.append(found)
-                else:
-                    with atomic_write(config.output / f"{name}.npz", "wb", durable=False) as stream:
-                        np.savez(stream, features=found.features)
-                    if found.shortfall:
-                        screen.say(f"note: {files[name]}: {found.shortfall}; features are of what is there")
-                progress(done, len(files))
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped; {done} of {len(files)} videos are done, the same command goes on") from None
-    return failed
 
 
 @dataclass
@@ -222,11 +211,7 @@ class _Waiting:
 class Extractor:
     """Encoders side by side; frames are read once for all of them, and batches run over the ends of videos.
 
-    Args:
-        encoders: The encoders; their features are concatenated.
-        clip_seconds: Length of a clip.
-        frames_per_second: Samples per second, over the encoders' own.
-        batch_size: Frames encoded at once.
+    Features are concatenated. ``frames_per_second`` stands over the encoders' own; ``batch_size`` counts frames.
 
     Raises:
         UserError: No whole number of frames per clip.
@@ -269,9 +254,8 @@ class Extractor:
         for place in range(len(self.encoders)):
             self._encode(place)
         for video in waiting:
-            found = self._finished(video)
-            assert found is not None
-            yield video.name, found
+            if found := self._finished(video):  # as all are now
+                yield video.name, found
 
     def extract_one(self, path: Path) -> Encoded:
         """Return the features of one video.
@@ -341,7 +325,7 @@ def text_manifest(encoder: TextEncoder) -> dict[str, Any]:
 def extract_queries(config: ExtractConfig, screen: Screen) -> int:
     """Write the features of queries, and of their words."""
     sentences: dict[str, str] = {}
-    problems: list[Problem] = []
+    problems = Problems()
     for file in config.queries:
         report = ReadReport()
         records = read_annotations(file, on_broken="drop", report=report)
@@ -350,16 +334,19 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
         for record in records:
             where = f"{file}: query {record.query_id}"
             if not tokenize(record.sentence):
-                problems.append(Problem(where, f"no word in {record.sentence!r}", "write a sentence, or remove it"))
+                problems.add(where, f"no word in {record.sentence!r}", "write a sentence, or remove it")
             if os.sep in record.query_id or record.query_id.startswith("."):
-                problems.append(Problem(where, "cannot be the name of a file", "give it another id"))
+                problems.add(where, "cannot be the name of a file", "give it another id")
             if sentences.setdefault(record.query_id, record.sentence) != record.sentence:
-                problems.append(Problem(where, "another query has this id", "give each its own id"))
-    if problems:
-        raise DataError(problems)
-    device = choose_device(config.device)
-    layers, download = config.text_layers, config.download
-    encoder = load_text_encoder(config.encoder[0], device, config.amp, download=download, layers=layers)
+                problems.add(where, "another query has this id", "give each its own id")
+    problems.raise_if_any()
+    encoder = load_text_encoder(
+        config.encoder[0],
+        choose_device(config.device),
+        config.amp,
+        download=config.download,
+        layers=config.text_layers,
+    )
     manifest = text_manifest(encoder)
     with ExitStack() as held:
         claim(config.output, manifest, held)

@@ -228,9 +228,8 @@ def _rounded(moment: Iterable[float]) -> list[float]:
 
 def _thinned(records: Sequence[Record], limit: int) -> list[Record]:
     """Return at most ``limit`` records, evenly spread."""
-    if len(records) <= limit:
-        return list(records)
-    return [records[place * len(records) // limit] for place in range(limit)]
+    count = min(limit, len(records))
+    return [records[place * len(records) // count] for place in range(count)]
 
 
 def _link(video: Path | None, output: Path) -> str | None:
