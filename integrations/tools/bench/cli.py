@@ -128,23 +128,20 @@ class BenchConfig:
 def main(config: BenchConfig, argv: Sequence[str]) -> None:
     """Measure, print, and write where asked. ``argv`` has the flags that say what, for the report."""
     screen = Screen()
-    if config.read:
-        reports = [Report.read(path) for path in config.read]
-    else:
-        reports = [measure(config, screen, command_of(argv))]
-    groups = [group for each in reports for group in each.groups()]
+    reports = [Report.read(path) for path in config.read] or [measure(config, screen, command_of(argv))]
     for each in reports:
         for group in each.groups():
             screen.show(report.comparison(group).terminal())
         screen.say(each.conditions)
+    parts = {} if config.targets and not config.read else report.device_parts(reports)
     if config.targets:
-        judged = report.judge([measurement for each in reports for measurement in each.measurements])
-        screen.show(report.verdicts(judged).terminal())
+        targets = report.verdicts(report.judge([measurement for each in reports for measurement in each.measurements]))
+        screen.show(targets.terminal())
+        parts["targets"] = "\n".join([targets.page(), *(each.source for each in reports)])
     if config.figure is not None:
-        report.draw_comparison(groups, config.figure)
+        report.draw_comparison([group for each in reports for group in each.groups()], config.figure)
     if config.markdown is not None:
-        parts = {} if config.targets and not config.read else report.device_parts(reports)
-        report.write_page(config.markdown, parts | (report.targets_part(reports) if config.targets else {}))
+        report.write_page(config.markdown, parts)
 
 
 def measure(config: BenchConfig, screen: Screen, command: str) -> Report:

@@ -106,10 +106,7 @@ def compare(
         measured.append(Measurement(setting, variant, sizes, *counts))
         after_step()
     if steps:
-        timed = []
-        for workload in workloads.values():
-            model: Any = torch.compile(workload.task.model) if compile else None
-            timed.append(workload.step(model))
+        timed = [each.step(torch.compile(each.task.model) if compile else None) for each in workloads.values()]
         seconds = time_in_turns(timed, warmup, steps, device, clock, after_step)
         for measurement, times in zip(measured, seconds, strict=True):
             measurement.seconds = times

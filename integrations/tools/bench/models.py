@@ -55,9 +55,7 @@ MEANINGS = {
 }
 
 
-def device_name(device: str) -> str:
-    """Return the name of a device as a reader knows it."""
-    return {"cpu": "CPU", "cuda": "GPU"}.get(device, device)
+DEVICE_NAMES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Setting:
 
     def __str__(self) -> str:
         step = "training step" if self.mode == "train" else "inference"
-        return f"{BASES[self.base].config.title}, {step}, {device_name(self.device)}, {self.dtype}"
+        return f"{BASES[self.base].config.title}, {step}, {DEVICE_NAMES[self.device]}, {self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Variant:
 
     def __str__(self) -> str:
         levels = f"{self.levels} level{'s' * (self.levels > 1)}"
-        if self.name == "one":
+        if self.name == "one":  # of so many
             return f"{MEANINGS[self.name]} {levels}"
         return MEANINGS[self.name] + (f", {levels}" if self.levels else "")
 
@@ -134,11 +132,7 @@ def sizes_of(base: str, **changes: int | None) -> Sizes:
     return replace(PUBLISHED_SIZES[type(BASES[base])], **given)
 
 
-VOCABULARY, CHARACTERS = 1000, 30
-CLIP_SECONDS = 2.0
-HIGHEST_SCORE = 4.0
-MOST_MOMENTS = 2
-AMP: dict[str, Amp] = {"fp32": "none", "bf16": "bf16"}
+VOCABULARY, CHARACTERS, CLIP_SECONDS, HIGHEST_SCORE, MOST_MOMENTS = 1000, 30, 2.0, 4.0, 2
 
 
 def recipe_of(base: str, sizes: Sizes) -> Any:
@@ -160,17 +154,19 @@ class Bare:
         """Return one of the compared models, on a copy of this base. ``hero`` has all choices but the variant's."""
         base, criterion = copy.deepcopy(self.model), copy.deepcopy(self.criterion)
         if variant.levels:
-            relevance: Literal["base", "pair"] = "pair" if variant.name == "pair" else "base"
-            checkpoint = variant.name == "checkpoint"
-            inference = (1,) if variant.name == "one" else None  # the level after the words themselves
             config = replace(
-                hero, levels=variant.levels, relevance=relevance, checkpoint=checkpoint, inference=inference
+                hero,
+                levels=variant.levels,
+                relevance="pair" if variant.name == "pair" else "base",
+                checkpoint=variant.name == "checkpoint",
+                inference=(1,) if variant.name == "one" else None,  # the level after the words themselves
             )
-            literal = variant.name == "literal"
-            if literal:
+            if variant.name == "literal":
                 config = replace(config, perturb="mask", level_weights="learned")
-            model = LiteralHero(base, config, adapter_for(base)) if literal else wrap_model(base, config=config)
-            base, criterion = model, None if criterion is None else wrap_criterion(criterion, model.config)
+                base = LiteralHero(base, config, adapter_for(base))
+            else:
+                base = wrap_model(base, config=config)
+            criterion = None if criterion is None else wrap_criterion(criterion, config)
         # The inputs are random: there is nothing to collate.
         collate: Any = None
         if criterion is None:
@@ -238,16 +234,8 @@ def emb_batch(sizes: Sizes, draw: Generator) -> Batch:
     video = torch.randn(*v_mask.shape, sizes.video_dim, generator=draw) * v_mask.unsqueeze(-1)
     first = (torch.rand(sizes.batch, generator=draw) * clips).long()
     last = first + (torch.rand(sizes.batch, generator=draw) * (clips - first)).long()
-    return {
-        "words": word_ids,
-        "word_mask": q_mask,
-        "video": video,
-        "video_mask": v_mask,
-        "clips": clips,
-        "durations": clips * CLIP_SECONDS,
-        "first": first,
-        "last": last,
-    }
+    given = {"words": word_ids, "word_mask": q_mask, "video": video, "video_mask": v_mask}
+    return {**given, "clips": clips, "durations": clips * CLIP_SECONDS, "first": first, "last": last}
 
 
 def detr_batch(sizes: Sizes, draw: Generator) -> Batch:
@@ -302,16 +290,17 @@ class Workload:
     def of(cls, task: Task, batch: Batch, recipe: Any, setting: Setting) -> Workload:
         """Put a task on the setting's device, in its mode, with the recipe's optimizer."""
         device, optimizer = torch.device(setting.device), None
+        amp: Amp = "bf16" if setting.dtype == "bf16" else "none"
         model = task.model.to(device).train(setting.mode == "train")
         if isinstance(criterion := getattr(task, "criterion", None), nn.Module):
             criterion.to(device)
         if setting.mode == "train":
             optimizer = build_optimizer(model, recipe.optimizer, recipe.lr, recipe.weight_decay)
-        return cls(task, to_device(batch, device), optimizer, recipe.clip_norm, AMP[setting.dtype], device)
+        return cls(task, to_device(batch, device), optimizer, recipe.clip_norm, amp, device)
 
-    def step(self, model: nn.Module | None = None) -> Step:
+    def step(self, compiled: Any = None) -> Step:
         """Return a step as the training scripts take it, of the task's model or of the same compiled."""
-        trained, optimizer = self.task.model if model is None else model, self.optimizer
+        trained, optimizer = self.task.model if compiled is None else compiled, self.optimizer
 
         @torch.no_grad()
         def predict() -> None:

@@ -16,7 +16,16 @@ from hero_plugin.integrations.support import UserError, write_json, write_text
 from hero_plugin.integrations.support.plotting import BASE, CYCLE, HERO, INK, MUTED, SETTINGS, new_figure, save_figure
 from hero_plugin.integrations.support.tables import markdown_table, terminal_table
 from hero_plugin.integrations.tools.bench.measure import Measurement, Quartiles
-from hero_plugin.integrations.tools.bench.models import MEANINGS, Mode, ModelName, Variant, device_name, variants_of
+from hero_plugin.integrations.tools.bench.models import (
+    DEVICE_NAMES,
+    MEANINGS,
+    Format,
+    Mode,
+    ModelName,
+    Setting,
+    Variant,
+    variants_of,
+)
 from hero_plugin.integrations.training.bases import BASE_NAMES, BASES, BaseName
 
 Quantity = Literal["time", "memory"]
@@ -55,12 +64,11 @@ class Report:
         """The command and the conditions, as a line of a page."""
         return f"(`{self.command}`; {self.conditions})\n"
 
-    def groups(self, device: str | None = None) -> list[list[Measurement]]:
-        """Return those that were made in turns, in order; of one device where it is given."""
+    def groups(self) -> list[list[Measurement]]:
+        """Return those that were made in turns, in order."""
         groups: dict[object, list[Measurement]] = {}
         for each in self.measurements:
-            if device in (None, each.setting.device):
-                groups.setdefault((each.setting, each.sizes), []).append(each)
+            groups.setdefault((each.setting, each.sizes), []).append(each)
         return list(groups.values())
 
 
@@ -92,10 +100,6 @@ class Target:
     bound: float
     at_least: bool = False
 
-    def met(self, ratio: float) -> bool:
-        """Return whether a ratio keeps the bound."""
-        return ratio >= self.bound if self.at_least else ratio <= self.bound
-
 
 def _targets() -> Iterable[Target]:
     modes: tuple[Mode, ...] = ("train", "inference")
@@ -124,7 +128,7 @@ class Result:
     """A target and what was measured of it."""
 
     target: Target
-    dtype: str
+    dtype: Format
     ratio: Quartiles | None
     reason: str = ""
     """Why nothing was measured."""
@@ -134,7 +138,8 @@ class Result:
         """Whether the median keeps the bound."""
         if self.ratio is None:
             return "not measured"
-        return "met" if self.target.met(self.ratio.median) else "not met"
+        ratio, bound = self.ratio.median, self.target.bound
+        return "met" if (ratio >= bound if self.target.at_least else ratio <= bound) else "not met"
 
 
 def models_for(base: str, mode: Mode, device: str, clones: bool) -> tuple[ModelName, ...]:
@@ -146,17 +151,15 @@ def models_for(base: str, mode: Mode, device: str, clones: bool) -> tuple[ModelN
 
 def judge(measurements: Sequence[Measurement]) -> list[Result]:
     """Judge every target of the measured bases, in every measured number format."""
-    found = {}
-    for each in measurements:
-        setting = each.setting
-        found[setting.base, setting.mode, device_type(each), setting.dtype, each.model] = each
+    found = {(each.setting, each.model): each for each in measurements}
     bases = {each.setting.base for each in measurements}
     dtypes = dict.fromkeys(each.setting.dtype for each in measurements)
     results = []
     for target, dtype in product(TARGETS, dtypes):
         if target.base in bases:
+            setting = Setting(target.base, target.mode, target.device, dtype)
             over, under = (
-                found.get((target.base, target.mode, target.device, dtype, variant))
+                found.get((setting, variant))
                 for name in (target.over, target.under)
                 for variant in variants_of([name], [LEVELS], target.mode)
             )
@@ -167,17 +170,12 @@ def judge(measurements: Sequence[Measurement]) -> list[Result]:
 
 def why_not(target: Target, measurements: Sequence[Measurement]) -> str:
     """Say why there is no ratio to judge."""
-    there = [each for each in measurements if device_type(each) == target.device]
+    there = [each for each in measurements if each.setting.device == target.device]
     if not there:
-        return f"nothing on a {device_name(target.device)}"
+        return f"nothing on a {DEVICE_NAMES[target.device]}"
     if "upstream" in (target.over, target.under) and not any(each.model.name == "upstream" for each in there):
         return "no clone: give --upstream"
     return "not asked for" if any(each.seconds for each in there) else "not timed"
-
-
-def device_type(each: Measurement) -> str:
-    """Return ``cpu`` or ``cuda``, whichever of several GPUs it is."""
-    return each.setting.device.partition(":")[0]
 
 
 # Tables, which a terminal and a page both show.
@@ -247,7 +245,7 @@ def verdicts(results: Sequence[Result]) -> Table:
             {
                 "target": target.letter,
                 "base": BASES[target.base].config.title,
-                "device": device_name(target.device) + (f", {result.dtype}" if result.dtype != "fp32" else ""),
+                "device": DEVICE_NAMES[target.device] + (f", {result.dtype}" if result.dtype != "fp32" else ""),
                 "ratio of": f"{what}: {MEANINGS[target.over]} / {MEANINGS[target.under]}",
                 "bound": f"{'>=' if target.at_least else '<='} {target.bound:g}",
                 "measured": median_of(ratio),
@@ -299,16 +297,11 @@ def device_parts(reports: Sequence[Report]) -> dict[str, str]:
     """Return what was measured on each device, by the part's name: ``cpu``, ``cuda``."""
     written: dict[str, list[str]] = {}
     for report in reports:
-        for device in dict.fromkeys(each.setting.device for each in report.measurements):
-            tables = [comparison(group).page() for group in report.groups(device)]
-            written.setdefault(device, []).extend([*tables, report.source])
+        for group in report.groups():
+            written.setdefault(group[0].setting.device, []).append(comparison(group).page())
+        for device in {each.setting.device for each in report.measurements}:
+            written[device].append(report.source)
     return {device: "\n".join(tables) for device, tables in written.items()}
-
-
-def targets_part(reports: Sequence[Report]) -> dict[str, str]:
-    """Return which targets are met, as the part ``targets``."""
-    results = verdicts(judge([each for report in reports for each in report.measurements]))
-    return {"targets": "\n".join([results.page(), *(report.source for report in reports)])}
 
 
 # Step time and peak memory as bars, one row of panels per setting.
