@@ -19,30 +19,12 @@ import tyro
 from hero_plugin import HeroConfig
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, parse, too_small
+from hero_plugin.integrations.tools.launch import run as running
 from hero_plugin.integrations.tools.launch import shims
+from hero_plugin.integrations.tools.launch import wrapping as wraps
 from hero_plugin.integrations.tools.launch.predictors import predictor_patches
-from hero_plugin.integrations.tools.launch.run import (
-    WRAPPED,
-    Patch,
-    Script,
-    around,
-    how_to_install,
-    is_shell,
-    missing_modules,
-    parse_command,
-    run_script,
-    run_shell,
-    split,
-)
+from hero_plugin.integrations.tools.launch.run import Patch, Script, around, how_to_install
 from hero_plugin.integrations.tools.launch.shims import Shim
-from hero_plugin.integrations.tools.launch.wrapping import (
-    BY_HAND,
-    Wrapping,
-    as_flags,
-    contradictions,
-    in_flags,
-    saved_config,
-)
 from hero_plugin.integrations.training.checkpoints import load_checkpoint_safely, supported
 
 Words = Sequence[str]
@@ -73,10 +55,10 @@ class Repository:
     """Its entry points."""
     checkpoint: Callable[[Words], Path | None] = RESUMED
     """Its arguments -> the checkpoint that they say to load, if any."""
-    extras: Callable[[Wrapping], tuple[Patch, ...]] = lambda wrapping: ()
+    extras: Callable[[wraps.Wrapping], tuple[Patch, ...]] = lambda wrapping: ()
     """Patches beyond the builders, which HERO needs there."""
 
-    def patches(self, wrapping: Wrapping | None) -> list[Patch]:
+    def patches(self, wrapping: wraps.Wrapping | None) -> list[Patch]:
         """Return what puts HERO in: nothing without a wrapping."""
         if wrapping is None:
             return []
@@ -98,7 +80,7 @@ def emb_checkpoint(words: Words) -> Path | None:
     return Path(given.model_dir, given.task, given.model_name, "model_best.pth.tar")
 
 
-def emb_extras(wrapping: Wrapping) -> tuple[Patch, ...]:
+def emb_extras(wrapping: wraps.Wrapping) -> tuple[Patch, ...]:
     """Log HERO's losses, which are inside EMB's ``Loc``, apart, too."""
 
     def update(original: Callable[..., Any], *args: Any, **losses: Any) -> Any:
@@ -109,7 +91,7 @@ def emb_extras(wrapping: Wrapping) -> tuple[Patch, ...]:
     return (Patch("util.runner_utils", "ProgressMeters.update", around(update), why),)
 
 
-def lighthouse_extras(wrapping: Wrapping) -> tuple[Patch, ...]:
+def lighthouse_extras(wrapping: wraps.Wrapping) -> tuple[Patch, ...]:
     """Add HERO's losses to TaskWeave's sum, which takes losses by their names' parts; serve HERO's weights."""
 
     def calculate(
@@ -195,7 +177,7 @@ def unknown(folder: Path, builder: str) -> Repository:
 
 
 NO_GPU = "this torch finds no GPU: give the script its own flag for the CPU"
-HINTS = {"already has HERO around it": BY_HAND, "with CUDA enabled": NO_GPU, "no NVIDIA driver": NO_GPU}
+HINTS = {"already has HERO around it": wraps.BY_HAND, "with CUDA enabled": NO_GPU, "no NVIDIA driver": NO_GPU}
 """What to do about errors that scripts raise, by a part of their message."""
 
 
@@ -228,7 +210,7 @@ class LaunchConfig:
 
 def command(argv: Sequence[str]) -> int:
     """Run ``hero-plugin launch [flags] -- COMMAND LINE``. Return the repository's exit status."""
-    flags, words = split(argv)
+    flags, words = running.split(argv)
     config = read(flags, HeroConfig.paper() if "--paper" in flags else HeroConfig())
     if wrong := too_small(config, threads=0):
         raise UserError(*wrong)
@@ -236,14 +218,14 @@ def command(argv: Sequence[str]) -> int:
         torch.set_num_threads(config.threads)
     folder = config.repo.expanduser().resolve()
     repository = recognise(folder) if config.build is None else unknown(folder, config.build)
-    if is_shell(words):
-        return run_shell(folder, flags, words, dry_run=config.dry_run, plain=config.without_hero)
-    script = parse_command(folder, words, repository.scripts)
+    if running.is_shell(words):
+        return running.run_shell(folder, flags, words, dry_run=config.dry_run, plain=config.without_hero)
+    script = running.parse_command(folder, words, repository.scripts)
     chosen, origin = choose(config, flags, repository, script)
-    wrapping = None if chosen is None else Wrapping(chosen, origin, freeze_base=config.freeze_base)
+    wrapping = None if chosen is None else wraps.Wrapping(chosen, origin, freeze_base=config.freeze_base)
     needed = [shim for shim in repository.repairs if shim.needed()]
     stand_ins = {name: module for shim in needed for name, module in shim.stand_ins().items()}
-    missing = [name for name in missing_modules(script) if name not in stand_ins]
+    missing = [name for name in running.missing_modules(script) if name not in stand_ins]
     if config.dry_run:
         print(describe(repository, script, wrapping, needed))
         if missing:
@@ -264,7 +246,7 @@ def read(flags: Sequence[str], start: HeroConfig) -> LaunchConfig:
     try:
         return parse(LaunchConfig, "launch", flags, LaunchConfig(hero=start))
     except ConfigError as error:
-        raise UserError(in_flags(str(error))) from error
+        raise UserError(wraps.in_flags(str(error))) from error
 
 
 def choose(
@@ -277,10 +259,10 @@ def choose(
     """
     path, known = repository.checkpoint(script.arguments), None
     if path is not None and (script.folder / path).is_file() and supported():
-        known = saved_config(load_checkpoint_safely(script.folder / path))
+        known = wraps.saved_config(load_checkpoint_safely(script.folder / path))
     if config.without_hero:
         given = [word for word in flags if word in ("--paper", "--freeze-base")]
-        given += [as_flags(config.hero)] if config.hero != HeroConfig() and "--paper" not in given else []
+        given += [wraps.as_flags(config.hero)] if config.hero != HeroConfig() and "--paper" not in given else []
         if given:
             raise UserError(f"--without-hero contradicts {' '.join(given)}: leave one of them out")
         if known is not None:
@@ -302,19 +284,19 @@ def choose(
             )
         return config.hero, "the defaults" if config.hero == HeroConfig() else "the flags"
     chosen = config.hero if config.paper else read(flags, known).hero
-    if wrong := contradictions(chosen, known):
+    if wrong := wraps.contradictions(chosen, known):
         paper = "--paper: " if config.paper else ""
         raise UserError(
-            f"{paper}{as_flags(chosen, wrong)} contradicts {path}, whose HERO has {as_flags(known, wrong)}: "
-            f"leave {'--paper' if paper else 'it'} out"
+            f"{paper}{wraps.as_flags(chosen, wrong)} contradicts {path}, whose HERO has "
+            f"{wraps.as_flags(known, wrong)}: leave {'--paper' if paper else 'it'} out"
         )
     return chosen, str(path) if chosen == known else f"{path} and the flags"
 
 
-def describe(repository: Repository, script: Script, wrapping: Wrapping | None, needed: Sequence[Shim]) -> str:
+def describe(repository: Repository, script: Script, wrapping: wraps.Wrapping | None, needed: Sequence[Shim]) -> str:
     """Say what would be run, and everything that is changed at run time."""
     patches = repository.patches(wrapping)
-    hero = "none" if wrapping is None else f"{as_flags(wrapping.config)} (from {wrapping.origin})"
+    hero = "none" if wrapping is None else f"{wraps.as_flags(wrapping.config)} (from {wrapping.origin})"
     lines = [
         f"repository  {repository.name}, {script.repository}",
         f"runs        {shlex.join(['python', script.shown, *script.arguments])}",
@@ -331,30 +313,32 @@ def describe(repository: Repository, script: Script, wrapping: Wrapping | None, 
     return "\n".join([*lines, *(["", f"Not needed on this machine: {', '.join(spare)}"] if spare else [])])
 
 
-def run(repository: Repository, script: Script, wrapping: Wrapping | None, needed: Sequence[Shim]) -> int:
+def run(repository: Repository, script: Script, wrapping: wraps.Wrapping | None, needed: Sequence[Shim]) -> int:
     """Run the script with everything in place. Its exceptions are shown as Python would show them."""
     for shim in needed:
         print(f"hero-plugin: shim {shim.name}: {shim.repair}", file=sys.stderr)
+    repairs = [patch for shim in needed for patch in shim.patches]
     try:
-        run_script(script, [*repository.patches(wrapping), *(patch for shim in needed for patch in shim.patches)])
+        running.run_script(script, [*repository.patches(wrapping), *repairs])
     except SystemExit as stopped:
         if stopped.code is None or isinstance(stopped.code, int):
             return stopped.code or 0
         print(stopped.code, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        if WRAPPED in os.environ:  # a shell goes on to the next line of its script, unless the signal ended this one
+        if running.WRAPPED in os.environ:  # a shell goes on to its next line, unless the signal ended this one
             sys.stderr.flush()
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         raise
+    except UserError:
+        raise
     except Exception as error:
-        if isinstance(error, UserError):
-            raise
         traceback.print_exc()
-        missing = [error.name] if isinstance(error, ModuleNotFoundError) and error.name else []
         hints = [hint for part, hint in HINTS.items() if part in str(error)]
-        for hint in [*hints, *(how_to_install(repository.name, [name]) for name in missing)]:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            hints.append(how_to_install(repository.name, [error.name]))
+        for hint in hints:
             print(f"\nhero-plugin: {hint}", file=sys.stderr)
         return 1
     if wrapping is not None:
@@ -362,9 +346,9 @@ def run(repository: Repository, script: Script, wrapping: Wrapping | None, neede
     return 0
 
 
-def check_wrapped(wrapping: Wrapping, otherwise: str) -> None:
+def check_wrapped(wrapping: wraps.Wrapping, otherwise: str) -> None:
     """Raise ``UserError`` where no model was built; of a shell script's, another script may build it."""
-    mark = os.environ.get(WRAPPED)
+    mark = os.environ.get(running.WRAPPED)
     if wrapping.model is not None:
         if mark:
             Path(mark).touch()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -25,9 +25,7 @@ def predictor_patches(wrapping: Wrapping | None = None) -> tuple[Patch, Patch]:
     """
 
     def initialize(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if wrapping is None:
-            return original(*args, **kwargs)
-        with wrapping.paused():
+        with nullcontext() if wrapping is None else wrapping.paused():
             return original(*args, **kwargs)
 
     def load(original: Callable[..., None], predictor: Any, weights: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import tokenize
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
@@ -266,9 +266,8 @@ def module_files(name: str, folders: Sequence[str]) -> list[Path] | None:
     return found
 
 
-def how_to_install(code: str, modules: Iterable[str]) -> str:
+def how_to_install(code: str, modules: Sequence[str]) -> str:
     """Say how to install what a repository's code needs."""
-    modules = list(modules)
     packages = " ".join(PACKAGES.get(name, name) for name in modules)
     return f"{code}'s code needs {', '.join(modules)}, not installed here: pip install {packages}"
 
