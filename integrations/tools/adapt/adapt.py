@@ -119,10 +119,7 @@ class Stage:
 def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ()) -> list[Stage]:
     """Return the stages, each with the settings of its run folder.
 
-    Args:
-        config: the flags.
-        settings: those of the run to start from.
-        before: files that the run had learned from before the one in its settings.
+    ``before`` names the files that the run had learned from before the one in its settings.
     """
     assert config.output is not None and settings.annotations_train is not None
     vocabularies = config.vocabularies()
@@ -178,11 +175,7 @@ def _record(stage: Stage, config: AdaptConfig) -> dict[str, Any]:
 
 
 def _new_queries(stage: Stage, config: AdaptConfig, settings: TrainConfig) -> list[Record]:
-    """Return the queries of a file with new words.
-
-    Raises:
-        UserError: too few are left to learn from or to measure on.
-    """
+    """Return the queries of a file with new words, where enough of them are left to measure on."""
     records = _labelled(stage.source, settings)
     tested = stage.name in dict(parse_named_paths(config.annotations_test))
     if config.shots > len(records) or (config.shots in (0, len(records)) and not tested):
@@ -228,10 +221,10 @@ def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Ite
     """Return ``count`` of the items, drawn by seed, and the others, both in their order; 0 draws all."""
     generator = torch.Generator().manual_seed(seed)
     chosen = set(torch.randperm(len(items), generator=generator)[: count or None].tolist())
-    return (
-        [item for place, item in enumerate(items) if place in chosen],
-        [item for place, item in enumerate(items) if place not in chosen],
-    )
+    drawn, others = [], []
+    for place, item in enumerate(items):
+        (drawn if place in chosen else others).append(item)
+    return drawn, others
 
 
 def mix_rehearsal(
@@ -250,15 +243,9 @@ def mix_rehearsal(
 
 
 def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, screen: Screen, *, first: bool) -> None:
-    """Learn one vocabulary: train, interpolate, score.
+    """Learn one vocabulary, from the best checkpoint of the run ``before``: train, interpolate, score.
 
-    Args:
-        stage: what to learn.
-        config: the flags.
-        before: the run whose best checkpoint it starts from.
-        run: the stage's run folder.
-        screen: where to report.
-        first: ``before`` is not a stage, so its scores are not known.
+    ``first``: that run is not a stage, so its scores are not known.
     """
     started = time.monotonic()
     settings, base = replace(stage.settings, swap_words=0.0), BASES[stage.settings.base]
@@ -350,10 +337,8 @@ class Distillation:
 class AdaptTask:
     """The base's own task with a loss that keeps it from forgetting; the engine trains it as any other.
 
-    Args:
-        task: the base's.
-        epoch: the epoch of the run's training whose labels the new queries get: the last, where EMB's are elastic.
-        distillation: weight of the added loss; 0: none.
+    New queries get the labels of this ``epoch`` of the run's training: the last, where EMB's are elastic. The added
+    loss has the weight ``distillation``; 0: there is none.
     """
 
     def __init__(self, task: Task, epoch: int, distillation: float) -> None:

@@ -13,8 +13,6 @@ from hero_plugin.integrations.support.plotting import CYCLE, MUTED, new_figure
 from hero_plugin.integrations.support.tables import Cell, Row, Table
 from hero_plugin.integrations.training.task import Scores
 
-_LABELS = ("set", "words", "after")
-
 
 @dataclass(frozen=True)
 class ScoreMatrix:
@@ -94,7 +92,7 @@ def _table(matrix: ScoreMatrix) -> Table:
             rows.append(Row((name, kind, after), tuple(Cell.of(row[name][metric]) for metric in SCORES)))
         changes = tuple(Cell(matrix.change(name, metric), difference=True) for metric in SCORES)
         rows.append(Row((name, kind, "change"), changes))
-    return Table(_LABELS, SCORES, rows)
+    return Table(("set", "words", "after"), SCORES, rows)
 
 
 def _sum(matrix: ScoreMatrix, metric: str) -> str:
