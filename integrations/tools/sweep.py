@@ -72,7 +72,7 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
     failed = []
     if not config.table_only:
         todo = [job for job in plan.jobs if not config.only or job.variant in config.only]
-        failed = [f"{job.name}; see {job.log}" for job in run_jobs(todo, config.jobs, screen)]
+        failed = [f"{job.name}; see {job.beside('.log')}" for job in run_jobs(todo, config.jobs, screen)]
         failed += score_further(todo, plan.sets, config.checkpoint, config.jobs * config.threads, screen)
     results = collect(plan, config.checkpoint)
     text = sweep_markdown(results)
@@ -107,11 +107,6 @@ class Job:
     def run(self) -> RunFolder:
         """Its run folder."""
         return RunFolder(self.folder)
-
-    @property
-    def log(self) -> Path:
-        """The file that its process writes to."""
-        return self.beside(".log")
 
     def beside(self, ending: str) -> Path:
         """Return the file beside its run folder that has the folder's name with an ending."""
@@ -250,7 +245,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, screen: Screen) -> list[Job]:
                 while waiting and len(running) < at_once and not interrupts.requested:
                     job = waiting.pop(0)
                     running.append((job, _start(job)))
-                    screen.say(f"started: {job.name} (log: {job.log})")
+                    screen.say(f"started: {job.name} (log: {job.beside('.log')})")
                 if interrupts.requested:
                     raise Interrupted("stopped; every run has saved. The same command carries on")
                 time.sleep(0.2)
@@ -277,7 +272,7 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
     command += ["--config", str(settings), "--output", str(job.folder)]
     command += ["--resume"] if job.run.config_file.is_file() else []
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    with open(job.log, "ab") as log:
+    with open(job.beside(".log"), "ab") as log:
         # A session of its own: Ctrl-C reaches this process alone, which then stops each run once.
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
@@ -363,9 +358,6 @@ def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:
     return {"checkpoint": checkpoint, **summary(scores, plan.pairs)}
 
 
-__all__ = ["SweepConfig", "main"]
-
-
 def sweep_markdown(results: Mapping[str, Any]) -> str:
     """Return a table of all sets: mean and sample standard deviation over the seeds, in percent, and differences."""
     return (trainings_table(results).markdown() if results["sets"] else "No run is finished yet.") + "\n"
@@ -382,12 +374,7 @@ def draw_sweep(results: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def metric_figure(results: Mapping[str, Any], metric: str) -> Figure:
-    """Draw one metric, sets side by side: the variants' scores, and below them the pairs' differences, if any.
-
-    Args:
-        results: as in ``results.json``.
-        metric: one of ``METRICS``.
-    """
+    """Draw one metric, sets side by side: the variants' scores, and below them the pairs' differences, if any."""
     sets = {name: rows for name, rows in results["sets"].items() if any(metric in row for row in rows.values())}
     pairs = {name: [each for each in results["differences"].get(name, []) if metric in each] for name in sets}
     # A variant that does not run on every set keeps its line in all, so that lines can be compared across.
