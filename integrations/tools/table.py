@@ -80,7 +80,9 @@ def main(config: TableConfig, screen: Screen | None = None) -> Table:
     if config.figure is not None and config.figure.suffix.lower() not in (".png", ".pdf"):
         raise UserError(f"--figure {config.figure}: a figure is a .png or a .pdf")
     models = named_files(config.files)
-    against = _against(config.against, list(models))
+    if config.against and config.against not in models:
+        raise UserError(f"--against {config.against}: no such model; there are {', '.join(models)}")
+    against = config.against or ("base" if "base" in models else next(iter(models)))
     scored = [path for files in models.values() for _, path in files if _is_scores(path)]
     if scored and len(scored) < sum(map(len, models.values())):
         raise UserError(f"{scored[0]} holds scores, others hold answers; make tables of one kind: {USAGE}")
@@ -132,10 +134,7 @@ def named_files(given: Sequence[str]) -> Named:
 def seeds_of(name: str, paths: Sequence[Path], several: bool) -> list[int]:
     """Return the seed of each of a model's files: the number in which their names differ.
 
-    Args:
-        name: The model.
-        paths: Its files.
-        several: Some model has several, so that the seed of a single one matters.
+    ``several``: some model has several, so that the seed of a single one matters.
 
     Raises:
         UserError: The names do not say it.
@@ -158,12 +157,6 @@ def seeds_of(name: str, paths: Sequence[Path], several: bool) -> list[int]:
     return seeds
 
 
-def _against(wanted: str, names: Sequence[str]) -> str:
-    if wanted and wanted not in names:
-        raise UserError(f"--against {wanted}: no such model; there are {', '.join(names)}")
-    return wanted or ("base" if "base" in names else names[0])
-
-
 def _is_scores(path: Path) -> bool:
     """Return whether a file is one JSON object, and not of one query."""
     try:
@@ -175,16 +168,15 @@ def _is_scores(path: Path) -> bool:
 
 def _trainings(models: Named) -> Iterator[tuple[str, str, int, Path]]:
     """Yield model, set, seed and file of each training, in the order of models, sets and seeds."""
-    by_set = {name: _by_set(files) for name, files in models.items()}
+    by_set: dict[str, dict[str, list[Path]]] = {name: {} for name in models}
+    for name, files in models.items():
+        for of, path in files:
+            by_set[name].setdefault(of, []).append(path)
     several = any(len(paths) > 1 for sets in by_set.values() for paths in sets.values())
     for name, sets in by_set.items():
         for of, paths in sets.items():
             for seed, path in sorted(zip(seeds_of(name, paths, several), paths, strict=True)):
                 yield name, of, seed, path
-
-
-def _by_set(files: Sequence[tuple[str, Path]]) -> dict[str, list[Path]]:
-    return {of: [path for each, path in files if each == of] for of in dict.fromkeys(of for of, _ in files)}
 
 
 Found = dict[str, dict[str, dict[int, Any]]]
@@ -239,11 +231,7 @@ def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
     """Return the scores in a JSON file by set.
 
     It may be what ``hero-plugin eval --json`` wrote of a run or of a submission, a run's ``results.json``,
-    ``{set: {score: number}}`` or ``{score: number}``.
-
-    Args:
-        path: The file.
-        of: The set; of a file that names several, the one to take.
+    ``{set: {score: number}}`` or ``{score: number}``. ``of`` is the set; of a file that names several, the one to take.
 
     Raises:
         UserError: It is none of these, or lacks the set, or holds a number as text.
@@ -252,21 +240,21 @@ def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
     if "runs" in found or "submissions" in found:
         raise UserError(f"{path}: holds several models; hero-plugin eval writes their table itself: --table FILE")
     found = found.get("scores", found.get("best", found.get("brief", found)))
-    if isinstance(found, dict) and found and not any(isinstance(value, dict) for value in found.values()):
+    found = found if isinstance(found, dict) else {}
+    if not any(isinstance(value, dict) for value in found.values()):
         found = {of: found}
-    elif of and found and isinstance(found, dict):
+    elif of:
         if of not in found and len(found) > 1:
             raise UserError(f"{path}: no set {of!r}; there are {', '.join(found)}")
         found = {of: found.get(of, next(iter(found.values())))}
-    for name, values in found.items() if isinstance(found, dict) else ():
-        for score, value in values.items() if isinstance(values, dict) else ():
+    known: dict[str, Mapping[str, float]] = {}
+    for name, values in found.items():
+        if not isinstance(values, dict):
+            continue
+        for score, value in values.items():
             if isinstance(value, str) and as_number(value) is not None:
                 raise UserError(f"{path}: {score} of the set {name!r} is the text {value!r}: write it as a number")
-    known: dict[str, Mapping[str, float]] = {
-        name: {score: float(value) for score, value in values.items() if _is_number(value)}
-        for name, values in (found.items() if isinstance(found, dict) else ())
-        if isinstance(values, dict)
-    }
+        known[name] = {score: float(value) for score, value in values.items() if _is_number(value)}
     if not known or not all(known.values()):
         raise UserError(f"{path}: no scores found; write {{set: {{score: number}}}} or {{score: number}}")
     return known
