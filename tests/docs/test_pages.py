@@ -70,7 +70,7 @@ def test_a_question_and_an_encoder_of_ones_own(monkeypatch):
         @classmethod
         def from_run(cls, folder):
             assert folder == "runs/hero"
-            return cls(None, torch.device("cpu"))
+            return cls.__new__(cls)
 
         def add(self, path):
             assert path == "holiday.mp4"

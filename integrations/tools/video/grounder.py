@@ -8,13 +8,12 @@ import os
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from hero_plugin.integrations.data import Record, Vocabulary, load_word_vectors, tokenize
 from hero_plugin.integrations.data.feature_bank import ArrayBank, describe_manifest, manifest_difference
@@ -99,31 +98,29 @@ class EncodedQueries(Queries):
         return bank.batch(range(len(rows)))
 
 
-@dataclass
 class VideoGrounder:
-    """A run that answers questions about video files; make it by ``from_run``.
+    """A run that answers questions about video files.
+
+    Args:
+        run: Folder of the run.
+        checkpoint: best or last.
+        levels: As in ``hero-plugin eval``.
+        bridge: Likewise.
+        device: auto takes CUDA where there is one.
+        amp: Half precision of the encoders.
+        cache: Where the features of videos are kept, a folder in your home unless given; None keeps none.
+        encoders: Where the encoders of the run's features lie now, in their order, if they have moved.
+        download: Whether encoders may be downloaded.
 
     Attributes:
         videos: The videos that were added, by name; a question without a video is about the last.
+
+    Raises:
+        UserError: The run was trained on features that no encoder is known to make.
     """
 
-    run: RunFolder
-    device: torch.device
-    checkpoint: str = "best"
-    levels: tuple[int, ...] = ()
-    bridge: bool = False
-    amp: Amp = "none"
-    cache: Path | None = None
-    download: bool = False
-    encoders: tuple[str, ...] = ()
-    videos: dict[str, VideoFeatures] = field(default_factory=dict)
-    _words: frozenset[str] = field(default=frozenset(), repr=False)
-    _predictor: RunPredictor | None = field(default=None, repr=False)
-    _loaded: dict[tuple[str, str | None, tuple[int, ...] | None], Any] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def from_run(
-        cls,
+    def __init__(
+        self,
         run: str | os.PathLike[str],
         *,
         checkpoint: str = "best",
@@ -134,40 +131,25 @@ class VideoGrounder:
         cache: Path | str | None = "",
         encoders: Sequence[str] = (),
         download: bool = False,
-    ) -> VideoGrounder:
-        """Open a run.
-
-        Args:
-            run: Folder of the run.
-            checkpoint: best or last.
-            levels: As in ``hero-plugin eval``.
-            bridge: Likewise.
-            device: auto takes CUDA where there is one.
-            amp: Half precision of the encoders.
-            cache: Where the features of videos are kept, a folder in your home unless given; None keeps none.
-            encoders: Where the encoders of the run's features lie now, in their order, if they have moved.
-            download: Whether encoders may be downloaded.
-
-        Raises:
-            UserError: The run was trained on features that no encoder is known to make.
-        """
+    ) -> None:
         if checkpoint not in ("best", "last"):
             raise UserError(f"the checkpoint must be best or last, got {checkpoint!r}")
         if cache == "":
             cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hero-plugin" / "videos"
-        grounder = cls(
-            RunFolder.open(Path(run)),
-            choose_device(device),
-            checkpoint,
-            tuple(levels),
-            bridge,
-            amp,
-            None if cache is None else Path(cache),
-            download,
-            tuple(encoders),
-        )
-        grounder._check()
-        return grounder
+        self.run, self.device = RunFolder.open(Path(run)), choose_device(device)
+        self.checkpoint, self.levels, self.bridge = checkpoint, tuple(levels), bridge
+        self.amp, self.encoders, self.download = amp, tuple(encoders), download
+        self.cache = None if cache is None else Path(cache)
+        self.videos: dict[str, VideoFeatures] = {}
+        self._words: frozenset[str] = frozenset()
+        self._predictor: RunPredictor | None = None
+        self._loaded: dict[tuple[str, str | None, tuple[int, ...] | None], Any] = {}
+        self._check()
+
+    @classmethod
+    def from_run(cls, run: str | os.PathLike[str], **options: Any) -> VideoGrounder:
+        """Open a run; the same as ``VideoGrounder(run, ...)``."""
+        return cls(run, **options)
 
     @cached_property
     def settings(self) -> Any:

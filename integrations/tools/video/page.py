@@ -160,12 +160,8 @@ def of_sets(runs: Sequence[Path], config: ShowConfig, screen: Screen) -> dict[st
 
 def ask(runs: Sequence[Path], video: Path, queries: Sequence[str], config: ShowConfig) -> dict[str, Any]:
     """Return what the page shows of one's own queries about a video file."""
-    grounders = [
-        VideoGrounder.from_run(
-            path, checkpoint=config.checkpoint, levels=config.levels, bridge=config.bridge, device=config.device
-        )
-        for path in runs
-    ]
+    how = {"checkpoint": config.checkpoint, "levels": config.levels, "bridge": config.bridge, "device": config.device}
+    grounders = [VideoGrounder.from_run(path, **how) for path in runs]
     *_, about = [grounder.add(video) for grounder in grounders]
     answers = [(each.settings.model_name, each.ask_all(queries)) for each in grounders]
     unseen = [grounders[-1].unseen(query) for query in queries]
@@ -296,12 +292,7 @@ def serve(config: AppConfig, screen: Screen | None = None) -> None:
 
 
 def application(grounder: VideoGrounder, files: Mapping[str, Path], top_k: int = 5) -> Any:
-    """Return the page as an ASGI application.
-
-    Args:
-        grounder: Who answers.
-        files: Videos to choose from, by name.
-        top_k: Moments to show per query.
+    """Return the page as an ASGI application, for a choice of videos by name.
 
     Raises:
         UserError: Gradio is not installed.
