@@ -343,17 +343,17 @@ class _Sets:
             if name not in self.records:
                 raise UserError(f"{path}: answers to the set {name!r}; --annotations has {', '.join(self.records)}")
             moments = {key: moment for each, key, moment in rows if each == name or (of and len(names) == 1)}
-            records = [each for each in self.records[name] if (each.video_id, each.query_id) in moments]
-            missing = [each.query_id for each in self.records[name] if (each.video_id, each.query_id) not in moments]
-            unknown = moments.keys() - {(each.video_id, each.query_id) for each in records}
+            asked = [(each.video_id, each.query_id) for each in self.records[name]]
+            missing = [query for video, query in asked if (video, query) not in moments]
+            unknown = moments.keys() - set(asked)
             if missing or unknown:
                 named = missing[:5] or [query for _, query in sorted(unknown)[:5]]
                 raise UserError(
-                    f"{path}: not the queries of {self.paths[name]}: {len(missing)} of its {len(self.records[name])} "
+                    f"{path}: not the queries of {self.paths[name]}: {len(missing)} of its {len(asked)} "
                     f"are missing, {len(unknown)} are unknown to it, such as {', '.join(named)}"
                 )
-            found = np.array([moments[each.video_id, each.query_id] for each in records], dtype=np.float64)
-            answers[name] = answers_of(records, found, self.unseen)
+            found = np.array([moments[key] for key in asked], dtype=np.float64)
+            answers[name] = answers_of(self.records[name], found, self.unseen)
             self._say_cut(name)
         return answers
 

@@ -381,7 +381,8 @@ def sections(settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[st
     chosen = f"Of epoch {results['best_epoch']}, {kept}; one training, so no intervals."
     files = [[name.replace("_", " "), _files(name, settings[name])] for name in FILES if settings.get(name)]
     training = [[name.replace("_", " "), str(settings[name])] for name in SETTINGS if name in settings]
-    training.append(["base", _base(settings)])
+    start = f" from {Path(settings['init_base']).name}" if settings.get("init_base") else ""
+    training.append(["base", f"{settings['base']}, {'frozen' if settings['freeze_base'] else 'trained'}{start}"])
     versions = ", ".join(f"{name} {version}" for name, version in settings.get("versions", {}).items())
     return {
         "Figures": f"{chosen}\n\n{markdown_table(('set', *names), figures)}",
@@ -398,8 +399,3 @@ def _files(name: str, value: Any) -> str:
     if name == "annotations_test":
         return ", ".join(f"{known_as}={path.name}" for known_as, path in parse_named_paths(value))
     return ", ".join(Path(path).name for path in ([value] if isinstance(value, str) else value))
-
-
-def _base(settings: Mapping[str, Any]) -> str:
-    start = f" from {Path(settings['init_base']).name}" if settings.get("init_base") else ""
-    return f"{settings['base']}, {'frozen' if settings['freeze_base'] else 'trained'}{start}"

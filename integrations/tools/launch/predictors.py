@@ -19,9 +19,7 @@ from hero_plugin.integrations.tools.launch.wrapping import Wrapping, as_flags
 def predictor_patches(wrapping: Wrapping | None = None) -> tuple[Patch, Patch]:
     """Return what makes ``lighthouse.models`` wrap a model as the weights say that it loads, or leave it plain.
 
-    Args:
-        wrapping: The launcher's, which wraps whatever else is built. It lets a predictor build its plain model, and
-            remembers the wrapped one.
+    The launcher's ``wrapping`` lets a predictor build its plain model, and remembers the wrapped one.
     """
 
     def initialize(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -23,10 +23,7 @@ BY_HAND = "the repository's own code calls wrap_model already: add --without-her
 class Wrapping:
     """Wraps whatever a repository builds, and remembers the model for what is logged.
 
-    Args:
-        config: HERO's choices.
-        origin: where they come from, for people.
-        options: further arguments of ``wrap_model``.
+    ``origin`` says where the config comes from, for people; ``options`` are further arguments of ``wrap_model``.
     """
 
     def __init__(self, config: HeroConfig, origin: str = "the flags", **options: Any) -> None:
