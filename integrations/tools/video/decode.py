@@ -129,11 +129,7 @@ class Video:
 class ClipSampler:
     """Clips of sampled frames, made while a video goes by; it holds one clip and one frame.
 
-    Args:
-        clip_seconds: Length of a clip.
-        frames_per_second: Samples per second, a whole number of them per clip.
-        size: Side of the square pictures in pixels; 0 leaves pictures as they are.
-        fit: How they become squares.
+    Pictures become squares of ``size`` pixels a side; 0 leaves them as they are.
     """
 
     def __init__(self, clip_seconds: float, frames_per_second: float, size: int, fit: Fit) -> None:

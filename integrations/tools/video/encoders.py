@@ -42,46 +42,13 @@ class FrameEncoder(Protocol):
         ...
 
 
-def load_encoder(
-    name: str, device: torch.device, amp: Amp = "none", *, download: bool = False, weights: str | None = None
-) -> FrameEncoder:
+def load_encoder(name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> FrameEncoder:
     """Load an encoder of frames: from a folder, by a name on the Hugging Face Hub, or ``package.module:function``.
 
-    Its ``weights`` must have this checksum, if it matters.
-
     Raises:
-        UserError: It cannot be loaded, or is another one.
+        UserError: It cannot be loaded.
     """
-    if FUNCTION.fullmatch(name):
-        return FunctionEncoder(name)
-    return _expected(TransformersEncoder(name, device, amp, download=download), weights)
-
-
-def load_text_encoder(
-    name: str,
-    device: torch.device,
-    amp: Amp = "none",
-    *,
-    download: bool = False,
-    weights: str | None = None,
-    layers: Sequence[int] = (),
-) -> TextEncoder:
-    """Load an encoder of texts, arguments as ``load_encoder``'s and ``TextEncoder``'s: CLIP's, or one of texts alone.
-
-    Raises:
-        UserError: It cannot be loaded, is another one, or encodes frames only.
-    """
-    if FUNCTION.fullmatch(name):
-        raise UserError(f"--queries: {name} encodes frames only; name a model of transformers first")
-    return _expected(TextEncoder(name, device, amp, download=download, layers=layers), weights)
-
-
-def _expected(found: Any, weights: str | None) -> Any:
-    if weights is not None and weights != found.weights:
-        raise UserError(
-            f"{found.name}: has weights {found.weights}, expected {weights}: another model, or fine-tuned since"
-        )
-    return found
+    return FunctionEncoder(name) if FUNCTION.fullmatch(name) else TransformersEncoder(name, device, amp, download)
 
 
 class FunctionEncoder:
@@ -135,21 +102,16 @@ class TextEncoder:
     files = "config.json, the weights and the tokenizer's files"
 
     def __init__(
-        self,
-        name: str,
-        device: torch.device,
-        amp: Amp = "none",
-        *,
-        download: bool = False,
-        layers: Sequence[int] = (),
+        self, name: str, device: torch.device, amp: Amp = "none", download: bool = False, layers: Sequence[int] = ()
     ) -> None:
+        if FUNCTION.fullmatch(name):
+            raise UserError(f"--queries: {name} encodes frames only; name a model of transformers first")
         try:
             from transformers import AutoModel
             from transformers.utils import logging
         except ImportError as error:
-            raise UserError(
-                f'--encoder {name} needs transformers ({error}): pip install "hero-plugin[video]"'
-            ) from error
+            needs = f'--encoder {name} needs transformers ({error}): pip install "hero-plugin[video]"'
+            raise UserError(needs) from error
         logging.disable_progress_bar()
         self.name, self.device, self.amp = str(Path(name).resolve()) if Path(name).is_dir() else name, device, amp
         self._local = {"local_files_only": not download}
@@ -254,8 +216,8 @@ class TransformersEncoder(TextEncoder):
     frames_per_second: float | None = None
     files = "config.json, preprocessor_config.json, the weights and the tokenizer's files"
 
-    def __init__(self, name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> None:
-        super().__init__(name, device, amp, download=download)
+    def __init__(self, name: str, device: torch.device, amp: Amp = "none", download: bool = False) -> None:
+        super().__init__(name, device, amp, download)
         if not all(hasattr(self._model, part) for part in ("get_image_features", "get_text_features")):
             raise UserError(
                 f"--encoder {name}: {type(self._model).__name__} has no features of images and texts, as CLIP has"

@@ -21,7 +21,7 @@ from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.files import atomic_write, lock_folder, remove_leftovers
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.tools.video.decode import SUFFIXES, ClipSampler, Video, samples_per_clip
-from hero_plugin.integrations.tools.video.encoders import FrameEncoder, TextEncoder, load_encoder, load_text_encoder
+from hero_plugin.integrations.tools.video.encoders import FrameEncoder, TextEncoder, load_encoder
 from hero_plugin.integrations.training.distributed import Amp, choose_device
 
 
@@ -340,13 +340,8 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
             if sentences.setdefault(record.query_id, record.sentence) != record.sentence:
                 problems.add(where, "another query has this id", "give each its own id")
     problems.raise_if_any()
-    encoder = load_text_encoder(
-        config.encoder[0],
-        choose_device(config.device),
-        config.amp,
-        download=config.download,
-        layers=config.text_layers,
-    )
+    device = choose_device(config.device)
+    encoder = TextEncoder(config.encoder[0], device, config.amp, config.download, config.text_layers)
     manifest = text_manifest(encoder)
     with ExitStack() as held:
         claim(config.output, manifest, held)

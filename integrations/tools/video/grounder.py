@@ -22,7 +22,7 @@ from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.scoring.metrics import temporal_iou
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.support.files import atomic_write
-from hero_plugin.integrations.tools.video.encoders import TextEncoder, load_encoder, load_text_encoder
+from hero_plugin.integrations.tools.video.encoders import TextEncoder, load_encoder
 from hero_plugin.integrations.tools.video.extract import Encoded, Extractor
 from hero_plugin.integrations.training.distributed import Amp, choose_device
 from hero_plugin.integrations.training.load_run import RunPredictor
@@ -194,18 +194,20 @@ class VideoGrounder:
 
     def _encoder(self, identity: Mapping[str, Any], name: str, layers: tuple[int, ...] | None = None) -> Any:
         """Load an encoder once: of frames, or of texts if ``layers`` says which of its layers they are to have."""
-        key = name, identity.get("weights"), layers
-        if key not in self._loaded:
-            load = load_encoder if layers is None else partial(load_text_encoder, layers=layers)
-            try:
-                self._loaded[key] = load(
-                    name, self.device, self.amp, download=self.download, weights=identity.get("weights")
-                )
-            except UserError as error:
-                raise UserError(
-                    f"{error}\n(the encoder of the features that {self.run.path} was trained on)"
-                ) from error
-        return self._loaded[key]
+        weights = identity.get("weights")
+        if (key := (name, weights, layers)) in self._loaded:
+            return self._loaded[key]
+        load = load_encoder if layers is None else partial(TextEncoder, layers=layers)
+        try:
+            found: Any = load(name, self.device, self.amp, download=self.download)
+            # Of a function nothing is known but its name, which is compared later, as all else is.
+            if weights is not None and weights != getattr(found, "weights", weights):
+                what = f"{found.name}: has weights {found.weights}, expected {weights}"
+                raise UserError(f"{what}: another model, or fine-tuned since")
+        except UserError as error:
+            raise UserError(f"{error}\n(the encoder of the features that {self.run.path} was trained on)") from error
+        self._loaded[key] = found
+        return found
 
     def _text_encoder(self, manifest: Mapping[str, Any]) -> TextEncoder:
         [identity] = manifest["encoders"]
