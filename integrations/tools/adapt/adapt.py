@@ -221,7 +221,7 @@ def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Ite
     """Return ``count`` of the items, drawn by seed, and the others, both in their order; 0 draws all."""
     generator = torch.Generator().manual_seed(seed)
     chosen = set(torch.randperm(len(items), generator=generator)[: count or None].tolist())
-    drawn, others = [], []
+    drawn, others = list[Item](), list[Item]()
     for place, item in enumerate(items):
         (drawn if place in chosen else others).append(item)
     return drawn, others
