@@ -106,13 +106,8 @@ class BenchConfig:
     def plan(self) -> list[tuple[Setting, list[Variant]]]:
         """Return every setting, and the variants that it compares."""
         modes: tuple[Mode, ...] = ("train", "inference") if self.targets else self.mode
-        settings = [
-            Setting(base, mode, device, dtype)
-            for device in self.devices()
-            for dtype in self.dtype
-            for base in self.bases
-            for mode in modes
-        ]
+        every = itertools.product(self.devices(), self.dtype, self.bases, modes)
+        settings = [Setting(base, mode, device, dtype) for device, dtype, base, mode in every]
         planned = [(setting, self.variants(setting)) for setting in settings]
         return [(setting, variants) for setting, variants in planned if variants]
 

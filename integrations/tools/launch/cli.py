@@ -257,9 +257,9 @@ def choose(
     Raises:
         UserError: flags that contradict each other, or the checkpoint.
     """
-    path, known = repository.checkpoint(script.arguments), None
-    if path is not None and (script.folder / path).is_file() and supported():
-        known = wraps.saved_config(load_checkpoint_safely(script.folder / path))
+    path = repository.checkpoint(script.arguments)
+    there = path is not None and (script.folder / path).is_file()
+    known = wraps.saved_config(load_checkpoint_safely(script.folder / str(path))) if there and supported() else None
     if config.without_hero:
         given = [word for word in flags if word in ("--paper", "--freeze-base")]
         given += [wraps.as_flags(config.hero)] if config.hero != HeroConfig() and "--paper" not in given else []
@@ -269,7 +269,6 @@ def choose(
             print(f"hero-plugin: {path} is HERO's, which a plain base that no edit wraps cannot load", file=sys.stderr)
         return None, "--without-hero"
     if known is None:
-        there = path is not None and (script.folder / path).is_file()
         if there and supported():
             print(
                 f"hero-plugin: {path} holds a base without HERO, which starts fresh around it: untrained, it is worth "
