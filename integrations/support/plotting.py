@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
 from hero_plugin.integrations.support.files import atomic_write
-from hero_plugin.integrations.support.tables import Cell, Table
+from hero_plugin.integrations.support.tables import Cell, Row, Table
 
 INK, MUTED, GRID = "#22262b", "#6b7280", "#e5e7eb"
 HERO, BASE, TRUTH = "#0f766e", "#c2571a", "#334155"
@@ -62,11 +63,11 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def table_figure(table: Table) -> Figure:
+def table_figure(table: Table, color: Callable[[Row, Cell], str] | None = None, trainings: bool = False) -> Figure:
     """Draw a table: a panel for each column of figures, a line for each row, differences below with their intervals.
 
     A figure stands with its deviation, or its interval where there is none. A difference is hollow where its interval
-    does not exclude 0.
+    does not exclude 0. Unless ``color`` is given, each model has its own. ``trainings`` adds each as a pale point.
     """
     gains = [row for row in table.rows if any(each.difference for each in row.cells)]
     parts = [part for part in ([row for row in table.rows if row not in gains], gains) if part]
@@ -75,6 +76,11 @@ def table_figure(table: Table) -> Figure:
     named = [place for place in named if place == named[-1] or len({row.labels[place] for row in table.rows}) > 1]
     names = [[", ".join(row.labels[place] for place in named) for row in part] for part in parts]
     models = list(dict.fromkeys(row.labels[named[-1]] for row in parts[0]))
+
+    def own(row: Row, cell: Cell) -> str:
+        model = row.labels[named[-1]]
+        return CYCLE[models.index(model) % len(CYCLE)] if model in models else INK
+
     with mpl.rc_context(SETTINGS):
         figure, axes = new_figure(
             0.4 + 0.085 * max(len(name) for part in names for name in part) + 2.5 * len(table.columns),
@@ -84,9 +90,8 @@ def table_figure(table: Table) -> Figure:
         for row_axes, part, labels in zip(axes, parts, names, strict=True):
             for column, axis in enumerate(row_axes):
                 for place, row in enumerate(part):
-                    model = row.labels[named[-1]]
-                    color = CYCLE[models.index(model) % len(CYCLE)] if model in models else INK
-                    _draw_cell(axis, place, row.cells[column], color)
+                    cell = row.cells[column]
+                    _draw_cell(axis, place, cell, (color or own)(row, cell), trainings)
                 axis.grid(axis="y", visible=False)
                 axis.set_xlabel("difference, points" if part is not parts[0] else "percent")
             row_axes[0].set_yticks(range(len(part)), labels, color=INK)
@@ -99,9 +104,11 @@ def table_figure(table: Table) -> Figure:
         return figure
 
 
-def _draw_cell(axis: Any, place: int, cell: Cell, color: str) -> None:
+def _draw_cell(axis: Any, place: int, cell: Cell, color: str, trainings: bool) -> None:
     if cell.value is None:
         return
+    if trainings and (count := len(cell.values)) > 1:
+        axis.plot(cell.values, [place + 0.22] * count, "o", color=color, alpha=0.4, markersize=3.5, markeredgewidth=0)
     spread = None
     if cell.shows_std:
         spread = [[cell.std], [cell.std]]
