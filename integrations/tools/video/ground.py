@@ -194,18 +194,15 @@ def cut(source: Path, start: float, end: float, target: Path) -> None:
             video = made.add_stream(codec, rate=rate)
             video.pix_fmt, video.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
             sound = made.add_stream("aac", rate=sounds.rate) if sounds is not None else None
-            shown: list[tuple[Any, int]] = []
             heard: list[Any] = []  # until a picture is written: only the first one says how large the video is
-            written = False
+            shown, since, written = None, 0, False
 
-            def write_shown(until: int) -> None:
-                """Write the picture that was on screen until then, as far as it is in the stretch."""
-                nonlocal written
-                frame, since = shown.pop()
+            def write(until: int) -> bool:
+                """Write the picture that is on screen until then; return whether that is in the stretch."""
                 first, last = max(since, 0), min(until, length)
                 if last <= first:
-                    return
-                picture = upright(frame, 0, "crop")
+                    return False
+                picture = upright(shown, 0, "crop")
                 picture = np.ascontiguousarray(picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2])
                 if not written:
                     video.height, video.width = picture.shape[:2]
@@ -217,23 +214,23 @@ def cut(source: Path, start: float, end: float, target: Path) -> None:
                     made.mux(video.encode(out))
                 made.mux(heard)
                 heard.clear()
-                written = True
+                return True
 
             given.seek(max(0, int((start + zero) * av.time_base)))
             for frame in given.decode(*(each for each in (pictures, sounds) if each is not None)):
                 time = float(frame.pts * frame.time_base) - zero if frame.pts is not None else start
                 if isinstance(frame, av.VideoFrame):
-                    since = round((time - start) * TICKS)
-                    if shown:
-                        write_shown(since)
-                    if time >= end:
+                    at = round((time - start) * TICKS)
+                    if shown is not None:
+                        written |= write(at)
+                    shown, since = frame, at
+                    if at >= length:
                         break
-                    shown.append((frame, since))
                 elif sound is not None and start <= time < end:
                     frame.pts = round((time - start) / frame.time_base)
                     heard += sound.encode(frame)
-            if shown:
-                write_shown(shown[0][1] + step)
+            if shown is not None and since < length:  # the last picture of the file
+                written |= write(since + step)
             if not written:
                 raise broken(source, f"no picture from {start:.1f} to {end:.1f} s")
             made.mux([*heard, *video.encode(None), *(sound.encode(None) if sound is not None else ())])
