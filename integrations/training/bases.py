@@ -13,10 +13,10 @@ from hero_plugin.adapters.tr_detr import build_tr_detr
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.process import declared_bases
 from hero_plugin.integrations.support.settings import ConfigError
-from hero_plugin.integrations.training.base import Base
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.detr import DetrBase, MomentDETRTrainConfig, QDDETRTrainConfig, TRDETRTrainConfig
 from hero_plugin.integrations.training.emb import EmbBase
+from hero_plugin.integrations.training.task import Base
 
 BaseName = Literal["emb", "moment_detr", "qd_detr", "tr_detr"]
 BASE_NAMES: tuple[BaseName, ...] = get_args(BaseName)

@@ -22,12 +22,20 @@ from hero_plugin.integrations.scoring.submissions import CLIPS_OFF, annotation_r
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
-from hero_plugin.integrations.training.base import Base, VectorData
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.detr_batches import DetrCollate, DetrExample, draw_targets, make_detr_examples
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
 from hero_plugin.integrations.training.queries import BridgedTokens, Queries, QueryFiles, WordSwaps, training_tokens
-from hero_plugin.integrations.training.task import Batch, Grounded, Prediction, Scores, Task, with_hero
+from hero_plugin.integrations.training.task import (
+    Base,
+    Batch,
+    Grounded,
+    Prediction,
+    Scores,
+    Task,
+    VectorData,
+    with_hero,
+)
 from hero_plugin.levels import map_tensors
 from hero_plugin.tensors import at_least_float32
 

@@ -18,11 +18,10 @@ from hero_plugin.adapters.emb.model import FIRST_WORD, PAD, UNK
 from hero_plugin.integrations.data import Record, Tokenizer, Vocabulary, WordVectors, load_word_vectors
 from hero_plugin.integrations.data.feature_bank import FeatureBank
 from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.training.base import Base, VectorCollate
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.queries import SAMPLE, BridgedWords, Queries, check_same_table, padded_rows
-from hero_plugin.integrations.training.task import Batch, Prediction, Task, with_hero
+from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, VectorCollate, with_hero
 from hero_plugin.integrations.training.vector_base import VectorTask
 from hero_plugin.tensors import at_least_float32
 

@@ -17,9 +17,8 @@ from hero_plugin.integrations.data.feature_bank import FeatureBank
 from hero_plugin.integrations.data.words import Vocabulary
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import too_small
-from hero_plugin.integrations.training.base import Base, VectorCollate
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.task import Batch, Prediction, Task, with_hero
+from hero_plugin.integrations.training.task import Base, Batch, Prediction, Task, VectorCollate, with_hero
 from hero_plugin.tensors import at_least_float32
 
 

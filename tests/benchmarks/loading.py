@@ -17,10 +17,10 @@ from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.features import MemoryFeatures
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary, tokenize
-from hero_plugin.integrations.training.base import VectorCollate, VectorExample
 from hero_plugin.integrations.training.batching import to_device
 from hero_plugin.integrations.training.distributed import keep_freed_memory
 from hero_plugin.integrations.training.emb import WordIds
+from hero_plugin.integrations.training.task import VectorCollate, VectorExample
 
 WIDTHS = {"word vectors": 384, "I3D": 1024, "SlowFast and CLIP": 2816}
 VIDEOS, BATCH = 500, 16

@@ -14,9 +14,9 @@ from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
 from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.demo import OBJECTS, VERBS, SyntheticConfig, make_synthetic
-from hero_plugin.integrations.training.base import VectorCollate, VectorExample
 from hero_plugin.integrations.training.dataset import check_records, moments_on_clips
 from hero_plugin.integrations.training.emb import WordIds
+from hero_plugin.integrations.training.task import VectorCollate, VectorExample
 
 RANDOM = np.random.default_rng(0)
 STORE = MemoryFeatures({"short": RANDOM.random((3, 4), np.float32), "long": RANDOM.random((7, 4), np.float32)})

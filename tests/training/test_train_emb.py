@@ -23,7 +23,6 @@ from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.files import lock_folder
 from hero_plugin.integrations.support.settings import ConfigError
-from hero_plugin.integrations.training.base import VectorCollate
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
 from hero_plugin.integrations.training.config import TrainConfig
@@ -32,6 +31,7 @@ from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.training.task import VectorCollate
 from hero_plugin.integrations.training.train import main
 from hero_plugin.integrations.training.vector_base import VectorTask
 from tests.screen import QUIET
