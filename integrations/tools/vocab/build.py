@@ -354,8 +354,10 @@ def _passed(
     config: BuildConfig, records: Sequence[Record], builder: Builder, facts: dict[str, Any]
 ) -> tuple[list[list[Rewording]], Counter[str], BuildJournal]:
     """Return what passed the filters per query, the counts of what did not, and the journal that holds both."""
-    identity = json.dumps([facts, config.limits.max_changes, config.on_broken], sort_keys=True)
-    fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+    identity = [facts, config.limits.max_changes, config.on_broken]
+    if "chat" in config.source:  # what decides its answers and is not among the facts
+        identity += [config.chat.url, config.chat.command, config.seed]
+    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     config.output.parent.mkdir(parents=True, exist_ok=True)
     journal = BuildJournal(config.output.with_name(config.output.name + ".journal"), fingerprint, config.resume)
     try:

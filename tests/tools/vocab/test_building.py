@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +28,7 @@ from hero_plugin.integrations.data.records import (
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import checksum
+from hero_plugin.integrations.tools.vocab import build
 from hero_plugin.integrations.tools.vocab.build import BuildJournal, ChoiceLimits, choose
 from tests.tools.vocab.conftest import TEST
 
@@ -202,6 +205,20 @@ def test_journal_goes_on_after_a_torn_line(tmp_path):
     ]
     journal.close(remove=True)
     assert not path.exists()
+
+
+def test_answers_of_another_seed_or_command_are_not_gone_on_with(world, monkeypatch, capsys):
+    script = "import json; print(json.dumps({'choices': [{'message': {'content': 'a person takes a telephone'}}]}))"
+    (world / "model.py").write_text(script)
+    command = f"{sys.executable} {world / 'model.py'}"
+    chat = ("--source", "chat", "--chat.command")
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "Interrupts", lambda: nullcontext(SimpleNamespace(requested=True)))
+        assert world.build(*chat, command) == 130
+    for more in ((*chat, command, "--seed", "1"), (*chat, f"{command} again")):
+        assert world.build(*more, "--resume") == 2
+        assert "other files or settings" in capsys.readouterr().err
+    assert world.build(*chat, command, "--resume") == 0
 
 
 SLOW = """
