@@ -411,13 +411,23 @@ def apply(config: ApplyConfig) -> None:
     report = data.ReadReport()
     built = read_built(config.input, report)
     checks = filters.make_checks(config.check)
-    kept, decided = apply_decisions(built, config.decisions, checks, config.undecided)
-    data.write_annotations(kept, config.output, format=report.format)
     before = _manifest_path(config.input)
     manifest = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else checks.facts
+    if _unseen_by(manifest) != _unseen_by(checks.facts):
+        raise UserError(
+            f"{before}: {config.input.name} was built with other training queries or another tokenizer; give --train "
+            "and --tokenizer as then, or its unseen words and those of edits would not be the same"
+        )
+    kept, decided = apply_decisions(built, config.decisions, checks, config.undecided)
+    data.write_annotations(kept, config.output, format=report.format)
     manifest = {**manifest, "decisions": decided, **_summary(kept)}
     print(f"{config.output}: {len(kept)} of {len(built)} rewordings")
     _write_manifest(config.output, report.format, manifest)
+
+
+def _unseen_by(manifest: dict[str, Any]) -> tuple[set[str], str]:
+    """Return what decides which words are unseen: the checksums of the training files, and the tokenizer."""
+    return {file["sha256"] for file in manifest["training"]}, manifest["tokenizer"]
 
 
 def _manifest_path(output: Path) -> Path:

@@ -97,6 +97,17 @@ def test_a_decision_on_another_sentence_is_not_applied(world, capsys):
     assert "is about 'a person takes a crate'" in capsys.readouterr().err
 
 
+def test_edits_are_judged_by_the_training_queries_of_the_build(world, capsys):
+    """Else a word could be new in an edit and known in its neighbour; the manifest would name the build's alone."""
+    apply_decision_file(world, V2_0="a person takes the telephone")
+    (world / "less.txt").write_text("A 0 5##person puts a phone on the sofa.\n")
+    assert apply(world, "--train", world / "less.txt") == 2
+    assert "built with other training queries" in capsys.readouterr().err and not (world / "done.json").exists()
+    assert apply(world, "--tokenizer", "letters") == 2
+    (world / "train.txt").rename(world / "renamed.txt")
+    assert apply(world, "--train", world / "renamed.txt") == 0
+
+
 def test_undecided(world):
     apply_decision_file(world, V2_0="accept")
     assert apply(world, "--undecided", "drop") == 0
