@@ -404,8 +404,8 @@ def render_folder(
     """Write ``VIDEO.npy`` (clips, dim) of some or all videos, and ``manifest.json``, into the folder ``output``.
 
     It may be stopped at any moment and never leaves a partial file; ``resume=True`` then goes on with what is
-    missing, provided that the settings are the same. ``what`` and ``sources`` are noted in the manifest, and
-    ``progress`` is called as progress(videos done, videos in all).
+    missing, provided that the timelines and the settings are the same. ``what`` and ``sources`` are noted in the
+    manifest, and ``progress`` is called as progress(videos done, videos in all).
 
     Raises:
         DataError: The folder holds something else, a video has no timeline, or its name is not that of a file.
@@ -429,6 +429,7 @@ def render_folder(
         "dtype": dtype,
         "config": asdict(renderer.config),
         "prototypes": renderer.prototypes.checksum(),
+        "timelines": _checksum(timelines),
     }
     _check_folder(output, settings, resume)
     output.mkdir(parents=True, exist_ok=True)
@@ -453,6 +454,14 @@ def render_folder(
     return Rendered(written, skipped, clips)
 
 
+def _checksum(timelines: Mapping[str, Timeline]) -> str:
+    found = hashlib.sha256()
+    for video, timeline in sorted(timelines.items()):
+        found.update(f"{video}\0{timeline.duration!r}\0{len(timeline.classes)}\0".encode())
+        found.update(np.stack([timeline.classes, timeline.starts, timeline.ends]).astype("<f8").tobytes())
+    return found.hexdigest()[:16]
+
+
 def _check_folder(output: Path, settings: Mapping[str, Any], resume: bool) -> None:
     """Raise ``DataError`` unless the folder is new or holds features of the same settings: nothing is overwritten."""
     manifest, another = output / MANIFEST, "name another folder"
@@ -466,9 +475,10 @@ def _check_folder(output: Path, settings: Mapping[str, Any], resume: bool) -> No
         fix = f"add --resume to go on with it, or {another}"
         raise DataError([Problem(str(output), "holds timeline features already", fix)])
     try:
-        before = json.loads(manifest.read_text(encoding="utf-8"))
+        # Folders of earlier versions do not say which timelines they were rendered from.
+        before = {"timelines": settings["timelines"], **json.loads(manifest.read_text(encoding="utf-8"))}
         config_before = before.get("config") or {}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError([Problem(str(manifest), f"not JSON of timeline features ({error})", another)]) from error
     different = [key for key in settings if key != "config" and before.get(key) != settings[key]]
     different += [key for key, value in settings["config"].items() if config_before.get(key) != value]

@@ -195,6 +195,19 @@ def test_stopping_and_going_on(tmp_path, prototypes):
         assert (out / file.name).read_bytes() == file.read_bytes()
 
 
+def test_other_timelines_are_not_gone_on_with(tmp_path, prototypes):
+    """Nor are half of the videos rendered from a corrected file and half from the one before."""
+    renderer = Renderer(prototypes, CONFIG)
+    render_folder(tmp_path, TIMELINES, renderer, videos=["A"])
+    corrected = {**TIMELINES, "A": timeline("A", 20.0, (8, 3.0, 6.0), (61, 10.0, 18.0))}
+    with pytest.raises(DataError, match="other settings: timelines"):
+        render_folder(tmp_path, corrected, renderer, resume=True)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["timelines"]  # as earlier versions wrote it
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert render_folder(tmp_path, TIMELINES, renderer, resume=True).written == 2
+
+
 def test_folders_that_are_something_else(tmp_path, prototypes):
     np.save(tmp_path / "A.npy", np.zeros((2, 2)))
     with pytest.raises(DataError, match="not rendered here"):
