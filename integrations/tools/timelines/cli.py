@@ -123,6 +123,9 @@ class DescriptionsConfig(RenderingConfig):
 def descriptions(config: DescriptionsConfig) -> None:
     """Render the folder of ``hero-plugin data descriptions``, write the queries, and print what can be reached."""
     annotations, queries = config.annotations, config.queries
+    read = (annotations, config.timelines, config.words, *config.train)
+    if queries.exists() and config.resume and queries.resolve() in [path.resolve() for path in read]:
+        raise UserError(f"--queries {queries} is read: name another file to write")
     if queries.exists() and not config.resume:
         raise UserError(f"{queries} exists already: name another file, or add --resume to write the same one again")
     known, lengths = config.load_timelines()

@@ -111,6 +111,10 @@ def test_the_command(tmp_path, annotations, capsys):
         command(flags)
     command([*flags, "--resume"])
     assert "0 videos rendered from 2 sentences, 1 were there" in capsys.readouterr().out
+    before = annotations.read_bytes()
+    with pytest.raises(UserError, match="is read: name another"):
+        command([str(annotations) if flag == str(queries) else flag for flag in flags] + ["--resume"])
+    assert annotations.read_bytes() == before
     one = write(tmp_path / "one.json", {"v_once": ONCE})
     with pytest.raises(UserError, match="no video that two people described"):
         command([str(one) if flag == str(annotations) else flag for flag in flags] + ["--resume"])
