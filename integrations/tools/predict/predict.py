@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from hero_plugin.integrations.data import Record, load_durations, open_features, tokenize
-from hero_plugin.integrations.data.feature_bank import read_manifest
+from hero_plugin.integrations.data.feature_bank import MANIFEST, read_manifest
 from hero_plugin.integrations.scoring.submissions import submission_line
 from hero_plugin.integrations.support import DataError, Interrupted, Interrupts, Problem, Rank, UserError, checksum
 from hero_plugin.integrations.support.console import Screen
@@ -126,6 +126,7 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
     if not inputs.weights.is_file():
         raise UserError(f"{inputs.weights}: no such checkpoint; is this the folder of a run that has trained?")
     words, own_features = settings.words, getattr(settings, "query_features", None)
+    folders = (*settings.features, own_features)
     return {
         "weights": checksum(inputs.weights)[:16],
         "checkpoint": config.checkpoint,
@@ -139,7 +140,7 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         "every_video": config.every_video,
         "top_videos": config.top_videos,
         "features": [str(Path(path).resolve()) for path in settings.features],
-        **({"manifests": made} if any(made := [read_manifest(Path(path)) for path in settings.features]) else {}),
+        **({"manifests": made} if any(made := [_made_by(path) for path in folders if path]) else {}),
         "words": None if words is None else [words.name, words.stat().st_size, checksum(words)[:16]],
         "query_features": None if own_features is None else str(own_features.resolve()),
         "durations": None if settings.durations is None else checksum(settings.durations)[:16],
@@ -152,6 +153,12 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         "windows": queries.count,
         "shards": shard.count,
     }
+
+
+def _made_by(features: Path) -> Any:
+    """Return the manifest of features; the checksum of one of another kind, such as that of ``data timelines``."""
+    other = features / MANIFEST
+    return read_manifest(features) or (checksum(other)[:16] if other.is_file() else None)
 
 
 def answer(

@@ -31,6 +31,7 @@ EXPLAINED = {
     "weights": "the checkpoint has changed",
     "vocabulary": "the run's vocabulary has changed",
     "queries_sha256": "the query file has changed",
+    "manifests": "the features have been made anew",
     "shards": "another number of shards (ranks, or --shard I/N)",
 }
 

@@ -161,13 +161,16 @@ def test_a_finished_prediction_is_not_made_again(trained, whole, tmp_path, monke
     assert trained.predict(tmp_path / "out.jsonl") == first
 
 
-@pytest.mark.parametrize("what", ["queries", "checkpoint", "flag"])
+@pytest.mark.parametrize("what", ["queries", "checkpoint", "features", "flag"])
 def test_what_has_changed_between_two_starts_is_said(what, trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained.run, run)
     queries = tmp_path / "queries.jsonl"
     shutil.copy(trained.queries, queries)
-    flags = {"run": run, "queries": queries, "output": tmp_path / "out"}
+    features = tmp_path / "features"
+    shutil.copytree(trained.files.root / "features", features)
+    (features / "manifest.json").write_text('{"what": "simulated", "seed": 0}')
+    flags = {"run": run, "queries": queries, "features": (features,), "output": tmp_path / "out"}
     trained.predict(**flags, shard="0/2")
     if what == "queries":
         queries.write_text(queries.read_text().replace("the", "a", 1))
@@ -176,6 +179,9 @@ def test_what_has_changed_between_two_starts_is_said(what, trained, tmp_path):
         with open(run / "best.pt", "ab") as stream:
             stream.write(b"\0")
         expected = "weights: .*the checkpoint has changed"
+    elif what == "features":
+        (features / "manifest.json").write_text('{"what": "simulated", "seed": 1}')
+        expected = "manifests: .*the features have been made anew"
     else:
         flags["batch_size"], expected = 7, "batch_size: was 3, now 7"
     with pytest.raises(UserError, match=expected):
