@@ -111,8 +111,9 @@ def every_video(
                 problems.append(problem)
             else:
                 good.setdefault(query.query_id, query)
-    if twice := [name for name, count in names.items() if count > 1]:
-        problems.append(Problem(source, f"the query id {twice[0]!r} occurs twice", "give each its own"))
+    for name, count in names.items():
+        if count > 1:
+            problems.append(Problem(source, f"the query id {name!r} occurs {count} times", "give each its own"))
     if not good or (problems and config.on_broken == "error"):
         raise DataError(problems or [Problem(source, "no queries in this file")])
     for problem in problems:

@@ -131,6 +131,19 @@ def test_broken_queries_are_left_out_and_listed(trained, broken, tmp_path):
     assert [line["qid"] for line in rows(tmp_path / "out" / "predictions.jsonl")] == [0, 1, 2, 3]
 
 
+def test_every_id_that_occurs_twice_is_told(trained, tmp_path):
+    row = rows(trained.queries)[0]
+    asked = [{"qid": name, "query": row["query"]} for name in ("a", "b", "a", "c", "b", "b")]
+    (tmp_path / "twice.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
+    flags = {"queries": tmp_path / "twice.jsonl", "every_video": True, "clip_seconds": 1.0}
+    with pytest.raises(DataError) as caught:
+        trained.predict(tmp_path / "out", **flags)
+    assert [problem.what for problem in caught.value.problems] == [
+        "the query id 'a' occurs 2 times",
+        "the query id 'b' occurs 3 times",
+    ]
+
+
 def test_features_that_cannot_be_read(trained, tmp_path):
     """Found only when their turn comes: what was answered before is kept, and dropping goes on from there."""
     asked = rows(trained.queries)
