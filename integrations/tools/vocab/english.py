@@ -116,8 +116,8 @@ _CLOSED_LISTS = {
     once twice back forward apart when where how why often never always""",
 }
 CLOSED = {word: tag for tag, words in _CLOSED_LISTS.items() for word in words.split()}
-_NOUNS, _FINITE = ("NN", "NNS"), ("VBZ", "VBP", "VBD", "VB")
-_OPENS_NOUN = ("DT", "PRP$", "JJ", "CD")
+NOUNS, _FINITE = ("NN", "NNS"), ("VBZ", "VBP", "VBD", "VB")
+BEFORE_NOUN = ("DT", "PRP$", "JJ", "CD")
 _COARSE = {"N": "noun", "V": "verb", "J": "adjective", "R": "adverb"}
 
 
@@ -158,28 +158,28 @@ class RuleTagger:
         word = words[place]
         before = tags[-1] if tags else ""
         after = words[place + 1] if place + 1 < len(words) else ""
-        if word in CLOSED and not (word in ("like", "back") and before in _OPENS_NOUN):
+        if word in CLOSED and not (word in ("like", "back") and before in BEFORE_NOUN):
             return CLOSED[word]
         options = forms(word) or _guess(word)
-        nouns = [tag for tag in _NOUNS if tag in options]
+        nouns = [tag for tag in NOUNS if tag in options]
         if word.endswith("s"):
             nouns.reverse()  # "clothes" can be either, and is spoken of as many
         verbs = [tag for tag in ("VBZ", "VBD", "VBP", "VB", "VBG", "VBN") if tag in options]
-        mid_clause = ("", *_NOUNS, "PRP", "AUX", "CC", "RB", "IN", *_FINITE)
+        mid_clause = ("", *NOUNS, "PRP", "AUX", "CC", "RB", "IN", *_FINITE)
         if word.endswith("ing") and "VBG" in options and before in mid_clause:
             if before in (*_FINITE, "IN") and nouns and _noun_like(after):
                 return UNCLEAR  # "has running water": or is it running?
             return "VBG"
-        if nouns and before in _OPENS_NOUN and not finite and _verb_ahead(words, place):
+        if nouns and before in BEFORE_NOUN and not finite and _verb_ahead(words, place):
             return nouns[0]  # "a human grabs the crate": human is a noun
-        if "JJ" in options and before in (*_OPENS_NOUN, "IN", *_FINITE, "VBG") and _noun_like(after):
+        if "JJ" in options and before in (*BEFORE_NOUN, "IN", *_FINITE, "VBG") and _noun_like(after):
             return "JJ"
-        if before in _OPENS_NOUN:
+        if before in BEFORE_NOUN:
             return nouns[0] if nouns else ("JJ" if "JJ" in options else _only(options))
         if before in ("TO", "MD"):
             return "VB" if "VB" in options and (before == "MD" or not _motion(tags, words)) else _only(options)
-        if before in (*_NOUNS, "PRP", "RB", UNCLEAR) and not finite and verbs:
-            if nouns and after and after not in CLOSED and before in _NOUNS and not word.endswith("s"):
+        if before in (*NOUNS, "PRP", "RB", UNCLEAR) and not finite and verbs:
+            if nouns and after and after not in CLOSED and before in NOUNS and not word.endswith("s"):
                 return UNCLEAR  # "person light switch"
             return verbs[0]
         if before == "AUX":
@@ -191,7 +191,7 @@ class RuleTagger:
                 return finite
             if nouns:
                 return UNCLEAR if verbs else nouns[0]
-        if nouns and before in ("", "IN", *_FINITE, "VBG", "VBN", *_NOUNS):
+        if nouns and before in ("", "IN", *_FINITE, "VBG", "VBN", *NOUNS):
             return nouns[0]
         return _only(options)
 
@@ -284,7 +284,6 @@ _REFLEXIVE = frozenset(("themselves", "themself", "himself", "herself"))
 _MEASURE_NOUNS = "pair piece pile bite sip lot couple stack bunch bit load slice handful few"
 _MEASURES = frozenset(_MEASURE_NOUNS.split())
 """Nouns that say how much of what comes after "of"."""
-_BEFORE_NOUN = ("DT", "PRP$", "JJ", "CD")
 _HAVE = frozenset(("has", "have", "had", "having", "'ve"))
 _PASSIVE = frozenset(("be", "am", "is", "are", "was", "were", "been", "being", "gets", "get", "got"))
 _MODALS = ("can", "will", "would", "should", "could", "must", "does", "do", "did")
@@ -379,13 +378,13 @@ def noun_phrase(query: TaggedQuery, start: int) -> NounPhrase | None:
     if query.word(start) in _PRONOUNS:
         if query.words[start] in _REFLEXIVE and (more := noun_phrase(query, start + 1)) is not None:
             return NounPhrase(start, more.stop, more.head)  # "pours themselves a glass"
-        if query.words[start] != "her" or not _is_noun(query, start + 1):
+        if query.words[start] != "her" or query.tag(start + 1) not in NOUNS:
             return NounPhrase(start, start + 1, query.words[start], is_pronoun=True)
     place = start
-    while query.tag(place) in _BEFORE_NOUN or (place > start and _is_participle(query, place)):
+    while query.tag(place) in BEFORE_NOUN or (place > start and _is_participle(query, place)):
         place += 1
     first = place
-    while _is_noun(query, place) and (place == first or not query.breaks_off(place - 1)):
+    while query.tag(place) in NOUNS and (place == first or not query.breaks_off(place - 1)):
         place += 1
     if place == first:
         return None
@@ -397,16 +396,12 @@ def noun_phrase(query: TaggedQuery, start: int) -> NounPhrase | None:
 
 def opens_noun_phrase(query: TaggedQuery, place: int) -> bool:
     """Return whether a noun phrase may begin here: a noun, a word before one, or a word of unclear class."""
-    return query.tag(place) in (*_BEFORE_NOUN, "PRP", "NN", "NNS", "?") or query.word(place) in _PRONOUNS
-
-
-def _is_noun(query: TaggedQuery, place: int) -> bool:
-    return query.tag(place) in ("NN", "NNS")
+    return query.tag(place) in (*BEFORE_NOUN, *NOUNS, "PRP", "?") or query.word(place) in _PRONOUNS
 
 
 def _is_participle(query: TaggedQuery, place: int) -> bool:
     """Return whether a participle stands before a noun, as in "a folded towel"."""
-    return query.tag(place) in ("VBN", "VBG", "?") and _is_noun(query, place + 1)
+    return query.tag(place) in ("VBN", "VBG", "?") and query.tag(place + 1) in NOUNS
 
 
 def verb_form(query: TaggedQuery, place: int, base: str) -> str | None:

@@ -116,9 +116,6 @@ def _words(names: Any, classes: Mapping[str, list[str]]) -> frozenset[str]:
     return frozenset(word for name in names for word in (classes[name[1:]] if name.startswith("@") else (name,)))
 
 
-_NOUNS = ("NN", "NNS")
-
-
 def _before(query: TaggedQuery, start: int) -> str:
     return "" if query.breaks_off(start - 1) else query.word(start - 1)
 
@@ -150,14 +147,14 @@ def holds_for_noun(entry: PhraseEntry, query: TaggedQuery, start: int, stop: int
         english.lemma(word, "n") == english.lemma(head, "n") for word in (*query.words[:start], *query.words[stop:])
     ):
         return False  # "the boy" here and "the lad" there would be two of them
-    if query.tag(start - 1) in _NOUNS and _before(query, start) not in ("", *entry.beside):
+    if query.tag(start - 1) in english.NOUNS and _before(query, start) not in ("", *entry.beside):
         return False
-    if query.tag(stop) in (*_NOUNS, "?") and _after(query, stop) not in ("", *entry.beside):
+    if query.tag(stop) in (*english.NOUNS, "?") and _after(query, stop) not in ("", *entry.beside):
         return False
     if not entry.within:
         return True
     place = start - 1
-    while query.tag(place) in ("DT", "PRP$", "JJ", "CD", *_NOUNS):
+    while query.tag(place) in (*english.BEFORE_NOUN, *english.NOUNS):
         place -= 1
     return place >= 0 and query.words[place] in entry.within
 
@@ -213,7 +210,7 @@ def _nouns(entry: PhraseEntry, query: TaggedQuery, start: int) -> Iterator[Swap]
         return
     word, tag = query.words[head], query.tags[head]
     as_it_stands = word == entry.old[-1]
-    if tag not in ("NN", "NNS") or not (as_it_stands or english.lemma(word, "n") == entry.old[-1]):
+    if tag not in english.NOUNS or not (as_it_stands or english.lemma(word, "n") == entry.old[-1]):
         return
     if not (holds_in(entry, query, start, stop) and holds_for_noun(entry, query, start, stop)):
         return
@@ -268,7 +265,7 @@ def _arrangements(entry: PhraseEntry, query: TaggedQuery, place: int) -> Iterato
     if entry.object and len(words) == 1 and words[0] in english.PARTICLES:
         for rest, found in _around(query, place, (), words):
             after = query.tag(rest[-1] + 1)  # "the book off the shelf": no particle
-            if after not in (*_NOUNS, "DT", "PRP$", "JJ", "CD"):
+            if after not in (*english.BEFORE_NOUN, *english.NOUNS):
                 yield rest, found
 
 
