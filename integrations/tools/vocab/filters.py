@@ -5,7 +5,7 @@ words and the conditions under which they hold), or it is a paraphrase, a whole 
 of each of the three.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary
 from hero_plugin.integrations.support import checksum
 from hero_plugin.integrations.tools.vocab import english
 from hero_plugin.integrations.tools.vocab.english import TaggedQuery, Tagger
-from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, content, find_wordnet
+from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet
 from hero_plugin.integrations.tools.vocab.sources import SOMEBODY, Swap
 
 
@@ -279,27 +279,16 @@ def _looks_plural(noun: str) -> bool:
 class SimilarityFilter(Filter):
     """Turn down new words that word vectors call another meaning, or that do not fit the context.
 
-    Args:
-        meaning: The word vectors.
-        context: Returns the vector of a query without one word.
-        synonym: Least cosine of a word and its synonym; for a rarer sense of the word, 0.07 more.
-        hypernym: Least cosine of a word and its hypernym.
-        sentence: Least cosine of a sentence and its paraphrase.
+    The least cosines are those of ``CheckConfig``.
     """
 
     name = "similarity"
 
-    def __init__(
-        self,
-        meaning: WordSimilarity,
-        context: Callable[[TaggedQuery, str], Any],
-        synonym: float,
-        hypernym: float,
-        sentence: float,
-    ) -> None:
+    def __init__(self, meaning: WordSimilarity, synonym: float, hypernym: float, sentence: float) -> None:
+        # "rarer_sense": by how much closer a synonym of a rarer sense must be.
         # "context": how much worse than the old word the new one may fit the context.
         super().__init__(synonym=synonym, rarer_sense=0.07, hypernym=hypernym, context=0.2, sentence=sentence)
-        self._meaning, self._context = meaning, context
+        self._meaning = meaning
 
     def cosine(self, swap: Swap) -> float | None:
         """Return the cosine of the two words, as they stand or as lemmas, whichever is closer."""
@@ -311,7 +300,7 @@ class SimilarityFilter(Filter):
         least = self.settings["synonym" if swap.relation == "synonym" else "hypernym"]
         if near is None or near < least + (self.settings["rarer_sense"] if swap.rank else 0.0):
             return f"the words are not close ({_shown(near)})"
-        context = self._context(query, query.words[swap.place])
+        context = self._meaning.context(query, query.words[swap.place])
         old, new = self._meaning.mean([swap.base]), self._meaning.mean(swap.new_base.split())
         if context is None or old is None or new is None:
             return None
@@ -323,7 +312,7 @@ class SimilarityFilter(Filter):
         return f"no vector for {', '.join(blind)}" if blind else None
 
     def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
-        near = self._meaning.sentence_similarity(content(query.words), content(tokenize(rewording.sentence)))
+        near = self._meaning.sentence_similarity(query.words, tokenize(rewording.sentence))
         fits = near is not None and near >= self.settings["sentence"]
         return None if fits else f"another sentence ({_shown(near)})"
 
@@ -335,10 +324,7 @@ def _shown(value: float | None) -> str:
 class SenseFilter(Filter):
     """Turn down words without a shared sense that is likely for both, in this query and in general.
 
-    Args:
-        judge: Without it, only the commonest sense passes.
-        chance: Least probability that the old word has the shared sense in its query.
-        own: Least share of the shared sense in the new word's uses.
+    Without a judge, only the commonest sense passes; ``chance`` and ``own`` are those of ``CheckConfig``.
     """
 
     name = "sense"
@@ -362,7 +348,6 @@ class SenseFilter(Filter):
     def _chances(judge: SenseJudge, query: TaggedQuery, swap: Swap) -> tuple[float, float]:
         """Return how likely the old word has the shared sense here, and how often the new word has it."""
         net = judge.wordnet
-        assert net is not None
         new = net.senses(swap.new_base, swap.pos)
         shares = dict(zip((s.offset() for s in new), net.shares(swap.new_base, swap.pos), strict=True))
         best = (0.0, 0.0)
@@ -387,7 +372,7 @@ class CollisionFilter(Filter):
 
     def _paraphrase(self, query: TaggedQuery, rewording: Rewording) -> str | None:
         words = tokenize(rewording.sentence)
-        own = self._meaning.sentence_similarity(content(query.words), content(words)) or 0.0
+        own = self._meaning.sentence_similarity(query.words, words) or 0.0
         for other in query.siblings:
             if other.moments == query.record.moments:
                 continue
@@ -395,7 +380,7 @@ class CollisionFilter(Filter):
             if set(theirs) == set(words):
                 return "another moment's query says the same"
             if theirs != list(query.words):
-                near = self._meaning.sentence_similarity(content(theirs), content(words))
+                near = self._meaning.sentence_similarity(theirs, words)
                 if near is not None and near > own:
                     return "nearer to another moment's query"
         return None
@@ -460,17 +445,15 @@ def make_checks(config: CheckConfig) -> Checks:
     assert tagger is not None  # lemminflect is there
     wordnet = WordNet(find_wordnet(config.wordnet)) if config.use_wordnet else None
     meaning = WordSimilarity(load_word_vectors(config.words))
-    judge = SenseJudge(wordnet, meaning)
     unseen, collision = UnseenFilter(vocabulary, tokenizer), CollisionFilter(meaning)
-    cosines = (config.similarity, config.hypernym_similarity, config.sentence_similarity)
-    similarity = SimilarityFilter(meaning, judge.context, *cosines)
+    similarity = SimilarityFilter(meaning, config.similarity, config.hypernym_similarity, config.sentence_similarity)
     filters = (
         unseen,
         KnownWordsFilter(config.frequency),
         ProtectedFilter(wordnet),
         AgreementFilter(wordnet),
         similarity,
-        SenseFilter(judge if wordnet else None, config.sense, config.own_sense),
+        SenseFilter(SenseJudge(wordnet, meaning) if wordnet else None, config.sense, config.own_sense),
         collision,
     )
     facts = {

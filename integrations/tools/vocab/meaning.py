@@ -113,7 +113,7 @@ _EMPTY = frozenset({"person", "people", "man", "woman", "video", "camera"})
 
 
 class WordSimilarity:
-    """Cosines between words and between sentences, from a table of word vectors."""
+    """Cosines between words and between sentences, and what a query is about, from a table of word vectors."""
 
     def __init__(self, vectors: WordVectors) -> None:
         rows = vectors.vectors.astype(np.float32)
@@ -121,6 +121,7 @@ class WordSimilarity:
         centred = self._unit - self._unit.mean(axis=0)
         self._centred = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9)
         self._index = vectors.index
+        self._contexts: dict[tuple[str, str], np.ndarray | None] = {}
 
     def knows(self, word: str) -> bool:
         """Return whether every word of an expression has a vector."""
@@ -137,7 +138,7 @@ class WordSimilarity:
 
     def sentence_similarity(self, one: Iterable[str], other: Iterable[str]) -> float | None:
         """Return the cosine of two sentences' content words, each sentence the mean of its words."""
-        left, right = self.mean(one), self.mean(other)
+        left, right = self.mean(content(one)), self.mean(content(other))
         return None if left is None or right is None else float(left @ right)
 
     def mean(self, words: Iterable[str], weights: Iterable[float] | None = None) -> np.ndarray | None:
@@ -149,6 +150,19 @@ class WordSimilarity:
                 total += weight * self._centred[row]
                 any_word = True
         return _unit(total) if any_word else None
+
+    def context(self, query: TaggedQuery, without: str) -> np.ndarray | None:
+        """Return the mean (dim,) of the query's and its video's other queries' words, one word left out."""
+        key = (query.record.query_id, without)
+        if key not in self._contexts:
+            if len(self._contexts) > 1000:
+                self._contexts.clear()
+            empty = {without, *_EMPTY}
+            own = [word for word in content(query.words) if word not in empty]
+            others = [word for s in query.siblings for word in content(tokenize(s.sentence)) if word not in empty]
+            weights = [1.0] * len(own) + [_SIBLING] * len(others)
+            self._contexts[key] = self.mean(own + others, weights)
+        return self._contexts[key]
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -166,22 +180,15 @@ def _content(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class SenseJudge:
-    """The likely sense of a word in a query: its frequency in text times how well its gloss fits the video's queries.
+    """The likely sense of a word in a query: its frequency in text times how well its gloss fits the video."""
 
-    Args:
-        wordnet: Without it, only contexts are available.
-        meaning: The word vectors.
-    """
-
-    def __init__(self, wordnet: WordNet | None, meaning: WordSimilarity) -> None:
+    def __init__(self, wordnet: WordNet, meaning: WordSimilarity) -> None:
         self.wordnet, self.meaning = wordnet, meaning
-        self._contexts: dict[tuple[str, str], Any] = {}
 
     def chances(self, query: TaggedQuery, word: str, base: str, pos: str) -> tuple[float, ...]:
         """Return the probability of each sense of ``base`` in this query, in the order of ``WordNet.senses``."""
-        assert self.wordnet is not None
         shares = np.array(self.wordnet.shares(base, pos))
-        context = self.context(query, word) if len(shares) > 1 else None
+        context = self.meaning.context(query, word) if len(shares) > 1 else None
         if context is None:
             return tuple(shares.tolist())
         glosses = [self._gloss(base, pos, rank) for rank in range(len(shares))]
@@ -189,23 +196,9 @@ class SenseJudge:
         weights = (shares + 0.02) * np.exp(_SHARPNESS * (fits - fits.max()))
         return tuple((weights / weights.sum()).tolist())
 
-    def context(self, query: TaggedQuery, without: str) -> np.ndarray | None:
-        """Return the mean (dim,) of the query's and its video's other queries' words, one word left out."""
-        key = (query.record.query_id, without)
-        if key not in self._contexts:
-            if len(self._contexts) > 1000:
-                self._contexts.clear()
-            empty = {without, *_EMPTY}
-            own = [word for word in content(query.words) if word not in empty]
-            others = [word for s in query.siblings for word in content(tokenize(s.sentence)) if word not in empty]
-            weights = [1.0] * len(own) + [_SIBLING] * len(others)
-            self._contexts[key] = self.meaning.mean(own + others, weights)
-        return self._contexts[key]
-
     @lru_cache(maxsize=50_000)  # noqa: B019 (lives as long as the command)
     def _gloss(self, base: str, pos: str, rank: int) -> np.ndarray | None:
         """Return the mean (dim,) of the words that define a sense, its examples and its neighbours in WordNet."""
-        assert self.wordnet is not None
         sense = self.wordnet.senses(base, pos)[rank]
         near = [name for s in (sense, *sense.hypernyms()) for name in s.lemma_names()]
         text = " ".join((sense.definition(), *sense.examples(), *near)).replace("_", " ")
