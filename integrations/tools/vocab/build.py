@@ -81,17 +81,17 @@ class BuildJournal:
 
 @dataclass
 class Builder:
-    """A source, and the filters that its proposals must pass.
+    """Sources, and the filters that their proposals must pass.
 
     Attributes:
-        source: What proposes.
+        sources: What proposes.
         checks: What judges.
         max_changes: Swaps that pass are combined, up to this many in one rewording.
     """
 
-    source: sources.Source
+    sources: Sequence[sources.Source]
     checks: Checks
-    max_changes: int = 1
+    max_changes: int
 
     def run(
         self,
@@ -106,32 +106,34 @@ class Builder:
             by_video[record.video_id].append(record)
         todo = islice(records, journal.done, None)
         queries = (make_query(record, by_video[record.video_id], self.checks.tagger) for record in todo)
-        for query, proposals in self._proposals(queries, stop):
+        for query, proposals in self._proposals(queries):
             journal.add(*self._passing(query, proposals))
             progress(journal.done, len(records))
             if stop():
                 break
         return journal.done == len(records)
 
-    def _proposals(
-        self, queries: Iterator[TaggedQuery], stop: Callable[[], bool]
-    ) -> Iterator[tuple[TaggedQuery, list[Rewording]]]:
-        """Iterate over queries with their proposals, in order; a slow source gets several queries at once."""
+    def _proposals(self, queries: Iterator[TaggedQuery]) -> Iterator[tuple[TaggedQuery, list[Rewording]]]:
+        """Iterate over queries with their proposals, in order; a language model gets several queries at once.
 
-        def propose(query: TaggedQuery) -> list[Rewording]:
-            return list(self.source.propose(query))
-
-        jobs = getattr(self.source, "jobs", 1)
-        if jobs == 1:
-            yield from ((query, propose(query)) for query in queries)
-            return
-        waiting: deque[tuple[TaggedQuery, Future[list[Rewording]]]] = deque()
+        Nothing else runs in its threads: WordNet's reader would lose its place in its files.
+        """
+        chat = next((source for source in self.sources if isinstance(source, sources.Chat)), None)
+        jobs = chat.jobs if chat else 1
         with ThreadPoolExecutor(jobs) as pool:
-            waiting.extend((query, pool.submit(propose, query)) for query in islice(queries, jobs))
-            while waiting and not stop():
-                waiting.extend((query, pool.submit(propose, query)) for query in islice(queries, 1))
-                query, answer = waiting.popleft()
-                yield query, answer.result()
+
+            def ask(query: TaggedQuery) -> tuple[TaggedQuery, Future[list[Rewording]] | None]:
+                return query, pool.submit(list, chat.propose(query)) if chat else None
+
+            asked = deque(map(ask, islice(queries, jobs)))
+            while asked:
+                query, answer = asked.popleft()
+                proposals: list[Rewording] = []
+                for source in self.sources:
+                    found = answer.result() if answer and source is chat else source.propose(query)
+                    proposals += [replace(each, source=source.name) for each in found]
+                yield query, proposals
+                asked.extend(map(ask, islice(queries, 1)))
 
     def _passing(self, query: TaggedQuery, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
         """Return the rewordings that pass every filter, each once, and how many each filter turned down."""
@@ -310,17 +312,18 @@ def build(config: BuildConfig) -> None:
         )
     checks = filters.make_checks(config.check)
     several = [_source(name, config, checks) for name in dict.fromkeys(config.source)]
-    source = several[0] if len(several) == 1 else sources.CombinedSource(several)
+    of_each = [source.facts for source in several]
     facts = {
         "input": {**filters.file_facts(config.input), "format": report.format},
-        "source": source.facts,
+        "source": of_each[0] if len(of_each) == 1 else {"kind": "several", "sources": of_each},
         **checks.facts,
     }
-    passed, counts, journal = _passed(config, records, Builder(source, checks, config.limits.max_changes), facts)
+    passed, counts, journal = _passed(config, records, Builder(several, checks, config.limits.max_changes), facts)
     chosen, left_out = choose(records, passed, config.limits, config.seed)
     counts.update(left_out)
     built = [
-        reworded_record(record, rewording, number, rewording.source or source.name)
+        # Journals of earlier versions do not name a source that is the only one.
+        reworded_record(record, rewording, number, rewording.source or several[0].name)
         for record, rewordings in zip(records, chosen, strict=True)
         for number, rewording in enumerate(rewordings, 1)
     ]

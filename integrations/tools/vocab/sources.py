@@ -12,7 +12,7 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import combinations
 from pathlib import Path
@@ -39,22 +39,6 @@ class Source(Protocol):
     def propose(self, query: TaggedQuery) -> Iterable[Rewording]:
         """Return rewordings of a query."""
         ...
-
-
-class CombinedSource:
-    """Several sources as one; each rewording names the source that it came from."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = sources
-        self.name = ", ".join(source.name for source in sources)
-        self.facts = {"kind": "several", "sources": [source.facts for source in sources]}
-        self.jobs = max(getattr(source, "jobs", 1) for source in sources)
-
-    def propose(self, query: TaggedQuery) -> Iterator[Rewording]:
-        """Iterate over the rewordings of every source."""
-        for source in self._sources:
-            for rewording in source.propose(query):
-                yield replace(rewording, source=source.name)
 
 
 _POS = {"N": "n", "V": "v", "J": "a"}

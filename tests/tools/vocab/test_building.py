@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from contextlib import nullcontext
@@ -28,7 +29,7 @@ from hero_plugin.integrations.data.records import (
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import checksum
-from hero_plugin.integrations.tools.vocab import build
+from hero_plugin.integrations.tools.vocab import build, sources
 from hero_plugin.integrations.tools.vocab.build import BuildJournal, ChoiceLimits, choose
 from tests.tools.vocab.conftest import TEST
 
@@ -219,6 +220,24 @@ def test_answers_of_another_seed_or_command_are_not_gone_on_with(world, monkeypa
         assert world.build(*more, "--resume") == 2
         assert "other files or settings" in capsys.readouterr().err
     assert world.build(*chat, command, "--resume") == 0
+
+
+def test_only_a_language_model_is_asked_in_threads(world, monkeypatch):
+    """WordNet's reader seeks in open files: in two threads it reads other senses than those asked for."""
+    usual, seen = sources.WordSwaps.propose, set()
+
+    def propose(self, query):
+        seen.add(threading.current_thread())
+        yield from usual(self, query)
+
+    monkeypatch.setattr(sources.WordSwaps, "propose", propose)
+    script = "import json; print(json.dumps({'choices': [{'message': {'content': 'a person takes a telephone'}}]}))"
+    (world / "model.py").write_text(script)
+    command = ("--chat.command", f"{sys.executable} {world / 'model.py'}", "--chat.jobs", "3")
+    assert world.build("--source", "lexicon", "chat", *command) == 0
+    assert seen == {threading.main_thread()}
+    named = {record.extra[REWORDED]["source"] for record in read_annotations(world / "ov.json", on_outside="keep")}
+    assert named <= {"swaps from lexicon.json", "chat"}
 
 
 SLOW = """
