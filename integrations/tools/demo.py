@@ -17,20 +17,14 @@ here say that the machinery works, not how good a model is on real videos.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from hero_plugin import HeroConfig
-from hero_plugin.integrations.data.features import MemoryFeatures
-from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
+from hero_plugin.integrations.data import MemoryFeatures, Record, Vocabulary, WordVectors, tokenize
+from hero_plugin.integrations.support import Interrupted, UserError, write_json
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
-from hero_plugin.integrations.support.files import write_json
-from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.training.emb import EmbData, EmbTrainConfig
 from hero_plugin.integrations.training.load_run import ground_with_bar, load_run
 from hero_plugin.integrations.training.queries import BridgedWords
@@ -39,7 +33,7 @@ from hero_plugin.integrations.training.task import Scores, scores_table
 from hero_plugin.integrations.training.train import train
 
 MARK = "demo.json"
-SETS = {"seen": "words of the training queries", "unseen": "synonyms never trained on"}
+SETS = ("seen", "unseen")
 
 
 @dataclass
@@ -73,8 +67,23 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     _claim(config.output)
     synthetic = make_synthetic(SyntheticConfig(seed=config.seed))
     data = EmbData(synthetic.sets, MemoryFeatures(synthetic.features), tokenize, synthetic.vectors)
-    screen.say(describe(data))
-    recipe = recipe_of(config)
+    queries = ", ".join(f"{len(records)} {name}" for name, records in data.sets.items())
+    screen.say(
+        f"Synthetic data: {len(data.videos())} videos; queries: {queries}.\n"
+        "Test queries are about the same new videos twice: in words of the training queries (seen), "
+        "and in synonyms that training never had (unseen)."
+    )
+    # The paper's recipe on a smaller model, for smaller data.
+    recipe = EmbTrainConfig(
+        epochs=config.epochs,
+        seed=config.seed,
+        threads=config.threads,
+        device="cpu",
+        dim=64,
+        lr=1e-3,
+        eval_every=2,
+        eval_batch_size=128,
+    )
     # The query figures come once, from the second run, with both models in them.
     plain = replace(recipe, output=config.output / "emb", base_only=True, figure_queries=0)
     base = _train(plain, data, "EMB     ", screen)
@@ -85,7 +94,9 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
         results[name] = trained.results()["best"]
         results[f"{name}, bridge"] = bridged(trained, data, screen)
     screen.say(describe_bridge(data, Vocabulary.from_json(base.vocabulary())))
-    show(results, screen)
+    rows = {(name, model): results[model][name] for name in SETS for model in results}
+    title = "R1 at IoU 0.3, 0.5, 0.7 and mean IoU, in percent"
+    screen.show(scores_table(("test words", "model"), rows, title).terminal())
     screen.say("Figures:")
     for path in sorted([*base.figures.rglob("*.png"), *plugged.figures.rglob("*.png")]):
         screen.say(f"  {path}")
@@ -93,31 +104,6 @@ def main(config: DemoConfig, screen: Screen | None = None) -> dict[str, dict[str
     write_json(config.output / MARK, {"seconds": round(seconds, 1), "scores": results})
     screen.say(f"done in {seconds:.0f} seconds; everything is in {config.output}")
     return results
-
-
-def recipe_of(config: DemoConfig) -> EmbTrainConfig:
-    """Return the paper's recipe on a smaller model, for smaller data: hidden size 64, learning rate 1e-3."""
-    return EmbTrainConfig(
-        epochs=config.epochs,
-        seed=config.seed,
-        threads=config.threads,
-        device="cpu",
-        dim=64,
-        lr=1e-3,
-        eval_every=2,
-        eval_batch_size=128,
-        hero=HeroConfig(),
-    )
-
-
-def describe(data: EmbData) -> str:
-    """Say what the data is."""
-    queries = ", ".join(f"{len(records)} {name}" for name, records in data.sets.items())
-    return (
-        f"Synthetic data: {len(data.videos())} videos; queries: {queries}.\n"
-        "Test queries are about the same new videos twice: in words of the training queries (seen), "
-        "and in synonyms that training never had (unseen)."
-    )
 
 
 def bridged(run: RunFolder, data: EmbData, screen: Screen) -> dict[str, Scores]:
@@ -134,19 +120,7 @@ def describe_bridge(data: EmbData, known: Vocabulary, examples: int = 4) -> str:
     """Say how the bridge reads the words that training never had; the first queries are the examples."""
     words = BridgedWords.of_table(data.vectors, data.tokenize, known, max_words=128)
     lines = words.examples((record.sentence for record in data.sets["unseen"]), examples)
-    return "\n".join(
-        [
-            "The bridge reads unseen words as mixtures of training's, by meaning and by place:",
-            *map("  {}".format, lines),
-        ]
-    )
-
-
-def show(results: Mapping[str, Mapping[str, Scores]], screen: Screen) -> None:
-    """Show one table, base beside HERO, each without and with the bridge, for seen and for unseen words."""
-    rows = {(name, model): results[model][name] for name in SETS for model in results}
-    title = "R1 at IoU 0.3, 0.5, 0.7 and mean IoU, in percent"
-    screen.show(scores_table(("test words", "model"), rows, title).terminal())
+    return "\n  ".join(["The bridge reads unseen words as mixtures of training's, by meaning and by place:", *lines])
 
 
 def _train(config: EmbTrainConfig, data: EmbData, label: str, screen: Screen) -> RunFolder:
