@@ -12,7 +12,7 @@ from hero_plugin.integrations.scoring.submissions import WINDOWS
 from hero_plugin.integrations.support import DataError, Problem, atomic_write, remove_leftovers, versions, write_json
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.files import lock_file
-from hero_plugin.integrations.tools.predict.store import Manifest, PartPaths, Shard, read_journal
+from hero_plugin.integrations.tools.predict.store import Manifest, Shard, read_journal
 
 REPORT, DROPPED, RANKING = "report.json", "dropped.jsonl", "ranking.jsonl"
 STEPS = ("waiting", "computing", "writing")
@@ -80,7 +80,7 @@ def _shards(manifest: Manifest) -> Iterator[tuple[Shard, list[dict[str, Any]], i
     for index in range(manifest.facts["shards"]):
         shard = Shard(index, manifest.facts["shards"])
         wanted = shard.windows(manifest.facts["windows"])
-        yield shard, read_journal(PartPaths.of(manifest.folder, shard), manifest.digest, wanted.start), len(wanted)
+        yield shard, read_journal(shard.part(manifest.folder), manifest.digest, wanted.start), len(wanted)
 
 
 def _merged(manifest: Manifest, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _merged(manifest: Manifest, progress: Callable[[int, int], None]) -> dict[st
 def _windows(manifest: Manifest) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Iterate over every window's journal entry and answers, checked."""
     for shard, entries, wanted in _shards(manifest):
-        part, start = PartPaths.of(manifest.folder, shard).part, 0
+        part, start = shard.part(manifest.folder), 0
         if len(entries) < wanted:
             raise _damaged(part, f"{len(entries)} of {wanted} windows are done")
         if not entries:
@@ -138,7 +138,7 @@ def _damaged(part: Path, what: str) -> DataError:
 def _delete_parts(manifest: Manifest) -> None:
     shards = manifest.facts["shards"]
     for index in range(shards):
-        PartPaths.of(manifest.folder, Shard(index, shards)).part.unlink(missing_ok=True)
+        Shard(index, shards).part(manifest.folder).unlink(missing_ok=True)
 
 
 def _report(manifest: Manifest, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,12 +19,12 @@ from hero_plugin.integrations.data import Record, load_durations, open_features,
 from hero_plugin.integrations.data.feature_bank import MANIFEST, read_manifest
 from hero_plugin.integrations.scoring.submissions import submission_line
 from hero_plugin.integrations.support import DataError, Interrupted, Interrupts, Problem, Rank, UserError, checksum
-from hero_plugin.integrations.support.console import Screen
+from hero_plugin.integrations.support.console import Screen, Teller
 from hero_plugin.integrations.tools.predict import model
 from hero_plugin.integrations.tools.predict.merge import finished_report, merge, report_text
 from hero_plugin.integrations.tools.predict.model import Inputs, PredictConfig, QueryWindow, WindowBatch
 from hero_plugin.integrations.tools.predict.queries import EveryVideo, Query, QueryFile, QueryValidator, open_queries
-from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, Shard
+from hero_plugin.integrations.tools.predict.store import Manifest, Part, Shard
 from hero_plugin.integrations.training.distributed import choose_device, keep_freed_memory
 from hero_plugin.integrations.training.load_run import RunPredictor, with_inputs
 from hero_plugin.integrations.training.run_folder import RunFolder
@@ -32,8 +32,6 @@ from hero_plugin.integrations.training.task import Prediction
 
 _KEPT = 1000
 """Broken queries that one message holds; a file may have millions."""
-_LINE_SECONDS = 30.0
-"""Seconds between two lines of progress where there is no terminal."""
 
 
 def main(config: PredictConfig, screen: Screen | None = None, argv: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -62,7 +60,7 @@ def main(config: PredictConfig, screen: Screen | None = None, argv: Sequence[str
             screen.say(f"already complete\n{report_text(report)}")
         return report
     wanted = shard.windows(inputs.queries.count)
-    with Part(PartPaths.of(manifest.folder, shard), manifest.digest, wanted.start, config.sync_seconds) as part:
+    with Part(shard.part(manifest.folder), manifest.digest, wanted.start, config.sync_seconds) as part:
         manifest.check_agreed(config.output)
         left = range(wanted.start + len(part.entries), wanted.stop)
         if part.entries and left:
@@ -300,22 +298,20 @@ class ProgressMeter:
     """
 
     def __init__(self, screen: Screen, label: str, total: int, done: int) -> None:
-        self.screen, self.label, self.total, self.done = screen, label, total, done
+        self.label, self.total, self.done = label, total, done
         self.bars = screen.bars()
         self._bar = self.bars.add_task(label, total=total, completed=done, note="")
         self._before, self._start = done, time.monotonic()
-        self._said = self._start
+        self._tell = Teller(screen.say)
 
     def add(self, count: int) -> None:
         """Count more answered entries."""
         self.done += count
-        now = time.monotonic()
-        rate = (self.done - self._before) / max(now - self._start, 1e-9)
+        rate = (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
         self.bars.update(self._bar, completed=self.done, note=f"{rate:.0f}/s")
-        if not self.screen.console.is_terminal and now - self._said >= _LINE_SECONDS:
-            self._said = now
+        if self.bars.disable:
             left = _duration((self.total - self.done) / max(rate, 1e-9))
-            self.screen.say(f"{self.label}: {self.done} of {self.total} queries, {rate:.0f}/s, {left} left")
+            self._tell(lambda: f"{self.label}: {self.done} of {self.total} queries, {rate:.0f}/s, {left} left")
 
 
 def _duration(seconds: float) -> str:

@@ -67,56 +67,41 @@ class Shard:
         """Return the numbers of its windows, of ``total``."""
         return range(total * self.index // self.count, total * (self.index + 1) // self.count)
 
+    def part(self, folder: Path) -> Path:
+        """Return the file of its answers in a folder; the journal lies beside it."""
+        return folder / f"part-{self.index:05}-of-{self.count:05}.jsonl"
+
     def __str__(self) -> str:
         return f"shard {self.index}/{self.count}"
 
 
-@dataclass(frozen=True)
-class PartPaths:
-    """Paths of the two files of a shard."""
-
-    part: Path
-    journal: Path
-
-    @classmethod
-    def of(cls, folder: Path, shard: Shard) -> PartPaths:
-        """Return the paths of a shard in a folder."""
-        name = f"part-{shard.index:05}-of-{shard.count:05}"
-        return cls(folder / f"{name}.jsonl", folder / f"{name}.journal")
+def journal_of(part: Path) -> Path:
+    """Return the journal of a part."""
+    return part.with_suffix(".journal")
 
 
-def read_journal(paths: PartPaths, manifest: str, first: int) -> list[dict[str, Any]]:
+def read_journal(part: Path, manifest: str, first: int) -> list[dict[str, Any]]:
     """Return the journal's entry of each finished window; empty if there is no journal.
 
+    They stop before the first that is torn, out of order, or of answers that are no longer in the part.
+
     Args:
-        paths: the shard's files.
+        part: the shard's answers.
         manifest: digest of the manifest that the journal must belong to.
         first: number of the shard's first window.
     """
-    return [entry for entry, _ in _good(paths, manifest, first)[1:]]
-
-
-def _good(paths: PartPaths, manifest: str, first: int) -> list[tuple[dict[str, Any], int]]:
-    """Return the journal's first line and its entries, each with where it ends in the journal.
-
-    They stop before the first that is torn, out of order, or of answers that are no longer in the part.
-    """
-    size = paths.part.stat().st_size if paths.part.is_file() else 0
-    found: list[tuple[dict[str, Any], int]] = []
-    end = 0
-    for line in _whole_lines(paths.journal):
+    size = part.stat().st_size if part.is_file() else 0
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(_whole_lines(journal_of(part)), first - 1):
         try:
             entry = json.loads(line)
         except ValueError:  # broken JSON, or bytes that are no text
             break
-        expected = {"manifest": manifest} if not found else {"window": first + len(found) - 1}
-        if not isinstance(entry, dict) or any(entry.get(name) != value for name, value in expected.items()):
+        name, value = ("window", number) if found else ("manifest", manifest)
+        if not isinstance(entry, dict) or entry.get(name) != value or entry.get("end", 0) > size:
             break
-        if entry.get("end", 0) > size:
-            break
-        end += len(line) + 1
-        found.append((entry, end))
-    return found
+        found.append(entry)
+    return found[1:]
 
 
 def _intact(part: Path, entries: Sequence[dict[str, Any]]) -> int:
@@ -145,20 +130,20 @@ class Part:
         UserError: another process has them open.
     """
 
-    def __init__(self, paths: PartPaths, manifest: str, first: int, sync_seconds: float = 5.0) -> None:
-        self.paths, self.sync_seconds = paths, sync_seconds
-        self._journal = open(paths.journal, "ab")  # noqa: SIM115
+    def __init__(self, part: Path, manifest: str, first: int, sync_seconds: float = 5.0) -> None:
+        self.sync_seconds = sync_seconds
+        self._journal = open(journal_of(part), "ab")  # noqa: SIM115
         if not try_lock(self._journal):
             self._journal.close()
-            raise UserError(f"{paths.part}: another process is at work on this shard")
-        known = _good(paths, manifest, first)
-        known = known[: 1 + _intact(paths.part, [entry for entry, _ in known[1:]])]
-        self.entries = [entry for entry, _ in known[1:]]
+            raise UserError(f"{part}: another process is at work on this shard")
+        known = read_journal(part, manifest, first)
+        self.entries = known[: _intact(part, known)]
         self._end = self.entries[-1]["end"] if self.entries else 0
-        self._part = open(paths.part, "ab")  # noqa: SIM115
-        self._journal.truncate(known[-1][1] if known else 0)
+        self._part = open(part, "ab")  # noqa: SIM115
         self._part.truncate(self._end)
-        if not known:
+        kept = _whole_lines(journal_of(part))[: 1 + len(self.entries)] if self.entries else []
+        self._journal.truncate(sum(len(line) + 1 for line in kept))
+        if not kept:
             self._journal.write(_line({"manifest": manifest}))
         self._waiting: list[dict[str, Any]] = []
         self._synced = time.monotonic()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ from hero_plugin.integrations.support.process import Interrupted, Rank
 from hero_plugin.integrations.tools.predict import merge as merging
 from hero_plugin.integrations.tools.predict import model, store
 from hero_plugin.integrations.tools.predict.predict import entries_in
-from hero_plugin.integrations.tools.predict.store import Manifest, Part, PartPaths, Shard, read_journal
+from hero_plugin.integrations.tools.predict.store import Manifest, Part, Shard, journal_of, read_journal
 from tests.tools.predict.conftest import rows
 
 
@@ -44,12 +45,12 @@ WINDOWS = [[f"answer {window} {line} é" for line in range(window % 4)] for wind
 WRITTEN = "".join(line + "\n" for window in WINDOWS for line in window).encode()
 
 
-def write_rest(paths: PartPaths) -> list[int]:
+def write_rest(part: Path) -> list[int]:
     """Add the windows that are not there; returns which these were."""
-    with Part(paths, "digest", 5) as part:
-        left = range(len(part.entries), len(WINDOWS))
+    with Part(part, "digest", 5) as opened:
+        left = range(len(opened.entries), len(WINDOWS))
         for window in left:
-            part.add(5 + window, WINDOWS[window])
+            opened.add(5 + window, WINDOWS[window])
     return list(left)
 
 
@@ -60,32 +61,32 @@ TORN = st.sampled_from([b"", b"\0\0\0", b'{"qid": 1', b"\n", b"[]\n"])
 @settings(max_examples=40, deadline=None)
 @given(part=st.tuples(SHARE, TORN), journal=st.tuples(SHARE, TORN))
 def test_files_cut_anywhere_are_completed_to_the_same_bytes(tmp_path_factory, part, journal):
-    paths = PartPaths.of(tmp_path_factory.mktemp("cut"), Shard())
-    assert write_rest(paths) == list(range(len(WINDOWS)))
-    ends = [entry["end"] for entry in read_journal(paths, "digest", 5)]
+    path = Shard().part(tmp_path_factory.mktemp("cut"))
+    assert write_rest(path) == list(range(len(WINDOWS)))
+    ends = [entry["end"] for entry in read_journal(path, "digest", 5)]
     whole = {}
-    for path, (kept, torn) in ((paths.part, part), (paths.journal, journal)):
-        whole[path] = path.read_bytes()
-        path.write_bytes(whole[path][: round(kept * len(whole[path]))] + torn)
-    left = write_rest(paths)
+    for file, (kept, torn) in ((path, part), (journal_of(path), journal)):
+        whole[file] = file.read_bytes()
+        file.write_bytes(whole[file][: round(kept * len(whole[file]))] + torn)
+    left = write_rest(path)
     assert left == list(range(len(WINDOWS) - len(left), len(WINDOWS)))
-    assert paths.part.read_bytes() == WRITTEN == whole[paths.part]
-    assert [entry["end"] for entry in read_journal(paths, "digest", 5)] == ends
+    assert path.read_bytes() == WRITTEN == whole[path]
+    assert [entry["end"] for entry in read_journal(path, "digest", 5)] == ends
 
 
 def test_a_journal_of_something_else_is_begun_anew(tmp_path):
-    paths = PartPaths.of(tmp_path, Shard())
-    write_rest(paths)
-    assert read_journal(paths, "another digest", 5) == [] == read_journal(paths, "digest", 4)
-    Part(paths, "another digest", 5).close()
-    assert paths.part.read_bytes() == b""
+    part = Shard().part(tmp_path)
+    write_rest(part)
+    assert read_journal(part, "another digest", 5) == [] == read_journal(part, "digest", 4)
+    Part(part, "another digest", 5).close()
+    assert part.read_bytes() == b""
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.35, 0.8])
 def test_a_cut_part_is_answered_to_the_same_bytes(kept, trained, whole, parts, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(parts, output)
-    part = PartPaths.of(output, Shard(1, 2)).part
+    part = Shard(1, 2).part(output)
     os.truncate(part, int(kept * part.stat().st_size))
     assert trained.predict(output, shard="0/2") is None
     report = trained.predict(output, shard="1/2")
@@ -151,7 +152,7 @@ def test_a_stop_is_saved_and_the_same_command_goes_on(trained, whole, tmp_path, 
 
 def test_one_process_a_shard(trained, tmp_path):
     trained.predict(tmp_path / "out", shard="0/2")
-    with Part(PartPaths.of(tmp_path / "out", Shard(1, 2)), "", 0), pytest.raises(UserError, match="another process"):
+    with Part(Shard(1, 2).part(tmp_path / "out"), "", 0), pytest.raises(UserError, match="another process"):
         trained.predict(tmp_path / "out", shard="1/2")
 
 
@@ -196,7 +197,7 @@ class TestAManifestThatNothingCameOf:
 
     def start(self, output, facts):
         agreed = Manifest.agree(output, facts)
-        return Part(PartPaths.of(agreed.folder, Shard()), agreed.digest, 0)
+        return Part(Shard().part(agreed.folder), agreed.digest, 0)
 
     def test_it_gives_way_to_the_leading_process(self, output, monkeypatch):
         monkeypatch.setattr(store, "PATIENCE", 0.0)
@@ -235,7 +236,7 @@ class TestAManifestThatNothingCameOf:
 def test_a_part_that_somebody_changed_is_not_merged(trained, whole, parts, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(parts, output)
-    part = PartPaths.of(output, Shard(1, 2)).part
+    part = Shard(1, 2).part(output)
     part.write_bytes(part.read_bytes().replace(b"0", b"1", 1))
     with pytest.raises(DataError, match="is not what its journal says"):
         trained.predict(output, shard="0/2")
@@ -265,7 +266,7 @@ def test_a_killed_command_goes_on(trained, tmp_path):
     words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "hero_plugin.integrations.cli", "predict", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    part, deadline = PartPaths.of(tmp_path / "killed.jsonl.parts", Shard()).part, time.monotonic() + 120
+    part, deadline = Shard().part(tmp_path / "killed.jsonl.parts"), time.monotonic() + 120
     while process.poll() is None and not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(random.uniform(0, 0.05))
