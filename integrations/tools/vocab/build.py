@@ -7,7 +7,7 @@ is there, ``choose`` takes some of each, so that no new word serves too often.
 import hashlib
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -93,27 +93,7 @@ class Builder:
     checks: Checks
     max_changes: int
 
-    def run(
-        self,
-        records: Sequence[Record],
-        journal: BuildJournal,
-        stop: Callable[[], bool],
-        progress: Callable[[int, int], None],
-    ) -> bool:
-        """Add to the journal the queries that it lacks; return False if ``stop`` ended that early."""
-        by_video: dict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            by_video[record.video_id].append(record)
-        todo = islice(records, journal.done, None)
-        queries = (make_query(record, by_video[record.video_id], self.checks.tagger) for record in todo)
-        for query, proposals in self._proposals(queries):
-            journal.add(*self._passing(query, proposals))
-            progress(journal.done, len(records))
-            if stop():
-                break
-        return journal.done == len(records)
-
-    def _proposals(self, queries: Iterator[TaggedQuery]) -> Iterator[tuple[TaggedQuery, list[Rewording]]]:
+    def proposals(self, queries: Iterator[TaggedQuery]) -> Iterator[tuple[TaggedQuery, list[Rewording]]]:
         """Iterate over queries with their proposals, in order; a language model gets several queries at once.
 
         Nothing else runs in its threads: WordNet's reader would lose its place in its files.
@@ -135,7 +115,7 @@ class Builder:
                 yield query, proposals
                 asked.extend(map(ask, islice(queries, 1)))
 
-    def _passing(self, query: TaggedQuery, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
+    def passing(self, query: TaggedQuery, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
         """Return the rewordings that pass every filter, each once, and how many each filter turned down."""
         counts: Counter[str] = Counter(proposed=len(proposals))
         kept: dict[str, Rewording] = {}
@@ -310,7 +290,7 @@ def build(config: BuildConfig) -> None:
             report=report,
             progress=progress,
         )
-    checks = filters.make_checks(config.check)
+    checks = Checks(config.check)
     several = [_source(name, config, checks) for name in dict.fromkeys(config.source)]
     of_each = [source.facts for source in several]
     facts = {
@@ -363,11 +343,21 @@ def _passed(
     fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     config.output.parent.mkdir(parents=True, exist_ok=True)
     journal = BuildJournal(config.output.with_name(config.output.name + ".journal"), fingerprint, config.resume)
+    by_video: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_video[record.video_id].append(record)
+    todo = islice(records, journal.done, None)
+    queries = (make_query(record, by_video[record.video_id], builder.checks.tagger) for record in todo)
     try:
         with Interrupts() as interrupts, bar("rewording") as progress:
-            if not builder.run(records, journal, lambda: interrupts.requested, progress):
-                done = f"{journal.done} of {len(records)} queries"
-                raise Interrupted(f"stopped after {done}; the same command with --resume goes on")
+            for query, proposals in builder.proposals(queries):
+                journal.add(*builder.passing(query, proposals))
+                progress(journal.done, len(records))
+                if interrupts.requested:
+                    break
+        if journal.done < len(records):
+            done = f"{journal.done} of {len(records)} queries"
+            raise Interrupted(f"stopped after {done}; the same command with --resume goes on")
         rows = list(journal.rows())
     finally:
         journal.close()
@@ -413,7 +403,7 @@ def apply(config: ApplyConfig) -> None:
     check_free(config.output, config.overwrite, config.input)
     report = data.ReadReport()
     built = read_built(config.input, report)
-    checks = filters.make_checks(config.check)
+    checks = Checks(config.check)
     before = _manifest_path(config.input)
     manifest = json.loads(before.read_text(encoding="utf-8")) if before.is_file() else checks.facts
     if _unseen_by(manifest) != _unseen_by(checks.facts):

@@ -5,7 +5,7 @@ words and the conditions under which they hold), or it is a paraphrase, a whole 
 of each of the three.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from hero_plugin.integrations.data.words import open_tokenizer
 from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
 from hero_plugin.integrations.support import checksum
 from hero_plugin.integrations.tools.vocab import english
-from hero_plugin.integrations.tools.vocab.english import TaggedQuery, Tagger
+from hero_plugin.integrations.tools.vocab.english import TaggedQuery
 from hero_plugin.integrations.tools.vocab.meaning import SenseJudge, WordNet, WordSimilarity, find_wordnet
 from hero_plugin.integrations.tools.vocab.sources import SOMEBODY, Swap
 
@@ -389,21 +389,6 @@ class CollisionFilter(Filter):
 
 
 @dataclass(frozen=True)
-class Checks:
-    """The filters of a build, in the order in which they judge, and what else judging needs."""
-
-    filters: Sequence[Filter]
-    """All of them, the following three included."""
-    unseen: UnseenFilter
-    similarity: SimilarityFilter
-    collision: CollisionFilter
-    tagger: Tagger
-    wordnet: WordNet | None
-    facts: dict[str, Any]
-    """For the manifest."""
-
-
-@dataclass(frozen=True)
 class CheckConfig:
     """Settings of the filters that a rewording must pass."""
 
@@ -431,42 +416,49 @@ class CheckConfig:
     """Least share of the shared sense in the new word's uses."""
 
 
-def make_checks(config: CheckConfig) -> Checks:
-    """Read the training files, the vectors and WordNet, and make the filters.
+class Checks:
+    """The filters of a build, in the order in which they judge, and what else judging needs.
+
+    Training files, vectors and WordNet are read. ``facts`` are for the manifest.
 
     Raises:
         UserError: Something is missing.
     """
-    packages = english.package_versions()
-    tokenizer = open_tokenizer(config.tokenizer)
-    training = (record for file in config.train for record in read_sentences(file))
-    vocabulary = training_vocabulary(tokenizer(record.sentence) for record in training)
-    tagger = english.find_tagger()
-    assert tagger is not None  # lemminflect is there
-    wordnet = WordNet(find_wordnet(config.wordnet)) if config.use_wordnet else None
-    meaning = WordSimilarity(load_word_vectors(config.words))
-    unseen, collision = UnseenFilter(vocabulary, tokenizer), CollisionFilter(meaning)
-    similarity = SimilarityFilter(meaning, config.similarity, config.hypernym_similarity, config.sentence_similarity)
-    filters = (
-        unseen,
-        KnownWordsFilter(config.frequency),
-        ProtectedFilter(wordnet),
-        AgreementFilter(wordnet),
-        similarity,
-        SenseFilter(SenseJudge(wordnet, meaning) if wordnet else None, config.sense, config.own_sense),
-        collision,
-    )
-    facts = {
-        "training": [file_facts(file) for file in config.train],
-        "training_words": len(vocabulary),
-        "tokenizer": config.tokenizer,
-        "word_vectors": file_facts(config.words),
-        "wordnet": wordnet and {"data.noun sha256": checksum(wordnet.folder / "data.noun")},
-        "tagger": tagger.name,
-        "packages": packages,
-        "filters": {each.name: each.settings for each in filters},
-    }
-    return Checks(filters, unseen, similarity, collision, tagger, wordnet, facts)
+
+    def __init__(self, config: CheckConfig) -> None:
+        packages = english.package_versions()
+        tokenizer = open_tokenizer(config.tokenizer)
+        training = (record for file in config.train for record in read_sentences(file))
+        vocabulary = training_vocabulary(tokenizer(record.sentence) for record in training)
+        tagger = english.find_tagger()
+        assert tagger is not None  # lemminflect is there
+        self.tagger = tagger
+        self.wordnet = wordnet = WordNet(find_wordnet(config.wordnet)) if config.use_wordnet else None
+        meaning = WordSimilarity(load_word_vectors(config.words))
+        self.unseen = UnseenFilter(vocabulary, tokenizer)
+        self.similarity = SimilarityFilter(
+            meaning, config.similarity, config.hypernym_similarity, config.sentence_similarity
+        )
+        self.collision = CollisionFilter(meaning)
+        self.filters = (
+            self.unseen,
+            KnownWordsFilter(config.frequency),
+            ProtectedFilter(wordnet),
+            AgreementFilter(wordnet),
+            self.similarity,
+            SenseFilter(SenseJudge(wordnet, meaning) if wordnet else None, config.sense, config.own_sense),
+            self.collision,
+        )
+        self.facts = {
+            "training": [file_facts(file) for file in config.train],
+            "training_words": len(vocabulary),
+            "tokenizer": config.tokenizer,
+            "word_vectors": file_facts(config.words),
+            "wordnet": wordnet and {"data.noun sha256": checksum(wordnet.folder / "data.noun")},
+            "tagger": tagger.name,
+            "packages": packages,
+            "filters": {each.name: each.settings for each in self.filters},
+        }
 
 
 def file_facts(path: Path) -> dict[str, str]:
