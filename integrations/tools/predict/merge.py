@@ -35,12 +35,7 @@ def main(config: PredictMergeConfig) -> int:
 
 
 def merge(manifest: Manifest, screen: Screen, keep_parts: bool = False) -> dict[str, Any] | None:
-    """Join the finished parts in the order of the queries, and delete them.
-
-    Args:
-        manifest: the prediction.
-        screen: where to say what was done, or which shards are not done.
-        keep_parts: do not delete the parts.
+    """Join the finished parts in the order of the queries, and delete them unless ``keep_parts``.
 
     Returns:
         The report; None if shards are not done, or another process is merging.

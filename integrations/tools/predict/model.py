@@ -184,12 +184,7 @@ class WindowBatch:
 
 
 class WindowReader:
-    """Iterator over the batches of windows, which a thread reads ahead of the model.
-
-    Args:
-        inputs: queries, features and flags.
-        wanted: numbers of the windows to read.
-        predictor: makes examples and batches.
+    """Iterator over the batches of the windows ``wanted``, which a thread reads ahead of the model.
 
     Raises:
         DataError: some queries of a window cannot be answered and may not be left out.

@@ -35,15 +35,9 @@ _KEPT = 1000
 
 
 def main(config: PredictConfig, screen: Screen | None = None, argv: Sequence[str] = ()) -> dict[str, Any] | None:
-    """Answer this process's shard; the process that finishes last merges.
+    """Answer this process's shard; the process that finishes last merges. Return None if others are unfinished.
 
-    Args:
-        config: the flags.
-        screen: where to report.
-        argv: the words of the command, for the message of an interruption.
-
-    Returns:
-        The report; None if other shards are unfinished.
+    ``argv``, the words of the command, is for the message of an interruption.
 
     Raises:
         UserError, DataError: something cannot be read, or differs from what the prediction was started with.
@@ -138,7 +132,7 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         **({"bridge": "by meaning and place"} if config.bridge else {}),
         "every_video": config.every_video,
         "top_videos": config.top_videos,
-        "features": [str(Path(path).resolve()) for path in settings.features],
+        "features": [str(path.resolve()) for path in settings.features],
         **({"manifests": made} if any(made := [_made_by(path) for path in folders if path]) else {}),
         "words": None if words is None else [words.name, words.stat().st_size, checksum(words)[:16]],
         "query_features": None if own_features is None else str(own_features.resolve()),
@@ -163,11 +157,7 @@ def _made_by(features: Path) -> Any:
 def answer(
     inputs: Inputs, shard: Shard, left: range, part: Part, screen: Screen, rank: Rank, argv: Sequence[str]
 ) -> None:
-    """Answer the remaining windows.
-
-    Raises:
-        Interrupted: on Ctrl-C or SIGTERM.
-    """
+    """Answer the remaining windows; Ctrl-C and SIGTERM raise ``Interrupted``."""
     config, size = inputs.config, inputs.queries.size
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -285,16 +275,9 @@ def answer_lines(
 
 
 class ProgressMeter:
-    """Count of a shard's answered entries: a bar on a terminal, an occasional line elsewhere.
+    """Count of a shard's answered entries: a bar while ``bars`` is open on a terminal, an occasional line elsewhere.
 
-    Args:
-        screen: where to show them.
-        label: what is counted.
-        total: entries of this shard.
-        done: entries that earlier starts answered.
-
-    Attributes:
-        bars: the bar, shown while this context is open.
+    ``done`` entries were answered by earlier starts.
     """
 
     def __init__(self, screen: Screen, label: str, total: int, done: int) -> None:

@@ -178,11 +178,7 @@ def _sentence_line(where: str, unnamed: str, line: str, before: Counter[str]) ->
 def open_queries(path: Path, step: int, *, sentences: bool = False, progress: OnProgress | None = None) -> QueryFile:
     """Open a file of queries; its format is detected from its content.
 
-    Args:
-        path: the file.
-        step: entries per window.
-        sentences: whether a query may be a sentence without a video.
-        progress: called with the bytes read and their total.
+    With ``sentences``, a query may be a sentence without a video.
 
     Raises:
         DataError: the format is unknown, or a JSON file is damaged.

@@ -83,12 +83,8 @@ def journal_of(part: Path) -> Path:
 def read_journal(part: Path, manifest: str, first: int) -> list[dict[str, Any]]:
     """Return the journal's entry of each finished window; empty if there is no journal.
 
-    They stop before the first that is torn, out of order, or of answers that are no longer in the part.
-
-    Args:
-        part: the shard's answers.
-        manifest: digest of the manifest that the journal must belong to.
-        first: number of the shard's first window.
+    They stop before the first that is torn, out of order, or of answers that are no longer in the part. The journal
+    must belong to the ``manifest`` of this digest; ``first`` is the number of the shard's first window.
     """
     size = part.stat().st_size if part.is_file() else 0
     found: list[dict[str, Any]] = []
@@ -235,11 +231,8 @@ class Manifest:
     def agree(cls, output: Path, facts: Mapping[str, Any], *, leads: bool = True) -> Manifest:
         """Start a prediction in ``output``, or continue the one that is there.
 
-        Args:
-            output: as given on the command line.
-            facts: what this prediction depends on.
-            leads: whether this process decides that a prediction with other facts is replaced while none of its windows
-                is finished; the other processes wait for that.
+        The process that leads decides that a prediction with other facts is replaced while none of its windows is
+        finished; the others wait for that.
 
         Raises:
             UserError: the prediction there has other facts, which the message lists; or something else is there.

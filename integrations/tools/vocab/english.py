@@ -44,8 +44,7 @@ def lemmas(word: str, pos: str) -> tuple[str, ...]:
 
 def lemma(word: str, pos: str) -> str | None:
     """Return the first of ``lemmas``, or None."""
-    found = lemmas(word, pos)
-    return found[0] if found else None
+    return next(iter(lemmas(word, pos)), None)
 
 
 @lru_cache(maxsize=200_000)

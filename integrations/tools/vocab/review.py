@@ -60,13 +60,7 @@ def review(config: ReviewConfig) -> None:
 
 
 def review_page(records: Sequence[Record], file: str, checksum: str) -> str:
-    """Return the HTML page for reworded records.
-
-    Args:
-        records: The records.
-        file: Name of their file.
-        checksum: SHA-256 of their file, under which the browser keeps decisions.
-    """
+    """Return the HTML page for reworded records; by the ``checksum`` of their ``file`` the browser keeps decisions."""
     items = [_shown(record) for record in records if is_reworded(record)]
     data = json.dumps({"file": file, "sha256": checksum, "items": items}, ensure_ascii=False, separators=(",", ":"))
     template = (resources.files(__package__) / "review.html").read_text(encoding="utf-8")
@@ -128,14 +122,8 @@ def apply_decisions(
     """Apply a file of decisions to built records.
 
     Edited sentences must pass the filters like any paraphrase; why one does not is printed. Records without a link to
-    an original stay as they are.
-
-    Args:
-        built: The records.
-        file: The decisions.
-        checks: What an edit must pass.
-        undecided: ``keep`` or ``drop`` rewordings without a decision.
-        originals: All queries of the file that was reworded, if at hand; an edit must not say what another one says.
+    an original stay as they are. ``originals`` are all queries of the file that was reworded, if at hand: an edit must
+    not say what another one says.
 
     Returns:
         The records that stay, and the facts for the manifest.

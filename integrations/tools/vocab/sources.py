@@ -191,9 +191,8 @@ def _swap(query: TaggedQuery, place: int, pos: str, base: str, entry: ThesaurusE
 
 def _is_spelling(one: str, other: str) -> bool:
     """Return whether two words are spellings of one: grey and gray, pajamas and pyjamas, utilize and utilise."""
-    if one[0] != other[0] or abs(len(one) - len(other)) > 2 or min(len(one), len(other)) < 4:
-        return False
-    return _skeleton(one) == _skeleton(other)
+    alike = one[0] == other[0] and abs(len(one) - len(other)) <= 2 and min(len(one), len(other)) >= 4
+    return alike and _skeleton(one) == _skeleton(other)
 
 
 def _skeleton(word: str) -> str:
