@@ -27,7 +27,6 @@ from hero_plugin.integrations.support.errors import not_utf8
 
 VIDEO_KEYS = ("vid", "video", "video_id")
 SENTENCE_KEYS = ("query", "sentence")
-ID_KEYS = ("qid", "query_id")
 DURATION_KEYS = ("duration", "video_duration")
 _BLOCK = 1 << 20
 
@@ -150,7 +149,7 @@ def _json_line(where: str, unnamed: str, line: str, before: Counter[str]) -> Que
         return Query(where, unnamed, wrong=f"not JSON ({error.msg} at column {error.colno})")
     if not isinstance(row, dict):
         return Query(where, unnamed, wrong=f"expected a JSON object, got {line[:60]!r}")
-    given, video, sentence = _first(row, ID_KEYS), _first(row, VIDEO_KEYS), _first(row, SENTENCE_KEYS)
+    given, video, sentence = _first(row, ("qid", "query_id")), _first(row, VIDEO_KEYS), _first(row, SENTENCE_KEYS)
     name = unnamed if given is None else str(given)
     as_text = isinstance(given, str) and given.isdecimal() and str(int(given)) == given
     found = Query(where, name, "" if video is None else str(video), id_is_text=as_text)

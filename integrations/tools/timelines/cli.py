@@ -147,12 +147,8 @@ def descriptions(config: DescriptionsConfig) -> None:
     meanings = [described.sentence_meanings(part, actions.prototypes, words) for part in (asked, seen)]
     table = Table("who answers", *SCORES)
     for who, scores in described.reach(asked, meanings[0], shown, meanings[1], training).items():
-        table.add_row(who, *_cells(scores))
+        table.add_row(who, *(f"{scores[name]:.1f}" for name in SCORES))
     Console().print(table)
-
-
-def _cells(scores: Mapping[str, float]) -> list[str]:
-    return [f"{scores[name]:.1f}" for name in SCORES]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,5 +214,5 @@ def timelines_oracle(config: TimelinesOracleConfig) -> None:
             oracle = fit_oracle(training, known, noisy)
             for name, queries in tests.items():
                 scores = oracle_scores(oracle, queries, known, noisy)
-                table.add_row(f"{level:g}", name, *_cells(scores))
+                table.add_row(f"{level:g}", name, *(f"{scores[each]:.1f}" for each in SCORES))
     Console().print(table)

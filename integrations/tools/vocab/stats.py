@@ -195,8 +195,10 @@ def drift_figure(tests: Sequence[SetDrift], training_words: int, top: int = 18) 
         axis.remove()
     shares = figure.add_subplot(grid[0, :])
     for row, test in enumerate(tests):
-        left = 0.0
-        for shade, width in zip(_SHADES, _shares(test), strict=True):
+        numbers, left = test.drift.by_number(), 0.0
+        none, one = numbers.get(0, 0), numbers.get(1, 0)
+        for shade, count in zip(_SHADES, (none, one, test.drift.queries - none - one), strict=True):
+            width = 100 * count / test.drift.queries
             shares.barh(row, width, left=left, height=0.62, color=shade)
             if width >= 2.5:
                 ink = INK if shade == GRID else "white"
@@ -229,10 +231,3 @@ def drift_figure(tests: Sequence[SetDrift], training_words: int, top: int = 18) 
     last = axes[1][-1]
     last.legend([last.barh(0, 0, color=colors[pos]) for pos in shown], shown, loc="lower right")
     return figure
-
-
-def _shares(test: SetDrift) -> tuple[float, float, float]:
-    """Return the shares of the queries with no unseen word, with one, with more, in percent."""
-    numbers, total = test.drift.by_number(), test.drift.queries
-    none, one = numbers.get(0, 0), numbers.get(1, 0)
-    return 100 * none / total, 100 * one / total, 100 * (total - none - one) / total
