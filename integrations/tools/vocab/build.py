@@ -279,7 +279,10 @@ def build(config: BuildConfig) -> None:
     Raises:
         Interrupted: It was stopped; the journal holds what is finished.
     """
-    check_free(config.output, config.overwrite, config.input)
+    lists = (config.phrasebook, config.lexicon, config.paraphrases, config.decisions)
+    check_free(
+        config.output, config.overwrite, config.input, *config.check.files, *config.durations, *filter(None, lists)
+    )
     report = data.ReadReport()
     with bar(f"reading {config.input.name}") as progress:
         records = data.read_annotations(
@@ -400,7 +403,7 @@ class ApplyConfig:
 
 def apply(config: ApplyConfig) -> None:
     """Write the file of ``hero-plugin vocab apply``."""
-    check_free(config.output, config.overwrite, config.input)
+    check_free(config.output, config.overwrite, config.input, config.decisions, *config.check.files)
     report = data.ReadReport()
     built = read_built(config.input, report)
     checks = Checks(config.check)

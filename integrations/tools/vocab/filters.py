@@ -415,6 +415,11 @@ class CheckConfig:
     own_sense: float = 0.45
     """Least share of the shared sense in the new word's uses."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read, which no output may replace."""
+        return (*self.train, self.words)
+
 
 class Checks:
     """The filters of a build, in the order in which they judge, and what else judging needs.

@@ -57,7 +57,7 @@ def hold_out(config: HoldOutConfig) -> None:
     split = open_tokenizer(config.tokenizer)
     words_file = config.output.with_name(f"{config.output.name}.words.txt")
     for path in (config.output, words_file):
-        check_free(path, config.overwrite, config.input, *config.test)
+        check_free(path, config.overwrite, config.input, *config.test, *config.durations)
     durations = data.load_durations(list(config.durations)) if config.durations else None
     report = data.ReadReport()
     records = data.read_annotations(

@@ -122,7 +122,8 @@ def test_mistakes_are_told(world, capsys):
         assert world.build(*more, **names) == 2
         return capsys.readouterr().err
 
-    assert "never the input" in complaint("--overwrite", output="test.json")
+    for read in ("test.json", "train.txt", "words.npz", "lexicon.json"):
+        assert "never the input" in complaint("--overwrite", output=read)
     assert "--paraphrases" in complaint("--source", "paraphrases")
     assert "is not a lexicon" in complaint("--lexicon", world / "test.json")
     assert "no rewording passed" in complaint("--frequency", "9")

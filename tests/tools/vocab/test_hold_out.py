@@ -88,6 +88,8 @@ def test_what_is_only_read_is_written_as_json_lines_and_text_needs_lengths(train
     (training / "lengths.json").write_text(json.dumps({f"v{place}": 9.0 for place, _ in SPOKEN}))
     assert vocab("hold-out", *asked, "--durations", training / "lengths.json") == 0
     assert len((training / "out.txt").read_text().splitlines()) == 64
+    lengths = ("--durations", training / "lengths.json", "--output", training / "lengths.json", "--overwrite")
+    assert vocab("hold-out", "--input", training / "train.txt", *lengths, *flags) == 2
 
 
 @pytest.mark.parametrize("word", ["both", "her", "that", "can", "across"])
