@@ -86,13 +86,17 @@ def test_in_a_browser(browser, tmp_path):
     marks = [(m.get_attribute("class"), m.text) for m in browser.find_elements("css selector", ".pair mark")]
     assert marks == [("old", "phone"), ("new", "telephone")]
     press(browser, "ar")  # each decision goes to the next one
-    assert decisions(browser) == {"V_0~1": {"verdict": "accept"}, "V_1~1": {"verdict": "reject"}}
+    assert decisions(browser) == {
+        "V_0~1": {"verdict": "accept", "of": SENTENCES[0][1]},
+        "V_1~1": {"verdict": "reject", "of": SENTENCES[1][1]},
+    }
     press(browser, "e")
     editor = wait_for(lambda: browser.find_elements("id", "editor"))[0]
     wait_for(lambda: browser.switch_to.active_element == editor)
     editor.clear()
     editor.send_keys("a man drives an  automobile\n")
-    assert decisions(browser)["V_2~1"] == {"verdict": "edit", "sentence": "a man drives an automobile"}
+    edited = {"verdict": "edit", "sentence": "a man drives an automobile", "of": SENTENCES[2][1]}
+    assert decisions(browser)["V_2~1"] == edited
     assert chips(browser) == {"all": 4, "": 1, "accept": 1, "edit": 1, "reject": 1}
 
     def kept():  # a busy browser takes a moment to have written
