@@ -262,8 +262,8 @@ def answer_lines(
     """Return one JSON line per record of a window, in its order."""
     lines = [""] * len(window.records)
     for window_batch, answer in answers:
-        keep = config.top_k or answer.scores.shape[1]
-        moments, scores = (each[:, :keep].float().cpu().double().numpy() for each in (answer.moments, answer.scores))
+        keep = slice(config.top_k or None)
+        moments, scores = (each[:, keep].float().cpu().double().numpy() for each in (answer.moments, answer.scores))
         saliency = answer.saliency.float().cpu().numpy() if config.saliency and answer.saliency is not None else None
         for row, index in enumerate(window_batch.order):
             clips = None if saliency is None else saliency[row, : window.lengths[index]]

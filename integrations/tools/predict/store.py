@@ -238,20 +238,19 @@ class Manifest:
             UserError: the prediction there has other facts, which the message lists; or something else is there.
         """
         folder, predictions = cls.places(output)
-        path = folder / MANIFEST
+        path, foreign = folder / MANIFEST, f"{folder}: exists, and holds no predictions; choose another --output"
+        started = (MANIFEST, f".{MANIFEST}", f"..{MANIFEST}")  # what another shard leaves while it starts
         if not path.is_file():
             if predictions.exists():
                 raise UserError(f"{predictions}: exists, and {path} does not; choose another --output")
-            others = (f".{MANIFEST}", f"..{MANIFEST}")  # what another shard leaves while it starts
-            if folder.exists() and not (
-                folder.is_dir()
-                and all(each.name == MANIFEST or each.name.startswith(others) for each in folder.iterdir())
-            ):
-                raise UserError(f"{folder}: exists, and holds no predictions; choose another --output")
+            if folder.exists() and not _holds_only(folder, *started):
+                raise UserError(foreign)
             _create(path, facts)
         requested = json.loads(json.dumps(facts))
         made = cls.open(output)
         if made.changed(requested):
+            if not made.begun() and not _holds_only(folder, *started, "part-"):
+                raise UserError(foreign)  # features, say, which have a file of the manifest's name, too
             made = made._replaced(output, requested, leads)
         if changed := made.changed(requested):
             message = "".join(
@@ -296,6 +295,11 @@ class Manifest:
 
     def _journals(self) -> list[Path]:
         return list(self.folder.glob("part-*.journal"))
+
+
+def _holds_only(folder: Path, *starts: str) -> bool:
+    """Return whether all files in a folder have names that start so."""
+    return folder.is_dir() and all(each.name.startswith(starts) for each in folder.iterdir())
 
 
 def _at_work(journal: Path) -> bool:

@@ -247,6 +247,13 @@ def test_what_is_no_prediction_is_left_alone(trained, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="holds no predictions"):
         trained.predict(tmp_path)
+    features = tmp_path / "features"
+    features.mkdir()
+    (features / "A.npy").write_text("mine")
+    (features / "manifest.json").write_text('{"what": "features"}')  # a name that predictions use, too
+    with pytest.raises(UserError, match="holds no predictions"):
+        trained.predict(features)
+    assert (features / "manifest.json").read_text() == '{"what": "features"}'
     (tmp_path / "mine.jsonl").write_text("mine")
     with pytest.raises(UserError, match=r"mine.jsonl: exists"):
         trained.predict(tmp_path / "mine.jsonl")
