@@ -212,13 +212,12 @@ class _Event:
     last: int
 
 
-def make_synthetic(config: SyntheticConfig | None = None) -> SyntheticData:
+def make_synthetic(config: SyntheticConfig) -> SyntheticData:
     """Draw the whole data set.
 
     A third as many validation videos as test videos, with training words; ``seen`` and ``unseen`` share the
     test videos and events, and differ in their words only.
     """
-    config = config or SyntheticConfig()
     random = np.random.default_rng(config.seed)
     verbs, objects = _directions(random, len(VERBS), config), _directions(random, len(OBJECTS), config)
     vectors = _word_table(random, verbs, objects, config)

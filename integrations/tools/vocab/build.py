@@ -79,69 +79,59 @@ class BuildJournal:
             self.path.unlink(missing_ok=True)
 
 
-@dataclass
-class Builder:
-    """Sources, and the filters that their proposals must pass.
+def _proposals(
+    several: Sequence[sources.Source], queries: Iterator[TaggedQuery]
+) -> Iterator[tuple[TaggedQuery, list[Rewording]]]:
+    """Iterate over queries with what the sources propose, in order; a language model gets several queries at once.
 
-    Attributes:
-        sources: What proposes.
-        checks: What judges.
-        max_changes: Swaps that pass are combined, up to this many in one rewording.
+    Nothing else runs in its threads: WordNet's reader would lose its place in its files.
     """
+    chat = next((source for source in several if isinstance(source, sources.Chat)), None)
+    jobs = chat.jobs if chat else 1
+    with ThreadPoolExecutor(jobs) as pool:
 
-    sources: Sequence[sources.Source]
-    checks: Checks
-    max_changes: int
+        def ask(query: TaggedQuery) -> tuple[TaggedQuery, Future[list[Rewording]] | None]:
+            return query, pool.submit(list, chat.propose(query)) if chat else None
 
-    def proposals(self, queries: Iterator[TaggedQuery]) -> Iterator[tuple[TaggedQuery, list[Rewording]]]:
-        """Iterate over queries with their proposals, in order; a language model gets several queries at once.
+        asked = deque(map(ask, islice(queries, jobs)))
+        while asked:
+            query, answer = asked.popleft()
+            proposals: list[Rewording] = []
+            for source in several:
+                found = answer.result() if answer and source is chat else source.propose(query)
+                proposals += [replace(each, source=source.name) for each in found]
+            yield query, proposals
+            asked.extend(map(ask, islice(queries, 1)))
 
-        Nothing else runs in its threads: WordNet's reader would lose its place in its files.
-        """
-        chat = next((source for source in self.sources if isinstance(source, sources.Chat)), None)
-        jobs = chat.jobs if chat else 1
-        with ThreadPoolExecutor(jobs) as pool:
 
-            def ask(query: TaggedQuery) -> tuple[TaggedQuery, Future[list[Rewording]] | None]:
-                return query, pool.submit(list, chat.propose(query)) if chat else None
+def _passing(
+    query: TaggedQuery, proposals: Sequence[Rewording], checks: Checks, max_changes: int
+) -> tuple[list[Rewording], Counter[str]]:
+    """Return the rewordings that pass every filter, each once, and how many each filter turned down.
 
-            asked = deque(map(ask, islice(queries, jobs)))
-            while asked:
-                query, answer = asked.popleft()
-                proposals: list[Rewording] = []
-                for source in self.sources:
-                    found = answer.result() if answer and source is chat else source.propose(query)
-                    proposals += [replace(each, source=source.name) for each in found]
-                yield query, proposals
-                asked.extend(map(ask, islice(queries, 1)))
-
-    def passing(self, query: TaggedQuery, proposals: Sequence[Rewording]) -> tuple[list[Rewording], Counter[str]]:
-        """Return the rewordings that pass every filter, each once, and how many each filter turned down."""
-        counts: Counter[str] = Counter(proposed=len(proposals))
-        kept: dict[str, Rewording] = {}
-        swaps: list[sources.Swap] = []
-        for proposal in proposals:
-            turned_down = filters.first_reason(self.checks.filters, query, proposal)
-            if turned_down is not None:
-                counts[turned_down[0]] += 1
-                continue
-            if proposal.sentence.lower() in kept:
-                counts["duplicate"] += 1
-                continue
-            if isinstance(proposal, sources.Swap):
-                cosine = self.checks.similarity.cosine(proposal)
-                change = replace(proposal.changes[0], similarity=None if cosine is None else round(cosine, 3))
-                proposal = replace(proposal, changes=(change,))
-                swaps.append(proposal)
-            kept[proposal.sentence.lower()] = self._finished(proposal)
-        for combination in sources.combine(query, swaps, self.max_changes):
-            if self.checks.collision.reason(query, combination) is None:
-                kept.setdefault(combination.sentence.lower(), self._finished(combination))
-        return list(kept.values()), counts
-
-    def _finished(self, rewording: Rewording) -> Rewording:
-        words = self.checks.unseen.words(rewording.sentence)
-        return Rewording(rewording.sentence, rewording.changes, words, rewording.source)
+    Swaps that pass are combined, up to ``max_changes`` in one rewording.
+    """
+    counts: Counter[str] = Counter(proposed=len(proposals))
+    kept: dict[str, Rewording] = {}
+    swaps: list[sources.Swap] = []
+    for proposal in proposals:
+        turned_down = filters.first_reason(checks.filters, query, proposal)
+        if turned_down is not None:
+            counts[turned_down[0]] += 1
+            continue
+        if proposal.sentence.lower() in kept:
+            counts["duplicate"] += 1
+            continue
+        if isinstance(proposal, sources.Swap):
+            cosine = checks.similarity.cosine(proposal)
+            change = replace(proposal.changes[0], similarity=None if cosine is None else round(cosine, 3))
+            proposal = replace(proposal, changes=(change,))
+            swaps.append(proposal)
+        kept[proposal.sentence.lower()] = proposal
+    for combination in sources.combine(query, swaps, max_changes):
+        if checks.collision.reason(query, combination) is None:
+            kept.setdefault(combination.sentence.lower(), combination)
+    return [replace(each, unseen=checks.unseen.words(each.sentence)) for each in kept.values()], counts
 
 
 _FEW = 3
@@ -301,7 +291,7 @@ def build(config: BuildConfig) -> None:
         "source": of_each[0] if len(of_each) == 1 else {"kind": "several", "sources": of_each},
         **checks.facts,
     }
-    passed, counts, journal = _passed(config, records, Builder(several, checks, config.limits.max_changes), facts)
+    passed, counts, journal = _passed(config, records, several, checks, facts)
     chosen, left_out = choose(records, passed, config.limits, config.seed)
     counts.update(left_out)
     built = [
@@ -337,7 +327,11 @@ def build(config: BuildConfig) -> None:
 
 
 def _passed(
-    config: BuildConfig, records: Sequence[Record], builder: Builder, facts: dict[str, Any]
+    config: BuildConfig,
+    records: Sequence[Record],
+    several: Sequence[sources.Source],
+    checks: Checks,
+    facts: dict[str, Any],
 ) -> tuple[list[list[Rewording]], Counter[str], BuildJournal]:
     """Return what passed the filters per query, the counts of what did not, and the journal that holds both."""
     identity = [facts, config.limits.max_changes, config.on_broken]
@@ -350,11 +344,11 @@ def _passed(
     for record in records:
         by_video[record.video_id].append(record)
     todo = islice(records, journal.done, None)
-    queries = (make_query(record, by_video[record.video_id], builder.checks.tagger) for record in todo)
+    queries = (make_query(record, by_video[record.video_id], checks.tagger) for record in todo)
     try:
         with Interrupts() as interrupts, bar("rewording") as progress:
-            for query, proposals in builder.proposals(queries):
-                journal.add(*builder.passing(query, proposals))
+            for query, proposals in _proposals(several, queries):
+                journal.add(*_passing(query, proposals, checks, config.limits.max_changes))
                 progress(journal.done, len(records))
                 if interrupts.requested:
                     break
