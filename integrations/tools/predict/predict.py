@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,7 +118,7 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
     if not inputs.weights.is_file():
         raise UserError(f"{inputs.weights}: no such checkpoint; is this the folder of a run that has trained?")
     words, own_features = settings.words, getattr(settings, "query_features", None)
-    folders = (*settings.features, own_features)
+    marks = [folder / MANIFEST for folder in (*settings.features, own_features) if folder]
     return {
         "weights": checksum(inputs.weights)[:16],
         "checkpoint": config.checkpoint,
@@ -133,7 +132,9 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         "every_video": config.every_video,
         "top_videos": config.top_videos,
         "features": [str(path.resolve()) for path in settings.features],
-        **({"manifests": made} if any(made := [_made_by(path) for path in folders if path]) else {}),
+        **({"manifests": made} if any(made := [read_manifest(path) for path in settings.features]) else {}),
+        # Whatever made them: other tools leave a file of this name, too, such as ``data timelines``.
+        "made_by": [checksum(file)[:16] if file.is_file() else None for file in marks],
         "words": None if words is None else [words.name, words.stat().st_size, checksum(words)[:16]],
         "query_features": None if own_features is None else str(own_features.resolve()),
         "durations": None if settings.durations is None else checksum(settings.durations)[:16],
@@ -146,12 +147,6 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         "windows": queries.count,
         "shards": shard.count,
     }
-
-
-def _made_by(features: Path) -> Any:
-    """Return the manifest of features; the checksum of one of another kind, such as that of ``data timelines``."""
-    other = features / MANIFEST
-    return read_manifest(features) or (checksum(other)[:16] if other.is_file() else None)
 
 
 def answer(

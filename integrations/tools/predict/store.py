@@ -31,7 +31,7 @@ EXPLAINED = {
     "weights": "the checkpoint has changed",
     "vocabulary": "the run's vocabulary has changed",
     "queries_sha256": "the query file has changed",
-    "manifests": "the features have been made anew",
+    "made_by": "the features have been made anew",
     "shards": "another number of shards (ranks, or --shard I/N)",
 }
 
@@ -267,8 +267,9 @@ class Manifest:
         return made
 
     def changed(self, requested: Mapping[str, Any]) -> list[str]:
-        """Return the names of the facts that differ in ``requested``."""
-        return [name for name in {**self.facts, **requested} if self.facts.get(name) != requested.get(name)]
+        """Return the names of the facts that differ in ``requested``; earlier versions did not note ``made_by``."""
+        known = {"made_by": requested.get("made_by"), **self.facts}
+        return [name for name in {**known, **requested} if known.get(name) != requested.get(name)]
 
     def begun(self) -> bool:
         """Return whether any window of any shard is finished."""

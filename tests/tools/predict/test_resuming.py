@@ -182,7 +182,7 @@ def test_what_has_changed_between_two_starts_is_said(what, trained, tmp_path):
         expected = "weights: .*the checkpoint has changed"
     elif what == "features":
         (features / "manifest.json").write_text('{"what": "simulated", "seed": 1}')
-        expected = "manifests: .*the features have been made anew"
+        expected = "made_by: .*the features have been made anew"
     else:
         flags["batch_size"], expected = 7, "batch_size: was 3, now 7"
     with pytest.raises(UserError, match=expected):
@@ -231,6 +231,19 @@ class TestAManifestThatNothingCameOf:
         Manifest.agree(output, {"a": 2})
         with pytest.raises(UserError, match="begun here at the same time"):
             agreed.check_agreed(output)
+
+
+def test_a_prediction_that_an_earlier_version_began_goes_on(trained, whole, tmp_path):
+    """It did not note what made the features."""
+    trained.predict(tmp_path / "out", shard="0/2")
+    file = tmp_path / "out" / store.MANIFEST
+    facts = json.loads(file.read_text())
+    del facts["made_by"]
+    file.write_text(json.dumps(facts))
+    (tmp_path / "out" / "part-00000-of-00002.journal").unlink()
+    assert trained.predict(tmp_path / "out", shard="0/2") is None
+    assert trained.predict(tmp_path / "out", shard="1/2")
+    assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == whole
 
 
 def test_a_part_that_somebody_changed_is_not_merged(trained, whole, parts, tmp_path):
