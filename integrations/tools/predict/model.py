@@ -127,11 +127,6 @@ class Inputs:
         """The checkpoint that answers."""
         return self.run.best if self.config.checkpoint == "best" else self.run.last
 
-    @property
-    def amp(self) -> Amp:
-        """Half precision in the forward pass."""
-        return self.config.amp or self.settings.amp
-
 
 _AHEAD = 5
 """Batches made before the model asks for them; their window is in memory beside the one being read."""

@@ -139,7 +139,7 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         "query_features": None if own_features is None else str(own_features.resolve()),
         "durations": None if settings.durations is None else checksum(settings.durations)[:16],
         "clip_seconds": inputs.validator.clip_seconds,
-        "amp": inputs.amp,
+        "amp": config.amp or settings.amp,
         "top_k": config.top_k,
         "saliency": config.saliency,
         "batch_size": config.batch_size,
@@ -170,7 +170,7 @@ def answer(
         queries=inputs.written,
         levels=config.levels,
         bridge=config.bridge,
-        amp=inputs.amp,
+        amp=config.amp,
     )
     total = entries_in(shard.windows(inputs.queries.count), size, config.window)
     label = str(shard) if shard.count > 1 else "answering"
