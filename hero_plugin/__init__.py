@@ -5,6 +5,7 @@
 """
 
 import importlib
+import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +79,7 @@ __all__ = [
     "wrap_model",
 ]
 
-_MODULES = (
-    *("base_state", "named_plugins", "plugin"),
-    *("adapter", "aggregation", "bridge", "cmtr", "config", "hem", "losses"),
-    *("model", "plugin_file", "protocol", "relevance", "sgvf", "wrap"),
-)
+_MODULES = [module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,22 +7,12 @@ import re
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 from hero_plugin.protocol import Grounder, ranks_clips
 
-CHOICES = {
-    "levels_from": ("encoder", "input"),
-    "norm": ("pre", "post"),
-    "gate": ("residual", "sigmoid"),
-    "perturb": ("mask", "noise"),
-    "relevance": ("base", "pair"),
-    "consistency": ("clips", "bernoulli"),
-    "consistency_gradient": ("both", "masked"),
-    "level_weights": ("learned", "query"),
-}
 LOSS_FIELDS = ("relevance_weight", "consistency_weight", "consistency", "consistency_gradient")
 """What the losses need to know."""
 
@@ -269,6 +259,10 @@ class HeroConfig:
     def off(cls) -> HeroConfig:
         """Return the config that adds nothing: the wrapped model is the base, bit for bit."""
         return cls(levels=1, sgvf=False, cmtr=False)
+
+
+CHOICES = {name: get_args(kind) for name, kind in get_type_hints(HeroConfig).items() if get_origin(kind) is Literal}
+"""The values of each field that has a few."""
 
 
 def chosen_config(config: HeroConfig, choices: Mapping[str, Any]) -> HeroConfig:
