@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hero_plugin.aggregation import WeightedAggregation, check_kinds, check_names
-from hero_plugin.base_state import Frozen, KeepStatistics
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import (
     CHOICES,
@@ -23,7 +22,6 @@ from hero_plugin.config import (
     HeroConfig,
     config_of,
     note_config,
-    with_config_note,
     without_wrappers,
 )
 from hero_plugin.hem import HEM
@@ -33,7 +31,7 @@ from hero_plugin.named_plugins import DEFAULT_NAME, NamedPlugins
 from hero_plugin.protocol import Grounder, Grounding, NoClipScore, Pair, ranks_clips
 from hero_plugin.relevance import PairRelevance, RankedRelevance
 from hero_plugin.sgvf import SGVF
-from hero_plugin.tensors import expect_shape, is_compiling, mean_of_words
+from hero_plugin.tensors import KeepStatistics, expect_shape, is_compiling, mean_of_words
 
 
 class HeroModel(NamedPlugins):
@@ -69,7 +67,6 @@ class HeroModel(NamedPlugins):
         check_kinds(self._grounder[1].kinds)
         self.hero = self._make_hero(config)
         self.last_forward = LastForward()
-        self._frozen: Frozen | None = None
         self._oversight = Oversight()
         like = next(self.parameters(), torch.empty(0))
         self.register_buffer("_chosen", self._choices().to(like.device), persistent=False)
@@ -209,36 +206,17 @@ class HeroModel(NamedPlugins):
             )
         return combined if self.hero.ranked is None else self.hero.ranked(combined, pair.video_mask)
 
+    @property
+    def relevance(self) -> Tensor | None:
+        """Relevance logits (B, T) of the last forward, combined over levels; None before any, or with HERO off."""
+        return self.last_forward.relevance
+
     def train(self, mode: bool = True) -> HeroModel:
         """Set the mode, as of every module; a frozen base stays in eval mode."""
         super().train(mode)
         if self._frozen is not None:
             self._frozen.keep_in_eval(self.base, mode)
         return self
-
-    def freeze_base(self) -> None:
-        """Train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode."""
-        if self._frozen is None:
-            self._frozen = Frozen(self.base)
-            self._frozen.keep_in_eval(self.base, self.training)
-
-    def unfreeze_base(self) -> None:
-        """Undo ``freeze_base``: parameters learn again that did before, and every module regains its mode."""
-        if self._frozen is not None:
-            self._frozen.restore(self.base)
-            self._frozen = None
-
-    @property
-    def grounder(self) -> Grounder:
-        """The base as HERO sees it: what the adapter makes of it."""
-        if self._grounder[0] is not self.base:  # a replica of DataParallel's has a base of its own
-            self._grounder = (self.base, self.adapter(self.base))
-        return self._grounder[1]
-
-    @property
-    def relevance(self) -> Tensor | None:
-        """Relevance logits (B, T) of the last forward, combined over levels; None before any, or with HERO off."""
-        return self.last_forward.relevance
 
     def level_weights(self) -> Tensor:
         """Return how much each level counts in the outputs: (N,); 0 for one that does not answer in this mode.
@@ -308,11 +286,6 @@ class HeroModel(NamedPlugins):
         """
         mapped: dict[str, Any] = {name: function(tensor) for name, tensor in self.last_forward.tensors().items()}
         self.last_forward = replace(self.last_forward, **mapped)
-
-    def hero_state_dict(self) -> dict[str, Tensor]:
-        """Return the plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
-        whole = self.state_dict()
-        return with_config_note({name: value for name, value in whole.items() if name.startswith("hero.")}, self.config)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint of the whole model, of the plug-in alone (``hero.``), or of the bare base.

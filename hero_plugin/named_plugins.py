@@ -1,10 +1,9 @@
-"""Plug-ins by name: several on one base, of which one answers and trains; and the base alone, for a while."""
+"""Whole plug-ins: several on one base, of which one answers and trains; the base frozen, or alone for a while."""
 
 from __future__ import annotations
 
 import difflib
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,15 +11,43 @@ from typing import Any
 from torch import Tensor, nn
 
 from hero_plugin.adapter import known_adapters
-from hero_plugin.config import HeroConfig, chosen_config
+from hero_plugin.config import HeroConfig, chosen_config, with_config_note
 from hero_plugin.plugin import Fingerprint, Plugin, version, write_folder
 from hero_plugin.protocol import Grounder
 
 DEFAULT_NAME = "default"
 
 
-class NamedPlugins(nn.Module, ABC):
-    """What a wrapped model does with whole plug-ins: add, switch, save.
+class Frozen:
+    """The state that a base had before it was frozen: which parameters were trainable, and the mode of each module.
+
+    A frozen base is deterministic: its modules stay in eval mode, whatever mode the wrapped model is in. Gradients
+    pass through it to the plug-in.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        self.trainable = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
+        self.modes = {name: module.training for name, module in base.named_modules()}
+        base.requires_grad_(False)
+
+    def keep_in_eval(self, base: nn.Module, backward: bool) -> None:
+        """Put every module that draws or keeps statistics in eval mode; ``backward``: whether one will follow."""
+        base.eval()
+        for module in base.modules() if backward else ():
+            # cuDNN has no backward for a recurrent layer in eval mode; where it drops nothing the modes are the same.
+            if isinstance(module, nn.RNNBase) and (module.num_layers == 1 or module.dropout == 0):
+                module.training = True
+
+    def restore(self, base: nn.Module) -> None:
+        """Give every parameter and module of the base its state from before; new ones keep theirs."""
+        for name, parameter in base.named_parameters():
+            parameter.requires_grad_(self.trainable.get(name, parameter.requires_grad))
+        for name, module in base.named_modules():
+            module.training = self.modes.get(name, module.training)
+
+
+class NamedPlugins(nn.Module):
+    """What a wrapped model does with whole plug-ins, and with its base: freeze, switch off, add, switch, save.
 
     The active one is the model's ``hero``: it answers, it is what ``parameters`` and ``state_dict`` show, it trains.
     The others are kept aside and move along to other devices, and nothing else happens to them.
@@ -31,6 +58,29 @@ class NamedPlugins(nn.Module, ABC):
     config: HeroConfig
     adapter: Callable[[nn.Module], Grounder]
     _enabled = True  # of the class: a model that was pickled by an earlier version has none
+    _frozen: Frozen | None = None
+    _grounder: tuple[nn.Module, Grounder]
+    _make_hero: Any
+    _use: Any
+
+    @property
+    def grounder(self) -> Grounder:
+        """The base as HERO sees it: what the adapter makes of it."""
+        if self._grounder[0] is not self.base:  # a replica of DataParallel's has a base of its own
+            self._grounder = (self.base, self.adapter(self.base))
+        return self._grounder[1]
+
+    def freeze_base(self) -> None:
+        """Train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode."""
+        if self._frozen is None:
+            self._frozen = Frozen(self.base)
+            self._frozen.keep_in_eval(self.base, self.training)
+
+    def unfreeze_base(self) -> None:
+        """Undo ``freeze_base``: parameters learn again that did before, and every module regains its mode."""
+        if self._frozen is not None:
+            self._frozen.restore(self.base)
+            self._frozen = None
 
     @property
     def hero_active(self) -> bool:
@@ -149,6 +199,11 @@ class NamedPlugins(nn.Module, ABC):
         adapter = "" if known else getattr(self.adapter, "__name__", "YOUR_ADAPTER")
         write_folder(folder, self.as_plugin(), base if with_base else None, card, overwrite, adapter)
 
+    def hero_state_dict(self) -> dict[str, Tensor]:
+        """Return the plug-in's weights alone, under ``hero.``: a small checkpoint for any copy of the base."""
+        whole = self.state_dict()
+        return with_config_note({name: value for name, value in whole.items() if name.startswith("hero.")}, self.config)
+
     def as_plugin(self) -> Plugin:
         """Return the active plug-in as it stands, as a checkpoint."""
         weights = {name: value.detach().cpu().clone() for name, value in self.hero_state_dict().items()}
@@ -165,20 +220,3 @@ class NamedPlugins(nn.Module, ABC):
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"no plug-in is called {name!r}; there are {', '.join(map(repr, self._plugins))}{hint}")
         return self._plugins[name]
-
-    @property
-    @abstractmethod
-    def grounder(self) -> Grounder:
-        """The base as HERO sees it."""
-
-    @abstractmethod
-    def hero_state_dict(self) -> dict[str, Tensor]:
-        """Return the active plug-in's weights alone, under ``hero.``."""
-
-    @abstractmethod
-    def _make_hero(self, config: HeroConfig) -> Any:
-        """Make a fresh plug-in for the base."""
-
-    @abstractmethod
-    def _use(self, hero: Any, config: HeroConfig) -> None:
-        """Let this plug-in be the model's own."""

@@ -1,4 +1,4 @@
-"""What the modules share: masked attention, layers, checks of shape, precision and torch's version."""
+"""What the modules share: masked attention, layers, running statistics, checks of shape, precision and torch."""
 
 from __future__ import annotations
 
@@ -90,6 +90,25 @@ def check_mask(name: str, what: str, mask: Tensor) -> None:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Return ``tensor`` in float32 where it is of half precision, else as it is (float64, integers, booleans)."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+class KeepStatistics:
+    """Context in which the running statistics of a base's modules (a batch norm's) stay as they are."""
+
+    def __init__(self, base: nn.Module) -> None:
+        self.base = base
+        self.kept: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> None:
+        names = ("running_mean", "running_var", "num_batches_tracked")
+        buffers = [module._buffers for module in self.base.modules() if module.training]
+        self.kept = [(each, name, each[name]) for each in buffers for name in names if each.get(name) is not None]
+        for each, name, value in self.kept:
+            each[name] = value.clone()
+
+    def __exit__(self, *error: Any) -> None:
+        for each, name, value in self.kept:
+            each[name] = value
 
 
 def expect_shape(name: str, tensor: Tensor, axes: str, sizes: Sequence[int | None]) -> None:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin.aggregation import Kind
-from hero_plugin.base_state import KeepStatistics
 from hero_plugin.levels import tensors_of
-from hero_plugin.tensors import is_compiling
+from hero_plugin.tensors import KeepStatistics, is_compiling
 
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
 """What a model's forward reads of a batch, by upstream's names."""
