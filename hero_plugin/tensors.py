@@ -10,27 +10,13 @@ import torch.nn.functional as F
 from packaging.version import Version
 from torch import Tensor, nn
 
-OLDEST_TORCH = "2.1"
-
-
-def check_torch(installed: str = torch.__version__) -> None:
-    """Raise ``ImportError`` unless torch is 2.1 or later.
-
-    >>> check_torch("1.13.1+cu117")
-    ImportError: hero-plugin needs torch 2.1 or later, found 1.13.1+cu117: pip install "torch>=2.1"
-    """
-    if Version(installed) < Version(OLDEST_TORCH):
-        raise ImportError(
-            f'hero-plugin needs torch {OLDEST_TORCH} or later, found {installed}: pip install "torch>={OLDEST_TORCH}"'
-        )
+if Version(torch.__version__) < Version("2.1"):
+    raise ImportError(f'hero-plugin needs torch 2.1 or later, found {torch.__version__}: pip install "torch>=2.1"')
 
 
 def is_compiling() -> bool:
     """Return whether ``torch.compile`` is tracing this call. Torch before 2.3 cannot say: then no."""
     return getattr(torch.compiler, "is_compiling", bool)()
-
-
-check_torch()
 
 
 class Keys(NamedTuple):
