@@ -7,8 +7,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -51,25 +50,20 @@ class Plugin:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, whole or not at all."""
-        path = Path(path)
-        with write_whole(path) as unfinished:
-            if path.suffix == SAFETENSORS:
-                safetensors_for(path).save_file(
-                    {name: value.contiguous() for name, value in self.hero.items()},
-                    unfinished,
-                    {name: json.dumps(value) for name, value in self.record().items()},
-                )
-            else:
-                torch.save(self.to_dict(), unfinished)
+        _write(Path(path), self.hero, self)
 
 
-@contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
-    """Yield the name of a file to write, which becomes ``path`` once all is written; its folder is made."""
+def _write(path: Path, tensors: Mapping[str, Tensor], plugin: Plugin | None = None) -> None:
+    """Write tensors, those of a plug-in with its record, whole or not at all; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield unfinished
+        if path.suffix == SAFETENSORS:
+            record = None if plugin is None else {name: json.dumps(value) for name, value in plugin.record().items()}
+            whole = {name: value.contiguous() for name, value in tensors.items()}
+            safetensors_for(path).save_file(whole, unfinished, record)
+        else:
+            torch.save(tensors if plugin is None else plugin.to_dict(), unfinished)
         umask = os.umask(0)
         os.umask(umask)
         unfinished.chmod(0o666 & ~umask)  # safetensors writes files that nobody else may read
@@ -106,11 +100,7 @@ def read_plugin(path: str | os.PathLike[str]) -> Plugin:
 
 
 def plugin_from(plain: Any, source: str) -> Plugin:
-    """Make a plug-in of a checkpoint's content, which messages call ``source``.
-
-    Raises:
-        PluginError: ``plain`` is something else.
-    """
+    """Make a plug-in of a checkpoint's content, which the ``PluginError`` on anything else calls ``source``."""
     missing = [name for name in PARTS if not isinstance(plain, Mapping) or name not in plain]
     if missing:
         raise PluginError(
@@ -159,11 +149,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Fingerprint:
-        """Make a fingerprint of what ``to_dict`` returned.
-
-        Raises:
-            ValueError: ``plain`` is something else.
-        """
+        """Make a fingerprint of what ``to_dict`` returned; ``ValueError`` on anything else."""
         try:
             tensors = {
                 str(name): (tuple(map(int, shape)), str(dtype)) for name, (shape, dtype) in plain["tensors"].items()
@@ -255,11 +241,7 @@ def forms(state: Mapping[str, Any]) -> dict[str, Form]:
 
 
 def safetensors_for(path: Path) -> Any:
-    """Return ``safetensors.torch``, to read or write ``path``.
-
-    Raises:
-        PluginError: it is not installed.
-    """
+    """Return ``safetensors.torch``, to read or write ``path``; ``PluginError`` where it is not installed."""
     if importlib.util.find_spec("safetensors") is None:
         raise PluginError(f'{path}: needs safetensors: pip install safetensors; or give the file a name in ".pt"')
     import safetensors.torch
@@ -297,14 +279,8 @@ def write_folder(
     plugin.save(folder / f"plugin{suffix}")
     written = {folder / f"plugin{suffix}"}
     if base is not None:
-        path = folder / f"base{suffix}"
-        weights = {name: value.detach().cpu().clone().contiguous() for name, value in base.items()}
-        with write_whole(path) as unfinished:
-            if suffix == SAFETENSORS:
-                safetensors_for(path).save_file(weights, unfinished)
-            else:
-                torch.save(weights, unfinished)
-        written.add(path)
+        _write(folder / f"base{suffix}", {name: value.detach().cpu().clone() for name, value in base.items()})
+        written.add(folder / f"base{suffix}")
     for path in set(earlier) - written:  # of an earlier call, whose plug-in this one replaces
         path.unlink()
     (folder / CARD).write_text(model_card(plugin, base is not None, card or {}, adapter), encoding="utf-8")
@@ -316,11 +292,7 @@ def files_of(folder: Path, name: str) -> list[Path]:
 
 
 def find_folder(source: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """Return a folder of ``save_pretrained``'s: this one, or that of an id on the Hugging Face hub, downloaded.
-
-    Raises:
-        PluginError: there is no such folder, and the hub does not give one.
-    """
+    """Return a folder of ``save_pretrained``'s: this one, or that of an id on the Hugging Face hub, downloaded."""
     if Path(source).is_dir():
         if not files_of(Path(source), "plugin"):
             raise PluginError(f"{source}: no plugin.safetensors or plugin.pt in it; save_pretrained writes one")
