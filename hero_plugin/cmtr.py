@@ -85,15 +85,11 @@ class CMTR(nn.Module):
         if self.mask_token is not None:
             instead = self.mask_token.to(levels.dtype)
         else:
-            instead = self._moved(levels, generator, part)
+            words = at_least_float32(levels)
+            noise = _of_part(partial(torch.randn, dtype=words.dtype), words, generator, part)
+            size = self.noise_size * words.detach().norm(dim=-1, keepdim=True)  # the loss must not learn the size
+            instead = (words + size * F.normalize(noise, dim=-1)).to(levels.dtype)
         return torch.where(dropped.unsqueeze(-1), instead, levels), dropped
-
-    def _moved(self, levels: Tensor, generator: Generator | None, part: tuple[Sequence[int], int] | None) -> Tensor:
-        """Return every word (N, B, L, D) with noise of ``noise_size`` of its length."""
-        words = at_least_float32(levels)
-        noise = _of_part(partial(torch.randn, dtype=words.dtype), words, generator, part)
-        length = words.detach().norm(dim=-1, keepdim=True)  # detached: the loss must not learn the noise's size
-        return (words + self.noise_size * length * F.normalize(noise, dim=-1)).to(levels.dtype)
 
     def draw(
         self, query_mask: Tensor, generator: Generator | None = None, part: tuple[Sequence[int], int] | None = None

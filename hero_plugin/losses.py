@@ -31,11 +31,6 @@ PATIENCE = 100
 NOTHING_LEARNS = f"the base is frozen, and {PATIENCE} backward passes have changed nothing of HERO: {_HOW_TO_ADD}"
 
 
-def acknowledge(relevance: Tensor) -> None:
-    """Note that a criterion took this relevance and has no loss for it: nothing says which clips are relevant."""
-    getattr(relevance, "reached", []).append(True)
-
-
 class Oversight:
     """Watch over a model's first training steps, until training is seen to work, or a warning is given.
 
@@ -51,18 +46,11 @@ class Oversight:
     def see_masks(self, video_mask: Tensor, query_mask: Tensor) -> None:
         """Look at the first masks, once: what is not 1 at real places would be read the wrong way without an error.
 
-        Raises:
-            ValueError: values other than 0 and 1, as of a mask that is added to logits.
+        ``ValueError`` on values other than 0 and 1, as of a mask that is added to logits.
         """
-        # Values of a traced or fake tensor cannot be read.
-        if (
-            self.masks_seen
-            or is_compiling()
-            or torch.jit.is_tracing()
-            or video_mask.is_meta
-            or type(video_mask) is not Tensor
-        ):
-            return
+        tracing = is_compiling() or torch.jit.is_tracing()
+        if self.masks_seen or tracing or video_mask.is_meta or type(video_mask) is not Tensor:
+            return  # values of a traced or fake tensor cannot be read
         self.masks_seen = True
         for name, what, mask in (("video_mask", "clips", video_mask), ("query_mask", "words", query_mask)):
             check_mask(name, what, mask)
@@ -87,13 +75,14 @@ class Oversight:
         self.versions = [sum(p._version for p in part.parameters() if p.requires_grad) for part in (base, hero)]
         moved = [now > then for now, then in zip(self.versions, before, strict=False)]
         self.steps += moved == [True, False]
-        # Without its losses, HERO may have no gradient and so nothing to step by: that is said first.
-        said = "" if self.read or self.backwards < 2 else LOSSES_LEFT_OUT
-        if self.read and self.steps >= 2:
-            said = PARAMETERS_LEFT_OUT
         frozen = not any(p.requires_grad for p in base.parameters())
-        if self.read and frozen and self.backwards >= PATIENCE and moved[1:] == [False]:
+        said = ""
+        if not self.read:  # without its losses, HERO may have no gradient and so nothing to step by
+            said = LOSSES_LEFT_OUT if self.backwards >= 2 else ""
+        elif frozen and self.backwards >= PATIENCE and moved[1:] == [False]:
             said = NOTHING_LEARNS
+        elif self.steps >= 2:
+            said = PARAMETERS_LEFT_OUT
         if said:
             warnings.warn(said, stacklevel=2)
         self.over = bool(said) or (self.read and moved[1:] == [True])
@@ -109,15 +98,12 @@ class Oversight:
 
 
 def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor:
-    """Return ``L_RS``, the mean binary cross-entropy of the clips' relevance over all real clips of the batch.
+    """Return ``L_RS``, the mean binary cross-entropy of the clips' relevance over all real clips; 0 without any.
 
     Args:
         logits: (B, T) relevance logits.
         labels: (B, T), 1 for clips inside the moment; below 0 for those of which nothing is known.
         video_mask: (B, T), 1/True at real clips.
-
-    Returns:
-        A scalar; 0 when no clip is real.
     """
     _expect_same(logits, labels=labels, video_mask=video_mask)
     real = video_mask.bool()
@@ -133,6 +119,8 @@ def consistency_loss(
 ) -> Tensor:
     """Return ``L_CL = D_KL(RS || RS^m)``: masking words must not change which clips are relevant.
 
+    Never negative but for rounding; 0 when no clip is real.
+
     Args:
         logits: (B, T) relevance logits from the whole query.
         masked_logits: (B, T) relevance logits from the masked query.
@@ -140,9 +128,6 @@ def consistency_loss(
         kind: ``"clips"`` compares two distributions over the real clips (softmax), averaged over the batch;
             ``"bernoulli"`` compares each clip's probability (sigmoid), averaged over all real clips.
         gradient: ``"both"``: it flows into both logits; ``"masked"``: into the masked ones alone.
-
-    Returns:
-        A scalar, never negative but for rounding; 0 when no clip is real.
     """
     _expect_same(logits, masked_logits=masked_logits, video_mask=video_mask)
     for name, choice, field in (("kind", kind, "consistency"), ("gradient", gradient, "consistency_gradient")):
@@ -170,16 +155,8 @@ def hero_losses(
 ) -> dict[str, Tensor]:
     """Return ``L_RS = (BCE(RS) + BCE(RS^m)) / 2`` and ``L_CL``, not weighted.
 
-    Args:
-        relevance: (B, T) logits.
-        masked_relevance: (B, T) logits; without them (evaluation, no CMTR) only BCE(RS) remains.
-        labels: as in ``relevance_loss``.
-        video_mask: likewise.
-        consistency: kind of ``consistency_loss``.
-        consistency_gradient: gradient of ``consistency_loss``.
-
-    Returns:
-        ``loss_relevance`` and, with masked relevance, ``loss_consistency``.
+    Without masked relevance (evaluation, no CMTR) only BCE(RS) remains, as ``loss_relevance``, and no
+    ``loss_consistency``. The arguments are those of ``relevance_loss`` and ``consistency_loss``.
     """
     loss = relevance_loss(relevance, labels, video_mask)
     if masked_relevance is None:
@@ -250,7 +227,7 @@ class HeroCriterion(nn.Module):
             outputs["hero"] = hero
         if self._of_model and "chosen" in hero:  # a loop of somebody's own may leave it out
             self._take_settings(hero["chosen"])
-        ours = self.hero_losses(hero, kwargs["targets"] if "targets" in kwargs else given[place + 1])
+        ours = self._losses(hero, kwargs["targets"] if "targets" in kwargs else given[place + 1])
         if losses is outputs:
             outputs.update(ours)
         return {**losses, **ours}
@@ -267,7 +244,7 @@ class HeroCriterion(nn.Module):
         self.config = replace(self.config, cmtr=cmtr, **fields)
         self.weight_dict.update(self.config.loss_weights)
 
-    def hero_losses(self, hero: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
+    def _losses(self, hero: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
         """Return ``loss_relevance`` where moments are known, ``loss_consistency`` where masked words were used."""
         relevance, masked, video_mask = hero["relevance"], hero.get("masked_relevance"), hero["video_mask"]
         if "span_labels" in targets and getattr(self.criterion, "use_matcher", True):
@@ -275,7 +252,7 @@ class HeroCriterion(nn.Module):
             labels = clip_labels(spans, video_mask, getattr(self.criterion, "span_loss_type", "l1"))
             return hero_losses(relevance, masked, labels, video_mask, *self.config.divergence)
         if masked is None:
-            acknowledge(relevance)
+            getattr(relevance, "reached", []).append(True)  # taken, though no loss comes of it
             return {}
         return {"loss_consistency": consistency_loss(relevance, masked, video_mask, *self.config.divergence)}
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from hero_plugin.config import HeroConfig, with_config_note
+from hero_plugin.config import with_config_note
 from hero_plugin.model import HeroModel
 from hero_plugin.named_plugins import DEFAULT_NAME
 from hero_plugin.plugin import (
@@ -95,8 +95,8 @@ def from_pretrained(
         base: as in ``load_plugin``.
         folder_or_id: a folder here, or an id on the Hugging Face hub, such as ``"someone/hero-qd-detr"``; the hub takes
             ``pip install "hero-plugin[hub]"``.
-        adapter: as in ``wrap_model``, for a bare base.
-        strict: as in ``load_plugin``.
+        adapter: as in ``load_plugin``.
+        strict: likewise.
         name: likewise.
         load_base: False leaves the base's weights as they are. None loads those of the folder into a bare base.
         revision: of the hub's repository.
@@ -150,11 +150,17 @@ def _put_on(
         wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
         return wrapped
     active = wrapped.active_plugin
+    changed = wrapped.config.differences(plugin.config, wrapped.grounder)
     if name not in (None, active):
         wrapped.add_plugin(name, plugin.config)
         wrapped.set_active(name)
-    else:
-        _check_config(wrapped, plugin.config, source)
+    elif changed:
+        lines = [f"  {field} is {mine!r} here, {its!r} in the checkpoint\n" for field, (mine, its) in changed.items()]
+        raise PluginError(
+            f"{source}: this plug-in was made with another config:\n{''.join(lines)}"
+            "Give load_plugin the base alone, load_plugin(unwrap_model(model), path), and it is wrapped with the "
+            "checkpoint's config"
+        )
     try:
         wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
     finally:
@@ -163,11 +169,7 @@ def _put_on(
 
 
 def check_base(here: Fingerprint, there: Fingerprint, source: str, *, strict: bool = True) -> None:
-    """Check that a plug-in of ``there`` has a place on ``here``; warn of what else differs.
-
-    Raises:
-        PluginError: it has none.
-    """
+    """Raise ``PluginError`` where a plug-in of ``there`` has no place on ``here``; warn of what else differs."""
     obstacles, differences = here.obstacles(there), here.differences(there)
     impossible = None not in (here.dim, there.dim) and here.dim != there.dim
     details = "\n".join(f"  {line}" for line in [*obstacles, *differences])
@@ -190,16 +192,4 @@ def check_base(here: Fingerprint, there: Fingerprint, source: str, *, strict: bo
             f"{common} tensors. The plug-in is loaded, but fits the weights that it was trained with: if the base "
             "learned beside it, load that base's weights, too. model.save_pretrained(folder) keeps both",
             stacklevel=4,
-        )
-
-
-def _check_config(model: HeroModel, config: HeroConfig, path: str) -> None:
-    lines = [
-        f"  {name} is {here!r} here, {there!r} in the checkpoint"
-        for name, (here, there) in model.config.differences(config, model.grounder).items()
-    ]
-    if lines:
-        raise PluginError(
-            f"{path}: this plug-in was made with another config:\n" + "\n".join(lines) + "\nGive load_plugin the base "
-            "alone, load_plugin(unwrap_model(model), path), and it is wrapped with the checkpoint's config"
         )
