@@ -71,11 +71,7 @@ class Adapter(ABC):
 
     @classmethod
     def check(cls, base: nn.Module) -> None:
-        """Check that ``base`` has every attribute of ``requires``.
-
-        Raises:
-            TypeError: an attribute is missing; the message names the first.
-        """
+        """Raise ``TypeError``, which names it, where ``base`` lacks an attribute of ``requires``."""
         for path in cls.requires:
             try:
                 operator.attrgetter(path)(base)

@@ -58,10 +58,9 @@ class Bridge(nn.Module):
         counts = known.new_ones(len(known)) if counts is None else counts
         if counts.shape != known.shape[:1] or not bool((counts >= 1).all()):
             raise ValueError(f"counts must be ({len(known)},) and at least 1, got {tuple(counts.shape)}")
+        counts = counts.to(known.device, torch.promote_types(known.dtype, torch.float32))
         self.register_buffer("known", known)
-        self.register_buffer(
-            "log_counts", counts.to(known.device, torch.promote_types(known.dtype, torch.float32)).log()
-        )
+        self.register_buffer("log_counts", counts.log())
         self.neighbours, self.temperature, self.nearest = neighbours, temperature, nearest
         self.known_from = known_from
 
@@ -104,11 +103,8 @@ class Bridge(nn.Module):
         """Return what unknown words (..., D) are mixed of: shares (..., k), greatest first, and rows of ``known``.
 
         Shares sum to 1; a known word that is not trusted has 0, and a word that stays itself has no others.
-
-        Args:
-            words: (..., D) vectors.
-            expected: (..., M) how much more than by its count each known word is expected there, as a logarithm; added
-                to its weight.
+        ``expected`` (..., M), added to the weights, says how much more than by its count each known word is expected
+        there, as a logarithm.
         """
         cosine = self._cosine(words)
         trusted = cosine > self.nearest

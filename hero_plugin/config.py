@@ -179,8 +179,7 @@ class HeroConfig:
     def starts_as_base(self) -> bool:
         """Whether a freshly wrapped model predicts what its base does, up to rounding; ``departures`` says why not.
 
-        Nothing else but ``norm``, ``identity_start``, ``normalize`` and ``gate`` plays a part, unless the base reads
-        padded words and its pair does not say so (``Pair.reads_padding``).
+        A base that reads padded words has to say so for that: ``Pair.reads_padding``.
         """
         return not self.departures
 
@@ -266,11 +265,7 @@ CHOICES = {name: get_args(kind) for name, kind in get_type_hints(HeroConfig).ite
 
 
 def chosen_config(config: HeroConfig, choices: Mapping[str, Any]) -> HeroConfig:
-    """Return the config with these fields changed.
-
-    Raises:
-        TypeError: a field does not exist; the message names one that is close, or all.
-    """
+    """Return the config with these fields changed; ``TypeError``, which names one that is close, on any other field."""
     names = [field.name for field in fields(HeroConfig)]
     for name in choices:
         if name not in names:

@@ -19,16 +19,11 @@ def fold(levels: Tensor) -> Tensor:
 
 
 def repeat_levels(shared: Any, levels: int, batch: int, name: str = "tensor", per_sample: bool = False) -> Any:
-    """Repeat what all levels share, level-major, in containers nested at will.
+    """Repeat what all levels share, level-major, in containers nested at will: tensors (B, ...) -> (N*B, ...).
 
-    A size that happens to be B says nothing: the last batch of an epoch has another.
-
-    Args:
-        shared: tensors (B, ...) -> (N*B, ...); scalars and what is neither tensor nor array stay.
-        levels: N.
-        batch: B.
-        name: what ``shared`` is called, for errors.
-        per_sample: whether lists of B items hold one per sample, whatever that is, and are repeated themselves.
+    Scalars and what is neither tensor nor array stay. ``per_sample`` says that lists of B items hold one per sample,
+    whatever that is, and are repeated themselves: a size that happens to be B says nothing, as the last batch of an
+    epoch has another. Errors call it ``name``.
 
     Raises:
         ValueError: a tensor without the batch first, or a list that neither ``per_sample`` nor ``constant`` names.
@@ -73,7 +68,7 @@ def unfold(
     (...) -> (N, ...) and all else as level 0 has it.
 
     Args:
-        folded: tensors (N*B, ...), alone or nested.
+        folded: tensors, alone or nested.
         levels: N.
         kinds: the kind of each output by its name, as the aggregation takes them.
         batch: B; without it, no list is taken for one of samples, and a first axis may be any multiple of N.
@@ -143,12 +138,8 @@ def map_tensors(
     ``key`` is the nearest name: a mapping's key, a field (of a dataclass or a named tuple), or an index of the
     outermost tuple or list.
 
-    Args:
-        function: takes a tensor and its key.
-        outputs: what a model returns.
-        key: the name of ``outputs`` itself.
-        on_list: called with every list first; what it returns takes the list's place, unless it is None.
-        on_leaf: called with what is neither tensor nor container; without it, that is passed through.
+    ``on_list`` is called with every list first: what it returns takes the list's place, unless it is None. ``on_leaf``
+    is called with what is neither tensor nor container; without it, that is passed through.
     """
     if isinstance(outputs, Tensor):
         return function(outputs, key)

@@ -15,15 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hero_plugin.aggregation import WeightedAggregation, check_kinds, check_names
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import (
-    CHOICES,
-    LOSS_FIELDS,
-    NOTE,
-    HeroConfig,
-    config_of,
-    note_config,
-    without_wrappers,
-)
+from hero_plugin.config import CHOICES, LOSS_FIELDS, NOTE, HeroConfig, config_of, note_config, without_wrappers
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
 from hero_plugin.losses import Oversight, hero_losses
@@ -245,21 +237,14 @@ class HeroModel(NamedPlugins):
 
         Raises:
             ValueError: there is no such level.
-
-        Example:
-            >>> model.keep_level(1)
         """
         self.config = replace(self.config, inference=levels or None)
         return self
 
     def compute_hero_losses(self, labels: Tensor) -> dict[str, Tensor]:
-        """Return the two HERO losses of the last forward, not yet weighted.
+        """Return the HERO losses of the last forward for labels (B, T), 1/True for clips inside the moment.
 
-        Args:
-            labels: (B, T), 1/True for clips inside the moment.
-
-        Returns:
-            ``loss_relevance`` and, if masked words were used, ``loss_consistency``; empty with HERO off.
+        Not yet weighted: ``loss_relevance`` and, if masked words were used, ``loss_consistency``; empty with HERO off.
         """
         if not self.hero_active:
             return {}
@@ -420,8 +405,7 @@ class Hero(nn.Module):
     def read(self, pair: Pair, which: Sequence[int] | None = None) -> tuple[Pair, Tensor]:
         """Return the pair with its query (B, L, D), and the query's ``words`` at its levels, wherever these come from.
 
-        Raises:
-            ValueError: they come with the input, and the query is not (B, L, N, D).
+        ``ValueError`` where they come with the input, and the query is not (B, L, N, D).
         """
         if not self.reads_levels:
             return pair, self.words(pair.query, pair.query_mask, which)

@@ -116,10 +116,7 @@ class NamedPlugins(nn.Module):
     def add_plugin(self, name: str, config: HeroConfig | None = None, **choices: Any) -> None:
         """Put another plug-in on the base, fresh. The active one stays so: ``set_active(name)`` changes that.
 
-        Args:
-            name: what it is called.
-            config: every choice at once; None is ``HeroConfig()``.
-            **choices: single fields of ``HeroConfig``, over ``config``.
+        ``config`` and the single choices are as in ``wrap_model``.
 
         Raises:
             ValueError: there is one of this name, or a choice has an impossible value.

@@ -74,11 +74,7 @@ def wrap_model(
 def checked_adapter(
     base: nn.Module, adapter: Callable[[nn.Module], Grounder] | None = None
 ) -> Callable[[nn.Module], Grounder]:
-    """Return the adapter to wrap ``base`` with: the one given, or the known one.
-
-    Raises:
-        TypeError: HERO cannot go around ``base``, or the base lacks what the adapter needs.
-    """
+    """Return the adapter to wrap ``base`` with: the one given, or the known one; ``TypeError`` where neither serves."""
     if not isinstance(base, nn.Module):
         raise TypeError(f"wrap_model takes a torch.nn.Module, got {type(base).__name__}")
     if isinstance(base, HeroModel):
@@ -190,11 +186,7 @@ def hero_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 def hero_model(model: nn.Module) -> HeroModel:
-    """Return the wrapped model inside what torch puts around it.
-
-    Raises:
-        TypeError: there is none.
-    """
+    """Return the wrapped model inside what torch puts around it; ``TypeError`` where there is none."""
     found = find_hero_model(model)
     if found is None:
         raise TypeError(f"{type(model).__name__} has no HERO around it: it was not made by wrap_model")
