@@ -27,11 +27,6 @@ from hero_plugin.protocol import Grounder
 from hero_plugin.wrap import checked_adapter, find_hero_model, hero_model, wrap_model
 
 
-def plugin_of(model: nn.Module) -> Plugin:
-    """Return the plug-in of a wrapped model, as it stands."""
-    return hero_model(model).as_plugin()
-
-
 def save_plugin(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the plug-in of a wrapped model: its weights alone, with its config and its base's fingerprint.
 
@@ -43,7 +38,7 @@ def save_plugin(model: nn.Module, path: str | os.PathLike[str]) -> None:
         model: made by ``wrap_model``, also inside ``DistributedDataParallel`` or ``torch.compile``.
         path: of the file; its folder is made where absent.
     """
-    plugin_of(model).save(path)
+    hero_model(model).as_plugin().save(path)
 
 
 def load_plugin(

@@ -13,7 +13,6 @@ from hero_plugin.integrations import cli
 from hero_plugin.integrations.tools.weights import ConfigHints, infer_config, open_choices
 from hero_plugin.integrations.training import checkpoints as safe_load
 from hero_plugin.integrations.training.checkpoints import read_contents
-from hero_plugin.plugin_file import plugin_of
 from tests.adapters import authors
 from tests.core import detr, emb
 from tests.core.bases import shake, tensors, tuple_base
@@ -232,7 +231,7 @@ def test_two_wrapped_models_in_one_file_are_named(tmp_path, capsys):
 
 def test_no_empty_plugin_is_written(tmp_path, capsys):
     model = wrap_model(emb.emb())
-    record = plugin_of(model).record()
+    record = model.as_plugin().record()
     path = saved({"model": model.base.state_dict(), "hero": record}, tmp_path / "odd.pt")
     status, _, err = run(capsys, "extract", path, tmp_path / "plugin.pt")
     assert status == 2 and "no weights of a plug-in were found" in err and not (tmp_path / "plugin.pt").exists()
@@ -328,9 +327,9 @@ def test_what_is_not_told_is_asked_for_and_contradictions_are_errors(tmp_path, c
 
 def test_the_entry_that_a_script_may_write_beside_the_weights(tmp_path):
     model = wrap_model(detr.qd_detr(), levels=2, num_heads=4)
-    content = {**detr_checkpoint(model), "hero": plugin_of(model).record()}
+    content = {**detr_checkpoint(model), "hero": model.as_plugin().record()}
     contents = read_contents(saved(content, tmp_path / "x.ckpt"))
-    assert contents.config == model.config and contents.fingerprint == plugin_of(model).base
+    assert contents.config == model.config and contents.fingerprint == model.as_plugin().base
 
 
 def test_a_hostile_checkpoint_is_refused_by_the_command(tmp_path, capsys):
