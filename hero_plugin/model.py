@@ -292,7 +292,7 @@ class HeroModel(NamedPlugins):
         elif not prefixes:
             part = self.base
         load = super().load_state_dict if part is self else part.load_state_dict
-        # ``assign`` came with torch 2.1; a base that overrides load_state_dict may not know it.
+        # A base that overrides load_state_dict may not know ``assign``.
         return load(state_dict, strict=strict, assign=True) if assign else load(state_dict, strict=strict)
 
     def extra_repr(self) -> str:

@@ -160,10 +160,8 @@ class NamedPlugins(nn.Module):
 
     def print_trainable_parameters(self) -> None:
         """Print how many parameters learn: of HERO, of the base, in all."""
-        rows = {"HERO": self.hero, "base": self.base, "in all": self}
-        if len(self._plugins) > 1:
-            rows = {f"HERO {self.active_plugin!r}": self.hero, "base": self.base, "in all": self}
-        for name, part in rows.items():
+        hero = f"HERO {self.active_plugin!r}" if len(self._plugins) > 1 else "HERO"
+        for name, part in {hero: self.hero, "base": self.base, "in all": self}.items():
             sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
             every, learning = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
             print(f"{name}: {learning:,} of {every:,} parameters learn ({100 * learning / max(every, 1):.2f} %)")
