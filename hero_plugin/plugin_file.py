@@ -158,8 +158,12 @@ def _put_on(
         )
     try:
         wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
-    finally:
-        wrapped.set_active(active)
+    except BaseException:  # nothing untrained may stay behind under the name
+        if name is not None and name != active:
+            wrapped.set_active(active)
+            wrapped.remove_plugin(name)
+        raise
+    wrapped.set_active(active)
     return wrapped
 
 

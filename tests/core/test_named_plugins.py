@@ -171,6 +171,12 @@ def test_files_of_several(tmp_path):
     with pytest.raises(ValueError, match="there is a plug-in 'first' already"):
         load_plugin(other, tmp_path / "default.pt", name="first")
     assert other.active_plugin == "second"
+    broken = torch.load(tmp_path / "default.pt")
+    broken["hero"].popitem()
+    torch.save(broken, tmp_path / "broken.pt")
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_plugin(other, tmp_path / "broken.pt", name="third")
+    assert other.active_plugin == "second" and list(other.plugins) == ["first", "second"]
 
 
 def test_criteria_and_losses_follow_the_active_one():
