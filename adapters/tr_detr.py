@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,8 @@ class TRDETRAdapter(DETRAdapter):
 
     class_names = ("TRDETR",)
     weight_prefixes = ("input_vid_proj.", "gru_extractor.", "saliency_proj1.")
+    more_kinds: ClassVar[Mapping[str, Kind]] = dict.fromkeys(ALIGNED, "logits")
     optional_outputs = (*DETRAdapter.optional_outputs, *ALIGNED)
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
-        """Add what the contrastive losses compare, which ``complete`` puts in."""
-        return {**super().kinds, **dict.fromkeys(ALIGNED, "logits")}
 
     def complete(self, outputs: Any, pair: Pair) -> Any:
         """Put in what the contrastive losses compare: clips, words, and their means over all positions, as upstream."""

@@ -27,6 +27,7 @@ KINDS: dict[str, Kind] = {
     "proj_txt_mem": "direction",
     "proj_vid_mem": "direction",
 }
+"""Of the outputs that bases of the family share, but for the spans."""
 
 
 class DETRAdapter(Adapter):
@@ -46,6 +47,8 @@ class DETRAdapter(Adapter):
     transformer: ClassVar[str] = "transformer"
     """Where the base keeps encoder and decoder."""
     relevance_ranks = True
+    more_kinds: ClassVar[Mapping[str, Kind]] = {}
+    """Kinds of outputs that this base has besides ``KINDS`` and its spans, or has otherwise."""
     optional_outputs = tuple(KINDS)
     skips_decoder: ClassVar[bool] = False
     """Whether the saliency scores never read the decoder."""
@@ -81,7 +84,7 @@ class DETRAdapter(Adapter):
     def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
         """Spans are (center, width) in [0, 1], or logits over the clips where the base classifies them."""
         classified = getattr(self.base, "span_loss_type", "l1") == "ce"
-        return {**KINDS, "pred_spans": "logits" if classified else "probability"}
+        return {**KINDS, "pred_spans": "logits" if classified else "probability", **self.more_kinds}
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
         """Project the base's inputs: src_txt (B, L, Dt), src_vid (B, T, Dv), their masks, and whatever else it takes.

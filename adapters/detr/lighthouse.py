@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,11 @@ class EaTRAdapter(DETRAdapter):
     weight_prefixes = ("input_vid_proj.", "event_span_embed.", "saliency_proj.")
     requires = (*DETRAdapter.requires, "generate_pseudo_event")
     skips_decoder = True
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
-        """Guessed events stay as the base found them, a list with a tensor for each sample."""
-        spans: Kind = "probability"
-        return {**super().kinds, "pred_spans": spans, "pred_event_spans": spans, "pseudo_event_spans": "whole"}
+    more_kinds: ClassVar[Mapping[str, Kind]] = {
+        "pred_spans": "probability",
+        "pred_event_spans": "probability",
+        "pseudo_event_spans": "whole",  # as the base found them, a list with a tensor for each sample
+    }
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
         """Project EaTR's inputs; the events in the clips as they come travel with the pair."""
@@ -82,23 +81,17 @@ class CGDETRAdapter(DETRAdapter):
     optional_outputs = (*DETRAdapter.optional_outputs, *part_of_batch, *MOMENT_TOKENS, *SENTENCE_TOKENS)
     requires = (*DETRAdapter.requires, "transformer.t2v_encoder", "transformer.encoder")
     skips_decoder = True
+    more_kinds: ClassVar[Mapping[str, Kind]] = {
+        **dict.fromkeys(("t2vattnvalues", "t2vattnvalues_neg", "cate_attn_weights"), "probability"),
+        **dict.fromkeys((*MOMENT_TOKENS, *SENTENCE_TOKENS), "logits"),
+        **dict.fromkeys(("txt_mask", "src_txt_mask_neg"), "shared"),
+        "global_rep_tokens": "whole",  # the prompt tokens, a parameter
+    }
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
         skipped = {"transformer.t2v_encoder": NoAttention(), "transformer.encoder": PassThrough()}
         self.token_seam = self.make_seam(**self.saliency_stubs(), **skipped)
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
-        """Attention is in [0, 1]; the prompt tokens are a parameter."""
-        attention = ("t2vattnvalues", "t2vattnvalues_neg", "cate_attn_weights")
-        return {
-            **super().kinds,
-            **dict.fromkeys(attention, "probability"),
-            **dict.fromkeys((*MOMENT_TOKENS, *SENTENCE_TOKENS), "logits"),
-            **dict.fromkeys(("txt_mask", "src_txt_mask_neg"), "shared"),
-            "global_rep_tokens": "whole",
-        }
 
     def embed(self, *args: Any, **kwargs: Any) -> Pair:
         """Project CG-DETR's inputs; ``vid`` and ``qid`` are lists with one name per sample."""
@@ -143,12 +136,8 @@ class UVCOMAdapter(FirstPassAdapter):
     requires = ("input_vid_proj", "input_txt_proj", "CIM.d_model")
     transformer = "CIM"
     skips_decoder = True
-    optional_outputs = (*DETRAdapter.optional_outputs, "CTA_Sim", "VLA_Sim")
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
-        """Add the similarities, of which its loss takes a softmax."""
-        return {**super().kinds, "CTA_Sim": "logits", "VLA_Sim": "logits"}
+    more_kinds: ClassVar[Mapping[str, Kind]] = {"CTA_Sim": "logits", "VLA_Sim": "logits"}  # its loss takes a softmax
+    optional_outputs = (*DETRAdapter.optional_outputs, *more_kinds)
 
     def project_with_audio(self, video: Tensor, audio: Tensor) -> Tensor:
         """Project clips and audio, which has its own projection, and add the two."""
@@ -171,11 +160,7 @@ class TaskWeaveAdapter(FirstPassAdapter):
 
     class_names = ("TaskWeave",)
     weight_prefixes = ("input_vid_proj.", "mr_log_var", "hd_log_var")
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:  # type: ignore[override]
-        """The second output, the list of variances, belongs to the base and not to a level."""
-        return {**super().kinds, "1": "whole"}
+    more_kinds: ClassVar[Mapping[str, Kind]] = {"1": "whole"}  # the variances are of the base, not of a level
 
     @property
     def skips_decoder(self) -> bool:  # type: ignore[override]
