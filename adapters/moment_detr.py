@@ -9,7 +9,7 @@ from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.detr.adapter import DETRAdapter
 from hero_plugin.adapters.detr.config import DETRConfig, MomentDETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
-from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, xavier_
+from hero_plugin.adapters.detr.model import DETR, Outputs, xavier_
 from hero_plugin.adapters.detr.transformer import Encoder, MultiheadAttention, attendable
 
 
@@ -133,8 +133,7 @@ class MomentDETR(DETR):
 
     def forward(self, src_txt: Tensor, src_txt_mask: Tensor, src_vid: Tensor, src_vid_mask: Tensor) -> Outputs:
         """Ground each query: arguments as in ``DETR`` -> its ``predictions``, and saliency_scores (B, T)."""
-        check_inputs(src_txt, src_txt_mask, src_vid, src_vid_mask)
-        video, text = self.input_vid_proj(src_vid), self.input_txt_proj(src_txt)
+        video, text = self.project(src_txt, src_txt_mask, src_vid, src_vid_mask)
         mask = torch.cat([src_vid_mask, src_txt_mask], dim=1).bool()
         states, memory = self.transformer(
             torch.cat([video, text], dim=1),

@@ -12,7 +12,7 @@ from hero_plugin import Pair
 from hero_plugin.adapters.detr.adapter import DETRAdapter, ForwardState, has_module, saliency, skip_layers
 from hero_plugin.adapters.detr.config import DETRConfig, QDDETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
-from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, inverse_sigmoid, with_audio
+from hero_plugin.adapters.detr.model import DETR, Outputs, inverse_sigmoid
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
 from hero_plugin.tensors import is_compiling
 
@@ -120,8 +120,7 @@ class QDDETR(DETR):
         Arguments as in ``DETR`` -> its ``predictions``, saliency_scores and saliency_scores_neg (B, T), and video_mask,
         which is src_vid_mask.
         """
-        check_inputs(src_txt, src_txt_mask, src_vid, src_vid_mask)
-        video, text = self.input_vid_proj(with_audio(src_vid, src_aud)), self.input_txt_proj(src_txt)
+        video, text = self.project(src_txt, src_txt_mask, src_vid, src_vid_mask, src_aud)
         clips = video.shape[1]
         positions = self.positions(video, src_vid_mask, text)
         positions = torch.cat([self.global_rep_pos.expand(len(video), 1, -1), positions], dim=1)

@@ -15,7 +15,7 @@ from hero_plugin.adapters.detr.adapter import DETRAdapter
 from hero_plugin.adapters.detr.config import DETRConfig, TRDETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
-from hero_plugin.adapters.detr.model import DETR, Outputs, check_inputs, inverse_sigmoid, summed_projection, with_audio
+from hero_plugin.adapters.detr.model import DETR, Outputs, inverse_sigmoid, summed_projection
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
 from hero_plugin.adapters.emb.heads import VSLFuser
 from hero_plugin.aggregation import Kind
@@ -140,8 +140,7 @@ class TRDETR(DETR):
         for the losses that align the two modalities the projected features src_vid_ed (B, T, D) and src_txt_ed
         (B, L, D) and their means over all positions, src_vid_cls_ed and src_txt_cls_ed (B, D).
         """
-        check_inputs(src_txt, src_txt_mask, src_vid, src_vid_mask)
-        video, text = self.input_vid_proj(with_audio(src_vid, src_aud)), self.input_txt_proj(src_txt)
+        video, text = self.project(src_txt, src_txt_mask, src_vid, src_vid_mask, src_aud)
         clips = video.shape[1]
         fused = self.fuser(video, text, src_vid_mask, src_txt_mask)
         mask = torch.cat([src_vid_mask, src_txt_mask], dim=1).bool()

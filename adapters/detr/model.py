@@ -13,21 +13,6 @@ from torch import Tensor, nn
 from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.detr.config import DETRConfig
 
-
-def with_audio(video: Tensor, audio: Tensor | None) -> Tensor:
-    """Join audio to the video features: (B, T, Dv) and (B, T, Da), or None without audio -> (B, T, Dv + Da).
-
-    Raises:
-        ValueError: audio of other clips than the video's.
-    """
-    if audio is None:
-        return video
-    if audio.dim() != 3 or audio.shape[:2] != video.shape[:2]:
-        wanted = f"({video.shape[0]}, {video.shape[1]}, Da), with the clips of src_vid"
-        raise ValueError(f"src_aud must be {wanted}, got {tuple(audio.shape)}")
-    return torch.cat([video, audio], dim=2)
-
-
 POSITION_BASE = 10000
 """Ratio of the highest to the lowest frequency, nearly."""
 
@@ -187,6 +172,33 @@ class DETR(nn.Module):
             self.contrastive_align_projection_txt = nn.Linear(dim, config.contrastive_hdim)
             self.contrastive_align_projection_vid = nn.Linear(dim, config.contrastive_hdim)
 
+    def project(
+        self, text: Tensor, text_mask: Tensor, video: Tensor, video_mask: Tensor, audio: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Project clips and words: the arguments of ``forward`` -> (B, T, D), (B, L, D).
+
+        Raises:
+            ValueError: shapes that do not fit together, or an empty one.
+        """
+        for name, features, mask in (("src_txt", text, text_mask), ("src_vid", video, video_mask)):
+            if features.dim() != 3 or 0 in features.shape:
+                raise ValueError(f"{name} must be (batch, length, width), none of them 0, got {tuple(features.shape)}")
+            wanted = tuple(features.shape[:2])
+            if mask.shape != wanted:
+                raise ValueError(
+                    f"{name}_mask must be {wanted}, one number per position of {name}, got {tuple(mask.shape)}"
+                )
+        batch, clips, _ = video.shape
+        if len(text) != batch:
+            raise ValueError(f"src_txt and src_vid must share the batch size, got {len(text)} and {batch}")
+        if audio is not None:
+            if audio.dim() != 3 or audio.shape[:2] != (batch, clips):
+                raise ValueError(
+                    f"src_aud must be ({batch}, {clips}, Da), with the clips of src_vid, got {tuple(audio.shape)}"
+                )
+            video = torch.cat([video, audio], dim=2)
+        return self.input_vid_proj(video), self.input_txt_proj(text)
+
     def positions(self, video: Tensor, video_mask: Tensor, text: Tensor) -> Tensor:
         """Return the positions of clips and words in one sequence; words have zeros unless ``use_txt_pos``.
 
@@ -228,17 +240,3 @@ class DETR(nn.Module):
         if self.aux_loss:
             outputs["aux_outputs"] = by_layer
         return outputs
-
-
-def check_inputs(text: Tensor, text_mask: Tensor, video: Tensor, video_mask: Tensor) -> None:
-    """Raise ValueError unless (B, L, ·), (B, L), (B, T, ·) and (B, T), none of them empty, fit together."""
-    for name, features, mask in (("src_txt", text, text_mask), ("src_vid", video, video_mask)):
-        if features.dim() != 3 or 0 in features.shape:
-            raise ValueError(f"{name} must be (batch, length, width), none of them 0, got {tuple(features.shape)}")
-        if mask.shape != features.shape[:2]:
-            wanted = tuple(features.shape[:2])
-            raise ValueError(
-                f"{name}_mask must be {wanted}, one number per position of {name}, got {tuple(mask.shape)}"
-            )
-    if text.shape[0] != video.shape[0]:
-        raise ValueError(f"src_txt and src_vid must share the batch size, got {text.shape[0]} and {video.shape[0]}")
