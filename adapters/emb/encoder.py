@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hero_plugin.adapters.cpu_ops import Dropout, attend_with_bias, max_after, max_before
+from hero_plugin.adapters.emb.config import EMBConfig
 from hero_plugin.adapters.emb.layers import Conv1D, mask_bias
 from hero_plugin.adapters.emb.proposals import ProposalMap, cell_max, scatter_to_map
 
@@ -23,34 +24,23 @@ CONTENT_KERNEL = 7
 BOUND_SCALE = 8
 
 
-def pair_mask(source_mask: Tensor | None, target_mask: Tensor | None) -> Tensor | None:
-    """Combine (B, S) and (B, T) to (B, T, S), 1 where both are real; None where either is missing."""
-    if source_mask is None or target_mask is None:
-        return None
-    return target_mask.unsqueeze(2) * source_mask.unsqueeze(1)
-
-
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention whose heads are concatenated and not projected again."""
 
     def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads must divide dim, got dim={dim} and num_heads={num_heads}")
         self.num_heads = num_heads
         self.query = Conv1D(dim, dim)
         self.key = Conv1D(dim, dim)
         self.value = Conv1D(dim, dim)
         self.dropout = Dropout(drop_rate)
 
-    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend: query (B, T, D), source (B, S, D), mask (B, S), (B, T, S) or None, 1 where allowed -> (B, T, D)."""
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        """Attend: query (B, T, D), source (B, S, D), mask (B, S) or (B, T, S), 1 where allowed -> (B, T, D)."""
         projected = (self.query(query), self.key(source), self.value(source))
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in projected)
-        bias = None
-        if mask is not None:
-            bias = mask_bias(mask)
-            bias = bias[:, None, None] if mask.dim() == 2 else bias[:, None]
+        bias = mask_bias(mask)
+        bias = bias[:, None, None] if mask.dim() == 2 else bias[:, None]
         context = attend_with_bias(q, k, v, bias, self.dropout.p if self.dropout.training else 0.0)
         return context.transpose(1, 2).flatten(2)
 
@@ -66,7 +56,7 @@ class AttentionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPSILON)
         self.dropout = Dropout(drop_rate)
 
-    def attend(self, residual: Tensor, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+    def attend(self, residual: Tensor, query: Tensor, source: Tensor, mask: Tensor) -> Tensor:
         """Attend from a ``query`` (B, T, D), which need not be the ``residual`` to which the result is added."""
         context = self.attention(query, source, mask)
         hidden = self.norm1(residual + self.dropout(context))
@@ -76,7 +66,7 @@ class AttentionLayer(nn.Module):
 class PlainLayer(AttentionLayer):
     """Attention layer without a guide."""
 
-    def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, source: Tensor | None, mask: Tensor) -> Tensor:
         """Attend: query (B, T, D), source (B, S, D) or None for self-attention, mask as in attention -> (B, T, D)."""
         return self.attend(query, query, query if source is None else source, mask)
 
@@ -129,9 +119,7 @@ class GuidedLayer(AttentionLayer):
         super().__init__(dim, num_heads, drop_rate)
         self.guide = GuideConvolution(dim, kernel_size, drop_rate)
 
-    def guided(
-        self, before: Tensor, after: Tensor, query: Tensor, source: Tensor | None, mask: Tensor | None
-    ) -> Tensor:
+    def guided(self, before: Tensor, after: Tensor, query: Tensor, source: Tensor | None, mask: Tensor) -> Tensor:
         """Attend with guided queries: three (B, T, D), source (B, S, D) or None -> (B, T, D)."""
         asking = self.guide(before, after, query)
         return self.attend(query, asking, asking if source is None else source, mask)
@@ -143,7 +131,7 @@ class ContentGuidedLayer(GuidedLayer):
     def __init__(self, dim: int, num_heads: int, drop_rate: float) -> None:
         super().__init__(dim, num_heads, drop_rate, kernel_size=CONTENT_KERNEL)
 
-    def forward(self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, source: Tensor | None, mask: Tensor) -> Tensor:
         """Attend: query (B, T, D), source (B, S, D) or None, mask (B, T) or (B, T, S) -> (B, T, D)."""
         real = real_queries(query, mask)
         before, after = surrounding_max(query, real)
@@ -157,19 +145,11 @@ class BoundGuidedLayer(GuidedLayer):
         super().__init__(dim, num_heads, drop_rate, kernel_size=1)
         self.scale = downscale
 
-    def forward(
-        self, query: Tensor, source: Tensor | None = None, mask: Tensor | None = None, *, guide: Tensor, bounds: Tensor
-    ) -> Tensor:
-        """Attend: query (B, P, D), source (B, S, D) or None, mask (B, P) or (B, P, S) -> (B, P, D).
+    def forward(self, query: Tensor, source: Tensor | None, mask: Tensor, *, guide: Tensor, bounds: Tensor) -> Tensor:
+        """Attend: proposals query (B, P, D), source (B, S, D) or None, mask (B, P) or (B, P, S) -> (B, P, D).
 
-        As upstream, the guide's padding clips count in the cell that the last real clip is in.
-
-        Args:
-            query: proposals.
-            source: None for self-attention.
-            mask: 1 where attention is allowed.
-            guide: (B, T, D), clips.
-            bounds: (B, P, 2) long, first and last clip of each proposal.
+        guide (B, T, D), the clips, and bounds (B, P, 2) long, first and last clip of each proposal. As upstream, the
+        guide's padding clips count in the cell that the last real clip is in.
         """
         real = real_queries(query, mask).unsqueeze(-1)
         cells = cell_max(guide, self.scale)
@@ -179,47 +159,39 @@ class BoundGuidedLayer(GuidedLayer):
         return self.guided(first, last, query * real, source, mask)
 
 
-def real_queries(query: Tensor, mask: Tensor | None) -> Tensor:
+def real_queries(query: Tensor, mask: Tensor) -> Tensor:
     """Return which queries are real, (B, T) in the query's dtype: those with anything to attend to."""
-    if mask is None:
-        return query.new_ones(query.shape[:2])
     return (mask if mask.dim() == 2 else (mask > 0).any(-1)).to(query.dtype)
 
 
-class SelfAttentionBlock(nn.Module):
-    """Stack of layers in which a sequence attends to itself."""
+class AttentionBlock(nn.Module):
+    """Stack of layers, through which a target passes."""
 
     def __init__(self, layer: Callable[[], AttentionLayer], num_layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layer() for _ in range(num_layers))
 
-    def forward(self, target: Tensor, tmask: Tensor | None = None, **guidance: Tensor) -> Tensor:
-        """Run the layers: target (B, T, D), tmask (B, T) -> (B, T, D); ``guidance`` is passed on to every layer."""
-        for layer in self.layers:
-            target = layer(target, mask=tmask, **guidance)
-        return target
-
-
-class CrossAttentionBlock(nn.Module):
-    """Stack of layers in which a target attends to a source."""
-
-    def __init__(self, layer: Callable[[], AttentionLayer], num_layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layer() for _ in range(num_layers))
-
-    def forward(
-        self,
-        source: Tensor,
-        target: Tensor,
-        smask: Tensor | None = None,
-        tmask: Tensor | None = None,
-        **guidance: Tensor,
-    ) -> Tensor:
-        """Run the layers: source (B, S, D), target (B, T, D), smask (B, S), tmask (B, T) -> (B, T, D)."""
-        mask = pair_mask(smask, tmask)
+    def run(self, target: Tensor, source: Tensor | None, mask: Tensor, **guidance: Tensor) -> Tensor:
+        """Run the layers on a target (B, T, D); ``guidance`` is passed on to every one."""
         for layer in self.layers:
             target = layer(target, source, mask, **guidance)
         return target
+
+
+class SelfAttentionBlock(AttentionBlock):
+    """Stack of layers in which a sequence attends to itself."""
+
+    def forward(self, target: Tensor, tmask: Tensor, **guidance: Tensor) -> Tensor:
+        """Run the layers: target (B, T, D), tmask (B, T) -> (B, T, D)."""
+        return self.run(target, None, tmask, **guidance)
+
+
+class CrossAttentionBlock(AttentionBlock):
+    """Stack of layers in which a target attends to a source."""
+
+    def forward(self, source: Tensor, target: Tensor, smask: Tensor, tmask: Tensor, **guidance: Tensor) -> Tensor:
+        """Run the layers: source (B, S, D), target (B, T, D), smask (B, S), tmask (B, T) -> (B, T, D)."""
+        return self.run(target, source, tmask.unsqueeze(2) * smask.unsqueeze(1), **guidance)
 
 
 Streams = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor, Tensor]
@@ -231,16 +203,16 @@ class GuidedAttentionEncoder(nn.Module):
     Block names read source2target: f frames (clips), p proposals, w words; v, s and q in the second round.
     """
 
-    def __init__(
-        self, dim: int, num_layers: int, num_heads: int, drop_rate: float, downscale: int, proposal: ProposalMap
-    ) -> None:
+    def __init__(self, sizes: EMBConfig) -> None:
         super().__init__()
+        num_layers = sizes.num_layers
         plain, by_content, by_bounds = (
-            partial(layer, dim, num_heads, drop_rate) for layer in (PlainLayer, ContentGuidedLayer, BoundGuidedLayer)
+            partial(layer, sizes.dim, sizes.num_heads, sizes.drop_rate)
+            for layer in (PlainLayer, ContentGuidedLayer, BoundGuidedLayer)
         )
-        self.proposal = proposal
+        self.proposal = ProposalMap(sizes.downscale, sizes.windows)
         self.f2f = SelfAttentionBlock(by_content, num_layers)
-        self.p2p = SelfAttentionBlock(partial(by_bounds, downscale), num_layers)
+        self.p2p = SelfAttentionBlock(partial(by_bounds, sizes.downscale), num_layers)
         self.w2w = SelfAttentionBlock(plain, num_layers)
         self.f2w = CrossAttentionBlock(by_content, num_layers)
         # As upstream: at the default scale, whatever the map's.
@@ -252,14 +224,12 @@ class GuidedAttentionEncoder(nn.Module):
         self.vq2q = copy.deepcopy(self.w2w)
         self.s2s = copy.deepcopy(self.p2p)
 
-    def forward(
-        self, vfeats: Tensor, qfeats: Tensor, vmask: Tensor, qmask: Tensor, moments: Tensor | None = None
-    ) -> Streams:
+    def forward(self, vfeats: Tensor, qfeats: Tensor, vmask: Tensor, qmask: Tensor) -> Streams:
         """Encode a pair, with a map of N = ceil(T / downscale) squared proposals.
 
         Nothing is computed for entries of the map that are never valid; they come out as zeros.
 
-        Takes clips (B, T, D), words (B, L, D) and their masks; ``moments`` is ignored, as upstream.
+        Takes clips (B, T, D), words (B, L, D) and their masks.
 
         Returns:
             (clips (B, T, D), their words (B, L, D)), (proposals (B, N·N, D), their words (B, L, D)),

@@ -15,8 +15,9 @@ from hero_plugin.adapters.emb.encoder import GuidedAttentionEncoder
 from hero_plugin.adapters.emb.heads import ConditionedPredictor, HighLightLayer, ProposalRanker, VSLFuser
 from hero_plugin.adapters.emb.layers import Conv1D, VisualProjection
 from hero_plugin.adapters.emb.losses import highlight_labels, positions_between, pseudo_moment, range_loss
-from hero_plugin.adapters.emb.proposals import ProposalMap, scatter_to_map
+from hero_plugin.adapters.emb.proposals import scatter_to_map
 from hero_plugin.hem import sinusoid
+from hero_plugin.tensors import expect_shape
 
 PAD, UNK, FIRST_WORD = 0, 1, 2
 
@@ -128,14 +129,7 @@ class EMB(nn.Module):
         self.embedding_net = Embedding(sizes, num_words=vocabulary_size(sizes, word_vectors), word_vectors=word_vectors)
         self.video_affine = VisualProjection(sizes.video_feature_dim, sizes.dim, sizes.drop_rate)
         self.position = CosinePosition(sizes.dim, sizes.max_pos_len)
-        self.encoder = GuidedAttentionEncoder(
-            dim=sizes.dim,
-            num_layers=sizes.num_layers,
-            num_heads=sizes.num_heads,
-            drop_rate=sizes.drop_rate,
-            downscale=sizes.downscale,
-            proposal=ProposalMap(sizes.downscale, sizes.windows),
-        )
+        self.encoder = GuidedAttentionEncoder(sizes)
         self.fuser1 = VSLFuser(sizes.dim, sizes.drop_rate)
         self.fuser2 = VSLFuser(sizes.dim, sizes.drop_rate)
         self.highlight_layer = HighLightLayer(sizes.dim)
@@ -252,14 +246,11 @@ class EMB(nn.Module):
                 f"video_features must be (B, T, {width or 'D'}), got {tuple(video_features.shape)}; "
                 "the config's video_feature_dim must be the features' width"
             )
-        if v_mask.shape != video_features.shape[:2]:
-            raise ValueError(f"v_mask must be (B, T)={tuple(video_features.shape[:2])}, got {tuple(v_mask.shape)}")
-        if q_mask.shape != word_ids.shape[:2]:
-            raise ValueError(f"q_mask must be (B, L)={tuple(word_ids.shape[:2])}, got {tuple(q_mask.shape)}")
-        if word_ids.shape[0] != video_features.shape[0]:
+        expect_shape("v_mask", v_mask, "B T", video_features.shape[:2])
+        expect_shape("q_mask", q_mask, "B L", word_ids.shape[:2])
+        if len(word_ids) != len(video_features):
             raise ValueError(
-                f"word_ids and video_features must share the batch size, got {word_ids.shape[0]} "
-                f"and {video_features.shape[0]}"
+                f"word_ids and video_features must share the batch size, got {len(word_ids)} and {len(video_features)}"
             )
 
 
