@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hero_plugin import Pair
-from hero_plugin.adapters.detr.adapter import DETRAdapter, ForwardState, has_module, saliency, skip_layers
+from hero_plugin.adapters.detr.adapter import FirstPassAdapter
 from hero_plugin.adapters.detr.config import DETRConfig, QDDETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
 from hero_plugin.adapters.detr.model import DETR, Outputs, inverse_sigmoid
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
-from hero_plugin.tensors import is_compiling
 
 
-class QDDETRAdapter(DETRAdapter):
+class QDDETRAdapter(FirstPassAdapter):
     """Adapter of QD-DETR (CVPR 2023), which pairs every video with the next sample's words as well.
 
     With levels folded level-major, that next sample is the same as in the base at every level; only the last sample of
@@ -28,66 +25,31 @@ class QDDETRAdapter(DETRAdapter):
     class_names = ("QDDETR",)
     weight_prefixes = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.")
     skips_decoder = True
-    encoders = ("t2v_encoder", "encoder")
-
-    def light_relevance(self, pair: Pair) -> Tensor:
-        """Return the positive pairs' saliency: relevance logits (B, T)."""
-        if is_compiling():
-            return super().light_relevance(pair)
-        return saliency(self.run(self.make_seam(**self.positive_pass_stubs()), pair))
-
-    def positive_pass_stubs(self) -> dict[str, Any]:
-        """Return the stubs of one forward, which comes to its decoder once the positive pairs are encoded."""
-        state = ForwardState()
-        layers = skip_layers(self.base, f"{self.transformer}.decoder.layers", state)
-        paths = [path for name in self.encoders if has_module(self.base, path := f"{self.transformer}.{name}")]
-        return {**layers, **{path: CachedEncoder(self.base.get_submodule(path), state) for path in paths}}
-
-
-class CachedEncoder(nn.Module):
-    """An encoder that repeats its last answer once the decoder has been reached.
-
-    What a base encodes after its decoder has run are negative pairs. Their encoding has the same shape, and nobody
-    will read it.
-    """
-
-    def __init__(self, encoder: nn.Module, state: ForwardState) -> None:
-        super().__init__()
-        self.encoder, self.state = encoder, state
-        self.answer: Any = None
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Encode, or return the last answer; arguments and result are the encoder's."""
-        if not self.state.decoder_reached:
-            self.answer = self.encoder(*args, **kwargs)
-        return self.answer
 
 
 class Transformer(TextToVideoTransformer):
     """QD-DETR's transformer, called as upstream's: clips read the words, then one another and a global token."""
 
     def forward(
-        self, src: Tensor, mask: Tensor, query_embed: Tensor, pos_embed: Tensor, video_length: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Encode and decode: arguments as in ``encode``, and query_embed (queries, 2), logits of moments.
+        self, src: Tensor, mask: Tensor, query_embed: Tensor | None, pos_embed: Tensor, video_length: int
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+        """Encode and decode.
+
+        src, the global token, the clips, the words, and pos_embed (B, 1 + T + L, D); mask True at padding; query_embed
+        (queries, 2), logits of moments, or None to encode alone.
 
         Returns:
-            Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), and ``encode``'s two.
-        """
-        memory, memory_global = self.encode(src, mask, pos_embed, video_length)
-        clips = slice(1, video_length + 1)
-        states, references = decode(self.decoder, memory, mask[:, clips], pos_embed[:, clips], query_embed)
-        return states, references, memory, memory_global
-
-    def encode(self, src: Tensor, mask: Tensor, pos_embed: Tensor, video_length: int) -> tuple[Tensor, Tensor]:
-        """Return the memory of the clips (B, T, D), which have read the words, and of the global token (B, D).
-
-        src, the global token, the clips, the words, and pos_embed (B, 1 + T + L, D); mask True at padding.
+            Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), and the memory of the clips
+            (B, T, D), which have read the words, and of the global token (B, D).
         """
         video = self.t2v_encoder(src[:, 1:], mask[:, 1:], pos_embed[:, 1:], video_length)
-        keep = attendable(mask[:, : video_length + 1])[:, None, None]
-        memory = self.encoder(torch.cat([src[:, :1], video], dim=1), keep, pos_embed[:, : video_length + 1])
-        return memory[:, 1:], memory[:, 0]
+        mask, pos_embed = mask[:, : video_length + 1], pos_embed[:, : video_length + 1]
+        memory = self.encoder(torch.cat([src[:, :1], video], dim=1), attendable(mask)[:, None, None], pos_embed)
+        memory, memory_global = memory[:, 1:], memory[:, 0]
+        if query_embed is None:
+            return None, None, memory, memory_global
+        states, references = decode(self.decoder, memory, mask[:, 1:], pos_embed[:, 1:], query_embed)
+        return states, references, memory, memory_global
 
 
 class QDDETR(DETR):
@@ -137,7 +99,7 @@ class QDDETR(DETR):
         # level; batch-major, it would be the sample itself at another level. The positions stay the positive query's,
         # as upstream. The encoders are enough: nobody reads what the decoder would say.
         src, padding = self.sequence(video, src_vid_mask, text.roll(-1, 0), src_txt_mask.roll(-1, 0))
-        negative, negative_global = self.transformer.encode(src, padding, positions, clips)
+        _, _, negative, negative_global = self.transformer(src, padding, None, positions, video_length=clips)
         return outputs | {
             "saliency_scores": self.saliency(memory, memory_global),
             "saliency_scores_neg": self.saliency(negative, negative_global),

@@ -176,8 +176,43 @@ class DETRAdapter(Adapter):
         return Seam(self.base, input_vid_proj=PassThrough(), input_txt_proj=PassThrough(), **replacements)
 
     def saliency_stubs(self) -> dict[str, Any]:
-        """Return the stubs of parts that the saliency scores never read, by path; none by default."""
-        return skip_layers(self.base, f"{self.transformer}.decoder.layers") if self.skips_decoder else {}
+        """Return the stubs of parts that the saliency scores never read, by path; none by default.
+
+        The decoder around its layers runs on, so that its outputs keep their shape, whatever that is.
+        """
+        path = f"{self.transformer}.decoder.layers"
+        if not self.skips_decoder or not has_module(self.base, path):
+            return {}
+        return {path: nn.ModuleList(SkipLayer() for _ in self.base.get_submodule(path).children())}
+
+
+class FirstPassAdapter(DETRAdapter):
+    """Adapter of a base whose forward runs its transformer again, on negative pairs: ``relate`` runs it once.
+
+    What a later pass would encode has the shape of the first, and nobody will read it.
+    """
+
+    def light_relevance(self, pair: Pair) -> Tensor:
+        """Return the first pass's saliency, without the decoder where it may be skipped: relevance logits (B, T)."""
+        if is_compiling():
+            return super().light_relevance(pair)
+        light = self.make_seam(**self.saliency_stubs()).view.get_submodule(self.transformer)
+        return saliency(self.run(self.make_seam(**{self.transformer: CallOnce(light)}), pair))
+
+
+class CallOnce(nn.Module):
+    """A module that answers every call as it did the first."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.called, self.answer = False, None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module, or return its first answer."""
+        if not self.called:
+            self.called, self.answer = True, self.module(*args, **kwargs)
+        return self.answer
 
 
 def forward_signature(base: nn.Module, inputs: tuple[str, ...] = INPUTS) -> inspect.Signature:
@@ -215,27 +250,14 @@ def is_made_of(outputs: Any, leaf: Tensor) -> bool:
     return False
 
 
-class ForwardState:
-    """What the stubs of one forward share: whether its decoder has been reached."""
-
-    def __init__(self) -> None:
-        self.decoder_reached = False
-
-
-class SkipLayer(PassThrough):
-    """Stub of a decoder layer, whose work saliency does not need; notes in the forward's ``state`` that it ran.
+class SkipLayer(nn.Module):
+    """Stub of a decoder layer, whose work saliency does not need.
 
     Its answer is not a number, so that a forward that reads it all the same cannot pass for one that does not.
     """
 
-    def __init__(self, state: ForwardState | None = None) -> None:
-        super().__init__()
-        self.state = state
-
     def forward(self, value: Any, *rest: Any, **options: Any) -> Any:
         """Return the shape of ``value``, filled with nan."""
-        if self.state is not None:
-            self.state.decoder_reached = True
         return torch.full_like(value, torch.nan)
 
 
@@ -246,13 +268,3 @@ def has_module(base: nn.Module, path: str) -> bool:
     except AttributeError:
         return False
     return True
-
-
-def skip_layers(base: nn.Module, path: str, state: ForwardState | None = None) -> dict[str, nn.Module]:
-    """Return as many ``SkipLayer`` as there are layers at ``path``, by that path; empty where a fork has no such place.
-
-    The decoder around them runs on, so that its outputs keep their shape, whatever that is.
-    """
-    if not has_module(base, path):
-        return {}
-    return {path: nn.ModuleList(SkipLayer(state) for _ in base.get_submodule(path).children())}

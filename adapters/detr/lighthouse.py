@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin import Grounding, Pair, PassThrough, Seam
-from hero_plugin.adapters.detr.adapter import DETRAdapter, has_module, saliency
+from hero_plugin.adapters.detr.adapter import DETRAdapter, FirstPassAdapter, has_module, saliency
 from hero_plugin.aggregation import Kind
-from hero_plugin.tensors import is_compiling
 
 
 class EaTRAdapter(DETRAdapter):
@@ -114,17 +113,6 @@ class CGDETRAdapter(DETRAdapter):
         return outputs | {name: before[name] for name in MOMENT_TOKENS}
 
 
-class FirstPassAdapter(DETRAdapter):
-    """Adapter of a base whose forward runs its transformer again, on negative pairs: ``relate`` runs it once."""
-
-    def light_relevance(self, pair: Pair) -> Tensor:
-        """Return the first pass's saliency, without the decoder where it may be skipped: relevance logits (B, T)."""
-        if is_compiling():
-            return super().light_relevance(pair)
-        light = self.make_seam(**self.saliency_stubs()).view.get_submodule(self.transformer)
-        return saliency(self.run(self.make_seam(**{self.transformer: CallOnce(light)}), pair))
-
-
 class UVCOMAdapter(FirstPassAdapter):
     """Adapter of UVCOM (CVPR 2024), whose ``CIM`` compares a batch's samples: ``ground`` gives it a level at a time.
 
@@ -166,21 +154,6 @@ class TaskWeaveAdapter(FirstPassAdapter):
     def skips_decoder(self) -> bool:  # type: ignore[override]
         """Whether highlights come before moments."""
         return not getattr(self.base, "mr2hd", True)
-
-
-class CallOnce(nn.Module):
-    """A module that answers every call as it did the first."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.called, self.answer = False, None
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module, or return its first answer."""
-        if not self.called:
-            self.called, self.answer = True, self.module(*args, **kwargs)
-        return self.answer
 
 
 class LevelByLevel(nn.Module):

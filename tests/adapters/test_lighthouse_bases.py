@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, unwrap_model, wrap_criterion, wrap_model
-from hero_plugin.adapters.detr import lighthouse
+from hero_plugin.adapters.detr import adapter
 from tests.adapters.detr_bases import (
     AUDIO_DIM,
     RELATIVES,
@@ -103,7 +103,7 @@ def test_relate_is_the_relevance_that_ground_returns(name, monkeypatch):
         levels = pair.at_levels(model.hero.clips(pair.video, words, pair.query_mask), words)
         expected = grounder.ground(levels).relevance
         for compiling in (False, True):
-            monkeypatch.setattr(lighthouse, "is_compiling", lambda compiling=compiling: compiling)
+            monkeypatch.setattr(adapter, "is_compiling", lambda compiling=compiling: compiling)
             # Relative: shaken TaskWeave's scores are in the hundreds.
             torch.testing.assert_close(grounder.relate(levels), expected, rtol=1e-6, atol=1e-6)
 
