@@ -93,9 +93,9 @@ class HungarianMatcher(nn.Module):
         (B, Q, 2 * max_v_l); targets: ``span_labels``, B times ``{"spans": (windows, 2)}``.
         """
         windows = target_windows(targets, len(outputs["pred_logits"]))
-        costs = self.costs(outputs["pred_logits"], outputs["pred_spans"], pad_windows(windows))
-        solved = assign(costs.cpu(), [len(sample) for sample in windows])
-        return [(torch.from_numpy(prediction), torch.from_numpy(window)) for prediction, window in solved]
+        pairs = self.match(outputs["pred_logits"].unsqueeze(0), outputs["pred_spans"].unsqueeze(0), windows)
+        sample, prediction, window = (index[0].cpu() for index in pairs)
+        return [(prediction[sample == row], window[sample == row]) for row in range(len(windows))]
 
     @torch.no_grad()
     def match(self, pred_logits: Tensor, pred_spans: Tensor, windows: list[Tensor]) -> Pairs:
@@ -125,37 +125,30 @@ class HungarianMatcher(nn.Module):
             return self.cost_span * cost_span + self.cost_giou * cost_giou + self.cost_class * cost_class
 
 
-def assign(costs: Tensor, windows: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Find the assignment of least cost of every sample: (B, Q, W) on the CPU, ``windows[b]`` columns of it real.
+def assign_layers(costs: Tensor, windows: list[int]) -> Tensor:
+    """Find the assignment of least cost of every sample in every layer.
 
-    Returns:
-        For each sample, the matched rows, ascending, and their columns.
+    Costs (K, B, Q, W) on the CPU, ``windows[b]`` columns of sample b real -> (3, K, P) long: sample, prediction and
+    window of each pair; samples, and their predictions, ascending.
     """
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError as error:
         raise ImportError('matching needs scipy: pip install "hero-plugin[train]"') from error
-    solved = []
-    for sample, real in zip(costs.numpy(), windows, strict=True):
-        sample = sample[:, :real]
-        if not np.isfinite(sample).all():
-            raise ValueError(
-                "matching costs are not finite: predicted spans or logits, or target spans, hold NaN or infinity "
-                "(a smaller learning rate or gradient clipping helps where training diverged)"
-            )
-        rows, columns = linear_sum_assignment(sample)
-        solved.append((rows.astype(np.int64), columns.astype(np.int64)))
-    return solved
-
-
-def assign_layers(costs: Tensor, windows: list[int]) -> Tensor:
-    """Assign in every layer: (K, B, Q, W) on the CPU -> (3, K, P) long: sample, prediction and window of each pair."""
     layers = []
     for layer in costs:
-        solved = assign(layer, windows)
-        sample = np.repeat(np.arange(len(solved)), [len(rows) for rows, _ in solved])
-        layers.append(np.stack([sample, *(np.concatenate(indices) for indices in zip(*solved, strict=True))]))
-    return torch.from_numpy(np.stack(layers, axis=1))
+        pairs = []
+        for sample, (of_sample, real) in enumerate(zip(layer.numpy(), windows, strict=True)):
+            of_sample = of_sample[:, :real]
+            if not np.isfinite(of_sample).all():
+                raise ValueError(
+                    "matching costs are not finite: predicted spans or logits, or target spans, hold NaN or infinity "
+                    "(a smaller learning rate or gradient clipping helps where training diverged)"
+                )
+            predictions, matched = linear_sum_assignment(of_sample)
+            pairs.append(np.stack([np.full_like(predictions, sample), predictions, matched]))
+        layers.append(np.concatenate(pairs, axis=1))
+    return torch.from_numpy(np.stack(layers, axis=1).astype(np.int64))
 
 
 def target_windows(targets: dict[str, Any], batch: int) -> list[Tensor]:
