@@ -59,15 +59,6 @@ def clip_text_loss(
     return F.binary_cross_entropy_with_logits(logits, relevant.bool().to(logits.dtype))
 
 
-def weighted_cross_entropy(logits: Tensor, foreground: Tensor, background_weight: float) -> Tensor:
-    """Return a cross-entropy in which background, which most predictions are, counts less.
-
-    logits (..., Q, 2), foreground (..., Q) bool -> (..., Q).
-    """
-    right, wrong = logits.log_softmax(-1).unbind(-1)
-    return -torch.where(foreground, right, background_weight * wrong)
-
-
 def sigmoid_focal_loss(
     inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
 ) -> Tensor:
@@ -270,7 +261,9 @@ class SetCriterion(nn.Module):
         """Compute ``loss_label``: (K, B, Q, 2) and (K, B, Q) -> (K,)."""
         if self.label_loss == "focal":
             return sigmoid_focal_loss(logits, foreground_targets(logits, foreground)).mean((1, 2, 3))
-        return weighted_cross_entropy(logits, foreground, self.eos_coef).mean((1, 2))
+        # A cross-entropy in which background, which most predictions are, counts less.
+        right, wrong = logits.log_softmax(-1).unbind(-1)
+        return -torch.where(foreground, right, self.eos_coef * wrong).mean((1, 2))
 
     def saliency_loss(self, outputs: dict[str, Any], targets: dict[str, Any]) -> Tensor:
         """Make clips that people marked as highlights score higher than others; 0 where the targets have none."""

@@ -14,17 +14,28 @@ from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.model import MLP, inverse_sigmoid, span_sines, xavier_
 
 
-class MultiheadAttention(nn.Module):
+class ProjectedAttention(nn.Module):
+    """Attention over projected inputs; queries and keys may be wider than values."""
+
+    def __init__(self, value_dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.out_proj = nn.Linear(value_dim, value_dim)
+        nn.init.zeros_(self.out_proj.bias)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Attend as ``attend_with_mask`` and project the joined heads -> (B, T, value_dim)."""
+        return self.out_proj(attend_with_mask(query, key, value, keep, self.dropout))
+
+
+class MultiheadAttention(ProjectedAttention):
     """``nn.MultiheadAttention``, batch first, with the same parameter names; faster, as it returns no weights."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
+        super().__init__(dim, num_heads, dropout)
         self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * dim, dim)))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
-        self.out_proj = nn.Linear(dim, dim)
-        nn.init.zeros_(self.out_proj.bias)
-        self.dropout = Dropout(dropout)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
         """Attend: query (B, T, D), key and value (B, S, D), keep as in ``attend_with_mask`` -> (B, T, D).
@@ -40,22 +51,7 @@ class MultiheadAttention(nn.Module):
             parts = zip((query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
             q, k, v = (F.linear(*part) for part in parts)
         q, k, v = (split_heads(x, self.num_heads) for x in (q, k, v))
-        return self.out_proj(attend_with_mask(q, k, v, keep, self.dropout))
-
-
-class ProjectedAttention(nn.Module):
-    """Attention over projected inputs; queries and keys may be wider than values."""
-
-    def __init__(self, value_dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.out_proj = nn.Linear(value_dim, value_dim)
-        nn.init.zeros_(self.out_proj.bias)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Attend as ``attend_with_mask`` and project the joined heads -> (B, T, value_dim)."""
-        return self.out_proj(attend_with_mask(query, key, value, keep, self.dropout))
+        return super().forward(q, k, v, keep)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
