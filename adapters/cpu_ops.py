@@ -76,21 +76,21 @@ def draw_keep_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
         the scale of what stays.
     """
     kept = max(1, DROPOUT_STEPS - round(p * DROPOUT_STEPS))
-    draws, last = random_int16(shape, torch.device("cpu")), kept - DROPOUT_STEPS // 2 - 1  # int16 is signed
+    draws, last = random_int16(shape), kept - DROPOUT_STEPS // 2 - 1  # int16 is signed
     if is_compiling():
         return (draws <= last).byte(), DROPOUT_STEPS / kept
     keep = torch.le(draws, last, out=torch.empty(shape, dtype=torch.uint8))
     return keep, DROPOUT_STEPS / kept
 
 
-def random_int16(shape: torch.Size, device: torch.device) -> Tensor:
-    """Draw independent 16-bit integers, all 65536 values equally likely, from torch's default generator."""
+def random_int16(shape: torch.Size) -> Tensor:
+    """Draw independent 16-bit integers on CPU, all 65536 values equally likely, from torch's default generator."""
     count = shape.numel()
     if is_compiling():  # that knows no random_, and no range of 64 bits: three elements share 48
-        draws = torch.randint(2**48, ((count + 2) // 3, 1), device=device)
+        draws = torch.randint(2**48, ((count + 2) // 3, 1), device="cpu")
         return draws.view(torch.int16)[:, :3].flatten()[:count].view(shape)
     # One 64-bit draw serves four elements. To None means up to and including the largest number.
-    draws = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64, device="cpu").random_(-(2**63), None)
     return draws.view(torch.int16)[:count].view(shape)
 
 
