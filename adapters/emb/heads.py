@@ -34,7 +34,7 @@ class ProposalRanker(nn.Module):
     topk_confident = staticmethod(confident_proposals)
     compute_loss = staticmethod(ranking_loss)
 
-    def __init__(self, dim: int, kernel_size: int = 3, num_layers: int = 4) -> None:
+    def __init__(self, dim: int, kernel_size: int, num_layers: int) -> None:
         super().__init__()
         self.kernel_size = kernel_size
         self.encoders = nn.ModuleList(

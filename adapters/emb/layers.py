@@ -45,7 +45,7 @@ class Conv1D(nn.Module):
 class VisualProjection(nn.Module):
     """Projection of video features to the model's width."""
 
-    def __init__(self, visual_dim: int, dim: int, drop_rate: float = 0.0) -> None:
+    def __init__(self, visual_dim: int, dim: int, drop_rate: float) -> None:
         super().__init__()
         self.drop = Dropout(drop_rate)
         self.linear = Conv1D(visual_dim, dim)

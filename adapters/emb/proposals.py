@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hero_plugin.adapters.emb.layers import count_real
 
@@ -37,7 +37,7 @@ class Proposals(NamedTuple):
     """(P,) long, where each belongs in the flattened (N, N) map."""
 
 
-class ProposalMap(nn.Module):
+class ProposalMap:
     """2D temporal map as in 2D-TAN: entry (i, j) is the moment from cell i to cell j.
 
     Args:
@@ -46,8 +46,7 @@ class ProposalMap(nn.Module):
             group before.
     """
 
-    def __init__(self, downscale: int = 8, windows: Sequence[int] = (16,)) -> None:
-        super().__init__()
+    def __init__(self, downscale: int, windows: Sequence[int]) -> None:
         self.scale = downscale
         self.windows = tuple(windows)
 
@@ -64,8 +63,8 @@ class ProposalMap(nn.Module):
     def compact(self, feats: Tensor, mask: Tensor) -> Proposals:
         """Make the map's entries: feats (B, T, D), mask (B, T)."""
         mask = mask.to(feats.dtype)
-        clips, size = feats.shape[1], self.size(feats.shape[1])
-        cells = self.cells(clips, feats.device)
+        size = self.size(feats.shape[1])
+        cells = self.cells(feats.shape[1], feats.device)
         start, end = cells // size, cells % size
         valid = cell_max(mask.unsqueeze(-1), self.scale).squeeze(-1)[:, end]
         features = torch.cat(list(self._pooled(feats, mask)), dim=1)
@@ -74,13 +73,6 @@ class ProposalMap(nn.Module):
         bounds = torch.minimum(bounds, last_clip) * valid.unsqueeze(-1).long()
         features = features.masked_fill(~valid.bool().unsqueeze(-1), 0.0)
         return Proposals(features, bounds, valid, cells)
-
-    def forward(self, feats: Tensor, mask: Tensor, moments: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Make the map: feats (B, T, D), mask (B, T) -> features (B, N·N, D), bounds (B, N·N, 2), mask (B, N·N)."""
-        entries = self.compact(feats, mask)
-        area = self.size(feats.shape[1]) ** 2
-        features, bounds, real = (scatter_to_map(part, entries.cells, area) for part in entries[:3])
-        return features, bounds, real
 
     def _pooled(self, feats: Tensor, mask: Tensor) -> Iterator[Tensor]:
         """Yield the features of each length of proposals, from those of the length before."""

@@ -197,7 +197,7 @@ def test_the_surrounding_maximum_is_that_of_a_loop(seed, clips):
 def test_a_proposal_is_the_maximum_of_its_cells(windows, clips):
     x = torch.randn(2, clips, 3) + 5
     mask = torch.ones(2, clips)
-    features, bounds, valid = ProposalMap(downscale=4, windows=windows)(x, mask)
+    features, bounds, valid, _ = ProposalMap(downscale=4, windows=windows).compact(x, mask)
     assert valid.any()
     for entry in valid[0].nonzero()[:, 0].tolist():
         first, last = bounds[0, entry].tolist()
