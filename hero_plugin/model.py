@@ -283,7 +283,6 @@ class HeroModel(NamedPlugins):
         there = config_of(state_dict)
         if strict and there is not None and (wrong := self.config.contradiction(there, self.grounder)):
             raise RuntimeError(wrong)
-        self._take_inference(there)
         state_dict = without_wrappers(state_dict)
         prefixes = {name.split(".", 1)[0] for name in state_dict if name.startswith(("hero.", "base."))}
         part: nn.Module = self
@@ -293,7 +292,9 @@ class HeroModel(NamedPlugins):
             part = self.base
         load = super().load_state_dict if part is self else part.load_state_dict
         # A base that overrides load_state_dict may not know ``assign``.
-        return load(state_dict, strict=strict, assign=True) if assign else load(state_dict, strict=strict)
+        loaded = load(state_dict, strict=strict, assign=True) if assign else load(state_dict, strict=strict)
+        self._take_inference(there)
+        return loaded
 
     def extra_repr(self) -> str:
         """Return the config, for ``print(model)``; of several plug-ins also their names."""
@@ -308,10 +309,10 @@ class HeroModel(NamedPlugins):
             self.config = replace(self.config, inference=config.inference)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any) -> None:
-        if NOTE in local_metadata:  # also where this model is part of another, which loads it
+        if prefix and NOTE in local_metadata:  # this model is part of another, which loads it
             there = HeroConfig.from_dict(local_metadata[NOTE])
-            # The shapes may fit all the same, and the answers would be others; load_state_dict of its own has looked.
-            if prefix and (wrong := self.config.contradiction(there, self.grounder)):
+            # The shapes may fit all the same, and the answers would be others.
+            if wrong := self.config.contradiction(there, self.grounder):
                 rest[-1].append(wrong)
             self._take_inference(there)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)

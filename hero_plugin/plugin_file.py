@@ -145,10 +145,11 @@ def _put_on(
         wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
         return wrapped
     active = wrapped.active_plugin
+    new = name if name != active else None
     changed = wrapped.config.differences(plugin.config, wrapped.grounder)
-    if name not in (None, active):
-        wrapped.add_plugin(name, plugin.config)
-        wrapped.set_active(name)
+    if new is not None:
+        wrapped.add_plugin(new, plugin.config)
+        wrapped.set_active(new)
     elif changed:
         lines = [f"  {field} is {mine!r} here, {its!r} in the checkpoint\n" for field, (mine, its) in changed.items()]
         raise PluginError(
@@ -159,9 +160,9 @@ def _put_on(
     try:
         wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
     except BaseException:  # nothing untrained may stay behind under the name
-        if name is not None and name != active:
+        if new is not None:
             wrapped.set_active(active)
-            wrapped.remove_plugin(name)
+            wrapped.remove_plugin(new)
         raise
     wrapped.set_active(active)
     return wrapped

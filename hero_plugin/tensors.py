@@ -1,8 +1,9 @@
-"""What the modules share: masked attention, layers, running statistics, checks of shape, precision and torch."""
+"""What the modules share: masked attention, layers, statistics and modes, checks of shape, precision and torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -95,6 +96,17 @@ class KeepStatistics:
     def __exit__(self, *error: Any) -> None:
         for each, name, value in self.kept:
             each[name] = value
+
+
+@contextmanager
+def kept_modes(module: nn.Module) -> Iterator[None]:
+    """Context after which ``module`` and all modules in it are in the mode, training or not, that they had before."""
+    before = [(each, each.training) for each in module.modules()]
+    try:
+        yield
+    finally:
+        for each, training in before:
+            each.training = training
 
 
 def expect_shape(name: str, tensor: Tensor, axes: str, sizes: Sequence[int | None]) -> None:

@@ -13,6 +13,7 @@ from hero_plugin.adapter import Adapter, adapter_for
 from hero_plugin.config import HeroConfig, chosen_config
 from hero_plugin.model import HeroModel
 from hero_plugin.protocol import Grounder
+from hero_plugin.tensors import kept_modes
 
 
 def wrap_model(
@@ -122,23 +123,20 @@ def choose_level(
         ValueError: a score is NaN; then, and where ``score`` raises, the levels that answered before do so again.
     """
     inner = hero_model(model)
-    before, modes = inner.config, [(module, module.training) for module in inner.modules()]
-    everything = tuple(range(inner.config.levels))
+    before, everything = inner.config, tuple(range(inner.config.levels))
     scores: dict[tuple[int, ...], float] = {}
-    inner.eval()  # in training, all levels answer
     try:
-        for levels in [*((level,) for level in everything), everything]:
-            scores[levels] = float(score(inner.keep_level(*levels)))
-            if math.isnan(scores[levels]):
-                raise ValueError(
-                    f"the score of level {', '.join(map(str, levels))} is NaN: there is nothing to choose by"
-                )
+        with kept_modes(inner):
+            inner.eval()  # in training, all levels answer
+            for levels in [*((level,) for level in everything), everything]:
+                scores[levels] = float(score(inner.keep_level(*levels)))
+                if math.isnan(scores[levels]):
+                    raise ValueError(
+                        f"the score of level {', '.join(map(str, levels))} is NaN: there is nothing to choose by"
+                    )
     except BaseException:
         inner.config = before
         raise
-    finally:
-        for module, mode in modes:
-            module.training = mode
     best = max((levels for levels in scores if len(levels) == 1), key=lambda levels: scores[levels])
     inner.keep_level(*(everything if scores[everything] > scores[best] + tolerance else best))
     return scores

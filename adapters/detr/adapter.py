@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin.aggregation import Kind
 from hero_plugin.levels import tensors_of
-from hero_plugin.tensors import KeepStatistics, is_compiling
+from hero_plugin.tensors import KeepStatistics, is_compiling, kept_modes
 
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
 """What a model's forward reads of a batch, by upstream's names."""
@@ -157,14 +157,10 @@ class DETRAdapter(Adapter):
     @torch.no_grad()
     def is_light_relevance_right(self, pair: Pair) -> bool:
         """Return whether it is what ``ground`` returns, in eval mode, where nothing is random."""
-        modes = {module: module.training for module in self.base.modules()}
-        try:
-            for module in modes:
+        with kept_modes(self.base):
+            for module in self.base.modules():
                 module.training = False
             return torch.allclose(self.light_relevance(pair), self.whole_relevance(pair), rtol=1e-3, atol=1e-5)
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
     def run(self, seam: Seam, pair: Pair, **changes: Any) -> Any:
         """Return the seam's outputs for a pair; ``changes`` go over the other arguments that the pair carries."""

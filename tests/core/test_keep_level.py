@@ -111,6 +111,15 @@ def test_checkpoints_and_plugin_files_carry_the_choice(tmp_path):
         assert difference(each.eval()(*batch), expected) == 0
 
 
+@pytest.mark.parametrize("part", ["hero.", "base.", ""])
+def test_a_failed_load_leaves_the_choice(part):
+    model, other = wrap_model(dict_base()).keep_level(2), trained(dict_base()).keep_level(1).state_dict()
+    del other[next(name for name in other if name.startswith(part))]
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict(other)
+    assert model.config.inference == (2,)
+
+
 def test_an_older_checkpoint_leaves_all_levels():
     model = trained(dict_base())
     model.load_state_dict(dict(model.state_dict()))
