@@ -99,9 +99,14 @@ def info(config: InfoConfig) -> None:
     """Run the command."""
     names = ("file", "format", "queries", "videos", "moments", "moment, s", "video, s", "words", "clamped", "broken")
     table = Table(*names)
+    found: list[Problem] = []
     for file in config.files:
         report = ReadReport()
-        records = _read(file, report, durations=config.durations or None, on_broken=config.on_broken)
+        records: list[Record] | None = None
+        with _joining(found, str(file)):
+            records = _read(file, report, durations=config.durations or None, on_broken=config.on_broken)
+        if records is None:
+            continue
         moments = [end - start for record in records for start, end in record.moments]
         video = {record.video_id: record.duration for record in records}
         table.add_row(
@@ -109,10 +114,13 @@ def info(config: InfoConfig) -> None:
             report.format,
             *map(str, (len(records), len(video), len(moments))),
             f"{np.median(moments):.1f}" if moments else "-",
-            f"{np.median(list(video.values())):.1f}",
+            f"{np.median(list(video.values())):.1f}" if video else "-",
             *map(str, (len(words_of(records)), report.clamped, len(report.dropped))),
         )
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if table.row_count:
+        Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if found:
+        raise DataError(found)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,16 @@ def test_info(place, capsys):
     assert "charades-sta" in capsys.readouterr().out
 
 
+def test_info_shows_what_it_can_read_beside_what_it_cannot(place, capsys):
+    assert run("convert", "--input", place / "sta.txt", "--durations", place / "durations.json",
+               "--output", place / "good.json", "--to", "captions") == 0  # fmt: skip
+    capsys.readouterr()
+    assert run("info", place / "sta.txt", place / "absent.json", place / "good.json") == 2
+    out, err = capsys.readouterr()
+    assert "good.json" in out and "captions" in out
+    assert "sta.txt" in err and "--durations" in err and "absent.json" in err
+
+
 def test_check(place, capsys):
     common = ("check", "--annotations", place / "sta.txt", "--durations", place / "durations.json")
     assert run(*common, "--features", place / "features", "--words", place / "words.npz") == 0
