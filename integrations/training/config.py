@@ -26,6 +26,17 @@ from hero_plugin.integrations.training.optim import OptimizerName, Schedule
 
 Config = TypeVar("Config", bound="TrainConfig")
 
+NOT_READ_BY = (
+    *("seed", "hero", "base_only", "paper", "init_base", "freeze_base"),
+    *("compare", "output", "config", "resume", "overwrite", "epochs", "threads", "features_on"),
+)
+"""Settings in which runs may differ and still read the same data."""
+FEEDS_BASE = (
+    *("tokenizer", "max_words", "word_norm", "normalize_words"),
+    *("max_clips", "pooling", "clip_length", "normalize_features"),
+)
+"""Settings that decide what a base is given of the same query and video."""
+
 
 @dataclass(frozen=True)
 class TrainConfig(FileConfig):
@@ -240,6 +251,16 @@ class TrainConfig(FileConfig):
         calibrate = not as_they_are and not found["paper"]
         found["hero"] = {**usual["hero"], "calibrate": calibrate, **settings.get("hero", {})}
         return found
+
+    def for_reading(self: Config) -> Config:
+        """Return these settings with the defaults of all that reading the data does not depend on."""
+        usual = type(self)()
+        return replace(self, **{name: getattr(usual, name) for name in NOT_READ_BY})
+
+    def fed_otherwise(self, trained: TrainConfig) -> list[str]:
+        """Return in which settings a base is given something else here than in the run ``trained``, one text each."""
+        pairs = [(name, getattr(self, name, None), getattr(trained, name, None)) for name in FEEDS_BASE]
+        return [f"--{name.replace('_', '-')} {here}, there {there}" for name, here, there in pairs if here != there]
 
     def mistakes(self) -> list[str]:
         """Return what is missing or impossible, one line each."""

@@ -91,20 +91,13 @@ def _spread(sets: Mapping[str, Sequence[Any]], count: int) -> list[Any]:
     return [tests[-1][place] for place in np.unique(places.round().astype(int))]
 
 
-READING = (
-    *("base", "features", "words", "query_features", "tokenizer", "max_words", "normalize_words"),
-    *("max_clips", "pooling", "clip_length", "normalize_features"),
-)
-"""Settings that decide what a model is given of a query and its video."""
-
-
 def _predict_by(
     compared: RunFolder, records: list[Record], data: GroundingData, bank: Any, config: TrainConfig, screen: Screen
 ) -> Grounded:
     """Predict the same queries by another run, as it reads and answers them; what is read alike is not read again."""
     settings = compared.settings()
     compared.check_origins(settings)
-    if all(getattr(settings, name, None) == getattr(config, name, None) for name in READING):
+    if settings.for_reading() == config.for_reading():
         data = replace(data, sets={"records": records})
     else:
         data, bank = data_of(settings, records), None

@@ -70,7 +70,9 @@ def without_val(by_set):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("other", [{"max_clips": 6}, {"base": "qd_detr", "normalize_features": True}])
+@pytest.mark.parametrize(
+    "other", [{"max_clips": 6}, {"word_norm": 2.0}, {"base": "qd_detr", "normalize_features": True}]
+)
 def test_a_compared_run_reads_as_it_was_trained_to(other, runs, tmp_path, monkeypatch):
     settings = runs.files.settings() if "base" not in other else detr_settings(runs.files, other["base"])
     given = {**settings, **other, "output": str(tmp_path / "other"), "epochs": 1, "figure_queries": 0}
