@@ -385,11 +385,13 @@ def start_from(
     path: Path,
     own: Collection[str] = (),
     check_words: Callable[[Vocabulary, Mapping[str, Tensor]], None] = lambda known, weights: None,
+    config: TrainConfig | None = None,
 ) -> str:
     """Give a base, plain or wrapped, the weights of a checkpoint; return a message for the user.
 
     Parameters of the names ``own`` keep their values because the data decides them, such as a vocabulary's.
-    ``check_words`` refuses another word table than that of the run, if any, which the checkpoint lies in.
+    ``check_words`` refuses another word table than that of the run, if any, which the checkpoint lies in; ``config``
+    is compared with that run's, for the message.
 
     Raises:
         UserError: The checkpoint holds no base, or another one, or is of other words; the message says what differs.
@@ -411,6 +413,10 @@ def start_from(
     message = f"starts from the base in {path} ({contents.described})"
     if isinstance(model, HeroModel) and not model.config.starts_as_base:
         message += "\nnote: the predictions do not start as that base's: " + "; ".join(model.config.departures)
+    if config is None or contents.kind != "run" or (found := _run_settings(path)) is None:
+        return message
+    if changed := config.fed_otherwise(found[0]):
+        message += f"\nnote: here it is given other inputs than there: {', '.join(changed)}"
     return message
 
 

@@ -122,7 +122,8 @@ def train(
     except ValueError as error:  # sizes that do not go together, such as a number of heads
         raise ConfigError(f"{config.model_name}: {error}") from error
     if config.init_base is not None:
-        screen.say(start_from(task.model, config.init_base, base.own_parameters, partial(base.check_words, data)))
+        check_words = partial(base.check_words, data)
+        screen.say(start_from(task.model, config.init_base, base.own_parameters, check_words, config))
     sets = {
         name: base.examples(config, data, name, bank, vocabulary, for_training=name == "train") for name in data.sets
     }

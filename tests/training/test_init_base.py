@@ -121,6 +121,16 @@ def test_another_base_is_no_start(other, said, tmp_path):
     assert "--init-base" in str(error.value) and "another checkpoint" in str(error.value)
 
 
+def test_other_inputs_than_the_bases_are_told(runs, tmp_path):
+    screen = Heard()
+    given = {"init_base": str(runs.base.best), "epochs": 1, "figure_queries": 0}
+    main(runs.config(output=str(tmp_path / "alike"), **given), screen)
+    assert not any("other inputs" in line for line in screen.lines)
+    main(runs.config(output=str(tmp_path / "run"), tokenizer="treebank", word_norm=2.0, **given), screen)
+    [said] = [line for line in screen.lines if "other inputs" in line]
+    assert "given other inputs than there: --tokenizer treebank, there words, --word-norm 2.0, there 5.5" in said
+
+
 def test_a_plugin_alone_is_no_start(tmp_path):
     from hero_plugin import save_plugin, wrap_model
 
