@@ -260,6 +260,24 @@ class DetrBase(Base):
             return super().read_words(config, sets, split, swaps, screen)
         return QueryFiles(config, [record for records in sets.values() for record in records], screen)
 
+    def read(
+        self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
+    ) -> Any:
+        """Read all but the features; say which sets get no official scores because some of their queries lack labels.
+
+        Raises:
+            UserError: As the method that it extends.
+        """
+        data = super().read(config, paths, screen, originals)
+        for name, records in data.sets.items():
+            lacking = [record for record in records if not has_official_labels(record)]
+            if screen is not None and name != "train" and 0 < len(lacking) < len(records):
+                screen.say(
+                    f"{name}: {len(lacking)} of {len(records)} queries, {lacking[0].query_id} first, have no labels "
+                    "that QVHighlights scores: the set gets no official scores"
+                )
+        return data
+
     def new_task(
         self, config: DetrTrainConfig, data: VectorData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
     ) -> DetrTask:

@@ -20,6 +20,7 @@ from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.metrics import SCORES
 from hero_plugin.integrations.scoring.submissions import read_submission
+from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.settings import ConfigError, parse
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
@@ -246,6 +247,21 @@ def test_a_level_is_chosen_by_what_val_and_its_rewordings_both_have(published, t
     usual = sum(best[name] for name in SCORES)  # the same queries: the mean over both sets is the merit of one
     levels = "+".join(map(str, results["levels"]["answering"]))
     assert results["levels"]["chosen_by"][levels] == pytest.approx(usual)
+
+
+def test_a_set_that_is_scored_officially_in_part_is_told(published, tmp_path, monkeypatch):
+    lines = [json.loads(line) for line in (published.root / "val.jsonl").read_text().splitlines()]
+    lines[1]["relevant_clip_ids"], lines[1]["saliency_scores"] = [10**6], [[4, 4, 4]]
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = config_from(published.settings("qd_detr", output=str(tmp_path / "run")), "test")
+    base, screen, said = BASES["qd_detr"], Screen(quiet=True), []
+    monkeypatch.setattr(screen, "say", said.append)
+    base.read(config, {"train": tmp_path / "val.jsonl", "val": published.root / "val.jsonl"}, screen)
+    assert not said
+    base.read(config, {"val": tmp_path / "val.jsonl"}, screen)
+    assert (
+        f"val: 1 of {len(lines)} queries, {lines[1]['qid']} first, have no labels that QVHighlights scores" in said[0]
+    )
 
 
 FINISHED = SimpleNamespace(poll=lambda: 0, returncode=0)
