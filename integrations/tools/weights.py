@@ -45,8 +45,8 @@ File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 PluginFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PLUGIN")]
 BaseFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BASE_CHECKPOINT")]
 Output = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-OF_THE_OPTIMIZER = ("optimizer", "scaler", "optimizer_state_dict", "optimizer_states")
-"""Entries of a checkpoint that fit its own parameters only."""
+OF_THE_TRAINING = ("optimizer", "scaler", "optimizer_state_dict", "optimizer_states", "progress")
+"""Entries of a checkpoint that belong to the training of its own parameters."""
 
 
 @dataclass
@@ -189,9 +189,9 @@ def merged(config: MergeConfig) -> tuple[Any, list[str]]:
         raise UserError(
             f"{config.base_checkpoint}: its settings are an EasyDict: pip install easydict to write them again"
         )
-    dropped = [name for name in OF_THE_OPTIMIZER if name in target.outer]
+    dropped = [name for name in OF_THE_TRAINING if name in target.outer]
     if dropped:
-        notes.append(f"left out, because made for the base's parameters alone: {', '.join(dropped)}")
+        notes.append(f"left out, because made in training the base alone: {', '.join(dropped)}")
     if "metrics" in target.outer:
         notes.append("left out, because measured of the model before: metrics")
     kept = {name: value for name, value in target.outer.items() if name not in (*dropped, "metrics")}

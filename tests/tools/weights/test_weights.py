@@ -162,7 +162,7 @@ def test_out_of_one_checkpoint_and_onto_another(output, tmp_path, capsys):
     status, out, err = run(capsys, "extract", trained, tmp_path / output, *HEADS)
     assert status == 0 and "plug-in of QDDETR (" in out, err
     status, out, err = run(capsys, "merge", tmp_path / output, base, tmp_path / "merged.ckpt")
-    assert status == 0 and "left out, because made for the base's parameters alone: optimizer" in out, err
+    assert status == 0 and "left out, because made in training the base alone: optimizer" in out, err
     merged = safe_load.load_checkpoint_safely(tmp_path / "merged.ckpt")
     assert set(merged) == {"model", "lr_scheduler", "epoch", "opt", "hero"}
     assert merged["opt"] == detr_checkpoint(other)["opt"]
