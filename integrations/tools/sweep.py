@@ -303,9 +303,10 @@ def score_further(
             reader = Reader(config, screen)
             for job in left:
                 try:
+                    made_from = _made_from(job, each)  # before: what changes meanwhile is scored again
                     found = evaluate_run(job.run, replace(config, device=job.config.device), reader, Screen(quiet=True))
                     kept = _kept(job)
-                    scored = {"made_from": _made_from(job, each), "scores": found.scores[each.name]}
+                    scored = {"made_from": made_from, "scores": found.scores[each.name]}
                     kept.setdefault(each.name, {})[checkpoint] = scored
                     write_json(job.beside(".sets.json"), kept)
                     screen.say(f"scored on {each.name}: {job.name}")

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hero_plugin.integrations.scoring.submissions import WINDOWS
-from hero_plugin.integrations.support import DataError, Problem, atomic_write, remove_leftovers, versions, write_json
+from hero_plugin.integrations.support import (
+    DataError,
+    Problem,
+    UserError,
+    atomic_write,
+    remove_leftovers,
+    versions,
+    write_json,
+)
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.files import lock_file
 from hero_plugin.integrations.tools.predict.store import Manifest, Shard, read_journal
@@ -31,7 +39,10 @@ class PredictMergeConfig:
 
 def main(config: PredictMergeConfig) -> int:
     """Run ``hero-plugin predict merge``. Return 1 where shards are not done, else 0."""
-    return 0 if merge(Manifest.open(config.output), Screen(), config.keep_parts) is not None else 1
+    manifest = Manifest.open(config.output)
+    if not {"shards", "windows", "every_video"} <= manifest.facts.keys():
+        raise UserError(f"{config.output}: no prediction here; its manifest is of something else")
+    return 0 if merge(manifest, Screen(), config.keep_parts) is not None else 1
 
 
 def merge(manifest: Manifest, screen: Screen, keep_parts: bool = False) -> dict[str, Any] | None:

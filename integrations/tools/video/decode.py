@@ -84,7 +84,7 @@ class Video:
             step = 1 / float(stream.average_rate or stream.base_rate or 25)
             for frame in self._decoded(container, stream):
                 time = end if frame.pts is None else max(float(frame.pts * frame.time_base) - start, 0.0)
-                end = time + (float(frame.duration * frame.time_base) if frame.duration else step)
+                end = max(end, time + (float(frame.duration * frame.time_base) if frame.duration else step))
                 self.frames_read += 1
                 yield time, frame
         if not self.frames_read:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import tyro
@@ -347,12 +348,16 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
         claim(config.output, manifest, held)
         left = [query for query in sentences if not (config.output / f"qid{query}.npz").is_file()]
         for query in sentences.keys() - set(left):
-            with np.load(config.output / f"qid{query}.npz", allow_pickle=False) as known:
-                said = str(known["sentence"]) if "sentence" in known.files else sentences[query]
+            file = config.output / f"qid{query}.npz"
+            try:
+                with np.load(file, allow_pickle=False) as known:
+                    said = str(known["sentence"]) if "sentence" in known.files else sentences[query]
+            except (OSError, ValueError, EOFError, BadZipFile) as error:
+                raise UserError(f"{file}: cannot be read ({error}); delete it, and it is made again") from error
             if said != sentences[query]:
                 raise UserError(
-                    f"{config.output / f'qid{query}.npz'}: holds {said!r}, and query {query} is {sentences[query]!r} "
-                    "here; name another --output, or delete the file"
+                    f"{file}: holds {said!r}, and query {query} is {sentences[query]!r} here; name another --output, "
+                    "or delete the file"
                 )
         with screen.working("encoding queries", len(left)) as progress:
             for first in range(0, len(left), config.batch_size):

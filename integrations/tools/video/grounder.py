@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -256,7 +257,7 @@ class VideoGrounder:
         key = [str(path.resolve()), about.st_size, about.st_mtime_ns, describe_manifest(manifest), manifest]
         file = self.cache / f"{path.stem}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz"
         # One that is missing or damaged is made again.
-        with suppress(OSError, ValueError, KeyError), np.load(file, allow_pickle=False) as known:
+        with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(file, allow_pickle=False) as known:
             return Encoded(known["features"], float(known["duration"]), str(known["shortfall"]))
         found = self._extractors[place].extract_one(path)
         with atomic_write(file, "wb", durable=False) as stream:

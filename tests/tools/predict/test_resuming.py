@@ -246,6 +246,12 @@ def test_a_prediction_that_an_earlier_version_began_goes_on(trained, whole, tmp_
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == whole
 
 
+def test_a_manifest_of_something_else_is_not_merged(tmp_path):
+    Manifest.agree(tmp_path / "out", {"a": 1})
+    with pytest.raises(UserError, match="no prediction here; its manifest is of something else"):
+        merging.main(merging.PredictMergeConfig(tmp_path / "out"))
+
+
 def test_a_part_that_somebody_changed_is_not_merged(trained, whole, parts, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(parts, output)

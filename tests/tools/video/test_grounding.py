@@ -79,9 +79,10 @@ def test_a_video_is_encoded_once(asked, tmp_path, monkeypatch):
     again = VideoGrounder.from_run(asked.runs["moment_detr"], device="cpu", cache=cache)
     assert len(again.add(asked.video).features) == len(first.features)
     [file] = cache.iterdir()
-    file.write_bytes(b"damaged")
-    with pytest.raises(pytest.fail.Exception):
-        again.add(asked.video)
+    for damaged in (b"damaged", file.read_bytes()[:100], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(pytest.fail.Exception):
+            again.add(asked.video)
 
 
 def test_two_videos_of_one_name_are_told_apart(asked, movie, tmp_path):
