@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 
 from hero_plugin.integrations.data.annotations import read_annotations, read_sentences
-from hero_plugin.integrations.data.checks import OnBroken, ReadReport
+from hero_plugin.integrations.data.checks import Durations, OnBroken, ReadReport
 from hero_plugin.integrations.data.formats import qid
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import open_tokenizer
@@ -87,18 +87,7 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
     _check(config)
     compared = config.train or config.table or len(config.submission) > 1
     draws = Draws(config.resamples, config.seed) if compared and config.resamples else None
-    report = ReadReport()
-    records = read_annotations(
-        config.annotations, durations=config.durations, on_outside="keep", on_broken=config.on_broken, report=report
-    )
-    left_out = set(report.ids) - {qid(record) for record in records}
-    if report.dropped:
-        screen.say(
-            f"note: left out {len(report.dropped)} broken queries of {config.annotations} (--on-broken drop), "
-            f"the first: {report.dropped[0].where}: {report.dropped[0].what}"
-        )
-    if report.lost_windows:
-        screen.say(f"note: {report.windows_left_out(config.annotations)}")
+    records, left_out = read_answered(config.annotations, config.durations, config.on_broken, screen)
     found, scored = {}, {}
     for path in config.submission:
         found[path] = read_submission(
@@ -134,6 +123,22 @@ def _check(config: SubmissionConfig) -> None:
     if config.figures is not None and not config.train:
         raise UserError("--figures draws the scores by drift: add --train, the annotations the model was trained on")
     check_outputs(config)
+
+
+def read_answered(
+    path: Path, durations: Durations | None, on_broken: OnBroken, screen: Screen
+) -> tuple[list[Record], set[Any]]:
+    """Read the annotations that submissions answer, as they stand; say and return the ids of what is left out."""
+    report = ReadReport()
+    records = read_annotations(path, durations=durations, on_outside="keep", on_broken=on_broken, report=report)
+    if report.dropped:
+        screen.say(
+            f"note: left out {len(report.dropped)} broken queries of {path} (--on-broken drop), "
+            f"the first: {report.dropped[0].where}: {report.dropped[0].what}"
+        )
+    if report.lost_windows:
+        screen.say(f"note: {report.windows_left_out(path)}")
+    return records, set(report.ids) - {qid(record) for record in records}
 
 
 def submitted_models(

@@ -15,11 +15,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.checks import OnBroken, ReadReport, as_number, load_durations
-from hero_plugin.integrations.data.formats import qid
+from hero_plugin.integrations.data.checks import OnBroken, as_number, load_durations
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.evaluation.official import submitted_answers, unseen_by
+from hero_plugin.integrations.evaluation.official import read_answered, submitted_answers, unseen_by
 from hero_plugin.integrations.evaluation.robustness import Answers, Draws, Model, answers_of, measure_robustness
 from hero_plugin.integrations.evaluation.robustness_report import comparison_table
 from hero_plugin.integrations.scoring.intervals import METRICS, seeds_of_both, summary, trainings_table
@@ -297,18 +295,10 @@ class _Sets:
         self.left_out: dict[str, set[Any]] = {}
         durations = None if config.durations is None else load_durations(config.durations)
         for name, path in parse_named_paths(config.annotations):
-            report = ReadReport()
             if name in self.records:
                 raise UserError(f"--annotations: two sets are named {name!r}; name them apart, as NAME=PATH")
-            self.records[name] = read_annotations(
-                path, durations=durations, on_outside="keep", on_broken=config.on_broken, report=report
-            )
+            self.records[name], self.left_out[name] = read_answered(path, durations, config.on_broken, screen)
             self.paths[name] = path
-            self.left_out[name] = set(report.ids) - {qid(record) for record in self.records[name]}
-            if report.dropped:
-                screen.say(f"note: left out {len(report.dropped)} broken queries of {path} (--on-broken drop)")
-            if report.lost_windows:
-                screen.say(f"note: {report.windows_left_out(path)}")
 
     def answers(self, path: Path, of: str) -> dict[str, Answers]:
         """Return the answers in a file, by set."""
