@@ -59,9 +59,9 @@ def test_measures_prints_and_writes(tmp_path, page, capsys):
 
     # What was measured before can be shown again, with the targets.
     assert main(["--read", str(files["json"]), "--targets", "--markdown", str(page)]) == 0
-    assert "nothing on a GPU" in capsys.readouterr().out
+    assert "inference: HERO, one of 4 levels / plain base" in capsys.readouterr().out
     renewed = page.read_text()
-    assert renewed.startswith(text[: text.index("<!-- bench targets")]) and "| c | EMB | GPU |" in renewed
+    assert renewed.startswith(text[: text.index("<!-- bench targets")]) and "| d | EMB | CPU |" in renewed
     assert report.command.startswith("hero-plugin bench --bases emb")
 
 
@@ -70,7 +70,7 @@ def test_targets_without_a_clock(capsys):
     assert main(["--bases", "moment_detr", "--targets", "--steps", "0", *TINY]) == 0
     printed = capsys.readouterr().out
     assert "HERO checkpoint" in printed and "not timed" in printed
-    assert any("peak memory: HERO / literal paper" in line and "met" in line for line in printed.splitlines())
+    assert any("peak memory: HERO, 4 levels / plain base" in line and "met" in line for line in printed.splitlines())
 
 
 @pytest.mark.slow
