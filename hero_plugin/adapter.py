@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from hero_plugin.aggregation import Kind
 from hero_plugin.protocol import Grounder, Grounding, Pair
-from hero_plugin.tensors import is_compiling
 
 _registered: list[type[Adapter]] = []
 
@@ -203,8 +202,7 @@ class Seam:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the base's forward on projected features."""
-        if not is_compiling():
-            _share(self.base, self.replacements, self.view)  # attributes may have been set on the base since
+        _share(self.base, self.replacements, self.view)  # attributes may have been set on the base since
         self.view.training = self.replacements.get("training", self.base.training)
         return self.view.forward(*args, **kwargs)
 

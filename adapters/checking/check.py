@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from hero_plugin import levels
-from hero_plugin.adapters.checking.trial import Fault, NothingToCheck, Trial, first_words
+from hero_plugin.adapters.checking.compare import Fault
+from hero_plugin.adapters.checking.trial import NothingToCheck, Trial, first_words
 from hero_plugin.protocol import Grounder
 from hero_plugin.wrap import checked_adapter, find_hero_model
 

@@ -116,6 +116,15 @@ class RelatesWithoutWords(Sound):
         return super().relate(replace(pair, query=pair.query.detach()))
 
 
+class RelatesByProbabilities(Sound):
+    def ground(self, pair):
+        grounding = super().ground(pair)
+        return replace(grounding, relevance=grounding.relevance.sigmoid())
+
+    def relate(self, pair):
+        return super().relate(pair).sigmoid()
+
+
 class DetachesRelevance(Sound):
     def ground(self, pair):
         grounding = super().ground(pair)
@@ -222,12 +231,14 @@ FAULTS = [
     (CountsClipsFromTheLeft, "clips padded left", "differs"),
     (TransposesAMask, "embed gives a pair", "query_mask must be (3, 5), got (5, 3)"),
     (ScoresTheWholeVideo, "relate is ground's relevance", "the relevance of ground must be (3, 7), got (3,)"),
+    (RelatesByProbabilities, "relate is ground's relevance", "all relevance is in [0, 1]"),
     (Raises, "relate is ground's relevance", "no_such_part"),
 ]
 ALONE = {
     LeavesAKindOut,
     RelatesOtherwise,
     RelatesWithoutWords,
+    RelatesByProbabilities,
     DetachesRelevance,
     DetachesClips,
     SqueezesABatchOfOne,
@@ -245,6 +256,36 @@ def test_a_fault_is_caught_by_its_own_check(adapter, check, said):
     assert len(report.findings) == 17
     with pytest.raises(ValueError, match="17 checks failed"):
         report.raise_for_failures()
+
+
+class WithLoss(Gained):
+    """A base whose forward computes a loss beside its outputs."""
+
+    def forward(self, *args):
+        outputs = super().forward(*args)
+        return {**outputs, "loss": outputs["pred_spans"].square().mean()}
+
+
+class NamesTheLoss(Sound):
+    kinds: ClassVar = {**KINDS, "loss": "logits"}
+
+    def ground(self, pair):
+        grounding = super().ground(pair)
+        outputs = {**grounding.outputs, "loss": grounding.outputs["pred_spans"].square().mean()}
+        return replace(grounding, outputs=outputs)
+
+
+def test_a_loss_among_the_outputs_is_caught_also_where_it_has_a_kind():
+    whole = base()
+    whole.__class__ = WithLoss
+    report = check_adapter(whole, *batch(), adapter=NamesTheLoss)
+    assert any("'loss' is one number, of a loss, say" in finding.note for finding in report.failures), str(report)
+
+
+def test_outputs_that_are_nan_throughout_are_refused():
+    clips, *rest = batch()
+    with pytest.raises(ValueError, match="NaN throughout"):
+        check_adapter(base(), torch.full_like(clips, torch.nan), *rest, adapter=Sound)
 
 
 class ReadsPadding(ToyFuser):
