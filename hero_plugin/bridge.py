@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,12 +51,17 @@ class Bridge(nn.Module):
         known_from: float | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(known, Tensor):
+            raise TypeError(f"known must be a tensor, got {type(known).__name__}: torch.as_tensor(known) makes one")
         if known.ndim != 2 or not len(known):
             raise ValueError(f"known must be (M, D) with at least one word, got {tuple(known.shape)}")
         if neighbours < 1 or not temperature > 0:
             raise ValueError(
                 f"neighbours must be at least 1 and temperature positive, got {neighbours} and {temperature}"
             )
+        for name, cosine in (("nearest", nearest), ("known_from", known_from)):
+            if cosine is not None and not -1 <= cosine <= 1:
+                raise ValueError(f"{name} is a cosine, in [-1, 1], got {cosine}")
         counts = known.new_ones(len(known)) if counts is None else counts
         if counts.shape != known.shape[:1] or not bool((counts >= 1).all()):
             raise ValueError(f"counts must be ({len(known)},) and at least 1, got {tuple(counts.shape)}")
@@ -72,7 +79,7 @@ class Bridge(nn.Module):
         all but ``share`` of them at ``known_from`` or nearer.
 
         Args:
-            tokens: (M, D) vectors of tokens of training sentences, at least three.
+            tokens: (M, D) vectors of tokens of training sentences, at least three; zeros, as padding is, are left out.
             size: how many it remembers, at most two thirds of all; its cost grows with them.
             share: of training's tokens, in (0, 1), that may count as unknown.
             seed: of the draw.
@@ -83,8 +90,10 @@ class Bridge(nn.Module):
         Example:
             >>> words = Bridge.of_tokens(training_tokens)(words)  # (B, L, D), padding too: zeros stay zeros
         """
-        if tokens.ndim != 2 or len(tokens) < 3:
-            raise ValueError(f"tokens must be (M, D) with at least three tokens, got {tuple(tokens.shape)}")
+        if tokens.ndim != 2 or len(tokens := tokens[tokens.any(-1)]) < 3:
+            raise ValueError(
+                f"tokens must be (M, D) with at least three tokens that are not zeros, got {tuple(tokens.shape)}"
+            )
         if not 0 < share < 1 or size < 1:
             raise ValueError(f"share must be between 0 and 1 and size at least 1, got {share} and {size}")
         order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed)).to(tokens.device)
@@ -109,15 +118,27 @@ class Bridge(nn.Module):
         cosine = self._cosine(words)
         trusted = cosine > self.nearest
         if self.known_from is not None:
-            trusted &= cosine.amax(-1, keepdim=True) < self.known_from
+            # A cosine with itself is not always 1.
+            trusted &= cosine.amax(-1, keepdim=True) < self.known_from - 1e-6
         weight = cosine / self.temperature + self.log_counts + (0 if expected is None else expected)
         weight = weight.masked_fill(~trusted, -torch.inf)
         weight, which = weight.topk(min(self.neighbours, len(self.known)), dim=-1)
-        shares = weight.softmax(-1)  # NaN where none is trusted
-        return torch.where(trusted.any(-1, keepdim=True), shares, torch.zeros_like(shares)), which
+        possible = weight.isfinite()  # none where no known word is trusted, or is expected at all
+        shares = weight.masked_fill(~possible, -torch.inf).softmax(-1)
+        return torch.where(possible.any(-1, keepdim=True), shares, torch.zeros_like(shares)), which
 
     def _cosine(self, words: Tensor) -> Tensor:
+        if words.shape[-1] != self.known.shape[-1]:
+            raise ValueError(f"words have {words.shape[-1]} numbers each, the known ones {self.known.shape[-1]}")
         return F.normalize(at_least_float32(words), dim=-1) @ F.normalize(at_least_float32(self.known), dim=-1).T
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the choices, which a checkpoint keeps: ``of_tokens`` finds one of them in the tokens."""
+        return {name: getattr(self, name) for name in ("neighbours", "temperature", "nearest", "known_from")}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over the choices of a checkpoint."""
+        vars(self).update(state)
 
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""

@@ -121,3 +121,38 @@ def test_a_bridge_of_too_few_tokens_or_an_impossible_share_is_refused(wrong):
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=r"at least (one word|1)"):
         Bridge(**{"known": torch.randn(3, 4), **change})
+
+
+def test_known_words_stay_themselves_to_the_last_and_a_checkpoint_keeps_the_choices():
+    table = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    bridge = Bridge(table, known_from=1.0, neighbours=3)
+    assert torch.equal(bridge(table), table)  # whose cosines with themselves are not all 1
+    other = Bridge(torch.zeros_like(table))
+    other.load_state_dict(bridge.state_dict())
+    assert (other.known_from, other.neighbours) == (1.0, 3) and torch.equal(other(table), table)
+
+
+def test_padding_among_tokens_is_not_remembered():
+    tokens = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([tokens, torch.zeros(900, 8)])
+    assert Bridge.of_tokens(padded).known.any(-1).all() and Bridge.of_tokens(padded).known_from > 0
+
+
+def test_a_word_that_nothing_is_expected_for_stays_itself():
+    table, word = torch.eye(4)[:2], torch.tensor([1.0, 0.9, 0.0, 0.0])
+    bridge = Bridge(table)
+    assert torch.equal(bridge(word, torch.full((2,), -torch.inf)), word)
+    torch.testing.assert_close(bridge(word, torch.tensor([-torch.inf, 0.0])), table[1])
+
+
+@pytest.mark.parametrize("change", [{"nearest": 40.0}, {"known_from": 5.0}])
+def test_cosines_out_of_range_are_refused(change):
+    with pytest.raises(ValueError, match="is a cosine"):
+        Bridge(torch.eye(4), **change)
+
+
+def test_other_vectors_are_refused():
+    with pytest.raises(TypeError, match=r"torch\.as_tensor"):
+        Bridge(np.eye(4))
+    with pytest.raises(ValueError, match="words have 5 numbers each, the known ones 4"):
+        Bridge(torch.eye(4))(torch.zeros(2, 5))
