@@ -38,6 +38,8 @@ class Oversight:
     how often the model ran, as gradients may be accumulated, nor which function computed the losses.
     """
 
+    labels_seen = False  # of the class: a model that was pickled by an earlier version has none
+
     def __init__(self) -> None:
         self.over = self.read = self.masks_seen = False
         self.backwards = self.steps = 0
@@ -54,11 +56,28 @@ class Oversight:
         self.masks_seen = True
         for name, what, mask in (("video_mask", "clips", video_mask), ("query_mask", "words", query_mask)):
             check_mask(name, what, mask)
-            if mask.numel() and not mask.any():
+            if empty := int((~mask.bool().any(-1)).sum()):
                 warnings.warn(
-                    f"{name} has no real {what} in any sample: it is 1 at real {what}, 0 at padding. Is it inverted?",
+                    f"{name} has no real {what} in {empty} of {len(mask)} samples: it is 1 at real {what}, 0 at "
+                    "padding. Is it inverted?",
                     stacklevel=2,
                 )
+
+    def see_labels(self, labels: Tensor, video_mask: Tensor) -> None:
+        """Look at the first labels, once, on any device; see ``relevance_loss``, which looks on the CPU alone.
+
+        ``ValueError`` on labels over 1.
+        """
+        if self.labels_seen or is_compiling() or labels.is_meta:
+            return
+        self.labels_seen = True
+        known = labels.detach()[video_mask.bool()].cpu()
+        if not (known <= 1).all():
+            raise ValueError("labels are 1 inside, 0 outside: these are larger, or NaN")
+        if (known < 0).any() and (known > 0).any() and not (known == 0).any():
+            warnings.warn(
+                "labels below 0 are unknown, and none is 0, as outside the moment: are they -1 there?", stacklevel=3
+            )
 
     def watch(self, base: nn.Module, hero: nn.Module, entry: Tensor, losses: Sequence[Tensor]) -> None:
         """Judge the steps before this forward, and watch its own backward.
@@ -201,6 +220,7 @@ class HeroCriterion(nn.Module):
     """A DETR criterion with HERO's losses; attributes that are not here come from the criterion."""
 
     _taken: Tensor | None = None  # of the class: a criterion that was pickled by an earlier version has none
+    _looked = False
 
     def __init__(self, criterion: nn.Module, config: HeroConfig | None = None) -> None:
         super().__init__()
@@ -249,7 +269,11 @@ class HeroCriterion(nn.Module):
         relevance, masked, video_mask = hero["relevance"], hero.get("masked_relevance"), hero["video_mask"]
         if "span_labels" in targets and getattr(self.criterion, "use_matcher", True):
             spans = [target["spans"] for target in targets["span_labels"]]
-            labels = clip_labels(spans, video_mask, getattr(self.criterion, "span_loss_type", "l1"))
+            kind = getattr(self.criterion, "span_loss_type", "l1")
+            if not (self._looked or video_mask.is_cpu or video_mask.is_meta or is_compiling()):
+                clip_labels([each.cpu() for each in spans], video_mask.cpu(), kind)  # checks their values, this once
+            self._looked = True
+            labels = clip_labels(spans, video_mask, kind)
             return hero_losses(relevance, masked, labels, video_mask, *self.config.divergence)
         if masked is None:
             getattr(relevance, "reached", []).append(True)  # taken, though no loss comes of it

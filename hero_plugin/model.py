@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ class HeroModel(NamedPlugins):
 
     hero: Hero
     _chosen: Tensor
+    _runs = 0  # in training, since the losses were last computed
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class HeroModel(NamedPlugins):
     def _use(self, hero: Hero, config: HeroConfig) -> None:
         """Let this plug-in be the model's own."""
         self.hero, self.config = hero, config
-        self.last_forward, self._oversight = LastForward(), Oversight()
+        self.last_forward, self._oversight, self._runs = LastForward(), Oversight(), 0
         self._chosen = self._choices().to(self._chosen.device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -105,8 +107,7 @@ class HeroModel(NamedPlugins):
         # The rest of the base, for all these levels; their outputs become one.
         groundings = self._run(grounder.ground, pair, clips, words)
         kinds = grounder.kinds
-        if not is_compiling():
-            check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()))
+        check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()))
         levels = self._join([one.outputs for one in groundings], words, kinds)
         if self.config.level_weights == "query":
             last.query = mean_of_words(pair.query, pair.query_mask)
@@ -123,6 +124,8 @@ class HeroModel(NamedPlugins):
             with KeepStatistics(self.base):
                 last.masked_relevance = self._relevance(pair, clips, words)
         if self.training:
+            if torch.is_grad_enabled() and not is_compiling():
+                self._runs += 1
             for part in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(part, dict):
                     part["hero"] = {**last.tensors(), "chosen": self._chosen.expand(len(pair.video), -1)}
@@ -252,6 +255,14 @@ class HeroModel(NamedPlugins):
         if last.relevance is None or last.video_mask is None:
             raise RuntimeError("the HERO losses are those of the last forward: call the model before its losses")
         losses = hero_losses(last.relevance, last.masked_relevance, labels, last.video_mask, *self.config.divergence)
+        self._oversight.see_labels(labels, last.video_mask)
+        if self._runs > 1:
+            warnings.warn(
+                f"the model has run {self._runs} times in training since HERO's losses were last computed: these are "
+                "of the last run alone. Compute them after each run, with its own labels",
+                stacklevel=2,
+            )
+        self._runs = 0
         last.losses = {name: loss.detach() for name, loss in losses.items()}
         return losses
 
@@ -281,8 +292,10 @@ class HeroModel(NamedPlugins):
             RuntimeError: the weights do not fit, or the model that they come from had another config.
         """
         there = config_of(state_dict)
-        if strict and there is not None and (wrong := self.config.contradiction(there, self.grounder)):
-            raise RuntimeError(wrong)
+        if there is not None and (wrong := self.config.contradiction(there, self.grounder)):
+            if strict:
+                raise RuntimeError(wrong)
+            warnings.warn(wrong, stacklevel=2)
         state_dict = without_wrappers(state_dict)
         prefixes = {name.split(".", 1)[0] for name in state_dict if name.startswith(("hero.", "base."))}
         part: nn.Module = self

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -46,6 +47,10 @@ class Frozen:
             module.training = self.modes.get(name, module.training)
 
 
+FROZEN: WeakKeyDictionary[nn.Module, Frozen] = WeakKeyDictionary()
+"""The bases that are frozen, by whichever wrapper: another one of the same base restores the same state."""
+
+
 class NamedPlugins(nn.Module):
     """What a wrapped model does with whole plug-ins, and with its base: freeze, switch off, add, switch, save.
 
@@ -73,13 +78,14 @@ class NamedPlugins(nn.Module):
     def freeze_base(self) -> None:
         """Train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode."""
         if self._frozen is None:
-            self._frozen = Frozen(self.base)
+            self._frozen = FROZEN[self.base] = FROZEN.get(self.base) or Frozen(self.base)
             self._frozen.keep_in_eval(self.base, self.training)
 
     def unfreeze_base(self) -> None:
         """Undo ``freeze_base``: parameters learn again that did before, and every module regains its mode."""
         if self._frozen is not None:
             self._frozen.restore(self.base)
+            FROZEN.pop(self.base, None)
             self._frozen = None
 
     @property

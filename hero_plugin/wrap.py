@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from hero_plugin.adapter import Adapter, adapter_for
 from hero_plugin.config import HeroConfig, chosen_config
 from hero_plugin.model import HeroModel
+from hero_plugin.named_plugins import FROZEN
 from hero_plugin.protocol import Grounder
 from hero_plugin.tensors import kept_modes
 
@@ -69,6 +71,11 @@ def wrap_model(
     model = HeroModel(base, chosen, adapter, name)
     if freeze_base:
         model.freeze_base()
+    elif base in FROZEN:
+        warnings.warn(
+            "this base was frozen by another wrapper, and stays so: unwrap_model(that_model) lets it learn again",
+            stacklevel=2,
+        )
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -110,6 +111,20 @@ def test_freezing_by_hand_and_twice():
     model.unfreeze_base()
     model.unfreeze_base()
     assert any(parameter.requires_grad for parameter in model.base.parameters())
+
+
+def test_a_base_that_two_wrappers_froze_comes_back_as_it_was():
+    base = dict_base(0.3).train()
+    next(base.parameters()).requires_grad_(False)
+    before = [p.requires_grad for p in base.parameters()]
+    wrap_model(base, freeze_base=True)
+    with pytest.warns(UserWarning, match="frozen by another wrapper, and stays so"):
+        wrap_model(base)
+    assert unwrap_model(wrap_model(base, freeze_base=True)) is base
+    assert [p.requires_grad for p in base.parameters()] == before and base.training
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrap_model(base)
 
 
 def test_with_hero_off_nothing_would_learn():

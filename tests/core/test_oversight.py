@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hero_plugin import wrap_criterion, wrap_model
-from tests.core.bases import dict_base, inputs, task_loss, total_loss, tuple_base
+from tests.core.bases import dict_base, inputs, labels, task_loss, total_loss, tuple_base
 from tests.core.test_criterion import TARGETS, criterion, upstream_sum
 
 LOSSES, PARAMETERS = "HERO's losses took no part in the last training steps", "the last two steps changed the base"
@@ -137,11 +137,39 @@ def test_masks_that_are_not_1_at_real_places_are_told(name):
     with pytest.raises(ValueError, match=f"{name} must be 1 at real {what} and 0 at padding, got .* -10000"):
         wrap_model(tuple_base())(*added)
     model = wrap_model(tuple_base())
-    with pytest.warns(UserWarning, match=f"{name} has no real {what} in any sample"):
-        model(*batch._replace(**{name: torch.zeros_like(getattr(batch, name))}))
+    with pytest.warns(UserWarning, match=f"{name} has no real {what} in 1 of 3 samples"):
+        one_empty = getattr(batch, name).clone()
+        one_empty[1] = 0
+        model(*batch._replace(**{name: one_empty}))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(*batch)
+
+
+def test_losses_after_two_runs_are_told_to_be_of_the_last():
+    model, batch = wrap_model(tuple_base()), inputs()
+    for times in (1, 2, 1):
+        for _ in range(times):
+            model(*batch)
+        with model.eval().disable_hero():
+            model(*batch)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model.train().weighted_hero_loss(labels(batch.video_mask))
+        assert [f"the model has run {times} times in training" in str(each.message) for each in said] == [True] * (
+            times - 1
+        )
+
+
+def test_labels_of_another_coding_are_told():
+    batch = inputs()
+    for coding, said in ((lambda inside: 2 * inside - 1, "are they -1 there"), (lambda inside: inside, "")):
+        model = wrap_model(tuple_base())
+        model(*batch)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            model.weighted_hero_loss(coding(labels(batch.video_mask).float()))
+        assert [said in str(each.message) for each in heard] == [True] * bool(said)
 
 
 def test_a_model_in_training_is_copied_with_what_it_saw():
