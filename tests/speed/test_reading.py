@@ -59,7 +59,8 @@ def questions(base: str, model: Variant, **choices: Any) -> tuple[dict[str, int]
     task = build_bare(base, sizes, seed=0).task(model, HeroConfig(**choices), recipe_of(base, sizes))
     batch = random_batch(base, sizes, seed=0)
     if isinstance(task.model, HeroModel):
-        task.model._oversight.masks_seen = True  # it looks at the first masks, once
+        seen = task.model._oversight
+        seen.masks_seen = seen.labels_seen = True  # it looks at the first masks and labels, once
     with Operations() as operations, Reading() as reading:
         task.losses(task.model.train(), batch, epoch=0)["loss"].backward()
     operators = {name: n for name, n in operations.counts.items() if any(part in name for part in READING)}
