@@ -18,8 +18,9 @@ class Bridge(nn.Module):
     the temperature, ``w' = sum_k softmax(c_k / t + log n_k)_k m_k`` over the k of the highest weights among those with
     a cosine over ``nearest``. A base knows a word the better the more often it read it: so a word counts as often as it
     occurs. A word that is near nothing stays itself. ``expected`` adds a weight of the caller's to each known word,
-    such as how well it fits the word's neighbours in the sentence. Not in the paper: it needs no training, and works on
-    any base that was trained on these vectors.
+    such as how well it fits the word's neighbours in the sentence: ``hero-plugin eval --bridge`` does that, with
+    ``nearest=0.1``, and gains several times what the meaning alone does. Not in the paper: it needs no training, and
+    works on any base that was trained on these vectors.
 
     Of vectors that depend on their sentence, as CLIP's of tokens do, nothing says which are known: ``of_tokens`` makes
     a bridge that tells by the distance.
