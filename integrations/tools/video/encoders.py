@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -251,17 +251,34 @@ def _pooled(output: Any) -> torch.Tensor:
 
 
 def _preprocessing(picture: Mapping[str, Any], name: str) -> tuple[int, Fit, torch.Tensor, torch.Tensor]:
-    """Return the side in pixels, how pictures become squares, and mean and deviation (1, 3, 1, 1) of the colors."""
-    size, crop = picture.get("size", 224), picture.get("crop_size")
-    if picture.get("do_center_crop") and crop is not None:
-        size = crop
-    if isinstance(size, Mapping):
-        size = size.get("shortest_edge") or size.get("height")
-    if not isinstance(size, int) or not size > 0:
+    """Return the side in pixels, how pictures become squares, and mean and deviation (1, 3, 1, 1) of the colors.
+
+    Raises:
+        UserError: It says no size, or asks for what is not done here, which would give other features.
+    """
+    crops = bool(picture.get("do_center_crop"))
+    size = _side(picture.get("size", 224))
+    cropped = _side(picture["crop_size"]) if crops and picture.get("crop_size") is not None else size
+    if not isinstance(size, int) or not size > 0 or not isinstance(cropped, int):
         raise UserError(f"--encoder {name}: its preprocessor_config.json says no size of pictures that is a number")
-    fit = cast(Fit, "crop" if picture.get("do_center_crop") else "squash")
-    colors = (torch.tensor(picture.get(key) or [0.5] * 3).view(1, 3, 1, 1) for key in ("image_mean", "image_std"))
-    return size, fit, *colors  # type: ignore[return-value]
+    wrong = [] if size == cropped else [f"resizes pictures to {size} and cuts out {cropped}"]
+    if not picture.get("do_rescale", True) or abs(picture.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-3:
+        wrong.append("takes colors that are not scaled to [0, 1]")
+    if wrong:
+        raise UserError(
+            f"--encoder {name}: by its preprocessor_config.json it {' and '.join(wrong)}, which is not done here; "
+            "write a function, --encoder package.module:function"
+        )
+    plain = not picture.get("do_normalize", True)
+    mean, deviation = (
+        torch.tensor(usual if plain else picture.get(key) or [0.5] * 3).view(1, 3, 1, 1)
+        for key, usual in (("image_mean", [0.0] * 3), ("image_std", [1.0] * 3))
+    )
+    return size, "crop" if crops else "squash", mean, deviation
+
+
+def _side(size: Any) -> Any:
+    return (size.get("shortest_edge") or size.get("height")) if isinstance(size, Mapping) else size
 
 
 def _checksum(model: torch.nn.Module) -> str:

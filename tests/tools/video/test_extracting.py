@@ -18,6 +18,7 @@ from hero_plugin.integrations.cli import main as command
 from hero_plugin.integrations.data import load_word_vectors, open_features
 from hero_plugin.integrations.data.feature_bank import manifest_difference, read_manifest
 from hero_plugin.integrations.support import DataError, UserError
+from hero_plugin.integrations.tools.video import encoders
 from hero_plugin.integrations.tools.video import extract as extracting
 from hero_plugin.integrations.tools.video.decode import ClipSampler, Video
 from hero_plugin.integrations.tools.video.encoders import TextEncoder, TransformersEncoder, load_encoder
@@ -227,6 +228,27 @@ def test_a_model_of_texts_alone_encodes_queries(tmp_path, bert):
             np.testing.assert_allclose(found["pooler_output"], alone.mean(0), atol=1e-5)
     with pytest.raises(UserError, match="preprocessor_config"):
         load_encoder(str(bert), CPU)
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        ({"size": {"shortest_edge": 256}, "crop_size": 224, "do_center_crop": True}, "to 256 and cuts out 224"),
+        ({"size": 224, "do_rescale": False}, r"not scaled to \[0, 1\]"),
+        ({"size": 224, "rescale_factor": 1 / 127.5}, r"not scaled to \[0, 1\]"),
+        ({"size": "large"}, "no size"),
+    ],
+)
+def test_preprocessing_that_is_not_done_is_refused(picture, said):
+    with pytest.raises(UserError, match=said):
+        encoders._preprocessing(picture, "clip")
+
+
+def test_colors_that_are_not_normalized_stay():
+    _, _, mean, deviation = encoders._preprocessing(
+        {"size": 24, "do_normalize": False, "image_mean": [9.0] * 3}, "clip"
+    )
+    assert not mean.any() and (deviation == 1).all()
 
 
 def test_it_goes_on_where_it_was_stopped(clip, movie, tmp_path, monkeypatch):
