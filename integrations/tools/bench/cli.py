@@ -132,7 +132,8 @@ def main(config: BenchConfig, argv: Sequence[str]) -> None:
     if config.targets:
         targets = report.verdicts(report.judge([measurement for each in reports for measurement in each.measurements]))
         screen.show(targets.terminal())
-        parts["targets"] = "\n".join([targets.page(), *(each.source for each in reports)])
+        sources = [] if config.read else [each.source for each in reports]  # else under the tables themselves
+        parts["targets"] = "\n".join([targets.page(), *sources])
     if config.figure is not None:
         report.draw_comparison([group for each in reports for group in each.groups()], config.figure)
     if config.markdown is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
@@ -61,7 +62,8 @@ class Report:
     @property
     def source(self) -> str:
         """The command and the conditions, as a line of a page."""
-        return f"(`{self.command}`; {self.conditions})\n"
+        text = f"(`{self.command}`; {self.conditions})"
+        return fill(text, 100, break_on_hyphens=False, break_long_words=False) + "\n"
 
     def groups(self) -> list[list[Measurement]]:
         """Return those that were made in turns, in order."""
