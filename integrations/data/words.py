@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from hero_plugin.integrations.data.contexts import Contexts
-from hero_plugin.integrations.data.records import clean_text
+from hero_plugin.integrations.data.records import clean_sentence, clean_text
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems, UserError
 from hero_plugin.integrations.support.files import OnProgress, iter_lines
 
@@ -59,6 +59,16 @@ def tokenize(sentence: str, style: Literal["words", "treebank"] = "words") -> li
 def plain(sentence: str) -> str:
     """Return a sentence in lower case, with plain apostrophes: the text that ``tokenize`` cuts words out of."""
     return clean_text(sentence).lower().translate(_APOSTROPHES)
+
+
+def same_words(one: str, other: str) -> bool:
+    """Return whether two sentences are one, however they are spaced, capitalized and punctuated.
+
+    >>> same_words("A door opens.", "a door  opens")
+    True
+    """
+    found = [tokenize(clean_sentence(each)) for each in (one, other)]
+    return found[0] == found[1] if any(found) else clean_sentence(one) == clean_sentence(other)
 
 
 def word_spans(sentence: str) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from hero_plugin.integrations.data.checks import json_lines
 from hero_plugin.integrations.data.formats import qid, raw_sentence
 from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import same_words
 from hero_plugin.integrations.scoring.qvhighlights import (
     ANNOTATORS,
     CLIP_LENGTH,
@@ -177,6 +178,7 @@ def read_submission(
     if count := sum(row["qid"] in left_out for _, row in every):
         reading.notes.insert(0, f"{count} lines are about queries left out of {truth}, and do not count")
     chosen = [known[row["qid"]] for _, row in rows]
+    reading.check_queries(rows, chosen)
     kinds = reading.kinds(rows, chosen)
     if WINDOWS in kinds:
         reading.check_windows(rows, chosen)
@@ -249,6 +251,31 @@ class _Reading:
                 what = f"{_qids(len(unknown))} unknown to {self.truth}: {_list(map(repr, unknown))}"
                 self.of_queries.add(self.path, what, fix)
         return first
+
+    def check_queries(self, rows: Sequence[Numbered], records: Sequence[Record]) -> None:
+        """Check that lines are about the videos and sentences of their qids, where they say it.
+
+        qids are often line numbers, so that those of another file fit, too. A few sentences may have been corrected
+        since; where most differ, the file answers other queries.
+        """
+        videos, sentences, said = [], [], 0
+        for (number, row), record in zip(rows, records, strict=True):
+            video, sentence = row.get("vid"), row.get("query")
+            which = f"{row['qid']!r} (line {number}) has"
+            if _is_id(video) and str(video) != record.video_id:
+                videos.append(f"{which} {_short(repr(video))}, not {_short(repr(record.video_id))}")
+            if isinstance(sentence, str) and sentence:
+                said += 1
+                if not same_words(sentence, record.sentence):
+                    sentences.append(f"{which} {_short(repr(sentence))}, not {_short(repr(record.sentence))}")
+        if videos:
+            what = f"{_qids(len(videos))} of another video than in {self.truth}: {_list(videos)}"
+            self.of_queries.add(self.path, what, "give the annotations that the submission is for")
+        what = f"{_qids(len(sentences))} of another sentence than in {self.truth}: {_list(sentences)}"
+        if 2 * len(sentences) > said:
+            self.of_queries.add(self.path, what, "give the annotations that the submission is for")
+        elif sentences:
+            self.notes.append(f"{what}; they count all the same")
 
     def kinds(self, rows: list[Numbered], records: list[Record]) -> tuple[str, ...]:
         """Return which of windows and saliency can be scored: what all lines have, and all their annotations."""

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from hero_plugin.integrations.data.checks import OnBroken, as_number, load_durations
 from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.words import same_words
 from hero_plugin.integrations.evaluation.official import read_answered, submitted_answers, unseen_by
 from hero_plugin.integrations.evaluation.robustness import Answers, Draws, Model, answers_of, measure_robustness
 from hero_plugin.integrations.evaluation.robustness_report import comparison_table
@@ -321,7 +322,9 @@ class _Sets:
         """Read what ``hero-plugin eval --predictions`` wrote of a base without windows of its own, such as EMB."""
         try:
             lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-            rows = [(line["set"], (line["video_id"], line["query_id"]), _moment(line["moment"])) for line in lines]
+            keys = [(line["video_id"], line["query_id"]) for line in lines]
+            found = [(_moment(line["moment"]), line.get("sentence")) for line in lines]
+            rows = [(line["set"], key, answer) for line, key, answer in zip(lines, keys, found, strict=True)]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not what hero-plugin eval --predictions writes ({error!r})") from error
         names = list(dict.fromkeys(name for name, *_ in rows))
@@ -332,20 +335,36 @@ class _Sets:
         for name in [of] if of else names:
             if name not in self.records:
                 raise UserError(f"{path}: answers to the set {name!r}; --annotations has {', '.join(self.records)}")
-            moments = {key: moment for each, key, moment in rows if each == name or (of and len(names) == 1)}
+            given = {key: answer for each, key, answer in rows if each == name or (of and len(names) == 1)}
             asked = [(each.video_id, each.query_id) for each in self.records[name]]
-            missing = [query for video, query in asked if (video, query) not in moments]
-            unknown = moments.keys() - set(asked)
+            missing = [query for video, query in asked if (video, query) not in given]
+            unknown = given.keys() - set(asked)
             if missing or unknown:
                 named = missing[:5] or [query for _, query in sorted(unknown)[:5]]
                 raise UserError(
                     f"{path}: not the queries of {self.paths[name]}: {len(missing)} of its {len(asked)} "
                     f"are missing, {len(unknown)} are unknown to it, such as {', '.join(named)}"
                 )
-            found = np.array([moments[key] for key in asked], dtype=np.float64)
-            answers[name] = answers_of(self.records[name], found, self.unseen)
+            self._check_sentences(path, name, [given[key][1] for key in asked])
+            moments = np.array([given[key][0] for key in asked], dtype=np.float64)
+            answers[name] = answers_of(self.records[name], moments, self.unseen)
             self._say_cut(name)
         return answers
+
+    def _check_sentences(self, path: Path, name: str, sentences: Sequence[Any]) -> None:
+        """Raise ``UserError`` where lines, which may lack their sentence, answer others than the set's queries.
+
+        Ids are often places in a file, so that those of other queries about the same videos fit, too.
+        """
+        both = zip(self.records[name], sentences, strict=True)
+        others = [(each, said) for each, said in both if said and not same_words(str(said), each.sentence)]
+        if others:
+            first, said = others[0]
+            raise UserError(
+                f"{path}: answers other queries than {self.paths[name]} has: the sentences of {len(others)} of "
+                f"{len(sentences)} differ, such as query {first.query_id}: {said!r}, not {first.sentence!r}; give the "
+                "annotations that it answers"
+            )
 
     def _say_cut(self, name: str) -> None:
         """Say where this differs from ``eval --run``, which cuts moments at the end of their video."""

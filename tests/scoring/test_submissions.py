@@ -352,3 +352,19 @@ def test_a_submission_that_is_not_there_is_said(capsys, files):
     (folder / "sub.jsonl").unlink()
     status, _, err = run(capsys, *argv)
     assert status == 2 and "no submission" in err
+
+
+def test_lines_about_other_videos_or_sentences_under_the_same_qids_are_refused(submitted):
+    same = [{**each, "vid": f"v{each['qid']}", "query": f"Query {each['qid']}."} for each in GOOD]
+    assert read_submission(submitted(*same), RECORDS).notes == ()
+    with pytest.raises(DataError, match=r"1 qid of another video than in the annotations: 2 \(line 2\) has 'v9', not"):
+        read_submission(submitted(same[0], {**same[1], "vid": "v9"}, same[2]), RECORDS)
+    corrected = [same[0], {**same[1], "query": "a query 2"}, same[2]]
+    (note,) = read_submission(submitted(*corrected), RECORDS).notes
+    assert note.startswith(
+        "1 qid of another sentence than in the annotations: 2 (line 2) has 'a query 2', not 'query 2'"
+    )
+    with pytest.raises(DataError, match="3 qids of another sentence than in the annotations"):
+        read_submission(submitted(*({**each, "query": "a dog"} for each in same)), RECORDS)
+    with pytest.raises(DataError, match="1 qid of another sentence"):  # of those lines that say it, most
+        read_submission(submitted({**GOOD[0], "query": "a dog"}, *GOOD[1:]), RECORDS)

@@ -113,6 +113,31 @@ def test_predictions_of_a_run_are_read_by_their_set(here, capsys):
         assert status == 2 and said in err
 
 
+def test_answers_to_other_sentences_under_the_same_ids_are_refused(here, capsys):
+    def write(*changed: str) -> None:
+        said = [*changed, *(SENTENCES[number % 4] for number in range(len(changed), QUERIES))]
+        lines = [
+            {
+                "set": "ood",
+                "query_id": str(n),
+                "video_id": f"ood{n}",
+                "sentence": each,
+                "moment": [10, 20],
+                "score": 1.0,
+            }
+            for n, each in enumerate(said)
+        ]
+        (here / "emb.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    words = ["EMB=emb.jsonl", "base=b-0.jsonl", "--annotations", "ood.jsonl", "--format", "csv"]
+    write("Person  opens a door.")  # spelled otherwise, and the same
+    assert tabulate(capsys, *words)[0] == 0
+    write("a dog runs")
+    status, _, err = tabulate(capsys, *words)
+    assert status == 2 and "emb.jsonl: answers other queries than ood.jsonl has: the sentences of 1 of 24 differ" in err
+    assert "query 0: 'a dog runs', not 'person opens a door'" in err
+
+
 def test_moments_count_as_annotated_and_what_is_scored_otherwise_is_said(here, capsys):
     lines = [json.loads(line) for line in (here / "ood.jsonl").read_text().splitlines()]
     lines[0] |= {"relevant_windows": [[10, 20], [5, 4]], "duration": 15}
