@@ -375,7 +375,7 @@ class Vocabulary:
         """
         sentences = list(sentences)
         said = Counter(word for sentence in sentences for word in sentence if word in self)
-        changed = replace(self, adapted=(*self.adapted, *self.unseen(said)))
+        changed = replace(self, adapted=(*self.adapted, *self._untrained(said)))
         if not self.contexts:
             return changed
         return replace(
@@ -398,13 +398,22 @@ class Vocabulary:
         return np.array([self._rows.get(word, self.trained) < self.trained or word in later for word in words], bool)
 
     def unseen(self, tokens: Iterable[str]) -> list[str]:
-        """Return the words that no training sentence had, each once."""
-        words = list(dict.fromkeys(tokens))
-        return [word for word, trained in zip(words, self.is_trained(words), strict=True) if not trained]
+        """Return the words that no training sentence had, each once.
+
+        Those that training had without a vector are no rows, and among the contexts; a run of an earlier version, which
+        kept none, does not know them.
+        """
+        said = self.contexts.following.get(1, {})
+        return [word for word in self._untrained(tokens) if word not in said]
 
     def trained_words(self) -> set[str]:
-        """Return its words that a training sentence, or one of an adaptation, had."""
-        return set(self.words).difference(self.unseen(self.words))
+        """Return its words whose rows a training sentence, or one of an adaptation, had."""
+        return set(self.words).difference(self._untrained(self.words))
+
+    def _untrained(self, words: Iterable[str]) -> list[str]:
+        """Return the words that have no trained row, each once."""
+        words = list(dict.fromkeys(words))
+        return [word for word, trained in zip(words, self.is_trained(words), strict=True) if not trained]
 
     def to_json(self) -> dict[str, Any]:
         """Return the vocabulary as JSON values."""

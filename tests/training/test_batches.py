@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,20 @@ def test_words_that_training_lacks_are_known_as_such():
     assert vocabulary.words == ("a", "door", "closes")
     assert vocabulary.unseen(["a", "closes", "wardrobe", "closes"]) == ["closes", "wardrobe"]
     assert vocabulary.scale == 1.0
+
+
+def test_words_that_training_said_without_a_vector_are_not_unseen():
+    said = ["a", "wardrobe", "closes"]
+    assert "wardrobe" not in VECTORS
+    vocabulary = Vocabulary.of([said], [], VECTORS, 0)
+    for each in (vocabulary, Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))):
+        assert each.unseen([*said, "door"]) == ["door"]
+        assert each.trained_words() == {"a", "closes"}  # the bridge mixes those that have vectors
+    more = WordVectors([*VECTORS.words, "wardrobe"], np.vstack([VECTORS.vectors, np.ones((1, 5), np.float32)]))
+    learned = vocabulary.extended([said], more).adapted_to([said])
+    assert learned.adapted == ("wardrobe",) and "wardrobe" in learned.trained_words()
+    kept = {name: value for name, value in vocabulary.to_json().items() if name != "contexts"}
+    assert Vocabulary.from_json(kept).unseen(said) == ["wardrobe"]  # of an earlier version, whose rows alone tell
 
 
 def test_the_scale_of_words_is_that_of_training_whatever_the_test_set_says():
