@@ -333,31 +333,52 @@ def _check_clip_length(seconds: float) -> None:
         raise ValueError(f"clip_length must be positive seconds, got {seconds}")
 
 
+STEADY = 0.03
+"""Share by which a typical clip may be longer or shorter than is said."""
+FEWEST = 10
+"""Videos from which on a typical one tells; of fewer, each may lack its end."""
+
+
 def clip_length_problem(
     videos: Mapping[str, tuple[float, int]], clip_length: float, max_clips: int | None = None
 ) -> Problem | None:
     """Return what is wrong where clips of this length are not those of the features; None where they agree.
 
     A count that is off by two clips, or by a tenth, is what extractors differ in at a video's end. More would train on
-    one time and answer in another.
+    one time and answer in another. So would less, where a typical video is off: its later clips are others.
 
     ``videos`` are (seconds, number of clips) by video. One of ``max_clips`` may have been cut, and then may be longer.
     """
     wrong: dict[str, float] = {}
+    rates, beyonds = list[float](), list[float]()
     for video, (duration, clips) in videos.items():
         beyond = clips * clip_length - duration
-        cut = max_clips is not None and clips >= max_clips
-        if abs(beyond) > max(2 * clip_length, 0.1 * duration) and not (cut and beyond < 0):
+        if max_clips is not None and clips >= max_clips and beyond < 0:
+            continue  # cut
+        rates.append(duration / max(clips, 1))
+        beyonds.append(beyond)
+        if abs(beyond) > max(2 * clip_length, 0.1 * duration):
             wrong[video] = duration / clips
-    if not wrong:
+    if wrong:
+        first = next(iter(wrong))
+        duration, clips = videos[first]
+        rate = float(np.median(list(wrong.values())))
+        what = (
+            f"{len(wrong)} of {len(videos)} videos contradict --clip-length {clip_length:g}, the first: video {first} "
+            f"lasts {duration:g} s and has {clips} clips, {duration / clips:.3g} s each"
+        )
+    elif len(rates) >= FEWEST and _off(rate := float(np.median(rates)), float(np.median(beyonds)), clip_length):
+        what = (
+            f"--clip-length {clip_length:g} is not that of the features: by the median of {len(rates)} videos, clips "
+            f"last {rate:.4g} s, so that the last one is {abs(np.median(beyonds)):.3g} s from where it is taken to be"
+        )
+    else:
         return None
-    first = next(iter(wrong))
-    duration, clips = videos[first]
-    rate = float(np.median(list(wrong.values())))
-    what = (
-        f"{len(wrong)} of {len(videos)} videos contradict --clip-length {clip_length:g}, the first: video {first} "
-        f"lasts {duration:g} s and has {clips} clips, {duration / clips:.3g} s each"
-    )
     fix = f"--clip-length {rate:.3g} if all clips last that long, 0 if a video's clips share its duration"
     fix += "; of a trained run, give features like those that it was trained on"
     return Problem("features", what, fix)
+
+
+def _off(rate: float, beyond: float, clip_length: float) -> bool:
+    """Return whether clips of ``rate`` seconds are others than is said, by more than two over a video's length."""
+    return abs(rate - clip_length) > STEADY * clip_length and abs(beyond) > 2 * clip_length

@@ -180,3 +180,24 @@ def test_clips_that_do_not_last_as_long_as_is_said(duration, clips, clip_length,
     if problem is not None:
         assert f"lasts {duration:g} s and has {clips} clips" in problem.what
         assert problem.fix.startswith(f"--clip-length {rate} if all clips last that long")
+
+
+@pytest.mark.parametrize(
+    ("videos", "clip_length", "max_clips", "rate"),
+    [
+        ([(150.0, 69)] * 100, 2.0, 75, "2.17"),
+        ([(150.0, 81)] * 100, 2.0, 200, "1.85"),
+        ([(300.0, 138)] * 9, 2.0, 200, None),  # too few to tell
+        ([(150.0, 73)] * 100, 2.0, 75, None),  # two clips short
+        ([(30.96, 14)] * 100, 2.0, 75, None),
+        ([(150.0, 75)] * 51 + [(150.0, 69)] * 49, 2.0, 200, None),  # some only
+        ([(162.0, 75)] * 100, 2.0, 75, None),  # cut
+        ([(162.0, 75)] * 90 + [(150.0, 69)] * 10, 2.0, 75, "2.17"),  # by those that are not
+        ([(30.53, 30)] * 100, 1.0, None, None),
+    ],
+)
+def test_clips_that_are_steadily_a_little_longer_or_shorter(videos, clip_length, max_clips, rate):
+    problem = clip_length_problem({f"v{i}": each for i, each in enumerate(videos)}, clip_length, max_clips)
+    assert (problem is None) == (rate is None)
+    if problem is not None:
+        assert "by the median of" in problem.what and problem.fix.startswith(f"--clip-length {rate} if all clips")
