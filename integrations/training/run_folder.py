@@ -212,8 +212,9 @@ class RunFolder:
                 f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"
             )
         if other := self._other_annotations(settings):
+            what = "annotations are" if settings.get("durations") not in other else "annotations or durations are"
             raise RunFolderError(
-                f"{self.path}: cannot resume, as annotations are not what they were when this run began: "
+                f"{self.path}: cannot resume, as {what} not what they were when this run began: "
                 f"{', '.join(other)}. Put the earlier ones back, or start another run with another --output "
                 "(or --overwrite)."
             )
@@ -254,9 +255,11 @@ class RunFolder:
 def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the checksum of each annotation file that settings name and that is there; of an adaptation, its own, too.
 
-    Those are the files that its queries are drawn from: new ones, and old ones where it rehearses.
+    The lengths of videos are among them, as moments are cut at the end. An adaptation's own are the files that its
+    queries are drawn from: new ones, and old ones where it rehearses.
     """
     named = [settings.get(f"annotations_{name}") for name in ("train", "val", "reworded")]
+    named.append(settings.get("durations"))
     adapted = settings.get("adapted", {})
     sets = (*settings.get("annotations_test", ()), *adapted.get("annotations", ()))
     named += [path for _, path in parse_named_paths(sets)]

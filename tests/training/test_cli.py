@@ -283,6 +283,25 @@ def test_runs_from_before_scores_were_calibrated_are_what_they_were(changes, cal
             run.check_same(config_from(changes, "test").to_json())
 
 
+def test_a_run_does_not_go_on_with_other_lengths_of_videos(tmp_path):
+    train, lengths = tmp_path / "train.txt", tmp_path / "lengths.json"
+    train.write_text("v 0 5##person opens door\n")
+    lengths.write_text('{"v": 30.0}')
+    settings = config_from({"base": "emb"}, "test").to_json() | {
+        "annotations_train": str(train),
+        "durations": str(lengths),
+    }
+    begun = RunFolder.create(tmp_path / "run", settings, resume=False, overwrite=False)
+    begun.check_same(settings)
+    known = begun.config()
+    lengths.write_text('{"v": 4.0}')
+    with pytest.raises(RunFolderError, match=r"annotations or durations are not what .*: .*lengths\.json\. Put"):
+        begun.check_same(settings)
+    del known["annotations"][str(lengths)]  # a run of an earlier version does not know
+    begun.write_json(begun.config_file, known)
+    begun.check_same(settings)
+
+
 def test_resume_needs_to_know_what(capsys):
     status, _, err = run(capsys, "train", "emb", "--resume")
     assert status == 2
