@@ -149,6 +149,18 @@ def test_differences_are_those_of_the_seeds_that_both_have():
     assert "| val | one seed minus EMB | 1 | +0.00 (+0.0) |" in text
 
 
+def test_differences_that_only_floats_tell_apart_have_no_interval():
+    models = {
+        "HERO": {0: {"mIoU": 30.3}, 1: {"mIoU": 40.3}},
+        "EMB": {0: {"mIoU": 30.2}, 1: {"mIoU": 40.2}},
+    }
+    found = summary({"val": models}, [("HERO", "EMB")])
+    (difference,) = found["differences"]["val"]
+    assert difference["mIoU"]["interval"] is None and difference["mIoU"]["p"] is None
+    assert found["best"] == {"val": {}}
+    assert "+0.10 (+0.1, +0.1)" in trainings_table(found).markdown()
+
+
 def test_the_best_is_better_than_every_other_by_its_interval():
     def scores(*values):
         return {seed: {"mIoU": value, "R1@0.5": 50.0 + seed} for seed, value in enumerate(values)}
