@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from hero_plugin.integrations.data.checks import json_lines
 from hero_plugin.integrations.data.formats import qid, raw_sentence
+from hero_plugin.integrations.data.moments import STEADY
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import same_words
 from hero_plugin.integrations.scoring.qvhighlights import (
@@ -118,6 +119,25 @@ def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record
     if not labelled:
         lines = [{key: value for key, value in line.items() if key != SALIENCY} for line in lines]
     return qvhighlights_scores(lines, [annotation_row(record) for record in records])
+
+
+def clips_are_scored(clips: Sequence[int], durations: Sequence[float], clip_length: float = 0.0) -> bool:
+    """Return whether a model's clips are those that the form has saliency for: of two seconds, bar a few at the end.
+
+    Args:
+        clips: Number of clips of each video.
+        durations: Its seconds.
+        clip_length: Seconds of a clip; 0: a video's clips share its duration, and the typical one tells, as in a short
+            video a few that lack, or a part of one at its end, make the others longer or shorter.
+    """
+    found, seconds = np.asarray(clips, np.float64), np.asarray(durations, np.float64)
+    if not (np.abs(found - np.ceil(seconds / CLIP_LENGTH)) <= CLIPS_OFF).all():
+        return False
+    if clip_length:
+        return abs(clip_length - CLIP_LENGTH) <= STEADY * CLIP_LENGTH
+    beyond = np.abs(seconds - found * CLIP_LENGTH)
+    typical = float(np.median(seconds / np.maximum(found, 1)))
+    return float(np.median(beyond)) < CLIP_LENGTH or abs(typical - CLIP_LENGTH) <= STEADY * CLIP_LENGTH
 
 
 def write_submission(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,8 +16,13 @@ from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, Mo
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.integrations.data import Record, Tokenizer, Vocabulary
 from hero_plugin.integrations.data.feature_bank import FeatureBank
-from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH, qvhighlights_scores
-from hero_plugin.integrations.scoring.submissions import CLIPS_OFF, annotation_row, has_official_labels, submission_line
+from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
+from hero_plugin.integrations.scoring.submissions import (
+    annotation_row,
+    clips_are_scored,
+    has_official_labels,
+    submission_line,
+)
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
@@ -210,8 +214,8 @@ class DetrTask(Task):
 
         Where the model's clips are not of two seconds, saliency is left out: the form has a score for each such clip.
         """
-        counts = ((len(grounded.saliency[row]), item.record.duration / CLIP_LENGTH) for row, item in enumerate(items))
-        fits = all(abs(clips - math.ceil(wanted)) <= CLIPS_OFF for clips, wanted in counts)
+        clips = [len(grounded.saliency[row]) for row in range(len(items))]
+        fits = clips_are_scored(clips, [item.record.duration for item in items], self.clip_length)
         return [
             submission_line(
                 item.record, grounded.moments[row], grounded.scores[row], grounded.saliency[row] if fits else None

@@ -13,6 +13,7 @@ from hero_plugin.integrations import cli
 from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.scoring.submissions import (
+    clips_are_scored,
     official_scores,
     read_submission,
     submission_line,
@@ -368,3 +369,22 @@ def test_lines_about_other_videos_or_sentences_under_the_same_qids_are_refused(s
         read_submission(submitted(*({**each, "query": "a dog"} for each in same)), RECORDS)
     with pytest.raises(DataError, match="1 qid of another sentence"):  # of those lines that say it, most
         read_submission(submitted({**GOOD[0], "query": "a dog"}, *GOOD[1:]), RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("clips", "durations", "clip_length", "fits"),
+    [
+        ([75, 63], [150.0, 126.0], 2.0, True),
+        ([75, 63], [150.0, 126.0], 0.0, True),
+        ([73], [150.0], 0.0, True),  # two short
+        ([15, 10, 10], [30.96, 20.5, 20.5], 0.0, True),  # a part of a clip at the end
+        ([74, 9, 75], [150.0, 20.5, 150.0], 0.0, True),  # a short one that lacks a clip, among others
+        ([8], [20.0], 0.0, False),  # of 2.5 s
+        ([8], [20.0], 2.5, False),
+        ([12], [20.0], 0.0, False),
+        ([150], [150.0], 1.0, False),
+        ([60], [150.0], 2.0, False),  # cut
+    ],
+)
+def test_saliency_is_of_clips_of_two_seconds(clips, durations, clip_length, fits):
+    assert clips_are_scored(clips, durations, clip_length) is fits

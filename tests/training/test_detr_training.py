@@ -474,7 +474,7 @@ def test_saliency_of_clips_that_are_not_of_two_seconds_is_left_out(built):
     _, task, examples = built("moment_detr")
     items = examples[:4]
     grounded = predict_set(task, items, clips=True)
-    for seconds, there in ((2.0, True), (1.0, False)):
+    for seconds, there, task.clip_length in ((2.0, True, 0.0), (1.0, False, 0.0), (2.5, False, 0.0), (2.0, True, 2.0)):
         lasting = [len(saliency) * seconds for saliency in grounded.saliency]
         timed = [
             replace(item, record=replace(item.record, duration=duration, moments=((0.0, duration),)))

@@ -16,7 +16,8 @@ import torch
 
 from hero_plugin.integrations.data import Record, load_durations, open_features, tokenize
 from hero_plugin.integrations.data.feature_bank import MANIFEST, read_manifest
-from hero_plugin.integrations.scoring.submissions import submission_line
+from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
+from hero_plugin.integrations.scoring.submissions import clips_are_scored, submission_line
 from hero_plugin.integrations.support import DataError, Interrupted, Interrupts, Problem, Rank, UserError, checksum
 from hero_plugin.integrations.support.console import Screen, Teller
 from hero_plugin.integrations.tools.predict import model
@@ -172,6 +173,12 @@ def answer(
         bridge=config.bridge,
         amp=config.amp,
     )
+    clip_length = getattr(predictor.task, "clip_length", 0.0)
+    if config.saliency and clip_length and not clips_are_scored([1], [CLIP_LENGTH], clip_length):
+        screen.say(
+            f"note: the run's clips last {clip_length:g} s: no saliency is written, as the form has a score for each "
+            f"clip of {CLIP_LENGTH:g} s"
+        )
     total = entries_in(shard.windows(inputs.queries.count), size, config.window)
     label = str(shard) if shard.count > 1 else "answering"
     meter = ProgressMeter(screen, label, total, total - entries_in(left, size, config.window))
@@ -241,7 +248,7 @@ def answer_windows(
             computing += end - start
             continue
         # The first of these reads waits until the device has done the window.
-        lines = answer_lines(window, answers, config)
+        lines = answer_lines(window, answers, config, getattr(predictor.task, "clip_length", 0.0))
         computing += time.perf_counter() - start
         before, processor = processor, time.process_time()
         times = {"waiting": waiting, "computing": computing, "processor": processor - before}
@@ -252,17 +259,25 @@ def answer_windows(
 
 
 def answer_lines(
-    window: QueryWindow, answers: Iterable[tuple[WindowBatch, Prediction]], config: PredictConfig
+    window: QueryWindow,
+    answers: Iterable[tuple[WindowBatch, Prediction]],
+    config: PredictConfig,
+    clip_length: float = 0.0,
 ) -> list[str]:
-    """Return one JSON line per record of a window, in its order."""
+    """Return one JSON line per record of a window, in its order.
+
+    Saliency is left out where the video's clips, of ``clip_length`` seconds, are not those that the form has it for.
+    """
     lines = [""] * len(window.records)
     for window_batch, answer in answers:
         keep = slice(config.top_k or None)
         moments, scores = (each[:, keep].float().cpu().double().numpy() for each in (answer.moments, answer.scores))
         saliency = answer.saliency.float().cpu().numpy() if config.saliency and answer.saliency is not None else None
         for row, index in enumerate(window_batch.order):
-            clips = None if saliency is None else saliency[row, : window.lengths[index]]
-            line = submission_line(window.records[index], moments[row], scores[row], clips)
+            record, count, clips = window.records[index], window.lengths[index], None
+            if saliency is not None and clips_are_scored([count], [record.duration], clip_length):
+                clips = saliency[row, :count]
+            line = submission_line(record, moments[row], scores[row], clips)
             if config.every_video:  # the best window's score unrounded, to rank by
                 line["score"] = float(f"{scores[row].max():.9g}")
             lines[index] = json.dumps(line, ensure_ascii=False, allow_nan=False)

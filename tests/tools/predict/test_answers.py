@@ -128,6 +128,16 @@ def test_windows_can_be_limited_and_saliency_left_out(trained, run_of, tmp_path)
         assert two[WINDOWS] == every[WINDOWS][:2] and SALIENCY in every and SALIENCY not in two
 
 
+def test_saliency_of_clips_that_are_not_of_two_seconds_is_left_out(trained, run_of, tmp_path):
+    row = rows(trained.queries)[0]
+    clips = len(np.load(trained.files.root / "features" / f"{row['vid']}.npy"))
+    for seconds, there in ((2.0, True), (2.5, False)):
+        (tmp_path / "one.jsonl").write_text(json.dumps({**row, "duration": clips * seconds}) + "\n")
+        trained.predict(tmp_path / f"{seconds}", run=run_of("moment_detr"), queries=tmp_path / "one.jsonl")
+        (line,) = rows(tmp_path / f"{seconds}" / "predictions.jsonl")
+        assert (SALIENCY in line) is there
+
+
 def test_every_form_of_the_same_queries_gets_the_same_answers(trained, tmp_path, whole):
     """Moments are not read: the text form has none, and the plain one not even a name that QVHighlights has."""
     asked = rows(trained.queries)
