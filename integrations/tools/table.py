@@ -201,7 +201,7 @@ def _of_scores(config: TableConfig, models: Named, against: str, screen: Screen)
         raise UserError(f"{flag} is for submissions; files of scores have no queries to read or to draw from")
     found: Found = {}
     for name, of, seed, path in _trainings(models):
-        for each, values in scores_in(path, of).items():
+        for each, values in scores_in(path, of, lambda note: screen.say(f"note: {note}")).items():
             trainings = found.setdefault(each, {}).setdefault(name, {})
             if seed in trainings:
                 raise UserError(
@@ -226,11 +226,14 @@ def _of_scores(config: TableConfig, models: Named, against: str, screen: Screen)
     return trainings_table(summary(found, pairs, metrics))
 
 
-def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
+def scores_in(
+    path: Path, of: str = "", note: Callable[[str], None] = lambda text: None
+) -> dict[str, Mapping[str, float]]:
     """Return the scores in a JSON file by set.
 
     It may be what ``hero-plugin eval --json`` wrote of a run or of a submission, a run's ``results.json``,
     ``{set: {score: number}}`` or ``{score: number}``. ``of`` is the set; of a file that names several, the one to take.
+    The only set of a file is taken under any name, with a ``note``.
 
     Raises:
         UserError: It is none of these, or lacks the set, or holds a number as text.
@@ -245,6 +248,9 @@ def scores_in(path: Path, of: str = "") -> dict[str, Mapping[str, float]]:
     elif of:
         if of not in found and len(found) > 1:
             raise UserError(f"{path}: no set {of!r}; there are {', '.join(found)}")
+        if of not in found:
+            (name,) = found
+            note(f"{path}: its set is named {name!r}, and is taken as {of!r}, as asked")
         found = {of: found.get(of, next(iter(found.values())))}
     known: dict[str, Mapping[str, float]] = {}
     for name, values in found.items():

@@ -190,7 +190,8 @@ def test_files_of_scores_have_one_of_several_forms(here, capsys, scores, found):
 def test_a_set_that_is_named_is_the_one_of_the_file_that_has_one(here, capsys):
     for name, score in {"h-iid": 50, "h-ood": 30}.items():
         (here / f"{name}.json").write_text(json.dumps({"test": {"mIoU": score}}))
-    status, out, _ = tabulate(capsys, "H@iid=h-iid.json", "H@ood=h-ood.json", "--format", "csv")
+    status, out, err = tabulate(capsys, "H@iid=h-iid.json", "H@ood=h-ood.json", "--format", "csv")
+    assert "note: h-ood.json: its set is named 'test', and is taken as 'ood', as asked" in err.splitlines()
     rows = rows_of(out)
     assert status == 0
     assert [float(rows[of, "all", "H"]["mIoU"]) for of in ("iid", "ood")] == [50, 30]
