@@ -109,9 +109,9 @@ class Table:
 
     def terminal(self) -> rich.table.Table:
         """Return it for a terminal, the best bold. A label that stands above is not repeated."""
-        table = rich.table.Table(title=self.title or None, title_justify="left", title_style="bold")
+        table = rich.table.Table(title=escape(self.title) or None, title_justify="left", title_style="bold")
         for name in (*self.labels, *self.columns):
-            table.add_column(name, justify="right" if name in self._numbers else "left", overflow="fold")
+            table.add_column(escape(name), justify="right" if name in self._numbers else "left", overflow="fold")
         groups = self.groups()
         above: tuple[str, ...] = ()
         for group in groups:
@@ -284,14 +284,14 @@ def terminal_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str] = (), title: str | None = None
 ) -> rich.table.Table:
     """Return the same for the terminal; headers of numbers break at their spaces, numbers nowhere."""
-    table = rich.table.Table(title=title, title_justify="left", title_style="bold")
+    table = rich.table.Table(title=title and escape(title), title_justify="left", title_style="bold")
     for place, name in enumerate(header):
         if place and name in text:
-            table.add_column(name)
+            table.add_column(escape(name))
         else:
             table.add_column(
-                name.replace(" ", "\n") if place else name, justify="right" if place else "left", no_wrap=True
+                escape(name.replace(" ", "\n") if place else name), justify="right" if place else "left", no_wrap=True
             )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table

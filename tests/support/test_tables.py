@@ -14,7 +14,15 @@ from rich.console import Console
 
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.plotting import save_figure, table_figure
-from hero_plugin.integrations.support.tables import Cell, Row, Table, check_endings, markdown_table, write_table
+from hero_plugin.integrations.support.tables import (
+    Cell,
+    Row,
+    Table,
+    check_endings,
+    markdown_table,
+    terminal_table,
+    write_table,
+)
 
 BEST = Cell(61.25, 1.5, (50.0, 70.0), (60.0, 62.5), best=True)
 GAIN = Cell(3.0, None, (0.5, 5.5), (2.0, 4.0), 0.03, difference=True)
@@ -53,6 +61,18 @@ def test_the_terminal_does_not_repeat_labels():
     Console(file=stream, width=120).print(TABLE.terminal())
     assert stream.getvalue().count("ood") == 1
     assert "+3.0 [+0.5, +5.5]*" in stream.getvalue() and "p 0.03" not in stream.getvalue()
+
+
+def test_brackets_stand_in_the_terminal_as_they_are():
+    cells = Row(("set[a]",), (Cell(1.0),))
+    for made in (
+        Table(("by[set]",), ("mAP[short]",), [cells], title="test[ood]").terminal(),
+        terminal_table(("by[set]", "mAP[short]", "like[this]"), [("set[a]", "1", "[b]")], ("like[this]",), "test[ood]"),
+    ):
+        stream = io.StringIO()
+        Console(file=stream, width=120).print(made)
+        for text in ("test[ood]", "by[set]", "mAP[short]", "set[a]"):
+            assert text in stream.getvalue()
 
 
 def test_csv_has_numbers_alone_and_every_label():
