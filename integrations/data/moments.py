@@ -253,7 +253,8 @@ def convert_records(records: Iterable[Record], choices: Conversion, *, keep_extr
             moments = record.moments
             if choices.rounding != "none":
                 edges = choices.clip_length, choices.rounding
-                moments = tuple(snap_moment(moment, record.duration, *edges) for moment in moments)
+                snapped = (snap_moment(moment, record.duration, *edges) for moment in moments)
+                moments = tuple(dict.fromkeys(snapped))  # two inside one clip become one
             labels = record.saliency
             if len(record.moments) < len(source.moments) and choices.windows != "hull":
                 labels = tuple(each for each in labels if _touches(each[0], choices.clip_length, record.moments))

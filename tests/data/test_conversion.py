@@ -34,6 +34,13 @@ def test_windows():
         assert [[clip for clip, _ in record.saliency] for record in records] == found
 
 
+def test_windows_that_rounding_makes_one_stand_once():
+    (record,) = convert_records(
+        [RECORD.replace(moments=((0.0, 1.1), (1.2, 1.9), (7.0, 8.0)))], Conversion(rounding="outward")
+    )
+    assert record.moments == ((0.0, 2.0), (6.0, 8.0))
+
+
 def test_ids_of_split_windows_are_their_own():
     records = [RECORD, RECORD.replace(query_id="7_1", moments=((3.0, 4.0),))]
     with pytest.raises(DataError, match="query id '7_1': is that of two queries once windows are split"):
