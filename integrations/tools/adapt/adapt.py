@@ -230,8 +230,11 @@ def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Ite
 def mix_rehearsal(
     new: Sequence[Item], old: Sequence[Sequence[Item]], total: int, share: float, seed: int
 ) -> list[Item]:
-    """Return ``total`` items, a ``share`` of them old: equally many from each list of old ones, whatever its length."""
-    replayed = min(round(total * share / len(old)), total // len(old)) if old else 0
+    """Return ``total`` items, a ``share`` of them old: equally many from each list of old ones, whatever its length.
+
+    One at least is new.
+    """
+    replayed = min(round(total * share / len(old)), (total - 1) // len(old)) if old else 0
     mixed: list[Item] = []
     for items, count in ((new, total - replayed * len(old)), *((each, replayed) for each in old)):
         generator = torch.Generator().manual_seed(seed)

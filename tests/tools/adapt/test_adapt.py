@@ -337,11 +337,13 @@ def test_a_draw_parts_the_items_and_depends_on_the_seed_alone(size, count, seed)
 
 @given(st.integers(1, 9), st.lists(st.integers(1, 9), max_size=3), st.integers(1, 60), st.floats(0, 0.9))
 @example(1, [1, 1, 1], 2, 0.875)  # a step has no room for one of each
+@example(1, [1, 1, 1, 1], 16, 0.9)  # equally many of four lists would be all
 def test_old_queries_have_their_share_and_every_query_comes_round(new, old, total, share):
     lists = [[f"old {place}"] * size for place, size in enumerate(old)]
     items = mix_rehearsal([f"new {place}" for place in range(new)], lists, total, share, 0)
     assert len(items) == total
     counts = [sum(item == f"new {place}" for item in items) for place in range(new)]
+    assert sum(counts) >= 1
     assert max(counts) - min(counts) <= 1
     replayed = {len([item for item in items if item == each[0]]) for each in lists}
     assert len(replayed) <= 1
