@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ import torch
 from hero_plugin import Bridge
 from hero_plugin.adapters.emb.model import FIRST_WORD, UNK
 from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
+from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.evaluation import evaluate as evaluating
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, main
-from hero_plugin.integrations.scoring.metrics import grounding_scores, temporal_iou
+from hero_plugin.integrations.scoring.metrics import grounding_scores, nearest_iou, temporal_iou
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
@@ -25,6 +27,7 @@ from hero_plugin.integrations.training.emb import EmbTrainConfig
 from hero_plugin.integrations.training.load_run import answer, load_run
 from hero_plugin.integrations.training.queries import NEAREST
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
+from hero_plugin.integrations.training.task import Grounded, Task
 from hero_plugin.integrations.training.train import main as train
 from tests.screen import QUIET
 from tests.training.files import detr_settings
@@ -94,6 +97,13 @@ def test_a_word_outside_the_vocabulary_gets_its_vector(runs, new_words):
     assert len(loaded.vocabulary) - 1 + FIRST_WORD in ids
     assert UNK not in ids
     assert evaluate(runs.hero, **data_flags)["new"]
+
+
+def test_overlaps_of_written_moments_are_those_of_the_model():
+    item = SimpleNamespace(record=Record("1", "v", "a", ((0.0, 20.0009),), 30.0))
+    found = Grounded(np.array([[[0.0, 10.00045]]]), np.array([[1.0]]), [np.ones(3)])
+    (line,) = Task.prediction_lines(None, "test", [item], found)
+    assert nearest_iou([line["moment"]], [item.record.moments]) == [0.5]  # of milliseconds less, and no hit
 
 
 def test_a_word_that_the_table_lacks_is_the_learned_unknown(runs, new_words):
