@@ -61,6 +61,11 @@ def plain(sentence: str) -> str:
     return clean_text(sentence).lower().translate(_APOSTROPHES)
 
 
+def is_word(token: str) -> bool:
+    """Return whether a token says anything, as a comma or a full stop of the treebank's does not."""
+    return any(map(str.isalnum, token))
+
+
 def same_words(one: str, other: str) -> bool:
     """Return whether two sentences are one, however they are spaced, capitalized and punctuated.
 
@@ -398,13 +403,13 @@ class Vocabulary:
         return np.array([self._rows.get(word, self.trained) < self.trained or word in later for word in words], bool)
 
     def unseen(self, tokens: Iterable[str]) -> list[str]:
-        """Return the words that no training sentence had, each once.
+        """Return the words that no training sentence had, each once; a punctuation mark is none.
 
         Those that training had without a vector are no rows, and among the contexts; a run of an earlier version, which
         kept none, does not know them.
         """
         said = self.contexts.following.get(1, {})
-        return [word for word in self._untrained(tokens) if word not in said]
+        return [word for word in self._untrained(tokens) if word not in said and is_word(word)]
 
     def trained_words(self) -> set[str]:
         """Return its words whose rows a training sentence, or one of an adaptation, had."""

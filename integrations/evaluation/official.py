@@ -16,7 +16,7 @@ from hero_plugin.integrations.data.annotations import read_annotations, read_sen
 from hero_plugin.integrations.data.checks import Durations, OnBroken, ReadReport
 from hero_plugin.integrations.data.formats import qid
 from hero_plugin.integrations.data.records import Record
-from hero_plugin.integrations.data.words import open_tokenizer
+from hero_plugin.integrations.data.words import is_word, open_tokenizer
 from hero_plugin.integrations.evaluation.robustness import Answers, Draws, Model, answers_of
 from hero_plugin.integrations.evaluation.robustness_report import check_outputs, show_robustness
 from hero_plugin.integrations.scoring.open_vocabulary import training_vocabulary, unseen_words
@@ -161,7 +161,7 @@ def unseen_by(train: Sequence[Path], tokenizer: str) -> Callable[[Record], Seque
     if not train:
         return None
     vocabulary = training_vocabulary(split(record.sentence) for file in train for record in read_sentences(file))
-    return lambda record: unseen_words(split(record.sentence), vocabulary)
+    return lambda record: unseen_words(filter(is_word, split(record.sentence)), vocabulary)
 
 
 def submitted_answers(

@@ -20,7 +20,7 @@ from hero_plugin import Bridge
 from hero_plugin.integrations.data import Record, read_annotations
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, open_features, unit_length
-from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, load_word_vectors, plain
+from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, is_word, load_word_vectors, plain
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import Problems, UserError
 from hero_plugin.integrations.training.config import TrainConfig
@@ -333,8 +333,8 @@ class BridgedWords(Queries):
     def _unseen(self, words: Sequence[str]) -> list[int]:
         """Return the places, of those that are read, of words that have a vector and that training never had."""
         read = enumerate(words[: self.queries.max_words])
-        unseen = [place for place, word in read if word not in self._had and word in self.queries.index]
-        return [place for place in unseen if any(map(str.isalnum, words[place]))]  # a comma means no other word
+        unseen = [(place, word) for place, word in read if word not in self._had and word in self.queries.index]
+        return [place for place, word in unseen if is_word(word)]  # a comma means no other word
 
     def _expected(self, words: Sequence[str], place: int) -> Tensor:
         """Return how much each trained word is expected at a place: (trained,) float32."""

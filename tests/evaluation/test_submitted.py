@@ -9,6 +9,7 @@ import pytest
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.data.annotations import write_annotations
 from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.evaluation.official import unseen_by
 
 SENTENCES = ("person opens a door", "person opens a crate", "human opens a crate", "person opens a box")
 
@@ -41,6 +42,12 @@ def test_a_submission_is_scored_by_what_its_training_never_said(files, capsys):
     assert [parts[group]["models"]["seen"]["R1@0.5"]["value"] for group in ("all", "0", "1", "2+")] == [50, 100, 0, 0]
     assert parts["all"]["differences"]["right"]["mIoU"]["value"] == 50
     assert (files / "drawn" / "submission-drift.png").is_file()
+
+
+def test_a_punctuation_mark_is_no_unseen_word(tmp_path):
+    (tmp_path / "train.txt").write_text("A 0 5##person opens a door.\n")
+    unseen = unseen_by([tmp_path / "train.txt"], "treebank")
+    assert unseen(Record("1", "v", "person opens a door, a crate!", (), 10.0)) == ("crate",)
 
 
 def test_one_submission_keeps_the_official_layout(files):

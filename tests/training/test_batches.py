@@ -113,6 +113,7 @@ def test_words_that_training_lacks_are_known_as_such():
     vocabulary = Vocabulary.of([["a", "door"]], [["a", "door"], ["closes"]], VECTORS, 0)
     assert vocabulary.words == ("a", "door", "closes")
     assert vocabulary.unseen(["a", "closes", "wardrobe", "closes"]) == ["closes", "wardrobe"]
+    assert vocabulary.unseen(tokenize("A wardrobe, a door.", "treebank")) == ["wardrobe"]  # marks are no words
     assert vocabulary.scale == 1.0
 
 
