@@ -20,7 +20,7 @@ from hero_plugin.integrations.data.checks import (
     json_lines,
     numbered_lines,
 )
-from hero_plugin.integrations.data.records import Record, clean_sentence
+from hero_plugin.integrations.data.records import REWORDED, Record, clean_sentence, is_reworded
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 from hero_plugin.integrations.support.files import OnProgress, atomic_write
 
@@ -172,6 +172,8 @@ def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> N
             if sentence is None or moment is None:
                 continue
             extra: dict[str, Any] = {key: values[position] for key, values in listed.items()}
+            if REWORDED in extra and extra[REWORDED] is None:
+                del extra[REWORDED]  # an original beside a rewording of its video
             if "framestamps" in extra and extra["framestamps"] == frames_of(
                 timestamps[position], whole.get("decode_fps")
             ):
@@ -265,10 +267,16 @@ def _write_by_video(
 
 
 def _listed_extras(group: Sequence[Record], skip: Sequence[str] = ()) -> dict[str, list[Any]]:
-    """Return the extras that every sentence of a video has, as the lists that they came from."""
+    """Return the extras that every sentence of a video has, as the lists that they came from.
+
+    Links of rewordings are written where any has one, with null for the originals beside them.
+    """
     reserved = {"video", "raw_sentence", *skip}
     keys = [key for key in group[0].extra if key not in reserved]
-    return {key: [r.extra[key] for r in group] for key in keys if all(key in r.extra for r in group)}
+    found = {key: [r.extra[key] for r in group] for key in keys if all(key in r.extra for r in group)}
+    if any(map(is_reworded, group)):
+        found[REWORDED] = [r.extra.get(REWORDED) for r in group]
+    return found
 
 
 def write_captions(records: Sequence[Record], path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from hero_plugin.integrations.data.annotations import detect_format, read_annotations, write_annotations
 from hero_plugin.integrations.data.checks import ReadReport
-from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.records import Change, Record, Rewording, is_reworded, reworded_record
 from hero_plugin.integrations.support.errors import DataError
 from tests.data import samples
 from tests.resources import shared, upstream
@@ -167,6 +167,18 @@ def test_fields_of_the_formats(tmp_path):
     assert (bare.query_id, bare.moments, bare.saliency) == ("12", (), ())
     second = read_annotations(samples.write(tmp_path, "e.json", samples.CAPTIONS))[1]
     assert (second.sentence, second.query_id) == ("Two things.", "v_a_1")
+
+
+@pytest.mark.parametrize("format", ["captions", "charades-cd", "qvhighlights"])
+@pytest.mark.parametrize("first", ["original", "rewording"])
+def test_a_rewording_beside_an_original_of_its_video_keeps_its_link(format, first):
+    original = Record("v_0", "v", "person opens box", ((0.0, 1.0),), 10.0)
+    wording = Rewording("human opens crate", (Change("box", "crate", "synonym"),), ("crate",))
+    records = [original, reworded_record(original, wording, 1, "wordnet")]
+    records = records if first == "original" else records[::-1]
+    found = again(records, format)
+    assert [is_reworded(record) for record in found] == [is_reworded(record) for record in records]
+    assert [record.extra.get("reworded") for record in found] == [record.extra.get("reworded") for record in records]
 
 
 def test_a_changed_sentence_wins_over_the_one_kept_from_the_file(tmp_path):
