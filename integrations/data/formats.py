@@ -390,7 +390,7 @@ def _read_row(checks: RecordChecks, where: str, number: int, row: Any) -> None:
             )
             checks.failure(where, what, "use lighthouse's evaluation for highlights, or give `relevant_windows`")
         return
-    video, given = str(row["vid"]), row.get("qid", number - 1)
+    video, given = str(row["vid"]), row.get("qid", row.get("query_id", number - 1))
     checks.ids.append(given if isinstance(given, int | str) else str(given))
     raw_duration = row.get("duration", checks.known_duration(video))
     if raw_duration is None:

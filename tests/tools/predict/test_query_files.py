@@ -57,6 +57,15 @@ def test_ids_are_those_that_the_readers_of_annotations_give(tmp_path):
             assert ours[record.query_id].video_id == record.video_id
 
 
+def test_a_line_may_call_its_id_query_id(tmp_path):
+    named = [{"query_id": f"q{7 - place}", "query": "a dog", "vid": "v", "duration": 20} for place in range(2)]
+    lines = [*named, {"qid": 3, "query_id": "other", "query": "a cat", "vid": "v", "duration": 20}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    ids = ["q7", "q6", "3"]
+    assert [record.query_id for record in read_annotations(tmp_path / "q.jsonl")] == ids
+    assert [asked.query_id for asked in read(tmp_path / "q.jsonl")] == ids
+
+
 @pytest.mark.parametrize("parts", [("charades_cd", "charades_test_ood.json"), ("charades", "charades_sta_test.txt")])
 def test_published_files_are_read_whole(parts):
     path = shared(*parts)
