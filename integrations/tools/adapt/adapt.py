@@ -129,7 +129,11 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
             f"--annotations: the run has a test set named {', '.join(again)} already; give another name, as NAME=PATH"
         )
     queries = config.output / "queries"
-    tests = {name: queries / f"{name}-test{path.suffix}" for name, path in vocabularies}
+
+    def suffix(path: Path) -> str:
+        return ".jsonl" if _keeps_ids(settings) else path.suffix
+
+    tests = {name: queries / f"{name}-test{suffix(path)}" for name, path in vocabularies}
     tests.update(parse_named_paths(config.annotations_test))
     learned = {path.resolve() for _, path in vocabularies}
     for name, path in parse_named_paths(config.annotations_old or settings.annotations_test):
@@ -142,7 +146,7 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
     stages: list[Stage] = []
     for number, (name, path) in enumerate(vocabularies, 1):
         folder = config.output if number == len(vocabularies) else config.output / f"{number}-{name}"
-        train = queries / f"{name}-train{path.suffix}"
+        train = queries / f"{name}-train{suffix(path)}"
         changed = replace(
             settings,
             output=folder,
@@ -162,7 +166,7 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
             checkpoint_seconds=config.checkpoint_seconds,
             compare=None,
         )
-        rehearsal = tuple(queries / f"{name}-rehearsal-{place}{source.suffix}" for place, source in enumerate(past, 1))
+        rehearsal = tuple(queries / f"{name}-rehearsal-{place}{suffix(source)}" for place, source in enumerate(past, 1))
         stages.append(Stage(name, path, folder, changed, past, train, rehearsal if config.rehearsal else ()))
         past = (*past, train)
     return stages
@@ -214,7 +218,12 @@ def _write_queries(
             replayed = min(config.steps * config.batch_size, len(past[source]))
             files.append((draw_queries(past[source], replayed, config.seed)[0], path, source))
         for records, path, source in files:
-            write_annotations(records, path, format=detect_format(source))
+            write_annotations(records, path, format="qvhighlights" if _keeps_ids(settings) else detect_format(source))
+
+
+def _keeps_ids(settings: TrainConfig) -> bool:
+    """Return whether drawn queries are written as JSON lines, which keep the ids that their features are named by."""
+    return getattr(settings, "query_features", None) is not None
 
 
 def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list[Item]]:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
@@ -29,6 +30,7 @@ from hero_plugin.integrations.tools.adapt.config import AdaptConfig
 from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, matrix_markdown
 from hero_plugin.integrations.training.bases import BASES, config_from
 from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.detr import QDDETRTrainConfig
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.load_run import load_run
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
@@ -280,6 +282,45 @@ def test_a_detr_is_adapted(runs, tmp_path, base):
     vocabulary = Vocabulary.from_json(run.vocabulary())
     assert vocabulary.adapted and set(vocabulary.adapted) <= set(vocabulary.words[vocabulary.trained :])
     assert evaluate(EvalConfig(run=(run.path,), device="cpu"), QUIET).keys() == {"seen", "new"}
+
+
+def test_drawn_queries_read_their_own_features(tmp_path):
+    """Formats without ids count the drawn queries anew, and the files of features are named by the ids before."""
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "text").mkdir()
+    numbers: dict[str, float] = {}
+
+    def write(name: str, videos: int) -> Path:
+        entries = {}
+        for video in (f"{name}{place}" for place in range(videos)):
+            sentences = [f"{video} {what}" for what in ("opens", "closes", "runs")]
+            entries[video] = {"duration": 20.0, "timestamps": [[0, 4], [4, 8], [8, 12]], "sentences": sentences}
+            np.save(tmp_path / "clips" / f"{video}.npy", np.ones((10, 4), np.float32))
+            for place, sentence in enumerate(sentences):
+                numbers[sentence] = len(numbers) + 1.0
+                vectors = np.full((3, 4), numbers[sentence], np.float32)
+                np.savez(tmp_path / "text" / f"qid{video}_{place}.npz", last_hidden_state=vectors)
+        (tmp_path / f"{name}.json").write_text(json.dumps(entries))
+        return tmp_path / f"{name}.json"
+
+    settings = QDDETRTrainConfig(
+        annotations_train=write("old", 12),
+        annotations_test=(f"old={write('seen', 2)}",),
+        query_features=tmp_path / "text",
+        features=(tmp_path / "clips",),
+        normalize_words=False,
+        storage="float32",
+    )
+    config = AdaptConfig(run=tmp_path, annotations=(f"new={write('new', 6)}",), output=tmp_path / "out", shots=8)
+    (stage,) = stages = adapting.plan(replace(config, steps=2, batch_size=8), settings)
+    new = {"new": adapting._new_queries(stage, config, settings)}
+    adapting._write_queries(replace(config, steps=2, batch_size=8), settings, stages, new)
+    paths = {"train": stage.train, "rehearsal": stage.rehearsal[0], **dict(stage.settings.test_sets())}
+    data = BASES["qd_detr"].read(stage.settings, paths)
+    assert [len(records) for records in data.sets.values()] == [8, 16, 6, 10]
+    for records in data.sets.values():
+        found = data.queries.batch(records)[0][:, 0, 0].tolist()
+        assert found == [numbers[record.sentence] for record in records]
 
 
 def test_interpolation_and_distillation_stay_nearer_to_the_start(start, runs, tmp_path):
