@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 
 Pooling = Literal["mean", "subsample", "cut"]
@@ -337,6 +338,16 @@ class _Folder(_Store):
 
 
 _UNREADABLE = (OSError, ValueError, EOFError, BadZipFile, KeyError, SyntaxError, zlib.error, RuntimeError, PickleError)
+
+
+def sentence_of(folder: Path, name: str) -> str | None:
+    """Return the sentence that ``data extract --queries`` keeps beside its vectors; None where a file has none."""
+    file = folder / f"{name}.npz"
+    if file.is_file():
+        with contextlib.suppress(*_UNREADABLE), np.load(file, allow_pickle=False) as archive:  # the store will say it
+            if "sentence" in archive.files and archive["sentence"].dtype.kind == "U":
+                return clean_sentence(str(archive["sentence"]))
+    return None
 
 
 def _tensors(file: Path) -> dict[str, np.ndarray]:

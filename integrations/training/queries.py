@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,8 @@ from torch import Tensor
 from hero_plugin import Bridge
 from hero_plugin.integrations.data import Record, read_annotations
 from hero_plugin.integrations.data.feature_bank import StoreBank
-from hero_plugin.integrations.data.features import FeatureStore, open_features, unit_length
+from hero_plugin.integrations.data.features import open_features, sentence_of, unit_length
+from hero_plugin.integrations.data.records import REWORDED, is_reworded
 from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, WordVectors, is_word, load_word_vectors, plain
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import Problems, UserError
@@ -217,14 +219,49 @@ def check_same_table(
             )
 
 
-def open_queries(folder: Path, max_words: int, normalize: bool) -> FeatureStore:
-    """Open a folder of vectors per query: (words, dim) by the name of a file without its ending."""
-    return open_features(folder, max_clips=max_words, pooling="cut", normalize=normalize, array=ARRAY, rows="words")
+class QueryFolder:
+    """A folder of a file of vectors, (words, dim), per query; ``store`` reads them by the names without endings."""
+
+    def __init__(self, folder: Path, max_words: int, normalize: bool) -> None:
+        self.folder = folder
+        self.store = open_features(
+            folder, max_clips=max_words, pooling="cut", normalize=normalize, array=ARRAY, rows="words"
+        )
+        self._said = lru_cache(1 << 16)(partial(sentence_of, folder))
+        self._asked: dict[str, str] = {}  # by file, the sentence that it was first asked for
+
+    def name(self, record: Record) -> str:
+        """Return the name of a query's file, whether there is one or not; a rewording's is first sought by its link."""
+        ids = [each for each in (_link(record), record.query_id) if each is not None]
+        names = (name for each in ids for name in (f"qid{each}", each) if name in self.store)
+        return next(names, f"qid{record.query_id}")
+
+    def problem(self, record: Record) -> tuple[str, str] | None:
+        """Return what is wrong, and what to do, where a query has no file or its file is of another sentence."""
+        name, link = self.name(record), _link(record)
+        if name not in self.store:
+            return f"no {name}.npz in {self.folder}", "add it, or remove the query"
+        said, file = self._said(name), self.folder / name
+        if said is not None and said != record.sentence:
+            return f"{file} holds the vectors of {said!r}, and the query is {record.sentence!r}", _ANOTHER_SENTENCE
+        counted = record.query_id.rpartition("_")[0] == record.video_id  # as readers of formats without ids do
+        if said is None and link not in (None, record.query_id) and counted and name not in (f"qid{link}", link):
+            return f"{file} may be another query's: this is {link}, counted anew in its file", _ANOTHER_SENTENCE
+        if (other := self._asked.setdefault(name, record.sentence)) != record.sentence:
+            what = f"{other!r} in one place, {record.sentence!r} in another: whose features are those of {file}?"
+            return what, "give each its own id in all annotations"
+        return None
 
 
-def file_of(query_id: str, store: FeatureStore) -> str | None:
-    """Return the name of a query's file, without its ending; None if there is none."""
-    return next((name for name in (f"qid{query_id}", query_id) if name in store), None)
+def _link(record: Record) -> str | None:
+    """Return the id that a rewording was made under, where its link has one."""
+    return record.extra[REWORDED].get("id") if is_reworded(record) else None
+
+
+_ANOTHER_SENTENCE = (
+    "extract the features of these queries into a folder of their own (hero-plugin data extract --queries), or give "
+    "the annotations as JSON lines with the ids that the files are named by: other formats number queries anew"
+)
 
 
 class QueryFiles(Queries):
@@ -235,29 +272,22 @@ class QueryFiles(Queries):
     """
 
     def __init__(self, config: Any, records: Sequence[Record], screen: Screen | None = None) -> None:
-        folder = config.query_features
-        store = open_queries(folder, config.max_words, config.normalize_words)
+        self._folder = QueryFolder(config.query_features, config.max_words, config.normalize_words)
         problems = Problems()
-        names: dict[str, str] = {}
-        sentences: dict[str, str] = {}
         for record in records:
-            if (other := sentences.setdefault(record.query_id, record.sentence)) != record.sentence:
-                what = f"{other!r} in one place, {record.sentence!r} in another: whose features are the file's?"
-                problems.add(f"query {record.query_id}", what, "give each its own id in all annotations")
-            if name := file_of(record.query_id, store):
-                names[record.query_id] = name
-            else:
-                where = f"query {record.query_id}"
-                problems.add(where, f"no qid{record.query_id}.npz in {folder}", "add it, or remove the query")
+            if found := self._folder.problem(record):
+                problems.add(f"query {record.query_id}", *found)
         problems.raise_if_any()
+        names = dict.fromkeys(map(self._folder.name, records))
+        store = self._folder.store
         with (screen or Screen(quiet=True)).working("reading queries", len(names)) as progress:
             how = {"storage": config.storage, "gigabytes": config.memory}
-            self.bank = StoreBank(store, names.values(), progress=progress, **how)
-        self.dim, self._names = store.dim, names
+            self.bank = StoreBank(store, names, progress=progress, **how)
+        self.dim = store.dim
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return the vectors and the mask of queries; see ``Queries``."""
-        return self.bank.batch([self.bank.rows[self._names[record.query_id]] for record in records])
+        return self.bank.batch([self.bank.rows[self._folder.name(record)] for record in records])
 
 
 TOKENS = 12_288
@@ -380,19 +410,19 @@ def training_tokens(trained: Any) -> Tensor:
     """Return vectors (M, dim) of tokens of the training queries of a DETR's run, drawn by query, read from their files.
 
     Raises:
-        UserError: The files of the training queries are not there.
+        UserError: The files of the training queries are not there, or are other queries'.
     """
     wanted = "--bridge remembers tokens of the run's training queries"
     if not trained.query_features.is_dir():
         raise UserError(f"{wanted}, whose files were in {trained.query_features}: no such folder")
     records = read_annotations(trained.annotations_train, durations=trained.durations, on_broken=trained.on_broken)
-    store = open_queries(trained.query_features, trained.max_words, trained.normalize_words)
+    files = QueryFolder(trained.query_features, trained.max_words, trained.normalize_words)
     tokens: list[np.ndarray] = []
     count = 0
     for place in np.random.default_rng(0).permutation(len(records)):
-        if (name := file_of(records[place].query_id, store)) is None:
-            raise UserError(f"{wanted}: no qid{records[place].query_id}.npz in {trained.query_features}")
-        tokens.append(store[name])
+        if found := files.problem(records[place]):
+            raise UserError(f"{wanted}: {found[0]}; {found[1]}")
+        tokens.append(files.store[files.name(records[place])])
         count += len(tokens[-1])
         if count >= TOKENS:
             break

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from hero_plugin.integrations.data.annotations import read_annotations
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.data.feature_bank import StoreBank
 from hero_plugin.integrations.data.features import open_features
-from hero_plugin.integrations.data.records import Record
+from hero_plugin.integrations.data.records import Change, Record, Rewording, reworded_record
 from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
 from hero_plugin.integrations.training.detr import QDDETRTrainConfig
@@ -212,6 +212,40 @@ def test_an_id_of_two_sentences_has_no_file_of_its_own(tmp_path):
     assert QueryFiles(config, records[:2]).dim == 4
     with pytest.raises(DataError, match="query 0: 'a dog' in one place, 'a cat' in another"):
         QueryFiles(config, records)
+
+
+def test_two_ids_do_not_share_a_file(tmp_path):
+    np.savez(tmp_path / "qid5.npz", last_hidden_state=np.ones((2, 4)))
+    config = QDDETRTrainConfig(query_features=tmp_path)
+    records = [Record(name, "v", sentence, (), 2.0) for name, sentence in (("5", "a dog"), ("qid5", "a cat"))]
+    with pytest.raises(DataError, match=r"query qid5: 'a dog' in one place, 'a cat' in another: .*qid5"):
+        QueryFiles(config, records)
+
+
+def test_a_file_says_whose_vectors_it_holds(tmp_path):
+    np.savez(tmp_path / "qidv_0.npz", last_hidden_state=np.ones((2, 4)), sentence=np.array(" a  dog"))
+    config = QDDETRTrainConfig(query_features=tmp_path)
+    assert QueryFiles(config, [Record("v_0", "v", "a dog", (), 2.0)]).dim == 4
+    with pytest.raises(DataError, match=r"query v_0: .*qidv_0 holds the vectors of 'a dog', and the query is 'a cat'"):
+        QueryFiles(config, [Record("v_0", "v", "a cat", (), 2.0)])
+
+
+def test_a_rewording_that_was_counted_anew_never_reads_an_originals_vectors(tmp_path):
+    wording = Rewording("hound runs", (Change("dog", "hound", "synonym"),), ("hound",))
+    rewording = reworded_record(Record("v_1", "v", "dog runs", ((0.0, 1.0),), 10.0), wording, 1, "wordnet")
+    write_annotations([rewording], tmp_path / "captions.json", format="captions")
+    records = read_annotations(tmp_path / "captions.json")
+    assert records[0].query_id == "v_0"
+    folder = tmp_path / "text"
+    folder.mkdir()
+    np.savez(folder / "qidv_0.npz", last_hidden_state=np.full((2, 4), 1.0))
+    config = QDDETRTrainConfig(query_features=folder, normalize_words=False)
+    with pytest.raises(DataError, match=r"qidv_0 may be another query's: this is v_1~1, counted anew"):
+        QueryFiles(config, records)
+    np.savez(folder / "qidv_0.npz", last_hidden_state=np.full((2, 4), 2.0), sentence=np.array("hound runs"))
+    assert QueryFiles(config, records).batch(records)[0][0, 0, 0] == 2
+    np.savez(folder / "qidv_1~1.npz", last_hidden_state=np.full((2, 4), 3.0))
+    assert QueryFiles(config, records).batch(records)[0][0, 0, 0] == 3
 
 
 def test_a_clips_endpoints_are_shares_of_its_own_video():

@@ -399,6 +399,9 @@ def test_the_bridge_leads_unseen_tokens_to_those_of_the_run_s_training(published
     np.testing.assert_array_equal(words[:, 0], np.tile(axes[0], (len(records), 1)))  # training had it
     np.testing.assert_allclose(words[:, 1], np.tile(axes[0], (len(records), 1)), atol=0.1)  # it did not have this
 
+    np.savez(tmp_path / "training" / "qid0.npz", **{ARRAY: axes[:2], "sentence": np.array("another")})
+    with pytest.raises(UserError, match=r"of the run's training queries: .*qid0 holds the vectors of 'another'"):
+        training_tokens(settings)
     with pytest.raises(UserError, match=r"remembers tokens of the run's training queries: no qid\d\.npz in"):
         training_tokens(replace(settings, query_features=tmp_path / "new"))
     with pytest.raises(UserError, match=r"files were in .*: no such folder"):

@@ -23,7 +23,7 @@ from hero_plugin.integrations.training.config import AnswerInputs, TrainConfig
 from hero_plugin.integrations.training.detr import DetrTrainConfig
 from hero_plugin.integrations.training.distributed import Amp
 from hero_plugin.integrations.training.load_run import RunPredictor
-from hero_plugin.integrations.training.queries import Queries, file_of, open_queries
+from hero_plugin.integrations.training.queries import Queries, QueryFolder
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.task import Batch
 
@@ -84,27 +84,30 @@ class PredictConfig(AnswerInputs):
 class StreamedQueries(Queries):
     """Vectors of queries from a file per query, read when a batch is made."""
 
-    def __init__(self, store: FeatureStore) -> None:
-        self.store, self.dim = store, store.dim
+    def __init__(self, files: QueryFolder, every_video: bool = False) -> None:
+        self.files, self.dim, self.every_video = files, files.store.dim, every_video
 
     @classmethod
-    def of(cls, settings: TrainConfig) -> StreamedQueries | None:
+    def of(cls, settings: TrainConfig, every_video: bool = False) -> StreamedQueries | None:
         """Open the folder that a run's settings name, None for a run that was trained without such."""
         if not isinstance(settings, DetrTrainConfig) or (folder := settings.query_features) is None:
             return None
-        return cls(open_queries(folder, settings.max_words, settings.normalize_words))
+        return cls(QueryFolder(folder, settings.max_words, settings.normalize_words), every_video)
 
-    def name(self, query_id: str, video_id: str) -> str | None:
-        """Return the name of a query's file without its ending, None if there is none.
+    def problem(self, query: Query) -> Problem | None:
+        """Return what is wrong with the features of a query, None if nothing is."""
+        found = self.files.problem(self._alone(query.record(math.nan)))
+        return None if found is None else Problem(query.where, *found)
 
-        All pairs of a query and a video share the query's file.
-        """
-        return file_of(query_id.removesuffix(f"@{video_id}"), self.store)
+    def _alone(self, record: Record) -> Record:
+        """Return the query without the video that ``EveryVideo`` paired it with: all its pairs share a file."""
+        alone = record.query_id.removesuffix(f"@{record.video_id}") if self.every_video else record.query_id
+        return record.replace(query_id=alone)
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors (B, L, dim) float32 with zeros for padding, and their mask (B, L) bool."""
-        names = [self.name(record.query_id, record.video_id) or record.query_id for record in records]
-        bank = ArrayBank({name: self.store[name] for name in dict.fromkeys(names)}, self.dim)
+        names = [self.files.name(self._alone(record)) for record in records]
+        bank = ArrayBank({name: self.files.store[name] for name in dict.fromkeys(names)}, self.dim)
         return bank.batch([bank.rows[name] for name in names])
 
 

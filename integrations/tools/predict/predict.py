@@ -73,13 +73,13 @@ def open_inputs(config: PredictConfig, screen: Screen) -> Inputs:
     run = RunFolder.open(config.run)
     settings = with_inputs(run.settings(), config, (), run)
     store = open_features(settings.feature_paths, normalize=bool(getattr(settings, "normalize_features", False)))
-    written = model.StreamedQueries.of(settings)
+    written = model.StreamedQueries.of(settings, config.every_video)
     validator = QueryValidator(
         store,
         partial(tokenize, style=settings.tokenizer),
         durations={} if settings.durations is None else load_durations(settings.durations),
         clip_seconds=config.clip_seconds or settings.seconds_per_clip or None,
-        has_features=lambda query, video: written is None or written.name(query, video) is not None,
+        own_features=None if written is None else written.problem,
         features=", ".join(map(str, settings.features)),
     )
     with screen.working("reading queries", 1) as progress:

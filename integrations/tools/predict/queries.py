@@ -264,8 +264,8 @@ class QueryValidator:
     """Length of each video in seconds, where the query does not say it."""
     clip_seconds: float | None
     """How long a clip lasts, for videos of unknown length."""
-    has_features: Callable[[str, str], bool]
-    """Whether a query (by its id and its video's) has features of its own, where the base reads such."""
+    own_features: Callable[[Query], Problem | None] | None
+    """What is wrong with a query's own features, None if nothing is; None for a base that reads no such."""
     features: str
     """Name of the features, for messages."""
 
@@ -285,8 +285,8 @@ class QueryValidator:
         if query.video not in self.videos:
             named = f"no features of video {query.video!r} in {self.features}" if query.video else "names no video"
             return Problem(query.where, named, "add them, or remove the query")
-        if not self.has_features(query.query_id, query.video):
-            return Problem(query.where, f"no features of query {query.query_id}", "add its file, or remove the query")
+        if self.own_features is not None and (problem := self.own_features(query)):
+            return problem
         raw = self.durations.get(query.video) if query.duration is None else query.duration
         if raw is None:
             if self.clip_seconds is None:

@@ -14,7 +14,9 @@ from hero_plugin.integrations import cli
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.formats import qid
 from hero_plugin.integrations.support.errors import DataError
-from hero_plugin.integrations.tools.predict.queries import open_queries
+from hero_plugin.integrations.tools.predict.model import StreamedQueries
+from hero_plugin.integrations.tools.predict.queries import Query, open_queries
+from hero_plugin.integrations.training.queries import QueryFolder
 from tests.data.samples import CHARADES_CD, STA, write
 from tests.resources import shared
 from tests.tools.predict.conftest import rows
@@ -81,6 +83,31 @@ def test_ids_that_are_text_stay_text(tmp_path):
     path.write_text("\n".join(map(json.dumps, given)))
     assert [qid(asked.record(1.0)) for asked in read(path)] == ["12", 12]
     assert read(path)[1].record(1.0).sentence == "b c"
+
+
+def named(query_id, sentence, video="v1"):
+    return Query("here", query_id, video, sentence)
+
+
+def test_a_query_reads_no_file_of_another_sentence(tmp_path):
+    for place, name in enumerate(("q", "q@v1", "7")):
+        np.savez(tmp_path / f"qid{name}.npz", last_hidden_state=np.full((2, 4), place))
+    np.savez(tmp_path / "qidsaid.npz", last_hidden_state=np.ones((2, 4)), sentence=np.array("a dog"))
+    queries = StreamedQueries(QueryFolder(tmp_path, 32, normalize=False))
+    assert queries.problem(named("said", " a  dog")) is queries.problem(named("7", "a dog")) is None
+    assert "holds the vectors of 'a dog', and the query is 'a cat'" in queries.problem(named("said", "a cat")).what
+    assert queries.problem(named("7", "a dog", "v2")) is None
+    assert "'a dog' in one place, 'a cat' in another" in queries.problem(named("7", "a cat", "v2")).what
+    assert "no qid8.npz in" in queries.problem(named("8", "a dog")).what
+
+
+def test_a_video_is_taken_from_an_id_only_where_every_video_is_asked(tmp_path):
+    for place, name in enumerate(("q", "q@v1")):
+        np.savez(tmp_path / f"qid{name}.npz", last_hidden_state=np.full((2, 4), place))
+    record = named("q@v1", "a dog").record(1.0)
+    for every_video in (False, True):
+        queries = StreamedQueries(QueryFolder(tmp_path, 32, normalize=False), every_video)
+        assert queries.batch([record])[0][0, 0, 0] == (not every_video)
 
 
 @pytest.fixture
