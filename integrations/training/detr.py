@@ -340,11 +340,13 @@ class DetrBase(Base):
             if width != now:
                 raise UserError(f"trained on {what} of width {width}, these have {now}; give {flag}")
 
-    def bridged(self, trained: DetrTrainConfig, data: VectorData, known: Vocabulary) -> VectorData:
+    def bridged(
+        self, trained: DetrTrainConfig, data: VectorData, known: Vocabulary, past: Sequence[Path] = ()
+    ) -> VectorData:
         """Return ``data`` with words, or tokens of queries' files, that are bridged to the run's."""
         if trained.query_features is None:
             return super().bridged(trained, data, known)
-        return replace(data, queries=BridgedTokens(data.queries, Bridge.of_tokens(training_tokens(trained))))
+        return replace(data, queries=BridgedTokens(data.queries, Bridge.of_tokens(training_tokens(trained, past))))
 
 
 def words_width(dim: int, levels: int | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -222,7 +223,7 @@ class EmbBase(Base):
 
         check_same_table("the word table", vectors.index, vector, sample)
 
-    def bridged(self, trained: EmbTrainConfig, data: EmbData, known: Vocabulary) -> EmbData:
+    def bridged(self, trained: EmbTrainConfig, data: EmbData, known: Vocabulary, past: Sequence[Path] = ()) -> EmbData:
         """Return ``data`` with words that are bridged to the run's, whose table is among the weights."""
         return replace(data, bridged=True)
 

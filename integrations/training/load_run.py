@@ -119,13 +119,18 @@ def load_model(
         if bridge and not known.contexts:
             known = known.counted(data.tokenize(record.sentence) for record in learned_records(run, trained))
         base.check_words(data, known, state["model"])
-        data = base.bridged(trained, data, known) if bridge else data
+        data = base.bridged(trained, data, known, learned_before(run)) if bridge else data
         task, vocabulary = base.load_task(settings, data, bank, known, state["model"], torch.device(device))
         answer_with(task.model, levels)
     except UserError as error:
         raise UserError(f"{run.path}: {error}") from error
     task.model.eval()
     return task, vocabulary, state["epoch"] if "epoch" in state else state["progress"]["epoch"]
+
+
+def learned_before(run: RunFolder) -> list[Path]:
+    """Return the annotations that an adapted run had learned from before those in its settings."""
+    return [Path(path) for path in run.config().get("adapted", {}).get("past", [])]
 
 
 def learned_records(run: RunFolder, trained: TrainConfig) -> list[Record]:
@@ -136,7 +141,7 @@ def learned_records(run: RunFolder, trained: TrainConfig) -> list[Record]:
     """
     assert trained.annotations_train is not None  # required of every run
     found: list[Record] = []
-    for path in (*map(Path, run.config().get("adapted", {}).get("past", [])), trained.annotations_train):
+    for path in (*learned_before(run), trained.annotations_train):
         try:
             found += read_annotations(path, durations=trained.durations, on_broken="drop")
         except (FileNotFoundError, DataError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -406,8 +406,11 @@ class BridgedTokens(Queries):
         return vectors, mask
 
 
-def training_tokens(trained: Any) -> Tensor:
+def training_tokens(trained: Any, past: Sequence[Path] = ()) -> Tensor:
     """Return vectors (M, dim) of tokens of the training queries of a DETR's run, drawn by query, read from their files.
+
+    ``past`` are the annotations that an adapted run had learned from before; each file's queries come in turn, so that
+    the few of an adaptation are not lost among the others.
 
     Raises:
         UserError: The files of the training queries are not there, or are other queries'.
@@ -415,14 +418,22 @@ def training_tokens(trained: Any) -> Tensor:
     wanted = "--bridge remembers tokens of the run's training queries"
     if not trained.query_features.is_dir():
         raise UserError(f"{wanted}, whose files were in {trained.query_features}: no such folder")
-    records = read_annotations(trained.annotations_train, durations=trained.durations, on_broken=trained.on_broken)
+    drawn: list[list[Record]] = []
+    for path in (*past, trained.annotations_train):
+        try:
+            records = read_annotations(path, durations=trained.durations, on_broken=trained.on_broken)
+        except FileNotFoundError as error:
+            raise UserError(f"{wanted}, and there is {error}") from error
+        drawn.append([records[place] for place in np.random.default_rng(0).permutation(len(records))])
     files = QueryFolder(trained.query_features, trained.max_words, trained.normalize_words)
     tokens: list[np.ndarray] = []
     count = 0
-    for place in np.random.default_rng(0).permutation(len(records)):
-        if found := files.problem(records[place]):
+    for record in chain.from_iterable(zip_longest(*drawn)):
+        if record is None:  # a shorter file has come to its end
+            continue
+        if found := files.problem(record):
             raise UserError(f"{wanted}: {found[0]}; {found[1]}")
-        tokens.append(files.store[files.name(records[place])])
+        tokens.append(files.store[files.name(record)])
         count += len(tokens[-1])
         if count >= TOKENS:
             break

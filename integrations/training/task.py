@@ -330,10 +330,11 @@ class Base(ABC):
         if isinstance(words := getattr(data, "queries", None), WordQueries):
             check_same_table(str(words.source), words.index, words.vector, known.sample)
 
-    def bridged(self, trained: Any, data: Any, known: Vocabulary) -> Any:
+    def bridged(self, trained: Any, data: Any, known: Vocabulary, past: Sequence[Path] = ()) -> Any:
         """Return ``data`` for ``load_task`` to read words that training never had as mixtures of those that it had.
 
-        ``trained`` are the run's settings, ``known`` is its vocabulary, with its counts.
+        ``trained`` are the run's settings, ``known`` is its vocabulary, with its counts; ``past`` are the annotations
+        that an adapted run had learned from before those in its settings.
 
         Raises:
             UserError: This base cannot read words so, or a file that tells about the training is not there.

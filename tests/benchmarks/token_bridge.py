@@ -17,6 +17,7 @@ import torch
 from hero_plugin import Bridge
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
+from hero_plugin.integrations.training.load_run import learned_before
 from hero_plugin.integrations.training.queries import training_tokens
 from hero_plugin.integrations.training.run_folder import RunFolder
 from tests.screen import QUIET
@@ -38,7 +39,8 @@ def main() -> None:
         with mock.patch.object(Bridge, "of_tokens", partial(of_tokens, size=size, share=share)):
             config.bridge = True
             show(f"{size:,} tokens, {100 * share:g} % unknown", evaluate(config, QUIET))
-    tokens = training_tokens(RunFolder(given.run).settings())
+    run = RunFolder(given.run)
+    tokens = training_tokens(run.settings(), learned_before(run))
     bridge, queries = of_tokens(tokens), tokens[torch.arange(1200) % len(tokens)]
     bridge(queries)
     began = time.process_time()

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from hero_plugin import Bridge, HeroModel
+from hero_plugin import HeroModel
 from hero_plugin.integrations.data.annotations import read_annotations
-from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
+from hero_plugin.integrations.data.words import WordVectors, tokenize
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.metrics import SCORES
@@ -33,14 +33,7 @@ from hero_plugin.integrations.training.detr import DetrTask
 from hero_plugin.integrations.training.distributed import autocast
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer, step_decay
-from hero_plugin.integrations.training.queries import (
-    ARRAY,
-    BridgedTokens,
-    QueryFiles,
-    WordQueries,
-    bridged_words,
-    training_tokens,
-)
+from hero_plugin.integrations.training.queries import WordQueries
 from hero_plugin.integrations.training.run_folder import RunFolder
 from hero_plugin.integrations.training.train import main
 from tests.resources import upstream
@@ -363,49 +356,6 @@ def test_a_table_of_words_has_no_levels(runs, base):
     hero = {"levels": 2, "levels_from": "input"}
     with pytest.raises(ConfigError, match=r"--hero\.levels-from input reads --query-features of several layers"):
         config_from({**settings, "output": "x", "hero": hero}, "test").checked()
-
-
-def test_the_bridge_leads_unseen_words_of_the_table_to_trained_ones(tmp_path):
-    names, rows = ["door", "box", "crate"], np.array([[1, 0], [0, 2], [0.6, 0.8]], np.float32)
-    np.savez(tmp_path / "words.npz", words=np.array(names), vectors=rows)
-    queries = WordQueries(WordVectors(names, rows), tokenize, 3, True, tmp_path / "words.npz")
-    known = Vocabulary(("door", "box", "zebra"), trained=2, counts={"door": 3, "box": 1})
-    words, _ = bridged_words(queries, known).batch([query("box crate zebra")])
-    np.testing.assert_allclose(words[0, 0], [0, 1], atol=1e-5)  # a trained word
-    weights = torch.tensor([6.0 + np.log(3), 8.0]).softmax(0).tolist()  # cosines 0.6 and 0.8 at temperature 0.1
-    np.testing.assert_allclose(words[0, 1], weights, atol=1e-4)
-    assert words[0, 2].tolist() == [0, 0]  # without a vector
-    np.testing.assert_allclose(queries.batch([query("crate")])[0][0], [[0.6, 0.8]], atol=1e-4)  # as it was
-
-
-def test_the_bridge_leads_unseen_tokens_to_those_of_the_run_s_training(published, tmp_path):
-    """It reads the run's own files, wherever the queries' own lie."""
-    numbers, axes = np.random.default_rng(0), np.eye(8, dtype=np.float32)
-    for folder in ("training", "new"):
-        (tmp_path / folder).mkdir()
-    for qid in range(10):
-        tokens = axes[numbers.integers(0, 4, size=6)] + numbers.normal(scale=0.02, size=(6, 8)).astype(np.float32)
-        np.savez(tmp_path / "training" / f"qid{qid}.npz", **{ARRAY: tokens})
-    records = read_annotations(published.root / "val.jsonl")
-    for record in records:
-        tokens = np.stack([axes[0], 0.8 * axes[0] + axes[5]])
-        np.savez(tmp_path / "new" / f"qid{record.query_id}.npz", **{ARRAY: tokens})
-    settings = config_from(published.settings("qd_detr", output="unused"), "test").checked()
-    settings = replace(settings, query_features=tmp_path / "training", normalize_words=False)
-    files = QueryFiles(replace(settings, query_features=tmp_path / "new"), records)
-    queries = BridgedTokens(files, Bridge.of_tokens(training_tokens(settings)))
-    words, mask = queries.batch(records)
-    assert mask.all()
-    np.testing.assert_array_equal(words[:, 0], np.tile(axes[0], (len(records), 1)))  # training had it
-    np.testing.assert_allclose(words[:, 1], np.tile(axes[0], (len(records), 1)), atol=0.1)  # it did not have this
-
-    np.savez(tmp_path / "training" / "qid0.npz", **{ARRAY: axes[:2], "sentence": np.array("another")})
-    with pytest.raises(UserError, match=r"of the run's training queries: .*qid0 holds the vectors of 'another'"):
-        training_tokens(settings)
-    with pytest.raises(UserError, match=r"remembers tokens of the run's training queries: no qid\d\.npz in"):
-        training_tokens(replace(settings, query_features=tmp_path / "new"))
-    with pytest.raises(UserError, match=r"files were in .*: no such folder"):
-        training_tokens(replace(settings, query_features=tmp_path / "gone"))
 
 
 NAMES = {

@@ -1,17 +1,40 @@
-"""What the bridge reads unseen words as: by meaning, and by their place in the sentence."""
+"""What the bridge reads unseen words as: by meaning, by their place in the sentence, and by tokens of training."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
+from hero_plugin import Bridge
+from hero_plugin.integrations.data.annotations import read_annotations, write_annotations
 from hero_plugin.integrations.data.contexts import Contexts
 from hero_plugin.integrations.data.words import Vocabulary, WordVectors, tokenize
-from hero_plugin.integrations.training.queries import BridgedWords
-from tests.training.files import query
+from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.training.bases import BASES, config_from
+from hero_plugin.integrations.training.load_run import load_run
+from hero_plugin.integrations.training.queries import (
+    ARRAY,
+    BridgedTokens,
+    BridgedWords,
+    QueryFiles,
+    WordQueries,
+    bridged_words,
+    training_tokens,
+)
+from hero_plugin.integrations.training.train import main
+from tests.screen import QUIET
+from tests.training.files import query, write_published
 
 NAMES = ["zebra", "box", "crate", "door", "chest"]
 ROWS = np.array([[0, 0, 1], [0, 2, 0], [0.6, 0.8, 0], [1, 0, 0], [0.6, 0.79, 0]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    return write_published(tmp_path_factory.mktemp("published"))
 
 
 def words(contexts: Contexts, unknown: np.ndarray | None = None) -> BridgedWords:
@@ -76,3 +99,64 @@ def test_batches_hold_the_mixtures_and_leave_the_rest():
     assert vectors[1, 0].tolist() == vectors[1, 2].tolist() == [5, 5, 5]  # words without a vector
     assert vectors[1, 3].tolist() == [0, 0, 1]  # near nothing
     assert np.array_equal(bridged.batch([query("box door")])[0], bridged.queries.batch([query("box door")])[0])
+
+
+def test_the_bridge_leads_unseen_words_of_the_table_to_trained_ones(tmp_path):
+    names, rows = ["door", "box", "crate"], np.array([[1, 0], [0, 2], [0.6, 0.8]], np.float32)
+    np.savez(tmp_path / "words.npz", words=np.array(names), vectors=rows)
+    queries = WordQueries(WordVectors(names, rows), tokenize, 3, True, tmp_path / "words.npz")
+    known = Vocabulary(("door", "box", "zebra"), trained=2, counts={"door": 3, "box": 1})
+    words, _ = bridged_words(queries, known).batch([query("box crate zebra")])
+    np.testing.assert_allclose(words[0, 0], [0, 1], atol=1e-5)  # a trained word
+    weights = torch.tensor([6.0 + np.log(3), 8.0]).softmax(0).tolist()  # cosines 0.6 and 0.8 at temperature 0.1
+    np.testing.assert_allclose(words[0, 1], weights, atol=1e-4)
+    assert words[0, 2].tolist() == [0, 0]  # without a vector
+    np.testing.assert_allclose(queries.batch([query("crate")])[0][0], [[0.6, 0.8]], atol=1e-4)  # as it was
+
+
+def test_the_bridge_leads_unseen_tokens_to_those_of_the_run_s_training(published, tmp_path):
+    """It reads the run's own files, wherever the queries' own lie."""
+    numbers, axes = np.random.default_rng(0), np.eye(8, dtype=np.float32)
+    for folder in ("training", "new"):
+        (tmp_path / folder).mkdir()
+    for qid in range(10):
+        tokens = axes[numbers.integers(0, 4, size=6)] + numbers.normal(scale=0.02, size=(6, 8)).astype(np.float32)
+        np.savez(tmp_path / "training" / f"qid{qid}.npz", **{ARRAY: tokens})
+    records = read_annotations(published.root / "val.jsonl")
+    for record in records:
+        tokens = np.stack([axes[0], 0.8 * axes[0] + axes[5]])
+        np.savez(tmp_path / "new" / f"qid{record.query_id}.npz", **{ARRAY: tokens})
+    settings = config_from(published.settings("qd_detr", output="unused"), "test").checked()
+    settings = replace(settings, query_features=tmp_path / "training", normalize_words=False)
+    files = QueryFiles(replace(settings, query_features=tmp_path / "new"), records)
+    queries = BridgedTokens(files, Bridge.of_tokens(training_tokens(settings)))
+    words, mask = queries.batch(records)
+    assert mask.all()
+    np.testing.assert_array_equal(words[:, 0], np.tile(axes[0], (len(records), 1)))  # training had it
+    np.testing.assert_allclose(words[:, 1], np.tile(axes[0], (len(records), 1)), atol=0.1)  # it did not have this
+
+    np.savez(tmp_path / "training" / "qid0.npz", **{ARRAY: axes[:2], "sentence": np.array("another")})
+    with pytest.raises(UserError, match=r"of the run's training queries: .*qid0 holds the vectors of 'another'"):
+        training_tokens(settings)
+    with pytest.raises(UserError, match=r"remembers tokens of the run's training queries: no qid\d\.npz in"):
+        training_tokens(replace(settings, query_features=tmp_path / "new"))
+    with pytest.raises(UserError, match=r"files were in .*: no such folder"):
+        training_tokens(replace(settings, query_features=tmp_path / "gone"))
+
+
+def test_the_bridge_of_an_adapted_run_remembers_all_that_it_learned(published, tmp_path):
+    settings = config_from(published.settings("qd_detr", output=str(tmp_path / "run"), epochs=1), "test").checked()
+    run, shots = main(settings, QUIET), tmp_path / "shots.jsonl"
+    write_annotations(read_annotations(published.root / "val.jsonl")[:2], shots, format="qvhighlights")
+    whole, alone = training_tokens(settings), training_tokens(replace(settings, annotations_train=shots))
+    adapted = {"past": [str(settings.annotations_train)]}
+    run.write_json(run.path / "config.json", {**run.config(), "annotations_train": str(shots), "adapted": adapted})
+    data = BASES["qd_detr"].read(run.settings(), {"val": published.root / "val.jsonl"})
+    bridge = load_run(run, data, QUIET, bridge=True).task.collate.queries.bridge
+    found = training_tokens(run.settings(), [settings.annotations_train])
+    assert torch.equal(bridge.known, Bridge.of_tokens(found).known)
+    rows = [set(map(tuple, each.tolist())) for each in (whole, alone, found, found[: len(found) // 2])]
+    assert rows[2] == rows[0] | rows[1]
+    assert rows[1] <= rows[3]  # the few of the adaptation come among the first
+    with pytest.raises(UserError, match=r"remembers tokens of the run's training queries, and there is no .*gone"):
+        training_tokens(settings, [tmp_path / "gone.jsonl"])
