@@ -134,11 +134,13 @@ class WordVectors:
     Attributes:
         words: V distinct words.
         vectors: float32 (V, dim); row i belongs to words[i].
+        source: The file that they were read from, where more words may be.
         index: Row by word.
     """
 
     words: list[str]
     vectors: np.ndarray
+    source: Path | None = field(default=None, repr=False, compare=False)
     index: dict[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -168,7 +170,7 @@ class WordVectors:
     def only(self, words: Collection[str]) -> WordVectors:
         """Return the table of those of ``words`` that are here, in this table's order."""
         rows = [row for row, word in enumerate(self.words) if word in words]
-        return WordVectors([self.words[row] for row in rows], self.vectors[rows])
+        return WordVectors([self.words[row] for row in rows], self.vectors[rows], self.source)
 
 
 _EXPECTED = "GloVe text, unpacked, blanks between the numbers, or .npz with the arrays words and vectors"
@@ -201,6 +203,7 @@ def load_word_vectors(
         is_zip = stream.read(2) == b"PK"
     wanted = None if only is None else frozenset(only)
     table = _load_npz(path) if is_zip or path.suffix == ".npz" else _load_text(path, wanted, progress)
+    table.source = path
     return table if wanted is None or not is_zip else table.only(wanted)
 
 

@@ -215,13 +215,17 @@ class EmbBase(Base):
     def check_words(self, data: EmbData, known: Vocabulary, weights: Mapping[str, Tensor]) -> None:
         """Compare the vectors of words of the run, which are among its weights."""
         vectors, (_, table) = data.vectors, _word_table(weights)
-        both = [row for row, word in enumerate(known.words) if word in vectors][:SAMPLE]
-        sample = {known.words[row]: table[row].tolist() for row in both if table.shape[1] == vectors.dim}
+        if not len(vectors) or table.shape[1] != vectors.dim:
+            return  # no vector is read from it, or it is refused by its width
+        if vectors.source is not None and not any(word in vectors for word in known.words):
+            vectors = load_word_vectors(vectors.source, known.words)
+        rows = [row for row, word in enumerate(known.words) if word in vectors] or range(len(known))
+        sample = {known.words[row]: table[row].tolist() for row in rows[:SAMPLE]}
 
         def vector(word: str) -> np.ndarray:
             return vectors.vectors[vectors.index[word]] * known.scale
 
-        check_same_table("the word table", vectors.index, vector, sample)
+        check_same_table(str(data.vectors.source or "the word table"), vectors.index, vector, sample)
 
     def bridged(self, trained: EmbTrainConfig, data: EmbData, known: Vocabulary, past: Sequence[Path] = ()) -> EmbData:
         """Return ``data`` with words that are bridged to the run's, whose table is among the weights."""

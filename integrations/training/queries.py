@@ -6,7 +6,7 @@ so that a base meets more words than its training has. It works with HERO and wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain, zip_longest
@@ -173,6 +173,12 @@ class WordQueries(Queries):
         """Return the vector of a word, (dim,) float32."""
         return self._table[self.index.get(word, -1)]
 
+    def others(self, words: Collection[str]) -> WordQueries:
+        """Return other words of the same file."""
+        assert self.source is not None
+        vectors = load_word_vectors(self.source, words)
+        return WordQueries(vectors, self.tokenize, self.max_words, self.normalize, self.source)
+
     def sample(self, words: Iterable[str]) -> dict[str, list[float]]:
         """Return a few numbers of the vectors of the first of these words, by which the table is known again."""
         found = [word for word in words if word in self.index][:SAMPLE]
@@ -203,14 +209,19 @@ SAMPLE = 16
 def check_same_table(
     source: str, table: Container[str], vector: Callable[[str], np.ndarray], sample: Mapping[str, Sequence[float]]
 ) -> None:
-    """Refuse another word table than the run's, as far as it has the words of the sample.
+    """Refuse another word table than the run's, as far as it has the words of the sample; it must have one of them.
 
     ``source`` names the table, which has the words ``table``; ``vector`` gives a word's vector as the model would read
     it, ``sample`` the first numbers of those that the run was trained with.
 
     Raises:
-        UserError: A word has another vector, by more than the precision that tables are stored in.
+        UserError: A word has another vector, by more than the precision that tables are stored in; or none has any.
     """
+    if sample and not any(word in table for word in sample):
+        raise UserError(
+            f"{source}: has none of the words that the run was trained with, such as {', '.join(list(sample)[:3])}: "
+            "nothing tells that it is the run's word table; give --words that table, or one that has its words, too"
+        )
     for word, numbers in sample.items():
         if word in table and not np.allclose(vector(word)[: len(numbers)], numbers, rtol=0.02, atol=2e-3):
             raise UserError(

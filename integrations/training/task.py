@@ -325,9 +325,11 @@ class Base(ABC):
         """Refuse words of another table than the run's, as far as the run, or its weights, can tell.
 
         Raises:
-            UserError: A word has another vector.
+            UserError: A word has another vector, or the table has no word of the run to compare.
         """
         if isinstance(words := getattr(data, "queries", None), WordQueries):
+            if words.source is not None and known.sample.keys().isdisjoint(words.index):
+                words = words.others(known.sample)  # those of the queries alone say nothing about the table
             check_same_table(str(words.source), words.index, words.vector, known.sample)
 
     def bridged(self, trained: Any, data: Any, known: Vocabulary, past: Sequence[Path] = ()) -> Any:

@@ -267,6 +267,26 @@ def test_another_word_table_is_refused_and_a_copy_in_half_precision_is_not(runs,
 
 
 @pytest.mark.parametrize("base", ["emb", "qd_detr"])
+def test_a_word_table_is_known_again_by_words_that_the_queries_lack(runs, tmp_path, base):
+    run = runs.hero
+    if base != "emb":
+        run = train(config_from(detr_settings(runs.files, base, output=str(tmp_path / "run"), epochs=1), "test"), QUIET)
+    with np.load(runs.files.root / "words.npz") as table:
+        words, vectors = table["words"], table["vectors"]
+    new = np.array([*words, "wardrobe"]), np.vstack([vectors, vectors[:1] + 1])
+    record = read_annotations(runs.files.root / "seen.json")[0].replace(sentence="wardrobe")
+    for name, rows, shift in (("whole", slice(None), 0), ("other", slice(None), 1), ("lacking", slice(-1, None), 0)):
+        np.savez(tmp_path / f"{name}.npz", words=new[0][rows], vectors=np.roll(new[1], shift, axis=0)[rows])
+    write_annotations([record], tmp_path / "new.json", format="captions")
+    asked = {"annotations": (f"new={tmp_path / 'new.json'}",), "resamples": 0}
+    assert evaluate(run, words=tmp_path / "whole.npz", **asked).keys() == {"new"}
+    with pytest.raises(UserError, match=r"other\.npz: its vector of '.*' is another than the run's"):
+        evaluate(run, words=tmp_path / "other.npz", **asked)
+    with pytest.raises(UserError, match=r"lacking\.npz: has none of the words that the run was trained with, such as"):
+        evaluate(run, words=tmp_path / "lacking.npz", **asked)
+
+
+@pytest.mark.parametrize("base", ["emb", "qd_detr"])
 def test_python_gets_the_answers_of_a_run(runs, tmp_path, base):
     run = runs.base
     if base != "emb":
