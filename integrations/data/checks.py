@@ -156,7 +156,7 @@ class RecordChecks:
             self.problem(where, f"the query id {record.query_id!r} occurs twice", fix)
             return
         known = self._lengths.setdefault(record.video_id, record.duration)
-        if _differ(known, record.duration):
+        if lengths_differ(known, record.duration):
             what = f"video {record.video_id} lasts {record.duration:g} s here, {known:g} s in a query before"
             self.problem(where, what, "give each video one duration")
             return
@@ -262,7 +262,7 @@ def load_durations(source: Durations) -> dict[str, float]:
             problems.add(f"{where}: video {video}", what, "correct or remove the entry")
             continue
         known, before = found.setdefault(str(video), (seconds, where))
-        if _differ(known, seconds):
+        if lengths_differ(known, seconds):
             apart = f"{seconds:g} s here, {known:g} s in a file before"
             what = f"{known:g} s and {seconds:g} s" if before == where else apart
             problems.add(f"{where}: video {video}", what, "give each video one duration")
@@ -272,7 +272,7 @@ def load_durations(source: Durations) -> dict[str, float]:
     return {video: seconds for video, (seconds, _) in found.items()}
 
 
-def _differ(one: float, other: float) -> bool:
+def lengths_differ(one: float, other: float) -> bool:
     """Return whether two durations are not of one video: files round them, and cut a last clip."""
     return abs(one - other) > max(1.0, 0.05 * max(one, other))
 

@@ -194,23 +194,29 @@ def answer(
 def survey(inputs: Inputs, left: range, screen: Screen) -> list[str]:
     """Look at all remaining queries and return their distinct words.
 
+    Those before them are looked at, too: which length of a video is its first, and which of two queries a file of
+    features is of, must not depend on where the work was stopped or divided. Pairs with every video say no such thing.
+
     Raises:
         DataError: some queries cannot be answered and may not be left out, or none can be answered.
     """
     words: dict[str, None] = {}
     problems: list[Problem] = []
     broken = 0
-    with screen.working("looking through the queries", len(left)) as progress:
-        for number, window in inputs.queries.windows(left):
+    looked = left if inputs.config.every_video else range(left.stop)
+    with screen.working("looking through the queries", len(looked)) as progress:
+        for number, window in inputs.queries.windows(looked):
             for query in window:
                 found = inputs.validator(query)
+                if number < left.start:
+                    continue
                 if isinstance(found, Record):
                     words.update(dict.fromkeys(inputs.validator.tokenize(found.sentence)))
                 else:
                     broken += 1
                     if len(problems) < _KEPT:
                         problems.append(found)
-            progress(number - left.start + 1, len(left))
+            progress(number - looked.start + 1, len(looked))
     drop = inputs.config.on_broken == "drop"
     if problems and not (drop and words):  # a query that can be answered has a word
         if broken > len(problems):

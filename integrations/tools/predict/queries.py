@@ -12,14 +12,14 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from hero_plugin.integrations.data import Record
-from hero_plugin.integrations.data.checks import RecordChecks, as_number
+from hero_plugin.integrations.data.checks import RecordChecks, as_number, lengths_differ
 from hero_plugin.integrations.data.formats import load_by_video
 from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.support import DataError, OnProgress, Problem
@@ -268,6 +268,8 @@ class QueryValidator:
     """What is wrong with a query's own features, None if nothing is; None for a base that reads no such."""
     features: str
     """Name of the features, for messages."""
+    lengths: dict[str, float] = field(default_factory=dict)
+    """Length of each video in its first query, which the others must agree with."""
 
     def sentence(self, query: Query) -> Problem | None:
         """Return what is wrong with the words of a query, None if nothing is."""
@@ -297,4 +299,7 @@ class QueryValidator:
         if seconds is None or seconds <= 0:
             what = f"the video's duration must be a positive number of seconds, got {raw!r}"
             return Problem(query.where, what, "correct or remove the query")
+        if lengths_differ(known := self.lengths.setdefault(query.video, seconds), seconds):
+            what = f"video {query.video} lasts {seconds:g} s here, {known:g} s in a query before"
+            return Problem(query.where, what, "give each video one duration")
         return query.record(seconds)

@@ -167,6 +167,21 @@ def test_broken_queries_are_left_out_and_listed(trained, broken, tmp_path):
     assert [line["qid"] for line in rows(tmp_path / "out" / "predictions.jsonl")] == [0, 1, 2, 3]
 
 
+def test_another_length_of_a_video_is_refused_wherever_the_work_was_divided(trained, tmp_path):
+    first = rows(trained.queries)[0]
+    lengths = [first["duration"], first["duration"] + 0.4, 100 * first["duration"]]
+    asked = [{**first, "qid": number, "duration": seconds} for number, seconds in enumerate(lengths)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
+    flags = {"queries": tmp_path / "q.jsonl", "window": 1}
+    with pytest.raises(DataError, match=r"q\.jsonl:3: video .* lasts .* s here, .* s in a query before"):
+        trained.predict(tmp_path / "out", **flags)
+    for shard in ("1/2", "0/2"):
+        trained.predict(tmp_path / "parts", shard=shard, on_broken="drop", **flags)
+    trained.predict(tmp_path / "whole", on_broken="drop", **flags)
+    lines = [rows(tmp_path / name / "predictions.jsonl") for name in ("whole", "parts")]
+    assert [[line["qid"] for line in each] for each in lines] == [[0, 1], [0, 1]]
+
+
 def test_every_id_that_occurs_twice_is_told(trained, tmp_path):
     row = rows(trained.queries)[0]
     asked = [{"qid": name, "query": row["query"]} for name in ("a", "b", "a", "c", "b", "b")]
