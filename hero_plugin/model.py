@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial, update_wrapper
@@ -349,11 +349,20 @@ class HeroModel(NamedPlugins):
             if name in extended:
                 return MethodType(extended[name], self)
             found = getattr(modules["base"], name)
-            own = isinstance(found, MethodType) and found.__self__ is modules["base"]
-            return update_wrapper(partial(self._run_method, found), found) if own and self.hero_active else found
+            method = found.func if isinstance(found, partial) else found  # a partialmethod
+            own = isinstance(method, MethodType) and method.__self__ is modules["base"]
+            return update_wrapper(partial(self._call_method, found), found) if own and self.config.active else found
+
+    def _call_method(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a method of the base's with HERO, also what it leaves to an iterator."""
+        result = self._run_method(method, *args, **kwargs)
+        lazy = isinstance(result, Iterator) and not hasattr(result, "__enter__")  # not an open file
+        return LazyResult(result, self._call_method) if lazy else result
 
     def _run_method(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a method of the base's, or the base; where it calls its forward, as ``predict`` may, HERO runs."""
+        if not self.hero_active:
+            return method(*args, **kwargs)
         attributes = self.base.__dict__
         own = attributes.get("forward")
 
@@ -388,6 +397,19 @@ class HeroModel(NamedPlugins):
     def __getstate__(self) -> dict[str, Any]:
         # What the last forward left belongs to its graph: it can be neither copied nor pickled.
         return {**self.__dict__, "last_forward": LastForward()}
+
+
+class LazyResult(Iterator[Any]):
+    """An iterator of the base's, a generator say, whose every step runs as its methods do: by ``run(next, it)``."""
+
+    def __init__(self, steps: Iterator[Any], run: Callable[..., Any]) -> None:
+        self._steps, self._run = steps, run
+
+    def __next__(self) -> Any:
+        return self._run(next, self._steps)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__.get("_steps"), name)  # a generator's close
 
 
 class Hero(nn.Module):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partialmethod
 
 import pytest
 import torch
@@ -162,14 +164,27 @@ class Predicting(TwoStage):
     def predict(self, *arguments, scale=1.0):
         return self(*arguments), scale
 
+    def each(self, batches):
+        for batch in batches:
+            yield self(*batch)
+
+    def lazily(self, batches):
+        return (self(*batch) for batch in batches)
+
+    fast = partialmethod(predict, scale=2.0)
+
     def breaks(self):
         raise ValueError("on purpose")
 
 
+def predicting():
+    fuser, video, query = ToyFuser(DIM), torch.nn.Linear(VIDEO_DIM, DIM), torch.nn.Linear(QUERY_DIM, DIM)
+    return Predicting(fuser, TuplePredictor(DIM), DIM, video, query, relevance=torch.nn.Flatten(1))
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_a_method_of_the_base_that_calls_itself_runs_hero(training):
-    fuser, video, query = ToyFuser(DIM), torch.nn.Linear(VIDEO_DIM, DIM), torch.nn.Linear(QUERY_DIM, DIM)
-    base = Predicting(fuser, TuplePredictor(DIM), DIM, video, query, relevance=torch.nn.Flatten(1))
+    base = predicting()
     model = shake(wrap_model(base, relevance="pair")).train(training)
     batch = inputs()
     plain = tensors(base(*batch))
@@ -184,6 +199,35 @@ def test_a_method_of_the_base_that_calls_itself_runs_hero(training):
     assert "forward" not in vars(base)
     assert all(torch.equal(one, other) for one, other in zip(plain, tensors(base(*batch)), strict=True))
     assert model.predict.__name__ == "predict" and wrap_model(base, config=HeroConfig.off()).predict == base.predict
+
+
+@torch.no_grad()
+def test_what_a_method_leaves_to_an_iterator_or_binds_beforehand_runs_hero():
+    base, batch = predicting(), inputs()
+    model = shake(wrap_model(base, relevance="pair")).eval()
+    expected, plain = model(*batch)[0], base(*batch)[0]
+    assert not torch.equal(expected, plain)
+    assert torch.equal(model.fast(*batch)[0][0], expected) and model.fast(*batch)[1] == 2.0
+    for name in ("each", "lazily"):
+        steps = getattr(model, name)([batch, batch, batch])
+        assert isinstance(steps, Iterator) and torch.equal(next(steps)[0], expected)
+        assert torch.equal(base(*batch)[0], plain)  # between two steps, too
+        with model.disable_hero():
+            assert torch.equal(next(steps)[0], plain)
+        assert [torch.equal(each[0], expected) for each in steps] == [True]
+        getattr(model, name)([batch]).close()
+    assert "forward" not in vars(base)
+
+
+@torch.no_grad()
+def test_a_kept_method_follows_disable_hero():
+    base, batch = predicting(), inputs()
+    model = shake(wrap_model(base, relevance="pair")).eval()
+    expected, plain, kept = model(*batch)[0], base(*batch)[0], model.predict
+    with model.disable_hero():
+        assert torch.equal(kept(*batch)[0][0], plain)
+        kept = model.predict
+    assert torch.equal(kept(*batch)[0][0], expected)
 
 
 def test_a_bases_own_config_stays_its_own():
