@@ -100,17 +100,27 @@ def unfold(
         if tensors and all(tensor.shape[:1] == (levels * batch,) for tensor in tensors):
             return None  # items of the whole batch, as those of a decoder's layers are: not one per sample
         if by_row and levels > 1 and tensors:
-            raise ValueError(
-                f"output {key or 'of the base'} is a list of one item per sample, which level_weights='query' cannot "
-                "weigh: wrap with level_weights='learned'"
-            )
+            raise _not_by_row(key)
         return [stack(items[sample::batch], kinds, key) for sample in range(batch)]
 
     return map_tensors(split, folded, on_list=by_sample, on_leaf=_same_at_levels if levels > 1 else None)
 
 
-def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: str = "") -> Any:
-    """Stack the results of single levels, each (B, ...) -> (N, B, ...), into what ``unfold`` makes of one batch."""
+def _not_by_row(key: str, unsure: str = "") -> ValueError:
+    return ValueError(
+        f"output {key or 'of the base'} is a list of one item per sample, which level_weights='query' cannot weigh"
+        f"{unsure}: wrap with level_weights='learned'"
+    )
+
+
+def stack(
+    results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: str = "", by_row: int | None = None
+) -> Any:
+    """Stack the results of single levels, each (B, ...) -> (N, B, ...), into what ``unfold`` makes of one batch.
+
+    ``by_row`` is B where each sample has weights of its own, which a list of one item per sample has no axis for. One
+    of B items with B rows each is refused, too, unless ``kinds`` names it: it is then of the batch, one per layer.
+    """
     of_all_levels = iter(zip(*map(_tensors, results), strict=True))
 
     def join(tensor: Tensor, name: str) -> Tensor:
@@ -122,7 +132,17 @@ def stack(results: Sequence[Any], kinds: Mapping[str, str] | None = None, key: s
         # What the base averages over a batch of all levels is the mean of what it averages over each.
         return torch.stack(levels).mean(0, keepdim=True) if tensor.is_floating_point() else tensor.unsqueeze(0)
 
-    return map_tensors(join, results[0], key, on_leaf=_same_at_levels if len(results) > 1 else None)
+    def by_sample(items: list[Any], name: str) -> None:
+        if by_row is None or by_row == 1 or len(items) != by_row or (kinds and kinds.get(name) == "whole"):
+            return
+        found: list[tuple[str, Tensor]] = []
+        map_tensors(lambda tensor, inner: found.append((inner, tensor)), items, name)
+        if any(tensor.shape[:1] != (by_row,) for _, tensor in found):
+            raise _not_by_row(name)
+        if any(inner not in (kinds or {}) for inner, _ in found):
+            raise _not_by_row(name, ", or of one per layer, which this batch size cannot tell; give its kind if so")
+
+    return map_tensors(join, results[0], key, on_list=by_sample, on_leaf=_same_at_levels if len(results) > 1 else None)
 
 
 def map_tensors(

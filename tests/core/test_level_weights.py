@@ -133,10 +133,30 @@ def test_it_learns_and_its_checkpoints_say_so(tmp_path):
         wrap_model(tuple_base()).load_state_dict(model.state_dict())
 
 
-def test_a_list_of_one_item_per_sample_is_refused():
+@pytest.mark.parametrize("rows", [2, 3])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_list_of_one_item_per_sample_is_refused(checkpoint, rows):
+    """Three samples: with three rows each, one level's list could also be of the whole batch, one item per layer."""
     base = dict_base()
     forward = base.predictor.forward
-    base.predictor.forward = lambda fused, mask: {**forward(fused, mask), "found": [row[:2] for row in fused]}
-    wrap_model(base)(*inputs())
-    with pytest.raises(ValueError, match="output found is a list of one item per sample, which level_weights='query'"):
-        wrap_model(base, level_weights="query")(*inputs())
+    base.predictor.forward = lambda fused, mask: {**forward(fused, mask), "found": [row[:rows] for row in fused]}
+    wrap_model(base, checkpoint=checkpoint)(*inputs())
+    with pytest.raises(ValueError, match=r"output found is a list of one item per sample.*level_weights='query'"):
+        wrap_model(base, level_weights="query", checkpoint=checkpoint)(*inputs())
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_list_of_one_item_per_layer_is_weighed(checkpoint, layers):
+    """Also where there are as many layers as samples: the base names its kind."""
+    base = dict_base()
+    base.kinds["logits"] = "logits"
+    forward = base.predictor.forward
+    base.predictor.forward = lambda fused, mask: {
+        **forward(fused, mask),
+        "logits": fused[..., 0],
+        "aux": [{"logits": fused[..., 0]} for _ in range(layers)],
+    }
+    outputs = wrap_model(base, level_weights="query", checkpoint=checkpoint)(*inputs())
+    assert len(outputs["aux"]) == layers
+    assert all(torch.equal(each["logits"], outputs["logits"]) for each in outputs["aux"])
