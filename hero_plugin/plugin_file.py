@@ -6,10 +6,11 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
-from hero_plugin.config import with_config_note
+from hero_plugin.config import with_config_note, without_wrappers
 from hero_plugin.model import HeroModel
 from hero_plugin.named_plugins import DEFAULT_NAME
 from hero_plugin.plugin import (
@@ -144,27 +145,24 @@ def _put_on(
         wrapped = wrap_model(model, config=plugin.config, adapter=adapter, name=name or DEFAULT_NAME)
         wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
         return wrapped
-    active = wrapped.active_plugin
-    new = name if name != active else None
-    changed = wrapped.config.differences(plugin.config, wrapped.grounder)
-    if new is not None:
-        wrapped.add_plugin(new, plugin.config)
-        wrapped.set_active(new)
-    elif changed:
+    if name is not None and name != wrapped.active_plugin:
+        weights = {entry.removeprefix("hero."): value for entry, value in without_wrappers(plugin.hero).items()}
+        wrapped.add_plugin(name, plugin.config)
+        aside: Any = wrapped._plugins[name]  # not set_active: the active one keeps its gradients and its last forward
+        try:
+            aside[0].load_state_dict(weights)
+        except BaseException:  # nothing untrained may stay behind under the name
+            wrapped.remove_plugin(name)
+            raise
+        return wrapped
+    if changed := wrapped.config.differences(plugin.config, wrapped.grounder):
         lines = [f"  {field} is {mine!r} here, {its!r} in the checkpoint\n" for field, (mine, its) in changed.items()]
         raise PluginError(
             f"{source}: this plug-in was made with another config:\n{''.join(lines)}"
             "Give load_plugin the base alone, load_plugin(unwrap_model(model), path), and it is wrapped with the "
             "checkpoint's config"
         )
-    try:
-        wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
-    except BaseException:  # nothing untrained may stay behind under the name
-        if new is not None:
-            wrapped.set_active(active)
-            wrapped.remove_plugin(new)
-        raise
-    wrapped.set_active(active)
+    wrapped.load_state_dict(with_config_note(plugin.hero, plugin.config))
     return wrapped
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
-from hero_plugin import HeroConfig, load_plugin, save_plugin, wrap_criterion, wrap_model
+from hero_plugin import HeroConfig, hero_state_dict, load_plugin, save_plugin, wrap_criterion, wrap_model
 from tests.core import detr, emb
 from tests.core.bases import dict_base, inputs, labels, shake, tensors, total_loss, tuple_base
 
@@ -177,6 +178,31 @@ def test_files_of_several(tmp_path):
     with pytest.raises(RuntimeError, match="Missing key"):
         load_plugin(other, tmp_path / "broken.pt", name="third")
     assert other.active_plugin == "second" and list(other.plugins) == ["first", "second"]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_file_beside_the_active_one_leaves_that_as_it_is(broken, tmp_path):
+    """Between a forward and its losses, and with the gradients of batches before."""
+    model, batch = two().train(), inputs()
+    model.keep_level(1)
+    plugin = model.as_plugin().to_dict()
+    if broken:
+        plugin["hero"].popitem()
+    torch.save(plugin, tmp_path / "plugin.pt")
+    target = labels(batch.video_mask)
+    total_loss(model, model(*batch), batch.video_mask).backward()
+    model(*batch)
+    last, gradients = model.last_forward, [each.grad for each in model.parameters()]
+    with pytest.raises(RuntimeError, match="Missing key") if broken else nullcontext():
+        load_plugin(model, tmp_path / "plugin.pt", name="new")
+    assert model.last_forward is last and ("new" in model.plugins) is not broken
+    assert all(one.grad is other for one, other in zip(model.parameters(), gradients, strict=True))
+    assert any(each is not None for each in gradients) and model.compute_hero_losses(target)
+    if not broken:
+        assert model.plugins["new"] == model.config
+        before = hero_state_dict(model)
+        model.set_active("new")
+        assert all(torch.equal(value, before[name]) for name, value in hero_state_dict(model).items())
 
 
 def test_criteria_and_losses_follow_the_active_one():
