@@ -150,7 +150,7 @@ class WeightedAggregation(nn.Module):
         if self.normalize:
             combined = plain.clamp(0.0, 1.0)  # rounding can carry a sum of ones past 1: cross-entropy refuses that
         else:
-            impossible = tensor[0] == 0  # what a base rules out by its mask stays so, whatever the weights' signs
+            impossible = (tensor == 0).all(0)  # what a base rules out by its mask stays so, whatever the weights' signs
             combined = _weighted_sum(weights, torch.logit(at_least_float32(tensor), eps=1e-6)).sigmoid()
             combined = combined.masked_fill(impossible, 0.0).to(tensor.dtype)
         # A base may go past the range: offsets of a fork's are negative, and a wide moment's width exceeds the video.

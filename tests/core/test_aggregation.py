@@ -38,7 +38,7 @@ def loop_sum(weights, tensor, kind, normalize):
             value = column[0] if column[0] <= -1e20 else sum(w * x for w, x in zip(weights, column, strict=True))
         elif normalize:
             value = sum(w * x for w, x in zip(weights, column, strict=True))
-        elif column[0] == 0:
+        elif not any(column):
             value = 0.0
         else:
             safe = [min(max(x, 1e-6), 1 - 1e-6) for x in column]
@@ -123,6 +123,17 @@ def test_padding_stays_padding_when_weights_are_negative(hole):
     combined[:, :-1].sum().backward()
     assert tensor.grad.isfinite().all() and not tensor.grad[..., -1].any()
     assert all(parameter.grad.isfinite().all() for parameter in aggregate.parameters())
+
+
+def test_a_probability_is_ruled_out_only_where_every_level_says_so():
+    """A sigmoid in half precision is 0 below -17: at one level of four, whichever that is, it is next to nothing."""
+    aggregate = WeightedAggregation(4, normalize=False)
+    tensor = torch.full((4, 6), 0.9)
+    tensor[range(4), range(4)] = tensor[:, 5] = 0.0
+    combined = aggregate({"score": tensor}, {"score": "probability"})["score"]
+    assert combined[5] == 0 and (combined[:5] > 0.0).all()
+    close = aggregate({"score": tensor.clamp(min=1e-6)}, {"score": "probability"})["score"]
+    torch.testing.assert_close(combined[:5], close[:5])
 
 
 def test_unnormalised_weights_start_near_one_over_n():
