@@ -227,7 +227,14 @@ class HeroCriterion(nn.Module):
         self.criterion = criterion
         self.config, self._of_model = config or HeroConfig(), config is None
         self.weight_dict: dict[str, float] = criterion.weight_dict  # type: ignore[assignment]
-        self.weight_dict.update(self.config.loss_weights)
+        self._put_weights()
+
+    def _put_weights(self) -> None:
+        """Put the config's weights into ``weight_dict``, but for what somebody changed there since."""
+        put = self.__dict__.setdefault("_put", {})
+        for name, value in self.config.loss_weights.items():
+            if name not in put or self.weight_dict.get(name) == put[name]:
+                self.weight_dict[name] = put[name] = value
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Return the criterion's losses, and HERO's where the outputs come from a wrapped model in training."""
@@ -262,7 +269,7 @@ class HeroCriterion(nn.Module):
         fields: dict[str, Any] = {n: CHOICES[n][int(value)] if n in CHOICES else value for n, value in values}
         cmtr = fields["relevance_weight"] + fields["consistency_weight"] > 0
         self.config = replace(self.config, cmtr=cmtr, **fields)
-        self.weight_dict.update(self.config.loss_weights)
+        self._put_weights()
 
     def _losses(self, hero: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
         """Return ``loss_relevance`` where moments are known, ``loss_consistency`` where masked words were used."""

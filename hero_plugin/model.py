@@ -81,7 +81,6 @@ class HeroModel(NamedPlugins):
         """Let this plug-in be the model's own."""
         self.hero, self.config = hero, config
         self.last_forward, self._oversight, self._runs = LastForward(), Oversight(), 0
-        self._chosen = self._choices().to(self._chosen.device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the base's forward with HERO: same arguments, same output type, keys and shapes."""
@@ -165,10 +164,10 @@ class HeroModel(NamedPlugins):
 
     def _join(self, results: list[Any], words: Tensor, kinds: Mapping[str, str] | None = None) -> Any:
         """Return (N, B, ...) of what ``_run`` returned for words (N, B, L, D)."""
-        if len(results) > 1:
-            return stack(results, kinds)
         levels, batch = words.shape[:2]
         by_row = self.config.level_weights == "query"
+        if len(results) > 1:
+            return stack(results, kinds, by_row=batch if by_row else None)
         return unfold(results[0], levels, kinds, batch, getattr(self.grounder, "part_of_batch", ()), by_row)
 
     def _relevance(
@@ -391,8 +390,11 @@ class HeroModel(NamedPlugins):
         if "base" in modules and not own and hasattr(modules["base"], name):
             setattr(modules["base"], name, value)
             self._grounder = (self.base, self.adapter(self.base))  # a compiled forward does not look for what is new
-        else:
-            super().__setattr__(name, value)
+            return
+        before = self.__dict__.get("config")
+        super().__setattr__(name, value)
+        if name == "config" and before and any(getattr(before, each) != getattr(value, each) for each in LOSS_FIELDS):
+            self._chosen = self._choices().to(self._chosen.device)  # another tensor: a criterion reads it anew
 
     def __getstate__(self) -> dict[str, Any]:
         # What the last forward left belongs to its graph: it can be neither copied nor pickled.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -87,6 +89,32 @@ def test_a_criterion_that_was_not_given_the_config_takes_the_models(half):
     assert wrapped.config.consistency == "bernoulli" == given.config.consistency
     assert torch.equal(losses["loss_consistency"], expected["loss_consistency"])
     assert wrap_criterion(criterion(), HeroConfig()).config.relevance_weight == 0.1  # who gives one, means it
+
+
+def test_a_criterion_follows_a_config_that_is_replaced():
+    model, batch, wrapped = shake(wrap_model(dict_base())).train(), inputs(), wrap_criterion(criterion())
+    wrapped(model(*batch), TARGETS)
+    before = model(*batch)["hero"]["chosen"]
+    model.keep_level(1)
+    assert model(*batch)["hero"]["chosen"]._base is before._base  # nothing that the losses need: not read again
+    model.config = replace(model.config, consistency_weight=5.0, consistency="bernoulli")
+    losses = wrapped(model(*batch), TARGETS)
+    assert wrapped.weight_dict["loss_consistency"] == 5.0 and wrapped.config.consistency == "bernoulli"
+    labels = clip_labels([target["spans"] for target in TARGETS["span_labels"]], batch.video_mask)
+    assert torch.equal(losses["loss_consistency"], model.compute_hero_losses(labels)["loss_consistency"])
+
+
+def test_a_weight_that_somebody_set_stays():
+    model, batch, wrapped = shake(wrap_model(dict_base())).train(), inputs(), wrap_criterion(criterion())
+    wrapped.weight_dict["loss_relevance"] = 2.0
+    for weight in (0.1, 0.7, 0.3):
+        model.config = replace(model.config, relevance_weight=weight, consistency_weight=weight)
+        wrapped(model(*batch), TARGETS)
+        assert (wrapped.weight_dict["loss_relevance"], wrapped.weight_dict["loss_consistency"]) == (2.0, weight)
+    del wrapped.weight_dict["loss_consistency"]
+    model.config = replace(model.config, consistency_weight=0.2)
+    wrapped(model(*batch), TARGETS)
+    assert "loss_consistency" not in wrapped.weight_dict
 
 
 @pytest.mark.parametrize("gradient", ["both", "masked"])
