@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -79,19 +79,29 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those attributes of a module that are numbers, texts or None: a counter, or a mode."""
+    return {name: value for name, value in attributes.items() if isinstance(value, (int, float, str, type(None)))}
+
+
 class KeepStatistics:
-    """Context in which the running statistics of a base's modules (a batch norm's) stay as they are."""
+    """Context in which the buffers of a base's modules, and its own counters, stay as they are.
+
+    A batch norm's running statistics, for one, or whatever else a module updates in training.
+    """
 
     def __init__(self, base: nn.Module) -> None:
         self.base = base
         self.kept: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> None:
-        names = ("running_mean", "running_var", "num_batches_tracked")
         buffers = [module._buffers for module in self.base.modules() if module.training]
-        self.kept = [(each, name, each[name]) for each in buffers for name in names if each.get(name) is not None]
+        self.kept = [(each, name, value) for each in buffers for name, value in each.items() if value is not None]
         for each, name, value in self.kept:
             each[name] = value.clone()
+        if not is_compiling():
+            own = self.base.__dict__
+            self.kept.extend((own, name, value) for name, value in plain(own).items())
 
     def __exit__(self, *error: Any) -> None:
         for each, name, value in self.kept:

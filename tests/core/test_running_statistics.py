@@ -60,6 +60,38 @@ def test_recomputing_counts_nothing_again():
     assert all(torch.equal(value, before[name]) for name, value in statistics(model).items())
 
 
+class Counting(nn.Module):
+    """A fuser that keeps prototypes of its own making, in place and not, in training."""
+
+    def __init__(self, fuser: nn.Module) -> None:
+        super().__init__()
+        self.fuser = fuser
+        self.register_buffer("prototype", torch.zeros(DIM))
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self.register_buffer("nothing", None)
+
+    def forward(self, *pair):
+        clips = self.fuser(*pair)
+        if self.training:
+            self.prototype.mul_(0.9).add_(0.1 * clips.detach().mean((0, 1)))
+            self.count = self.count + 1
+        return clips
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_other_buffers_that_the_base_updates(checkpoint):
+    batch, found = inputs(), {}
+    for cmtr in (True, False):
+        torch.manual_seed(0)
+        base = dict_base()
+        base.fuser = Counting(base.fuser)
+        model = wrap_model(base, dropout=0.0, cmtr=cmtr, checkpoint=checkpoint, levels=2).train()
+        total_loss(model, model(*batch), batch.video_mask).backward()
+        found[cmtr] = base.fuser.prototype
+        assert base.fuser.count == (2 if checkpoint else 1)
+    assert torch.equal(found[True], found[False]) and found[True].any()
+
+
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", [False, True])
