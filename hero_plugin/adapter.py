@@ -7,12 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import entry_points
+from types import MethodType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from hero_plugin.aggregation import Kind
 from hero_plugin.protocol import Grounder, Grounding, Pair
+from hero_plugin.tensors import is_compiling, plain
 
 _registered: list[type[Adapter]] = []
 
@@ -178,7 +180,8 @@ class Seam:
     ``Seam(base, input_vid_proj=PassThrough(), input_txt_proj=PassThrough())`` calls the base's forward on features that
     are already projected: exact for any base, whatever happens after its projections. It works on a view of the base
     that shares everything but the replaced parts, so the base keeps its modules, its ``state_dict`` and its forward.
-    What the forward sets on itself (a counter, the last attention) stays with the view.
+    A number, text or None that the forward sets on itself (a counter) is set on the base; all else that it sets (the
+    last attention) stays with the view, as does what a part inside sets that has parts replaced.
 
     Args:
         base: the base.
@@ -188,6 +191,7 @@ class Seam:
 
     Raises:
         AttributeError: the base has no such part. Replaced all the same, it would leave the forward as it is.
+        TypeError: somebody put a function in place of the base's forward, which would call it past the replaced parts.
     """
 
     def __init__(self, base: nn.Module, **replacements: Any) -> None:
@@ -199,12 +203,22 @@ class Seam:
         self.base = base
         self.replacements = replacements
         self.view = _share(base, replacements)
+        self.names = set(base.__dict__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the base's forward on projected features."""
-        _share(self.base, self.replacements, self.view)  # attributes may have been set on the base since
+        own, attributes = self.base.__dict__, self.view.__dict__
+        for name in self.names - own.keys():  # attributes may have been taken off the base since, or set
+            attributes.pop(name, None)
+        self.names = set(own)
+        _share(self.base, self.replacements, self.view)
         self.view.training = self.replacements.get("training", self.base.training)
-        return self.view.forward(*args, **kwargs)
+        before = dict(attributes)
+        outputs = self.view.forward(*args, **kwargs)
+        if not is_compiling():
+            changed = {name: value for name, value in attributes.items() if value is not before.get(name, before)}
+            own.update((name, each) for name, each in plain(changed).items() if name not in self.replacements)
+        return outputs
 
 
 class PassThrough(nn.Module):
@@ -238,6 +252,19 @@ def _share(module: nn.Module, replacements: Mapping[str, Any], view: nn.Module |
     modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
     # In the view's own __dict__, a replaced method is found before that of the class.
     methods = {name: part for name, part in parts.items() if name not in modules}
-    shared = {name: value for name, value in module.__dict__.items() if name != "_modules"}
+    forward = module.__dict__.get("forward")
+    ours = getattr(forward, "__self__", None) is module or getattr(forward, "__module__", "") == "hero_plugin.model"
+    if forward is not None and "forward" not in parts and not ours:
+        raise TypeError(
+            f"the forward of this {type(module).__name__} is a function that was set on it, and calls the module past "
+            "what HERO puts into it. Take it off (del module.forward), wrap_model, and then hook the wrapped model; "
+            "torch's own hooks (register_forward_hook) may stay"
+        )
+    # A bound method among them calls the view's parts, too.
+    shared = {
+        name: MethodType(value.__func__, view) if isinstance(value, MethodType) and value.__self__ is module else value
+        for name, value in module.__dict__.items()
+        if name != "_modules"
+    }
     view.__dict__.update(shared, _modules={**module._modules, **modules}, **methods)
     return view

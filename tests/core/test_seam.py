@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial, update_wrapper
+from types import MethodType
+
 import pytest
 import torch
 from torch import nn
@@ -90,6 +94,63 @@ def test_hooks_on_the_way_are_called(base):
     base.inner.second.register_forward_hook(lambda *_: seen.append("second"))
     Seam(base, **{"inner.first": PassThrough()})(torch.randn(2, 3))
     assert seen == ["second", "inner"]
+
+
+class Bound(Outer):
+    """A base that keeps one of its methods as an attribute, counts its calls, and remembers."""
+
+    def __init__(self):
+        super().__init__()
+        self.run, self.calls, self.mode, self.last, self.seen = self.first, 0, "cold", None, None
+
+    def forward(self, x):
+        self.calls, self.mode, self.note = self.calls + 1, "warm", 0.5
+        self.last = self.memory = x
+        return self.run(x)
+
+    def first(self, x):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_bound_methods_that_the_base_keeps_are_those_of_the_view(copied):
+    base, x = Bound(), torch.randn(2, 3)
+    seam = Seam(base, project=PassThrough())
+    seam = copy.deepcopy(seam) if copied else seam
+    expected = base(x)
+    assert torch.equal(seam(base.project(x)), expected)
+    seam.base.forward = MethodType(lambda self, x: 2 * type(self).forward(self, x), seam.base)
+    assert torch.equal(seam(base.project(x)), 2 * expected)
+    del seam.base.forward  # what was taken off the base is taken off the view
+    assert torch.equal(seam(base.project(x)), expected) and base.run.__self__ is base
+
+
+def test_a_function_in_place_of_the_forward_is_refused(base):
+    """It calls the base itself, whose projections would run again."""
+    seam, plain = Seam(base, project=PassThrough()), base.forward
+    for function in (lambda x: plain(x), update_wrapper(partial(lambda module, x: plain(x), base), plain)):
+        base.forward = function
+        for call in (lambda: seam(torch.ones(2, 3)), lambda: Seam(base, project=PassThrough())):
+            with pytest.raises(TypeError, match=r"forward of this Outer is a function that was set on it.*wrap_model"):
+                call()
+        assert torch.equal(Seam(base, forward=abs)(-torch.ones(2)), torch.ones(2))
+        del base.forward
+    seam(torch.ones(2, 3))
+    base.inner.forward = function
+    with pytest.raises(TypeError, match="forward of this Inner is a function"):
+        Seam(base, **{"inner.first": PassThrough()})
+
+
+def test_what_the_forward_counts_is_counted_on_the_base():
+    base, x = Bound(), torch.randn(2, 3)
+    seam = Seam(base, project=PassThrough(), training=True, seen=abs)
+    for calls in (1, 2, 3):
+        seam(x)
+        assert (base.calls, base.mode, base.note) == (calls, "warm", 0.5)
+    assert base.last is None and not hasattr(base, "memory") and seam.view.memory is x  # tensors stay with the view
+    base.calls, base.training = 10, False
+    seam(x)
+    assert base.calls == 11 and not base.training and base.seen is None
 
 
 def test_a_part_that_is_not_there_is_named(base):
