@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +30,7 @@ class FlashVTGAdapter(CGDETRAdapter):
     weight_prefixes = ("input_vid_proj.", "pyramid.", "class_head.", "conf_head.", "saliency_proj2.")
     width_parameter = "saliency_proj1.bias"
     optional_outputs = (*CGDETRAdapter.optional_outputs, *TRAINING)
+    constant = ("targets",)  # it reads a label at most
     requires = (*CGDETRAdapter.requires, "pyramid", "args.clip_length", "max_num_moment")
 
     kinds: ClassVar[Mapping[str, Kind]] = {
@@ -40,10 +40,6 @@ class FlashVTGAdapter(CGDETRAdapter):
         **dict.fromkeys(SUMMED, "logits"),
         "src_txt_mask_neg": "shared",
     }
-
-    def embed(self, *args: Any, **kwargs: Any) -> Pair:
-        """Project FlashVTG's inputs; of the targets, it reads a label at most."""
-        return replace(super().embed(*args, **kwargs), constant=("targets",))
 
     def ground(self, pair: Pair) -> Grounding:
         """Run FlashVTG's own forward, as in training, and leave out what it sorted."""

@@ -34,7 +34,8 @@ class DETRAdapter(Adapter):
     """Adapter of a base that projects its inputs in ``input_vid_proj`` and ``input_txt_proj``: the seam.
 
     Everything behind the projections is the base's own forward, in one call for all levels. What else that forward
-    takes (``vid``, ``targets``, an epoch) is passed on, once per level. Relevance is ``saliency_scores``.
+    takes (``vid``, ``targets``, an epoch) is passed on, once per level; lists as ``per_sample`` or ``constant`` names
+    them. Relevance is ``saliency_scores``.
 
     Served by itself, as ``wrap_model(base, adapter=DETRAdapter)``, for any base of this shape; a subclass says what
     ``relate`` may leave out of the forward, or how a fork calls its arguments.
@@ -50,6 +51,10 @@ class DETRAdapter(Adapter):
     more_kinds: ClassVar[Mapping[str, Kind]] = {}
     """Kinds of outputs that this base has besides ``KINDS`` and its spans, or has otherwise."""
     optional_outputs = tuple(KINDS)
+    per_sample: ClassVar[tuple[str, ...]] = ("vid", "qid", "targets", "events")
+    """What else the forward takes, by its names, whose lists hold one item per sample."""
+    constant: ClassVar[tuple[str, ...]] = ()
+    """What else the forward takes, by its names, that is the same for every sample."""
     skips_decoder: ClassVar[bool] = False
     """Whether the saliency scores never read the decoder."""
 
@@ -101,8 +106,8 @@ class DETRAdapter(Adapter):
         else:
             video, given["src_aud"] = self.project_with_audio(video, given["src_aud"]), None
         words = self.base.input_txt_proj(query)
-        # TR-DETR, for one, averages the words with their padding. Lists are names, targets or events of each sample.
-        return Pair(video, words, video_mask, query_mask, given, per_sample=tuple(given), reads_padding=True)
+        # TR-DETR, for one, averages the words with their padding.
+        return Pair(video, words, video_mask, query_mask, given, self.per_sample, self.constant, reads_padding=True)
 
     def project_with_audio(self, video: Tensor, audio: Tensor) -> Tensor:
         """Project clips with audio as the base would: (B, T, Dv), (B, T, Da) -> (B, T, D)."""

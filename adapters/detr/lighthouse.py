@@ -34,7 +34,7 @@ class EaTRAdapter(DETRAdapter):
         clips = clips if audio is None else torch.cat([clips, audio], dim=2)
         events = self.base.generate_pseudo_event(clips, given["src_vid_mask"])
         pair = super().embed(*args, **kwargs)
-        return replace(pair, extra={**pair.extra, "events": events}, per_sample=(*pair.per_sample, "events"))
+        return replace(pair, extra={**pair.extra, "events": events})
 
     def ground(self, pair: Pair) -> Grounding:
         """Run EaTR's own forward, with the events it would have guessed."""
