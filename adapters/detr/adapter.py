@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -144,11 +145,16 @@ class DETRAdapter(Adapter):
         """
         if not torch.is_grad_enabled() or not isinstance(outputs, dict):
             return outputs
-        if self.unseen is None and not is_compiling():
+        if self.unseen is None and is_compiling():
+            from torch._dynamo.comptime import comptime  # where the compiler traces, it takes no warning
+
+            comptime(warn_of_unseen)
+        elif self.unseen is None:
             self.unseen = self.made_of_clips_alone(pair)
         if not self.unseen:
             return outputs
-        before = self.run(self.seam, pair)
+        with KeepStatistics(self.base):
+            before = self.run(self.seam, pair)
         return outputs | {name: before[name] for name in self.unseen}
 
     def made_of_clips_alone(self, pair: Pair) -> tuple[str, ...]:
@@ -162,7 +168,7 @@ class DETRAdapter(Adapter):
     @torch.no_grad()
     def is_light_relevance_right(self, pair: Pair) -> bool:
         """Return whether it is what ``ground`` returns, in eval mode, where nothing is random."""
-        with kept_modes(self.base):
+        with kept_modes(self.base), KeepStatistics(self.base):
             for module in self.base.modules():
                 module.training = False
             return torch.allclose(self.light_relevance(pair), self.whole_relevance(pair), rtol=1e-3, atol=1e-5)
@@ -231,6 +237,16 @@ def saliency(outputs: Any) -> Any:
     """Return the clips' scores (B, T) from a base's outputs; from the first of them where there are several."""
     outputs = outputs[0] if isinstance(outputs, tuple) else outputs
     return outputs.get("saliency_scores")
+
+
+def warn_of_unseen(*context: Any) -> None:
+    """Warn that a compiled model cannot ask which outputs its base makes of the clips without the query."""
+    warnings.warn(
+        "this model is compiled before it has run, so HERO cannot see whether its base makes outputs of the clips "
+        "without the query (for a contrastive loss, say): they would be those of filtered clips. Run one forward in "
+        "training before torch.compile",
+        stacklevel=2,
+    )
 
 
 def is_made_of(outputs: Any, leaf: Tensor) -> bool:

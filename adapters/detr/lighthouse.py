@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hero_plugin import Grounding, Pair, PassThrough, Seam
 from hero_plugin.adapters.detr.adapter import DETRAdapter, FirstPassAdapter, has_module, saliency
 from hero_plugin.aggregation import Kind
+from hero_plugin.tensors import KeepStatistics
 
 
 class EaTRAdapter(DETRAdapter):
@@ -109,7 +110,8 @@ class CGDETRAdapter(DETRAdapter):
         """
         if outputs.get("memory_moment") is None:  # without targets
             return outputs
-        before = self.run(self.token_seam, pair, vid=None)
+        with KeepStatistics(self.base):
+            before = self.run(self.token_seam, pair, vid=None)
         return outputs | {name: before[name] for name in MOMENT_TOKENS}
 
 

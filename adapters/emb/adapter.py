@@ -25,7 +25,8 @@ def compute_loss(
     """Compute EMB's localization loss plus HERO's two, weighted; the moment's clips are the relevant ones.
 
     ``model`` is the wrapped EMB, the rest the arguments of EMB's ``compute_loss``: logits (B, T), the moment's first
-    and last clip (B,), and what else it takes.
+    and last clip (B,), and what else it takes. HERO's losses are those of the model's last forward, whichever outputs
+    these logits are of: compute the losses of a batch before the next one runs.
     """
     base: Any = model.base
     loss = base.compute_loss(start_logits, end_logits, start_labels, end_labels, *args, **kwargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from hero_plugin.adapters.detr.lighthouse import TaskWeaveAdapter
 from hero_plugin.adapters.qd_detr import QDDETR
 from tests.adapters.detr_bases import batch, reference, without_dropout
 from tests.core.bases import shake
+from tests.old_torch import needs_compiler
 
 SMALL = HeroConfig(levels=2, stride=1, dropout=0.0)
 
@@ -58,6 +61,49 @@ def test_clips_that_saw_no_query_stay_as_they_are():
     assert base.input_vid_proj[0].net[1].weight.grad.any() and model.hero.sgvf.strength.grad is None
     with torch.no_grad():
         assert not torch.allclose(model.eval()(**inputs)["clips"], expected["clips"], atol=1e-3)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_model_that_is_compiled_before_it_has_run_is_told_of_it():
+    base = unknown(returns_clips).train()
+    inputs = batch("reference.qd_detr")
+    for ran in (False, True):
+        torch._dynamo.reset()
+        model = moved(base)
+        expected = base(**inputs)["clips"]
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            if ran:
+                model(**inputs)
+            clips = torch.compile(model, backend="eager", fullgraph=True)(**inputs)["clips"]
+        assert any("Run one forward in training before torch.compile" in str(each.message) for each in told) is not ran
+        assert torch.allclose(clips, expected, atol=1e-6) is ran
+    torch._dynamo.reset()
+
+
+def takes_lists(self, src_txt, src_txt_mask, src_vid, src_vid_mask, scales=(), vid=None):
+    outputs = self.plain(src_txt, src_txt_mask, src_vid, src_vid_mask)
+    assert vid is None or len(vid) == len(src_vid)
+    return {**outputs, "pred_logits": outputs["pred_logits"] * sum(scales)}
+
+
+class TakesScales(DETRAdapter):
+    constant = ("scales",)
+
+
+@pytest.mark.parametrize("scales", [[0.2, 0.8], [0.2, 0.3, 0.5], [0.1, 0.2, 0.3, 0.4]])
+def test_a_list_says_whether_it_holds_one_item_per_sample(scales):
+    """As many as there are samples, or not: that says nothing."""
+    base = unknown(takes_lists).eval()
+    inputs = batch("reference.qd_detr")
+    names = ["a"] * len(inputs["src_vid"])
+    with pytest.raises(ValueError, match=r"extra\['scales'\] is a list without tensors"):
+        wrap_model(base, adapter=DETRAdapter)(**inputs, scales=scales)
+    model = wrap_model(base, adapter=TakesScales)
+    for given in ({}, {"vid": names}):
+        outputs, expected = (one(**inputs, **given, scales=scales)["pred_logits"] for one in (model, base))
+        torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
 def returns_offsets(self, src_txt, src_txt_mask, src_vid, src_vid_mask):
