@@ -1,7 +1,7 @@
 """HERO for temporal sentence grounding, whose aim is robustness to words that training never had.
 
 >>> from hero_plugin import wrap_model
->>> model = wrap_model(model, levels=4)        # same forward, same outputs, same training loop
+>>> model = wrap_model(model, levels=4)        # same forward, same outputs
 """
 
 import importlib

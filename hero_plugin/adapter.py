@@ -103,7 +103,7 @@ class Adapter(ABC):
         """Return the combined outputs, changed as needed, given the pair as ``embed`` made it, before HERO.
 
         For outputs that a base makes of a modality before it meets the other (for a loss that aligns the two, say):
-        behind HERO's filter the clips have met the query already, and such a loss has nothing left to do.
+        after HERO's filter the clips have met the query already, and such a loss has nothing left to do.
         """
         return outputs
 
@@ -175,7 +175,7 @@ def own_grounder(base: nn.Module) -> Any:
 
 
 class Seam:
-    """A base's own forward, entered behind its input projections.
+    """A base's own forward, entered after its input projections.
 
     ``Seam(base, input_vid_proj=PassThrough(), input_txt_proj=PassThrough())`` calls the base's forward on features that
     are already projected: exact for any base, whatever happens after its projections. It works on a view of the base

@@ -248,7 +248,10 @@ class HeroConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> HeroConfig:
-        """Return the formulas as printed: post-norm, no positions, V * sigmoid(.), level weights without a softmax."""
+        """Return the formulas as printed: post-norm, no positions, V * sigmoid(.), level weights without a softmax.
+
+        Nor is a clip score calibrated that only ranks.
+        """
         literal = cls(
             norm="post", identity_start=False, positions=False, gate="sigmoid", normalize=False, calibrate=False
         )

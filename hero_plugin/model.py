@@ -83,7 +83,10 @@ class HeroModel(NamedPlugins):
         self.last_forward, self._oversight, self._runs = LastForward(), Oversight(), 0
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the base's forward with HERO: same arguments, same output type, keys and shapes."""
+        """Run the base's forward with HERO: same arguments, same output type, keys and shapes.
+
+        In training a dict has one more key, ``"hero"``, for ``wrap_criterion``.
+        """
         if not self.hero_active:
             return self.base(*args, **kwargs)
         hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -202,7 +205,10 @@ class HeroModel(NamedPlugins):
 
     @property
     def relevance(self) -> Tensor | None:
-        """Relevance logits (B, T) of the last forward, combined over levels; None before any, or with HERO off."""
+        """Relevance logits (B, T) of the last forward, combined over levels; None before any.
+
+        Of the last one with HERO: a forward within ``disable_hero`` leaves it.
+        """
         return self.last_forward.relevance
 
     def train(self, mode: bool = True) -> HeroModel:
@@ -231,7 +237,7 @@ class HeroModel(NamedPlugins):
     def keep_level(self, *levels: int) -> HeroModel:
         """Let these levels alone answer outside training, their weights renormalised; without arguments, all.
 
-        One level costs one pass of the base instead of N. Training goes on with all of them. The choice is part of
+        One level costs about one pass of the base instead of N. Training goes on with all of them. The choice is part of
         the config, so that checkpoints and plug-in files carry it.
 
         Args:

@@ -88,7 +88,7 @@ def from_pretrained(
     """Put on a base what ``model.save_pretrained`` wrote: the plug-in, and the base's weights where there are some.
 
     Args:
-        base: as in ``load_plugin``.
+        base: a base or a wrapped model, as ``load_plugin`` takes.
         folder_or_id: a folder here, or an id on the Hugging Face hub, such as ``"someone/hero-qd-detr"``; the hub takes
             ``pip install "hero-plugin[hub]"``.
         adapter: as in ``load_plugin``.

@@ -92,7 +92,11 @@ class Predictor(Protocol):
 
 @runtime_checkable
 class Grounder(Protocol):
-    """Base as HERO sees it. ``HeroModel`` knows nothing else of a base."""
+    """Base as HERO sees it.
+
+    ``HeroModel`` knows nothing else of a base but for what it may have besides: ``complete``, ``methods``,
+    ``optional_outputs``, ``part_of_batch`` and ``relevance_ranks``, as ``Adapter`` describes them.
+    """
 
     @property
     def dim(self) -> int:

@@ -46,7 +46,7 @@ class SGVF(nn.Module):
                 nn.init.xavier_uniform_(matrix)
 
     def forward(self, video: Tensor, levels: Tensor, query_mask: Tensor, which: Sequence[int] | None = None) -> Tensor:
-        """Filter one video by the levels of its query.
+        """Filter clips by the levels of their queries.
 
         Args:
             video: (B, T, D) clip features, the same for all levels.

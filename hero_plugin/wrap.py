@@ -34,7 +34,7 @@ def wrap_model(
     Args:
         base: a known base (EMB, ...), a ``TwoStage``, or anything that ``adapter`` can serve.
             It is used, not copied or changed.
-        levels: N, how many levels of meaning (1, 2, 4, 8); None is the config's, 4 by default.
+        levels: N, how many levels of meaning, 1 or more; None is the config's, 4 by default.
         config: every choice at once; None is ``HeroConfig()``, the recommended one.
         adapter: makes a grounder of the base; None asks the known adapters.
         freeze_base: train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode
@@ -112,7 +112,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 def choose_level(
     model: nn.Module, score: Callable[[HeroModel], float], *, tolerance: float = 0.0
 ) -> dict[tuple[int, ...], float]:
-    """Let one level answer where it is as good as all: one pass of the base instead of N.
+    """Let one level answer where it is as good as all: about one pass of the base instead of N.
 
     Of the single levels the best is kept, unless all of them together are better by more than ``tolerance``. The model
     is scored in eval mode, and its modes are restored.
@@ -152,7 +152,7 @@ def choose_level(
 def export_base(model: nn.Module) -> nn.Module:
     """Return a plain module that answers as the wrapped model does with its one level: HERO folded into its base.
 
-    A copy in eval mode, without what only training needs: the base behind that level of the words and, with SGVF, its
+    A copy in eval mode, without what only training needs: the base after that level of the words and, with SGVF, its
     filter of the clips. It exports, with ``torch.export`` or to ONNX, where the base does.
 
     Raises:
@@ -166,7 +166,7 @@ def export_base(model: nn.Module) -> nn.Module:
 
 
 class OneLevel(nn.Module):
-    """Base behind one level of HERO: same forward, same outputs. Made by ``export_base``."""
+    """Base after one level of HERO: same forward, same outputs. Made by ``export_base``."""
 
     def __init__(self, model: HeroModel) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class OneLevel(nn.Module):
         self._grounder = (model.grounder,)  # in a tuple, or torch would register a base that is its own grounder
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the base's forward behind its level."""
+        """Run the base's forward after its level."""
         grounder = self._grounder[0]
         pair = grounder.embed(*args, **kwargs)
         pair, words = self.hero.read(pair, self.which)

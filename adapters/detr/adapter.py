@@ -34,7 +34,7 @@ KINDS: dict[str, Kind] = {
 class DETRAdapter(Adapter):
     """Adapter of a base that projects its inputs in ``input_vid_proj`` and ``input_txt_proj``: the seam.
 
-    Everything behind the projections is the base's own forward, in one call for all levels. What else that forward
+    Everything after the projections is the base's own forward, in one call for all levels. What else that forward
     takes (``vid``, ``targets``, an epoch) is passed on, once per level; lists as ``per_sample`` or ``constant`` names
     them. Relevance is ``saliency_scores``.
 
@@ -179,7 +179,7 @@ class DETRAdapter(Adapter):
         return seam(**own, **{**pair.extra, **changes})
 
     def make_seam(self, **replacements: Any) -> Seam:
-        """Make a seam behind the base's projections, with further parts replaced."""
+        """Make a seam after the base's projections, with further parts replaced."""
         return Seam(self.base, input_vid_proj=PassThrough(), input_txt_proj=PassThrough(), **replacements)
 
     def saliency_stubs(self) -> dict[str, Any]:
