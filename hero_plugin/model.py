@@ -237,8 +237,8 @@ class HeroModel(NamedPlugins):
     def keep_level(self, *levels: int) -> HeroModel:
         """Let these levels alone answer outside training, their weights renormalised; without arguments, all.
 
-        One level costs about one pass of the base instead of N. Training goes on with all of them. The choice is part of
-        the config, so that checkpoints and plug-in files carry it.
+        One level costs about one pass of the base instead of N. Training goes on with all of them. The choice is part
+        of the config, so that checkpoints and plug-in files carry it.
 
         Args:
             *levels: from 0, the query as it is, to N - 1.

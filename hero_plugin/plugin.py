@@ -24,7 +24,7 @@ PARTS = ("hero", "config", "base", "version")
 
 
 class PluginError(ValueError):
-    """Error about a plug-in's checkpoint that cannot be used, or not on this base; the message says why and what to do."""
+    """A plug-in's checkpoint cannot be used, or not on this base; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
