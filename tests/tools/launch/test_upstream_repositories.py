@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from zipfile import is_zipfile
 
 import pytest
 import torch
@@ -177,7 +178,8 @@ def test_emb_interrupted_then_evaluated(tmp_path):
     """EMB's code cannot resume a training; what it saved before Ctrl-C evaluates."""
     repository = checkout("emb", tmp_path)
     words = launch_words(repository, *HERO, command=[*EMB_COMMAND, "--epochs", "100000"])
-    interrupt(words, lambda: (repository / "sessions/charades/tiny/model_best.pth.tar").is_file())
+    saved = repository / "sessions/charades/tiny/model_best.pth.tar"
+    interrupt(words, lambda: saved.is_file() and is_zipfile(saved))  # whole: EMB's code writes it in place
     evaluate(repository, command=["main.py", "--mode", "test", *EMB_COMMAND[1:]])
 
 
