@@ -180,7 +180,7 @@ class Reader:
         wanted = with_inputs(settings, self.config, self.config.annotations, run)
         if not wanted.test_sets():
             raise UserError(f"{run.path}: the run has no test sets; name some with --annotations")
-        wanted = wanted.for_reading()
+        wanted = replace(wanted, **{name: getattr(base.config(), name) for name in NOT_READ_BY})
         if self._settings != wanted:
             originals = self.config.pairs and self.config.resamples > 0
             self._data = self._bank = None  # first, so that there is never room for two
@@ -188,6 +188,13 @@ class Reader:
             self._bank = self._data.bank(wanted.storage, wanted.memory, self.screen)
             self._settings = wanted
         return self._data, self._bank
+
+
+NOT_READ_BY = (
+    *("seed", "hero", "base_only", "paper", "init_base", "freeze_base"),
+    *("compare", "output", "epochs", "threads", "features_on"),
+)
+"""Settings in which runs may differ and still read the same data."""
 
 
 EXAMPLES = 3

@@ -26,11 +26,6 @@ from hero_plugin.integrations.training.optim import OptimizerName, Schedule
 
 Config = TypeVar("Config", bound="TrainConfig")
 
-NOT_READ_BY = (
-    *("seed", "hero", "base_only", "paper", "init_base", "freeze_base"),
-    *("compare", "output", "config", "resume", "overwrite", "epochs", "threads", "features_on"),
-)
-"""Settings in which runs may differ and still read the same data."""
 FEEDS_BASE = (
     *("tokenizer", "max_words", "word_norm", "normalize_words"),
     *("max_clips", "pooling", "clip_length", "normalize_features"),
@@ -252,10 +247,11 @@ class TrainConfig(FileConfig):
         found["hero"] = {**usual["hero"], "calibrate": calibrate, **settings.get("hero", {})}
         return found
 
-    def for_reading(self: Config) -> Config:
-        """Return these settings with the defaults of all that reading the data does not depend on."""
-        usual = type(self)()
-        return replace(self, **{name: getattr(usual, name) for name in NOT_READ_BY})
+    def reads_as(self, other: TrainConfig) -> bool:
+        """Return whether a query and its video are read by a run of the settings ``other`` as by one of these."""
+        files = ("base", "features", "words", "query_features")
+        same = all(getattr(self, name, None) == getattr(other, name, None) for name in files)
+        return same and not self.fed_otherwise(other)
 
     def fed_otherwise(self, trained: TrainConfig) -> list[str]:
         """Return in which settings a base is given something else here than in the run ``trained``, one text each."""

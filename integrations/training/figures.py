@@ -97,7 +97,7 @@ def _predict_by(
     """Predict the same queries by another run, as it reads and answers them; what is read alike is not read again."""
     settings = compared.settings()
     compared.check_origins(settings)
-    if settings.for_reading() == config.for_reading():
+    if config.reads_as(settings):
         data = replace(data, sets={"records": records})
     else:
         data, bank = data_of(settings, records), None

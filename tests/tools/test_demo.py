@@ -36,6 +36,7 @@ def test_the_demo_treats_both_alike_and_prints_one_table(small_demo, tmp_path, c
     assert all({"seen", "unseen"} <= set(scores) for scores in results.values())
     assert json.loads((folder / "demo.json").read_text())["scores"] == results
     assert out.count("R1@0.3") == 1
+    assert "the query figures leave" not in out  # both models are on them
     assert str(folder / "hero-emb/figures/recall.png") in out.replace("\n", "")
     base, hero = (json.loads((folder / name / "config.json").read_text()) for name in ("emb", "hero-emb"))
     assert {name for name in base if base[name] != hero[name]} == {"base_only", "compare", "figure_queries"}
