@@ -252,13 +252,18 @@ def test_the_level_that_a_checkpoint_says_answers(runs, tmp_path):
     assert again.task.model.config.inference == (2,)
 
 
-@pytest.mark.parametrize("base", ["emb", "qd_detr"])
-def test_another_word_table_is_refused_and_a_copy_in_half_precision_is_not(runs, tmp_path, base):
+def run_and_table(base, runs, folder):
+    """A run of the base, and the words and vectors of its table."""
     run = runs.hero
     if base != "emb":
-        run = train(config_from(detr_settings(runs.files, base, output=str(tmp_path / "run"), epochs=1), "test"), QUIET)
+        run = train(config_from(detr_settings(runs.files, base, output=str(folder / "run"), epochs=1), "test"), QUIET)
     with np.load(runs.files.root / "words.npz") as table:
-        words, vectors = table["words"], table["vectors"]
+        return run, table["words"], table["vectors"]
+
+
+@pytest.mark.parametrize("base", ["emb", "qd_detr"])
+def test_another_word_table_is_refused_and_a_copy_in_half_precision_is_not(runs, tmp_path, base):
+    run, words, vectors = run_and_table(base, runs, tmp_path)
     np.savez(tmp_path / "half.npz", words=words, vectors=vectors.astype(np.float16))
     np.savez(tmp_path / "other.npz", words=words, vectors=np.roll(vectors, 1, axis=0))
     assert evaluate(run, words=tmp_path / "half.npz", resamples=0).keys() == {"seen", "unseen"}
@@ -268,11 +273,7 @@ def test_another_word_table_is_refused_and_a_copy_in_half_precision_is_not(runs,
 
 @pytest.mark.parametrize("base", ["emb", "qd_detr"])
 def test_a_word_table_is_known_again_by_words_that_the_queries_lack(runs, tmp_path, base):
-    run = runs.hero
-    if base != "emb":
-        run = train(config_from(detr_settings(runs.files, base, output=str(tmp_path / "run"), epochs=1), "test"), QUIET)
-    with np.load(runs.files.root / "words.npz") as table:
-        words, vectors = table["words"], table["vectors"]
+    run, words, vectors = run_and_table(base, runs, tmp_path)
     new = np.array([*words, "wardrobe"]), np.vstack([vectors, vectors[:1] + 1])
     record = read_annotations(runs.files.root / "seen.json")[0].replace(sentence="wardrobe")
     for name, rows, shift in (("whole", slice(None), 0), ("other", slice(None), 1), ("lacking", slice(-1, None), 0)):
