@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ class QDDETRAdapter(FirstPassAdapter):
     class_names = ("QDDETR",)
     weight_prefixes = ("input_vid_proj.", "transformer.t2v_encoder.", "global_rep_token", "saliency_proj2.")
     skips_decoder = True
+    recommended: ClassVar[Mapping[str, Any]] = {"sgvf": False, "cmtr": False}  # docs/results/components.md
 
 
 class Transformer(TextToVideoTransformer):

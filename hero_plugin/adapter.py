@@ -44,6 +44,9 @@ class Adapter(ABC):
     """Outputs with a row for some of the samples only, in their order (negatives of those that have one)."""
     relevance_ranks: ClassVar[bool] = False
     """Whether the base's clip score is trained to rank clips alone, so that its zero means nothing."""
+    recommended: ClassVar[Mapping[str, Any]] = {}
+    """Choices of ``HeroConfig`` that measured no worse on this base than the defaults, and cost less; ``print`` of a
+    wrapped model names them."""
     methods: ClassVar[Mapping[str, Callable[..., Any]]] = {}
     """Methods of the base that HERO extends, as functions of the wrapped model: a base that computes its losses."""
 

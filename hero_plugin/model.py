@@ -314,13 +314,6 @@ class HeroModel(NamedPlugins):
         self._take_inference(there)
         return loaded
 
-    def extra_repr(self) -> str:
-        """Return the config, for ``print(model)``; of several plug-ins also their names."""
-        names = ", ".join(self._plugins)
-        return repr(self.config) + (
-            f"\nplug-ins: {names}; active: {self.active_plugin}" if len(self._plugins) > 1 else ""
-        )
-
     def _take_inference(self, config: HeroConfig | None) -> None:
         """Take over from the config of loaded weights which levels answer: it was chosen for those weights."""
         if config is not None and config.levels == self.config.levels:

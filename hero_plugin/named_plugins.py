@@ -210,6 +210,16 @@ class NamedPlugins(nn.Module):
         weights = {name: value.detach().cpu().clone() for name, value in self.hero_state_dict().items()}
         return Plugin(weights, self.config, Fingerprint.of(self.base, self.grounder), version())
 
+    def extra_repr(self) -> str:
+        """Return, for ``print(model)``, the config, what else is recommended, and the names of several plug-ins."""
+        lines, recommended = [repr(self.config)], getattr(self.grounder, "recommended", {})
+        if any(getattr(self.config, name) != value for name, value in recommended.items()):
+            choices = ", ".join(f"{name}={value!r}" for name, value in recommended.items())
+            lines.append(f"on this base {choices} measured no worse, and costs less: docs/results/summary.md")
+        if len(self._plugins) > 1:
+            lines.append(f"plug-ins: {', '.join(self._plugins)}; active: {self.active_plugin}")
+        return "\n".join(lines)
+
     @property
     def _plugins(self) -> dict[str, tuple[Any, HeroConfig] | None]:
         """What is kept aside, by name; None for the active one, which is the model's own. No submodules."""
