@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hero_plugin.adapter import known_adapters
 from hero_plugin.config import HeroConfig, chosen_config, with_config_note
-from hero_plugin.plugin import Fingerprint, Plugin, version, write_folder
+from hero_plugin.plugin import Fingerprint, Plugin, PluginError, version, write_folder
 from hero_plugin.protocol import Grounder
 
 DEFAULT_NAME = "default"
@@ -82,9 +82,11 @@ class NamedPlugins(nn.Module):
             self._frozen.keep_in_eval(self.base, self.training)
 
     def unfreeze_base(self) -> None:
-        """Undo ``freeze_base``: parameters learn again that did before, and every module regains its mode."""
+        """Undo ``freeze_base``: what learned before learns again; in training, every module regains its mode."""
         if self._frozen is not None:
             self._frozen.restore(self.base)
+            if not self.training:
+                self.base.eval()
             FROZEN.pop(self.base, None)
             self._frozen = None
 
@@ -195,7 +197,12 @@ class NamedPlugins(nn.Module):
         """
         if with_base is None:
             with_base = any(parameter.requires_grad for parameter in self.base.parameters())
-        base = {name: value for name, value in self.base.state_dict().items() if isinstance(value, Tensor)}
+        base = self.base.state_dict()
+        if with_base and (odd := [name for name, value in base.items() if not isinstance(value, Tensor)]):
+            raise PluginError(
+                f"{', '.join(odd[:3])}: not tensors, which such a folder could not keep: with_base=False leaves the "
+                "base's weights out; save them by torch.save(model.base.state_dict(), path)"
+            )
         known = self.adapter in known_adapters() or isinstance(self.base, Grounder)
         adapter = "" if known else getattr(self.adapter, "__name__", "YOUR_ADAPTER")
         write_folder(folder, self.as_plugin(), base if with_base else None, card, overwrite, adapter)

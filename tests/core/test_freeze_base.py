@@ -76,10 +76,17 @@ def test_it_comes_back_as_it_was(name, train):
     before = portrait(base)
     model, batch = wrap_model(base, freeze_base=True), make()
     loss(model, model.train()(*batch), batch).backward()
-    model.eval()
-    assert unwrap_model(model) is base
+    assert unwrap_model(model.train()) is base
     assert portrait(base) == before
     assert unwrap_model(model.train()) is base and next(iter(base.children())).training
+
+
+def test_unfrozen_it_is_in_the_mode_of_the_wrapped_model():
+    model = wrap_model(emb.emb(drop_rate=0.3), freeze_base=True).eval()
+    model.unfreeze_base()
+    assert not any(module.training for module in model.modules())
+    model.freeze_base()
+    assert not any(module.training for module in unwrap_model(model).modules())
 
 
 def test_recurrent_layers_keep_the_mode_that_cudnn_needs():
@@ -120,7 +127,7 @@ def test_a_base_that_two_wrappers_froze_comes_back_as_it_was():
     wrap_model(base, freeze_base=True)
     with pytest.warns(UserWarning, match="frozen by another wrapper, and stays so"):
         wrap_model(base)
-    assert unwrap_model(wrap_model(base, freeze_base=True)) is base
+    assert unwrap_model(wrap_model(base, freeze_base=True).train()) is base
     assert [p.requires_grad for p in base.parameters()] == before and base.training
     with warnings.catch_warnings():
         warnings.simplefilter("error")

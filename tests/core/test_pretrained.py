@@ -8,7 +8,7 @@ import importlib.util
 import pytest
 import torch
 
-from hero_plugin import PluginError, from_pretrained, wrap_model
+from hero_plugin import Bridge, PluginError, from_pretrained, wrap_model
 from hero_plugin.adapters.qd_detr import QDDETRAdapter
 from hero_plugin.plugin import files_of
 from tests.core import detr
@@ -152,3 +152,11 @@ def test_an_id_of_the_hub(offline):
     assert same(answer(from_pretrained(dict_base(), "someone/hero"), batch), answer(model, batch))
     with pytest.raises(PluginError, match=r"someone/other: no such folder here, and the hub does not give it: \w+"):
         from_pretrained(dict_base(), "someone/other")
+
+
+def test_what_is_no_tensor_cannot_be_kept(tmp_path):
+    base = dict_base()
+    base.bridge = Bridge(torch.eye(3))  # whose choices are extra state
+    with pytest.raises(PluginError, match=r"bridge\._extra_state: not tensors.*with_base=False"):
+        wrap_model(base).save_pretrained(tmp_path / "hero")
+    wrap_model(base).save_pretrained(tmp_path / "hero", with_base=False)
