@@ -17,7 +17,7 @@ Kind = Literal["logits", "probability", "direction", "shared", "whole"]
 
 # A logit at or below it marks padding. Bases write -1e30, -1e9, -inf or half precision's lowest (-65504) there, and no
 # real logit comes near. A weighted sum of such values would be another number, or nan, so they are kept as they are.
-_MASKED = -1e4
+MASKED = -1e4
 
 
 def check_kinds(kinds: Mapping[str, Any]) -> None:
@@ -168,6 +168,6 @@ def _weighted_sum(weights: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _sum_logits(weights: Tensor, tensor: Tensor) -> Tensor:
-    masked = tensor <= _MASKED
+    masked = tensor <= MASKED
     combined = _weighted_sum(weights, tensor.masked_fill(masked, 0.0))
     return torch.where(masked[0], tensor[0].detach(), combined)

@@ -15,6 +15,8 @@ from hero_plugin.protocol import Grounder, ranks_clips
 
 LOSS_FIELDS = ("relevance_weight", "consistency_weight", "consistency", "consistency_gradient")
 """What the losses need to know."""
+LIVE_FIELDS = (*LOSS_FIELDS, "inference", "checkpoint")
+"""What may change once the plug-in is made: its modules were made by the rest."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ class HeroConfig:
     pass of the base: see ``HeroModel.keep_level``."""
 
     checkpoint: bool = False
-    """Recompute the base's passes in the backward, level by level, instead of keeping their activations."""
+    """Recompute the base's passes in the backward, level by level, instead of keeping their activations. Exact, but in
+    bases whose negatives are the batch's next sample (QD-DETR, CG-DETR, ...): a level's last sample takes its own
+    level's first, where all levels in one batch take the next level's."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -206,6 +210,15 @@ class HeroConfig:
             decided["feedforward"] = self.feedforward or 4 * dim
         return decided
 
+    def expect_fit(self, grounder: Grounder) -> None:
+        """Raise ``ValueError`` where the base has outputs that these choices cannot combine."""
+        parts = getattr(grounder, "part_of_batch", ())
+        if self.level_weights == "query" and parts:
+            raise ValueError(
+                f"level_weights='query' weighs each sample by itself, and {', '.join(parts)} of this base has rows "
+                "for some samples only: use level_weights='learned'"
+            )
+
     def differences(self, other: HeroConfig, grounder: Grounder) -> dict[str, tuple[Any, Any]]:
         """Return by which fields, and from what to what, the same weights would mean something else under ``other``.
 
@@ -316,7 +329,8 @@ def without_wrappers(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     wrappers = re.compile(r"(?:(?:module|_orig_mod)\.)+(?=(?:hero|base)\.|$)")
     if not any(wrappers.match(name) for name in state_dict):
         return state_dict
-    bare: Any = OrderedDict((wrappers.sub("", name, count=1), value) for name, value in state_dict.items())
+    own = ((wrappers.sub("", name, count=1), value) for name, value in state_dict.items())
+    bare: Any = OrderedDict((name, value) for name, value in own if name != "n_averaged")  # of an AveragedModel
     metadata = getattr(state_dict, "_metadata", {})
     bare._metadata = OrderedDict((wrappers.sub("", f"{name}.")[:-1], value) for name, value in metadata.items())
     return bare

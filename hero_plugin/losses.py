@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -114,6 +114,25 @@ class Oversight:
             self.read, self.backwards = self.read or bool(reached), self.backwards + 1
 
         entry.register_hook(entered)
+
+
+@dataclass(eq=False)
+class LastForward:
+    """Tensors that a forward leaves for the losses that follow it; they belong to the graph of that forward."""
+
+    relevance: Tensor | None = None
+    """(B, T) relevance logits, combined over levels; None before any forward, or with HERO off."""
+    masked_relevance: Tensor | None = None
+    """(B, T) the same from the masked words; None outside training, or without CMTR."""
+    video_mask: Tensor | None = None
+    """(B, T), 1/True at real clips."""
+    query: Tensor | None = None
+    """(B, D) what the levels' weights depend on; None where they are the same for all."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the (B, T) tensors that are there, by name."""
+        found = {name: getattr(self, name) for name in ("relevance", "masked_relevance", "video_mask")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def relevance_loss(logits: Tensor, labels: Tensor, video_mask: Tensor) -> Tensor:
@@ -298,7 +317,10 @@ class HeroCriterion(nn.Module):
 
 
 def without_hero(outputs: Any) -> Any:
-    """Take HERO's entry out of a dict of outputs; of another mapping, such as a ``ModelOutput``, out of a copy."""
+    """Take HERO's entry out of a dict of outputs, also in a tuple; of a ``ModelOutput``, out of a copy."""
+    if isinstance(outputs, tuple):
+        for part in outputs:
+            without_hero(part)
     if type(outputs) is not dict and isinstance(outputs, dict):
         return like_mapping(outputs, {name: each for name, each in outputs.items() if name != "hero"})
     if isinstance(outputs, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial, update_wrapper
 from types import MethodType
 from typing import Any
@@ -16,10 +16,19 @@ from torch.utils.checkpoint import checkpoint
 
 from hero_plugin.aggregation import WeightedAggregation, check_kinds, check_names
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import CHOICES, LOSS_FIELDS, NOTE, HeroConfig, config_of, note_config, without_wrappers
+from hero_plugin.config import (
+    CHOICES,
+    LIVE_FIELDS,
+    LOSS_FIELDS,
+    NOTE,
+    HeroConfig,
+    config_of,
+    note_config,
+    without_wrappers,
+)
 from hero_plugin.hem import HEM
 from hero_plugin.levels import map_tensors, stack, unfold
-from hero_plugin.losses import Oversight, hero_losses
+from hero_plugin.losses import LastForward, Oversight, hero_losses
 from hero_plugin.named_plugins import DEFAULT_NAME, NamedPlugins
 from hero_plugin.protocol import Grounder, Grounding, NoClipScore, Pair, ranks_clips
 from hero_plugin.relevance import PairRelevance, RankedRelevance
@@ -43,6 +52,7 @@ class HeroModel(NamedPlugins):
     hero: Hero
     _chosen: Tensor
     _runs = 0  # in training, since the losses were last computed
+    _losses: Mapping[str, Tensor] = {}  # the last ones computed, detached
 
     def __init__(
         self,
@@ -70,6 +80,7 @@ class HeroModel(NamedPlugins):
     def _make_hero(self, config: HeroConfig) -> Hero:
         """Make a fresh plug-in, on the base's device and in its dtype."""
         # Those that learn come first: a frozen backbone may be in another precision than what HERO meets.
+        config.expect_fit(self.grounder)
         learning_first = sorted(self.base.parameters(), key=lambda parameter: not parameter.requires_grad)
         like = next((p for p in learning_first if p.is_floating_point()), torch.empty(0))
         # Whatever torch's default device is; on the CPU, where a seed gives the same weights for every device.
@@ -79,8 +90,9 @@ class HeroModel(NamedPlugins):
 
     def _use(self, hero: Hero, config: HeroConfig) -> None:
         """Let this plug-in be the model's own."""
-        self.hero, self.config = hero, config
-        self.last_forward, self._oversight, self._runs = LastForward(), Oversight(), 0
+        self.hero, self.__dict__["config"] = hero, config
+        self._chosen = self._choices().to(self._chosen.device)
+        self.last_forward, self._oversight, self._runs, self._losses = LastForward(), Oversight(), 0, {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the base's forward with HERO: same arguments, same output type, keys and shapes.
@@ -259,6 +271,12 @@ class HeroModel(NamedPlugins):
         last = self.last_forward
         if last.relevance is None or last.video_mask is None:
             raise RuntimeError("the HERO losses are those of the last forward: call the model before its losses")
+        learnt = any(each is not None and each.requires_grad for each in (last.relevance, last.masked_relevance))
+        if self._runs and not learnt and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            raise RuntimeError(
+                "the model ran without gradients after its run in training, and HERO's losses would be those of that "
+                "run: compute them before it, or run it on a copy of the model"
+            )
         losses = hero_losses(last.relevance, last.masked_relevance, labels, last.video_mask, *self.config.divergence)
         self._oversight.see_labels(labels, last.video_mask)
         if self._runs > 1:
@@ -268,7 +286,7 @@ class HeroModel(NamedPlugins):
                 stacklevel=2,
             )
         self._runs = 0
-        last.losses = {name: loss.detach() for name, loss in losses.items()}
+        self._losses = {name: loss.detach() for name, loss in losses.items()}
         return losses
 
     def weighted_hero_loss(self, labels: Tensor) -> Tensor | float:
@@ -278,7 +296,7 @@ class HeroModel(NamedPlugins):
 
     def hero_losses(self) -> dict[str, Tensor]:
         """Return what ``compute_hero_losses`` last returned, detached, for logs."""
-        return dict(self.last_forward.losses or {})
+        return dict(self._losses)
 
     def map_last_forward(self, function: Callable[[Tensor], Tensor]) -> None:
         """Replace by ``function(tensor)`` what the last forward left for the losses, each (B, T).
@@ -302,11 +320,11 @@ class HeroModel(NamedPlugins):
                 raise RuntimeError(wrong)
             warnings.warn(wrong, stacklevel=2)
         state_dict = without_wrappers(state_dict)
-        prefixes = {name.split(".", 1)[0] for name in state_dict if name.startswith(("hero.", "base."))}
+        prefixes = {name.split(".", 1)[0] for name in state_dict}  # a bare base may have a part called base, too
         part: nn.Module = self
         if prefixes == {"hero"} or not state_dict:  # with HERO off, the plug-in's checkpoint is empty
             part, state_dict = self.hero, {name.removeprefix("hero."): value for name, value in state_dict.items()}
-        elif not prefixes:
+        elif not prefixes <= {"hero", "base"}:
             part = self.base
         load = super().load_state_dict if part is self else part.load_state_dict
         # A base that overrides load_state_dict may not know ``assign``.
@@ -390,9 +408,15 @@ class HeroModel(NamedPlugins):
             setattr(modules["base"], name, value)
             self._grounder = (self.base, self.adapter(self.base))  # a compiled forward does not look for what is new
             return
-        before = self.__dict__.get("config")
+        before = vars(self.__dict__["config"]) if name == "config" and "config" in self.__dict__ else {}
+        changed = [each for each, earlier in before.items() if earlier != getattr(value, each)]
+        if fixed := [each for each in changed if each not in LIVE_FIELDS]:
+            raise ValueError(
+                f"{', '.join(fixed)}: the plug-in was made by these choices. Put a new one on the base, "
+                "wrap_model(unwrap_model(model), ...), or beside this one, model.add_plugin(name, ...)"
+            )
         super().__setattr__(name, value)
-        if name == "config" and before and any(getattr(before, each) != getattr(value, each) for each in LOSS_FIELDS):
+        if any(each in LOSS_FIELDS for each in changed):
             self._chosen = self._choices().to(self._chosen.device)  # another tensor: a criterion reads it anew
 
     def __getstate__(self) -> dict[str, Any]:
@@ -464,27 +488,6 @@ class Hero(nn.Module):
         if self.aggregation is None or (which is not None and len(which) == 1):  # one level: its outputs as they are
             return map_tensors(lambda tensor, key: tensor if kinds.get(key) == "whole" else tensor[0], outputs)
         return self.aggregation(outputs, kinds, which, query)
-
-
-@dataclass(eq=False)
-class LastForward:
-    """Tensors that a forward leaves for the losses that follow it; they belong to the graph of that forward."""
-
-    relevance: Tensor | None = None
-    """(B, T) relevance logits, combined over levels; None before any forward, or with HERO off."""
-    masked_relevance: Tensor | None = None
-    """(B, T) the same from the masked words; None outside training, or without CMTR."""
-    video_mask: Tensor | None = None
-    """(B, T), 1/True at real clips."""
-    query: Tensor | None = None
-    """(B, D) what the levels' weights depend on; None where they are the same for all."""
-    losses: dict[str, Tensor] | None = None
-    """The HERO losses, detached; None until they are computed."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the (B, T) tensors that are there, by name."""
-        found = {name: getattr(self, name) for name in ("relevance", "masked_relevance", "video_mask")}
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 _OWN = ("adapter", "base", "config", "hero", "last_forward", "training")

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hero_plugin.aggregation import MASKED
 from hero_plugin.levels import tensors_of
 from hero_plugin.tensors import at_least_float32
-
-MASKED = -1e4
-"""At or below it, a logit marks padding."""
 
 
 class Fault(Exception):

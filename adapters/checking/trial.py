@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hero_plugin.adapters.checking.compare import MASKED, Fault, agree, distance, gaps, looks_like, rounding
+from hero_plugin.adapters.checking.compare import Fault, agree, distance, gaps, looks_like, rounding
+from hero_plugin.aggregation import MASKED
 from hero_plugin.config import HeroConfig
 from hero_plugin.levels import map_tensors, stack, tensors_of, unfold
 from hero_plugin.losses import without_hero
@@ -45,12 +46,7 @@ def call(model: nn.Module, given: Inputs, seed: int = 0) -> Any:
     random.seed(seed)
     np.random.seed(seed)
     args, named = copied(given)
-    outputs = model(*args, **named)
-    if isinstance(outputs, tuple):
-        for part in outputs:
-            without_hero(part)
-        return outputs
-    return without_hero(outputs)
+    return without_hero(model(*args, **named))
 
 
 def signal(outputs: Any) -> Tensor:

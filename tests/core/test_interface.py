@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partialmethod
 
 import pytest
@@ -238,3 +239,37 @@ def test_a_bases_own_config_stays_its_own():
     assert model.base.config == {"hidden_size": 16}
     base.describe = lambda: base.config["hidden_size"]
     assert model.describe() == 16
+
+
+def test_losses_after_a_run_without_gradients_are_refused():
+    """They would be those of that run, which nothing learns from: soft targets, or a metric within the step."""
+    model, batch, inside = wrap_model(tuple_base()).train(), inputs(), torch.zeros(3, 7)
+    model(*batch)
+    with torch.no_grad():
+        model.eval()(*batch)
+        model.compute_hero_losses(inside)  # a score of that run alone
+    model.train()(*batch)
+    with torch.no_grad():
+        model(*batch)
+    with pytest.raises(RuntimeError, match="compute them before it, or run it on a copy"):
+        model.weighted_hero_loss(inside)
+
+
+def test_losses_stay_for_logs_when_the_backward_runs_the_model_again():
+    model, batch = wrap_model(tuple_base()).train(), inputs()
+    for tensor in batch[:2]:
+        tensor.requires_grad_()
+    outputs = torch.utils.checkpoint.checkpoint(model, *batch, use_reentrant=False)
+    loss = model.weighted_hero_loss(torch.zeros(3, 7)) + sum(each.sum() for each in outputs)
+    logged = model.hero_losses()
+    loss.backward()
+    assert logged and model.hero_losses() == logged
+
+
+def test_a_config_changes_what_the_modules_do_not_copy_and_nothing_else():
+    model = wrap_model(tuple_base())
+    model.config = replace(model.config, relevance_weight=0.5, inference=(1,), checkpoint=True)
+    for changes in ({"mask_ratio": 0.9}, {"dropout": 0.0}, {"sgvf": False}):
+        with pytest.raises(ValueError, match=f"{next(iter(changes))}: the plug-in was made by these choices"):
+            model.config = replace(model.config, **changes)
+    assert model.config.mask_ratio == 0.3

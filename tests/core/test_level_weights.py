@@ -160,3 +160,13 @@ def test_a_list_of_one_item_per_layer_is_weighed(checkpoint, layers):
     outputs = wrap_model(base, level_weights="query", checkpoint=checkpoint)(*inputs())
     assert len(outputs["aux"]) == layers
     assert all(torch.equal(each["logits"], outputs["logits"]) for each in outputs["aux"])
+
+
+def test_a_base_with_outputs_of_some_samples_is_refused_at_once():
+    base = dict_base()
+    base.part_of_batch = ("pred_logits",)
+    with pytest.raises(ValueError, match="pred_logits of this base has rows for some samples only"):
+        wrap_model(base, level_weights="query")
+    model = wrap_model(base)
+    with pytest.raises(ValueError, match="use level_weights='learned'"):
+        model.add_plugin("other", level_weights="query")

@@ -27,7 +27,7 @@ from hero_plugin.integrations.training.emb import EmbBase, EmbTask
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.task import Batch, Task
 from hero_plugin.levels import stack
-from hero_plugin.model import LastForward
+from hero_plugin.losses import LastForward
 from hero_plugin.tensors import Keys
 
 Step = Callable[[], object]
