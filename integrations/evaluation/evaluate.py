@@ -184,7 +184,8 @@ class Reader:
         if self._settings != wanted:
             originals = self.config.pairs and self.config.resamples > 0
             self._data = self._bank = None  # first, so that there is never room for two
-            self._data = base.read(wanted, dict(wanted.test_sets()), self.screen, originals=originals)
+            paths = dict(wanted.test_sets())
+            self._data = base.read(wanted, paths, self.screen, originals=originals, for_training=False)
             self._bank = self._data.bank(wanted.storage, wanted.memory, self.screen)
             self._settings = wanted
         return self._data, self._bank
@@ -225,7 +226,7 @@ def evaluate_run(run: RunFolder, config: EvalConfig, reader: Reader, screen: Scr
     for name in (name for name, _ in with_inputs(settings, config, config.annotations, run).test_sets()):
         items = loaded.sets[name]
         found.scores[name] = loaded.task.scores(items, grounded[name])
-        found.queries[name] = len(items)
+        found.queries[name] = sum(len(loaded.task.truth(item)) > 0 for item in items)
         words = (word for sentence in data.sentences(name) for word in sentence)
         found.untrained[name] = len(loaded.vocabulary.unseen(words))
         answers = robustness.answers_of([item.record for item in items], grounded[name].moments[:, 0], unseen)

@@ -212,6 +212,8 @@ class Draws:
     def __post_init__(self) -> None:
         if self.number < 100:
             raise UserError(f"--resamples must be at least 100 to say anything of a 95 % interval, got {self.number}")
+        if self.seed < 0:
+            raise UserError(f"--seed must not be negative, got {self.seed}")
 
 
 def measure_robustness(models: Sequence[Model], draws: Draws) -> dict[str, Any]:

@@ -70,11 +70,13 @@ def read_sets(
     tokenize: Tokenizer,
     screen: Screen | None = None,
     originals: bool = False,
+    for_training: bool = True,
 ) -> dict[str, list[Record]]:
     """Read and check the annotations of every set.
 
     Every video must have features, and every sentence a word. With ``originals``, each set with reworded queries has a
-    set of their originals beside it, named by ``originals_of``.
+    set of their originals beside it, named by ``originals_of``. ``for_training``, a set called train is one to train
+    on, whose queries need moments; else it is a set to score that happens to have this name.
 
     Raises:
         DataError: Whatever is wrong with the files, all at once.
@@ -96,7 +98,7 @@ def read_sets(
                 screen.say(
                     f"{path}: {report.clamped} of {moments} moments end after their video, and were cut at its end"
                 )
-            if name == "train":
+            if for_training and name == "train":
                 sets[name] = with_moments(sets[name], str(path), config, screen)
             elif bare := sum(not record.moments for record in sets[name]):
                 screen.say(f"{path}: {bare} of {len(sets[name])} queries have no moment, and do not count in scores")

@@ -265,17 +265,23 @@ class DetrBase(Base):
         return QueryFiles(config, [record for records in sets.values() for record in records], screen)
 
     def read(
-        self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
+        self,
+        config: Any,
+        paths: Mapping[str, Path],
+        screen: Screen | None = None,
+        originals: bool = False,
+        for_training: bool = True,
     ) -> Any:
         """Read all but the features; say which sets get no official scores because some of their queries lack labels.
 
         Raises:
             UserError: As the method that it extends.
         """
-        data = super().read(config, paths, screen, originals)
+        data = super().read(config, paths, screen, originals, for_training)
         for name, records in data.sets.items():
             lacking = [record for record in records if not has_official_labels(record)]
-            if screen is not None and name != "train" and 0 < len(lacking) < len(records):
+            scored = not for_training or name != "train"
+            if screen is not None and scored and 0 < len(lacking) < len(records):
                 screen.say(
                     f"{name}: {len(lacking)} of {len(records)} queries, {lacking[0].query_id} first, have no labels "
                     "that QVHighlights scores: the set gets no official scores"

@@ -229,7 +229,12 @@ class Base(ABC):
     """The one hidden size that its authors' code is written for, or None."""
 
     def read(
-        self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, originals: bool = False
+        self,
+        config: Any,
+        paths: Mapping[str, Path],
+        screen: Screen | None = None,
+        originals: bool = False,
+        for_training: bool = True,
     ) -> Any:
         """Read and check sets of annotations (see ``read_sets``) and all else but the features themselves.
 
@@ -239,8 +244,8 @@ class Base(ABC):
             UserError: The word table has none of the words.
         """
         store, split = open_clips(config), open_tokenizer(config.tokenizer)
-        sets = read_sets(paths, config, store, split, screen, originals)
-        swaps = WordSwaps.of(config, sets, split)
+        sets = read_sets(paths, config, store, split, screen, originals, for_training)
+        swaps = WordSwaps.of(config, sets, split) if for_training else None
         return self.data(sets, store, split, self.read_words(config, sets, split, swaps, screen), swaps=swaps)
 
     def read_words(

@@ -319,3 +319,18 @@ def test_a_way_to_answer_is_compared_with_the_usual_one(runs, tmp_path, capsys):
         assert each["scores"] == evaluate(runs.hero, resamples=0, **alone)
     with pytest.raises(UserError, match="--compare compares with --bridge or --levels: give one of them"):
         evaluate(runs.hero, compare=True)
+
+
+def test_a_set_called_train_is_scored_as_any_other(runs, tmp_path):
+    """Its queries without a moment are answered, and do not count: nothing is trained on."""
+    records = read_annotations(runs.files.root / "seen.json")
+    bare = [replace(record, moments=()) if place % 2 else record for place, record in enumerate(records)]
+    write_annotations(bare, tmp_path / "some.jsonl", format="qvhighlights")
+    scores, lines = {}, {}
+    for name in ("train", "other"):
+        path = tmp_path / f"{name}.jsonl"
+        scores[name] = evaluate(
+            runs.hero, annotations=(f"{name}={tmp_path / 'some.jsonl'}",), resamples=0, predictions=path
+        )[name]
+        lines[name] = len(path.read_text().splitlines())
+    assert scores["train"] == scores["other"] and lines == dict.fromkeys(lines, len(records))

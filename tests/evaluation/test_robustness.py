@@ -152,6 +152,8 @@ def test_flags_that_do_not_go_together_are_said(runs, tmp_path):
         evaluate(tmp_path, runs.base, runs.hero, predictions=tmp_path / "out.jsonl")
     with pytest.raises(UserError, match="--resamples must be at least 100"):
         evaluate(tmp_path, runs.base, resamples=10)
+    with pytest.raises(UserError, match="--seed must not be negative, got -1"):
+        evaluate(tmp_path, runs.base, seed=-1)
     other = run_folder(runs, tmp_path / "other", annotations_test=(f"seen={runs.files.root / 'seen.json'}",))
     with pytest.raises(UserError, match=r"other has the test sets seen, .*base seen, unseen; .* with --annotations"):
         evaluate(tmp_path, runs.base, other)

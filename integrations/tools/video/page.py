@@ -122,7 +122,7 @@ def of_sets(runs: Sequence[Path], config: ShowConfig, screen: Screen) -> dict[st
         settings = with_inputs(run.settings(), config, config.annotations, run)
         if not settings.test_sets():
             raise UserError(f"{path}: the run has no test sets; name some with --annotations")
-        data = BASES[settings.base].read(settings, dict(settings.test_sets()), screen)
+        data = BASES[settings.base].read(settings, dict(settings.test_sets()), screen, for_training=False)
         data.sets = {name: _thinned(each, config.limit) for name, each in data.sets.items()}
         device = choose_device(config.device)
         levels, bridge = (() if settings.base_only else config.levels), config.bridge
