@@ -123,7 +123,9 @@ def consistency(
     """
     overlap = temporal_iou(original, reworded)
     right, still = np.asarray(original_iou) >= RIGHT, np.asarray(reworded_iou) >= RIGHT
-    values = np.stack([overlap, overlap >= 0.5, overlap >= 0.7, still, still], axis=-1) * 100.0
+    # Answers on one grid of clips overlap by exactly a half at times, which rounding must not decide.
+    same = [overlap >= share - 1e-6 for share in (0.5, 0.7)]
+    values = np.stack([overlap, *same, still, still], axis=-1) * 100.0
     every = np.ones_like(overlap)
     return values, np.stack([every, every, every, right, ~right], axis=-1).astype(np.float64)
 

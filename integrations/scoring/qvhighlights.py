@@ -216,7 +216,7 @@ def clip_scores(clips: Sequence[int], scores: ArrayLike, duration: float) -> np.
     Args:
         clips: (C,) clips with scores.
         scores: (C, 3).
-        duration: Seconds; a last piece of less than 2 s is no clip.
+        duration: Seconds; a last piece of less than 2 s is no clip, and its scores are left out.
 
     Raises:
         ValueError: A clip has other than three scores, or is not in the video.
@@ -225,11 +225,12 @@ def clip_scores(clips: Sequence[int], scores: ArrayLike, duration: float) -> np.
     values = np.asarray(scores, dtype=np.float64)
     if len(clips) and values.shape != (len(clips), ANNOTATORS):
         raise ValueError(f"scores must be (C, {ANNOTATORS})=({len(clips)}, {ANNOTATORS}), got {values.shape}")
-    outside = [clip for clip in clips if not 0 <= clip < len(table)]
+    whole = [place for place, clip in enumerate(clips) if clip != len(table) or clip * CLIP_LENGTH >= duration]
+    outside = [clips[place] for place in whole if not 0 <= clips[place] < len(table)]
     if outside:
         raise ValueError(f"clips must be 0 to {len(table) - 1} in a video of {duration:g} s, got {outside}")
-    if len(clips):
-        table[np.asarray(clips)] = values
+    if whole:
+        table[np.asarray(clips)[whole]] = values[whole]
     return table
 
 

@@ -59,3 +59,12 @@ def test_the_figures_of_four_pairs():
     means = (values * weights).sum(axis=0) / weights.sum(axis=0)
     expected = {"overlap": 52.5, "same@0.5": 75, "same@0.7": 25, "stays right": 200 / 3, "turns right": 100}
     assert dict(zip(CONSISTENCY, means.tolist(), strict=True)) == pytest.approx(expected)
+
+
+def test_answers_that_overlap_by_exactly_a_half_count():
+    """Moments on one grid do so at times, and are computed in float32."""
+    clip = np.float32(30.76 / 32)
+    original = np.array([[first * clip, (first + 8) * clip] for first in range(24)], dtype=np.float32)
+    half = np.array([[first * clip, (first + 4) * clip] for first in range(24)], dtype=np.float32)
+    values, _ = consistency(original, half, np.ones(24), np.ones(24))
+    assert (values[:, CONSISTENCY.index("same@0.5")] == 100).all()

@@ -118,7 +118,8 @@ def test_levels_and_annotators_are_apart():
 
 def test_clips_without_scores_have_zeros_and_a_last_piece_is_no_clip():
     assert clip_scores([1], [[1, 2, 3]], 5.9).tolist() == [[0, 0, 0], [1, 2, 3]]
-    assert clip_scores([], [], 4).shape == (2, 3)
+    assert clip_scores([1, 2], [[1, 2, 3], [4, 4, 4]], 5.9).tolist() == [[0, 0, 0], [1, 2, 3]]  # as data convert labels
+    assert clip_scores([2], [[4, 4, 4]], 5.9).sum() == 0 == clip_scores([], [], 4).sum()
 
 
 @pytest.mark.parametrize(
