@@ -162,7 +162,14 @@ class VideoGrounder:
         """What made the features that the run was trained on."""
         return self.run.origins()
 
+    @property
+    def weights(self) -> Path:
+        """The checkpoint that answers."""
+        return self.run.best if self.checkpoint == "best" else self.run.last
+
     def _check(self) -> None:
+        if not self.weights.is_file():
+            raise UserError(f"{self.weights}: no such checkpoint; is this the folder of a run that has trained?")
         sources = self.origins.get("features") or []
         unknown = [str(path) for path, each in zip(self.settings.features, sources, strict=False) if each is None]
         if not sources or unknown:
@@ -345,9 +352,6 @@ class VideoGrounder:
         if self._predictor is not None and self._words >= set(words):
             return self._predictor
         settings, queries, known = self.settings, None, self._words.union(words)
-        weights = self.run.best if self.checkpoint == "best" else self.run.last
-        if not weights.is_file():
-            raise UserError(f"{weights}: no such checkpoint; is this the folder of a run that has trained?")
         with tempfile.TemporaryDirectory() as folder:
             if getattr(settings, "query_features", None):
                 encoder = self._text_encoder(self.origins["query_features"])
@@ -362,7 +366,7 @@ class VideoGrounder:
                 sorted(known),
                 partial(tokenize, style=settings.tokenizer),
                 self.device,
-                weights=weights,
+                weights=self.weights,
                 queries=queries,
                 levels=self.levels,
                 bridge=self.bridge,

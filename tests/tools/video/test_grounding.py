@@ -230,6 +230,13 @@ def test_a_run_whose_features_no_encoder_can_make_is_refused(asked, tmp_path):
         VideoGrounder.from_run(run)
 
 
+def test_a_run_without_its_checkpoint_is_refused_at_once(asked, tmp_path):
+    shutil.copytree(asked.runs["emb"], tmp_path / "run")
+    (tmp_path / "run" / "best.pt").unlink()
+    with pytest.raises(UserError, match=r"best\.pt: no such checkpoint"):
+        VideoGrounder.from_run(tmp_path / "run")
+
+
 def test_an_encoder_may_move_but_not_change(asked, clip, tmp_path):
     moved, other = tmp_path / "moved", save_clip(tmp_path / "other", seed=3)
     shutil.copytree(clip, moved)
