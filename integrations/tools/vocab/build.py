@@ -109,7 +109,7 @@ def _passing(
 ) -> tuple[list[Rewording], Counter[str]]:
     """Return the rewordings that pass every filter, each once, and how many each filter turned down.
 
-    Swaps that pass are combined, up to ``max_changes`` in one rewording.
+    Swaps that pass are combined, up to ``max_changes`` in one rewording: ``combined`` counts these.
     """
     counts: Counter[str] = Counter(proposed=len(proposals))
     kept: dict[str, Rewording] = {}
@@ -131,6 +131,7 @@ def _passing(
     for combination in sources.combine(query, swaps, max_changes):
         if checks.collision.reason(query, combination) is None:
             kept.setdefault(combination.sentence.lower(), combination)
+            counts["combined"] += 1
     return [replace(each, unseen=checks.unseen.words(each.sentence)) for each in kept.values()], counts
 
 
@@ -269,6 +270,13 @@ def build(config: BuildConfig) -> None:
     Raises:
         Interrupted: It was stopped; the journal holds what is finished.
     """
+    limits = config.limits
+    if min(limits.per_query, limits.max_changes) < 1 or limits.per_word < 0 or not 0 < limits.word_share <= 1:
+        raise UserError(
+            "--per-query and --max-changes must be at least 1, --per-word at least 0, and --word-share, a share of the "
+            f"file, between 0 and 1; got {limits.per_query}, {limits.max_changes}, {limits.per_word} and "
+            f"{limits.word_share:g}"
+        )
     lists = (config.phrasebook, config.lexicon, config.paraphrases, config.decisions)
     check_free(
         config.output, config.overwrite, config.input, *config.check.files, *config.durations, *filter(None, lists)
@@ -283,6 +291,8 @@ def build(config: BuildConfig) -> None:
             report=report,
             progress=progress,
         )
+    if report.dropped:
+        print(f"{config.input}: left out {len(report.dropped)} queries that cannot be used; first {report.dropped[0]}")
     checks = Checks(config.check)
     several = [_source(name, config, checks) for name in dict.fromkeys(config.source)]
     of_each = [source.facts for source in several]
@@ -292,7 +302,9 @@ def build(config: BuildConfig) -> None:
         **checks.facts,
     }
     passed, counts, journal = _passed(config, records, several, checks, facts)
-    chosen, left_out = choose(records, passed, config.limits, config.seed)
+    chosen, left_out = choose(records, passed, limits, config.seed)
+    proposed, combined = counts.pop("proposed"), counts.pop("combined", 0)
+    down = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
     counts.update(left_out)
     built = [
         # Journals of earlier versions do not name a source that is the only one.
@@ -308,17 +320,20 @@ def build(config: BuildConfig) -> None:
         built, decided = apply_decisions(built, config.decisions, checks, config.undecided, records)
     target = format_name(config.to) if config.to else _KEEPS_LINKS.get(report.format, report.format)
     data.write_annotations(built, config.output, format=target)
-    summary = _summary(built)
+    summary, number = _summary(built), sum(map(len, passed))
     print(f"{config.output}: {len(built)} rewordings of {summary['reworded_queries']} queries")
+    print(f"  {proposed:,} proposed, {number - combined:,} passed the filters; turned down: {down or 'none'}")
+    print(f"  of these and {combined:,} combinations of them, the file has {sum(map(len, chosen)):,}")
     manifest = {
         **facts,
         "seed": config.seed,
-        "limits": asdict(config.limits),
+        "limits": asdict(limits),
         "queries": len(records),
         "queries_left_out": len(report.dropped),
-        "turned_down": {name: counts[name] for name in sorted(counts) if name != "proposed"},
-        "proposed": counts["proposed"],
-        "passed": sum(map(len, passed)),
+        "turned_down": {name: counts[name] for name in sorted(counts)},
+        "proposed": proposed,
+        "combined": combined,
+        "passed": number,
         "decisions": decided,
         **summary,
     }
@@ -409,6 +424,8 @@ def apply(config: ApplyConfig) -> None:
             "and --tokenizer as then, or its unseen words and those of edits would not be the same"
         )
     kept, decided = apply_decisions(built, config.decisions, checks, config.undecided)
+    if others := {name: fact for name, fact in checks.facts.items() if manifest.get(name) != fact}:
+        decided["edits_judged_by"] = others  # not by what the rest of the file was
     data.write_annotations(kept, config.output, format=report.format)
     manifest = {**manifest, "decisions": decided, **_summary(kept)}
     print(f"{config.output}: {len(kept)} of {len(built)} rewordings")
@@ -451,9 +468,6 @@ def _write_manifest(output: Path, target: str, manifest: dict[str, Any]) -> None
     """Write the manifest, with the output's checksum, and print its counts."""
     facts = {"file": output.name, "format": target, "sha256": checksum(output)}
     write_json(_manifest_path(output), {**manifest, "output": facts}, indent=1, ascii=False)
-    if "proposed" in manifest:
-        down = ", ".join(f"{name} {count:,}" for name, count in manifest["turned_down"].items())
-        print(f"  {manifest['proposed']:,} proposed, {manifest['passed']:,} passed; turned down: {down}")
     kinds = ", ".join(f"{count} {kind}" for kind, count in manifest["by_kind"].items())
     parts = ", ".join(f"{count} {part}" for part, count in manifest["by_part"].items())
     words = ", ".join(f"{word} {count}" for word, count in list(manifest["most_used"].items())[:8])

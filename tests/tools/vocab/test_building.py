@@ -276,3 +276,25 @@ def test_ctrl_c_and_resume_give_the_same_bytes(world):
     assert world.build("--resume", output="b.json") == 0
     assert (world / "b.json").read_bytes() == (world / "ov.json").read_bytes()
     assert manifest(world, "b.json")["turned_down"] == manifest(world)["turned_down"]
+
+
+@pytest.mark.parametrize(
+    "flags", [("--word-share", "4"), ("--per-query", "0"), ("--per-query", "-1"), ("--max-changes", "0")]
+)
+def test_limits_that_limit_nothing_are_refused(world, flags, capsys):
+    assert world.build(*flags) == 2
+    said = capsys.readouterr().err
+    assert "a share of the file, between 0 and 1" in " ".join(said.split())
+    assert not (world / "ov.json").exists() and not list(world.folder.glob("*.journal"))
+
+
+def test_counts_add_up_and_what_was_left_out_is_said(world, capsys):
+    test = json.loads((world / "test.json").read_text())
+    test["V1"]["timestamps"][0] = [9.0, 3.0]
+    (world / "test.json").write_text(json.dumps(test))
+    assert world.build("--max-changes", "2") == 0
+    said, facts = capsys.readouterr().out, manifest(world)
+    assert "left out 1 queries that cannot be used; first" in said and facts["queries_left_out"] == 1
+    filtered = sum(count for name, count in facts["turned_down"].items() if name not in ("per word", "duplicate"))
+    assert facts["proposed"] == facts["passed"] - facts["combined"] + filtered and facts["combined"] > 0
+    assert f"{facts['proposed']:,} proposed, {facts['passed'] - facts['combined']:,} passed the filters" in said

@@ -124,3 +124,13 @@ def test_mistakes_are_told(world, capsys):
     apply_decision_file(world, V2_0="accept")
     assert apply(world, "--input", world / "test.json", output="o.json") == 2
     assert "no links" in capsys.readouterr().err
+
+
+def test_the_manifest_says_where_edits_were_judged_by_other_vectors(world, capsys):
+    apply_decision_file(world, V1_2="person folds all the apparel")
+    assert apply(world) == 0 and "edits_judged_by" not in counts(world)
+    (world / "words.npz").rename(world / "others.npz")
+    capsys.readouterr()
+    assert apply(world, "--overwrite", "--words", world / "others.npz") == 0
+    assert counts(world)["edits_judged_by"]["word_vectors"]["file"] == "others.npz"
+    assert "proposed" not in capsys.readouterr().out  # which are the build's counts
