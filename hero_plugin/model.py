@@ -79,8 +79,8 @@ class HeroModel(NamedPlugins):
 
     def _make_hero(self, config: HeroConfig) -> Hero:
         """Make a fresh plug-in, on the base's device and in its dtype."""
-        # Those that learn come first: a frozen backbone may be in another precision than what HERO meets.
         config.expect_fit(self.grounder)
+        # Those that learn come first: a frozen backbone may be in another precision than what HERO meets.
         learning_first = sorted(self.base.parameters(), key=lambda parameter: not parameter.requires_grad)
         like = next((p for p in learning_first if p.is_floating_point()), torch.empty(0))
         # Whatever torch's default device is; on the CPU, where a seed gives the same weights for every device.

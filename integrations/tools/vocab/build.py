@@ -129,8 +129,9 @@ def _passing(
             swaps.append(proposal)
         kept[proposal.sentence.lower()] = proposal
     for combination in sources.combine(query, swaps, max_changes):
-        if checks.collision.reason(query, combination) is None:
-            kept.setdefault(combination.sentence.lower(), combination)
+        said = combination.sentence.lower()
+        if said not in kept and checks.collision.reason(query, combination) is None:
+            kept[said] = combination
             counts["combined"] += 1
     return [replace(each, unseen=checks.unseen.words(each.sentence)) for each in kept.values()], counts
 
