@@ -57,7 +57,6 @@ class EMBAdapter(Adapter):
     )
     weight_prefixes = ("embedding_net.", "video_affine.", "highlight_layer.")
     width_parameter = "video_affine.linear.conv1d.bias"
-    recommended: ClassVar[Mapping[str, Any]] = {"sgvf": False, "cmtr": False}  # docs/results/components.md
     kinds: ClassVar[Mapping[str, Kind]] = {
         "0": "probability",  # h_score
         "1": "logits",  # start_logits

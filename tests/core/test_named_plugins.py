@@ -250,6 +250,6 @@ def test_trainable_parameters_are_printed(frozen, capsys):
 
 def test_its_print_names_what_measured_no_worse_for_less():
     said = "on this base sgvf=False, cmtr=False measured no worse, and costs less"
-    assert said in repr(wrap_model(emb.emb())) and said in repr(wrap_model(detr.qd_detr(), sgvf=False))
-    assert said not in repr(wrap_model(emb.emb(), sgvf=False, cmtr=False))
-    assert said not in repr(wrap_model(detr.tr_detr())) and said not in repr(wrap_model(dict_base()))
+    assert said in repr(wrap_model(detr.qd_detr())) and said in repr(wrap_model(detr.qd_detr(), sgvf=False))
+    assert said not in repr(wrap_model(detr.qd_detr(), sgvf=False, cmtr=False))
+    assert said not in repr(wrap_model(emb.emb())) and said not in repr(wrap_model(dict_base()))
