@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from hero_plugin.integrations.data.features import FeatureStore
 from hero_plugin.integrations.support.errors import DataError, Problem, UserError
+from hero_plugin.integrations.support.files import checksum
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -324,6 +325,16 @@ def read_manifest(path: Path) -> Manifest | None:
     except (OSError, ValueError, BadZipFile) as error:
         raise UserError(f"the manifest of {path} cannot be read ({error}): extract these features again") from error
     return found if isinstance(found, dict) and found.get("what") == MANIFEST_KIND else None
+
+
+def manifest_marks(paths: Iterable[Path]) -> list[str | None]:
+    """Return a mark of each feature folder's manifest as it is now, whatever made it; None where there is none.
+
+    It tells that features were made anew under the same path, without reading all of them. Other tools leave a file of
+    this name, too, such as ``data timelines``.
+    """
+    files = [path / MANIFEST for path in paths]
+    return [checksum(file)[:16] if file.is_file() else None for file in files]
 
 
 def manifest_difference(wanted: Manifest | None, found: Manifest | None) -> str:

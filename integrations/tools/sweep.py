@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 
 from hero_plugin.integrations.data.checks import OnBroken
+from hero_plugin.integrations.data.feature_bank import manifest_marks
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig, Reader, evaluate_run
 from hero_plugin.integrations.scoring.intervals import CONFIDENCE, METRICS, summary, trainings_table
 from hero_plugin.integrations.support.console import Screen
@@ -320,7 +321,7 @@ def score_further(
 
 
 def _known(job: Job, each: FurtherSet, checkpoint: str) -> dict[str, float] | None:
-    """Return a run's scores on a set; None once the run was trained again or the annotations have changed."""
+    """Return a run's scores on a set; None once the run was trained again or what it was scored on has changed."""
     kept = _kept(job).get(each.name, {}).get(checkpoint)
     return kept["scores"] if kept and kept["made_from"] == _made_from(job, each) else None
 
@@ -333,16 +334,19 @@ def _kept(job: Job) -> dict[str, Any]:
 
 
 def _made_from(job: Job, each: FurtherSet) -> dict[str, Any]:
-    """Return what scores depend on: training and annotations by contents; features and vectors, often large, by name.
+    """Return what scores depend on: training, annotations and words by contents; features, often large, by manifest.
 
-    The training by its own results, which are small and stay where checkpoints have been deleted.
+    The training by its own results, which are small and stay where checkpoints have been deleted. Features that have
+    no manifest count by path alone.
     """
-    files = {"training": job.run.results_file, "annotations": each.annotations}
-    if each.durations is not None:
-        files["durations"] = each.durations
-    contents = {name: checksum(path) for name, path in files.items()}
+    files = {"training": job.run.results_file, "annotations": each.annotations, "durations": each.durations}
+    contents = {name: checksum(path) for name, path in files.items() if path is not None}
+    if each.words is not None and each.words.is_file():
+        contents["words_sha256"] = checksum(each.words)
     given = {name: json.loads(json.dumps(value, default=str)) for name, value in each.sources().items() if value}
-    return {**given, **contents}
+    # Scores of earlier versions lack these marks, and so are computed anew.
+    folders = [*each.features, *([each.query_features] if each.query_features else [])]
+    return {**given, **contents, **({"made_by": manifest_marks(folders)} if folders else {})}
 
 
 def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:

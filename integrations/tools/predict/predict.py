@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from hero_plugin.integrations.data import Record, load_durations, open_features, tokenize
-from hero_plugin.integrations.data.feature_bank import MANIFEST, read_manifest
+from hero_plugin.integrations.data.feature_bank import manifest_marks, read_manifest
 from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
 from hero_plugin.integrations.scoring.submissions import clips_are_scored, submission_line
 from hero_plugin.integrations.support import DataError, Interrupted, Interrupts, Problem, Rank, UserError, checksum
@@ -119,7 +119,6 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
     if not inputs.weights.is_file():
         raise UserError(f"{inputs.weights}: no such checkpoint; is this the folder of a run that has trained?")
     words, own_features = settings.words, getattr(settings, "query_features", None)
-    marks = [folder / MANIFEST for folder in (*settings.features, own_features) if folder]
     return {
         "weights": checksum(inputs.weights)[:16],
         "checkpoint": config.checkpoint,
@@ -134,8 +133,7 @@ def facts(inputs: Inputs, shard: Shard) -> dict[str, Any]:
         "top_videos": config.top_videos,
         "features": [str(path.resolve()) for path in settings.features],
         **({"manifests": made} if any(made := [read_manifest(path) for path in settings.features]) else {}),
-        # Whatever made them: other tools leave a file of this name, too, such as ``data timelines``.
-        "made_by": [checksum(file)[:16] if file.is_file() else None for file in marks],
+        "made_by": manifest_marks(path for path in (*settings.features, own_features) if path),
         "words": None if words is None else [words.name, words.stat().st_size, checksum(words)[:16]],
         "query_features": None if own_features is None else str(own_features.resolve()),
         "durations": None if settings.durations is None else checksum(settings.durations)[:16],

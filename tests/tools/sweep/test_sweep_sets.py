@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 
+import numpy as np
 import pytest
 
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
@@ -102,6 +103,37 @@ def test_a_set_is_scored_once_and_again_when_it_has_changed(sweep, runs, tmp_pat
     assert scored == both * 3
     assert main(SweepConfig(file, figures=False), QUIET) == 0
     assert scored == both * 3
+
+
+def test_a_set_is_scored_again_when_its_features_or_words_were_made_anew(sweep, runs, tmp_path):
+    moved, words = tmp_path / "elsewhere", tmp_path / "words.npz"
+    shutil.copytree(runs.files.root / "features", moved)
+    shutil.copy(runs.base.settings().words, words)
+    annotations = str(runs.files.root / "val.json")
+    file = sweep({"moved": {"annotations": annotations, "features": [str(moved)], "words": str(words)}})
+    kept = tmp_path / "runs" / "emb-seed0.sets.json"
+
+    def scored_again():
+        made_up = json.loads(kept.read_text())
+        made_up["moved"]["best"]["scores"]["mIoU"] = -1.0
+        kept.write_text(json.dumps(made_up))
+        assert main(SweepConfig(file, figures=False), QUIET) == 0
+        return table(file)["moved"]["EMB"]["mIoU"]["values"] != [-1.0]
+
+    assert main(SweepConfig(file, figures=False), QUIET) == 0
+    assert not scored_again()
+    (moved / "manifest.json").write_text('{"seed": 1}')
+    assert scored_again() and not scored_again()
+    (moved / "manifest.json").write_text('{"seed": 2}')
+    assert scored_again()
+    with np.load(words) as table_of_words:
+        np.savez(words, **table_of_words, more=np.zeros(1))
+    assert scored_again() and not scored_again()
+    earlier = json.loads(kept.read_text())
+    for name in ("made_by", "words_sha256"):  # what earlier versions did not note
+        del earlier["moved"]["best"]["made_from"][name]
+    kept.write_text(json.dumps(earlier))
+    assert scored_again()
 
 
 def test_a_set_may_come_later(sweep, runs, tmp_path, capsys):
