@@ -76,6 +76,8 @@ def main(config: SweepConfig, screen: Screen | None = None) -> int:
         failed += score_further(todo, plan.sets, config.checkpoint, config.jobs * config.threads, screen)
     results = collect(plan, config.checkpoint)
     text = sweep_markdown(results)
+    for note in unscored(plan, config):
+        screen.say(f"note: {note}")
     write_json(plan.output / "results.json", results)
     write_text(plan.output / "results.md", text)
     screen.say("\n" + text)
@@ -360,6 +362,29 @@ def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:
                 if found:
                     scores.setdefault(name, {}).setdefault(job.variant, {})[job.seed] = found
     return {"checkpoint": checkpoint, **summary(scores, plan.pairs)}
+
+
+def unscored(plan: Plan, config: SweepConfig) -> list[str]:
+    """Say which finished runs the flags kept from being scored on a set as it is now: the table lacks them there."""
+    flags = " and ".join([*(["--only"] if config.only else []), *(["--table-only"] if config.table_only else [])])
+    left = [
+        job
+        for job in plan.jobs
+        if job.run.finished and (config.table_only or (config.only and job.variant not in config.only))
+    ]
+    notes = []
+    for each in plan.sets:
+        lacking = [] if each.missing() else [job for job in left if not _known(job, each, config.checkpoint)]
+        seeds: dict[str, list[str]] = {}
+        for job in lacking:
+            seeds.setdefault(job.variant, []).append(str(job.seed))
+        if seeds:
+            names = ", ".join(f"{name} (seed {', '.join(them)})" for name, them in seeds.items())
+            notes.append(
+                f"{names}: not scored on {each.name} as it is now, so not in its rows of the table; the command "
+                f"without {flags} scores what is left"
+            )
+    return notes
 
 
 def sweep_markdown(results: Mapping[str, Any]) -> str:

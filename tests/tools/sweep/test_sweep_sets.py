@@ -136,6 +136,25 @@ def test_a_set_is_scored_again_when_its_features_or_words_were_made_anew(sweep, 
     assert scored_again()
 
 
+def test_rows_that_a_changed_set_costs_are_told(sweep, runs, tmp_path, capsys):
+    late = tmp_path / "late.json"
+    shutil.copy(runs.files.root / "unseen.json", late)
+    file = sweep({"late": str(late)})
+    assert main(SweepConfig(file, figures=False), Screen()) == 0
+    assert "not scored" not in capsys.readouterr().out
+    shutil.copy(runs.files.root / "seen.json", late)
+    assert main(SweepConfig(file, table_only=True, figures=False), Screen()) == 0
+    said = capsys.readouterr().out
+    assert "note: EMB (seed 0), HERO-EMB (seed 0): not scored on late as it is now" in said
+    assert "without --table-only scores" in said
+    assert main(SweepConfig(file, only=("EMB",), figures=False), Screen()) == 0
+    said = capsys.readouterr().out
+    assert "note: HERO-EMB (seed 0): not scored on late as it is now" in said and "without --only scores" in said
+    assert [*table(file)["late"]] == ["EMB"]
+    assert main(SweepConfig(file, figures=False), Screen()) == 0
+    assert "not scored" not in capsys.readouterr().out and [*table(file)["late"]] == ["EMB", "HERO-EMB"]
+
+
 def test_a_set_may_come_later(sweep, runs, tmp_path, capsys):
     file = sweep({"late": str(tmp_path / "late.json")})
     assert main(SweepConfig(file, figures=False), Screen()) == 0
