@@ -56,8 +56,10 @@ class Report:
         """
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} holds no measurements of hero-plugin bench --json ({error})") from error
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:  # pydantic's own text tells each field that is not there, over many lines
+            raise UserError(f"{path}: holds no measurements of hero-plugin bench --json") from error
 
     @property
     def source(self) -> str:

@@ -120,8 +120,11 @@ def test_mistakes_are_told_before_the_measurement(tmp_path):
 def test_files_that_are_none_of_ours(tmp_path):
     other, page = tmp_path / "other.json", tmp_path / "page.md"
     other.write_text('{"measurements": [{}]}')
-    with pytest.raises(UserError, match="holds no measurements of hero-plugin bench"):
+    with pytest.raises(UserError) as told:
         main(["--read", str(other)])
+    assert str(told.value) == f"{other}: holds no measurements of hero-plugin bench --json"
+    with pytest.raises(UserError, match=r"absent\.json: cannot be read \(No such file"):
+        main(["--read", str(tmp_path / "absent.json")])
     page.write_text("no place\n")
     other.write_text('{"command": "", "conditions": "", "measurements": []}')
     with pytest.raises(UserError, match="no place to write into; add the two lines <!-- bench"):
