@@ -226,6 +226,11 @@ def main(config: EvalBenchConfig) -> None:
 
 def measure(config: EvalBenchConfig) -> dict[str, Any]:
     """Return the seconds of each way, one per round, and the largest difference of any figure from ours."""
+    if not (config.upstream / EVALUATION / "eval.py").is_file():
+        raise UserError(
+            f"--upstream {config.upstream}: no clone of moment_detr, as {EVALUATION}/eval.py is not there; name the "
+            "folder of the clone itself"
+        )
     submission = _lines(config.submission or config.upstream / "standalone_eval" / "sample_val_preds.jsonl")
     annotations = _lines(config.annotations or config.upstream / "data" / "highlight_val_release.jsonl")
     seconds: dict[str, list[float]] = {}

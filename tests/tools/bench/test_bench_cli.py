@@ -131,6 +131,12 @@ def test_files_that_are_none_of_ours(tmp_path):
         main(["--read", str(other), "--markdown", str(page)])
 
 
+def test_the_evaluation_needs_a_clone_of_moment_detr(tmp_path, capsys):
+    assert hero_plugin(["bench", "eval", "--upstream", str(tmp_path)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"--upstream {tmp_path}: no clone of moment_detr, as standalone_eval/eval.py is not there" in told
+
+
 def test_a_command_names_no_place():
     argv = ["--bases", "emb", "--json", "/somewhere/x.json", "--upstream=/clones", "--figure=f.png", "--steps", "2"]
     assert command_of(argv) == "hero-plugin bench --bases emb --upstream FOLDER_OF_CLONES --steps 2"
