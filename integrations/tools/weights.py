@@ -21,8 +21,9 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.files import atomic_write, check_free
 from hero_plugin.integrations.support.settings import parse_named_paths, read_settings
 from hero_plugin.integrations.support.tables import markdown_table
+from hero_plugin.integrations.training.bases import base_of
 from hero_plugin.integrations.training.checkpoints import Contents, read_contents
-from hero_plugin.integrations.training.run_folder import RunFolder
+from hero_plugin.integrations.training.run_folder import FREE_TO_CHANGE, RunFolder
 from hero_plugin.plugin import SAFETENSORS, write_folder
 from hero_plugin.plugin_file import check_base
 
@@ -331,8 +332,19 @@ def visible_gate(hero: Mapping[str, Tensor]) -> str | None:
     return "sigmoid" if "hero.sgvf.projections" in hero else None
 
 
-FILES = ("annotations_train", "annotations_val", "annotations_reworded", "annotations_test", "features", "words")
+FILES = (
+    *("annotations_train", "annotations_val", "annotations_reworded", "annotations_test"),
+    *("features", "words", "query_features", "durations"),
+)
 SETTINGS = ("seed", "epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "amp")
+"""What every card says; of all other settings it says those that are not the defaults of the base's recipe."""
+UNTOLD = (
+    *FILES,
+    *("base", "hero", "base_only", "init_base", "freeze_base"),  # told elsewhere on the card
+    *FREE_TO_CHANGE,
+    *("threads", "storage", "memory", "eval_batch_size"),  # of the machine
+)
+"""Settings that are no rows of their own in the table of the training."""
 
 
 @dataclass
@@ -380,7 +392,7 @@ def sections(settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[st
     kept = "the last" if (chosen_on := results["selected_on"]) is None else f"the best on {chosen_on}"
     chosen = f"Of epoch {results['best_epoch']}, {kept}; one training, so no intervals."
     files = [[name.replace("_", " "), _files(name, settings[name])] for name in FILES if settings.get(name)]
-    training = [[name.replace("_", " "), str(settings[name])] for name in SETTINGS if name in settings]
+    training = [[name.replace("_", " "), _value(settings[name])] for name in told_settings(settings)]
     start = f" from {Path(settings['init_base']).name}" if settings.get("init_base") else ""
     training.append(["base", f"{settings['base']}, {'frozen' if settings['freeze_base'] else 'trained'}{start}"])
     versions = ", ".join(f"{name} {version}" for name, version in settings.get("versions", {}).items())
@@ -389,6 +401,28 @@ def sections(settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[st
         "Data": markdown_table(("part", "files"), files, text=("files",)),
         "Training": f"{markdown_table(('setting', 'value'), training, text=('value',))}\n\nTrained with {versions}.",
     }
+
+
+def told_settings(settings: Mapping[str, Any]) -> list[str]:
+    """Return the settings to tell: ``SETTINGS``, and those that are not the defaults of the base's recipe.
+
+    What the training did not read is left out, such as the weight decay, which adam does not take.
+    """
+    usual = base_of(settings, "the run").config().to_json()
+    other = [name for name, value in settings.items() if name in usual and value != usual[name] and name not in UNTOLD]
+    unread = set[str]()
+    if settings.get("optimizer", usual["optimizer"]) == "adam":
+        unread.add("weight_decay")
+    if settings.get("schedule", usual["schedule"]) != "step":
+        unread.add("lr_drop")
+    return [name for name in dict.fromkeys([*SETTINGS, *other]) if name in settings and name not in unread]
+
+
+def _value(value: Any) -> str:
+    """Return a setting as text, of a path the name alone: where files lie is nobody's business."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_value, value))
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
 
 
 def _number(value: Any) -> str:

@@ -11,6 +11,7 @@ import torch
 from hero_plugin import from_pretrained, read_plugin
 from hero_plugin.integrations import cli
 from hero_plugin.integrations.tools.weights import sections
+from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.plugin import base_weights, files_of
 from tests.core import emb
 
@@ -85,3 +86,29 @@ def test_files_are_named_without_their_folders():
     assert told["Figures"].startswith("Of epoch 2, the best on val; one training")
     told = sections(settings, {"best": best, "best_epoch": 2, "selected_on": None})
     assert told["Figures"].startswith("Of epoch 2, the last; one training")
+
+
+def rows_of(table):
+    return dict(line.strip("| ").split(" | ") for line in table.splitlines() if line.count(" | ") == 1)
+
+
+RESULTS = {"best": {"val": {"mIoU": 1.0}}, "best_epoch": 2, "selected_on": "val"}
+
+
+def test_the_settings_that_were_not_the_defaults_are_told():
+    usual = {**BASES["emb"].config().to_json(), "annotations_train": "/home/me/train.json"}
+    names = ["setting", "seed", "epochs", "batch size", "lr", "optimizer", "schedule", "amp", "base"]
+    assert [*rows_of(sections(usual, RESULTS)["Training"])] == names  # adam takes no weight decay
+    changes = {"swap_words": 0.3, "lr_drop": 5, "schedule": "step", "warmup": 0.1, "clip_norm": 2.0, "dim": 64}
+    of_the_machine = {"threads": 2, "device": "cpu", "workers": 3, "storage": "disk", "figure_queries": 0}
+    changed = {**usual, **changes, **of_the_machine, "optimizer": "adamw", "durations": "/home/me/seconds.json"}
+    told = sections(changed, RESULTS)
+    rows = rows_of(told["Training"])
+    assert {name: rows[name.replace("_", " ")] for name in changes} == {
+        name: str(value) for name, value in changes.items()
+    }
+    assert rows["weight decay"] == "0.01"
+    assert not {name.replace("_", " ") for name in of_the_machine} & set(rows)
+    assert "| durations | seconds.json |" in told["Data"] and "home" not in str(told)
+    rows = rows_of(sections({**changed, "schedule": "linear"}, RESULTS)["Training"])
+    assert "lr drop" not in rows  # read by the other schedule alone
