@@ -345,6 +345,8 @@ UNTOLD = (
     *("threads", "storage", "memory", "eval_batch_size"),  # of the machine
 )
 """Settings that are no rows of their own in the table of the training."""
+NOT_OF_ADAPTING = ("epochs", "swap_words", "choose_level", "eval_every", "annotations_reworded")
+"""Settings of the run that an adaptation started from, which it kept and did not read."""
 
 
 @dataclass
@@ -391,10 +393,20 @@ def sections(settings: Mapping[str, Any], results: Mapping[str, Any]) -> dict[st
     figures = [[where, *(_number(scores.get(name)) for name in names)] for where, scores in best.items()]
     kept = "the last" if (chosen_on := results["selected_on"]) is None else f"the best on {chosen_on}"
     chosen = f"Of epoch {results['best_epoch']}, {kept}; one training, so no intervals."
+    adapted = settings.get("adapted")
+    if adapted is not None:
+        chosen = "After the adaptation; one, so no intervals."
+        settings = {name: value for name, value in settings.items() if name not in NOT_OF_ADAPTING}
     files = [[name.replace("_", " "), _files(name, settings[name])] for name in FILES if settings.get(name)]
     training = [[name.replace("_", " "), _value(settings[name])] for name in told_settings(settings)]
     start = f" from {Path(settings['init_base']).name}" if settings.get("init_base") else ""
-    training.append(["base", f"{settings['base']}, {'frozen' if settings['freeze_base'] else 'trained'}{start}"])
+    base = f"{settings['base']}, {'frozen' if settings['freeze_base'] else 'trained'}{start}"
+    if adapted is not None:
+        if earlier := adapted.get("past"):
+            files.insert(1, ["annotations of earlier trainings", _files("past", earlier)])
+        training = [*_adaptation(adapted), *training]
+        base = f"{settings['base']}, frozen as the run before left it"
+    training.append(["base", base])
     versions = ", ".join(f"{name} {version}" for name, version in settings.get("versions", {}).items())
     return {
         "Figures": f"{chosen}\n\n{markdown_table(('set', *names), figures)}",
@@ -416,6 +428,19 @@ def told_settings(settings: Mapping[str, Any]) -> list[str]:
     if settings.get("schedule", usual["schedule"]) != "step":
         unread.add("lr_drop")
     return [name for name in dict.fromkeys([*SETTINGS, *other]) if name in settings and name not in unread]
+
+
+def _adaptation(adapted: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of an adapted run on its adaptation, from the run's record of it."""
+    rows = [["adapted from", f"the run {Path(adapted['run']).name}, its best checkpoint"]] if "run" in adapted else []
+    names = [name for name, _ in parse_named_paths(adapted.get("annotations", ()))]
+    if adapted.get("stage") in names:
+        rows.append(["new words, one set after the other", ", ".join(names[: names.index(adapted["stage"]) + 1])])
+    if "shots" in adapted:
+        rows.append(["shots of each", str(adapted["shots"] or "all")])
+    named = {"steps": "steps for each", "distillation": "distillation", "rehearsal": "rehearsal"}
+    named["interpolation"] = "interpolation"
+    return rows + [[title, str(adapted[name])] for name, title in named.items() if name in adapted]
 
 
 def _value(value: Any) -> str:

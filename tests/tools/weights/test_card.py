@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from hero_plugin import from_pretrained, read_plugin
 from hero_plugin.integrations import cli
+from hero_plugin.integrations.tools.adapt.config import AdaptConfig
 from hero_plugin.integrations.tools.weights import sections
 from hero_plugin.integrations.training.bases import BASES
 from hero_plugin.plugin import base_weights, files_of
@@ -112,3 +114,33 @@ def test_the_settings_that_were_not_the_defaults_are_told():
     assert "| durations | seconds.json |" in told["Data"] and "home" not in str(told)
     rows = rows_of(sections({**changed, "schedule": "linear"}, RESULTS)["Training"])
     assert "lr drop" not in rows  # read by the other schedule alone
+
+
+def test_the_card_of_an_adapted_run_tells_the_adaptation():
+    flags = AdaptConfig(run=Path("/home/me/runs/hero"), annotations=("a=/home/me/a.json", "b=/home/me/b.json"), shots=8)
+    earlier = ["/home/me/train.json", "/home/me/a-train.json"]
+    settings = {
+        **BASES["emb"].config().to_json(),
+        "annotations_train": "/home/me/b-train.json",
+        "swap_words": 0.3,
+        "freeze_base": True,
+        "adapted": {**flags.record(), "stage": "b", "past": earlier},
+    }
+    told = sections(settings, {**RESULTS, "best_epoch": 1, "selected_on": None})
+    assert told["Figures"].startswith("After the adaptation; one, so no intervals.")
+    assert "| annotations train | b-train.json |" in told["Data"]
+    assert "| annotations of earlier trainings | train.json, a-train.json |" in told["Data"]
+    rows = rows_of(told["Training"])
+    expected = {
+        "adapted from": "the run hero, its best checkpoint",
+        "new words, one set after the other": "a, b",
+        "shots of each": "8",
+        "steps for each": "100",
+        "distillation": "10.0",
+        "rehearsal": "0.5",
+        "interpolation": "1.0",
+        "base": "emb, frozen as the run before left it",
+    }
+    assert {name: rows.get(name) for name in expected} == expected
+    assert "epochs" not in rows and "swap words" not in rows  # of the run before, or not read here
+    assert "home" not in str(told)
