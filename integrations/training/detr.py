@@ -154,7 +154,8 @@ class DetrTask(Task):
         self.model, self.criterion, self.collate, self.clip_length = model, criterion, collate, clip_length
         self.following_rows = int(getattr(criterion, "negative_pairs", False))  # an authors' criterion does not say
         unused = ["contrastive_align_projection_vid", *([] if model.use_txt_pos else ["txt_position_embed"])]
-        if len(model.transformer.decoder.layers) == 1:  # they take a layer's moments on to the next
+        transformer: Any = model.transformer
+        if len(transformer.decoder.layers) == 1:  # they take a layer's moments on to the next
             unused += ["query_scale", "bbox_embed"]
         self.unused_parameters = [
             name for name, _ in model.named_parameters() if not set(name.split(".")).isdisjoint(unused)
