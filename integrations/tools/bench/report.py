@@ -305,6 +305,7 @@ COLORS = {
     "plain": BASE,
     "upstream": MUTED,
     "hero": HERO,
+    "one": CYCLE[4],
     "pair": CYCLE[6],
     "checkpoint": CYCLE[2],
     "literal": CYCLE[3],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 
@@ -11,7 +12,8 @@ from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.support.settings import parse
 from hero_plugin.integrations.tools.bench import cli as bench
 from hero_plugin.integrations.tools.bench.cli import BenchConfig, command_of
-from hero_plugin.integrations.tools.bench.report import Report, marks
+from hero_plugin.integrations.tools.bench.models import ModelName
+from hero_plugin.integrations.tools.bench.report import COLORS, Report, marks
 from hero_plugin.integrations.training.bases import BASES
 from tests.old_torch import counts_flops
 from tests.resources import upstream
@@ -35,6 +37,10 @@ def page(tmp_path):
     path = tmp_path / "page.md"
     path.write_text("before\n" + "\nbetween\n".join(parts) + "\nafter\n")
     return path
+
+
+def test_every_model_has_a_colour():
+    assert set(COLORS) == set(get_args(ModelName)) and len(set(COLORS.values())) == len(COLORS)
 
 
 @pytest.mark.slow
