@@ -267,23 +267,16 @@ class DetrBase(Base):
             return super().read_words(config, sets, split, swaps, screen)
         return QueryFiles(config, [record for records in sets.values() for record in records], screen)
 
-    def read(
-        self,
-        config: Any,
-        paths: Mapping[str, Path],
-        screen: Screen | None = None,
-        originals: bool = False,
-        for_training: bool = True,
-    ) -> Any:
+    def read(self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, **options: bool) -> Any:
         """Read all but the features; say which sets get no official scores because some of their queries lack labels.
 
         Raises:
             UserError: As the method that it extends.
         """
-        data = super().read(config, paths, screen, originals, for_training)
+        data = super().read(config, paths, screen, **options)
         for name, records in data.sets.items():
             lacking = [record for record in records if not has_official_labels(record)]
-            scored = not for_training or name != "train"
+            scored = name != "train" or not options.get("for_training", True)
             if screen is not None and scored and 0 < len(lacking) < len(records):
                 screen.say(
                     f"{name}: {len(lacking)} of {len(records)} queries, {lacking[0].query_id} first, have no labels "

@@ -233,6 +233,7 @@ class Base(ABC):
         config: Any,
         paths: Mapping[str, Path],
         screen: Screen | None = None,
+        *,
         originals: bool = False,
         for_training: bool = True,
     ) -> Any:
