@@ -90,7 +90,7 @@ class HeroModel(NamedPlugins):
 
     def _use(self, hero: Hero, config: HeroConfig) -> None:
         """Let this plug-in be the model's own."""
-        self.hero, self.__dict__["config"] = hero, config
+        self.hero, self.__dict__["config"] = hero, config  # past __setattr__: its modules were made by this one
         self._chosen = self._choices().to(self._chosen.device)
         self.last_forward, self._oversight, self._runs, self._losses = LastForward(), Oversight(), 0, {}
 

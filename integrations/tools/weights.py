@@ -438,13 +438,14 @@ def _adaptation(adapted: Mapping[str, Any]) -> list[list[str]]:
         rows.append(["new words, one set after the other", ", ".join(names[: names.index(adapted["stage"]) + 1])])
     if "shots" in adapted:
         rows.append(["shots of each", str(adapted["shots"] or "all")])
-    named = {"steps": "steps for each", "distillation": "distillation", "rehearsal": "rehearsal"}
-    named["interpolation"] = "interpolation"
-    return rows + [[title, str(adapted[name])] for name, title in named.items() if name in adapted]
+    if "steps" in adapted:
+        rows.append(["steps for each", str(adapted["steps"])])
+    same = ("distillation", "rehearsal", "interpolation")
+    return rows + [[name, str(adapted[name])] for name in same if name in adapted]
 
 
 def _value(value: Any) -> str:
-    """Return a setting as text, of a path the name alone: where files lie is nobody's business."""
+    """Return a setting as text, of a path the name alone: where files lie on this machine says nothing."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_value, value))
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
