@@ -321,10 +321,11 @@ class HeroModel(NamedPlugins):
             warnings.warn(wrong, stacklevel=2)
         state_dict = without_wrappers(state_dict)
         prefixes = {name.split(".", 1)[0] for name in state_dict}  # a bare base may have a part called base, too
+        own = prefixes == {"base"} and state_dict.keys() <= self.base.state_dict().keys()
         part: nn.Module = self
         if prefixes == {"hero"} or not state_dict:  # with HERO off, the plug-in's checkpoint is empty
             part, state_dict = self.hero, {name.removeprefix("hero."): value for name, value in state_dict.items()}
-        elif not prefixes <= {"hero", "base"}:
+        elif own or not prefixes <= {"hero", "base"}:
             part = self.base
         load = super().load_state_dict if part is self else part.load_state_dict
         # A base that overrides load_state_dict may not know ``assign``.

@@ -193,3 +193,20 @@ def test_a_bare_base_may_have_a_part_called_base():
     model = wrap_model(other)
     model.load_state_dict(base.state_dict())
     assert torch.equal(other.base.weight, base.base.weight)
+
+
+def test_every_name_of_a_bare_base_may_begin_with_base():
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.base = tuple_base()
+            self.dim, self.kinds, self.embed = self.base.dim, self.base.kinds, self.base.embed
+            self.ground, self.relate = self.base.ground, self.base.relate
+
+        def forward(self, *batch):
+            return self.base(*batch)
+
+    one, other = Around(), Around()
+    model = wrap_model(other)
+    assert not model.load_state_dict(one.state_dict(), strict=False).missing_keys
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
