@@ -131,7 +131,8 @@ class Bridge(nn.Module):
     def _cosine(self, words: Tensor) -> Tensor:
         if words.shape[-1] != self.known.shape[-1]:
             raise ValueError(f"words have {words.shape[-1]} numbers each, the known ones {self.known.shape[-1]}")
-        return F.normalize(at_least_float32(words), dim=-1) @ F.normalize(at_least_float32(self.known), dim=-1).T
+        with torch.autocast("cuda" if words.is_cuda else "cpu", enabled=False):  # or in half precision
+            return F.normalize(at_least_float32(words), dim=-1) @ F.normalize(at_least_float32(self.known), dim=-1).T
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the choices, which a checkpoint keeps: ``of_tokens`` finds one of them in the tokens."""

@@ -156,3 +156,11 @@ def test_other_vectors_are_refused():
         Bridge(np.eye(4))
     with pytest.raises(ValueError, match="words have 5 numbers each, the known ones 4"):
         Bridge(torch.eye(4))(torch.zeros(2, 5))
+
+
+def test_half_precision_around_it_does_not_round_the_cosines():
+    known, words = torch.randn(40, 64), torch.randn(5, 64)
+    bridge = Bridge(known, nearest=-1.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = bridge(words)
+    torch.testing.assert_close(half, bridge(words))
