@@ -34,8 +34,9 @@ NOTHING_LEARNS = f"the base is frozen, and {PATIENCE} backward passes have chang
 class Oversight:
     """Watch over a model's first training steps, until training is seen to work, or a warning is given.
 
-    It reads no tensor's values but those of the first masks. Only what backward passes and optimizers did counts: not
-    how often the model ran, as gradients may be accumulated, nor which function computed the losses.
+    It reads the values of the first masks and labels and, of a frozen base, of HERO's parameters once or twice. Only
+    what backward passes and optimizers did counts: not how often the model ran, as gradients may be accumulated, nor
+    which function computed the losses.
     """
 
     labels_seen = False  # of the class: a model that was pickled by an earlier version has none
@@ -44,6 +45,7 @@ class Oversight:
         self.over = self.read = self.masks_seen = False
         self.backwards = self.steps = 0
         self.versions: list[int] = []
+        self.start: float | None = None
 
     def see_masks(self, video_mask: Tensor, query_mask: Tensor) -> None:
         """Look at the first masks, once: what is not 1 at real places would be read the wrong way without an error.
@@ -95,11 +97,13 @@ class Oversight:
         moved = [now > then for now, then in zip(self.versions, before, strict=False)]
         self.steps += moved == [True, False]
         frozen = not any(p.requires_grad for p in base.parameters())
+        if frozen and not before and type(entry) is Tensor and not entry.is_meta:
+            self.start = _total(hero)
         said = ""
         if not self.read:  # without its losses, HERO may have no gradient and so nothing to step by
             said = LOSSES_LEFT_OUT if self.backwards >= 2 else ""
-        elif frozen and self.backwards >= PATIENCE and moved[1:] == [False]:
-            said = NOTHING_LEARNS
+        elif frozen and self.backwards >= PATIENCE and moved[1:] == [False] and _total(hero) == self.start:
+            said = NOTHING_LEARNS  # an optimizer that writes past torch's count, by p.data, has changed values
         elif self.steps >= 2:
             said = PARAMETERS_LEFT_OUT
         if said:
@@ -114,6 +118,11 @@ class Oversight:
             self.read, self.backwards = self.read or bool(reached), self.backwards + 1
 
         entry.register_hook(entered)
+
+
+def _total(module: nn.Module) -> float:
+    """Return the sum of a module's parameters: another one where any was changed."""
+    return float(sum(parameter.detach().float().abs().sum() for parameter in module.parameters()))
 
 
 @dataclass(eq=False)
@@ -273,7 +282,8 @@ class HeroCriterion(nn.Module):
             outputs["hero"] = hero
         if self._of_model and "chosen" in hero:  # a loop of somebody's own may leave it out
             self._take_settings(hero["chosen"])
-        ours = self._losses(hero, kwargs["targets"] if "targets" in kwargs else given[place + 1])
+        others = [*given[place + 1 :], *given[:place]]
+        ours = self._losses(hero, kwargs["targets"] if "targets" in kwargs else others[0])
         if losses is outputs:
             outputs.update(ours)
         return {**losses, **ours}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -289,3 +290,15 @@ def test_what_is_no_config_or_wrapped_already_is_refused():
         wrap_criterion(criterion(), wrap_model(dict_base()))
     with pytest.raises(TypeError, match="already has HERO's losses"):
         wrap_criterion(wrap_criterion(criterion()))
+
+
+def test_targets_may_come_before_the_outputs():
+    class Swapped(nn.Module):
+        weight_dict: ClassVar[dict[str, float]] = {}
+
+        def forward(self, targets, outputs):
+            return {}
+
+    model, batch = wrap_model(dict_base()).train(), inputs()
+    targets = {"span_labels": [{"spans": torch.tensor([[0.5, 0.2]])}] * 3}
+    assert "loss_relevance" in wrap_criterion(Swapped(), model.config)(targets, model(*batch))

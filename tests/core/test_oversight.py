@@ -184,3 +184,15 @@ def test_a_criterion_of_highlights_alone_is_no_mistake():
     assert not any(train(model, by_criterion_of_highlights, sgd(model)))
     model = wrap_model(dict_base(), cmtr=False)
     assert any(LOSSES in text for each in train(model, without, sgd(model)) for text in each)
+
+
+def test_an_optimizer_that_writes_past_torchs_count_is_seen():
+    model = wrap_model(tuple_base(), freeze_base=True)
+
+    class Past(torch.optim.SGD):
+        def step(self):
+            for parameter in self.param_groups[0]["params"]:
+                if parameter.grad is not None:
+                    parameter.data -= 1e-3 * parameter.grad
+
+    assert not any(train(model, total_loss, Past(model.hero.parameters(), lr=1.0), steps=103))
