@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ def repeat_levels(shared: Any, levels: int, batch: int, name: str = "tensor", pe
         ValueError: a tensor without the batch first, or a list that neither ``per_sample`` nor ``constant`` names.
         TypeError: an array, which may hold a batch.
     """
+    if per_sample and type(shared) is tuple:  # as zip(*batch) makes them
+        return tuple(repeat_levels(list(shared), levels, batch, name, per_sample))
 
     def spread(tensor: Tensor, key: str) -> Tensor:
         if tensor.ndim and len(tensor) != batch:
@@ -101,7 +104,10 @@ def unfold(
             return None  # items of the whole batch, as those of a decoder's layers are: not one per sample
         if by_row and levels > 1 and tensors:
             raise _not_by_row(key)
-        return [stack(items[sample::batch], kinds, key) for sample in range(batch)]
+        of_samples = [items[sample::batch] for sample in range(batch)]
+        for item in of_samples:
+            _expect_same_numbers(item, key)
+        return [stack(item, kinds, key) for item in of_samples]
 
     return map_tensors(split, folded, on_list=by_sample, on_leaf=_same_at_levels if levels > 1 else None)
 
@@ -121,6 +127,7 @@ def stack(
     ``by_row`` is B where each sample has weights of its own, which a list of one item per sample has no axis for. One
     of B items with B rows each is refused, too, unless ``kinds`` names it: it is then of the batch, one per layer.
     """
+    _expect_same_numbers(results, key, listed=False)
     of_all_levels = iter(zip(*map(_tensors, results), strict=True))
 
     def join(tensor: Tensor, name: str) -> Tensor:
@@ -180,9 +187,11 @@ def map_tensors(
     # Not None first: some releases of torch (2.11) cannot trace the question whether None is a dataclass.
     if outputs is not None and is_dataclass(outputs) and not isinstance(outputs, type):
         made = copy(outputs)
-        for field in fields(outputs):
-            value = inner(getattr(outputs, field.name), field.name)
-            object.__setattr__(made, field.name, value)  # also where it is frozen
+        more = getattr(made, "__dict__", {})  # what is no field: set in __post_init__, or cached of what was before
+        for cached in [name for name in more if isinstance(getattr(type(made), name, None), cached_property)]:
+            del more[cached]
+        for name in dict.fromkeys([*(field.name for field in fields(outputs)), *more]):
+            object.__setattr__(made, name, inner(getattr(outputs, name), name))  # also where it is frozen
         return made
     return outputs if on_leaf is None else on_leaf(outputs, key)
 
@@ -207,6 +216,22 @@ def tensors_of(outputs: Any) -> list[tuple[str, Tensor]]:
 
 def _tensors(outputs: Any) -> list[Tensor]:
     return [tensor for _, tensor in tensors_of(outputs)]
+
+
+def _expect_same_numbers(results: Sequence[Any], key: str, listed: bool = True) -> None:
+    """Refuse Python numbers in lists that differ between levels: level 0's would be the answer."""
+
+    def numbers(item: Any, listed: bool) -> list[Any]:
+        if isinstance(item, (Mapping, list, tuple)):
+            inside = item.values() if isinstance(item, Mapping) else item
+            return [number for each in inside for number in numbers(each, listed or isinstance(item, list))]
+        return [item] if listed and isinstance(item, (int, float)) else []
+
+    if len({repr(numbers(result, listed)) for result in results}) > 1:  # by text, where nan is nan
+        raise TypeError(
+            f"output {key or 'of the base'} has numbers that differ between levels, and cannot be combined: let the "
+            "base, or its adapter's ground, give tensors, and make numbers of what the wrapped model returns"
+        )
 
 
 def _same_at_levels(item: Any, key: str) -> Any:

@@ -73,7 +73,8 @@ def test_folding_is_level_major_and_undone():
     assert repeated["scale"] == 7.0 and repeated["text"] == "x"
 
 
-def test_a_list_with_one_item_a_sample_is_repeated_too():
+def test_a_list_or_tuple_with_one_item_a_sample_is_repeated_too():
+    assert repeat_levels(("a", "b", "c"), 2, 3, per_sample=True) == ("a", "b", "c") * 2
     names, spans = ["a", "b", "c"], [torch.zeros(k, 2) for k in (3, 1, 3)]
     targets = {"spans": spans, "clips": torch.arange(3), "pair": (torch.arange(3), None)}
     repeated = repeat_levels(

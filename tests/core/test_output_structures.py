@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pytest
@@ -193,3 +194,40 @@ def test_a_recurrent_layer_is_asked_about():
     plain.project_video, plain.project_query = nn.Linear(VIDEO_DIM, DIM), nn.Linear(QUERY_DIM, DIM)
     got = wrap_model(plain, relevance="pair").eval()(*arguments)
     assert torch.allclose(got, plain(*arguments), atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_numbers_that_differ_between_levels_are_refused(checkpoint):
+    """Level 0's would be the answer, beside tensors that are combined."""
+    model = shake(wrap_model(base(lambda scores, mask: {"s": scores, "best": scores.argmax(-1).tolist()}),
+                             relevance="pair", checkpoint=checkpoint), 0.5).train()  # fmt: skip
+    with pytest.raises(TypeError, match="has numbers that differ between levels"):
+        for _ in range(20):
+            model(*inputs())
+    same = base(lambda scores, mask: {"s": scores, "sizes": [float("nan")] * len(scores), "layers": [1, 2]})
+    assert wrap_model(same, relevance="pair", checkpoint=checkpoint).train()(*inputs())["layers"] == [1, 2]
+
+
+@dataclass
+class Further:
+    score: Tensor
+
+    def __post_init__(self) -> None:
+        self.doubled = 2 * self.score
+
+    @cached_property
+    def probability(self) -> Tensor:
+        return self.score.sigmoid()
+
+
+def test_what_a_dataclass_has_besides_fields_is_combined_or_made_anew():
+    def make(scores: Tensor, mask: Tensor) -> Further:
+        made = Further(scores)
+        assert made.probability.shape == scores.shape  # cached
+        return made
+
+    with torch.no_grad():
+        answer = shake(wrap_model(base(make), relevance="pair"))(*inputs())
+    assert answer.score.shape == answer.doubled.shape == (3, 7)
+    torch.testing.assert_close(answer.doubled, 2 * answer.score)
+    assert torch.equal(answer.probability, answer.score.sigmoid())
