@@ -177,14 +177,28 @@ def own_grounder(base: nn.Module) -> Any:
     return base
 
 
+def expect_no_parameters(grounder: Grounder, base: nn.Module) -> None:
+    """Raise ``ValueError`` where a grounder holds parameters that are not the base's: nothing trains or saves them."""
+    parts: dict[str, Any] = {"": grounder} if isinstance(grounder, nn.Module) else getattr(grounder, "__dict__", {})
+    known = {id(parameter) for parameter in base.parameters()}
+    for name, part in parts.items():
+        inside = part.parameters() if isinstance(part, nn.Module) else [part]
+        if any(isinstance(p, nn.Parameter) and p.requires_grad and id(p) not in known for p in inside):
+            raise ValueError(
+                f"{type(grounder).__name__} holds parameters of its own{name and f' ({name})'}, which nothing would "
+                "train, save or move: make them part of the base; for a clip score, there is relevance='pair'"
+            )
+
+
 class Seam:
     """A base's own forward, entered after its input projections.
 
     ``Seam(base, input_vid_proj=PassThrough(), input_txt_proj=PassThrough())`` calls the base's forward on features that
     are already projected: exact for any base, whatever happens after its projections. It works on a view of the base
     that shares everything but the replaced parts, so the base keeps its modules, its ``state_dict`` and its forward.
-    A number, text or None that the forward sets on itself (a counter) is set on the base; all else that it sets (the
-    last attention) stays with the view, as does what a part inside sets that has parts replaced.
+    A number, text or None that the forward sets on itself (a counter), or a tensor of one number (a loss of all
+    levels), is set on the base; all else that it sets (the last attention) stays with the view, as does what a part
+    inside sets that has parts replaced.
 
     Args:
         base: the base.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hero_plugin.adapter import expect_no_parameters
 from hero_plugin.aggregation import WeightedAggregation, check_kinds, check_names
 from hero_plugin.cmtr import CMTR
 from hero_plugin.config import (
@@ -69,6 +70,7 @@ class HeroModel(NamedPlugins):
         # In a tuple, or torch would register a base that is its own grounder a second time.
         self._grounder = (base, adapter(base))
         check_kinds(self._grounder[1].kinds)
+        expect_no_parameters(self._grounder[1], base)
         self.hero = self._make_hero(config)
         self.last_forward = LastForward()
         self._oversight = Oversight()
@@ -374,6 +376,8 @@ class HeroModel(NamedPlugins):
         """Run a method of the base's with HERO, also what it leaves to an iterator."""
         result = self._run_method(method, *args, **kwargs)
         lazy = isinstance(result, Iterator) and not hasattr(result, "__enter__")  # not an open file
+        if result is self.base:  # a method to be called in a chain
+            return self
         return LazyResult(result, self._call_method) if lazy else result
 
     def _run_method(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -405,6 +409,8 @@ class HeroModel(NamedPlugins):
         # What a training loop sets on its model (aux_loss, a new class_embed) is the base's, as what it reads is.
         modules = self.__dict__.get("_modules") or {}
         own = name.startswith("_") or name in _OWN or hasattr(type(self), name)
+        if isinstance(getattr(type(self), name, None), property):  # torch would keep a module under the name, unread
+            raise AttributeError(f"{name} is HERO's own here: of the base, it is model.base.{name}")
         if "base" in modules and not own and hasattr(modules["base"], name):
             setattr(modules["base"], name, value)
             self._grounder = (self.base, self.adapter(self.base))  # a compiled forward does not look for what is new

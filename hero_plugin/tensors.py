@@ -80,12 +80,16 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those attributes of a module that are numbers, texts or None: a counter, or a mode."""
-    return {name: value for name, value in attributes.items() if isinstance(value, (int, float, str, type(None)))}
+    """Return those attributes of a module that are numbers, texts or None: a counter, a mode, a loss."""
+    return {
+        name: value
+        for name, value in attributes.items()
+        if isinstance(value, (int, float, str, type(None))) or (isinstance(value, Tensor) and not value.ndim)
+    }
 
 
 class KeepStatistics:
-    """Context in which the buffers of a base's modules, and its own counters, stay as they are.
+    """Context in which buffers, counters and tensors that a base's modules hold stay as they are.
 
     A batch norm's running statistics, for one, or whatever else a module updates in training.
     """
@@ -100,8 +104,9 @@ class KeepStatistics:
         for each, name, value in self.kept:
             each[name] = value.clone()
         if not is_compiling():
-            own = self.base.__dict__
-            self.kept.extend((own, name, value) for name, value in plain(own).items())
+            for own in (module.__dict__ for module in self.base.modules()):
+                tensors = {name: value for name, value in own.items() if isinstance(value, Tensor)}
+                self.kept.extend((own, name, value) for name, value in {**plain(own), **tensors}.items())
 
     def __exit__(self, *error: Any) -> None:
         for each, name, value in self.kept:

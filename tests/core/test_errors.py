@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hero_plugin import CMTR, HEM, SGVF, HeroConfig, TwoStage, known_adapters, wrap_model
+from hero_plugin import CMTR, HEM, SGVF, Adapter, HeroConfig, TwoStage, known_adapters, wrap_model
 from hero_plugin.adapters.emb.adapter import EMBAdapter
 from hero_plugin.relevance import PairRelevance
 from tests.core import emb
@@ -192,3 +192,23 @@ def test_an_adapter_that_is_made_already_is_told_from_its_class():
     base = emb.emb()
     with pytest.raises(TypeError, match="adapter takes a class, or a function of the base: give EMBAdapter itself"):
         wrap_model(base, adapter=EMBAdapter(base))
+
+
+class WithAHead(Adapter):
+    """Makes a clip score of its own, as nobody would train it."""
+
+    dim, kinds, embed, ground, relate = 16, {}, None, None, None
+
+    def __init__(self, base):
+        super().__init__(base)
+        self.score = nn.Linear(2, 1)
+
+
+def test_parameters_of_an_adapter_are_refused():
+    with pytest.raises(ValueError, match=r"WithAHead holds parameters of its own \(score\).*part of the base"):
+        wrap_model(tuple_base(), adapter=WithAHead)
+
+
+def test_a_part_under_a_name_of_heros_is_refused():
+    with pytest.raises(AttributeError, match=r"relevance is HERO's own here: of the base, it is model.base.relevance"):
+        wrap_model(tuple_base()).relevance = nn.Linear(2, 1)

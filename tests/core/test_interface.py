@@ -174,6 +174,9 @@ class Predicting(TwoStage):
 
     fast = partialmethod(predict, scale=2.0)
 
+    def warm(self):
+        return self
+
     def breaks(self):
         raise ValueError("on purpose")
 
@@ -221,6 +224,11 @@ def test_what_a_method_leaves_to_an_iterator_or_binds_beforehand_runs_hero():
 
 
 @torch.no_grad()
+def test_a_method_that_returns_its_model_returns_the_wrapped_one():
+    model = wrap_model(predicting())
+    assert model.warm() is model
+
+
 def test_a_kept_method_follows_disable_hero():
     base, batch = predicting(), inputs()
     model = shake(wrap_model(base, relevance="pair")).eval()

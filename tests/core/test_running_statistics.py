@@ -69,9 +69,11 @@ class Counting(nn.Module):
         self.register_buffer("prototype", torch.zeros(DIM))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
         self.register_buffer("nothing", None)
+        self.steps, self.penalty = 0, torch.zeros(())
 
     def forward(self, *pair):
         clips = self.fuser(*pair)
+        self.steps, self.penalty = self.steps + 1, clips.square().mean()
         if self.training:
             self.prototype.mul_(0.9).add_(0.1 * clips.detach().mean((0, 1)))
             self.count = self.count + 1
@@ -87,9 +89,10 @@ def test_other_buffers_that_the_base_updates(checkpoint):
         base.fuser = Counting(base.fuser)
         model = wrap_model(base, dropout=0.0, cmtr=cmtr, checkpoint=checkpoint, levels=2).train()
         total_loss(model, model(*batch), batch.video_mask).backward()
-        found[cmtr] = base.fuser.prototype
-        assert base.fuser.count == (2 if checkpoint else 1)
-    assert torch.equal(found[True], found[False]) and found[True].any()
+        found[cmtr] = base.fuser.prototype, base.fuser.penalty
+        assert base.fuser.count == base.fuser.steps == (2 if checkpoint else 1)
+    for masked, unmasked in zip(found[True], found[False], strict=True):
+        assert torch.equal(masked, unmasked) and masked.any()
 
 
 @needs_compiler

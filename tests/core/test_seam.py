@@ -106,6 +106,7 @@ class Bound(Outer):
     def forward(self, x):
         self.calls, self.mode, self.note = self.calls + 1, "warm", 0.5
         self.last = self.memory = x
+        self.penalty = x.square().mean()
         return self.run(x)
 
     def first(self, x):
@@ -148,6 +149,7 @@ def test_what_the_forward_counts_is_counted_on_the_base():
         seam(x)
         assert (base.calls, base.mode, base.note) == (calls, "warm", 0.5)
     assert base.last is None and not hasattr(base, "memory") and seam.view.memory is x  # tensors stay with the view
+    assert torch.equal(base.penalty, x.square().mean())  # but a loss, of all levels, does not
     base.calls, base.training = 10, False
     seam(x)
     assert base.calls == 11 and not base.training and base.seen is None
