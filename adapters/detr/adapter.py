@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hero_plugin import Adapter, Grounding, Pair, PassThrough, Seam
 from hero_plugin.aggregation import Kind
-from hero_plugin.levels import tensors_of
+from hero_plugin.levels import map_tensors, tensors_of
 from hero_plugin.tensors import KeepStatistics, is_compiling, kept_modes
 
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
@@ -208,7 +208,7 @@ class FirstPassAdapter(DETRAdapter):
 
 
 class CallOnce(nn.Module):
-    """A module that answers every call as it did the first."""
+    """A module that answers once, and later calls in the same shapes with what is not a number: see ``SkipLayer``."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -216,10 +216,11 @@ class CallOnce(nn.Module):
         self.called, self.answer = False, None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module, or return its first answer."""
+        """Call the module, or return nan in the shape of its first answer."""
         if not self.called:
             self.called, self.answer = True, self.module(*args, **kwargs)
-        return self.answer
+            return self.answer
+        return map_tensors(lambda each, _: each * torch.nan if each.is_floating_point() else each, self.answer)
 
 
 def forward_signature(base: nn.Module, inputs: tuple[str, ...] = INPUTS) -> inspect.Signature:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hero_plugin import HeroConfig, unwrap_model, wrap_model
-from hero_plugin.adapters.detr.adapter import DETRAdapter
+from hero_plugin.adapters.detr.adapter import DETRAdapter, FirstPassAdapter
 from hero_plugin.adapters.detr.lighthouse import TaskWeaveAdapter
 from hero_plugin.adapters.qd_detr import QDDETR
 from tests.adapters.detr_bases import batch, reference, without_dropout
@@ -162,3 +162,29 @@ def test_taskweave_without_its_switch_may_read_either_way():
     assert TaskWeaveAdapter(base).skips_decoder is False
     base.mr2hd = False
     assert TaskWeaveAdapter(base).skips_decoder is True
+
+
+class Gated(torch.nn.Module):
+    """A DETR whose saliency reads a second pass of the transformer, through a gate that starts shut."""
+
+    def __init__(self):
+        super().__init__()
+        self.input_vid_proj, self.input_txt_proj = torch.nn.Linear(6, 8), torch.nn.Linear(5, 8)
+        self.transformer, self.gate = torch.nn.Bilinear(8, 8, 8), torch.nn.Parameter(torch.zeros(()))
+        self.transformer.d_model = 8
+
+    def forward(self, src_txt, src_txt_mask, src_vid, src_vid_mask):
+        words = self.input_txt_proj(src_txt).mean(1, keepdim=True).expand(-1, src_vid.shape[1], -1)
+        once = self.transformer(self.input_vid_proj(src_vid), words)
+        return {"saliency_scores": (once + self.gate * self.transformer(once, words)).sum(-1)}
+
+
+class GatedAdapter(FirstPassAdapter):
+    optional_outputs = (*FirstPassAdapter.optional_outputs, "pred_spans", "pred_logits")
+
+
+def test_a_pass_that_counts_for_nothing_yet_is_not_left_out():
+    batch = torch.rand(2, 3, 5), torch.ones(2, 3), torch.rand(2, 4, 6), torch.ones(2, 4)
+    model = wrap_model(Gated(), adapter=GatedAdapter, config=SMALL).train()
+    model(*batch)
+    assert model.grounder.reads_all
