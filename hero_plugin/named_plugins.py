@@ -82,7 +82,7 @@ class NamedPlugins(nn.Module):
             self._frozen.keep_in_eval(self.base, self.training)
 
     def unfreeze_base(self) -> None:
-        """Undo ``freeze_base``: what learned before learns again; in training, every module regains its mode."""
+        """Undo ``freeze_base``: what learned before learns again; in training, every module regains the mode it had."""
         if self._frozen is not None:
             self._frozen.restore(self.base)
             if not self.training:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from hero_plugin.config import HeroConfig
 from hero_plugin.protocol import Grounder
@@ -236,7 +237,7 @@ def forms(state: Mapping[str, Any]) -> dict[str, Form]:
     return {
         name: (tuple(value.shape), str(value.dtype).removeprefix("torch."))
         for name, value in state.items()
-        if isinstance(value, Tensor)
+        if isinstance(value, Tensor) and not is_lazy(value)
     }
 
 

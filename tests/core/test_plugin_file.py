@@ -263,3 +263,12 @@ def test_a_parallel_or_compiled_base_is_refused(around, tmp_path):
     save_plugin(wrap_model(tuple_base()), tmp_path / "plugin.pt")
     with pytest.raises(TypeError, match="wrap the model itself, then"):
         load_plugin(around(tuple_base()), tmp_path / "plugin.pt")
+
+
+def test_a_base_with_a_lazy_layer_takes_a_plugin(tmp_path):
+    base = tuple_base()
+    save_plugin(wrap_model(base), tmp_path / "plugin.pt")
+    base.late = nn.LazyLinear(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names that are only here
+        load_plugin(base, tmp_path / "plugin.pt")
