@@ -363,20 +363,20 @@ _OTHER_ROWS = (
 """What data sets of one moment per query call what QVHighlights calls otherwise."""
 
 
-def _renamed(row: Any) -> Any:
+def renamed(row: Any) -> Any:
     """Return an object of ``_OTHER_ROWS`` under QVHighlights' names; any other as it is."""
     if not isinstance(row, dict) or "vid" in row:
         return row
     names = next((names for names in _OTHER_ROWS if all(name in row for name in names.values())), {})
-    renamed = {here: row[there] for here, there in names.items()}
+    found = {here: row[there] for here, there in names.items()}
     if names:
-        renamed["relevant_windows"] = [renamed["relevant_windows"]]
-    return {**{key: value for key, value in row.items() if key not in names.values()}, **renamed}
+        found["relevant_windows"] = [found["relevant_windows"]]
+    return {**{key: value for key, value in row.items() if key not in names.values()}, **found}
 
 
 def _read_row(checks: RecordChecks, where: str, number: int, row: Any) -> None:
     """Read one object of QVHighlights' form; ``number`` is its id where it has none."""
-    row = _renamed(row)
+    row = renamed(row)
     missing = [key for key in ("query", "vid") if not isinstance(row, dict) or key not in row]
     if missing:
         has = f"; it has {', '.join(row)}" if isinstance(row, dict) else ""

@@ -36,8 +36,9 @@ class PredictConfig(AnswerInputs):
     """
 
     queries: Path
-    """Queries: any annotation file (moments are not read), or JSON lines of {"vid", "query"}, with "qid" and "duration"
-    where there are any. With --every-video also plain text, one sentence per line."""
+    """Queries: annotations of QVHighlights', ActivityNet's or Charades' form (moments are not read), or JSON lines of
+    {"vid", "query"}, with "qid" and "duration" where there are any. With --every-video also plain text, one sentence
+    per line."""
     output: Path
     """FILE.jsonl, or a folder that predictions.jsonl comes into."""
     every_video: bool = False

@@ -200,12 +200,14 @@ def survey(inputs: Inputs, left: range, screen: Screen) -> list[str]:
     """
     words: dict[str, None] = {}
     problems: list[Problem] = []
-    broken = 0
+    broken, twice, ids = 0, "", set[int]()
     looked = left if inputs.config.every_video else range(left.stop)
     with screen.working("looking through the queries", len(looked)) as progress:
         for number, window in inputs.queries.windows(looked):
             for query in window:
                 found = inputs.validator(query)
+                twice = twice or query.query_id * (hash(query.query_id) in ids)
+                ids.add(hash(query.query_id))
                 if number < left.start:
                     continue
                 if isinstance(found, Record):
@@ -215,6 +217,8 @@ def survey(inputs: Inputs, left: range, screen: Screen) -> list[str]:
                     if len(problems) < _KEPT:
                         problems.append(found)
             progress(number - looked.start + 1, len(looked))
+    if twice and not inputs.config.every_video:
+        screen.say(f"note: the query id {twice} occurs twice: `eval --submission` takes a file of distinct ids alone")
     drop = inputs.config.on_broken == "drop"
     if problems and not (drop and words):  # a query that can be answered has a word
         if broken > len(problems):

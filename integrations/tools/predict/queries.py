@@ -20,7 +20,7 @@ import numpy as np
 
 from hero_plugin.integrations.data import Record
 from hero_plugin.integrations.data.checks import RecordChecks, as_number, lengths_differ
-from hero_plugin.integrations.data.formats import load_by_video
+from hero_plugin.integrations.data.formats import load_by_video, renamed
 from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.support import DataError, OnProgress, Problem
 from hero_plugin.integrations.support.errors import not_utf8
@@ -28,6 +28,7 @@ from hero_plugin.integrations.support.errors import not_utf8
 VIDEO_KEYS = ("vid", "video", "video_id")
 SENTENCE_KEYS = ("query", "sentence")
 DURATION_KEYS = ("duration", "video_duration")
+AS_LINES = "`hero-plugin data convert --to qvhighlights` makes such lines of other annotations"
 _BLOCK = 1 << 20
 
 
@@ -149,6 +150,7 @@ def _json_line(where: str, unnamed: str, line: str, before: Counter[str]) -> Que
         return Query(where, unnamed, wrong=f"not JSON ({error.msg} at column {error.colno})")
     if not isinstance(row, dict):
         return Query(where, unnamed, wrong=f"expected a JSON object, got {line[:60]!r}")
+    row = renamed(row)  # where there are several names of a video, the one that ``eval`` takes
     given, video, sentence = _first(row, ("qid", "query_id")), _first(row, VIDEO_KEYS), _first(row, SENTENCE_KEYS)
     name = unnamed if given is None else str(given)
     as_text = isinstance(given, str) and given.isdecimal() and str(int(given)) == given
@@ -197,7 +199,8 @@ def open_queries(path: Path, step: int, *, sentences: bool = False, progress: On
         return LineQueries(path, step, _text_line, progress)
     if head.startswith("[") or (sentences and any("\t" in line for line in lines[:100])):
         what = "a JSON array" if head.startswith("[") else "lines with tabs, as of a table"
-        raise DataError([Problem(str(path), what, 'write JSON lines of {"vid", "query"}, or one sentence per line')])
+        fix = 'write JSON lines of {"vid", "query"}, or one sentence per line'
+        raise DataError([Problem(str(path), what, f"{fix}; {AS_LINES}")])
     if head and sentences:
         return LineQueries(path, step, _sentence_line, progress)
     what = f"cannot tell its format; it begins {head[:60]!r}" if head else "an empty file"
@@ -224,7 +227,7 @@ def _by_video(path: Path, step: int) -> ListedQueries:
             found.append(Query(spot, f"{video}_{position}", video, raw, seconds, wrong=wrong))
     if all(query.wrong for query in found):
         what = f"none of its {len(data)} entries has a list `sentences`"
-        raise DataError([Problem(str(path), what, "is this a file of queries?")])
+        raise DataError([Problem(str(path), what, f"is this a file of queries? {AS_LINES}")])
     return ListedQueries(found, step, hashlib.sha256(path.read_bytes()).hexdigest())
 
 

@@ -250,3 +250,25 @@ def test_the_command_says_what_it_did(trained, tmp_path, capsys):
     assert cli.main(["predict", "merge", "--output", str(tmp_path / "out.jsonl")]) == 0
     assert cli.main(["predict", *flags, "--window", "0"]) == 2
     assert "--window must be at least 1" in capsys.readouterr().err
+
+
+def test_an_id_that_occurs_twice_is_noted(trained, tmp_path, capsys):
+    given = rows(trained.queries)
+    (tmp_path / "twice.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*given, given[0]]))
+    flags = ["--queries", str(tmp_path / "twice.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    assert cli.main(["predict", "--run", str(trained.run), *flags]) == 0
+    assert f"note: the query id {given[0]['qid']} occurs twice" in capsys.readouterr().out
+
+
+def test_of_two_names_of_a_video_the_one_of_the_annotations_is_taken(tmp_path):
+    row = {
+        "query_id": "q",
+        "clip_id": "clip",
+        "video_id": "film",
+        "query": "a dog",
+        "timestamps": [1, 2],
+        "duration": 9,
+    }
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    assert [asked.video for asked in read(tmp_path / "q.jsonl")] == ["clip"]
+    assert read_annotations(tmp_path / "q.jsonl")[0].video_id == "clip"
