@@ -8,7 +8,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -275,6 +275,17 @@ def load_durations(source: Durations) -> dict[str, float]:
 def lengths_differ(one: float, other: float) -> bool:
     """Return whether two durations are not of one video: files round them, and cut a last clip."""
     return abs(one - other) > max(1.0, 0.05 * max(one, other))
+
+
+def differing_lengths(records: Iterable[Record]) -> list[str]:
+    """Return a text for each video that two records give different lengths."""
+    known: dict[str, float] = {}
+    found: dict[str, str] = {}
+    for record in records:
+        length = known.setdefault(record.video_id, record.duration)
+        if lengths_differ(length, record.duration):
+            found.setdefault(record.video_id, f"{record.video_id} lasts {length:g} s and {record.duration:g} s")
+    return list(found.values())
 
 
 def _entries(path: Path) -> list[tuple[str, Any]]:

@@ -16,7 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, words_of, write_annotations
-from hero_plugin.integrations.data.checks import Durations, OnBroken, OnOutside, ReadReport, load_durations
+from hero_plugin.integrations.data.checks import (
+    Durations,
+    OnBroken,
+    OnOutside,
+    ReadReport,
+    differing_lengths,
+    load_durations,
+)
 from hero_plugin.integrations.data.features import FeatureStore, missing_features, open_features
 from hero_plugin.integrations.data.moments import Conversion, clip_length_problem, convert_records
 from hero_plugin.integrations.data.records import Record
@@ -167,6 +174,8 @@ def check(config: CheckConfig) -> None:
             if ends and max(ends) <= 1 and min(record.duration for record in more) > 2:
                 what = "no moment ends after the first second: they look like shares of the video, not seconds"
                 found.append(Problem(str(file), what, "multiply them by the videos' durations"))
+    for video in differing_lengths(records):
+        found.append(Problem("--annotations", f"video {video}", "correct one of the files, or give --durations"))
     if config.features and records:
         with _joining(found, "--features"):
             found += _check_features(config.features, records, config.max_clips, config.clip_length)

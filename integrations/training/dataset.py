@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hero_plugin.integrations.data import ReadReport, Tokenizer, read_annotations
+from hero_plugin.integrations.data.checks import differing_lengths
 from hero_plugin.integrations.data.feature_bank import FeatureBank, Storage, StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, Source, missing_features, open_features
 from hero_plugin.integrations.data.moments import moments_to_clips
@@ -109,6 +110,8 @@ def read_sets(
             problems.extend(error.problems)
     if problems:
         raise DataError(problems)
+    if lengths := differing_lengths(record for records in sets.values() for record in records):
+        screen.say(f"note: {len(lengths)} videos have two lengths in these files: {lengths[0]}; see `data check`")
     return sets
 
 

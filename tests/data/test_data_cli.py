@@ -166,3 +166,10 @@ def test_ids_that_occur_twice_are_numbered_anew(place, capsys):
     assert run("convert", *source, "--query-ids", "number") == 0
     made = [json.loads(line) for line in (place / "o.jsonl").read_text().splitlines()]
     assert [(row["qid"], row["query"]) for row in made] == [(0, "one"), (1, "two")]
+
+
+def test_check_tells_a_video_of_two_lengths_in_two_files(tmp_path, capsys):
+    entry = {"duration": 30.0, "timestamps": [[3, 12]], "sentences": ["a"]}
+    paths = [samples.write(tmp_path, f"{n}.json", {"v": {**entry, "duration": 30.0 * n}}) for n in (1, 3)]
+    assert run("check", "--annotations", *paths) == 2
+    assert "video v lasts 30 s and 90 s" in capsys.readouterr().err
