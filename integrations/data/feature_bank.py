@@ -5,6 +5,7 @@ A manifest is ``manifest.json`` beside the features. A run keeps it, and refuses
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -335,6 +336,22 @@ def manifest_marks(paths: Iterable[Path]) -> list[str | None]:
     """
     files = [path / MANIFEST for path in paths]
     return [checksum(file)[:16] if file.is_file() else None for file in files]
+
+
+def manifest_mark(path: Path) -> str | None:
+    """Return a mark of what made features by the manifest of another tool than ``data extract``, as ``data timelines``.
+
+    It stays where videos are added. None where there is no such manifest.
+    """
+    file = path / MANIFEST
+    try:
+        found = json.loads(file.read_text("utf-8")) if file.is_file() else None
+    except ValueError:
+        return checksum(file)
+    if not isinstance(found, dict) or found.get("what") == MANIFEST_KIND:
+        return None
+    made = {key: value for key, value in found.items() if key not in ("videos", "clips", "complete", "numpy")}
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def manifest_difference(wanted: Manifest | None, found: Manifest | None) -> str:

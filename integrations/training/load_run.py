@@ -55,6 +55,9 @@ def with_inputs(settings: TrainConfig, config: RunInputs, annotations: tuple[str
         raise UserError(f"--query-features is for the DETRs, {run.path} is a run of {settings.title}")
     if getattr(settings, "query_features", None) and config.words:
         raise UserError(f"{run.path} was trained on queries' features; give --query-features, not --words")
+    names, trained = ([path.name for path in paths] for paths in (config.features or (), settings.features))
+    if names != trained and sorted(names) == sorted(trained):
+        raise UserError(f"{run.path} was trained on --features in another order: {' '.join(trained)}")
     found = replace(settings, **changes, annotations_test=annotations or settings.annotations_test)
     if has_duplicates(names := [name for name, _ in found.test_sets()]):
         raise UserError(f"sets need different names, got {', '.join(names)}; give them as NAME=PATH")

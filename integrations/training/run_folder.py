@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.data.feature_bank import manifest_difference, read_manifest
+from hero_plugin.integrations.data.feature_bank import MANIFEST, manifest_difference, manifest_mark, read_manifest
 from hero_plugin.integrations.support import UserError, versions
 from hero_plugin.integrations.support.files import atomic_write, checksum, lock_folder, remove_leftovers, write_json
 from hero_plugin.integrations.support.settings import parse_named_paths
@@ -167,6 +167,12 @@ class RunFolder:
         Raises:
             UserError: They differ; it names both.
         """
+        at_its_time = self.config().get("annotations", {})
+        for path in settings.features:
+            if at_its_time.get(str(path / MANIFEST), mark := manifest_mark(path)) != mark:
+                raise UserError(
+                    f"{path}: not the features that {self.path} was trained on: made anew, by other settings"
+                )
         if not (known := self.origins()):
             return
         now = origins_of(settings)
@@ -213,6 +219,8 @@ class RunFolder:
             )
         if other := self._other_annotations(settings):
             what = "annotations are" if settings.get("durations") not in other else "annotations or durations are"
+            if any(Path(path).name == MANIFEST for path in other):
+                what = "features are"
             raise RunFolderError(
                 f"{self.path}: cannot resume, as {what} not what they were when this run began: "
                 f"{', '.join(other)}. Put the earlier ones back, or start another run with another --output "
@@ -255,8 +263,8 @@ class RunFolder:
 def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the checksum of each annotation file that settings name and that is there; of an adaptation, its own, too.
 
-    The lengths of videos are among them, as moments are cut at the end. An adaptation's own are the files that its
-    queries are drawn from: new ones, and old ones where it rehearses.
+    The lengths of videos are among them, as moments are cut at the end, and what made the features, where it says. An
+    adaptation's own are the files that its queries are drawn from: new ones, and old ones where it rehearses.
     """
     named = [settings.get(f"annotations_{name}") for name in ("train", "val", "reworded")]
     named.append(settings.get("durations"))
@@ -264,7 +272,9 @@ def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
     sets = (*settings.get("annotations_test", ()), *adapted.get("annotations", ()))
     named += [path for _, path in parse_named_paths(sets)]
     named += adapted["past"] if adapted.get("rehearsal") else []
-    return {str(path): checksum(Path(path)) for path in named if path is not None and Path(path).is_file()}
+    found = {str(path): checksum(Path(path)) for path in named if path is not None and Path(path).is_file()}
+    made = {str(Path(path) / MANIFEST): manifest_mark(Path(path)) for path in settings.get("features", ())}
+    return {**found, **{path: mark for path, mark in made.items() if mark}}
 
 
 def origins_of(settings: TrainConfig) -> dict[str, Any]:

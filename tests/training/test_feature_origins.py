@@ -104,3 +104,24 @@ def test_a_training_does_not_resume_on_other_features(files, tmp_path):
     (features / MANIFEST).write_text(json.dumps(manifest(weights="b")))
     with pytest.raises(UserError, match=r"weights b.*and not clip .weights a"):
         train(config_from({**given, "resume": True}, "test"), QUIET)
+
+
+def test_rendered_features_that_were_made_anew_are_refused(files, tmp_path):
+    folder = copy_features(files, tmp_path / "rendered", {"what": "simulated", "seed": 0, "videos": 5})
+    settings = files.settings(output=str(tmp_path / "run"), features=str(folder), epochs=1)
+    train(config_from(settings, "test"), QUIET)
+    (folder / MANIFEST).write_text(json.dumps({"what": "simulated", "seed": 0, "videos": 9}))  # more videos
+    evaluate(EvalConfig(run=(tmp_path / "run",), resamples=0), QUIET)
+    (folder / MANIFEST).write_text(json.dumps({"what": "simulated", "seed": 1, "videos": 5}))
+    with pytest.raises(UserError, match="was trained on: made anew, by other settings"):
+        evaluate(EvalConfig(run=(tmp_path / "run",), resamples=0), QUIET)
+    with pytest.raises(UserError, match="cannot resume, as features are not what they were"):
+        train(config_from({**settings, "resume": True}, "test"), QUIET)
+
+
+def test_folders_in_another_order_are_refused(files, tmp_path):
+    folders = [str(copy_features(files, tmp_path / name, None)) for name in ("slow", "fast")]
+    train(config_from(files.settings(output=str(tmp_path / "run"), features=folders, epochs=1), "test"), QUIET)
+    config = EvalConfig(run=(tmp_path / "run",), resamples=0, features=(tmp_path / "fast", tmp_path / "slow"))
+    with pytest.raises(UserError, match="was trained on --features in another order: slow fast"):
+        evaluate(config, QUIET)
