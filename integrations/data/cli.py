@@ -175,7 +175,7 @@ def check(config: CheckConfig) -> None:
                 what = "no moment ends after the first second: they look like shares of the video, not seconds"
                 found.append(Problem(str(file), what, "multiply them by the videos' durations"))
     for video in differing_lengths(records):
-        found.append(Problem("--annotations", f"video {video}", "correct one of the files, or give --durations"))
+        found.append(Problem("--annotations", f"video {video}", "correct one of the files"))
     if config.features and records:
         with _joining(found, "--features"):
             found += _check_features(config.features, records, config.max_clips, config.clip_length)

@@ -350,7 +350,8 @@ def manifest_mark(path: Path) -> str | None:
         return checksum(file)
     if not isinstance(found, dict) or found.get("what") == MANIFEST_KIND:
         return None
-    made = {key: value for key, value in found.items() if key not in ("videos", "clips", "complete", "numpy")}
+    notes = ("videos", "clips", "complete", "numpy", "sources")
+    made = {key: value for key, value in found.items() if key not in notes}
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 

@@ -33,6 +33,11 @@ class FeatureStore(ABC):
     dim: int
     """Width of a clip's feature."""
 
+    @property
+    def widths(self) -> list[int]:
+        """The widths of the places that lie side by side in a clip's feature."""
+        return [self.dim]
+
     @abstractmethod
     def __contains__(self, video_id: object) -> bool: ...
 
@@ -427,6 +432,10 @@ class _SideBySide(FeatureStore):
     ) -> None:
         self._stores, self._max_clips, self._pooling, self._normalize = stores, max_clips, pooling, normalize
         self.dim = sum(store.dim for store in stores)
+
+    @property
+    def widths(self) -> list[int]:
+        return [store.dim for store in self._stores]
 
     def lacking(self, video_id: str) -> list[str]:
         return [name for store in self._stores for name in store.lacking(video_id)]

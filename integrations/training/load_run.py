@@ -115,6 +115,7 @@ def load_model(
         UserError: As ``load_run``; the message names the run.
     """
     trained = run.settings()
+    run.check_widths(data.store.widths)
     settings = settings or trained
     state, known = load_checkpoint(checkpoint), Vocabulary.from_json(run.vocabulary())
     try:

@@ -2,7 +2,7 @@
 
 config.json      the settings and the versions that they ran with
 vocabulary.json  the words of the run's word table, in order
-features.json    what made its features, where they say so
+features.json    how wide its features are, and what made them, where they say so
 log.jsonl        one line per epoch
 last.pt          everything needed to resume
 best.pt          the weights to use
@@ -16,8 +16,9 @@ An adapted run has more of them, and stages inside it: docs/guide/adapt.md.
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -167,9 +168,10 @@ class RunFolder:
         Raises:
             UserError: They differ; it names both.
         """
-        at_its_time = self.config().get("annotations", {})
+        at_its_time = {os.path.abspath(path): mark for path, mark in self.config().get("annotations", {}).items()}
         for path in settings.features:
-            if at_its_time.get(str(path / MANIFEST), mark := manifest_mark(path)) != mark:
+            file = path / MANIFEST
+            if file.is_file() and at_its_time.get(os.path.abspath(file), mark := manifest_mark(path)) != mark:
                 raise UserError(
                     f"{path}: not the features that {self.path} was trained on: made anew, by other settings"
                 )
@@ -184,6 +186,17 @@ class RunFolder:
         if wrong := [f"{path}: made by {differs}" for path, differs in differences if differs]:
             wrong.append(f"{self.path} was trained on the latter: give it features of that kind")
             raise UserError("\n".join(wrong))
+
+    def check_widths(self, widths: Sequence[int]) -> None:
+        """Refuse features of several places in another order than the run's, as far as their widths tell.
+
+        Raises:
+            UserError: They are as wide in all as the run's, in as many places, and differ.
+        """
+        known = self.origins().get("widths", list(widths))
+        # One place may hold what lay side by side; another sum is told of by what loads the weights.
+        if (len(known), sum(known)) == (len(widths), sum(widths)) and known != list(widths):
+            raise UserError(f"{self.path} was trained on --features {known} wide, in this order; these are {widths}")
 
     def results(self) -> dict[str, Any]:
         """Return the results, as JSON values."""

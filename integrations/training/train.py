@@ -198,17 +198,17 @@ def answer_with_one_level(
 
 
 def keep_origins(config: TrainConfig, data: GroundingData, bank: StoreBank, run: RunFolder) -> None:
-    """Note in the run what made its features, where that is known, and the clips of its longest training video.
+    """Note in the run what made its features, and how wide they are, and the clips of its longest training video.
 
     Raises:
         UserError: The run to resume began on features of another kind.
     """
-    if run.origins():
-        return run.check_origins(config)
-    origins = origins_of(config)
-    if any(origins["features"]):
+    run.check_origins(config)
+    run.check_widths(data.store.widths)
+    if not run.origins():
         longest = max(bank.clips(bank.rows[record.video_id]) for record in data.sets["train"])
-        run.write_json(run.features_file, {**origins, "longest_clips": longest})
+        about = {**origins_of(config), "widths": data.store.widths, "longest_clips": longest}
+        run.write_json(run.features_file, about)
 
 
 def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> Vocabulary:

@@ -125,3 +125,36 @@ def test_folders_in_another_order_are_refused(files, tmp_path):
     config = EvalConfig(run=(tmp_path / "run",), resamples=0, features=(tmp_path / "fast", tmp_path / "slow"))
     with pytest.raises(UserError, match="was trained on --features in another order: slow fast"):
         evaluate(config, QUIET)
+
+
+def test_folders_of_other_widths_are_refused_whatever_they_are_called(files, tmp_path):
+    folders = []
+    for name, part in (("wide", slice(7)), ("narrow", slice(7, None))):
+        folders.append(tmp_path / name / "features")
+        folders[-1].mkdir(parents=True)
+        for path in (files.root / "features").glob("*.npy"):
+            np.save(folders[-1] / path.name, np.load(path)[:, part])
+    given = files.settings(output=str(tmp_path / "run"), features=[str(each) for each in folders], epochs=1)
+    train(config_from(given, "test"), QUIET)
+    with pytest.raises(UserError, match=r"trained on --features \[7, 3\] wide, in this order; these are \[3, 7\]"):
+        evaluate(EvalConfig(run=(tmp_path / "run",), resamples=0, features=tuple(folders[::-1])), QUIET)
+    with pytest.raises(UserError, match="in this order"):
+        answer(tmp_path / "run", files.data.sets["seen"], folders[::-1], device="cpu")
+    answer(tmp_path / "run", files.data.sets["seen"], files.data.features, device="cpu")  # side by side already
+
+
+def test_rendered_features_give_way_to_no_extracted_ones(files, tmp_path, monkeypatch):
+    rendered = {"what": "simulated", "seed": 0, "sources": {"words": "a.npz"}}
+    folder = copy_features(files, tmp_path / "features", rendered)
+    given = files.settings(output=str(tmp_path / "run"), features=[str(folder)], epochs=1)
+    train(config_from(given, "test"), QUIET)
+    (folder / MANIFEST).write_text(json.dumps({**rendered, "sources": {"words": "b.npz"}}))  # the same, renamed
+    evaluate(EvalConfig(run=(tmp_path / "run",), resamples=0), QUIET)
+    (folder / MANIFEST).write_text(json.dumps(manifest()))
+    with pytest.raises(UserError, match="made anew"):
+        train(config_from({**given, "resume": True}, "test"), QUIET)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="made anew"):
+        evaluate(EvalConfig(run=(tmp_path / "run",), resamples=0, features=(folder.relative_to(tmp_path),)), QUIET)
+    (folder / MANIFEST).unlink()  # says nothing
+    evaluate(EvalConfig(run=(tmp_path / "run",), resamples=0), QUIET)

@@ -59,6 +59,7 @@ def test_a_run_folder_holds_everything(runs):
         assert names == {
             "best.pt",
             "config.json",
+            "features.json",
             "figures",
             "last.pt",
             "log.jsonl",
