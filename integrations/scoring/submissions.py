@@ -140,6 +140,18 @@ def clips_are_scored(clips: Sequence[int], durations: Sequence[float], clip_leng
     return float(np.median(beyond)) < CLIP_LENGTH or abs(typical - CLIP_LENGTH) <= STEADY * CLIP_LENGTH
 
 
+def unscored_videos(records: Sequence[Record], clips: Sequence[int], clip_length: float = 0.0) -> dict[str, str]:
+    """Return a text for each video whose clips are not those that the form has saliency for; none if the set's are."""
+    durations = [record.duration for record in records]
+    if not records or clips_are_scored(clips, durations, clip_length):
+        return {}
+    return {
+        record.video_id: f"{record.video_id} ({count} clips, {record.duration:g} s)"
+        for record, count in zip(records, clips, strict=True)
+        if not clips_are_scored([count], [record.duration], clip_length)
+    }
+
+
 def write_submission(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> int:
     """Write lines as they come; the file appears once it is complete. Return their number."""
     count = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, Mo
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.integrations.data import Record, Tokenizer, Vocabulary
 from hero_plugin.integrations.data.feature_bank import FeatureBank
-from hero_plugin.integrations.scoring.qvhighlights import qvhighlights_scores
+from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH, qvhighlights_scores
 from hero_plugin.integrations.scoring.submissions import (
+    CLIPS_OFF,
     annotation_row,
-    clips_are_scored,
     has_official_labels,
     submission_line,
+    unscored_videos,
 )
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import UserError
@@ -152,6 +154,7 @@ class DetrTask(Task):
         self, model: nn.Module, criterion: nn.Module, collate: DetrCollate, *, clip_length: float = 0.0
     ) -> None:
         self.model, self.criterion, self.collate, self.clip_length = model, criterion, collate, clip_length
+        self._said = set[str]()
         self.following_rows = int(getattr(criterion, "negative_pairs", False))  # an authors' criterion does not say
         unused = ["contrastive_align_projection_vid", *([] if model.use_txt_pos else ["txt_position_embed"])]
         transformer: Any = model.transformer
@@ -215,13 +218,23 @@ class DetrTask(Task):
     def prediction_lines(self, name: str, items: Sequence[DetrExample], grounded: Grounded) -> list[dict[str, Any]]:
         """Return a submission in QVHighlights' form, which has no place for the set's name; saliency is the model's.
 
-        Where the model's clips are not of two seconds, saliency is left out: the form has a score for each such clip.
+        Where a video's clips are not of two seconds, saliency is left out on all lines: the form has a score for each
+        such clip, on every line or on none. A warning says so, once, though each evaluation of a training comes here.
         """
-        clips = [len(grounded.saliency[row]) for row in range(len(items))]
-        fits = clips_are_scored(clips, [item.record.duration for item in items], self.clip_length)
+        records = [item.record for item in items]
+        off = unscored_videos(records, [len(grounded.saliency[row]) for row in range(len(items))], self.clip_length)
+        if off:
+            said = (
+                f"{len(off)} of {len({record.video_id for record in records})} videos, {next(iter(off.values()))} "
+                f"first, have not one clip for each {CLIP_LENGTH:g} s, give or take {CLIPS_OFF}: no saliency is "
+                "written, and there are no figures of highlights"
+            )
+            if said not in self._said:
+                warnings.warn(said, stacklevel=2)
+            self._said.add(said)
         return [
             submission_line(
-                item.record, grounded.moments[row], grounded.scores[row], grounded.saliency[row] if fits else None
+                item.record, grounded.moments[row], grounded.scores[row], None if off else grounded.saliency[row]
             )
             for row, item in enumerate(items)
         ]

@@ -159,6 +159,16 @@ def test_check_names_no_flag_that_it_has_not(place, capsys):
     assert "--max-clips must be at least 1" in capsys.readouterr().err
 
 
+def test_check_tells_videos_whose_saliency_is_not_scored(place, capsys):
+    entry = {"duration": 150.0, "timestamps": [[3, 12]], "sentences": ["a"]}
+    (place / "captions.json").write_text(json.dumps({"v": entry}))
+    common = ("check", "--annotations", place / "captions.json", "--features", place / "features", "--clip-length", "2")
+    for clips, said in ((72, True), (73, False)):
+        np.save(place / "features" / "v.npy", np.ones((clips, 4)))
+        assert run(*common) == 0
+        assert ("v: 72 clips, 150 s" in capsys.readouterr().out) is said
+
+
 def test_ids_that_occur_twice_are_numbered_anew(place, capsys):
     rows = [{**samples.QVHIGHLIGHTS[0], "qid": 7, "query": query} for query in ("one", "two")]
     source = ("--input", samples.write(place, "twice.jsonl", rows), "--output", place / "o.jsonl", "--to", "lighthouse")

@@ -17,6 +17,7 @@ from hero_plugin.integrations.scoring.submissions import (
     official_scores,
     read_submission,
     submission_line,
+    unscored_videos,
     write_submission,
 )
 from hero_plugin.integrations.support.errors import DataError
@@ -388,3 +389,11 @@ def test_lines_about_other_videos_or_sentences_under_the_same_qids_are_refused(s
 )
 def test_saliency_is_of_clips_of_two_seconds(clips, durations, clip_length, fits):
     assert clips_are_scored(clips, durations, clip_length) is fits
+
+
+def test_of_a_set_whose_saliency_is_not_scored_the_videos_are_named():
+    records = [Record(f"q{n}", f"v{n}", "a", ((0.0, 2.0),), 150.0) for n in range(3)]
+    assert unscored_videos(records, [75, 73, 72], 2.0) == {"v2": "v2 (72 clips, 150 s)"}
+    assert unscored_videos(records, [75, 73, 77], 2.0) == {}
+    short = records[0].replace(duration=20.5)  # alone, its clips might be of 2.28 s
+    assert list(unscored_videos([short], [9])) == ["v0"] and unscored_videos([short, *records[1:]], [9, 74, 75]) == {}

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from hero_plugin import HeroModel
+from hero_plugin.integrations.data import Record
 from hero_plugin.integrations.data.annotations import read_annotations
 from hero_plugin.integrations.data.words import WordVectors, tokenize
 from hero_plugin.integrations.evaluation.evaluate import EvalConfig
@@ -435,6 +436,22 @@ def test_saliency_of_clips_that_are_not_of_two_seconds_is_left_out(built):
         ]
         lines = task.prediction_lines("", timed, grounded)
         assert ["pred_saliency_scores" in line for line in lines] == [there] * 4
+
+
+def test_a_video_that_takes_saliency_and_figures_of_highlights_away_is_named_once(built):
+    _, task, examples = built("moment_detr", clip_length=2.0)
+    grounded = predict_set(task, examples[:2], clips=True)
+    lasting = [2.0 * len(saliency) for saliency in grounded.saliency]
+    records = [
+        Record(f"q{number}", f"v{number}", "a dog", ((0, 2),), seconds, saliency=((0, (4, 4, 4)),))
+        for number, seconds in enumerate((lasting[0], lasting[1] + 6))
+    ]
+    items = [replace(item, record=record) for item, record in zip(examples[:2], records, strict=True)]
+    with pytest.warns(UserWarning) as said:
+        assert not any("HL" in score for score in task.scores(items, grounded))
+        assert not any("pred_saliency_scores" in line for line in task.prediction_lines("", items, grounded))
+    (only,) = said
+    assert f"1 of 2 videos, v1 ({len(grounded.saliency[1])} clips, {lasting[1] + 6:g} s) first, " in str(only.message)
 
 
 @pytest.mark.parametrize(("clip_length", "max_clips"), [(2 * LENGTH, 100), (0.5 * LENGTH, 100), (2 * LENGTH, 12)])

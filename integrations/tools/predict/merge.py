@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.scoring.submissions import WINDOWS
+from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
+from hero_plugin.integrations.scoring.submissions import CLIPS_OFF, SALIENCY, WINDOWS
 from hero_plugin.integrations.support import (
     DataError,
     Problem,
@@ -92,15 +93,18 @@ def _shards(manifest: Manifest) -> Iterator[tuple[Shard, list[dict[str, Any]], i
 def _merged(manifest: Manifest, progress: Callable[[int, int], None]) -> dict[str, Any]:
     """Write the file of predictions and what belongs to it.
 
-    Every window must be there once, with the bytes and lines that its journal says. The report is written last:
-    where it is, everything is done.
+    Every window must be there once, with the bytes and lines that its journal says. Where some videos' clips have no
+    saliency, no line keeps it, as a scored file has it on all lines or on none; a search's is not scored. The report is
+    written last: where it is, everything is done.
     """
     remove_leftovers(manifest.predictions.parent)
     entries: list[dict[str, Any]] = []
     ranking = Ranking(manifest.facts["top_videos"]) if manifest.facts["every_video"] else None
+    made = [entry for _, entries_of_shard, _ in _shards(manifest) for entry in entries_of_shard]
+    bare = ranking is None and 0 < _unscored(made) < sum(entry["answered"] for entry in made)
     with atomic_write(manifest.folder / DROPPED) as dropped, atomic_write(manifest.predictions, "wb") as answers:
         for entry, data in _windows(manifest):
-            answers.write(data)
+            answers.write(_without_saliency(data) if bare else data)
             dropped.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in entry["dropped"])
             entries.append(entry)
             if ranking is not None:
@@ -137,6 +141,15 @@ def _windows(manifest: Manifest) -> Iterator[tuple[dict[str, Any], bytes]]:
                 raise _damaged(part, "something comes after its last window")
 
 
+def _unscored(entries: Sequence[Mapping[str, Any]]) -> int:
+    return sum(entry.get("unscored", 0) for entry in entries)  # journals of earlier versions do not say
+
+
+def _without_saliency(lines: bytes) -> bytes:
+    rows = ({key: value for key, value in json.loads(line).items() if key != SALIENCY} for line in lines.splitlines())
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
 def _damaged(part: Path, what: str) -> DataError:
     return DataError([Problem(str(part), what, "run its shard again: it answers the damaged windows again")])
 
@@ -161,6 +174,8 @@ def _report(manifest: Manifest, entries: Sequence[Mapping[str, Any]]) -> dict[st
         "answered": total["answered"],
         "dropped": len(dropped),
         "first_dropped": dropped[:5],
+        "unscored": _unscored(entries),
+        "first_unscored": next(filter(None, (entry.get("first_unscored") for entry in entries)), ""),
         # Readings: a video that comes again in a later part of the file counts again.
         "videos_read": total["videos"],
         "clips_read": total["clips"],
@@ -199,6 +214,12 @@ def report_text(report: Mapping[str, Any]) -> str:
     if report["dropped"]:
         lines.append(f"{report['dropped']} queries left out (--on-broken drop), all of them in dropped.jsonl:")
         lines += [f"  {each['where']}: {each['why']}" for each in report["first_dropped"]]
+    if report.get("unscored"):
+        lines.append(
+            f"{report['unscored']} queries are about videos that have not one clip for each {CLIP_LENGTH:g} s, give or "
+            f"take {CLIPS_OFF}, as {report['first_unscored']}: "
+            + ("they have no saliency" if report["of"]["every_video"] else "no saliency is written")
+        )
     lines.append(f"written: {report['predictions']}")
     return "\n".join(lines)
 

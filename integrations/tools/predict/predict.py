@@ -6,7 +6,7 @@ import json
 import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ import torch
 from hero_plugin.integrations.data import Record, load_durations, open_features, tokenize
 from hero_plugin.integrations.data.feature_bank import manifest_marks, read_manifest
 from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
-from hero_plugin.integrations.scoring.submissions import clips_are_scored, submission_line
+from hero_plugin.integrations.scoring.submissions import clips_are_scored, submission_line, unscored_videos
 from hero_plugin.integrations.support import DataError, Interrupted, Interrupts, Problem, Rank, UserError, checksum
 from hero_plugin.integrations.support.console import Screen, Teller
 from hero_plugin.integrations.tools.predict import model
@@ -256,11 +256,16 @@ def answer_windows(
             computing += end - start
             continue
         # The first of these reads waits until the device has done the window.
-        lines = answer_lines(window, answers, config, getattr(predictor.task, "clip_length", 0.0))
+        has_saliency = config.saliency and any(answer.saliency is not None for _, answer in answers)
+        clip_length = getattr(predictor.task, "clip_length", 0.0)
+        off = unscored_videos(window.records, window.lengths, clip_length) if has_saliency else {}
+        lines = answer_lines(window, answers, config, off)
         computing += time.perf_counter() - start
         before, processor = processor, time.process_time()
         times = {"waiting": waiting, "computing": computing, "processor": processor - before}
-        part.add(window.number, lines, **window.to_json(), **times)
+        unscored = sum(record.video_id in off for record in window.records)
+        about = {"unscored": unscored, "first_unscored": next(iter(off.values()), "")}
+        part.add(window.number, lines, **window.to_json(), **about, **times)
         meter.add(window.asked)
         answers, waiting, computing, end = [], 0.0, 0.0, time.perf_counter()
     return True
@@ -270,12 +275,9 @@ def answer_lines(
     window: QueryWindow,
     answers: Iterable[tuple[WindowBatch, Prediction]],
     config: PredictConfig,
-    clip_length: float = 0.0,
+    off: Container[str] = (),
 ) -> list[str]:
-    """Return one JSON line per record of a window, in its order.
-
-    Saliency is left out where the video's clips, of ``clip_length`` seconds, are not those that the form has it for.
-    """
+    """Return one JSON line per record of a window, in its order, without saliency for the videos in ``off``."""
     lines = [""] * len(window.records)
     for window_batch, answer in answers:
         keep = slice(config.top_k or None)
@@ -283,7 +285,7 @@ def answer_lines(
         saliency = answer.saliency.float().cpu().numpy() if config.saliency and answer.saliency is not None else None
         for row, index in enumerate(window_batch.order):
             record, count, clips = window.records[index], window.lengths[index], None
-            if saliency is not None and clips_are_scored([count], [record.duration], clip_length):
+            if saliency is not None and record.video_id not in off:
                 clips = saliency[row, :count]
             line = submission_line(record, moments[row], scores[row], clips)
             if config.every_video:  # the best window's score unrounded, to rank by

@@ -14,6 +14,7 @@ from hero_plugin.integrations.evaluation.evaluate import EvalConfig
 from hero_plugin.integrations.evaluation.evaluate import main as evaluate
 from hero_plugin.integrations.scoring.submissions import SALIENCY, WINDOWS, read_submission
 from hero_plugin.integrations.tools.predict import predict
+from hero_plugin.integrations.tools.predict.merge import report_text
 from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main
 from hero_plugin.integrations.training.bases import BASES, config_from
@@ -136,6 +137,24 @@ def test_saliency_of_clips_that_are_not_of_two_seconds_is_left_out(trained, run_
         trained.predict(tmp_path / f"{seconds}", run=run_of("moment_detr"), queries=tmp_path / "one.jsonl")
         (line,) = rows(tmp_path / f"{seconds}" / "predictions.jsonl")
         assert (SALIENCY in line) is there
+
+
+@pytest.mark.parametrize("every_video", [False, True])
+def test_saliency_is_on_all_lines_or_on_none(trained, run_of, tmp_path, every_video):
+    """But for a search, whose answers nobody scores."""
+    clips = {path.stem: len(np.load(path)) for path in (trained.files.root / "features").glob("*.npy")}
+    lengths = {video: 2 * count for video, count in clips.items()}
+    given = {row["vid"]: {**row, "duration": lengths[row["vid"]]} for row in rows(trained.queries)}
+    short = next(reversed(given))
+    lengths[short] = given[short]["duration"] = lengths[short] + 6  # three clips too few
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given.values()))
+    (tmp_path / "lengths.json").write_text(json.dumps(lengths))
+    flags = {"queries": tmp_path / "q.jsonl", "durations": tmp_path / "lengths.json", "every_video": every_video}
+    report = trained.predict(tmp_path / "out", run=run_of("moment_detr"), window=2, **flags)
+    scored = {line["vid"] for line in rows(tmp_path / "out" / "predictions.jsonl") if SALIENCY in line}
+    assert scored == (set(lengths) - {short} if every_video else set())
+    assert report["unscored"] == (len(given) if every_video else 1)
+    assert f"as {short} ({clips[short]} clips, {lengths[short]} s)" in report_text(report)
 
 
 def test_every_form_of_the_same_queries_gets_the_same_answers(trained, tmp_path, whole):
