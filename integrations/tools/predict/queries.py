@@ -20,7 +20,7 @@ import numpy as np
 
 from hero_plugin.integrations.data import Record
 from hero_plugin.integrations.data.checks import RecordChecks, as_number, lengths_differ
-from hero_plugin.integrations.data.formats import load_by_video, renamed
+from hero_plugin.integrations.data.formats import FRAMES, load_by_video, renamed
 from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.support import DataError, OnProgress, Problem
 from hero_plugin.integrations.support.errors import not_utf8
@@ -221,9 +221,12 @@ def _by_video(path: Path, step: int) -> ListedQueries:
         if not isinstance(sentences, list):
             found.append(Query(where, video, video, wrong="expected a list `sentences`"))
             continue
+        seconds, (fps, frames) = _first(entry, DURATION_KEYS), (as_number(entry.get(key)) for key in FRAMES)
+        if seconds is None and fps and frames:
+            seconds = frames / fps
         for position, raw in enumerate(sentences):
             wrong = "" if isinstance(raw, str) else f"the query must be text, got {raw!r}"
-            spot, seconds = f"{where}, sentence {position + 1}", _first(entry, DURATION_KEYS)
+            spot = f"{where}, sentence {position + 1}"
             found.append(Query(spot, f"{video}_{position}", video, raw, seconds, wrong=wrong))
     if all(query.wrong for query in found):
         what = f"none of its {len(data)} entries has a list `sentences`"

@@ -272,3 +272,10 @@ def test_of_two_names_of_a_video_the_one_of_the_annotations_is_taken(tmp_path):
     (tmp_path / "q.jsonl").write_text(json.dumps(row))
     assert [asked.video for asked in read(tmp_path / "q.jsonl")] == ["clip"]
     assert read_annotations(tmp_path / "q.jsonl")[0].video_id == "clip"
+
+
+def test_the_frames_of_a_video_tell_its_length(tmp_path):
+    entry = {"fps": 29.4, "num_frames": 2940, "timestamps": [[294, 588]], "sentences": ["he cuts"]}
+    (tmp_path / "tacos.json").write_text(json.dumps({"s1": entry}))
+    assert [asked.duration for asked in read(tmp_path / "tacos.json")] == [pytest.approx(100.0)]
+    assert read_annotations(tmp_path / "tacos.json")[0].duration == pytest.approx(100.0)
