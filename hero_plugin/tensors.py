@@ -79,12 +79,15 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+_PLAIN = (int, float, str, type(None))
+
+
 def plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return those attributes of a module that are numbers, texts or None: a counter, a mode, a loss."""
     return {
         name: value
         for name, value in attributes.items()
-        if isinstance(value, (int, float, str, type(None))) or (isinstance(value, Tensor) and not value.ndim)
+        if isinstance(value, _PLAIN) or (isinstance(value, Tensor) and not value.ndim)
     }
 
 
@@ -105,8 +108,9 @@ class KeepStatistics:
             each[name] = value.clone()
         if not is_compiling():
             for own in (module.__dict__ for module in self.base.modules()):
-                tensors = {name: value for name, value in own.items() if isinstance(value, Tensor)}
-                self.kept.extend((own, name, value) for name, value in {**plain(own), **tensors}.items())
+                self.kept.extend(
+                    (own, name, value) for name, value in own.items() if isinstance(value, (*_PLAIN, Tensor))
+                )
 
     def __exit__(self, *error: Any) -> None:
         for each, name, value in self.kept:
