@@ -103,8 +103,8 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     """Return the base of a wrapped model: the very object that went in, with the weights that training gave it.
 
     A base that was frozen learns again where it did before; its modules are in eval mode where the wrapped model is,
-    else in the mode they had. To look at the base and go
-    on, read ``model.base``. Looks through ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``.
+    else in the mode they had. To look at the base and go on, read ``model.base``. Looks through
+    ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``.
     """
     inner = hero_model(model)
     inner.unfreeze_base()

@@ -338,7 +338,7 @@ def manifest_marks(paths: Iterable[Path]) -> list[str | None]:
     return [checksum(file)[:16] if file.is_file() else None for file in files]
 
 
-def manifest_mark(path: Path) -> str | None:
+def rendering_mark(path: Path) -> str | None:
     """Return a mark of what made features by the manifest of another tool than ``data extract``, as ``data timelines``.
 
     It stays where videos are added. None where there is no such manifest.

@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from hero_plugin.integrations.data.feature_bank import MANIFEST, manifest_difference, manifest_mark, read_manifest
+from hero_plugin.integrations.data.feature_bank import MANIFEST, manifest_difference, read_manifest, rendering_mark
 from hero_plugin.integrations.support import UserError, versions
 from hero_plugin.integrations.support.files import atomic_write, checksum, lock_folder, remove_leftovers, write_json
 from hero_plugin.integrations.support.settings import parse_named_paths
@@ -171,7 +171,7 @@ class RunFolder:
         at_its_time = {os.path.abspath(path): mark for path, mark in self.config().get("annotations", {}).items()}
         for path in settings.features:
             file = path / MANIFEST
-            if file.is_file() and at_its_time.get(os.path.abspath(file), mark := manifest_mark(path)) != mark:
+            if file.is_file() and at_its_time.get(os.path.abspath(file), mark := rendering_mark(path)) != mark:
                 raise UserError(
                     f"{path}: not the features that {self.path} was trained on: made anew, by other settings"
                 )
@@ -286,7 +286,7 @@ def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
     named += [path for _, path in parse_named_paths(sets)]
     named += adapted["past"] if adapted.get("rehearsal") else []
     found = {str(path): checksum(Path(path)) for path in named if path is not None and Path(path).is_file()}
-    made = {str(Path(path) / MANIFEST): manifest_mark(Path(path)) for path in settings.get("features", ())}
+    made = {str(Path(path) / MANIFEST): rendering_mark(Path(path)) for path in settings.get("features", ())}
     return {**found, **{path: mark for path, mark in made.items() if mark}}
 
 

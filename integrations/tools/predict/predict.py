@@ -206,7 +206,8 @@ def survey(inputs: Inputs, left: range, screen: Screen) -> list[str]:
         for number, window in inputs.queries.windows(looked):
             for query in window:
                 found = inputs.validator(query)
-                twice = twice or query.query_id * (hash(query.query_id) in ids)
+                if not twice and hash(query.query_id) in ids:
+                    twice = query.query_id
                 ids.add(hash(query.query_id))
                 if number < left.start:
                     continue
