@@ -320,10 +320,11 @@ def run(repository: Repository, script: Script, wrapping: wraps.Wrapping | None,
     try:
         running.run_script(script, [*repository.patches(wrapping), *repairs])
     except SystemExit as stopped:
-        if stopped.code is None or isinstance(stopped.code, int):
+        if stopped.code is not None and not isinstance(stopped.code, int):
+            print(stopped.code, file=sys.stderr)
+            return 1
+        if stopped.code or {"-h", "--help"} & set(script.arguments):
             return stopped.code or 0
-        print(stopped.code, file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         if running.WRAPPED in os.environ:  # a shell goes on to its next line, unless the signal ended this one
             sys.stderr.flush()

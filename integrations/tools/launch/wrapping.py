@@ -68,20 +68,20 @@ class Wrapping:
         print(f"hero-plugin: HERO around {name}: {said}", file=sys.stderr)
         return self.model
 
-    def save(self, save: Callable[..., Any], saved: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+    def save(self, save: Callable[..., Any], obj: Any, f: Any, *args: Any, **kwargs: Any) -> None:
         """Save a checkpoint, and beside it, in ``hero.json``, which HERO it has.
 
         Ctrl-C in the middle leaves the file that was there before: it is often the best checkpoint of days.
         """
-        path = Path(file).resolve() if isinstance(file, (str, os.PathLike)) else None
+        path = Path(f).resolve() if isinstance(f, (str, os.PathLike)) else None  # its arguments are torch.save's
         if path is None or not path.parent.is_dir() or (path.exists() and not path.is_file()):
-            return save(saved, file, *args, **kwargs)
+            return save(obj, f, *args, **kwargs)
         with atomic_write(path, "wb", durable=False) as stream:
-            save(saved, stream, *args, **kwargs)
-        if self.model is not None and saved_config(saved) == self.config:
+            save(obj, stream, *args, **kwargs)
+        if self.model is not None and saved_config(obj) == self.config:
             base, config = type(self.model.base).__name__, self.config.to_dict()
             said = {"hero_plugin": __version__, "base": base, "config": config}
-            write_json(Path(file).with_name("hero.json"), said)
+            write_json(Path(f).with_name("hero.json"), said)
 
 
 def saved_config(checkpoint: Any) -> HeroConfig | None:

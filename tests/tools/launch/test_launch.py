@@ -355,6 +355,25 @@ def test_ctrl_c_while_a_checkpoint_is_saved_leaves_the_one_before(tmp_path):
     assert torch.load(path) == {"epoch": 3} and link.is_symlink()
 
 
+def test_a_checkpoint_is_saved_however_its_file_is_named(tmp_path):
+    Wrapping(HeroConfig()).save(torch.save, obj={"epoch": 1}, f=str(tmp_path / "last.ckpt"))
+    assert torch.load(tmp_path / "last.ckpt") == {"epoch": 1}
+
+
+def test_a_script_that_ends_itself_is_asked_for_hero_too(repository, capfd):
+    """``sys.exit(main())`` is how many scripts end: a plain base must not train there without a word."""
+    script = repository / "moment_detr/train.py"
+    script.write_text(script.read_text() + "    import sys\n    sys.exit()\n")
+    train = ["moment_detr/train.py", "--steps", "1"]
+    assert here(repository, "--num-heads", "4", command=train) == 0
+    (repository / "plain.py").write_text("import sys\nprint('plain')\nsys.exit(0)\n")
+    assert here(repository, command=["plain.py"]) == 2
+    assert "plain.py built no model" in capfd.readouterr().err
+    assert here(repository, command=[*train, "--help"]) == 0
+    (repository / "plain.py").write_text("import sys\nsys.exit(3)\n")
+    assert here(repository, command=["plain.py"]) == 3
+
+
 @pytest.mark.slow
 def test_a_shell_script_may_prepare_first_and_run_from_a_folder(repository):
     (repository / "prepare.py").write_text("print('prepared')\n")
