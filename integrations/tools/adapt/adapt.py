@@ -5,7 +5,6 @@ Of several vocabularies, the last one's stage is the output folder itself; earli
 
 import json
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hero_plugin.integrations.data import Record, read_annotations, write_annotations
-from hero_plugin.integrations.data.annotations import detect_format
+from hero_plugin.integrations.data.annotations import WRITTEN, detect_format
 from hero_plugin.integrations.support import Interrupted, UserError, write_text
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.plotting import SETTINGS, save_figure
@@ -61,9 +60,11 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
     RunFolder.check(stages[-1].folder, record, **how)
     # Read before the folder is claimed: what cannot be learned from must not cost the adaptation that is there.
     BASES[settings.base].read(settings, {stage.name: stage.source for stage in stages})
+    queries = _draw_queries(config, settings, stages, new)
     with ExitStack() as held:  # the last stage's folder holds the others'
         last = RunFolder.claim(stages[-1].folder, record, held, **how)
-        _write_queries(config, settings, stages, new)
+        for path, (records, written) in queries.items():  # a resumed adaptation writes the same again
+            write_annotations(records, path, format=written)
         torch.set_num_threads(stages[0].settings.threads or torch.get_num_threads())
         run = start
         for number, stage in enumerate(stages, 1):
@@ -131,7 +132,7 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
     queries = config.output / "queries"
 
     def suffix(path: Path) -> str:
-        return ".jsonl" if _keeps_ids(settings) else path.suffix
+        return ".jsonl" if _format(path, settings) == "qvhighlights" else path.suffix
 
     tests = {name: queries / f"{name}-test{suffix(path)}" for name, path in vocabularies}
     tests.update(parse_named_paths(config.annotations_test))
@@ -141,6 +142,12 @@ def plan(config: AdaptConfig, settings: TrainConfig, before: Sequence[str] = ())
             raise UserError(
                 f"the loss on old words would be measured on {name}={path}, which --annotations learns from; give "
                 "--annotations-old"
+            )
+    for name, path in parse_named_paths(config.annotations_test):
+        if path.resolve() in learned:
+            raise UserError(
+                f"the gain on new words would be measured on {name}={path}, which --annotations learns from; leave "
+                f"--annotations-test {name} out, and what is not drawn is measured on, or give another file"
             )
     past = (*map(Path, before), settings.annotations_train)
     stages: list[Stage] = []
@@ -199,31 +206,40 @@ def _labelled(path: Path, settings: TrainConfig) -> list[Record]:
     return found
 
 
-def _write_queries(
+def _draw_queries(
     config: AdaptConfig, settings: TrainConfig, stages: list[Stage], new: Mapping[str, list[Record]]
-) -> None:
-    """Draw the queries of every stage and write them to files. A resumed adaptation writes the same again."""
+) -> dict[Path, tuple[list[Record], str]]:
+    """Draw the queries of every stage; return them, and their format, by the file that they are written to."""
     tested = dict(parse_named_paths(config.annotations_test))
-    past: dict[Path, list[Record]] = {}
+    drawn: dict[Path, tuple[list[Record], str]] = {}
+    past: dict[Path, tuple[list[Record], str]] = {}
     for stage in stages:
+        written = _format(stage.source, settings)
         learned, held_out = draw_queries(new[stage.name], config.shots, config.seed)
-        files = [(learned, stage.train, stage.source)]
+        drawn[stage.train] = learned, written
         if stage.name not in tested:
-            files.append((held_out, dict(stage.settings.test_sets())[stage.name], stage.source))
+            drawn[dict(stage.settings.test_sets())[stage.name]] = held_out, written
         for source, path in zip(stage.past, stage.rehearsal, strict=False):
-            if not source.is_file():
-                raise UserError(f"{source}: no such file to rehearse from; --rehearsal 0 does without")
-            if source not in past:
-                past[source] = _labelled(source, settings)
-            replayed = min(config.steps * config.batch_size, len(past[source]))
-            files.append((draw_queries(past[source], replayed, config.seed)[0], path, source))
-        for records, path, source in files:
-            write_annotations(records, path, format="qvhighlights" if _keeps_ids(settings) else detect_format(source))
+            if source not in past and source in drawn:  # an earlier stage's, not written yet
+                past[source] = drawn[source]
+            elif source not in past:
+                if not source.is_file():
+                    raise UserError(f"{source}: no such file to rehearse from; --rehearsal 0 does without")
+                past[source] = _labelled(source, settings), _format(source, settings)
+            records, written = past[source]
+            replayed = min(config.steps * config.batch_size, len(records))
+            drawn[path] = draw_queries(records, replayed, config.seed)[0], written
+    return drawn
 
 
-def _keeps_ids(settings: TrainConfig) -> bool:
-    """Return whether drawn queries are written as JSON lines, which keep the ids that their features are named by."""
-    return getattr(settings, "query_features", None) is not None
+def _format(source: Path, settings: TrainConfig) -> str:
+    """Return the format that queries drawn from a file are written in: its own, or "" where there is no file yet.
+
+    It is JSON lines where features are named by ids, which these keep, and where its own is read and never written.
+    """
+    own = detect_format(source) if source.is_file() else ""
+    by_id = getattr(settings, "query_features", None) is not None
+    return "qvhighlights" if by_id or own not in ("", *WRITTEN) else own
 
 
 def draw_queries(items: Sequence[Item], count: int, seed: int) -> tuple[list[Item], list[Item]]:
@@ -259,7 +275,6 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
 
     ``first``: that run is not a stage, so its scores are not known.
     """
-    started = time.monotonic()
     settings, base = replace(stage.settings, swap_words=0.0), BASES[stage.settings.base]
     device = choose_device(settings.device)
     keep_freed_memory(device)
@@ -305,7 +320,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
         "before": previous,
         "queries": {"learned": len(new), **{name: len(items) for name, items in sets.items()}},
         "parameters": sum(each.numel() for each in task.model.parameters() if each.requires_grad),
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(sum(line["seconds"] for line in run.history()), 1),
     }
     run.write_json(run.results_file, results)
 

@@ -29,7 +29,7 @@ from hero_plugin.integrations.tools.adapt.adapt import Distillation, draw_querie
 from hero_plugin.integrations.tools.adapt.config import AdaptConfig
 from hero_plugin.integrations.tools.adapt.report import ScoreMatrix, matrix_markdown
 from hero_plugin.integrations.training.bases import BASES, config_from
-from hero_plugin.integrations.training.checkpoints import load_checkpoint
+from hero_plugin.integrations.training.checkpoints import load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.detr import QDDETRTrainConfig
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.load_run import load_run
@@ -251,9 +251,9 @@ def test_an_adaptation_that_cannot_start_deletes_nothing(start, adapted, runs, t
 
 def test_several_vocabularies_one_after_the_other_and_once_more(start, runs, tmp_path):
     new = runs.files.root / "unseen.json"
-    both = (f"a={new}", f"b={new}")
+    both, test = (f"a={new}", f"b={new}"), shutil.copy(new, tmp_path / "test.json")
     config = adapt_config(
-        start, runs, tmp_path / "run", annotations=both, annotations_test=(f"a={new}",), rehearsal=0.5
+        start, runs, tmp_path / "run", annotations=both, annotations_test=(f"a={test}",), rehearsal=0.5
     )
     run = main(config, QUIET)
     table = json.loads((run.path / "adaptation.json").read_text())
@@ -314,7 +314,9 @@ def test_drawn_queries_read_their_own_features(tmp_path):
     config = AdaptConfig(run=tmp_path, annotations=(f"new={write('new', 6)}",), output=tmp_path / "out", shots=8)
     (stage,) = stages = adapting.plan(replace(config, steps=2, batch_size=8), settings)
     new = {"new": adapting._new_queries(stage, config, settings)}
-    adapting._write_queries(replace(config, steps=2, batch_size=8), settings, stages, new)
+    drawn = adapting._draw_queries(replace(config, steps=2, batch_size=8), settings, stages, new)
+    for path, (records, written) in drawn.items():
+        write_annotations(records, path, format=written)
     paths = {"train": stage.train, "rehearsal": stage.rehearsal[0], **dict(stage.settings.test_sets())}
     data = BASES["qd_detr"].read(stage.settings, paths)
     assert [len(records) for records in data.sets.values()] == [8, 16, 6, 10]
@@ -441,9 +443,12 @@ def test_wrong_flags_are_told(start, runs, tmp_path, changes, said):
         ({"shots": 0}, "--shots 0 leaves none"),
         ({"annotations": "seen"}, "a test set named seen already"),
         ({"annotations_old": "learned"}, "which --annotations learns from"),
+        ({"annotations_test": "learned"}, "the gain on new words would be measured on new="),
     ],
 )
 def test_what_cannot_be_adapted_is_told(start, runs, tmp_path, changes, said):
+    if changes == {"annotations_test": "learned"}:
+        changes = {"annotations_test": (f"new={runs.files.root / 'unseen.json'}",)}
     if changes == {"annotations_old": "learned"}:
         changes = {"annotations_old": (f"old={runs.files.root / 'unseen.json'}",)}
     if "annotations" in changes:
@@ -451,6 +456,30 @@ def test_what_cannot_be_adapted_is_told(start, runs, tmp_path, changes, said):
     with pytest.raises(UserError, match=said):
         main(adapt_config(start, runs, tmp_path / "run", **changes), QUIET)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_adaptation_is_not_resumed_from_another_training(start, runs, tmp_path):
+    """Its base is of the one, its words and its scores before would be of the other."""
+    own = RunFolder(shutil.copytree(start.path, tmp_path / "start"))
+    config = adapt_config(own, runs, tmp_path / "run")
+    run = main(config, QUIET)
+    run.results_file.unlink()  # as if it had been stopped before the end
+    state = load_checkpoint(own.best)
+    own.best.unlink()
+    save_checkpoint({**state, "epoch": 99}, own.best)
+    with pytest.raises(RunFolderError, match=r"weights depend on are not what they were .*start/best\.pt"):
+        main(replace(config, resume=True), QUIET)
+
+
+def test_queries_of_a_format_that_is_read_alone_are_learned_from(start, runs, tmp_path):
+    new = tmp_path / "rows.json"
+    records = read_annotations(runs.files.root / "unseen.json")
+    rows = [[each.video_id, each.duration, [*each.moments[0]], each.sentence] for each in records]
+    new.write_text(json.dumps(rows))
+    run = main(adapt_config(start, runs, tmp_path / "run", annotations=(f"new={new}",)), QUIET)
+    drawn = sorted(path.name for path in (run.path / "queries").glob("new-t*"))
+    assert drawn == ["new-test.jsonl", "new-train.jsonl"]
+    assert len(read_annotations(run.path / "queries" / "new-train.jsonl")) == 6
 
 
 def test_without_the_runs_training_queries_nothing_is_rehearsed(start, runs, tmp_path):
