@@ -235,7 +235,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, screen: Screen) -> list[Job]:
     waiting, failed = [], []
     for job in jobs:
         if job.run.finished:
-            job.run.check_same(job.config.to_json())
+            job.run.check_same(job.config.to_json(), to_resume=False)
             screen.say(f"finished already: {job.name}")
         else:
             waiting.append(job)
@@ -356,7 +356,7 @@ def collect(plan: Plan, checkpoint: str) -> dict[str, Any]:
     scores: dict[str, dict[str, dict[int, Mapping[str, float]]]] = {}
     for job in plan.jobs:
         if job.run.finished:
-            job.run.check_same(job.config.to_json())
+            job.run.check_same(job.config.to_json(), to_resume=False)
             further = {each.name: _known(job, each, checkpoint) for each in plan.sets if not each.missing()}
             for name, found in {**job.run.results()[checkpoint], **further}.items():
                 if found:

@@ -181,7 +181,7 @@ class Trainer:
             # Each process has a part of the gradient. DistributedDataParallel averages the parts; their sum is wanted.
             self.scaler.scale(losses["loss"] * group.size).backward()
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             self.scaler.step(self.optimizer)
             self.scaler.update()
 
@@ -192,7 +192,7 @@ class Trainer:
             self.screen.step()
             # Reading a loss waits for the device, so it is read ten times per epoch and not at every step.
             if progress.step % interval == 0 or progress.step == len(self.order):
-                self._read_loss(done + 1)
+                self._read_loss(done + 1, norm)
             if group.any(interrupts.requested):
                 self._leave()
             if self._checkpoint_is_due():
@@ -235,7 +235,8 @@ class Trainer:
     ) -> None:
         """Log the epoch that has just ended, keep its weights if they are the best, and save.
 
-        ``last.pt`` comes last: a run killed before it repeats the epoch's end and writes the same again.
+        A run killed before ``last.pt`` is there repeats the epoch's end, maybe on another device: the best weights get
+        their name after it.
         """
         progress, number = self.progress, self.progress.epoch + 1
         merit = self.task.merit(metrics[select]) if select in metrics else -math.inf
@@ -244,7 +245,7 @@ class Trainer:
             progress.best, progress.best_epoch = merit, number
             if self.group.leads:
                 best = {"model": self.task.model.state_dict(), "epoch": number, "metrics": metrics}
-                save_checkpoint(best, self.run.best)
+                save_checkpoint(best, self.run.next_best)
         line = {
             "epoch": number,
             "step": number * len(self.order),
@@ -262,6 +263,8 @@ class Trainer:
             self.events.add(line)
         self.progress = TrainingProgress(epoch=number, best=progress.best, best_epoch=progress.best_epoch)
         self.save()
+        if self.group.leads and self.run.next_best.is_file():
+            self.run.next_best.replace(self.run.best)
         self.screen.epoch_line(line, brief_scores(metrics))
 
     def save(self) -> None:
@@ -290,6 +293,9 @@ class Trainer:
             self.progress = TrainingProgress(**state["progress"])
             self.progress.sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
         if self.group.leads:
+            if self.run.next_best.is_file():
+                known = load_checkpoint(self.run.next_best)["epoch"] == self.progress.best_epoch
+                self.run.next_best.replace(self.run.best) if known else self.run.next_best.unlink()
             self.run.truncate(self.progress.epoch)
             self.events.restart(self.run.history())
 
@@ -307,16 +313,16 @@ class Trainer:
         at, config = self.progress, self.config
         raise Interrupted(f"in epoch {at.epoch + 1} of {config.epochs}, after step {at.step} of {len(self.order)}")
 
-    def _read_loss(self, step: int) -> None:
+    def _read_loss(self, step: int, norm: Tensor) -> None:
         progress = self.progress
         total = progress.sums["loss"].item()
         mean = (total - progress.mark[1]) / (progress.step - progress.mark[0])
         progress.mark = [progress.step, total]
-        if not math.isfinite(mean):
-            raise Diverged(
-                f"the loss became {mean} by step {step} (epoch {progress.epoch + 1}); "
-                "lower --lr, or train with --amp none"
-            )
+        # After the last step no further loss shows what a gradient has done. A scaler skips steps of infinite ones.
+        finite = self.scaler.is_enabled() or bool(norm.isfinite())
+        if not (math.isfinite(mean) and finite):
+            what = f"the loss became {mean}" if not math.isfinite(mean) else f"the gradient became {norm.item()}"
+            raise Diverged(f"{what} by step {step} (epoch {progress.epoch + 1}); lower --lr, or train with --amp none")
         progress.curve.append([step, mean])
         self.screen.loss(mean)
 

@@ -55,6 +55,7 @@ class RunFolder:
         self.log_file = path / "log.jsonl"
         self.last = path / "last.pt"
         self.best = path / "best.pt"
+        self.next_best = path / "best.next.pt"
         self.results_file = path / "results.json"
         self.events = path / "tensorboard"
         self.figures = path / "figures"
@@ -224,16 +225,24 @@ class RunFolder:
         with atomic_write(self.log_file) as stream:
             stream.writelines(json.dumps(line) + "\n" for line in lines)
 
-    def check_same(self, settings: Mapping[str, Any]) -> None:
-        """Raise ``RunFolderError`` with every setting that differs from the run's, bar those free to change."""
+    def check_same(self, settings: Mapping[str, Any], *, to_resume: bool = True) -> None:
+        """Raise ``RunFolderError`` with every setting that differs from the run's, bar those free to change.
+
+        The word table may have been stored anew ``to_resume``, which compares the vectors themselves.
+        """
         if "adapted" in self.config() and "adapted" not in settings:
             raise RunFolderError(
                 f"{self.path}: an adapted run; continue it with hero-plugin adapt --output {self.path} --resume"
             )
-        if other := self._other_annotations(settings):
+        other = self._other_annotations(settings)
+        if to_resume:
+            other = [path for path in other if path != settings.get("words")]
+        if other:
             what = "annotations are" if settings.get("durations") not in other else "annotations or durations are"
             if any(Path(path).name == MANIFEST for path in other):
                 what = "features are"
+            if {settings.get("words"), settings.get("init_base"), _started_from(settings)} & set(other):
+                what = "files that its weights depend on are"
             raise RunFolderError(
                 f"{self.path}: cannot resume, as {what} not what they were when this run began: "
                 f"{', '.join(other)}. Put the earlier ones back, or start another run with another --output "
@@ -274,13 +283,14 @@ class RunFolder:
 
 
 def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the checksum of each annotation file that settings name and that is there; of an adaptation, its own, too.
+    """Return the checksum of each file that a run's weights depend on, of those that settings name and that are there.
 
-    The lengths of videos are among them, as moments are cut at the end, and what made the features, where it says. An
-    adaptation's own are the files that its queries are drawn from: new ones, and old ones where it rehearses.
+    These are its annotations; the lengths of videos, as moments are cut at the end; the word table, and the base or the
+    run that it starts from; what made the features, where it says; and the files that an adaptation's queries are drawn
+    from: new ones, and old ones where it rehearses.
     """
     named = [settings.get(f"annotations_{name}") for name in ("train", "val", "reworded")]
-    named.append(settings.get("durations"))
+    named += [settings.get(name) for name in ("durations", "words", "init_base")] + [_started_from(settings)]
     adapted = settings.get("adapted", {})
     sets = (*settings.get("annotations_test", ()), *adapted.get("annotations", ()))
     named += [path for _, path in parse_named_paths(sets)]
@@ -288,6 +298,12 @@ def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
     found = {str(path): checksum(Path(path)) for path in named if path is not None and Path(path).is_file()}
     made = {str(Path(path) / MANIFEST): rendering_mark(Path(path)) for path in settings.get("features", ())}
     return {**found, **{path: mark for path, mark in made.items() if mark}}
+
+
+def _started_from(settings: Mapping[str, Any]) -> str | None:
+    """Return the checkpoint that an adaptation starts from."""
+    run = settings.get("adapted", {}).get("run")
+    return None if run is None else str(RunFolder(Path(run)).best)
 
 
 def origins_of(settings: TrainConfig) -> dict[str, Any]:

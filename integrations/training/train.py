@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -37,7 +36,7 @@ from hero_plugin.integrations.training.dataset import GroundingData
 from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.queries import WordQueries
 from hero_plugin.integrations.training.run_folder import RunFolder, origins_of
-from hero_plugin.integrations.training.task import Scores, scores_table
+from hero_plugin.integrations.training.task import Scores, Task, scores_table
 from hero_plugin.protocol import NoClipScore
 
 
@@ -73,6 +72,8 @@ def main(config: TrainConfig, screen: Screen | None = None) -> RunFolder:
                 "--features-on device: the features stay on disk; raise --memory, or give --storage float16"
             )
         bank.settle(device, config.features_on)
+        if config.overwrite:  # what cannot be built must not cost the run that is there
+            new_task(config, data, bank, BASES[config.base].vocabulary(config, data), device)
         run = group.from_leader(lambda: RunFolder.claim(output, settings, held, **how))
         return train(config, data, run, screen, bank=bank, group=group)
 
@@ -110,20 +111,14 @@ def train(
 
     base = BASES[config.base]
     config, device = _set_up(config, group.rank)
-    started = time.monotonic()
     if bank is None:
         bank = data.bank(config.storage, config.memory, screen)
         bank.settle(device, config.features_on)
     group.from_leader(lambda: keep_origins(config, data, bank, run))
     vocabulary = group.from_leader(lambda: run_vocabulary(config, data, run))
-    torch.manual_seed(config.seed)  # the weights at the start follow; nothing else is drawn
-    try:
-        task = base.new_task(config, data, bank, vocabulary, device)
-    except ValueError as error:  # sizes that do not go together, such as a number of heads
-        raise ConfigError(f"{config.model_name}: {error}") from error
-    if config.init_base is not None:
-        check_words = partial(base.check_words, data)
-        screen.say(start_from(task.model, config.init_base, base.own_parameters, check_words, config))
+    task, origin = new_task(config, data, bank, vocabulary, device)
+    if origin:
+        screen.say(origin)
     sets = {
         name: base.examples(config, data, name, bank, vocabulary, for_training=name == "train") for name in data.sets
     }
@@ -153,11 +148,27 @@ def train(
     results = summary(run, task.model, "val" if "val" in sets else None)
     if config.choose_level:
         results |= answer_with_one_level(trainer, sets, reworded)
-    run.write_json(run.results_file, {**results, "seconds": round(time.monotonic() - started, 1)})
+    run.write_json(run.results_file, results)
     draw_run(run, task, sets, data, vocabulary, config, screen)
     if table:
         show_results(results, run, screen)
     return run
+
+
+def new_task(
+    config: TrainConfig, data: GroundingData, bank: StoreBank, vocabulary: Vocabulary, device: torch.device
+) -> tuple[Task, str]:
+    """Build the task with its weights at the start; return it, and what to say of where they come from."""
+    base = BASES[config.base]
+    torch.manual_seed(config.seed)  # the weights at the start follow; nothing else is drawn
+    try:
+        task = base.new_task(config, data, bank, vocabulary, device)
+    except ValueError as error:  # sizes that do not go together, such as a number of heads
+        raise ConfigError(f"{config.model_name}: {error}") from error
+    if config.init_base is None:
+        return task, ""
+    check_words = partial(base.check_words, data)
+    return task, start_from(task.model, config.init_base, base.own_parameters, check_words, config)
 
 
 def answer_with_one_level(
@@ -223,13 +234,19 @@ def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> 
 def summary(run: RunFolder, model: nn.Module, selected_on: str | None) -> dict[str, Any]:
     """Return the run's scores: of its best checkpoint, chosen on ``selected_on``, and of its last."""
     history = run.history()
-    best = history[history[-1]["best_epoch"] - 1]
+    best = next((line for line in history if line["epoch"] == history[-1]["best_epoch"]), None)
+    if best is None:
+        raise UserError(
+            f"{run.log_file}: has no line of the epoch whose weights are the best; put back the log that was there, or "
+            "train again with --overwrite"
+        )
     return {
         "selected_on": selected_on,
         "best_epoch": best["epoch"],
         "best": best["metrics"],
         "last": history[-1]["metrics"],
         "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        "seconds": round(sum(line.get("seconds", 0.0) for line in history), 1),
     }
 
 

@@ -16,6 +16,7 @@ from hero_plugin.integrations.support.process import Interrupted
 from hero_plugin.integrations.training.batching import predict_set
 from hero_plugin.integrations.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from hero_plugin.integrations.training.engine import Diverged
+from hero_plugin.integrations.training.run_folder import RunFolder
 from tests.training.toy import RECIPE, ToyTask, fit, items, trainer
 
 
@@ -205,6 +206,42 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     made = trainer(tmp_path / "run", replace(RECIPE, lr=math.inf))
     with pytest.raises(Diverged, match="lower --lr"):
         fit(made)
+
+
+def test_a_gradient_that_is_no_number_in_the_last_step_stops_the_run(tmp_path):
+    """No later loss would show it, and the weights would be saved as the best."""
+    made = trainer(tmp_path / "run")
+    parameter, steps = next(made.task.model.parameters()), 0
+
+    def spoil(gradient):
+        nonlocal steps
+        steps += 1
+        return gradient * math.nan if steps == 15 else gradient
+
+    parameter.register_hook(spoil)
+    with pytest.raises(Diverged, match="the gradient became nan by step 15"):
+        fit(made)
+
+
+def test_an_epoch_that_comes_out_otherwise_the_second_time_leaves_the_best_weights(tmp_path, monkeypatch):
+    """Killed before ``last.pt``, then resumed on another device, say: ``best.pt`` is of the epochs that count."""
+    merits = iter([10.0, 20.0, 9.0, 5.0])
+    monkeypatch.setattr(ToyTask, "merit", lambda self, scores: next(merits))
+    made, append = trainer(tmp_path / "run"), RunFolder.append
+
+    def dies(run, line):
+        if line["epoch"] == 2:
+            raise Killed
+        append(run, line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append", dies)
+        with pytest.raises(Killed):
+            fit(made)
+    resumed = trainer(tmp_path / "run", resume=True)
+    fit(resumed)
+    assert resumed.run.history()[-1]["best_epoch"] == load_checkpoint(resumed.run.best)["epoch"] == 1
+    assert not resumed.run.next_best.exists()
 
 
 def test_predictions_keep_the_order_of_the_items_whatever_the_batches():

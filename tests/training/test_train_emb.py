@@ -32,7 +32,7 @@ from hero_plugin.integrations.training.engine import Trainer
 from hero_plugin.integrations.training.optim import build_optimizer
 from hero_plugin.integrations.training.run_folder import RunFolder, RunFolderError
 from hero_plugin.integrations.training.task import VectorCollate
-from hero_plugin.integrations.training.train import main
+from hero_plugin.integrations.training.train import main, summary
 from hero_plugin.integrations.training.vector_base import VectorTask
 from tests.screen import QUIET
 
@@ -238,6 +238,28 @@ def test_a_start_that_fails_on_its_data_deletes_nothing(runs, tmp_path, broken):
     assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == before
 
 
+@pytest.mark.parametrize("changes", [{"hero": {"num_heads": 7}}, {"init_base": "narrow"}])
+def test_overwrite_keeps_the_run_until_another_can_be_built(runs, tmp_path, changes):
+    kept = tmp_path / "run"
+    shutil.copytree(runs.base.path, kept)
+    before = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    if "init_base" in changes:
+        changes = {"init_base": str(runs.base.best), "dim": 24}
+    with pytest.raises(UserError, match=r"num_heads|not a checkpoint of this base"):
+        main(replace(runs.config(output=str(kept), **changes), overwrite=True), QUIET)
+    assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == before
+
+
+def test_a_run_without_its_log_has_no_results(runs, tmp_path):
+    """Scores of another epoch than the weights' would stand in them."""
+    run = RunFolder(shutil.copytree(runs.base.path, tmp_path / "run"))
+    seconds = sum(line["seconds"] for line in run.history())
+    assert run.results()["seconds"] == pytest.approx(seconds, abs=0.06)
+    run.log_file.unlink()
+    with pytest.raises(UserError, match=r"log\.jsonl: has no line of the epoch whose weights are the best"):
+        summary(run, torch.nn.Linear(1, 1), None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_run_without_a_checkpoint_gives_way(runs, tmp_path, resume):
@@ -356,6 +378,16 @@ def test_a_run_is_not_resumed_on_other_annotations(runs, tmp_path):
     assert main(replace(config, resume=True), QUIET).finished
     annotations.write_text(annotations.read_text().replace("person", "somebody"))
     with pytest.raises(RunFolderError, match=r"annotations are not what they were .*: .*train\.json\. Put the earlier"):
+        main(replace(config, resume=True), QUIET)
+
+
+def test_a_run_is_not_resumed_on_another_base(runs, tmp_path):
+    base = shutil.copy(runs.base.best, tmp_path / "base.pt")
+    config = runs.config(output=str(tmp_path / "run"), init_base=str(base), epochs=1)
+    main(config, QUIET)
+    assert main(replace(config, resume=True), QUIET).finished
+    base.write_bytes(b"other")
+    with pytest.raises(RunFolderError, match=f"files that its weights depend on are not .*: {base}. Put"):
         main(replace(config, resume=True), QUIET)
 
 

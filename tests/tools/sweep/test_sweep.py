@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 
 from hero_plugin.integrations.scoring.intervals import compare, summary, trainings_table
@@ -89,6 +90,15 @@ def test_a_sweep_runs_what_is_missing_and_tabulates_all(runs, tmp_path):
     for table_only in (False, True):
         with pytest.raises(RunFolderError, match=r"lr: was 0\.0005, now 0\.5"):
             main(SweepConfig(changed, table_only=table_only), QUIET)
+    words = runs.files.root / "words.npz"
+    settings = runs.files.settings(epochs=1, figure_queries=0, words=str(tmp_path / "words.npz"))
+    shutil.copy(words, tmp_path / "words.npz")
+    other = plan(runs, tmp_path, settings=settings, output=str(tmp_path / "other"), seeds=[0])
+    assert main(SweepConfig(other, only=("EMB",)), QUIET) == 0
+    with np.load(words) as table:
+        np.savez(tmp_path / "words.npz", words=table["words"], vectors=table["vectors"][::-1])
+    with pytest.raises(RunFolderError, match=r"files that its weights depend on are not .*words\.npz"):
+        main(SweepConfig(other, only=("EMB",)), QUIET)
     file = plan(runs, tmp_path, compare={"HERO without CMTR": "EMB"})
     shutil.rmtree(tmp_path / "runs/emb-seed1")
     assert main(SweepConfig(file, table_only=True), QUIET) == 0
