@@ -22,6 +22,8 @@ MASKED = -1e4
 
 def check_kinds(kinds: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` where a kind does not exist: what is not known would combine as something else."""
+    if not isinstance(kinds, Mapping):
+        raise TypeError(f"kinds must name outputs, as {{'score': 'logits'}}, got {kinds!r}")
     for name, kind in kinds.items():
         if kind not in get_args(Kind):
             allowed = ", ".join(map(repr, get_args(Kind)))

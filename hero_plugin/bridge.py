@@ -56,6 +56,8 @@ class Bridge(nn.Module):
             raise TypeError(f"known must be a tensor, got {type(known).__name__}: torch.as_tensor(known) makes one")
         if known.ndim != 2 or not len(known):
             raise ValueError(f"known must be (M, D) with at least one word, got {tuple(known.shape)}")
+        if counts is not None and not isinstance(counts, Tensor):
+            raise TypeError(f"counts must be a tensor, got {type(counts).__name__}")
         if neighbours < 1 or not temperature > 0:
             raise ValueError(
                 f"neighbours must be at least 1 and temperature positive, got {neighbours} and {temperature}"

@@ -239,7 +239,8 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
     if not isinstance(getattr(criterion, "weight_dict", None), dict):
         raise TypeError(
             f"{type(criterion).__name__} has no dict weight_dict: wrap_criterion serves DETR criteria. A model "
-            "that computes its own losses needs none: the wrapped model's compute_loss adds HERO's"
+            "that computes its own losses needs none: EMB's compute_loss adds HERO's, and for any other add "
+            "model.weighted_hero_loss(inside) to its loss"
         )
     return HeroCriterion(criterion, config)
 
@@ -249,6 +250,7 @@ class HeroCriterion(nn.Module):
 
     _taken: Tensor | None = None  # of the class: a criterion that was pickled by an earlier version has none
     _looked = False
+    _said = False
 
     def __init__(self, criterion: nn.Module, config: HeroConfig | None = None) -> None:
         super().__init__()
@@ -311,6 +313,14 @@ class HeroCriterion(nn.Module):
             self._looked = True
             labels = clip_labels(spans, video_mask, kind)
             return hero_losses(relevance, masked, labels, video_mask, *self.config.divergence)
+        if getattr(self.criterion, "use_matcher", True) and not (self._said or is_compiling()):
+            self._said = True
+            got = "have none" if isinstance(targets, dict) else f"are a {type(targets).__name__}"
+            warnings.warn(
+                "without span_labels nothing says which clips are relevant, and loss_relevance is left out: these "
+                f'targets {got}. HERO reads {{"span_labels": [{{"spans": (moments, 2)}}, ...]}}, one for each query',
+                stacklevel=5,  # of the line that calls the criterion
+            )
         if masked is None:
             getattr(relevance, "reached", []).append(True)  # taken, though no loss comes of it
             return {}

@@ -204,8 +204,8 @@ class HeroModel(NamedPlugins):
         elif groundings is None:
             relevance = self._join(self._run(self.grounder.relate, pair, clips, words), words)
         elif any(one.relevance is None for one in groundings):
-            name = type(self.base).__name__
-            raise NoClipScore(f"{name} has no clip score to use as relevance: wrap it with relevance='pair'")
+            what = f"{type(self.base).__name__} has no clip score to use as relevance"
+            raise NoClipScore(f"{what}: wrap it with relevance='pair', or let ground give one (TwoStage's relevance)")
         else:
             relevance = self._join([one.relevance for one in groundings], words)
         combined = self.hero.combine(relevance, {}, which, self.last_forward.query)
@@ -219,10 +219,7 @@ class HeroModel(NamedPlugins):
 
     @property
     def relevance(self) -> Tensor | None:
-        """Relevance logits (B, T) of the last forward, combined over levels; None before any.
-
-        Of the last one with HERO: a forward within ``disable_hero`` leaves it.
-        """
+        """Relevance logits (B, T) of the last forward with HERO, combined over levels; None before any."""
         return self.last_forward.relevance
 
     def train(self, mode: bool = True) -> HeroModel:
@@ -248,19 +245,20 @@ class HeroModel(NamedPlugins):
         shares[list(which)] = weights if len(which) > 1 else 1.0
         return shares
 
-    def keep_level(self, *levels: int) -> HeroModel:
+    def keep_level(self, *levels: int | Sequence[int]) -> HeroModel:
         """Let these levels alone answer outside training, their weights renormalised; without arguments, all.
 
         One level costs about one pass of the base instead of N. Training goes on with all of them. The choice is part
         of the config, so that checkpoints and plug-in files carry it.
 
         Args:
-            *levels: from 0, the query as it is, to N - 1.
+            *levels: from 0, the query as it is, to N - 1; or one sequence of them.
 
         Raises:
             ValueError: there is no such level.
         """
-        self.config = replace(self.config, inference=levels or None)
+        named: Any = levels if len(levels) != 1 or isinstance(levels[0], int) else levels[0]
+        self.config = replace(self.config, inference=named or None)
         return self
 
     def compute_hero_losses(self, labels: Tensor) -> dict[str, Tensor]:

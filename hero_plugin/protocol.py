@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import CellType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from hero_plugin.aggregation import Kind
+from hero_plugin.aggregation import Kind, check_kinds
 from hero_plugin.levels import fold, repeat_levels
 
 
@@ -134,8 +135,8 @@ class TwoStage(nn.Module):
         dim: D, the size of the projected clip and word features.
         project_video: raw clip features -> (B, T, D); None takes them as they are.
         project_query: raw word features -> (B, L, D); None takes them as they are.
-        relevance: fused -> (B, T) relevance logits; None if the model has no clip score, and then HERO's
-            ``relevance="pair"`` provides one.
+        relevance: fused -> (B, T) relevance logits: a module, or a method of the predictor; None if the model has no
+            clip score, and then HERO's ``relevance="pair"`` provides one.
         kinds: how each output combines over levels, by its key or place: see ``WeightedAggregation``.
         reads_padding: whether the fuser reads padded words (an average over all places, say): see ``Pair``. None is
             no, with a warning where the fuser has a recurrent layer.
@@ -165,9 +166,13 @@ class TwoStage(nn.Module):
                 "padded ones: say reads_padding=True, or HERO does not start as this base. If not, say False",
                 stacklevel=2,
             )
+        parts = {"project_video": project_video, "project_query": project_query, "relevance": relevance}
+        for name, part in {"fuser": fuser, "predictor": predictor, **parts}.items():
+            _expect_part(name, part, optional=name in parts)
         self.reads_padding = bool(reads_padding)
         self.fuser, self.predictor, self.dim = fuser, predictor, dim
         self.project_video, self.project_query, self.relevance = project_video, project_query, relevance
+        check_kinds(kinds or {})
         self.kinds: Mapping[str, Kind] = dict(kinds or {})
 
     def forward(self, video: Tensor, query: Tensor, video_mask: Tensor, query_mask: Tensor) -> Any:
@@ -200,3 +205,19 @@ class TwoStage(nn.Module):
 
     def _fuse(self, pair: Pair) -> Tensor:
         return self.fuser(pair.video, pair.query, pair.video_mask, pair.query_mask)
+
+
+def _expect_part(name: str, part: Any, optional: bool) -> None:
+    """Raise ``TypeError`` for what cannot be called; warn of a function around a module, which copies do not copy."""
+    if part is None and optional:
+        return
+    if not callable(part):
+        meant = f"; wrap_model(..., relevance={part!r}) is the option of that name" if name == "relevance" else ""
+        raise TypeError(f"TwoStage's {name} must be a module or a function, got {part!r}{meant}")
+    around = [cell.cell_contents for cell in getattr(part, "__closure__", None) or () if cell != CellType()]
+    if held := next((each for each in around if isinstance(each, nn.Module)), None):
+        warnings.warn(
+            f"TwoStage's {name} is a function around a {type(held).__name__}: a copy of the model, or an average of its "
+            "weights, would go on with the original's. Give a module, or a method of one",
+            stacklevel=3,
+        )

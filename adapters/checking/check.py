@@ -148,7 +148,10 @@ def _checks(trial: Trial) -> Iterator[tuple[str, Callable[[], float | None], str
             functools.partial(trial.fresh, mode == "train"),
             "The rows of padding say more",
         )
-    reads = "If the base itself reads padded words, say Pair(..., reads_padding=True)"
+    reads = (
+        "Hand query_mask on to all that reads words. If the base itself reads padded ones, say reads_padding=True, of "
+        "Pair or TwoStage"
+    )
     for what, mask, advice in (("words", "query_mask", reads), ("clips", "video_mask", whole)):
         for side in ("right", "left"):
             yield f"{what} padded {side}", functools.partial(trial.padded, mask, side == "left"), advice

@@ -28,7 +28,8 @@ Part = Mapping[str, Any]
 
 def check_outputs(config: Any) -> None:
     """Raise ``UserError`` where a command's flags for tables and figures of intervals do not go together."""
-    for flag, wanted in (("--figures", config.figures is not None), ("--table", config.table)):
+    compare = getattr(config, "compare", False)
+    for flag, wanted in (("--figures", config.figures is not None), ("--table", config.table), ("--compare", compare)):
         if wanted and not config.resamples:
             raise UserError(f"{flag} shows intervals, which --resamples 0 leaves out")
     check_endings("--table", config.table)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import ClassVar
 
@@ -216,13 +218,25 @@ def test_highlights_alone_leave_only_consistency(attributes, targets):
     """No moments, no clip labels; taking none for "no clip is relevant" would teach the opposite of the highlights."""
     model = shake(wrap_model(dict_base())).train()
     outputs = model(*inputs())
-    losses = wrap_criterion(HighlightCriterion(**attributes))(outputs, targets)
+    said = nullcontext() if attributes else pytest.warns(UserWarning, match="loss_relevance is left out: .* have none")
+    with said:
+        losses = wrap_criterion(HighlightCriterion(**attributes))(outputs, targets)
     assert set(losses) == {"loss_saliency", "loss_consistency"}
     left = outputs["hero"]
     expected = consistency_loss(left["relevance"], left["masked_relevance"], left["video_mask"])
     assert torch.equal(losses["loss_consistency"], expected)
     model = wrap_model(dict_base(), cmtr=False).train()
     assert set(wrap_criterion(HighlightCriterion(**attributes))(model(*inputs()), targets)) == {"loss_saliency"}
+
+
+def test_targets_of_another_form_are_told_once():
+    model = wrap_model(dict_base(), cmtr=False).train()
+    criterion, targets = wrap_criterion(HighlightCriterion()), [{"spans": torch.zeros(1, 2)}] * 3
+    with pytest.warns(UserWarning, match="loss_relevance is left out: these targets are a list"):
+        criterion(model(*inputs()), targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        criterion(model(*inputs()), targets)
 
 
 def test_the_criterion_sees_the_bases_outputs_alone():
@@ -281,7 +295,7 @@ def test_the_outputs_still_hold_what_the_criterion_reads():
 
 
 def test_other_criteria_are_refused_with_advice():
-    with pytest.raises(TypeError, match=r"CrossEntropyLoss has no dict weight_dict.*the wrapped model's compute_loss"):
+    with pytest.raises(TypeError, match=r"CrossEntropyLoss has no dict .*model\.weighted_hero_loss\(inside\)"):
         wrap_criterion(nn.CrossEntropyLoss())
 
 

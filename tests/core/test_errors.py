@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -142,6 +143,47 @@ def test_a_base_without_a_clip_score_asks_for_the_pair():
     ):
         model(*inputs())
     assert wrap_model(base(), num_heads=2, relevance="pair")(*inputs())[0].shape == (3, 7)
+
+
+@pytest.mark.parametrize(
+    "part, said",
+    [
+        (
+            {"relevance": "pair"},
+            r"relevance must be .*'pair'; wrap_model\(\.\.\., relevance='pair'\) is the option",
+        ),
+        ({"project_video": 6}, "TwoStage's project_video must be a module or a function, got 6"),
+        ({"kinds": ["logits"]}, r"kinds must name outputs, as \{'score': 'logits'\}, got \['logits'\]"),
+    ],
+)
+def test_parts_of_two_stages_that_are_none(part, said):
+    with pytest.raises(TypeError, match=said):
+        TwoStage(ToyFuser(6), TuplePredictor(6), 6, **part)
+
+
+class Scored(TuplePredictor):
+    """A predictor that scores clips, too."""
+
+    def __init__(self, dim):
+        super().__init__(dim)
+        self.score = nn.Linear(dim, 1)
+
+    def rank(self, fused):
+        return self.score(fused).squeeze(-1)
+
+
+def test_a_function_around_a_module_is_told_and_its_method_is_copied(recwarn):
+    head = Scored(6)
+    with pytest.warns(UserWarning, match="TwoStage's relevance is a function around a Scored: a copy"):
+        TwoStage(ToyFuser(6), head, 6, relevance=lambda fused: head.rank(fused))
+    recwarn.clear()
+    base = TwoStage(ToyFuser(6), head, 6, project_query=nn.Linear(5, 6), relevance=head.rank)
+    copied = copy.deepcopy(base)
+    nn.init.zeros_(copied.predictor.score.weight)
+    nn.init.zeros_(copied.predictor.score.bias)
+    model = wrap_model(copied, num_heads=2)
+    model(*inputs())
+    assert not model.relevance.any() and head.score.weight.any() and not recwarn
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])

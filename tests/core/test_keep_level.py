@@ -94,6 +94,7 @@ def test_training_keeps_all_levels_and_one_call_undoes_the_choice():
     torch.testing.assert_close(model.train().level_weights(), model.eval().keep_level().level_weights())
     assert difference(model(*batch), everything) == 0
     assert difference(model.keep_level(0, 1, 2, 3)(*batch), everything) <= 1e-6
+    assert model.keep_level([1, 2]).config.inference == (1, 2) and model.keep_level((1,)).config.inference == (1,)
 
 
 def test_checkpoints_and_plugin_files_carry_the_choice(tmp_path):
