@@ -285,9 +285,14 @@ def test_training(tmp_path, monkeypatch, capsys):
     assert "R1@0.5" in capsys.readouterr().out
 
 
-def test_evaluation(capsys):
-    assert run("guide/evaluate.md")["difference"].draws.shape == (2000, 4)
-    assert capsys.readouterr().out.split()[0] == "0"
+def test_evaluation(tmp_path, monkeypatch, capsys):
+    files = write_files(tmp_path / "data")
+    shutil.copy(files.root / "unseen.json", files.root / "ood.json")
+    monkeypatch.chdir(files.root)
+    found = run("guide/evaluate.md")
+    assert found["difference"].draws.shape == (2000, 4)
+    assert found["words"].shape[:2] == found["mask"].shape and found["bridge"].examples(["the wardrobe"], 1) == []
+    assert capsys.readouterr().out.split("\n")[1].split()[0] == "0"
 
 
 def test_answers_in_python(runs, tmp_path, monkeypatch):
