@@ -209,7 +209,7 @@ def answer_with_one_level(
 
 
 def keep_origins(config: TrainConfig, data: GroundingData, bank: StoreBank, run: RunFolder) -> None:
-    """Note in the run what made its features, and how wide they are, and the clips of its longest training video.
+    """Note in the run what made its features, how wide they are, and how long its longest training video is.
 
     Raises:
         UserError: The run to resume began on features of another kind.
@@ -217,9 +217,9 @@ def keep_origins(config: TrainConfig, data: GroundingData, bank: StoreBank, run:
     run.check_origins(config)
     run.check_widths(data.store.widths)
     if not run.origins():
-        longest = max(bank.clips(bank.rows[record.video_id]) for record in data.sets["train"])
-        about = {**origins_of(config), "widths": data.store.widths, "longest_clips": longest}
-        run.write_json(run.features_file, about)
+        clips = max(bank.clips(bank.rows[record.video_id]) for record in data.sets["train"])
+        longest = {"longest_clips": clips, "longest_seconds": max(record.duration for record in data.sets["train"])}
+        run.write_json(run.features_file, {**origins_of(config), "widths": data.store.widths, **longest})
 
 
 def run_vocabulary(config: TrainConfig, data: GroundingData, run: RunFolder) -> Vocabulary:

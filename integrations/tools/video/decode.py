@@ -17,6 +17,10 @@ import numpy as np
 from hero_plugin.integrations.support import DataError, Problem, UserError
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+STREAMS = ("mpegts", "mpeg")
+"""Formats of .ts and .mpg, which have no index, and whose files may be put one after the other."""
+JUMP = 10.0
+"""Seconds between two pictures of such a file that are a clock set anew, and no picture that stays."""
 Fit = Literal["crop", "squash"]
 """How a picture becomes a square: its middle is cut out, or all of it is squeezed."""
 
@@ -74,7 +78,7 @@ class Video:
         Time 0 is where the file's earliest stream begins, as in ffmpeg and in players.
 
         Raises:
-            DataError: The file cannot be read, or has no picture.
+            DataError: The file cannot be read, has no picture, or its clock jumps.
         """
         av, end = need_av(), 0.0
         with self._open() as container:
@@ -84,6 +88,9 @@ class Video:
             step = 1 / float(stream.average_rate or stream.base_rate or 25)
             for frame in self._decoded(container, stream):
                 time = end if frame.pts is None else max(float(frame.pts * frame.time_base) - start, 0.0)
+                if container.format.name in STREAMS and not end - 1 <= time <= end + JUMP:
+                    what = f"its clock jumps from {end:.1f} to {time:.1f} s, as in files put one after the other"
+                    raise broken(self.path, what, "write it anew, as by ffmpeg -i FILE -c copy NEW.mp4")
                 end = max(end, time + (float(frame.duration * frame.time_base) if frame.duration else step))
                 self.frames_read += 1
                 yield time, frame

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hero_plugin.integrations.support import UserError
+from hero_plugin.integrations.support.files import checksum
 from hero_plugin.integrations.tools.video.decode import Fit
 from hero_plugin.integrations.training.distributed import Amp, autocast
 
@@ -65,9 +66,12 @@ class FunctionEncoder:
         if os.getcwd() not in sys.path:  # a script does not see the modules of the folder it is called in
             sys.path.append(os.getcwd())
         try:
-            self._function: Callable[[np.ndarray], Any] = getattr(importlib.import_module(module), function)
+            found = importlib.import_module(module)
+            self._function: Callable[[np.ndarray], Any] = getattr(found, function)
         except (ImportError, AttributeError) as error:
             raise UserError(f"--encoder {name}: {error}; expected package.module:function") from error
+        file = getattr(found, "__file__", None)
+        self.source = checksum(Path(file)) if file else None  # a cache of features must not outlive a change of it
         self.frames_per_second = getattr(self._function, "frames_per_second", None)
         self.size = getattr(self._function, "size", 224)
         self.fit: Fit = getattr(self._function, "fit", "crop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -15,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 import tyro
 
-from hero_plugin.integrations.data import ReadReport, read_annotations, tokenize
+from hero_plugin.integrations.data import ReadReport, load_word_vectors, read_annotations, tokenize
 from hero_plugin.integrations.data.feature_bank import MANIFEST, make_manifest, manifest_difference, read_manifest
 from hero_plugin.integrations.support import DataError, Interrupted, Problem, Problems, UserError, write_json
 from hero_plugin.integrations.support.console import Screen
@@ -94,7 +95,7 @@ def main(config: ExtractConfig, screen: Screen | None = None) -> int:
     extractor = Extractor(encoders, config.clip_seconds, config.frames_per_second, config.batch_size)
     with ExitStack() as held:
         claim(config.output, extractor.manifest(), held)
-        left = {name: path for name, path in files.items() if not (config.output / f"{name}.npz").is_file()}
+        left = {name: path for name, path in files.items() if not _is_done(config.output / f"{name}.npz", path)}
         if len(left) < len(files):
             screen.say(f"{len(files) - len(left)} of {len(files)} videos were done before")
         try:
@@ -104,7 +105,7 @@ def main(config: ExtractConfig, screen: Screen | None = None) -> int:
                         failed.append(found)
                     else:
                         with atomic_write(config.output / f"{name}.npz", "wb", durable=False) as stream:
-                            np.savez(stream, features=found.features)
+                            np.savez(stream, features=found.features, source=np.array(mark_of(files[name])))
                         if found.shortfall:
                             screen.say(f"note: {files[name]}: {found.shortfall}; features are of what is there")
                     progress(done, len(left))
@@ -116,6 +117,36 @@ def main(config: ExtractConfig, screen: Screen | None = None) -> int:
     for problem in failed:
         screen.say(f"passed over: {problem}")
     return 1 if failed else 0
+
+
+def mark_of(video: Path) -> str:
+    """Return a mark of a file by its size, its head and its tail: a video is large."""
+    size, piece = video.stat().st_size, 1 << 16
+    with open(video, "rb") as stream:
+        found = hashlib.sha256(stream.read(piece))
+        stream.seek(max(0, size - piece))
+        found.update(stream.read(piece))
+    return f"{size}-{found.hexdigest()[:16]}"
+
+
+def _is_done(file: Path, video: Path) -> bool:
+    """Return whether a video's features are there; those in a damaged file are not.
+
+    Raises:
+        UserError: They are of another video of this name, or of what it was before.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as known:
+            made_of = str(known["source"]) if "source" in known.files else None  # an earlier version did not say
+            known["features"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or damaged
+        return False
+    if made_of is not None and made_of != mark_of(video):
+        raise UserError(
+            f"{file}: holds features of another file than {video}, or of what that was before; delete it, or name "
+            "another --output"
+        )
+    return True
 
 
 def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
@@ -310,17 +341,38 @@ class Extractor:
             self.rates.encoded += len(clip)
         self.rates.encoding += time.perf_counter() - start
 
-    def _finished(self, video: _Waiting) -> Encoded | None:
+    def _finished(self, video: _Waiting) -> Encoded | Problem | None:
         if any(len(part) < video.clips for part in video.parts):
             return None
-        features = np.concatenate([np.stack(part[: video.clips]) for part in video.parts], axis=1)
-        return Encoded(features.astype(np.float32), video.duration, video.shortfall)
+        features = np.concatenate([np.stack(part[: video.clips]) for part in video.parts], axis=1).astype(np.float32)
+        wrong = len(features) - int(np.isfinite(features).all(1).sum())
+        if wrong:
+            what = f"the encoder gives no numbers for {wrong} of its {len(features)} clips"
+            return Problem(video.name, what, "leave --amp out, or look at the encoder")
+        return Encoded(features, video.duration, video.shortfall)
 
 
 def text_manifest(encoder: TextEncoder) -> dict[str, Any]:
     """Return the manifest of texts' features."""
     layers = {"layers": list(encoder.layers)} if encoder.layers else {}
     return make_manifest([{"name": encoder.name, "weights": encoder.weights, **layers}])
+
+
+def _joined(
+    file: Path, manifest: Mapping[str, Any], words: list[str], vectors: np.ndarray
+) -> tuple[list[str], np.ndarray]:
+    """Return these words and their vectors behind those of a table that is there.
+
+    Raises:
+        UserError: Another encoder made it, or it does not say which.
+    """
+    known = read_manifest(file)
+    if known is None or (differs := manifest_difference(manifest, known)):
+        made = f"made by {differs}" if known is not None else "says nothing of what made it"
+        raise UserError(f"--word-table {file}: is there, and {made}; name another file, or delete it")
+    table = load_word_vectors(file)
+    new = [place for place, word in enumerate(words) if word not in table]
+    return [*table.words, *(words[place] for place in new)], np.concatenate([table.vectors, vectors[new]])
 
 
 def extract_queries(config: ExtractConfig, screen: Screen) -> int:
@@ -372,6 +424,8 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
     if config.word_table is not None:
         vocabulary = sorted({word for sentence in sentences.values() for word in tokenize(sentence)})
         vectors = encoder.encode_words(vocabulary)
+        if config.word_table.is_file():
+            vocabulary, vectors = _joined(config.word_table, manifest, vocabulary, vectors)
         with atomic_write(config.word_table, "wb") as stream:
             np.savez(stream, words=np.array(vocabulary), vectors=vectors, manifest=np.array(json.dumps(manifest)))
         screen.say(f"{config.word_table}: vectors of {len(vocabulary)} words")

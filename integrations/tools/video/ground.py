@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import tyro
 
 from hero_plugin.integrations.support import UserError, write_json
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.files import atomic_path
+from hero_plugin.integrations.support.files import atomic_path, check_free
 from hero_plugin.integrations.support.settings import too_small
 from hero_plugin.integrations.support.tables import Cell, Row, Table
-from hero_plugin.integrations.tools.video.decode import broken, need_av, upright
+from hero_plugin.integrations.tools.video.decode import STREAMS, broken, need_av, upright
 from hero_plugin.integrations.tools.video.grounder import Answer, VideoGrounder
 from hero_plugin.integrations.training.distributed import Amp
 
@@ -82,7 +83,9 @@ class GroundConfig(OpenRunConfig):
     json: Path | None = None
     """Write all moments and the relevance of each clip here."""
     cut: Path | None = None
-    """Cut the moments that are shown out of the video, into this folder, as NUMBER-RANK.mp4."""
+    """Cut the moments that are shown out of the video, into this folder, as VIDEO-NUMBER-RANK.mp4."""
+    overwrite: bool = False
+    """Replace such files that are there."""
 
     def sentences(self) -> list[str]:
         """Return the queries.
@@ -103,6 +106,12 @@ class GroundConfig(OpenRunConfig):
             raise UserError("\n".join(wrong))
         return found
 
+    def pieces(self, queries: int) -> dict[tuple[int, int], Path]:
+        """Return the file of each moment that may be cut out, by the number of its query and its rank."""
+        folder, ranks = self.cut or Path(), range(1, self.top_k + 1)
+        places = product(range(1, queries + 1), ranks)
+        return {place: folder / f"{self.video.stem}-{place[0]}-{place[1]}.mp4" for place in places}
+
 
 def main(config: GroundConfig, screen: Screen | None = None) -> list[Answer]:
     """Run the command; return the answers, in the order of the queries."""
@@ -112,6 +121,9 @@ def main(config: GroundConfig, screen: Screen | None = None) -> list[Answer]:
     for query in queries:
         if not grounder.words_of(query):
             raise UserError(f"no word in the query {query!r}: say what to look for")
+    pieces = config.pieces(len(queries))
+    for target in [*([config.json] if config.json else []), *(pieces.values() if config.cut else ())]:
+        check_free(target, config.overwrite, config.video)
     video = grounder.add(config.video)
     if video.shortfall:
         screen.say(f"note: {config.video}: {video.shortfall}; answers are about what is there")
@@ -126,9 +138,9 @@ def main(config: GroundConfig, screen: Screen | None = None) -> list[Answer]:
         write_json(config.json, {**about, "clip_seconds": video.clip_seconds, "answers": rows}, ascii=False)
         screen.say(f"written: {config.json}")
     if config.cut is not None:
-        for number, answer in enumerate(answers, 1):
-            for rank, moment in enumerate(answer.moments[: config.top_k], 1):
-                target = config.cut / f"{number}-{rank}.mp4"
+        for (number, rank), target in pieces.items():
+            if rank <= len(answers[number - 1].moments):
+                moment = answers[number - 1].moments[rank - 1]
                 cut(config.video, moment.start, moment.end, target)
                 screen.say(f"cut: {target}")
     return answers
@@ -216,7 +228,8 @@ def cut(source: Path, start: float, end: float, target: Path) -> None:
                 heard.clear()
                 return True
 
-            given.seek(max(0, int((start + zero) * av.time_base)))
+            if given.format.name not in STREAMS:  # where a seek may land behind the picture that is wanted
+                given.seek(max(0, int((start + zero) * av.time_base)))
             for frame in given.decode(*(each for each in (pictures, sounds) if each is not None)):
                 time = float(frame.pts * frame.time_base) - zero if frame.pts is not None else start
                 if isinstance(frame, av.VideoFrame):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import sys
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -263,6 +265,7 @@ class VideoGrounder:
         about, manifest = path.stat(), self.origins["features"][place]
         key = [str(path.resolve()), about.st_size, about.st_mtime_ns, describe_manifest(manifest), manifest]
         key += [self.amp] if self.amp != "none" else []
+        key += [each.source for each in self._extractors[place].encoders if getattr(each, "source", None)]
         file = self.cache / f"{path.stem}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz"
         # One that is missing or damaged is made again.
         with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(file, allow_pickle=False) as known:
@@ -294,10 +297,9 @@ class VideoGrounder:
         if empty:
             raise UserError(f"no word in the query {empty[0]!r}: say what to look for")
         predictor = self._predictor_for([word for query in queries for word in self.words_of(query)], about)
-        parts = windows_of(len(about.features), int(self.origins["longest_clips"]))
-        bank = ArrayBank(
-            {str(part.start): about.features[part.start : part.stop] for part in parts}, about.features.shape[1]
-        )
+        parts = windows_of(len(about.features), self._longest(about.clip_seconds))
+        windows = {str(part.start): predictor.shorten(about.features[part.start : part.stop]) for part in parts}
+        bank = ArrayBank(windows, about.features.shape[1])
         records = [
             Record(f"{number}_{part.start}", str(part.start), clean_sentence(query), (), self._seconds(about, part))
             for number, query in enumerate(queries)
@@ -318,7 +320,8 @@ class VideoGrounder:
                 offset = window.start * about.clip_seconds
                 for (start, end), score in zip(times[row], scores[row], strict=True):
                     moments[query].append(Moment(float(start + offset), float(end + offset), float(score)))
-                curves[query, window.start : window.stop] += relevance[row, : len(window)]
+                clips = np.arange(len(window)) * len(windows[str(window.start)]) // len(window)
+                curves[query, window.start : window.stop] += relevance[row, clips]
         several = len(parts) > 1
         return [
             Answer(merged(each) if several else each, curve / counts)
@@ -341,6 +344,15 @@ class VideoGrounder:
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary.from_json(self.run.vocabulary())
+
+    def _longest(self, clip_seconds: float) -> int:
+        """Return how many clips the model is asked about at once: those of the longest video that it was trained on."""
+        clips, seconds = int(self.origins["longest_clips"]), self.origins.get("longest_seconds")
+        if self.settings.clip_pooling == "cut":
+            return clips
+        if seconds is None:  # a run of an earlier version, whose longest videos may have been shortened
+            return clips if clips < self.settings.max_clips else sys.maxsize
+        return max(clips, math.ceil(seconds / clip_seconds))
 
     def _seconds(self, video: VideoFeatures, part: range) -> float:
         """Return how long a window is: its clips, and for the last one what the video has left."""

@@ -130,6 +130,18 @@ def test_what_is_missing_of_a_file_is_said(movie, tmp_path, ffmpeg):
     assert sum(1 for _ in whole.frames()) == 124 and not whole.shortfall and whole.duration == pytest.approx(15.5)
 
 
+def test_files_put_one_after_the_other_are_refused(movie, tmp_path, ffmpeg):
+    """Each part begins its clock anew: half of the pictures would be lost, or copies made of one."""
+    ffmpeg("-i", movie, "-c", "copy", tmp_path / "part.ts")
+    ffmpeg("-i", movie, "-c", "copy", "-output_ts_offset", "1000", tmp_path / "later.ts")
+    for second in ("part.ts", "later.ts"):
+        whole = tmp_path / f"with-{second}"
+        whole.write_bytes((tmp_path / "part.ts").read_bytes() + (tmp_path / second).read_bytes())
+        with pytest.raises(DataError, match=r"its clock jumps from 15.* -> write it anew, as by ffmpeg"):
+            list(Video(whole).frames())
+    assert sum(1 for _ in Video(tmp_path / "part.ts").frames()) == 124
+
+
 def test_files_that_are_no_videos_are_named(movie, tmp_path, ffmpeg):
     sound = tmp_path / "sound.mp4"
     ffmpeg("-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac", sound)

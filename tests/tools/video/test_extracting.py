@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,12 @@ def test_queries_are_laid_out_as_moment_detrs(clip, queries, tmp_path, capsys):
     np.testing.assert_allclose(table.get("red"), red - nothing, atol=1e-5)
     assert read_manifest(tmp_path / "words.npz") == read_manifest(tmp_path / "text")
     assert extracting.main(config) == 0  # all is there
+    more = queries.with_name("more.json")
+    more.write_text(queries.read_text().replace("a red square", "a green square").replace("plain", "more"))
+    assert extracting.main(replace(config, queries=(more,))) == 0
+    joined = load_word_vectors(tmp_path / "words.npz")
+    assert joined.words[: len(table.words)] == table.words and "green" in joined
+    np.testing.assert_array_equal(joined.get("red"), table.get("red"))
     queries.write_text(queries.read_text().replace("a red square", "a red disc"))
     with pytest.raises(UserError, match=r"qidplain_0\.npz: holds 'a red square', and query plain_0 is 'a red disc'"):
         extracting.main(config)
@@ -269,6 +276,34 @@ def test_it_goes_on_where_it_was_stopped(clip, movie, tmp_path, monkeypatch):
     assert command(words) == 0
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "other.npz", "plain.npz"]
     assert (out / "other.npz").stat().st_mtime_ns == before
+
+
+def test_features_of_another_file_of_the_name_are_refused(clip, movie, tmp_path):
+    first, out = tmp_path / "a" / "v.mp4", tmp_path / "out"
+    first.parent.mkdir()
+    shutil.copy(movie, first)
+    config = ExtractConfig(output=out, videos=(first,), encoder=(str(clip),))
+    assert extracting.main(config) == 0
+    features = np.load(out / "v.npz")["features"]
+    (out / "v.npz").write_bytes(b"")  # damaged: made again
+    assert extracting.main(config) == 0
+    assert np.array_equal(np.load(out / "v.npz")["features"], features)
+    write_movie(first, [], 4.0)
+    with pytest.raises(UserError, match=r"v\.npz: holds features of another file than .*v\.mp4"):
+        extracting.main(config)
+    np.savez(out / "v.npz", features=features)  # an earlier version did not say
+    assert extracting.main(config) == 0
+
+
+def test_features_that_are_no_numbers_are_passed_over(movie, tmp_path, monkeypatch, capsys):
+    (tmp_path / "nans.py").write_text(
+        "import numpy as np\ndef encode(clips):\n    return np.full((len(clips), 3), np.nan)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["data", "extract", str(movie), "--output", str(tmp_path / "out"), "--encoder", "nans:encode"]
+    assert command(words) == 1
+    assert "passed over: plain: the encoder gives no numbers for 8 of its 8 clips" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "plain.npz").exists()
 
 
 def test_a_bad_file_is_named_and_passed_over(clip, movie, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ pytest.importorskip("av")
 pytest.importorskip("transformers")
 
 from hero_plugin.integrations.cli import main as command
+from hero_plugin.integrations.data.features import sample_clips
 from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main as predict
@@ -104,7 +106,7 @@ def test_a_long_video_is_asked_window_by_window(asked, base, monkeypatch):
     grounder = VideoGrounder.from_run(asked.runs[base], device="cpu", cache=None)
     video = grounder.add(asked.video)
     whole = grounder.ask("a red square")
-    monkeypatch.setitem(vars(grounder), "origins", {**grounder.origins, "longest_clips": 6})
+    monkeypatch.setitem(vars(grounder), "origins", {**grounder.origins, "longest_clips": 6, "longest_seconds": 12.0})
     moments, relevance = grounder.ask("a red square")
     assert len(relevance) == len(whole.relevance) == len(video.features)
     assert all(0 <= each.start < each.end <= video.duration + 1e-3 for each in moments)
@@ -115,6 +117,25 @@ def test_a_long_video_is_asked_window_by_window(asked, base, monkeypatch):
     first = grounder.ask("a red square")
     assert max(first.moments, key=lambda each: each.score).score <= moments[0].score + 1e-6
     np.testing.assert_allclose(first.relevance[:3], relevance[:3], atol=1e-5)
+
+
+def test_a_video_no_longer_than_trainings_is_shortened_as_training_shortened(asked, monkeypatch):
+    """Not asked window by window, at a rate of clips that the model never saw."""
+    plain = VideoGrounder.from_run(asked.runs["emb"], device="cpu", cache=None)
+    features = plain.add(asked.video).features
+    plain.videos["test000"] = replace(plain.videos["test000"], features=sample_clips(features, 4))
+    expected = plain.ask("a red square")
+    for origins in ({"longest_clips": 4, "longest_seconds": 40.0}, {"longest_clips": 4}):  # the latter: an older run
+        grounder = VideoGrounder.from_run(asked.runs["emb"], device="cpu", cache=None)
+        known = {name: value for name, value in grounder.origins.items() if name != "longest_seconds"}
+        monkeypatch.setitem(vars(grounder), "origins", {**known, **origins})
+        monkeypatch.setattr(grounder, "settings", replace(grounder.settings, max_clips=4))
+        grounder.add(asked.video)
+        found = grounder.ask("a red square")
+        np.testing.assert_allclose(found.moments[0], expected.moments[0], atol=1e-4)
+        assert len(found.relevance) == len(features)
+        places = np.arange(len(features)) * 4 // len(features)
+        np.testing.assert_allclose(found.relevance, expected.relevance[places], atol=1e-5)
 
 
 @settings(deadline=None)
@@ -149,9 +170,25 @@ def test_the_command_shows_writes_and_cuts(asked, tmp_path, capsys):
     found = json.loads((tmp_path / "a.json").read_text())
     assert [each["query"] for each in found["answers"]] == ["a red square", "the crimson disc"]
     start, end, _ = found["answers"][0]["moments"][0]
-    piece = Video(tmp_path / "cut" / "1-1.mp4")
+    piece = Video(tmp_path / "cut" / "test000-1-1.mp4")
     frames = list(piece.frames())
     assert piece.duration == pytest.approx(end - start, abs=0.3) and len(frames) > 1
+    for changes, name in (([], "a.json"), (["--json", str(tmp_path / "b.json")], "test000-1-1.mp4")):
+        assert command([*words, *changes]) == 2  # what is there stays
+        assert f"{name} exists already: add --overwrite" in " ".join(capsys.readouterr().err.split())
+    assert command([*words, "--overwrite"]) == 0
+    shutil.copy(asked.video, tmp_path / "mine.mp4")
+    words = ["ground", str(tmp_path / "mine.mp4"), "a red square", "--run", str(asked.runs["emb"]), "--overwrite"]
+    assert command([*words, "--json", str(tmp_path / "mine.mp4"), "--cache", str(tmp_path / "cache")]) == 2
+    assert (tmp_path / "mine.mp4").read_bytes() == asked.video.read_bytes()
+
+
+def test_the_beginning_of_a_transport_stream_is_cut_whole(movie, tmp_path, ffmpeg):
+    """A seek lands between its pictures, and nothing is decoded until the next whole one."""
+    ffmpeg("-i", movie, "-c:v", "libx264", "-g", "1000", tmp_path / "one.ts")
+    cut(tmp_path / "one.ts", 3.0, 6.0, tmp_path / "piece.mp4")
+    assert Video(tmp_path / "piece.mp4").duration == pytest.approx(3.0, abs=0.05)
+    assert sum(1 for _ in Video(tmp_path / "piece.mp4").frames()) == 24
 
 
 def test_the_bridge_says_how_it_reads_a_query(asked, tmp_path, capsys):
