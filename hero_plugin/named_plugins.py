@@ -77,7 +77,7 @@ class NamedPlugins(nn.Module):
 
     def freeze_base(self) -> None:
         """Train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode."""
-        if self._frozen is None:
+        if self._frozen is None or self.base not in FROZEN:  # or another model has unfrozen the base that they share
             self._frozen = FROZEN[self.base] = FROZEN.get(self.base) or Frozen(self.base)
             self._frozen.keep_in_eval(self.base, self.training)
 

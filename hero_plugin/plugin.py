@@ -209,12 +209,14 @@ class Fingerprint:
     def other_values(self, other: Fingerprint) -> tuple[int, int]:
         """Return how many tensors have other values than in ``other``, by more than half precision explains, of all."""
         common = [name for name in self.values if len(other.values.get(name, ())) == len(self.values[name])]
-        apart = [
-            max(abs(one - two) for one, two in zip(self.values[name], other.values[name], strict=True))
-            > 0.02 * max(map(abs, other.values[name])) + 1e-6
+        alike = [  # and not how many are apart: of NaN, no comparison holds
+            all(
+                abs(one - two) <= 0.02 * max(map(abs, other.values[name])) + 1e-6
+                for one, two in zip(self.values[name], other.values[name], strict=True)
+            )
             for name in common
         ]
-        return sum(apart), len(common)
+        return len(common) - sum(alike), len(common)
 
 
 def values_of(state: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:

@@ -217,7 +217,7 @@ def _expect_part(name: str, part: Any, optional: bool) -> None:
     around = [cell.cell_contents for cell in getattr(part, "__closure__", None) or () if cell != CellType()]
     if held := next((each for each in around if isinstance(each, nn.Module)), None):
         warnings.warn(
-            f"TwoStage's {name} is a function around a {type(held).__name__}: a copy of the model, or an average of its "
-            "weights, would go on with the original's. Give a module, or a method of one",
+            f"TwoStage's {name} is a function around a {type(held).__name__}: a copy of the model, or an average of "
+            "its weights, would go on with the original's. Give a module, or a method of one",
             stacklevel=3,
         )

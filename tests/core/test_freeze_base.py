@@ -120,6 +120,16 @@ def test_freezing_by_hand_and_twice():
     assert any(parameter.requires_grad for parameter in model.base.parameters())
 
 
+def test_a_base_that_another_wrapper_unfroze_is_frozen_again():
+    base = dict_base()
+    first, second = wrap_model(base), wrap_model(base)
+    first.freeze_base()
+    second.freeze_base()
+    first.unfreeze_base()
+    second.freeze_base()
+    assert not any(parameter.requires_grad for parameter in base.parameters())
+
+
 def test_a_base_that_two_wrappers_froze_comes_back_as_it_was():
     base = dict_base(0.3).train()
     next(base.parameters()).requires_grad_(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hero_plugin.integrations.scoring.metrics import CONSISTENCY, UNSEEN, by_label, by_unseen_words, consistency
@@ -35,6 +35,7 @@ moments = st.tuples(st.floats(0, 50), st.floats(0.5, 50)).map(lambda pair: (pair
 
 
 @given(st.lists(st.tuples(moments, st.floats(0, 1)), min_size=1))
+@example([((5.0, 5.0), 0.0)])
 def test_an_answer_that_does_not_move_is_consistent(pairs):
     answers, ious = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
     values, weights = consistency(answers, answers, ious, ious)

@@ -130,7 +130,7 @@ def main(config: BenchConfig, argv: Sequence[str]) -> None:
         screen.say(each.conditions)
     parts = {} if config.targets and not config.read else report.device_parts(reports)
     if config.targets:
-        targets = report.verdicts(report.judge([measurement for each in reports for measurement in each.measurements]))
+        targets = report.verdicts([verdict for each in reports for verdict in report.judge(each.measurements)])
         screen.show(targets.terminal())
         sources = [] if config.read else [each.source for each in reports]  # else under the tables themselves
         parts["targets"] = "\n".join([targets.page(), *sources])

@@ -15,7 +15,7 @@ from rich.table import Table
 from hero_plugin.integrations.data import Record, Tokenizer, read_many, read_sentences
 from hero_plugin.integrations.data.words import TOKENIZERS, open_tokenizer
 from hero_plugin.integrations.scoring.open_vocabulary import Drift, measure_drift, training_vocabulary
-from hero_plugin.integrations.support import write_json
+from hero_plugin.integrations.support import UserError, write_json
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.plotting import CYCLE, GRID, INK, MUTED, SETTINGS, new_figure, save_figure
 from hero_plugin.integrations.support.tables import terminal_table
@@ -60,7 +60,12 @@ def stats(config: StatsConfig) -> None:
     tags = tagger.name if tagger else 'no tagger at hand (pip install "hero-plugin[vocab]")'
     print(f"tokenizer: {config.tokenizer}; parts of speech: {tags}")
     if config.sensitivity:
-        rows = [(name, what, *measure(training, tests, function)) for name, (function, what) in TOKENIZERS.items()]
+        rows = []
+        for name, (function, what) in TOKENIZERS.items():
+            try:
+                rows.append((name, what, *measure(training, tests, function)))
+            except UserError as error:
+                screen.say(f"tokenizer {name} left out: {error}")
         if config.tokenizer not in TOKENIZERS:
             rows.append((config.tokenizer, "", vocabulary, sets))
         screen.show(sensitivity_table(rows))
@@ -121,11 +126,21 @@ class SetDrift:
 def measure(
     train: Sequence[Record], tests: Mapping[str, Sequence[Record]], tokenizer: Tokenizer, tagger: Tagger | None = None
 ) -> tuple[frozenset[str], list[SetDrift]]:
-    """Return the training vocabulary, and each test set compared with it."""
+    """Return the training vocabulary, and each test set compared with it.
+
+    Raises:
+        UserError: A query has no word, and would count as one of seen words.
+    """
     vocabulary = training_vocabulary(tokenizer(record.sentence) for record in train)
     found = []
     for name, records in tests.items():
-        drift = measure_drift((tokenizer(record.sentence) for record in records), vocabulary)
+        queries = [tokenizer(record.sentence) for record in records]
+        if lacking := [record.sentence for record, words in zip(records, queries, strict=True) if not words]:
+            raise UserError(
+                f"{name}: the tokenizer finds no word in {len(lacking)} of {len(queries)} queries, such as "
+                f"{lacking[0]!r}; give another --tokenizer, or leave them out"
+            )
+        drift = measure_drift(queries, vocabulary)
         found.append(SetDrift(name, records, drift, _tags(records, drift, tokenizer, tagger) if tagger else {}))
     return vocabulary, found
 

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from hero_plugin.integrations.data import Record
+from hero_plugin.integrations.data.words import TOKENIZERS
+from hero_plugin.integrations.support import UserError
+from hero_plugin.integrations.tools.vocab.stats import measure
+
 
 def test_table_json_and_figure(plain_world, vocab, capsys):
     new = plain_world / "new.txt"
@@ -38,6 +45,13 @@ def test_without_a_tagger_parts_of_speech_are_left_out(plain_world, vocab, monke
     monkeypatch.setattr("hero_plugin.integrations.tools.vocab.stats.find_tagger", lambda: None)
     files = ("--train", plain_world / "train.txt", "--test", plain_world / "test.json")
     assert vocab("stats", *files) == 0 and "no tagger at hand" in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_finds_no_word_is_told():
+    """Such a query would count as one of seen words alone."""
+    records = [Record("1", "v", "a zebra", (), 4.0), Record("2", "v", "\u0437\u0435\u0431\u0440\u0430", (), 4.0)]
+    with pytest.raises(UserError, match=r"test: the tokenizer finds no word in 1 of 2 queries, such as"):
+        measure(records[:1], {"test": records}, TOKENIZERS["letters"][0])
 
 
 def test_mistakes_are_told(plain_world, vocab, capsys):
