@@ -220,6 +220,10 @@ class RunFolder:
         """Drop the epochs from the log that the checkpoint has not finished."""
         self.keep([line for line in self.history() if line["epoch"] <= epochs])
 
+    def seconds(self) -> float:
+        """Return how long the epochs took, in all sittings."""
+        return round(sum(line.get("seconds", 0.0) for line in self.history()), 1)
+
     def keep(self, lines: list[dict[str, Any]]) -> None:
         """Write the log anew with these lines."""
         with atomic_write(self.log_file) as stream:

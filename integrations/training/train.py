@@ -246,7 +246,7 @@ def summary(run: RunFolder, model: nn.Module, selected_on: str | None) -> dict[s
         "best": best["metrics"],
         "last": history[-1]["metrics"],
         "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        "seconds": round(sum(line.get("seconds", 0.0) for line in history), 1),
+        "seconds": run.seconds(),
     }
 
 

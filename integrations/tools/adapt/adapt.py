@@ -320,7 +320,7 @@ def learn(stage: Stage, config: AdaptConfig, before: RunFolder, run: RunFolder, 
         "before": previous,
         "queries": {"learned": len(new), **{name: len(items) for name, items in sets.items()}},
         "parameters": sum(each.numel() for each in task.model.parameters() if each.requires_grad),
-        "seconds": round(sum(line["seconds"] for line in run.history()), 1),
+        "seconds": run.seconds(),
     }
     run.write_json(run.results_file, results)
 

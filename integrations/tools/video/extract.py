@@ -137,8 +137,9 @@ def _is_done(file: Path, video: Path) -> bool:
     """
     try:
         with np.load(file, allow_pickle=False) as known:
+            if "features" not in known.files:
+                return False
             made_of = str(known["source"]) if "source" in known.files else None  # an earlier version did not say
-            known["features"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or damaged
         return False
     if made_of is not None and made_of != mark_of(video):
