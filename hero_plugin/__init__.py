@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hero_plugin.hem import HEM
     from hero_plugin.losses import (
         HeroCriterion,
+        PairRelevance,
         clip_labels,
         consistency_loss,
         hero_losses,
@@ -27,57 +28,29 @@ if TYPE_CHECKING:
     )
     from hero_plugin.model import HeroModel
     from hero_plugin.plugin import Plugin, PluginError, read_plugin
-    from hero_plugin.plugin_file import from_pretrained, load_plugin, save_plugin
     from hero_plugin.protocol import Fuser, Grounder, Grounding, Pair, Predictor, TwoStage
-    from hero_plugin.relevance import PairRelevance
     from hero_plugin.sgvf import SGVF
-    from hero_plugin.wrap import choose_level, export_base, hero_state_dict, unwrap_model, wrap_model
+    from hero_plugin.wrap import (
+        choose_level,
+        export_base,
+        from_pretrained,
+        hero_state_dict,
+        load_plugin,
+        save_plugin,
+        unwrap_model,
+        wrap_model,
+    )
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "CMTR",
-    "HEM",
-    "SGVF",
-    "Adapter",
-    "AdapterReport",
-    "Bridge",
-    "Finding",
-    "First",
-    "Fuser",
-    "Grounder",
-    "Grounding",
-    "HeroConfig",
-    "HeroCriterion",
-    "HeroModel",
-    "Pair",
-    "PairRelevance",
-    "PassThrough",
-    "Plugin",
-    "PluginError",
-    "Predictor",
-    "Seam",
-    "TwoStage",
-    "WeightedAggregation",
-    "check_adapter",
-    "choose_level",
-    "clip_labels",
-    "config_of",
-    "consistency_loss",
-    "export_base",
-    "from_pretrained",
-    "hero_losses",
-    "hero_state_dict",
-    "known_adapters",
-    "load_plugin",
-    "read_plugin",
-    "register_adapter",
-    "relevance_loss",
-    "save_plugin",
-    "unwrap_model",
-    "wrap_criterion",
-    "wrap_model",
-]
+__all__ = ["HeroConfig", "HeroModel", "choose_level", "export_base", "unwrap_model", "wrap_model"]
+__all__ += ["CMTR", "HEM", "SGVF", "Bridge", "PairRelevance", "WeightedAggregation"]
+__all__ += ["HeroCriterion", "clip_labels", "consistency_loss", "hero_losses", "relevance_loss", "wrap_criterion"]
+__all__ += ["Fuser", "Grounder", "Grounding", "Pair", "Predictor", "TwoStage"]
+__all__ += ["Adapter", "First", "PassThrough", "Seam", "known_adapters", "register_adapter"]
+__all__ += ["AdapterReport", "Finding", "check_adapter"]
+__all__ += ["Plugin", "PluginError", "config_of", "from_pretrained", "hero_state_dict", "load_plugin"]
+__all__ += ["read_plugin", "save_plugin"]
 
 _MODULES = [module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import entry_points
 from types import MethodType
@@ -125,8 +127,14 @@ def known_adapters() -> list[type[Adapter]]:
 
 @lru_cache(maxsize=1)
 def _installed_adapters() -> tuple[type[Adapter], ...]:
-    declared = entry_points(group="hero_plugin.adapters")
-    return tuple(entry.load() for entry in sorted(declared, key=lambda entry: entry.name))
+    found = []
+    for entry in sorted(entry_points(group="hero_plugin.adapters"), key=lambda entry: entry.name):
+        try:
+            found.append(entry.load())
+        except Exception as error:  # somebody's broken package must not stop all other bases
+            package = f" of {entry.dist.name}" if entry.dist else ""
+            warnings.warn(f"the adapter {entry.value}{package} cannot be imported: {error!r}", stacklevel=4)
+    return tuple(found)
 
 
 def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
@@ -152,7 +160,11 @@ def adapter_for(base: nn.Module) -> Callable[[nn.Module], Grounder]:
 
 def _relatives(base: nn.Module) -> str:
     """Return a sentence on the adapter whose subclasses find all that they need in an unknown base, or nothing."""
-    fitting = [adapter for adapter in known_adapters() if adapter.requires and _fits(adapter, base)]
+    fitting = []
+    for adapter in known_adapters():
+        with suppress(TypeError):
+            adapter.check(base)
+            fitting += [adapter] if adapter.requires else []
     mro: Sequence[Any] = fitting[0].__mro__ if fitting else ()
     shared = [each for each in mro if all(issubclass(one, each) for one in fitting)]
     if not shared or shared[0] is Adapter or shared[0].class_names:
@@ -162,14 +174,6 @@ def _relatives(base: nn.Module) -> str:
         f"It is built as {' and '.join(one.class_names[0] for one in fitting[:2])} are: wrap_model(base, "
         f"adapter={name}), from {module}, serves it if it also means the same by what it returns. "
     )
-
-
-def _fits(adapter: type[Adapter], base: nn.Module) -> bool:
-    try:
-        adapter.check(base)
-    except TypeError:
-        return False
-    return True
 
 
 def own_grounder(base: nn.Module) -> Any:
@@ -182,7 +186,8 @@ def expect_no_parameters(grounder: Grounder, base: nn.Module) -> None:
     parts: dict[str, Any] = {"": grounder} if isinstance(grounder, nn.Module) else getattr(grounder, "__dict__", {})
     known = {id(parameter) for parameter in base.parameters()}
     for name, part in parts.items():
-        inside = part.parameters() if isinstance(part, nn.Module) else [part]
+        held = part.values() if isinstance(part, dict) else part if isinstance(part, (list, tuple)) else [part]
+        inside = [p for each in held for p in (each.parameters() if isinstance(each, nn.Module) else [each])]
         if any(isinstance(p, nn.Parameter) and p.requires_grad and id(p) not in known for p in inside):
             raise ValueError(
                 f"{type(grounder).__name__} holds parameters of its own{name and f' ({name})'}, which nothing would "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hero_plugin.levels import map_tensors
-from hero_plugin.tensors import Linear, at_least_float32
+from hero_plugin.tensors import Linear, at_least_float32, is_compiling
 
 Kind = Literal["logits", "probability", "direction", "shared", "whole"]
 
@@ -30,12 +31,24 @@ def check_kinds(kinds: Mapping[str, Any]) -> None:
             raise ValueError(f"the kind of output {name!r} must be one of {allowed}, got {kind!r}")
 
 
-def check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str]) -> None:
-    """Refuse a kind for an output that is not there: the one that it was meant for would combine as logits."""
-    found: dict[str, bool] = {}
-    map_tensors(lambda tensor, key: found.setdefault(key, tensor.is_floating_point()), outputs)
+def check_names(outputs: Any, kinds: Mapping[str, str], optional: Sequence[str], several: bool = True) -> None:
+    """Refuse a kind for an output that is not there: the one that it was meant for would combine as logits.
+
+    Where ``several`` levels answer, warn of whole numbers without a kind.
+    """
+    found: dict[str, torch.dtype] = {}
+    map_tensors(lambda tensor, key: found.setdefault(key, tensor.dtype), outputs)
     unused = [name for name in kinds if name not in found and name not in optional]
-    without = [name for name, floating in found.items() if floating and name not in kinds]
+    without = [name for name, dtype in found.items() if dtype.is_floating_point and name not in kinds]
+    others = {name: dtype for name, dtype in found.items() if name not in kinds and name not in without}
+    numbers = [name for name, dtype in others.items() if dtype != torch.bool]
+    if several and numbers and not is_compiling():
+        warnings.warn(
+            f"output {', '.join(map(repr, numbers))} holds whole numbers and has no kind, so that level 0 alone, the "
+            "query as it is, answers it. If every level has the same, its kind is 'shared'; what a base decodes of its "
+            "scores is to be decoded of the wrapped model's",
+            stacklevel=2,
+        )
     if unused:
         other = f", of which {', '.join(map(repr, without))} would combine as logits" if without else ""
         raise ValueError(
@@ -172,4 +185,4 @@ def _weighted_sum(weights: Tensor, tensor: Tensor) -> Tensor:
 def _sum_logits(weights: Tensor, tensor: Tensor) -> Tensor:
     masked = tensor <= MASKED
     combined = _weighted_sum(weights, tensor.masked_fill(masked, 0.0))
-    return torch.where(masked[0], tensor[0].detach(), combined)
+    return torch.where(masked.any(0), tensor.amin(0).detach(), combined)  # what one level rules out, their sum does

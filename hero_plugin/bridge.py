@@ -146,7 +146,5 @@ class Bridge(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the choices, for ``print(model)``."""
-        return (
-            f"known={len(self.known)}, neighbours={self.neighbours}, temperature={self.temperature}, "
-            f"nearest={self.nearest}, known_from={self.known_from}"
-        )
+        choices = {"known": len(self.known), **self.get_extra_state()}
+        return ", ".join(f"{name}={value}" for name, value in choices.items())

@@ -37,8 +37,6 @@ class CMTR(nn.Module):
         (torch.Size([4, 2, 12, 128]), torch.Size([4, 2, 12]))
     """
 
-    mask_token: nn.Parameter | None
-
     def __init__(
         self,
         dim: int,
@@ -50,8 +48,7 @@ class CMTR(nn.Module):
         super().__init__()
         self.dim, self.levels, self.mask_ratio = dim, levels, mask_ratio
         self.perturb, self.noise_size = perturb, noise_size
-        masks = perturb == "mask"
-        self.register_parameter("mask_token", nn.Parameter(torch.empty(levels, 1, 1, dim)) if masks else None)
+        self.mask_token = nn.Parameter(torch.empty(levels, 1, 1, dim)) if perturb == "mask" else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

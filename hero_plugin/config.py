@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
-from hero_plugin.protocol import Grounder, ranks_clips
+from hero_plugin.protocol import Grounder
 
 LOSS_FIELDS = ("relevance_weight", "consistency_weight", "consistency", "consistency_gradient")
 """What the losses need to know."""
@@ -224,7 +224,8 @@ class HeroConfig:
 
         ``"absent"`` stands for the choice of a part that is not there. Empty where only training tells the two apart.
         """
-        here, there = (config.architecture(grounder.dim, ranks_clips(grounder)) for config in (self, other))
+        ranks = getattr(grounder, "relevance_ranks", False)
+        here, there = (config.architecture(grounder.dim, ranks) for config in (self, other))
         pairs = {name: (here.get(name, "absent"), there.get(name, "absent")) for name in {**here, **there}}
         return {name: (ours, theirs) for name, (ours, theirs) in pairs.items() if ours != theirs}
 
@@ -232,6 +233,7 @@ class HeroConfig:
         """Return the error for weights that were made under the config ``there``; empty where the two go together."""
         changed = self.differences(there, grounder)
         choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]
+        choices = choices if there.active else ["config=HeroConfig.off()"]
         if not changed:
             return ""
         return (
@@ -297,13 +299,6 @@ NOTE = "hero"
 The note is part of the ``state_dict`` itself, not one of its entries: any training loop that saves a wrapped model's
 weights saves it, and it loads with ``weights_only=True``. A copy made entry by entry has lost it.
 """
-
-
-def note_config(state_dict: Mapping[str, Tensor], prefix: str, config: HeroConfig) -> None:
-    """Write the config into ``state_dict``; ``prefix`` is that of the wrapped model's entries, with its dot."""
-    metadata = getattr(state_dict, "_metadata", None)
-    if metadata is not None:
-        metadata.setdefault(prefix[:-1], {})[NOTE] = config.to_dict()
 
 
 def with_config_note(weights: Mapping[str, Tensor], config: HeroConfig) -> dict[str, Tensor]:

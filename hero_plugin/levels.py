@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
@@ -12,6 +13,14 @@ from typing import Any
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
+
+
+def level_numbers(levels: Any) -> Any:
+    """Return a sequence of whole numbers, also of numpy's and torch's, as a tuple; anything else as it is."""
+    try:
+        return tuple(level if isinstance(level, bool) else operator.index(level) for level in levels)
+    except TypeError:
+        return levels
 
 
 def fold(levels: Tensor) -> Tensor:
@@ -42,7 +51,7 @@ def repeat_levels(shared: Any, levels: int, batch: int, name: str = "tensor", pe
         return repeat(tensor, "b ... -> (n b) ...", n=levels) if tensor.ndim else tensor
 
     def of_samples(items: list[Any], key: str) -> list[Any] | None:
-        if not per_sample and not _tensors(items):
+        if not per_sample and not tensors_of(items):
             raise ValueError(
                 f"{name} is a list without tensors: name it in the pair's `per_sample` if it holds one item per "
                 "sample, or in `constant` if it is the same for all"
@@ -99,8 +108,15 @@ def unfold(
     def by_sample(items: list[Any], key: str) -> list[Any] | None:
         if batch is None or len(items) != levels * batch or (kinds and kinds.get(key) == "whole"):
             return None
-        tensors = _tensors(items)
-        if tensors and all(tensor.shape[:1] == (levels * batch,) for tensor in tensors):
+        tensors = tensors_of(items)
+        if tensors and all(tensor.shape[:1] == (levels * batch,) for _, tensor in tensors):
+            bare = any(isinstance(item, Tensor) for item in items)  # and not a layer's dict, as DETRs have them
+            if levels > 1 and bare and key not in (kinds or {}):
+                raise ValueError(
+                    f"output {key or 'of the base'} is a list of {len(items)} items with {len(items)} rows each: of "
+                    "one per sample, or of one per layer, which this batch size cannot tell. Name its kind if they "
+                    "are layers; if not, let the base give tensors"
+                )
             return None  # items of the whole batch, as those of a decoder's layers are: not one per sample
         if by_row and levels > 1 and tensors:
             raise _not_by_row(key)
@@ -128,10 +144,10 @@ def stack(
     of B items with B rows each is refused, too, unless ``kinds`` names it: it is then of the batch, one per layer.
     """
     _expect_same_numbers(results, key, listed=False)
-    of_all_levels = iter(zip(*map(_tensors, results), strict=True))
+    of_all_levels = iter(zip(*map(tensors_of, results), strict=True))
 
     def join(tensor: Tensor, name: str) -> Tensor:
-        levels = next(of_all_levels)
+        levels = [each for _, each in next(of_all_levels)]
         if kinds and kinds.get(name) == "whole":
             return tensor
         if tensor.ndim:
@@ -142,8 +158,7 @@ def stack(
     def by_sample(items: list[Any], name: str) -> None:
         if by_row is None or by_row == 1 or len(items) != by_row or (kinds and kinds.get(name) == "whole"):
             return
-        found: list[tuple[str, Tensor]] = []
-        map_tensors(lambda tensor, inner: found.append((inner, tensor)), items, name)
+        found = tensors_of(items, name)
         if any(tensor.shape[:1] != (by_row,) for _, tensor in found):
             raise _not_by_row(name)
         if any(inner not in (kinds or {}) for inner, _ in found):
@@ -199,23 +214,17 @@ def map_tensors(
 def like_mapping(outputs: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     """Return a mapping of these items, of the type of ``outputs``."""
     kind: Any = type(outputs)
-    if kind is dict:
-        return items
     try:
         return kind(items)
     except TypeError:  # a dataclass-like mapping (transformers.ModelOutput) takes its fields by name
         return kind(**items)
 
 
-def tensors_of(outputs: Any) -> list[tuple[str, Tensor]]:
+def tensors_of(outputs: Any, key: str = "") -> list[tuple[str, Tensor]]:
     """Return every tensor with its key (see ``map_tensors``), in order."""
     found: list[tuple[str, Tensor]] = []
-    map_tensors(lambda tensor, key: found.append((key, tensor)), outputs)
+    map_tensors(lambda tensor, name: found.append((name, tensor)), outputs, key)
     return found
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    return [tensor for _, tensor in tensors_of(outputs)]
 
 
 def _expect_same_numbers(results: Sequence[Any], key: str, listed: bool = True) -> None:

@@ -1,7 +1,8 @@
-"""The two losses that HERO adds, in float32 whatever the model computes in; their place in a DETR's criterion."""
+"""Clip relevance and the two losses on it, in float32 whatever the model computes in; their place in a criterion."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,70 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.config import CHOICES, LOSS_FIELDS, HeroConfig
 from hero_plugin.levels import like_mapping
-from hero_plugin.tensors import at_least_float32, check_mask, expect_shape, is_compiling
+from hero_plugin.tensors import at_least_float32, check_mask, expect_shape, is_compiling, mean_of_words
+
+
+class PairRelevance(nn.Module):
+    """Per-clip relevance logits from a level's words and its filtered clips (``relevance="pair"``).
+
+    The query is the mean of its real words; ``RS = w · relu(A v ⊙ B q + C v) + b`` for every clip ``v``.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.clip = nn.Linear(dim, 2 * dim)
+        self.word = nn.Linear(dim, dim)
+        self.score = nn.Linear(dim, 1)
+
+    def forward(self, video: Tensor, levels: Tensor, query_mask: Tensor) -> Tensor:
+        """Score video (N, B, T, D) with levels (N, B, L, D) and query_mask (B, L) -> logits (N, B, T)."""
+        expect_shape("query_mask", query_mask, "B L", (None, None))
+        batch, length = query_mask.shape
+        expect_shape("levels", levels, "N B L D", (None, batch, length, self.dim))
+        expect_shape("video", video, "N B T D", (levels.shape[0], batch, None, self.dim))
+        sentence = mean_of_words(levels, query_mask)
+        compared, alone = torch.chunk(self.clip(video), 2, dim=-1)
+        return self.score(F.relu(compared * self.word(sentence).unsqueeze(-2) + alone)).squeeze(-1)
+
+
+class RankedRelevance(nn.Module):
+    """The clip score of a base that only ranks clips, as logits: ``RS = exp(a) (s - mean of s over the video) + b``.
+
+    A saliency score is trained by comparing clips: its zero and its scale mean nothing, and negative pairs can push all
+    of a video's scores far from zero, where a binary cross-entropy sees the offset alone. ``a`` and ``b`` are learned
+    and start at zero; they have the shape (1,), as FSDP cannot shard a scalar. The consistency loss, a softmax over the
+    clips, does not see the offset.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale, self.offset = nn.Parameter(torch.empty(1)), nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start with the centred score as it is."""
+        nn.init.zeros_(self.log_scale)
+        nn.init.zeros_(self.offset)
+
+    def forward(self, score: Tensor, video_mask: Tensor) -> Tensor:
+        """Turn scores (B, T), video_mask (B, T) 1/True at real clips -> logits (B, T); padded clips hold the offset.
+
+        In float32 at least.
+        """
+        real = video_mask.bool()
+        count = real.sum(-1, keepdim=True).clamp(min=1)
+        score = at_least_float32(score)  # a sum over a long video is past what half precision can hold
+        centred = score - score.masked_fill(~real, 0.0).sum(-1, keepdim=True) / count
+        return self.log_scale.exp() * centred.masked_fill(~real, 0.0) + self.offset
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        # Older files have scalars here; torch itself takes (1,) for a scalar, so that older releases read newer ones.
+        for name in (f"{prefix}log_scale", f"{prefix}offset"):
+            if name in state_dict:
+                state_dict[name] = state_dict[name].reshape(-1)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
 
 LOSSES_LEFT_OUT = (
     "HERO's losses took no part in the last training steps. wrap_criterion(criterion, model.config) adds them to a "
@@ -213,6 +277,14 @@ def hero_losses(
     return {"loss_relevance": 0.5 * (loss + masked_loss), "loss_consistency": divergence}
 
 
+def loss_settings(config: HeroConfig) -> str:
+    """Return what the losses need of a config, for a criterion that was not given it: see ``HeroCriterion``.
+
+    As text, and so a key of the outputs: parallel replicas gather keys and tensors, and nothing else.
+    """
+    return json.dumps({name: getattr(config, name) for name in LOSS_FIELDS})
+
+
 def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> HeroCriterion:
     """Add ``loss_relevance`` and ``loss_consistency`` to a DETR criterion and to its ``weight_dict``.
 
@@ -248,9 +320,8 @@ def wrap_criterion(criterion: nn.Module, config: HeroConfig | None = None) -> He
 class HeroCriterion(nn.Module):
     """A DETR criterion with HERO's losses; attributes that are not here come from the criterion."""
 
-    _taken: Tensor | None = None  # of the class: a criterion that was pickled by an earlier version has none
-    _looked = False
-    _said = False
+    _taken = ""  # of the class: a criterion that was pickled by an earlier version has none
+    _looked = _said = False
 
     def __init__(self, criterion: nn.Module, config: HeroConfig | None = None) -> None:
         super().__init__()
@@ -282,25 +353,21 @@ class HeroCriterion(nn.Module):
             )
         finally:
             outputs["hero"] = hero
-        if self._of_model and "chosen" in hero:  # a loop of somebody's own may leave it out
-            self._take_settings(hero["chosen"])
+        if self._of_model and "settings" in hero:  # a loop of somebody's own may leave it out
+            self._take_settings(next(iter(hero["settings"])))
         others = [*given[place + 1 :], *given[:place]]
         ours = self._losses(hero, kwargs["targets"] if "targets" in kwargs else others[0])
         if losses is outputs:
             outputs.update(ours)
         return {**losses, **ours}
 
-    def _take_settings(self, chosen: Tensor) -> None:
-        """Take what the losses need from the plug-in whose outputs these are; once for each, as it reads the device."""
-        own = chosen._base  # the plug-in's, which its model expands; None where outputs of replicas were gathered
-        if self._taken is not None and (own is None or own is self._taken):
-            return
-        self._taken = chosen if own is None else own
-        values = zip(LOSS_FIELDS, chosen[0].view(torch.float64).tolist(), strict=True)
-        fields: dict[str, Any] = {n: CHOICES[n][int(value)] if n in CHOICES else value for n, value in values}
-        cmtr = fields["relevance_weight"] + fields["consistency_weight"] > 0
-        self.config = replace(self.config, cmtr=cmtr, **fields)
-        self._put_weights()
+    def _take_settings(self, settings: str) -> None:
+        """Take what the losses need from the plug-in whose outputs these are."""
+        if settings != self._taken:
+            self._taken, fields = settings, json.loads(settings)
+            cmtr = fields["relevance_weight"] + fields["consistency_weight"] > 0
+            self.config = replace(self.config, cmtr=cmtr, **fields)
+            self._put_weights()
 
     def _losses(self, hero: dict[str, Tensor], targets: dict[str, Any]) -> dict[str, Tensor]:
         """Return ``loss_relevance`` where moments are known, ``loss_consistency`` where masked words were used."""
@@ -339,8 +406,8 @@ class HeroCriterion(nn.Module):
 def without_hero(outputs: Any) -> Any:
     """Take HERO's entry out of a dict of outputs, also in a tuple; of a ``ModelOutput``, out of a copy."""
     if isinstance(outputs, tuple):
-        for part in outputs:
-            without_hero(part)
+        parts = map(without_hero, outputs)
+        return type(outputs)(*parts) if hasattr(outputs, "_fields") else tuple(parts)
     if type(outputs) is not dict and isinstance(outputs, dict):
         return like_mapping(outputs, {name: each for name, each in outputs.items() if name != "hero"})
     if isinstance(outputs, dict):
@@ -366,7 +433,8 @@ def clip_labels(spans: list[Tensor], video_mask: Tensor, span_loss_type: str = "
 
         * ``"l1"``: inside is a clip whose middle lies in a moment, ends included, and the clip that holds the middle of
           a shorter moment. A moment of no width, as padding is, has no clip. Where a query has no other (data sets of
-          highlights alone say [0, 0]), all its clips are unknown.
+          highlights alone say [0, 0]), all its clips are unknown. A query without any, (0, 2), is answered nowhere in
+          its video: all its clips are outside.
         * ``"ce"``: inside is every clip from the first to the last. Where the last is before the first, as upstream's
           data sets have it for a moment that ends in the clip it starts in, the first alone.
     """

@@ -17,22 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from hero_plugin.adapter import expect_no_parameters
 from hero_plugin.aggregation import WeightedAggregation, check_kinds, check_names
 from hero_plugin.cmtr import CMTR
-from hero_plugin.config import (
-    CHOICES,
-    LIVE_FIELDS,
-    LOSS_FIELDS,
-    NOTE,
-    HeroConfig,
-    config_of,
-    note_config,
-    without_wrappers,
-)
+from hero_plugin.config import LIVE_FIELDS, NOTE, HeroConfig, config_of, without_wrappers
 from hero_plugin.hem import HEM
-from hero_plugin.levels import map_tensors, stack, unfold
-from hero_plugin.losses import LastForward, Oversight, hero_losses
+from hero_plugin.levels import level_numbers, map_tensors, stack, unfold
+from hero_plugin.losses import LastForward, Oversight, PairRelevance, RankedRelevance, hero_losses, loss_settings
 from hero_plugin.named_plugins import DEFAULT_NAME, NamedPlugins
-from hero_plugin.protocol import Grounder, Grounding, NoClipScore, Pair, ranks_clips
-from hero_plugin.relevance import PairRelevance, RankedRelevance
+from hero_plugin.protocol import Grounder, Grounding, NoClipScore, Pair
 from hero_plugin.sgvf import SGVF
 from hero_plugin.tensors import KeepStatistics, expect_shape, is_compiling, mean_of_words
 
@@ -51,7 +41,6 @@ class HeroModel(NamedPlugins):
     """
 
     hero: Hero
-    _chosen: Tensor
     _runs = 0  # in training, since the losses were last computed
     _losses: Mapping[str, Tensor] = {}  # the last ones computed, detached
 
@@ -63,7 +52,7 @@ class HeroModel(NamedPlugins):
         name: str = DEFAULT_NAME,
     ) -> None:
         super().__init__()
-        self._aside: dict[str, Any] = {name: None}
+        self._plugins = {name: None}
         self.config = config
         self.adapter = adapter
         self.base = base
@@ -74,8 +63,6 @@ class HeroModel(NamedPlugins):
         self.hero = self._make_hero(config)
         self.last_forward = LastForward()
         self._oversight = Oversight()
-        like = next(self.parameters(), torch.empty(0))
-        self.register_buffer("_chosen", self._choices().to(like.device), persistent=False)
         self.training = base.training  # not train(): parts of the base may be in another mode on purpose
         self.hero.train(base.training)
 
@@ -87,20 +74,17 @@ class HeroModel(NamedPlugins):
         like = next((p for p in learning_first if p.is_floating_point()), torch.empty(0))
         # Whatever torch's default device is; on the CPU, where a seed gives the same weights for every device.
         with torch.device("meta" if like.is_meta else "cpu"):
-            hero = Hero(self.grounder.dim, config, ranks_clips(self.grounder))
+            hero = Hero(self.grounder.dim, config, getattr(self.grounder, "relevance_ranks", False))
         return hero.to(like.device, like.dtype)
 
     def _use(self, hero: Hero, config: HeroConfig) -> None:
         """Let this plug-in be the model's own."""
         self.hero, self.__dict__["config"] = hero, config  # past __setattr__: its modules were made by this one
-        self._chosen = self._choices().to(self._chosen.device)
+        self._settings = loss_settings(config)
         self.last_forward, self._oversight, self._runs, self._losses = LastForward(), Oversight(), 0, {}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the base's forward with HERO: same arguments, same output type, keys and shapes.
-
-        In training a dict has one more key, ``"hero"``, for ``wrap_criterion``.
-        """
+        """Run the base's forward with HERO: same arguments, same output type, keys and shapes."""
         if not self.hero_active:
             return self.base(*args, **kwargs)
         hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -123,7 +107,7 @@ class HeroModel(NamedPlugins):
         # The rest of the base, for all these levels; their outputs become one.
         groundings = self._run(grounder.ground, pair, clips, words)
         kinds = grounder.kinds
-        check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()))
+        check_names(groundings[0].outputs, kinds, getattr(grounder, "optional_outputs", ()), hero.levels > 1)
         levels = self._join([one.outputs for one in groundings], words, kinds)
         if self.config.level_weights == "query":
             last.query = mean_of_words(pair.query, pair.query_mask)
@@ -144,7 +128,7 @@ class HeroModel(NamedPlugins):
                 self._runs += 1
             for part in outputs if isinstance(outputs, tuple) else (outputs,):
                 if isinstance(part, dict):
-                    part["hero"] = {**last.tensors(), "chosen": self._chosen.expand(len(pair.video), -1)}
+                    part["hero"] = {**last.tensors(), "settings": {self._settings: None}}
                     break
             if entry is not None and not is_compiling() and any(p.requires_grad for p in hero.parameters()):
                 relevances = (last.relevance, last.masked_relevance) if any(self.config.loss_weights.values()) else ()
@@ -152,21 +136,10 @@ class HeroModel(NamedPlugins):
                 self._oversight.watch(self.base, hero, entry, losses)
         return outputs
 
-    def _choices(self) -> Tensor:
-        """Return what the losses need of the config, for a criterion that was not given it: see ``HeroCriterion``.
-
-        Parallel replicas gather nothing but tensors with a row per sample. The numbers are float64, bit by bit:
-        not every device has that type, and a change of precision leaves whole numbers alone.
-        """
-        chosen = [(name, getattr(self.config, name)) for name in LOSS_FIELDS]
-        numbers = [CHOICES[name].index(value) if name in CHOICES else value for name, value in chosen]
-        return torch.tensor([numbers], dtype=torch.float64, device="cpu").view(torch.int64)
-
     def _apply(self, *args: Any, **kwargs: Any) -> HeroModel:
         super()._apply(*args, **kwargs)
         for aside in filter(None, self._plugins.values()):
             aside[0]._apply(*args, **kwargs)
-        self._chosen = self._choices().to(self._chosen.device)  # ``to_empty`` has left it without its values
         return self
 
     def _run(self, stage: Callable[[Pair], Any], pair: Pair, clips: Tensor, words: Tensor) -> list[Any]:
@@ -225,7 +198,7 @@ class HeroModel(NamedPlugins):
     def train(self, mode: bool = True) -> HeroModel:
         """Set the mode, as of every module; a frozen base stays in eval mode."""
         super().train(mode)
-        if self._frozen is not None:
+        if self._frozen is not None and not self._frozen.over:
             self._frozen.keep_in_eval(self.base, mode)
         return self
 
@@ -257,8 +230,10 @@ class HeroModel(NamedPlugins):
         Raises:
             ValueError: there is no such level.
         """
-        named: Any = levels if len(levels) != 1 or isinstance(levels[0], int) else levels[0]
-        self.config = replace(self.config, inference=named or None)
+        chosen: Any = level_numbers(levels)
+        if levels and chosen is levels:  # one sequence of them
+            chosen = level_numbers(levels[0])
+        self.config = replace(self.config, inference=chosen if levels else None)
         return self
 
     def compute_hero_losses(self, labels: Tensor) -> dict[str, Tensor]:
@@ -349,7 +324,8 @@ class HeroModel(NamedPlugins):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        note_config(destination, prefix, self.config)
+        if (metadata := getattr(destination, "_metadata", None)) is not None:
+            metadata.setdefault(prefix[:-1], {})[NOTE] = self.config.to_dict()
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -421,8 +397,8 @@ class HeroModel(NamedPlugins):
                 "wrap_model(unwrap_model(model), ...), or beside this one, model.add_plugin(name, ...)"
             )
         super().__setattr__(name, value)
-        if any(each in LOSS_FIELDS for each in changed):
-            self._chosen = self._choices().to(self._chosen.device)  # another tensor: a criterion reads it anew
+        if name == "config":
+            self._settings = loss_settings(value)
 
     def __getstate__(self) -> dict[str, Any]:
         # What the last forward left belongs to its graph: it can be neither copied nor pickled.

@@ -26,6 +26,9 @@ class Frozen:
     pass through it to the plug-in.
     """
 
+    over = False
+    """Whether it was restored: by any of the wrappers that share the base."""
+
     def __init__(self, base: nn.Module) -> None:
         self.trainable = {name: parameter.requires_grad for name, parameter in base.named_parameters()}
         self.modes = {name: module.training for name, module in base.named_modules()}
@@ -45,6 +48,7 @@ class Frozen:
             parameter.requires_grad_(self.trainable.get(name, parameter.requires_grad))
         for name, module in base.named_modules():
             module.training = self.modes.get(name, module.training)
+        self.over = True
 
 
 FROZEN: WeakKeyDictionary[nn.Module, Frozen] = WeakKeyDictionary()
@@ -65,6 +69,8 @@ class NamedPlugins(nn.Module):
     _enabled = True  # of the class: a model that was pickled by an earlier version has none
     _frozen: Frozen | None = None
     _grounder: tuple[nn.Module, Grounder]
+    _plugins: dict[str, tuple[Any, HeroConfig] | None]
+    """What is kept aside, by name, and so is no submodule; None for the active one, which is the model's own."""
     _make_hero: Any
     _use: Any
 
@@ -77,18 +83,18 @@ class NamedPlugins(nn.Module):
 
     def freeze_base(self) -> None:
         """Train the plug-in alone: the base's parameters take no gradient, and it stays in eval mode."""
-        if self._frozen is None or self.base not in FROZEN:  # or another model has unfrozen the base that they share
+        if self._frozen is None or self._frozen.over:
             self._frozen = FROZEN[self.base] = FROZEN.get(self.base) or Frozen(self.base)
             self._frozen.keep_in_eval(self.base, self.training)
 
     def unfreeze_base(self) -> None:
         """Undo ``freeze_base``: what learned before learns again; in training, every module regains the mode it had."""
-        if self._frozen is not None:
+        if self._frozen is not None and not self._frozen.over:
             self._frozen.restore(self.base)
             if not self.training:
                 self.base.eval()
             FROZEN.pop(self.base, None)
-            self._frozen = None
+        self._frozen = None
 
     @property
     def hero_active(self) -> bool:
@@ -226,11 +232,6 @@ class NamedPlugins(nn.Module):
         if len(self._plugins) > 1:
             lines.append(f"plug-ins: {', '.join(self._plugins)}; active: {self.active_plugin}")
         return "\n".join(lines)
-
-    @property
-    def _plugins(self) -> dict[str, tuple[Any, HeroConfig] | None]:
-        """What is kept aside, by name; None for the active one, which is the model's own. No submodules."""
-        return self.__dict__.setdefault("_aside", {DEFAULT_NAME: None})
 
     def _known(self, name: str) -> tuple[Any, HeroConfig] | None:
         if name not in self._plugins:

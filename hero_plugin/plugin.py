@@ -62,12 +62,9 @@ def _write(path: Path, tensors: Mapping[str, Tensor], plugin: Plugin | None = No
         if path.suffix == SAFETENSORS:
             record = None if plugin is None else {name: json.dumps(value) for name, value in plugin.record().items()}
             whole = {name: value.contiguous() for name, value in tensors.items()}
-            safetensors_for(path).save_file(whole, unfinished, record)
+            unfinished.write_bytes(safetensors_for(path).save(whole, record))  # save_file's nobody else may read
         else:
             torch.save(tensors if plugin is None else plugin.to_dict(), unfinished)
-        umask = os.umask(0)
-        os.umask(umask)
-        unfinished.chmod(0o666 & ~umask)  # safetensors writes files that nobody else may read
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

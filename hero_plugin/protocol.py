@@ -121,11 +121,6 @@ class NoClipScore(ValueError):
     """A base has no score of its clips, but HERO needs one as their relevance."""
 
 
-def ranks_clips(grounder: Grounder) -> bool:
-    """Return whether the base's clip score is trained to rank clips alone: see ``Adapter.relevance_ranks``."""
-    return bool(getattr(grounder, "relevance_ranks", False))
-
-
 class TwoStage(nn.Module):
     """Grounder made of a fuser and a predictor, ready for ``wrap_model``.
 

@@ -25,7 +25,7 @@ from hero_plugin.integrations.training.bases import base_of
 from hero_plugin.integrations.training.checkpoints import Contents, read_contents
 from hero_plugin.integrations.training.run_folder import FREE_TO_CHANGE, RunFolder
 from hero_plugin.plugin import SAFETENSORS, write_folder
-from hero_plugin.plugin_file import check_base
+from hero_plugin.wrap import check_base
 
 
 @dataclass

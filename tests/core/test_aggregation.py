@@ -125,6 +125,17 @@ def test_padding_stays_padding_when_weights_are_negative(hole):
     assert all(parameter.grad.isfinite().all() for parameter in aggregate.parameters())
 
 
+@pytest.mark.parametrize("level", range(4))
+def test_a_logit_that_one_level_rules_out_is_ruled_out_by_their_sum(level):
+    aggregate, logits = WeightedAggregation(4), torch.randn(4, 6, requires_grad=True)
+    ruled_out = torch.zeros(4, 6, dtype=torch.bool)
+    ruled_out[level, 2] = True
+    combined = aggregate(logits.masked_fill(ruled_out, -torch.inf))
+    assert combined[2] == -torch.inf and combined[[0, 1, 3, 4, 5]].isfinite().all()
+    combined[[0, 1]].sum().backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_a_probability_is_ruled_out_only_where_every_level_says_so():
     """A sigmoid in half precision is 0 below -17: at one level of four, whichever that is, it is next to nothing."""
     aggregate = WeightedAggregation(4, normalize=False)

@@ -146,6 +146,12 @@ def test_weights_of_another_hero_say_what_to_wrap_with(part):
         model.load_state_dict(getattr(other, part)())
 
 
+def test_weights_of_hero_off_say_what_to_wrap_with():
+    off = wrap_model(dict_base(), config=HeroConfig.off())
+    with pytest.raises(RuntimeError, match=r"wrap_model\(base, config=HeroConfig.off\(\)\)"):
+        wrap_model(dict_base()).load_state_dict(off.state_dict())
+
+
 @pytest.mark.parametrize("choice", [{"num_heads": 4}, {"positions": False}, {"norm": "post", "identity_start": False}])
 def test_another_hero_is_refused_within_another_model_too(choice):
     there, here = (torch.nn.ModuleDict({"model": wrap_model(dict_base(), **more)}) for more in ({}, choice))

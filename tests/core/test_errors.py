@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from torch import nn
 
 from hero_plugin import CMTR, HEM, SGVF, Adapter, HeroConfig, TwoStage, known_adapters, wrap_model
 from hero_plugin.adapters.emb.adapter import EMBAdapter
-from hero_plugin.relevance import PairRelevance
+from hero_plugin.losses import PairRelevance
 from tests.core import emb
-from tests.core.bases import ToyFuser, TuplePredictor, inputs, tuple_base
+from tests.core.bases import QUERY_DIM, VIDEO_DIM, ToyFuser, TuplePredictor, inputs, tuple_base
 
 
 class Unknown(nn.Module):
@@ -241,14 +242,34 @@ class WithAHead(Adapter):
 
     dim, kinds, embed, ground, relate = 16, {}, None, None, None
 
+    made = staticmethod(lambda head: head)
+
     def __init__(self, base):
         super().__init__(base)
-        self.score = nn.Linear(2, 1)
+        self.score = self.made(nn.Linear(2, 1))
 
 
-def test_parameters_of_an_adapter_are_refused():
+@pytest.mark.parametrize("made", [lambda head: head, lambda head: [head], lambda head: {"head": head}])
+def test_parameters_of_an_adapter_are_refused(monkeypatch, made):
+    monkeypatch.setattr(WithAHead, "made", staticmethod(made))
     with pytest.raises(ValueError, match=r"WithAHead holds parameters of its own \(score\).*part of the base"):
         wrap_model(tuple_base(), adapter=WithAHead)
+
+
+def test_whole_numbers_without_a_kind_are_told():
+    class Decodes(nn.Module):
+        def forward(self, fused, video_mask):
+            return {"score": (scores := fused.sum(-1)), "clip": scores.argmax(-1)}
+
+    def base(**kinds):
+        return TwoStage(ToyFuser(8), Decodes(), 8, nn.Linear(VIDEO_DIM, 8), nn.Linear(QUERY_DIM, 8), kinds=kinds)
+
+    with pytest.warns(UserWarning, match=r"output 'clip' holds whole numbers and has no kind.*level 0 alone"):
+        wrap_model(base(), relevance="pair", num_heads=2)(*inputs())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wrap_model(base(clip="shared"), relevance="pair", num_heads=2)(*inputs())
+        wrap_model(base(), relevance="pair", levels=1)(*inputs())
 
 
 def test_a_part_under_a_name_of_heros_is_refused():

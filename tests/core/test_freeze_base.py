@@ -126,8 +126,16 @@ def test_a_base_that_another_wrapper_unfroze_is_frozen_again():
     first.freeze_base()
     second.freeze_base()
     first.unfreeze_base()
+    assert second.train().base.training  # it learns again, and so it is in training mode
     second.freeze_base()
     assert not any(parameter.requires_grad for parameter in base.parameters())
+
+
+def test_a_copy_that_is_frozen_twice_comes_back_as_the_original_was():
+    twin = copy.deepcopy(wrap_model(dict_base(), freeze_base=True))
+    twin.freeze_base()
+    assert not twin.train().base.training
+    assert all(parameter.requires_grad for parameter in unwrap_model(twin).parameters())
 
 
 def test_a_base_that_two_wrappers_froze_comes_back_as_it_was():

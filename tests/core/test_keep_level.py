@@ -95,6 +95,11 @@ def test_training_keeps_all_levels_and_one_call_undoes_the_choice():
     assert difference(model(*batch), everything) == 0
     assert difference(model.keep_level(0, 1, 2, 3)(*batch), everything) <= 1e-6
     assert model.keep_level([1, 2]).config.inference == (1, 2) and model.keep_level((1,)).config.inference == (1,)
+    for level in (np.int64(0), torch.tensor(0), np.array([0]), torch.tensor([0])):  # as argmax gives them
+        assert model.keep_level().keep_level(level).config.inference == (0,)
+    assert model.keep_level(np.arange(1, 3)).config.inference == (1, 2)
+    with pytest.raises(ValueError, match="are of 0 to 3"):
+        model.keep_level([])
 
 
 def test_checkpoints_and_plugin_files_carry_the_choice(tmp_path):

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from torch.nn.parallel import scatter_gather
 
 from hero_plugin import HeroConfig, hero_state_dict, load_plugin, save_plugin, wrap_criterion, wrap_model
 from tests.core import detr, emb
@@ -211,9 +212,9 @@ def test_criteria_and_losses_follow_the_active_one():
     model.set_active("quiet")
     model.train()(*batch)
     assert float(torch.as_tensor(model.weighted_hero_loss(labels(batch.video_mask))).detach()) == 0.0
-    chosen = model(*batch)["hero"]["chosen"]
+    settings = model(*batch)["hero"]["settings"]
     model.set_active("default")
-    assert not torch.equal(model(*batch)["hero"]["chosen"], chosen)
+    assert model(*batch)["hero"]["settings"] != settings
 
 
 def test_a_criterion_without_a_config_takes_the_settings_of_whichever_is_active():
@@ -231,6 +232,21 @@ def test_a_criterion_without_a_config_takes_the_settings_of_whichever_is_active(
         model.set_active(name)
         criterion(model(*batch), targets)
         assert list(criterion.weight_dict.values()) == weights and criterion.config.consistency == kind
+
+
+def test_a_criterion_takes_the_settings_from_what_parallel_replicas_left(monkeypatch):
+    """``DataParallel`` gathers keys and tensors of the replicas' outputs; its own gather runs on GPUs alone."""
+    monkeypatch.setattr(scatter_gather.Gather, "apply", lambda device, dim, *tensors: torch.cat(tensors, dim))
+    model, batch = wrap_model(dict_base(), levels=2).train(), inputs()
+    model.add_plugin("loud", levels=2, relevance_weight=7.0)
+    inner = nn.Module()
+    inner.weight_dict, inner.forward = {}, lambda outputs, targets: {}
+    criterion = wrap_criterion(inner)
+    targets = {"span_labels": [{"spans": torch.tensor([[0.5, 0.2]])}] * 6}
+    for name, weight in (("default", 0.1), ("loud", 7.0)):
+        model.set_active(name)
+        losses = criterion(scatter_gather.gather([model(*batch), model(*batch)], 0), targets)
+        assert criterion.weight_dict["loss_relevance"] == weight and losses["loss_relevance"].isfinite()
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -133,6 +133,15 @@ def test_a_list_of_layers_is_no_list_of_samples():
         torch.testing.assert_close(one["score"], other["score"])
 
 
+def test_a_list_that_may_be_of_layers_or_of_samples_is_refused():
+    """Twelve tensors of twelve rows: four levels of three samples, the best twelve clips of each."""
+    made = base(lambda scores, mask: {"best": [score.expand(12) for score in scores[:, :1]]})
+    with pytest.raises(ValueError, match="output best is a list of 12 items with 12 rows each: of one per sample, or"):
+        wrap_model(made, relevance="pair")(*inputs())
+    layers = base(lambda scores, mask: {"best": [scores * layer for layer in range(12)]}, kinds={"best": "logits"})
+    assert len(wrap_model(layers, relevance="pair")(*inputs())["best"]) == 12
+
+
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize(
     "value", [lambda scores: scores.detach().numpy(), lambda scores: torch.distributions.Normal(scores, 1.0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, entry_points
 
 import pytest
 import torch
@@ -98,6 +99,17 @@ class MineAdapter(Adapter):
 def test_earlier_names_of_what_an_adapter_says_count():
     earlier = type("Earlier", (MineAdapter,), {"marks": ("inner.",), "width": "inner.weight"})
     assert (earlier.weight_prefixes, earlier.width_parameter) == (("inner.",), "inner.weight")
+
+
+def test_a_package_that_is_broken_stops_no_other_base(monkeypatch):
+    broken = EntryPoint("zz", "no_such_package.adapter:Adapter", "hero_plugin.adapters")
+    monkeypatch.setattr(adapter, "entry_points", lambda group: [broken, *entry_points(group=group)])
+    adapter._installed_adapters.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"the adapter no_such_package.adapter:Adapter cannot be imported"):
+            wrap_model(emb.emb())
+    finally:
+        adapter._installed_adapters.cache_clear()
 
 
 def test_an_adapter_given_by_hand():

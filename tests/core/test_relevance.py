@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hero_plugin import PairRelevance, wrap_model
-from hero_plugin.relevance import RankedRelevance
+from hero_plugin.losses import RankedRelevance
 from tests.core import detr, emb
 from tests.core.bases import lengths_mask, quick, shake
 
