@@ -126,7 +126,7 @@ class Screen:
     def epoch_line(self, line: Mapping[str, Any], scores: Iterable[str]) -> None:
         """Print one line per epoch: its loss, then the scores of every set as text, then its seconds."""
         parts = [f"epoch {line['epoch']:>{len(str(self.epochs))}}/{self.epochs}"]
-        parts.append(f"loss {line['losses']['loss']:.3f}")
+        parts += [f"loss {line['losses']['loss']:.3f}"] if line["losses"] else []
         parts += scores
         parts.append(f"{line['seconds']:.0f} s")
         self.say(self._label + "  ".join(parts))

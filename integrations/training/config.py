@@ -101,7 +101,8 @@ class TrainConfig(FileConfig):
     the base instead of several."""
 
     epochs: int = 20
-    """How often each training query is seen."""
+    """How often each training query is seen; 0 takes the weights of ``init_base`` as they are, for ``eval``,
+    ``predict`` and what else reads a run."""
     batch_size: int = 16
     """Queries a step; under torchrun, of all processes together."""
     lr: float = 5e-4
@@ -261,12 +262,14 @@ class TrainConfig(FileConfig):
     def mistakes(self) -> list[str]:
         """Return what is missing or impossible, one line each."""
         wrong = self.missing()
-        wrong += too_small(self, epochs=1, lr_drop=1, batch_size=1, eval_batch_size=1, eval_every=1, max_clips=1)
+        wrong += too_small(self, epochs=0, lr_drop=1, batch_size=1, eval_batch_size=1, eval_every=1, max_clips=1)
         for name in ("lr", "clip_norm", "memory"):
             if not getattr(self, name) > 0:
                 wrong.append(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
             wrong.append(f"--warmup must be in [0, 1), got {self.warmup}")
+        if self.epochs == 0 and self.init_base is None:
+            wrong.append("--epochs 0 takes the weights of --init-base as they are, which is not given")
         if self.freeze_base and self.init_base is None:
             wrong.append("--freeze-base needs --init-base: a base that was never trained would stay so")
         if self.freeze_base and (self.base_only or not self.hero.active):

@@ -154,6 +154,9 @@ class Trainer:
         """
         try:
             with Interrupts() as interrupts, self.screen.training(self.config.epochs, len(self.order)):
+                if not self.config.epochs:  # weights that are taken as they are: scored, and kept
+                    self.run.truncate(-1)
+                    self.finish_epoch({}, *self.evaluate(evaluations, interrupts), select)
                 while self.progress.epoch < self.config.epochs:
                     losses = self.train_one_epoch(interrupts)
                     self.finish_epoch(losses, *self.evaluate(evaluations, interrupts), select)
@@ -204,7 +207,7 @@ class Trainer:
     ) -> tuple[dict[str, Scores], dict[str, list[float]]]:
         """Return the scores of each set, and its R1 by threshold, in every ``eval_every``-th epoch and the last."""
         config, number, group = self.config, self.progress.epoch + 1, self.group
-        if number % config.eval_every and number != config.epochs:
+        if number % config.eval_every and number < config.epochs:
             return {}, {}
 
         def after_batch() -> None:
@@ -238,7 +241,7 @@ class Trainer:
         A run killed before ``last.pt`` is there repeats the epoch's end, maybe on another device: the best weights get
         their name after it.
         """
-        progress, number = self.progress, self.progress.epoch + 1
+        progress, number = self.progress, min(self.progress.epoch + 1, self.config.epochs)
         merit = self.task.merit(metrics[select]) if select in metrics else -math.inf
         # With no set to choose on, the last epoch is kept, not the one that is luckiest on a test set.
         if merit > progress.best or (select is None and number == self.config.epochs):

@@ -54,7 +54,7 @@ def draw_run(
         names = (run.path.name, compared.path.name)
     with mpl.rc_context(SETTINGS):
         figures = {
-            "losses.png": losses_figure(history),
+            "losses.png": losses_figure(history) if history[0]["losses"] else None,
             "recall.png": recall_figure(history, compared.history() if compared else None, names),
             "levels.png": levels_figure(history),
         }

@@ -74,6 +74,20 @@ def test_the_first_scores_are_the_bases(runs, tmp_path):
     assert run.results()["last"]["seen"] == pytest.approx(base["seen"], abs=1e-3)
 
 
+@pytest.mark.parametrize("val", [True, False])
+def test_no_epochs_make_a_run_of_a_checkpoint_as_it_is(runs, tmp_path, val):
+    given = {} if val else {"annotations_val": None}
+    config = runs.config(output=str(tmp_path / "run"), init_base=str(runs.base.best), epochs=0, base_only=True, **given)
+    run = main(config, QUIET)
+    theirs, ours = (load_checkpoint(path)["model"] for path in (runs.base.best, run.best))
+    assert all(torch.equal(theirs[name], value) for name, value in ours.items() if name not in KEPT)
+    scores = run.results()["best"]["seen"]
+    assert scores == pytest.approx(evaluate(EvalConfig(run=(runs.base.path,)), QUIET)["seen"])
+    assert evaluate(EvalConfig(run=(run.path,), bridge=True), QUIET)["seen"] == pytest.approx(scores, abs=5)
+    main(replace(config, resume=True), QUIET)
+    assert [line["epoch"] for line in run.history()] == [0] and run.results()["best"]["seen"] == scores
+
+
 def emb(words=9, **changes):
     sizes = {"word_dim": 12, "video_feature_dim": 10, "dim": 16, "num_heads": 2, "max_pos_len": 32, **changes}
     return EMB(EMBConfig(**sizes), torch.randn(words, sizes["word_dim"]))
@@ -143,6 +157,7 @@ def test_a_plugin_alone_is_no_start(tmp_path):
     ("changes", "said"),
     [
         ({"freeze_base": True}, "--freeze-base needs --init-base"),
+        ({"epochs": 0}, "--epochs 0 takes the weights of --init-base as they are, which is not given"),
         ({"freeze_base": True, "base_only": True}, "--freeze-base leaves nothing to train without HERO"),
         ({"init_base": "absent.pt"}, r"absent\.pt: no such file"),
     ],
