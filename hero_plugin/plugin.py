@@ -112,6 +112,8 @@ def plugin_from(plain: Any, source: str) -> Plugin:
     except (ValueError, TypeError) as error:
         versions = f"written by hero-plugin {plain['version']}, this is {version()}"
         raise PluginError(f"{source}: {versions}: {error}") from error
+    if broken := [name for name, value in plain["hero"].items() if not torch.isfinite(value).all()]:
+        raise PluginError(f"{source}: {', '.join(broken[:_SHOWN])}: not finite; a training that diverged wrote this")
     return Plugin(plain["hero"], config, base, str(plain["version"]))
 
 

@@ -223,6 +223,15 @@ def test_what_is_no_plugin_says_what_to_do(tmp_path):
         load_plugin(model, path)
 
 
+def test_weights_of_a_training_that_diverged_are_refused(file):
+    model = wrap_model(tuple_base())
+    with torch.no_grad():
+        model.hero.sgvf.strength[0, 0, 0, 1] = torch.nan
+    save_plugin(model, file)
+    with pytest.raises(PluginError, match=r"hero\.sgvf\.strength: not finite; a training that diverged wrote this"):
+        load_plugin(tuple_base(), file)
+
+
 def test_loading_leaves_the_base_alone(tmp_path):
     model = wrap_model(emb.emb())
     save_plugin(torch.compile(model, backend="eager"), tmp_path / "plugin.pt")
