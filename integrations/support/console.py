@@ -36,6 +36,7 @@ class Screen:
         self.label, self.quiet = label, quiet
         self._label = f"{label}  " if label else ""
         self.epochs = self.steps = 0
+        self._shown: progress.Progress | None = None
         self._bars: progress.Progress | None = None
         self._run = self._part = progress.TaskID(0)
         self._loss = ""
@@ -46,7 +47,7 @@ class Screen:
     def training(self, epochs: int, steps: int) -> Iterator[None]:
         """Show bars for a training of ``epochs`` epochs of ``steps`` steps."""
         self.epochs, self.steps = epochs, steps
-        with self.bars() as bars:
+        with self._showing() as bars:
             self._bars = bars
             self._run = bars.add_task(f"[bold]{self.label or 'training'}", total=epochs * steps, note="")
             self._part = bars.add_task("", total=steps, note="")
@@ -57,8 +58,8 @@ class Screen:
 
     @contextmanager
     def working(self, what: str, total: int) -> Iterator[Any]:
-        """Show one bar for ``total`` parts of work; yield ``advance(done, total)``."""
-        with self.bars() as bars:
+        """Show one bar for ``total`` parts of work, below those that are shown; yield ``advance(done, total)``."""
+        with self._showing() as bars:
             task = bars.add_task(what, total=total, note="")
 
             def advance(done: int, total: int) -> None:
@@ -66,7 +67,22 @@ class Screen:
                 if bars.disable:
                     self._tell(lambda: f"{what}: {done} of {total}")
 
-            yield advance
+            try:
+                yield advance
+            finally:
+                bars.remove_task(task)
+
+    @contextmanager
+    def _showing(self) -> Iterator[progress.Progress]:
+        """Yield the progress bars that are on the screen, or new ones: up to rich 14.0 a console shows but one set."""
+        if self._shown is not None:
+            yield self._shown
+            return
+        with self.bars() as self._shown:
+            try:
+                yield self._shown
+            finally:
+                self._shown = None
 
     def bars(self) -> progress.Progress:
         """Return progress bars in this screen's style."""

@@ -6,6 +6,7 @@ import io
 import re
 
 from rich.console import Console
+from rich.errors import LiveError
 
 from hero_plugin.integrations.support import console
 from hero_plugin.integrations.support.console import Screen, bar
@@ -67,6 +68,28 @@ def test_on_a_terminal_there_are_bars_as_well():
     drive(made)
     for part in ("epoch 2/10", "scoring val", "7/40", "50.0/40.0/30.0/35.0"):
         assert part in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+
+
+class OneDisplay(Console):
+    """A console as of rich 13, which shows one live display and no second one."""
+
+    def set_live(self, live):
+        if super().set_live(live) is False:
+            raise LiveError("Only one live display may be active at once")
+        return True
+
+
+def test_work_within_work_has_its_bar_below():
+    stream = io.StringIO()
+    made = Screen(OneDisplay(file=stream, force_terminal=True, width=100))
+    with made.working("further sets (runs)", 2) as outer, made.working("reading features", 3) as inner:
+        inner(3, 3)
+        outer(1, 2)
+        made.say("said")
+    with made.working("drawing", 1):
+        pass
+    for part in ("further sets (runs)", "reading features", "said", "drawing"):
+        assert part in stream.getvalue()
 
 
 def test_a_quiet_screen_says_nothing():
