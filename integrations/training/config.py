@@ -263,6 +263,7 @@ class TrainConfig(FileConfig):
         """Return what is missing or impossible, one line each."""
         wrong = self.missing()
         wrong += too_small(self, epochs=0, lr_drop=1, batch_size=1, eval_batch_size=1, eval_every=1, max_clips=1)
+        wrong += too_small(self, weight_decay=0, threads=0, workers=0)
         for name in ("lr", "clip_norm", "memory"):
             if not getattr(self, name) > 0:
                 wrong.append(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")

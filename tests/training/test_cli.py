@@ -192,6 +192,12 @@ def test_all_that_is_wrong_with_the_flags_comes_at_once(capsys, tmp_path):
         assert line in err
 
 
+def test_numbers_below_zero_are_refused_before_anything_is_read():
+    wrong = EmbTrainConfig(weight_decay=-0.1, workers=-1, threads=-2).mistakes()
+    for line in ("weight-decay must be at least 0, got -0.1", "workers must be at least 0", "threads must be at least"):
+        assert any(line in each for each in wrong)
+
+
 @pytest.mark.parametrize("base", ["moment_detr", "moment-detr", "qd-detr", "tr_detr"])
 def test_each_base_has_its_command_with_hyphens_or_without(capsys, base):
     status, out, _ = run(capsys, "train", base, "--help")
