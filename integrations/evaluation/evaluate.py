@@ -138,11 +138,6 @@ def _check(config: EvalConfig) -> None:
         raise UserError("--compare compares with --bridge or --levels: give one of them")
     if config.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {config.batch_size}")
-    for flag, path in (("--json", config.json), ("--predictions", config.predictions)):
-        if path is not None and path.is_dir():
-            raise UserError(f"{flag} {path}: is a folder; name a file")
-    if config.figures is not None and config.figures.is_file():
-        raise UserError(f"--figures {config.figures}: is a file; name a folder")
 
 
 @dataclass

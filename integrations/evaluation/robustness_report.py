@@ -27,12 +27,17 @@ Part = Mapping[str, Any]
 
 
 def check_outputs(config: Any) -> None:
-    """Raise ``UserError`` where a command's flags for tables and figures of intervals do not go together."""
+    """Raise ``UserError`` where flags for tables and figures do not go together, or a file cannot be written."""
     compare = getattr(config, "compare", False)
     for flag, wanted in (("--figures", config.figures is not None), ("--table", config.table), ("--compare", compare)):
         if wanted and not config.resamples:
             raise UserError(f"{flag} shows intervals, which --resamples 0 leaves out")
     check_endings("--table", config.table)
+    for name in ("json", "predictions", "figure"):
+        if (path := getattr(config, name, None)) is not None and path.is_dir():
+            raise UserError(f"--{name} {path}: is a folder; name a file")
+    if config.figures is not None and config.figures.is_file():
+        raise UserError(f"--figures {config.figures}: is a file; name a folder")
 
 
 def show_robustness(

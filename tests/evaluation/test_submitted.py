@@ -86,6 +86,9 @@ def test_two_submissions_stand_side_by_side_without_their_training(files, capsys
         (["right.jsonl", "--figures", "drawn"], "add --train"),
         (["right.jsonl", "seen.jsonl", "--train", "train.txt", "--figure", "f.png"], "--figure draws one submission"),
         (["right.jsonl", "--train", "train.txt", "--tokenizer", "no"], "no tokenizer 'no'"),
+        (["right.jsonl", "--json", "."], "--json .: is a folder; name a file"),
+        (["right.jsonl", "--figure", "."], "--figure .: is a folder; name a file"),
+        (["right.jsonl", "--train", "train.txt", "--figures", "train.txt"], "is a file; name a folder"),
     ],
 )
 def test_flags_that_do_not_go_together_are_said(files, capsys, monkeypatch, flags, said):
