@@ -8,6 +8,7 @@ import json
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ class ReadReport:
 
     format: str = ""
     clamped: int = 0
-    """Moments that ended after their video and were cut at its end."""
+    """Moments of queries that are kept that ended after their video and were cut at its end."""
     dropped: list[Problem] = field(default_factory=list)
     """Queries left out because of ``on_broken="drop"``, and why."""
     lost_windows: list[Problem] = field(default_factory=list)
@@ -65,6 +66,8 @@ class RecordChecks:
     """Seconds by video, for files that do not hold them."""
     ids: list[str | int] = field(default_factory=list)
     """A reader adds the id of each query here, whatever is wrong with the query."""
+    _cut: Counter[str] = field(default_factory=Counter)
+    """Moments that ended after their video, by where the query is; they count once it is kept."""
     _ids: set[str] = field(default_factory=set)
     _lengths: dict[str, float] = field(default_factory=dict)
 
@@ -127,7 +130,7 @@ class RecordChecks:
                 self.problem(where, f"the moment {start:g} to {end:g} s lies outside its video of {duration:g} s")
                 return None
             end = duration
-            self.clamped += 1
+            self._cut[where] += 1
         return start, end
 
     def moments(self, where: str, raw: Any, duration: float) -> tuple[tuple[float, float], ...] | None:
@@ -161,6 +164,7 @@ class RecordChecks:
             self.problem(where, what, "give each video one duration")
             return
         self._ids.add(record.query_id)
+        self.clamped += self._cut[where]
         self.records.append(record)
 
     def finish(self, report: ReadReport | None = None) -> list[Record]:

@@ -74,6 +74,12 @@ def test_ends_after_the_video(tmp_path):
     assert "ends after its video of 10 s" in problem.what and "clamp" in problem.fix
 
 
+def test_moments_of_queries_that_are_left_out_do_not_count_as_cut(tmp_path):
+    path = samples.write(tmp_path, "a.txt", "V 5 12##fine\nV 5 12##\nV 6 11## \n")
+    report = ReadReport()
+    assert len(read_annotations(path, durations=DURATIONS, on_broken="drop", report=report)) == report.clamped == 1
+
+
 def test_durations_must_come_from_somewhere(tmp_path):
     path = samples.write(tmp_path, "a.txt", "V 1.0 2.0##one\nW 1.0 2.0##two\nW 1.0 2.0##three\nX 5.0 3.0##bad\n")
     problems = problems_of(read_annotations, path)
