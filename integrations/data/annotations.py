@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -238,8 +237,7 @@ def read_many(
     problems: list[Problem] = []
     for file in files:
         try:
-            with bar(f"reading {file.name}") as progress, warnings.catch_warnings():
-                warnings.simplefilter("ignore" if options.get("on_broken") == "drop" else "default")
+            with bar(f"reading {file.name}") as progress:
                 records += read(file, progress=progress, **options)
         except DataError as error:
             problems += error.problems

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from hero_plugin.integrations.data.annotations import detect_format, read_annotations, write_annotations
+from hero_plugin.integrations.data.annotations import detect_format, read_annotations, read_many, write_annotations
 from hero_plugin.integrations.data.checks import ReadReport, load_durations
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.support.errors import DataError, Problem, Problems
@@ -57,6 +57,14 @@ def test_a_broken_line_can_be_left_out(tmp_path, line):
     assert len(report.dropped) == 1
     with pytest.warns(UserWarning, match="left out 1 broken"):
         read_annotations(path, durations=DURATIONS, on_broken="drop")
+
+
+def test_what_is_left_out_of_several_files_is_said(tmp_path):
+    files = [samples.write(tmp_path, f"{name}.txt", "V 1.0 2.0##fine\nV 3.0 2.0##no\n") for name in "ab"]
+    with pytest.warns(UserWarning) as said:
+        assert len(read_many(files, durations=DURATIONS, on_broken="drop")) == 2
+    for file, each in zip(files, said, strict=True):
+        assert f"{file}: left out 1 broken queries" in str(each.message)
 
 
 def test_nothing_left_is_an_error_even_when_dropping(tmp_path):

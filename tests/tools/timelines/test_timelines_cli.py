@@ -80,6 +80,10 @@ def test_timelines_oracle(place, capsys):
     more = ("--test", place / "train.txt", "--words", place / "words.npz", "--noise", "0", "1")
     assert run("timelines-oracle", *files, *more) == 0
     assert "R1@0.5" in capsys.readouterr().out
+    with open(place / "train.txt", "a") as file:
+        file.write("A 6 2##a person opens the door.\n")
+    with pytest.warns(UserWarning, match=r"train\.txt: left out 1 broken queries"):
+        assert run("timelines-oracle", *files, *more) == 0
 
 
 @pytest.mark.slow
