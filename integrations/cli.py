@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 import hero_plugin
 from hero_plugin.integrations.support import DataError, Interrupted, Rank, UserError, versions
-from hero_plugin.integrations.support.flags import SCRIPTS, asks_for_help, completion_script, heading, help_text, listed
+from hero_plugin.integrations.support.flags import SHELLS, asks_for_help, completion_script, heading, help_text, listed
 from hero_plugin.integrations.support.process import declared_bases, end_at_once
 
 
@@ -310,10 +310,10 @@ def version(argv: Sequence[str]) -> None:
 
 def completion(argv: Sequence[str]) -> None:
     """Print what a shell reads to complete commands and flags."""
-    shells = ", ".join(SCRIPTS)
+    shells = ", ".join(SHELLS)
     if asks_for_help(argv):
         print(COMPLETION)
-    elif len(argv) != 1 or argv[0] not in SCRIPTS:
+    elif len(argv) != 1 or argv[0] not in SHELLS:
         raise UserError(f"hero-plugin completion takes a shell, one of {shells}; got {' '.join(argv) or 'none'}")
     else:
         print(completion_script(argv[0], commands()), end="")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hero_plugin.integrations import cli
-from hero_plugin.integrations.support.flags import SCRIPTS, completion_script
+from hero_plugin.integrations.support.flags import SHELLS, completion_script
 
 COMMANDS = ("train emb", "train qd_detr", "eval", "table", "bench", "bench eval")
 HELP = """usage: hero-plugin COMMAND [flags]
@@ -29,7 +29,7 @@ ASK = {
 }
 
 
-@pytest.fixture(params=SCRIPTS)
+@pytest.fixture(params=SHELLS)
 def ask(request, tmp_path):
     """A function that returns what a shell offers behind a line, and how often it asked for help in between."""
     shell = request.param
@@ -70,7 +70,7 @@ def test_flags_are_those_of_the_commands_help(ask):
     assert ask.asked.read_text().splitlines() == ["eval --help", "bench eval --help", "train emb --help"]
 
 
-@pytest.mark.parametrize("shell", SCRIPTS)
+@pytest.mark.parametrize("shell", SHELLS)
 def test_the_command_prints_a_script_with_every_command(shell, capsys):
     assert cli.main(["completion", shell]) == 0
     printed = capsys.readouterr().out
