@@ -95,11 +95,7 @@ def format_name(name: str) -> str:
 
 
 def detect_format(path: Path) -> str:
-    """Detect the format of a file by its content, not by its name.
-
-    Raises:
-        DataError: It looks like none of the known formats.
-    """
+    """Detect the format of a file by its content, not by its name; ``DataError`` where it is none of the known."""
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         head = stream.read(1 << 16)
     text = head.lstrip()
@@ -179,10 +175,8 @@ def read_annotations(
 def write_annotations(records: Sequence[Record], path: str | os.PathLike[str], *, format: str) -> None:
     """Write records as ``format`` (names as in ``read_annotations``); the file appears whole or not at all.
 
-    What a format has no place for is left out: ids and durations in Charades-STA text, ids in captions.
-
-    Raises:
-        DataError: A record cannot be written at all, such as several moments in a format of one.
+    What a format has no place for is left out: ids and durations in Charades-STA text, ids in captions. ``DataError``
+    where a record cannot be written at all, such as several moments in a format of one.
     """
     known = format_name(format)
     if known not in _WRITERS:
@@ -228,11 +222,7 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 def read_many(
     files: Sequence[Path], read: Callable[..., list[Record]] = read_annotations, **options: Any
 ) -> list[Record]:
-    """Read several annotation files, in order, by ``read_annotations`` or ``read_sentences`` with its options.
-
-    Raises:
-        DataError: Problems in any of the files, all at once.
-    """
+    """Read several files in order, by ``read_annotations`` or ``read_sentences``; ``DataError`` with all problems."""
     records: list[Record] = []
     problems: list[Problem] = []
     for file in files:

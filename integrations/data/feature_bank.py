@@ -310,11 +310,7 @@ def make_manifest(encoders: Sequence[Manifest], **rate: Any) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Return the manifest of a feature folder or of a word table in ``.npz``, None where there is none.
-
-    Raises:
-        UserError: It is there and cannot be read.
-    """
+    """Return the manifest of a feature folder or a ``.npz`` word table, None without; ``UserError`` if unreadable."""
     try:
         if path.is_dir() and (path / MANIFEST).is_file():
             found = json.loads((path / MANIFEST).read_text("utf-8"))

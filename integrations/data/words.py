@@ -357,11 +357,7 @@ class Vocabulary:
         return [self._rows.get(word, missing) for word in words]
 
     def table(self, vectors: WordVectors) -> np.ndarray:
-        """Return the vectors of the words, (words, dim) float32, scaled.
-
-        Raises:
-            UserError: A word has none.
-        """
+        """Return the vectors of the words, (words, dim) float32, scaled; ``UserError`` where a word has none."""
         if lacking := [word for word in self.words if word not in vectors]:
             raise UserError(f"the word table has no {lacking[0]!r}, which the run's has; give --words the run's table")
         rows = [vectors.index[word] for word in self.words]

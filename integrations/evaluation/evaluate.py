@@ -166,11 +166,7 @@ class Reader:
         self._bank: Any = None
 
     def read(self, settings: TrainConfig, run: RunFolder) -> tuple[GroundingData, StoreBank]:
-        """Return the data of a run's sets and their features.
-
-        Raises:
-            UserError: There is nothing to score on.
-        """
+        """Return the data of a run's sets and their features; ``UserError`` where there is nothing to score on."""
         base = BASES[settings.base]
         wanted = with_inputs(settings, self.config, self.config.annotations, run)
         if not wanted.test_sets():

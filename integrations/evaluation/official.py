@@ -167,11 +167,7 @@ def unseen_by(train: Sequence[Path], tokenizer: str) -> Callable[[Record], Seque
 def submitted_answers(
     path: Path, submission: Submission, records: Sequence[Record], unseen: Callable[[Record], Sequence[str]] | None
 ) -> Answers:
-    """Return the first window of each query as its answer.
-
-    Raises:
-        UserError: The submission has no windows.
-    """
+    """Return the first window of each query as its answer; ``UserError`` for a submission without windows."""
     if WINDOWS not in submission.lines[0]:
         raise UserError(f"{path}: no {WINDOWS}, and models are compared by where they find the moments")
     windows = {line["qid"]: line[WINDOWS][0][:2] for line in submission.lines}

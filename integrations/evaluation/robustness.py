@@ -53,11 +53,8 @@ def answers_of(
 ) -> Answers:
     """Return the answers to those queries that are annotated.
 
-    ``moments`` are (records, 2) seconds, the best of each query. ``unseen`` returns the words of a query that training
-    never had; None where nobody knows.
-
-    Raises:
-        ValueError: Moments of another shape, or not finite.
+    ``moments`` are (records, 2) seconds, the best of each query; ``ValueError`` for another shape, or if not finite.
+    ``unseen`` returns the words of a query that training never had; None where nobody knows.
     """
     rows = [row for row, record in enumerate(records) if record.moments]
     kept = [records[row] for row in rows]
@@ -135,10 +132,8 @@ def find_runs(paths: Sequence[Path], screen: Screen) -> list[RunFolder]:
 def models_of(runs: Sequence[RunFolder], *, pool: bool = True) -> list[Model]:
     """Return the models that runs are trainings of, in the order of their first runs, without answers yet.
 
-    Runs of a sweep have its variants' names. Runs that differ in nothing but the seed are one model if ``pool``.
-
-    Raises:
-        UserError: Two runs have the same settings and seed, so that they say the same twice.
+    Runs of a sweep have its variants' names. Runs that differ in nothing but the seed are one model if ``pool``. Two of
+    the same settings and seed, which say the same twice, are a ``UserError``.
     """
     free = FREE_TO_CHANGE | {"seed", "threads", "versions", "annotations"}
     groups: dict[str, list[tuple[int, RunFolder]]] = {}

@@ -78,11 +78,7 @@ class Drift:
 
 
 def measure_drift(queries: Iterable[Sequence[str]], vocabulary: Collection[str]) -> Drift:
-    """Compare test queries, each given as its words, with a training vocabulary.
-
-    Raises:
-        ValueError: There are no queries.
-    """
+    """Compare test queries, each given as its words, with a training vocabulary; ``ValueError`` without queries."""
     said: Counter[str] = Counter()
     places: dict[str, list[int]] = {}
     unseen: list[tuple[str, ...]] = []

@@ -62,11 +62,7 @@ class FileConfig(ABC):
         """Return what is missing or impossible, one line each."""
 
     def checked(self: Files) -> Files:
-        """Return this config with absolute paths, once nothing is missing or impossible.
-
-        Raises:
-            ConfigError: All that is wrong, by flag.
-        """
+        """Return this config with absolute paths; ``ConfigError`` with all that is missing or impossible, by flag."""
         given = vars(self)
         wrong, inputs = self.mistakes(), list(self._inputs())
         wrong += [f"{path}: no such file or folder" for path in inputs if not path.exists()]
@@ -199,10 +195,8 @@ def _said(error: Any) -> str:
 def parse(kind: type[Config], name: str, argv: Sequence[str], default: Config | None = None) -> Config:
     """Return the flags of ``hero-plugin NAME`` as a config. ``--help`` and mistyped flags are tyro's business.
 
-    Flags such as --resume choose what all flags stand over; then they are read once more, over that.
-
-    Raises:
-        ConfigError: Values that a config refuses.
+    Flags such as --resume choose what all flags stand over; then they are read once more, over that. Values that a
+    config refuses are a ``ConfigError``.
     """
     import tyro
 

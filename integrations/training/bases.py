@@ -81,11 +81,7 @@ BASES |= {
 
 
 def base_of(settings: Mapping[str, Any], source: str) -> Base:
-    """Return the base that JSON settings name, EMB where they name none.
-
-    Raises:
-        ConfigError: There is no such base.
-    """
+    """Return the base that JSON settings name, EMB where they name none; ``ConfigError`` if there is no such base."""
     name = settings.get("base", "emb")
     try:
         return BASES[name]

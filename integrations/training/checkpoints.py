@@ -233,11 +233,7 @@ class Contents:
 
 
 def read_contents(path: Path) -> Contents:
-    """Recognise a checkpoint.
-
-    Raises:
-        CheckpointError: It cannot be read safely, or holds no weights of a model.
-    """
+    """Recognise a checkpoint; ``CheckpointError`` if it cannot be read safely, or holds no weights of a model."""
     try:
         return _contents(path)
     except PluginError as error:
@@ -301,10 +297,7 @@ def split(state: Mapping[str, Any], source: str) -> tuple[dict[str, Tensor], dic
     """Split a model's weights into the base's, by its own names, and the plug-in's, under ``hero.``.
 
     The model may lie inside others, whose prefix every name of it has: ``module.``, Lightning's ``model.``. What lies
-    beside it, a count of averages or a teacher, is left out.
-
-    Raises:
-        CheckpointError: several wrapped models lie in it.
+    beside it, a count of averages or a teacher, is left out. Several wrapped models in it are a ``CheckpointError``.
     """
     bare = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     inside = {found[1] for name in bare if (found := _OF_HERO.match(name))}

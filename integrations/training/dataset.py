@@ -136,11 +136,7 @@ def with_moments(records: list[Record], source: str, config: TrainConfig, screen
 
 
 def check_records(records: Sequence[Record], features: FeatureStore, tokenize: Tokenizer, source: str) -> None:
-    """Check that every query can be predicted; ``source`` names the annotations in messages.
-
-    Raises:
-        DataError: Videos without features and sentences without a word, all at once.
-    """
+    """Raise ``DataError`` with all videos without features and sentences without a word in ``source``."""
     problems = Problems()
     for record in records:
         if not tokenize(record.sentence):

@@ -281,11 +281,7 @@ class DetrBase(Base):
         return QueryFiles(config, [record for records in sets.values() for record in records], screen)
 
     def read(self, config: Any, paths: Mapping[str, Path], screen: Screen | None = None, **options: bool) -> Any:
-        """Read all but the features; say which sets get no official scores because some of their queries lack labels.
-
-        Raises:
-            UserError: As the method that it extends.
-        """
+        """Read all but the features; say which sets get no official scores as some of their queries lack labels."""
         data = super().read(config, paths, screen, **options)
         for name, records in data.sets.items():
             lacking = [record for record in records if not has_official_labels(record)]

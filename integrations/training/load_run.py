@@ -154,11 +154,7 @@ def learned_records(run: RunFolder, trained: TrainConfig) -> list[Record]:
 
 
 def answer_with(model: nn.Module, levels: Sequence[int]) -> None:
-    """Let these levels of a model answer, where any are given.
-
-    Raises:
-        UserError: It has no such levels.
-    """
+    """Let these levels of a model answer, where any are given; ``UserError`` where it has no such levels."""
     if not levels:
         return
     if not isinstance(model, HeroModel):

@@ -96,12 +96,9 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
-        """Start a run in ``path``, or continue the one that is there.
+        """Start a run in ``path``, or continue the one that is there; errors as ``check``.
 
         ``settings`` are JSON values by field name; what a resumed run must not change is compared with them.
-
-        Raises:
-            RunFolderError: As ``check``.
         """
         run = cls(path)
         if path.is_dir():
@@ -121,8 +118,7 @@ class RunFolder:
     ) -> RunFolder:
         """Create the run, or continue it, for this process alone until ``held`` is closed.
 
-        Raises:
-            RunFolderError: Another process trains in the folder, or as ``check``.
+        Errors as ``check``, and ``RunFolderError`` where another process trains in the folder.
         """
 
         def lock(stack: ExitStack) -> None:
@@ -164,11 +160,7 @@ class RunFolder:
         return self._read_json(self.features_file) if self.features_file.is_file() else {}
 
     def check_origins(self, settings: TrainConfig) -> None:
-        """Refuse features that another encoder made than the run's, or at another rate; what says nothing passes.
-
-        Raises:
-            UserError: They differ; it names both.
-        """
+        """Raise ``UserError`` for features of another encoder or rate than the run's; what says nothing passes."""
         at_its_time = {os.path.abspath(path): mark for path, mark in self.config().get("annotations", {}).items()}
         for path in settings.features:
             file = path / MANIFEST
