@@ -127,15 +127,10 @@ class FeatureBank(ABC):
     def tensor(
         self, rows: Sequence[int], mask: np.ndarray, extra_features: np.ndarray | None = None
     ) -> Tensor | DeviceBatch:
-        """Return features (B, T, dim) float32 with zeros where ``mask`` is False.
+        """Return features (B, T, dim) float32 with zeros where ``mask``, as of ``FeatureBank.mask``, is False.
 
-        Args:
-            rows: Rows of the videos.
-            mask: As ``mask`` returns it.
-            extra_features: (B, T, any width) float32, appended to each clip's features.
-
-        Returns:
-            The tensor; a ``DeviceBatch`` that becomes it on the device, where the features wait there.
+        ``extra_features`` (B, T, any width) float32 are appended to each clip's. Where the features wait on a device,
+        it is a ``DeviceBatch`` that becomes the tensor there.
         """
         if self.device_features is not None:
             extra = None if extra_features is None else torch.from_numpy(extra_features)
@@ -250,14 +245,11 @@ class BankCollate(ABC):
 
     @abstractmethod
     def __call__(self, items: Sequence[Any], rows: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Make a batch.
+        """Make a batch of examples.
 
-        The model's inputs are of ``rows`` alone, as wide as all items need; what the losses read is of all items.
-        Features on the device come as a ``DeviceBatch``, whose ``to`` makes their tensor.
-
-        Args:
-            items: Examples.
-            rows: Those that the model runs here, where several processes share a batch; None is all.
+        The model's inputs are of ``rows`` alone, those that the model runs here where several processes share a batch
+        (None is all), and as wide as all items need; what the losses read is of all items. Features on the device come
+        as a ``DeviceBatch``, whose ``to`` makes their tensor.
         """
 
     def with_bank(self, bank: FeatureBank) -> Self:

@@ -116,12 +116,9 @@ def _open_one(path: Path, array: str, rows: Rows) -> FeatureStore:
 def sample_clips(features: np.ndarray, max_clips: int, pooling: Pooling = "mean") -> np.ndarray:
     """Reduce (clips, dim) to at most ``max_clips`` clips; fewer stay as they are.
 
-    Args:
-        features: (clips, dim).
-        max_clips: Most clips to keep.
-        pooling: "mean" averages the clips of each of ``max_clips`` equal stretches, with EMB's and VSLNet's rounding
-            of their edges (visual_feature_sampling); "subsample" takes the clip in the middle of each stretch; "cut"
-            takes the first ``max_clips``.
+    ``pooling`` "mean" averages the clips of each of ``max_clips`` equal stretches, with EMB's and VSLNet's rounding of
+    their edges (visual_feature_sampling); "subsample" takes the clip in the middle of each stretch; "cut" takes the
+    first ``max_clips``.
     """
     clips = len(features)
     if clips <= max_clips:

@@ -26,17 +26,12 @@ ON_EDGE = 1e-6  # of a clip: a boundary this near to a clip's edge lies on it, w
 def moment_to_clips(
     start: float, end: float, clips: int, duration: float, rounding: Rounding = "best_iou"
 ) -> tuple[int, int]:
-    """Return the first and last clip (inclusive) of a moment.
+    """Return the first and last clip (inclusive) of a moment, in seconds, of a video of ``duration`` seconds.
 
-    Args:
-        start: Seconds.
-        end: Seconds.
-        clips: Number of clips of the video.
-        duration: Seconds of the video.
-        rounding: "best_iou" takes the clip range whose interval overlaps the moment best; EMB (and VSLNet) train on it.
-            "floor" rounds both boundaries down to a clip's edge, ``int(t / clip_length)``, as Moment-DETR and its
-            successors. "nearest" rounds both to the nearest edge. "outward" takes every clip that the moment touches.
-            A moment that the last three would make empty gets the one clip that holds its middle.
+    ``rounding`` "best_iou" takes the clip range whose interval overlaps the moment best; EMB (and VSLNet) train on it.
+    "floor" rounds both boundaries down to a clip's edge, ``int(t / clip_length)``, as Moment-DETR and its successors.
+    "nearest" rounds both to the nearest edge. "outward" takes every clip that the moment touches. A moment that the
+    last three would make empty gets the one clip that holds its middle.
     """
     first, last = moments_to_clips([start], [end], clips, duration, rounding)
     return int(first[0]), int(last[0])

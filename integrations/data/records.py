@@ -123,11 +123,8 @@ def _common(labels: Iterable[str]) -> str:
 def reworded_record(original: Record, rewording: Rewording, number: int, source: str) -> Record:
     """Return the original's record with the new sentence: same video, same moments, and a link back in ``extra``.
 
-    Args:
-        original: The query that was reworded.
-        rewording: Its new wording.
-        number: Distinguishes several rewordings of one query; the id is the original's with "~number" after it.
-        source: Where the wording came from.
+    ``number`` distinguishes several rewordings of one query: the id is the original's with "~number" after it.
+    ``source`` is where the wording came from.
     """
     facts = rewording.to_json()
     del facts["sentence"]

@@ -26,18 +26,13 @@ def summary(
 ) -> dict[str, Any]:
     """Return the rows of every set, the differences of the pairs, and the best.
 
-    Args:
-        scores: by set, variant, seed and metric.
-        pairs: which variant minus which.
-        metrics: what counts, where it is there.
+    ``scores`` are by set, variant, seed and metric; ``pairs`` say which variant minus which; of ``metrics``, those
+    count that are there. ``UserError`` where a variant has a metric under some of its seeds alone.
 
     Returns:
         ``{"sets": {set: {variant: {"seeds": [...], metric: {"values", "mean", "std"}}}}, "differences": {set:
         differences as from compare}, "best": {set: {metric: variant}}}``; the best is better than every other variant
         by an interval that excludes 0, and often there is none.
-
-    Raises:
-        UserError: A variant has a metric under some of its seeds alone.
     """
     sets = {
         name: {variant: _row(f"{variant}, {name}", seeds, metrics) for variant, seeds in rows.items()}

@@ -13,20 +13,13 @@ SCORES = (*(f"R1@{threshold}" for threshold in THRESHOLDS), "mIoU")
 
 
 def temporal_iou(pred: ArrayLike, truth: ArrayLike) -> np.ndarray:
-    """Return the temporal IoU of moments, each ``(start, end)``: intersection over the hull of the two.
+    """Return the temporal IoU (...) float64 of moments (..., 2): intersection over the hull of the two.
 
     For moments that overlap, the hull is their union; for the others the overlap is 0 either way. This is
     the reading of EMB, VSLNet and their relatives. A moment that ends before it starts overlaps nothing.
 
-    Args:
-        pred: (..., 2) in any unit, broadcast against ``truth``.
-        truth: (..., 2) in the same unit.
-
-    Returns:
-        (...) float64.
-
-    Raises:
-        ValueError: The last axis is not ``(start, end)``, or a number is not finite.
+    Both are ``(start, end)`` in any one unit, and broadcast against each other. ``ValueError`` for another last axis,
+    or a number that is not finite.
 
     >>> temporal_iou(np.array([[0.0, 10.0], [4.0, 6.0]]), np.array([5.0, 10.0]))
     array([0.5       , 0.16666667])
@@ -108,14 +101,9 @@ def consistency(
     An answer that stays where it is need not be right, and one that moves may become so: read these figures
     beside the scores of both wordings.
 
-    Args:
-        original: (..., 2), the moments answered to the original wording.
-        reworded: (..., 2), those answered to the other wording, in the same unit.
-        original_iou: (...), IoU of ``original`` with the annotation.
-        reworded_iou: (...), IoU of ``reworded`` with it.
-
-    Returns:
-        Values (..., 5) in percent, and weights (..., 5) of 0 and 1: a figure is the weighted mean over pairs.
+    ``original`` and ``reworded`` (..., 2) are the moments answered to the two wordings, in one unit; ``original_iou``
+    and ``reworded_iou`` (...) are their IoU with the annotation. Values (..., 5) are in percent, weights (..., 5) are 0
+    or 1: a figure is the weighted mean over pairs.
 
     >>> values, weights = consistency(np.array([[0.0, 4]]), np.array([[0.0, 8]]), np.array([0.9]), np.array([0.4]))
     >>> values.tolist(), weights.tolist()

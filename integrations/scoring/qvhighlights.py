@@ -13,15 +13,9 @@ from numpy.typing import ArrayLike
 def padded(
     rows: Sequence[Sequence[Any]] | Sequence[np.ndarray], fill: float, width: tuple[int, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pad rows to the longest; return (R, longest, *width) float64, and their lengths (R,).
+    """Pad R rows of items of shape ``width`` with ``fill``; return (R, longest, *width) float64, and lengths (R,).
 
-    Args:
-        rows: R sequences of numbers, or of sequences of ``width`` numbers.
-        fill: The padding.
-        width: Shape of an item.
-
-    Raises:
-        ValueError: A number is not finite; the figures would count it as a hit.
+    ``ValueError`` where a number is not finite; the figures would count it as a hit.
     """
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     values = np.full((len(rows), int(lengths.max(initial=0)), *width), fill)
@@ -36,17 +30,10 @@ def padded(
 
 
 def sum_kept(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
-    """Return the sum of each row's kept values, bit for bit what ``np.sum(row[keep])`` gives.
+    """Return the sum (R,) of each row's kept values (R, C), bit for bit what ``np.sum(row[keep])`` gives.
 
     Zeros in place of the others would not do: numpy adds eight partial sums side by side, so that zeros in
     between change which values meet first, and so the last bit. Rows with equally many are summed together.
-
-    Args:
-        values: (R, C).
-        keep: (R, C) bool.
-
-    Returns:
-        (R,).
     """
     counts = keep.sum(axis=1)
     flat, starts = values[keep], np.cumsum(counts) - counts

@@ -46,17 +46,10 @@ Numbered = tuple[int, Line]
 def submission_line(record: Record, windows: ArrayLike, scores: ArrayLike, saliency: ArrayLike | None = None) -> Line:
     """Return the line of one query, its windows sorted by score; equal scores keep their order.
 
-    Numbers are rounded to four decimals, and windows cut at the video's end: models that answer on a grid of clips, and
-    the rounding, go past it.
-
-    Args:
-        record: The query.
-        windows: (K, 2), start and end in seconds.
-        scores: (K,).
-        saliency: (T,), one score per clip; None for a model without.
-
-    Raises:
-        ValueError: Shapes do not fit, there is no window, or numbers are not finite.
+    ``windows`` (K, 2) are start and end in seconds, ``scores`` are (K,), ``saliency`` (T,) is one score per clip, None
+    for a model without. Numbers are rounded to four decimals, and windows cut at the video's end: models that answer on
+    a grid of clips, and the rounding, go past it. ``ValueError`` where shapes do not fit, there is no window, or
+    numbers are not finite.
     """
     found, weights = np.asarray(windows, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if found.ndim != 2 or found.shape[1] != 2 or not len(found):
@@ -106,12 +99,8 @@ def _clip_scores(record: Record) -> np.ndarray:
 def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """Score a model's own lines as QVHighlights does; moment retrieval alone where the records have no saliency.
 
-    Args:
-        lines: One per record, as from ``submission_line``, in any order.
-        records: The annotated queries.
-
-    Raises:
-        ValueError: Some records have saliency and others none, which would count as failed; and what the parts raise.
+    There is one line per record, as from ``submission_line``, in any order. ``ValueError`` where some records have
+    saliency and others none, which would count as failed; and what the parts raise.
     """
     labelled = sum(bool(record.saliency) for record in records)
     if 0 < labelled < len(records):
@@ -124,11 +113,9 @@ def official_scores(lines: Sequence[Mapping[str, Any]], records: Sequence[Record
 def clips_are_scored(clips: Sequence[int], durations: Sequence[float], clip_length: float = 0.0) -> bool:
     """Return whether a model's clips are those that the form has saliency for: of two seconds, bar a few at the end.
 
-    Args:
-        clips: Number of clips of each video.
-        durations: Its seconds.
-        clip_length: Seconds of a clip; 0: a video's clips share its duration, and the typical one tells, as in a short
-            video a few that lack, or a part of one at its end, make the others longer or shorter.
+    ``clips`` are the numbers of clips of the videos, ``durations`` their seconds, ``clip_length`` the seconds of a
+    clip; 0: a video's clips share its duration, and the typical one tells, as in a short video a few that lack, or a
+    part of one at its end, make the others longer or shorter.
     """
     found, seconds = np.asarray(clips, np.float64), np.asarray(durations, np.float64)
     if not (np.abs(found - np.ceil(seconds / CLIP_LENGTH)) <= CLIPS_OFF).all():

@@ -259,12 +259,7 @@ def write_table(table: Table, path: Path) -> Path:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str] = ()) -> str:
-    """Return a Markdown table: its first column is of text, the others are of numbers.
-
-    Args:
-        header: Names of the columns.
-        rows: Cells, as many as columns.
-        text: Names of further columns of text.
+    """Return a Markdown table: its first column and those named in ``text`` are of text, the others are of numbers.
 
     >>> print(markdown_table(("model", "set", "mIoU"), [("EMB", "test", "41.2")], text=("set",)))
     | model | set | mIoU |

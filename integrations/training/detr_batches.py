@@ -153,17 +153,11 @@ def draw_targets(batch: Batch) -> dict[str, Any]:
 def draw_pairs(
     positives: Tensor, negatives: Tensor, hard_positive: Tensor, hard_negative: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Draw two clips per query that should score high, and two that should score low.
+    """Draw two clips per query that should score high, and two that should score low: each (B, 2) long.
 
-    Args:
-        positives: (B, T), clips are drawn in proportion.
-        negatives: (B, T) likewise; a row without any takes the positives that were drawn.
-        hard_positive: (B,) long, a clip that comes first, before a drawn one; -1: both are drawn, different ones
-            where there are two.
-        hard_negative: (B,) long, likewise.
-
-    Returns:
-        Two (B, 2) long.
+    Clips are drawn in proportion to ``positives`` and ``negatives`` (B, T); a row without negatives takes the positives
+    that were drawn. A clip of ``hard_positive`` or ``hard_negative`` (B,) long comes first, before a drawn one; where
+    it is -1, both are drawn, different ones where there are two.
     """
     high, low = _two(positives), _two(negatives)
     low = torch.where(negatives.sum(1, keepdim=True) > 0, low, high)

@@ -28,15 +28,11 @@ Amp = Literal["none", "bf16", "fp16"]
 
 
 def choose_device(name: str = "auto", rank: Rank | None = None, *, shared: bool = False) -> torch.device:
-    """Return the device of this name, for this process.
+    """Return the device of this name, for this process; ``UserError`` if it is unknown, or there is none for it here.
 
-    Args:
-        name: "auto" is CUDA where there is one, else the CPU (bit-reproducible); any name torch knows works.
-        rank: This process, where there are several: it gets the GPU of its number on this machine.
-        shared: Let processes share GPUs, in turns, or share the named one.
-
-    Raises:
-        UserError: The device is unknown, or this machine has none for this process.
+    "auto" is CUDA where there is one, else the CPU (bit-reproducible); any name torch knows works. Of several
+    processes, each gets the GPU of its ``rank`` on this machine; if ``shared``, they share GPUs, in turns, or the named
+    one.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

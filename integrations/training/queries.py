@@ -64,16 +64,12 @@ def _directions(table: WordVectors, words: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WordSwaps:
-    """What words of the training sentences may give way to.
-
-    Attributes:
-        near: Near words by word.
-        share: Probability that a word which has near ones gives way to one of them, each equally likely.
-        tokenize: Splits a sentence into words.
-    """
+    """What words of the training sentences may give way to."""
 
     near: Mapping[str, tuple[str, ...]]
+    """Near words by word."""
     share: float
+    """Probability that a word which has near ones gives way to one of them, each equally likely."""
     tokenize: Tokenizer
 
     @classmethod
