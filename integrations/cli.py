@@ -1,7 +1,5 @@
 """The ``hero-plugin`` command. Each subcommand loads what it needs, so that help comes at once."""
 
-from __future__ import annotations
-
 import difflib
 import importlib.util
 import inspect

@@ -1,7 +1,5 @@
 """Annotation files, features and words, read into records and arrays."""
 
-from __future__ import annotations
-
 from hero_plugin.integrations.data.annotations import (
     Format,
     read_annotations,

@@ -1,7 +1,5 @@
 """Annotation files of any format: read into records, and written from them."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

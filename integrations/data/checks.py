@@ -1,7 +1,5 @@
 """Checks of every record that is read, the handling of broken ones, and video lengths from other files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """The commands ``hero-plugin data convert``, ``info`` and ``check``, on annotations and features."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Counts of words one and two places apart in training sentences: they tell which known word fits a place."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,7 +34,7 @@ class Contexts:
         return turned
 
     @classmethod
-    def of(cls, sentences: Iterable[Sequence[str]], earlier: Contexts | None = None) -> Contexts:
+    def of(cls, sentences: Iterable[Sequence[str]], earlier: "Contexts | None" = None) -> "Contexts":
         """Count tokenized sentences, on top of ``earlier`` ones."""
         known: Mapping[int, Pairs] = earlier.following if earlier else {}
         found: dict[int, dict[str, Counter[str]]] = {distance: defaultdict(Counter) for distance in DISTANCES}
@@ -86,6 +84,6 @@ class Contexts:
         return {str(distance): pairs for distance, pairs in self.following.items()}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Contexts:
+    def from_json(cls, value: Mapping[str, Any]) -> "Contexts":
         """Return the counts that ``to_json`` described."""
         return cls({int(distance): pairs for distance, pairs in value.items()})

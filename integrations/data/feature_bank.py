@@ -3,8 +3,6 @@
 A manifest is ``manifest.json`` beside the features. A run keeps it, and refuses other features.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -54,7 +52,7 @@ class DeviceFeatures:
     """(videos,) long: where each begins."""
 
     @classmethod
-    def of(cls, flat: np.ndarray, offsets: np.ndarray, device: torch.device) -> DeviceFeatures:
+    def of(cls, flat: np.ndarray, offsets: np.ndarray, device: torch.device) -> "DeviceFeatures":
         """Copy features ``flat`` (all clips, dim) to a device; ``offsets`` (videos,) say where each video begins."""
         known = torch.from_numpy(flat)
         clips = torch.zeros(len(flat) + 1, flat.shape[1], dtype=known.dtype, device=device)
@@ -74,7 +72,7 @@ class DeviceBatch:
     extra_features: Tensor | None = None
     """(R, T, any width) float32, appended to each clip's features."""
 
-    def pin_memory(self) -> DeviceBatch:
+    def pin_memory(self) -> "DeviceBatch":
         """Pin the parts on the host; ``DataLoader`` calls it as it calls a tensor's."""
         extra = None if self.extra_features is None else self.extra_features.pin_memory()
         return replace(self, rows=self.rows.pin_memory(), mask=self.mask.pin_memory(), extra_features=extra)
@@ -252,7 +250,7 @@ class BankCollate(ABC):
         as a ``DeviceBatch``, whose ``to`` makes their tensor.
         """
 
-    def with_bank(self, bank: FeatureBank) -> Self:
+    def with_bank(self, bank: FeatureBank) -> "Self":
         """Return the same collate function for the videos of another bank."""
         other = copy(self)
         other.bank = bank

@@ -3,8 +3,6 @@
 Every array that leaves a store is float32 (clips, dim), finite, with at least one clip and of the store's width.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import os

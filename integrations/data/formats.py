@@ -4,8 +4,6 @@ A reader adds the records of a file to its ``checks``. What a record has no fiel
 the writer of the same format puts it back.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

@@ -4,8 +4,6 @@ A video of ``duration`` seconds has ``clips`` clips of equal length; clip i cove
 [i, i + 1] * duration / clips seconds. Clip indices are inclusive on both sides, as in EMB.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,8 +3,6 @@
 A reworded query says what was changed, and carries a link to the original through annotation files.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -37,7 +35,7 @@ class Record:
     saliency: tuple[tuple[int, tuple[float, ...]], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    def replace(self, **changes: Any) -> Record:
+    def replace(self, **changes: Any) -> "Record":
         """Return a copy with some fields changed."""
         return replace(self, **changes)
 
@@ -108,7 +106,7 @@ class Rewording:
         return {**facts, **{key: value for key, value in (("part", self.part), ("source", self.source)) if value}}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Rewording:
+    def from_json(cls, value: Mapping[str, Any]) -> "Rewording":
         """Return the rewording that ``to_json`` described."""
         changes = tuple(Change(**change) for change in value["changes"])
         return cls(value["sentence"], changes, tuple(value["unseen"]), value.get("source", ""))

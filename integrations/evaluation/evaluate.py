@@ -1,7 +1,5 @@
 """Evaluation of runs on any annotations: ``hero-plugin eval --run FOLDER``."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, replace
 from itertools import chain

@@ -1,7 +1,5 @@
 """Evaluation of submissions by QVHighlights' official figures: ``hero-plugin eval --submission FILE``."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

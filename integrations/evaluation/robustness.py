@@ -1,7 +1,5 @@
 """Robustness of models to new words: scores by unseen words and pairs of wordings, compared, with intervals."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """The report on robustness for people: tables, and figures of scores by group and of pairs of wordings."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle

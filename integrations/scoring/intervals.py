@@ -1,7 +1,5 @@
 """Intervals: over the videos of a test set by the bootstrap, and over trainings."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -176,7 +174,7 @@ class Estimate:
     seeds: tuple[int, ...] = ()
     """(S,), names of the trainings."""
 
-    def __sub__(self, other: Estimate) -> Estimate:
+    def __sub__(self, other: "Estimate") -> "Estimate":
         """Return the paired difference; both must come from one ``Bootstrap``."""
         each = None
         if self.trainings is not None and other.trainings is not None and self.seeds == other.seeds:

@@ -1,7 +1,5 @@
 """Scores of temporal grounding: temporal IoU, R1@0.3/0.5/0.7 and mIoU, and consistency between two wordings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ A query's category set is the set of its words. A query is open-vocabulary when 
 training vocabulary, the union of the training queries' category sets.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field

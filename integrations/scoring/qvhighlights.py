@@ -1,7 +1,5 @@
 """QVHighlights' official evaluation: moment retrieval by mAP and R1, highlight detection by mAP and hit rate."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -283,7 +281,7 @@ class _Ranking:
     """Whether a place is the end of its group."""
 
     @classmethod
-    def of(cls, scores: np.ndarray) -> _Ranking:
+    def of(cls, scores: np.ndarray) -> "_Ranking":
         order = (-scores).argsort(axis=1, kind="stable")
         ranked = np.take_along_axis(scores, order, axis=1)
         differs = ranked[:, 1:] != ranked[:, :-1]

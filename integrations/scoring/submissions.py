@@ -5,8 +5,6 @@ windows in seconds, the most likely first, and one saliency score for each clip 
 descendants and lighthouse write such files, and QVHighlights' official evaluation reads them.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Output for people: progress bars on a terminal, a line now and then and one per epoch anywhere else, tables."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager

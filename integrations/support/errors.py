@@ -1,7 +1,5 @@
 """Problems in the user's data: what is wrong, where, and what to do, all of it at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +53,7 @@ class DataError(ValueError):
         many = [f"{len(self.problems)} problems:"]
         super().__init__(lines[0] if len(lines) == 1 else "\n  ".join(many + lines))
 
-    def __reduce__(self) -> tuple[type[DataError], tuple[list[Problem]]]:
+    def __reduce__(self) -> "tuple[type[DataError], tuple[list[Problem]]]":
         return type(self), (self.problems,)  # so that it survives the trip back from a worker process
 
 

@@ -1,7 +1,5 @@
 """Files: written whole or not at all, locked, hashed and read line by line."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

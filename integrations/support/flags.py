@@ -4,8 +4,6 @@ A config may say two things more as class variables. ``required`` names the fiel
 have a default. ``groups`` is ``{title: "names of fields"}``; fields of no group come after them.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re

@@ -1,7 +1,5 @@
 """The common style of all figures. Drawn with Agg alone: it needs no display and touches no global state."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable
 from pathlib import Path

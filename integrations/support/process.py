@@ -1,7 +1,5 @@
 """This process: its rank under ``torchrun``, its orderly interruption and end, the versions of its libraries."""
 
-from __future__ import annotations
-
 import os
 import platform
 import signal
@@ -35,7 +33,7 @@ class Rank:
     local: int = 0
 
     @classmethod
-    def of_this_process(cls) -> Rank:
+    def of_this_process(cls) -> "Rank":
         """Return the rank that ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK`` give; alone where they are not set.
 
         Raises:
@@ -96,7 +94,7 @@ class Interrupts:
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
             for which in self.SIGNALS:
                 self._before[which] = signal.signal(which, self._request)

@@ -1,7 +1,5 @@
 """Dataclasses from JSON or TOML files, every field checked."""
 
-from __future__ import annotations
-
 import difflib
 import io
 import json

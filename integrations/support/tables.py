@@ -1,7 +1,5 @@
 """Tables of figures, made once: for the terminal, in Markdown, CSV, LaTeX and JSON, and as a picture."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -37,7 +35,7 @@ class Cell:
     """Better than every other model, by intervals of the differences that exclude 0."""
 
     @classmethod
-    def of(cls, value: float) -> Cell:
+    def of(cls, value: float) -> "Cell":
         """Return a figure of which nothing else is known; NaN is none."""
         return cls(None if math.isnan(value) else float(value))
 

@@ -1,7 +1,5 @@
 """The table of the bases that can be trained; everything else about a base is behind its entry."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, get_args

@@ -1,7 +1,5 @@
 """The order of examples, batches of them on the device, and predictions of a whole set."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

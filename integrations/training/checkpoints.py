@@ -5,8 +5,6 @@ Upstream's scripts save their settings with the weights: a pickled ``argparse.Na
 and nothing else is.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import re

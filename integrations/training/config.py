@@ -1,7 +1,5 @@
 """The flags that every ``hero-plugin train`` has, and those that all commands on a finished run share."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -248,13 +246,13 @@ class TrainConfig(FileConfig):
         found["hero"] = {**usual["hero"], "calibrate": calibrate, **settings.get("hero", {})}
         return found
 
-    def reads_as(self, other: TrainConfig) -> bool:
+    def reads_as(self, other: "TrainConfig") -> bool:
         """Return whether a query and its video are read by a run of the settings ``other`` as by one of these."""
         files = ("base", "features", "words", "query_features")
         same = all(getattr(self, name, None) == getattr(other, name, None) for name in files)
         return same and not self.fed_otherwise(other)
 
-    def fed_otherwise(self, trained: TrainConfig) -> list[str]:
+    def fed_otherwise(self, trained: "TrainConfig") -> list[str]:
         """Return in which settings a base is given something else here than in the run ``trained``, one text each."""
         pairs = [(name, getattr(self, name, None), getattr(trained, name, None)) for name in FEEDS_BASE]
         return [f"--{name.replace('_', '-')} {here}, there {there}" for name, here, there in pairs if here != there]

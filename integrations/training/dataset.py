@@ -1,7 +1,5 @@
 """The data of a training or an evaluation, whatever its base: annotations and clip features."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Moment-DETR, QD-DETR and TR-DETR in a training: their flags, data, losses and predictions."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -4,8 +4,6 @@ Labels that upstream draws at random while it reads are kept as what they are dr
 torch's generator, seeded anew each time. So a resumed run draws alike.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Sequence

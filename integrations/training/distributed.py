@@ -1,7 +1,5 @@
 """The device and the processes: number format, memory, seeds; many processes that train as one."""
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os
@@ -257,7 +255,7 @@ class BatchShard:
     index: int
 
     @classmethod
-    def of(cls, total: int, rank: Rank, following_rows: int = 0) -> BatchShard:
+    def of(cls, total: int, rank: Rank, following_rows: int = 0) -> "BatchShard":
         """Return the shard of ``rank``; one process alone has all rows.
 
         A process without own rows runs one all the same, because the others wait for its gradients. So many

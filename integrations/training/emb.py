@@ -1,7 +1,5 @@
 """EMB in a training: its flags, data, words, losses and predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace

@@ -7,8 +7,6 @@ Under ``torchrun`` every process has a trainer, and all do the same steps on the
 knows the losses of the whole batch and the scores of the whole set. The leading one writes and shows them.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Figures of a run: losses, recall, weights of the levels, and moments predicted for single queries."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Mapping, Sequence

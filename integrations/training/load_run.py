@@ -1,7 +1,5 @@
 """A finished run, loaded to predict any annotations."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -265,7 +263,7 @@ class RunPredictor:
         levels: Sequence[int] = (),
         bridge: bool = False,
         amp: Amp | None = None,
-    ) -> RunPredictor:
+    ) -> "RunPredictor":
         """Load the model of a run, from the checkpoint ``weights``, for sentences of the given words.
 
         ``settings`` are the run's, with the files that are read now; of ``store`` only the width is asked; ``queries``

@@ -3,8 +3,6 @@
 A schedule is a function of the step, so that resuming needs no state of it.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -4,8 +4,6 @@ Swaps are not in the paper: in a training sentence, a whole word of the table ta
 so that a base meets more words than its training has. It works with HERO and without.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -73,7 +71,7 @@ class WordSwaps:
     tokenize: Tokenizer
 
     @classmethod
-    def of(cls, config: TrainConfig, sets: Mapping[str, Sequence[Record]], tokenize: Tokenizer) -> WordSwaps | None:
+    def of(cls, config: TrainConfig, sets: Mapping[str, Sequence[Record]], tokenize: Tokenizer) -> "WordSwaps | None":
         """Return the swaps that the settings ask for; None where they ask for none, or no set is to train on.
 
         Raises:
@@ -169,7 +167,7 @@ class WordQueries(Queries):
         """Return the vector of a word, (dim,) float32."""
         return self._table[self.index.get(word, -1)]
 
-    def others(self, words: Collection[str]) -> WordQueries:
+    def others(self, words: Collection[str]) -> "WordQueries":
         """Return other words of the same file."""
         assert self.source is not None
         vectors = load_word_vectors(self.source, words)
@@ -324,7 +322,7 @@ class BridgedWords(Queries):
         known: Vocabulary,
         max_words: int,
         unknown: np.ndarray | None = None,
-    ) -> BridgedWords:
+    ) -> "BridgedWords":
         """Return those of one table, which has the trained words and the new ones; arguments as ``WordQueries``'s."""
         queries = WordQueries(vectors, tokenize, max_words, normalize=False, unknown=unknown)
         return cls(queries, known, vectors.only(known.trained_words()))

@@ -13,8 +13,6 @@ figures/         the log as pictures
 An adapted run has more of them, and stages inside it: docs/guide/adapt.md.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -61,7 +59,7 @@ class RunFolder:
         self.figures = path / "figures"
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path) -> "RunFolder":
         """Open a run that exists, for reading."""
         if not (path / "config.json").is_file():
             raise RunFolderError(f"{path}: not the folder of a run (it has no config.json)")
@@ -95,7 +93,7 @@ class RunFolder:
             )
 
     @classmethod
-    def create(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
+    def create(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> "RunFolder":
         """Start a run in ``path``, or continue the one that is there; errors as ``check``.
 
         ``settings`` are JSON values by field name; what a resumed run must not change is compared with them.
@@ -115,7 +113,7 @@ class RunFolder:
     @classmethod
     def claim(
         cls, path: Path, settings: Mapping[str, Any], held: ExitStack, *, resume: bool, overwrite: bool
-    ) -> RunFolder:
+    ) -> "RunFolder":
         """Create the run, or continue it, for this process alone until ``held`` is closed.
 
         Errors as ``check``, and ``RunFolderError`` where another process trains in the folder.

@@ -1,7 +1,5 @@
 """The interface between training and a base: a ``Base`` reads data and builds tasks, a ``Task`` computes and scores."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence

@@ -5,8 +5,6 @@
 ``base.VectorCollate``, ``detr_batches.DetrCollate``.
 """
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack

@@ -3,8 +3,6 @@
 A package of yours trains its own model by it: docs/guide/own_package.md.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
