@@ -19,7 +19,7 @@ from hero_plugin.integrations.data.checks import (
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import tokenize
 from hero_plugin.integrations.support.console import bar
-from hero_plugin.integrations.support.errors import DataError, Problem
+from hero_plugin.integrations.support.errors import DataError, Problem, Problems
 from hero_plugin.integrations.support.files import OnProgress
 
 Format = Literal[
@@ -222,15 +222,11 @@ def read_many(
 ) -> list[Record]:
     """Read several files in order, by ``read_annotations`` or ``read_sentences``; ``DataError`` with all problems."""
     records: list[Record] = []
-    problems: list[Problem] = []
+    problems = Problems()
     for file in files:
-        try:
-            with bar(f"reading {file.name}") as progress:
-                records += read(file, progress=progress, **options)
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(problems)
+        with problems.collecting(), bar(f"reading {file.name}") as progress:
+            records += read(file, progress=progress, **options)
+    problems.raise_if_any()
     return records
 
 

@@ -2,8 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +26,7 @@ from hero_plugin.integrations.data.moments import Conversion, clip_length_proble
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.data.words import lacking_words, load_word_vectors, tokenize
 from hero_plugin.integrations.support.console import bar
-from hero_plugin.integrations.support.errors import DataError, Problem, UserError
+from hero_plugin.integrations.support.errors import Problem, Problems, UserError
 from hero_plugin.integrations.support.files import check_free, write_text
 
 
@@ -104,11 +103,11 @@ def info(config: InfoConfig) -> None:
     """Run the command."""
     names = ("file", "format", "queries", "videos", "moments", "moment, s", "video, s", "words", "clamped", "broken")
     table = Table(*names)
-    found: list[Problem] = []
+    found = Problems()
     for file in config.files:
         report = ReadReport()
         records: list[Record] | None = None
-        with _joining(found, str(file)):
+        with found.collecting(str(file)):
             records = _read(file, report, durations=config.durations or None, on_broken=config.on_broken)
         if records is None:
             continue
@@ -124,8 +123,7 @@ def info(config: InfoConfig) -> None:
         )
     if table.row_count:
         Console(width=None if sys.stdout.isatty() else 160).print(table)
-    if found:
-        raise DataError(found)
+    found.raise_if_any()
 
 
 @dataclass(frozen=True)
@@ -154,13 +152,13 @@ def check(config: CheckConfig) -> None:
     """Run the command."""
     if config.max_clips is not None and config.max_clips < 1:
         raise UserError(f"--max-clips must be at least 1, got {config.max_clips}")
-    found: list[Problem] = []
+    found = Problems()
     records: list[Record] = []
     lengths: dict[str, float] | None = None
-    with _joining(found, "--durations"):
+    with found.collecting("--durations"):
         lengths = load_durations(config.durations) if config.durations else None
     for file in () if found else config.annotations:  # without the lengths, each would repeat the problem
-        with _joining(found, "--annotations"):
+        with found.collecting("--annotations"):
             report = ReadReport()
             more = _read(file, report, durations=lengths, on_broken=config.on_broken)
             print(f"{file}: {report.format}, {len(more)} queries of {len({r.video_id for r in more})} videos")
@@ -171,19 +169,18 @@ def check(config: CheckConfig) -> None:
             ends = [end for record in more for _, end in record.moments]
             if ends and max(ends) <= 1 and min(record.duration for record in more) > 2:
                 what = "no moment ends after the first second: they look like shares of the video, not seconds"
-                found.append(Problem(str(file), what, "multiply them by the videos' durations"))
+                found.add(str(file), what, "multiply them by the videos' durations")
     for video in differing_lengths(records):
-        found.append(Problem("--annotations", f"video {video}", "correct one of the files"))
+        found.add("--annotations", f"video {video}", "correct one of the files")
     if config.features and records:
-        with _joining(found, "--features"):
+        with found.collecting("--features"):
             found += _check_features(config.features, records, config.max_clips, config.clip_length)
     if config.words is not None and records:
-        with _joining(found, "--words"):
+        with found.collecting("--words"):
             found += _check_words(config.words, records)
     if config.problems is not None:
         write_text(config.problems, "".join(f"{problem}\n" for problem in found))
-    if found:
-        raise DataError(found)
+    found.raise_if_any()
     print("no problems found")
 
 
@@ -192,31 +189,18 @@ def _read(file: Path, report: ReadReport, **options: Any) -> list[Record]:
         return read_annotations(file, report=report, progress=progress, **options)
 
 
-@contextmanager
-def _joining(found: list[Problem], flag: str) -> Iterator[None]:
-    """Note what ends one part of a check like any other problem, so that the other parts go on."""
-    try:
-        yield
-    except DataError as error:
-        found += error.problems
-    except FileNotFoundError as error:
-        found.append(Problem(flag, str(error)))
-
-
 def _check_features(
     paths: Sequence[Path], records: Sequence[Record], max_clips: int | None, clip_length: float | None = None
 ) -> list[Problem]:
     store: FeatureStore = open_features(list(paths), max_clips=max_clips)
-    problems = missing_features(store, Counter(record.video_id for record in records), "annotations")
+    problems = Problems(missing_features(store, Counter(record.video_id for record in records), "annotations"))
     durations = {record.video_id: record.duration for record in records}
     found: dict[str, tuple[float, int]] = {}
     with bar("reading features") as progress:
         for done, (video, duration) in enumerate(durations.items(), 1):
-            try:
+            with problems.collecting():
                 if video in store:
                     found[video] = duration, len(store[video])
-            except DataError as error:
-                problems += error.problems
             progress(done, len(durations))
     print(f"features: {len(found)} of {len(durations)} videos are usable, {store.dim} numbers per clip")
     if found:

@@ -197,19 +197,16 @@ class _Store(FeatureStore):
 
     def _find_width(self) -> None:
         """Take the width of the first video whose array can be opened; the others must agree with it."""
-        problems: list[Problem] = []
+        problems = Problems()
         for video in self._videos:
-            try:
+            with problems.collecting():
                 shape: tuple[int, ...] = _without_axis_of_one(self._open(video).shape)
-            except DataError as error:
-                problems += error.problems
-                continue
-            if len(shape) == 2:
-                self.dim, self._model = int(shape[1]), video
-                return
-            what = f"expected features ({self._rows}, dim), got shape {shape}"
-            problems.append(Problem(self._where(video), what, f"average or drop its other axes, or {self._again}"))
-        raise DataError(problems)
+                if len(shape) == 2:
+                    self.dim, self._model = int(shape[1]), video
+                    return
+                what = f"expected features ({self._rows}, dim), got shape {shape}"
+                problems.add(self._where(video), what, f"average or drop its other axes, or {self._again}")
+        problems.raise_if_any()
 
     def _validated(self, array: np.ndarray, where: str) -> np.ndarray:
         """Return the array as float32; raise ``DataError`` where it is no usable (clips, dim)."""
@@ -442,14 +439,11 @@ class _SideBySide(FeatureStore):
         return sorted(set.intersection(*(set(store.keys()) for store in self._stores)))
 
     def __getitem__(self, video_id: str) -> np.ndarray:
-        parts, problems = [], []
+        parts, problems = [], Problems()
         for store in self._stores:
-            try:
+            with problems.collecting():
                 parts.append(unit_length(store[video_id]) if self._normalize else store[video_id])
-            except DataError as error:
-                problems += error.problems
-        if problems:
-            raise DataError(problems)
+        problems.raise_if_any()
         counts = [len(part) for part in parts]
         if max(counts) - min(counts) > max(2, max(counts) // 10):
             what = f"the feature sets disagree about the number of clips: {counts}"

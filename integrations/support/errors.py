@@ -1,6 +1,7 @@
 """Problems in the user's data: what is wrong, where, and what to do, all of it at once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +68,18 @@ class Problems(list[Problem]):
     def of(self, path: Path | str) -> Callable[[str, str, str], None]:
         """Return an ``add`` for places in one file."""
         return lambda place, what, fix: self.add(f"{path}{place}", what, fix)
+
+    @contextmanager
+    def collecting(self, flag: str = "") -> Iterator[None]:
+        """Note what a ``DataError`` in the block holds, and go on; likewise that a file of the ``flag`` is missing."""
+        try:
+            yield
+        except DataError as error:
+            self.extend(error.problems)
+        except FileNotFoundError as error:
+            if not flag:
+                raise
+            self.add(flag, str(error))
 
     def raise_if_any(self) -> None:
         """Raise ``DataError`` with everything found so far, if anything was."""

@@ -12,7 +12,7 @@ from hero_plugin.integrations.data.features import FeatureStore, Source, missing
 from hero_plugin.integrations.data.moments import moments_to_clips
 from hero_plugin.integrations.data.records import Record, original_records
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import DataError, Problems
+from hero_plugin.integrations.support.errors import Problems
 from hero_plugin.integrations.training.config import TrainConfig
 from hero_plugin.integrations.training.queries import WordSwaps
 
@@ -82,10 +82,10 @@ def read_sets(
         FileNotFoundError: A file is missing.
     """
     sets: dict[str, list[Record]] = {}
-    problems = []
+    problems = Problems()
     screen = screen or Screen(quiet=True)
     for name, path in paths.items():
-        try:
+        with problems.collecting():
             report = ReadReport()
             sets[name] = read_annotations(path, durations=config.durations, on_broken=config.on_broken, report=report)
             if report.dropped:
@@ -104,10 +104,7 @@ def read_sets(
             check_records(sets[name], store, tokenize, str(path))
             if originals and (found := original_records(sets[name])):
                 sets[originals_of(name)] = found
-        except DataError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise DataError(problems)
+    problems.raise_if_any()
     if lengths := differing_lengths(record for records in sets.values() for record in records):
         screen.say(f"note: {len(lengths)} videos have two lengths in these files: {lengths[0]}; see `data check`")
     return sets
