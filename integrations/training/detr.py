@@ -15,19 +15,26 @@ from hero_plugin.adapters.detr.config import DETRConfig, DETRHyperparameters, Mo
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.integrations.data import Record, Tokenizer, Vocabulary
 from hero_plugin.integrations.data.feature_bank import FeatureBank
-from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH, qvhighlights_scores
+from hero_plugin.integrations.data.moments import clip_length_problem
+from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
 from hero_plugin.integrations.scoring.submissions import (
     CLIPS_OFF,
-    annotation_row,
     has_official_labels,
+    official_scores,
     submission_line,
     unscored_videos,
 )
 from hero_plugin.integrations.support.console import Screen
-from hero_plugin.integrations.support.errors import UserError
+from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.settings import ConfigError, too_small
 from hero_plugin.integrations.training.config import TrainConfig
-from hero_plugin.integrations.training.detr_batches import DetrCollate, DetrExample, draw_targets, make_detr_examples
+from hero_plugin.integrations.training.detr_batches import (
+    DetrCollate,
+    DetrExample,
+    draw_targets,
+    make_labels,
+    seen_moments,
+)
 from hero_plugin.integrations.training.optim import OptimizerName, Schedule
 from hero_plugin.integrations.training.queries import BridgedTokens, Queries, QueryFiles, WordSwaps, training_tokens
 from hero_plugin.integrations.training.task import (
@@ -89,11 +96,6 @@ class DetrTrainConfig(DETRHyperparameters, TrainConfig):
         if self.clip_length is None:
             return PUBLISHED_CLIP_LENGTH if self.query_features else 0.0
         return self.clip_length
-
-    @property
-    def levels_of_words(self) -> int | None:
-        """Return how many levels a query's features hold side by side; None where a word has one vector."""
-        return None if self.base_only or self.hero.levels_from == "encoder" else self.hero.levels
 
     def mistakes(self) -> list[str]:
         """Return what is wrong with the settings, one message each."""
@@ -204,7 +206,7 @@ class DetrTask(Task):
         records = [item.record for item in items]
         if records and all(map(has_official_labels, records)):
             lines = self.prediction_lines("", items, grounded)
-            official = qvhighlights_scores(lines, list(map(annotation_row, records)))
+            official = official_scores(lines, records)
             # A range of lengths that no window is in has no score.
             scores.update({name: value for name, value in official["brief"].items() if value == value})
         return scores
@@ -295,8 +297,16 @@ class DetrBase(Base):
         self, config: DetrTrainConfig, data: VectorData, bank: FeatureBank, vocabulary: Vocabulary, device: torch.device
     ) -> DetrTask:
         """Build the task, with fresh weights."""
-        levels = config.levels_of_words
-        model, criterion = self.build(config, words_width(data.queries.dim, levels), bank.dim + ENDPOINTS)
+        # A query's features hold so many levels side by side; None where a word has one vector.
+        levels = None if config.base_only or config.hero.levels_from == "encoder" else config.hero.levels
+        width, left = divmod(data.queries.dim, levels or 1)
+        if left:
+            raise UserError(
+                f"--hero.levels-from input: the queries' features of width {data.queries.dim} are not {levels} levels "
+                "side by side; `hero-plugin data extract --queries ... --text-layers` writes as many as --hero.levels "
+                "says"
+            )
+        model, criterion = self.build(config, width, bank.dim + ENDPOINTS)
         model = with_hero(model, config)
         if isinstance(model, HeroModel):
             criterion = wrap_criterion(criterion, model.config)
@@ -327,15 +337,29 @@ class DetrBase(Base):
         vocabulary: Vocabulary,
         for_training: bool = False,
     ) -> list[DetrExample]:
-        """Make the examples of a set."""
-        return make_detr_examples(
-            data.sets[name],
-            bank,
-            config.seconds_per_clip,
-            config.scored_clip_length,
-            for_training=for_training,
-            max_clips=config.max_clips,
-        )
+        """Make one example per query of a set, with all its moments.
+
+        For training, queries about what was cut off a video are left out, with a warning. ``DataError`` where clips
+        of the length in the settings are not those of the features.
+        """
+        records, length = data.sets[name], config.seconds_per_clip
+        if length:
+            videos = {record.video_id: (record.duration, bank.clips(bank.rows[record.video_id])) for record in records}
+            if problem := clip_length_problem(videos, length, config.max_clips):
+                raise DataError([problem])
+        made = []
+        for record in records:
+            row = bank.rows[record.video_id]
+            clips = bank.clips(row)
+            if not for_training or seen_moments(record, clips, length):
+                made.append(DetrExample(record, row, make_labels(record, clips, length, config.scored_clip_length)))
+        if len(made) < len(records):
+            warnings.warn(
+                f"{len(records) - len(made)} of {len(records)} queries to train on are about what --max-clips cuts off "
+                "their video, and are left out",
+                stacklevel=2,
+            )
+        return made
 
     def check_sizes(self, model: nn.Module, weights: Mapping[str, Tensor], data: Any, bank: FeatureBank) -> None:
         """Compare the widths of the first layers."""
@@ -356,17 +380,3 @@ class DetrBase(Base):
         if trained.query_features is None:
             return super().bridged(trained, data, known)
         return replace(data, queries=BridgedTokens(data.queries, Bridge.of_tokens(training_tokens(trained, past))))
-
-
-def words_width(dim: int, levels: int | None) -> int:
-    """Return the width of a word's vector, where queries hold ``levels`` of them side by side.
-
-    Raises:
-        UserError: They do not.
-    """
-    if dim % (levels or 1):
-        raise UserError(
-            f"--hero.levels-from input: the queries' features of width {dim} are not {levels} levels side by side; "
-            "`hero-plugin data extract --queries ... --text-layers` writes as many as --hero.levels says"
-        )
-    return dim // (levels or 1)

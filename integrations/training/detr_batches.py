@@ -5,7 +5,6 @@ torch's generator, seeded anew each time. So a resumed run draws alike.
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,9 @@ import torch
 from torch import Tensor
 
 from hero_plugin.integrations.data.feature_bank import BankCollate, FeatureBank
-from hero_plugin.integrations.data.moments import ON_EDGE, clip_length_problem, lighthouse_clips
+from hero_plugin.integrations.data.moments import ON_EDGE, lighthouse_clips
 from hero_plugin.integrations.data.records import Record
 from hero_plugin.integrations.scoring.qvhighlights import CLIP_LENGTH
-from hero_plugin.integrations.support.errors import DataError
 from hero_plugin.integrations.training.queries import Queries
 from hero_plugin.integrations.training.task import Batch
 
@@ -201,42 +199,6 @@ class DetrExample:
     video: int
     """Row of the feature bank."""
     labels: DetrLabels
-
-
-def make_detr_examples(
-    records: Sequence[Record],
-    bank: FeatureBank,
-    clip_length: float,
-    scored_length: float = CLIP_LENGTH,
-    *,
-    for_training: bool = False,
-    max_clips: int | None = None,
-) -> list[DetrExample]:
-    """Make one example per query, with all its moments; lengths of clips as in ``make_labels``.
-
-    For training, queries about what was cut off a video are left out, with a warning. Videos longer than ``max_clips``
-    were cut after so many.
-
-    Raises:
-        DataError: Clips of this length are not those of the features.
-    """
-    if clip_length:
-        lengths = {record.video_id: (record.duration, bank.clips(bank.rows[record.video_id])) for record in records}
-        if problem := clip_length_problem(lengths, clip_length, max_clips):
-            raise DataError([problem])
-    made = []
-    for record in records:
-        row = bank.rows[record.video_id]
-        clips = bank.clips(row)
-        if not for_training or seen_moments(record, clips, clip_length):
-            made.append(DetrExample(record, row, make_labels(record, clips, clip_length, scored_length)))
-    if len(made) < len(records):
-        warnings.warn(
-            f"{len(records) - len(made)} of {len(records)} queries to train on are about what --max-clips cuts off "
-            "their video, and are left out",
-            stacklevel=2,
-        )
-    return made
 
 
 class DetrCollate(BankCollate):

@@ -22,10 +22,10 @@ from hero_plugin.integrations.tools.bench.upstream import load_upstream_detr
 from hero_plugin.integrations.training.detr import QDDETRTrainConfig
 from hero_plugin.integrations.training.detr_batches import (
     DetrCollate,
+    DetrExample,
     draw_moments,
     draw_pairs,
     endpoints,
-    make_detr_examples,
     make_labels,
     seen_moments,
     span_labels,
@@ -195,7 +195,9 @@ def test_a_batch_holds_what_upstream_feeds_its_models(val, folders):
     store = open_features([root / "slowfast", root / "clip"], max_clips=75, pooling="cut", normalize=True)
     bank = StoreBank(store, [record.video_id for record in records])
     queries = QueryFiles(QDDETRTrainConfig(query_features=root / "text"), records)
-    batch = DetrCollate(bank, queries)(make_detr_examples(records, bank, CLIP_LENGTH))
+    rows = [bank.rows[record.video_id] for record in records]
+    labels = [make_labels(record, bank.clips(row), CLIP_LENGTH) for record, row in zip(records, rows, strict=True)]
+    batch = DetrCollate(bank, queries)(list(map(DetrExample, records, rows, labels)))
     for name, expected in inputs.items():
         torch.testing.assert_close(batch[name], expected, rtol=0, atol=1e-7)
     torch.testing.assert_close(batch["scores"], targets["saliency_all_labels"], rtol=0, atol=0)
