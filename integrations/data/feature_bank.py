@@ -7,11 +7,10 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,9 +21,6 @@ from torch.nn import functional as F
 from hero_plugin.integrations.data.features import FeatureStore
 from hero_plugin.integrations.support.errors import DataError, Problem, UserError
 from hero_plugin.integrations.support.files import checksum
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Storage = Literal["auto", "float32", "float16", "disk"]
 Place = Literal["auto", "device", "host"]
@@ -249,12 +245,6 @@ class BankCollate(ABC):
         (None is all), and as wide as all items need; what the losses read is of all items. Features on the device come
         as a ``DeviceBatch``, whose ``to`` makes their tensor.
         """
-
-    def with_bank(self, bank: FeatureBank) -> "Self":
-        """Return the same collate function for the videos of another bank."""
-        other = copy(self)
-        other.bank = bank
-        return other
 
     @property
     def parallelizable(self) -> bool:

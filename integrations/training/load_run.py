@@ -292,7 +292,9 @@ class RunPredictor:
 
     def collate(self, bank: FeatureBank) -> BankCollate:
         """Return what makes batches of examples whose videos are in ``bank``."""
-        return self.task.collate.with_bank(bank)
+        other = copy(self.task.collate)
+        other.bank = bank
+        return other
 
     @torch.inference_mode()
     def predict(self, batch: Batch) -> Prediction:
