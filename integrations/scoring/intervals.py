@@ -123,11 +123,11 @@ def trainings_table(results: Mapping[str, Any]) -> Table:
     for name, found in results["sets"].items():
         best = results.get("best", {}).get(name, {})
         for variant, row in found.items():
-            cells = tuple(_score(row.get(metric), best.get(metric) == variant) for metric in metrics)
+            cells = tuple(_cell(row.get(metric), best=best.get(metric) == variant) for metric in metrics)
             rows.append(Row((name, variant, str(len(row["seeds"]))), cells))
         for each in results.get("differences", {}).get(name, ()):
-            cells = tuple(_gain(each.get(metric)) for metric in metrics)
-            rows.append(Row((name, pair_name(each), str(len(each["seeds"]))), cells))
+            cells = tuple(_cell(each.get(metric), difference=True) for metric in metrics)
+            rows.append(Row((name, f"{each['variant']} minus {each['minus']}", str(len(each["seeds"]))), cells))
     labels = ("set", "model", "seeds")
     return Table(labels, tuple(metrics), rows, caption=LEGEND, counts=("seeds",), shared=1)
 
@@ -137,22 +137,12 @@ def seeds_of_both(name: str, other: str, seeds: Mapping[str, Sequence[int]]) -> 
     return "; ".join(f"{each} has seeds {', '.join(map(str, seeds[each]))}" for each in (name, other))
 
 
-def pair_name(difference: Mapping[str, Any]) -> str:
-    """Return what is compared with what."""
-    return f"{difference['variant']} minus {difference['minus']}"
-
-
-def _score(score: Mapping[str, Any] | None, best: bool) -> Cell:
-    if score is None:
+def _cell(figure: Mapping[str, Any] | None, **marks: bool) -> Cell:
+    """Return a score, or a difference, as a cell; empty where there is none."""
+    if figure is None:
         return Cell(None)
-    return Cell(score["mean"], score["std"], values=tuple(score.get("values", ())), best=best)
-
-
-def _gain(gain: Mapping[str, Any] | None) -> Cell:
-    if gain is None:
-        return Cell(None)
-    interval = tuple(gain["interval"]) if gain["interval"] else None
-    return Cell(gain["mean"], None, interval, tuple(gain["values"]), gain["p"], difference=True)
+    interval = tuple(figure["interval"]) if figure.get("interval") else None
+    return Cell(figure["mean"], figure.get("std"), interval, tuple(figure.get("values", ())), figure.get("p"), **marks)
 
 
 FEWEST_VIDEOS = 5
