@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hero_plugin.integrations.scoring.metrics import temporal_iou
+
 
 def padded(
     rows: Sequence[Sequence[Any]] | Sequence[np.ndarray], fill: float, width: tuple[int, ...] = ()
@@ -141,7 +143,7 @@ def _score(windows: np.ndarray, found: np.ndarray, truth: np.ndarray) -> tuple[n
     nearest = truth[np.arange(len(truth)), overlaps[:, 0].argmax(axis=-1)]
     ranking = np.where(real, -windows[..., 2], np.inf).argsort(axis=1, kind="stable")
     hits = _greedy_hits(np.take_along_axis(overlaps, ranking[..., None], axis=1), real)
-    return _average_precision(hits, real, truth.shape[1]), _hull_overlap(windows[:, 0], nearest)
+    return _average_precision(hits, real, truth.shape[1]), temporal_iou(windows[:, 0, :2], nearest)
 
 
 def _greedy_hits(overlaps: np.ndarray, real: np.ndarray) -> np.ndarray:
@@ -179,13 +181,6 @@ def _union_overlap(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
     inside = np.clip(np.minimum(ends, to) - np.maximum(starts, from_), 0, None)
     with np.errstate(divide="ignore", invalid="ignore"):
         return inside / ((ends - starts) + (to - from_) - inside)
-
-
-def _hull_overlap(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return overlap over hull of each with its own: (Q, 3), (Q, 2) -> (Q,); 0 for an empty hull."""
-    inside = np.maximum(0, np.minimum(windows[:, 1], truth[:, 1]) - np.maximum(windows[:, 0], truth[:, 0]))
-    hull = np.maximum(windows[:, 1], truth[:, 1]) - np.minimum(windows[:, 0], truth[:, 0])
-    return np.divide(inside, hull, out=np.zeros_like(inside), where=hull != 0)
 
 
 LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
