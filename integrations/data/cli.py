@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from hero_plugin.integrations.data.annotations import Format, format_name, read_annotations, words_of, write_annotations
+from hero_plugin.integrations.data.annotations import Format, format_name, read_many, words_of, write_annotations
 from hero_plugin.integrations.data.checks import (
     Durations,
     OnBroken,
@@ -75,8 +75,15 @@ def convert(config: ConvertConfig) -> None:
         store = open_features(config.durations_from_features)
         lengths = {video: len(store[video]) / config.clips_per_second for video in store.keys()}  # noqa: SIM118
     report, same_ids = ReadReport(), config.choices.query_ids == "keep"
-    options = {"durations": lengths, "on_outside": config.on_outside, "on_broken": config.on_broken}
-    records = _read(config.input, report, format=config.from_, unique_ids=same_ids, **options)
+    records = read_many(
+        [config.input],
+        report=report,
+        format=config.from_,
+        durations=lengths,
+        on_outside=config.on_outside,
+        on_broken=config.on_broken,
+        unique_ids=same_ids,
+    )
     target = format_name(config.to)
     by_video = {"captions", "charades-cd"}  # formats that understand each other's extras
     keep = report.format == target or {report.format, target} <= by_video
@@ -108,7 +115,7 @@ def info(config: InfoConfig) -> None:
         report = ReadReport()
         records: list[Record] | None = None
         with found.collecting(str(file)):
-            records = _read(file, report, durations=config.durations or None, on_broken=config.on_broken)
+            records = read_many([file], report=report, durations=config.durations or None, on_broken=config.on_broken)
         if records is None:
             continue
         moments = [end - start for record in records for start, end in record.moments]
@@ -160,7 +167,7 @@ def check(config: CheckConfig) -> None:
     for file in () if found else config.annotations:  # without the lengths, each would repeat the problem
         with found.collecting("--annotations"):
             report = ReadReport()
-            more = _read(file, report, durations=lengths, on_broken=config.on_broken)
+            more = read_many([file], report=report, durations=lengths, on_broken=config.on_broken)
             print(f"{file}: {report.format}, {len(more)} queries of {len({r.video_id for r in more})} videos")
             _print_report(report)
             if bare := sum(not record.moments for record in more):
@@ -182,11 +189,6 @@ def check(config: CheckConfig) -> None:
         write_text(config.problems, "".join(f"{problem}\n" for problem in found))
     found.raise_if_any()
     print("no problems found")
-
-
-def _read(file: Path, report: ReadReport, **options: Any) -> list[Record]:
-    with bar(f"reading {file.name}") as progress:
-        return read_annotations(file, report=report, progress=progress, **options)
 
 
 def _check_features(
