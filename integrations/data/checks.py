@@ -36,11 +36,6 @@ class ReadReport:
     ids: list[str | int] = field(default_factory=list)
     """Of all queries in the file, those left out included, as far as they can be read; numbers where it has numbers."""
 
-    def windows_left_out(self, source: str | os.PathLike[str]) -> str:
-        """Say which windows of ``source`` were left out of queries that keep others; there are some."""
-        number, first = len(self.lost_windows), self.lost_windows[0]
-        return f"left out {number} windows of queries of {source} that keep others, the first: {first}"
-
 
 @dataclass
 class RecordChecks:

@@ -135,7 +135,8 @@ def read_answered(
             f"the first: {report.dropped[0].where}: {report.dropped[0].what}"
         )
     if report.lost_windows:
-        screen.say(f"note: {report.windows_left_out(path)}")
+        number, first = len(report.lost_windows), report.lost_windows[0]
+        screen.say(f"note: left out {number} windows of queries of {path} that keep others, the first: {first}")
     return records, set(report.ids) - {qid(record) for record in records}
 
 
