@@ -55,17 +55,14 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
 
 
 @contextmanager
-def atomic_write(
-    path: str | os.PathLike[str], mode: str = "w", *, durable: bool = True, **options: Any
-) -> Iterator[IO[Any]]:
+def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, durable: bool = True) -> Iterator[IO[Any]]:
     """Open a file for writing that appears under ``path`` only once it is complete; see ``atomic_path``.
 
-    The mode is "w" (UTF-8, with Unix line ends unless ``options`` of ``open`` say otherwise) or "wb".
+    The mode is "w" (UTF-8, with Unix line ends) or "wb".
     """
     if mode not in ("w", "wb"):
         raise ValueError(f'mode must be "w" or "wb", got {mode!r}')
-    if mode == "w":
-        options = {"encoding": "utf-8", "newline": "\n", **options}
+    options: dict[str, Any] = {"encoding": "utf-8", "newline": "\n"} if mode == "w" else {}
     with atomic_path(path, durable=durable) as temporary, open(temporary, mode, **options) as stream:
         yield stream
 
@@ -81,12 +78,10 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int = 2, asc
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=ascii) + "\n")
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> int:
-    """Delete temporary files that a killed process left in ``folder``; return how many there were."""
-    found = list(Path(folder).glob(f".*{_MARK}????????"))
-    for path in found:
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Delete temporary files that a killed process left in ``folder``."""
+    for path in list(Path(folder).glob(f".*{_MARK}????????")):
         path.unlink(missing_ok=True)
-    return len(found)
 
 
 def _flush(path: Path, flags: int) -> None:
