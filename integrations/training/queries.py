@@ -131,21 +131,13 @@ class Queries(Protocol):
 
     def batch(self, records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
         """Return vectors (B, L, dim) float32 with zeros for padding, and mask (B, L) bool."""
-        ...
 
 
 class WordQueries(Queries):
-    """Word vectors from a table; zeros for a word that the table lacks, as in lighthouse.
+    """Word vectors from a table; zeros, or ``unknown`` (dim,), for a word that the table lacks, as in lighthouse.
 
-    Any word of the table serves, whether a training sentence had it or not.
-
-    Args:
-        vectors: The table.
-        tokenize: Splits a sentence into words.
-        max_words: Longer queries are cut.
-        normalize: Scale each word's vector to length 1.
-        source: The file of the table, where more words are.
-        unknown: (dim,) what a word gets that the table lacks, in place of zeros.
+    Any word of the table serves, whether a training sentence had it or not. Queries longer than ``max_words`` are cut;
+    ``normalize`` scales each word's vector to length 1.
     """
 
     def __init__(
@@ -154,11 +146,10 @@ class WordQueries(Queries):
         tokenize: Tokenizer,
         max_words: int,
         normalize: bool,
-        source: Path | None = None,
         unknown: np.ndarray | None = None,
     ) -> None:
         self.index, self.tokenize, self.max_words, self.dim = vectors.index, tokenize, max_words, vectors.dim
-        self.normalize, self.source = normalize, source
+        self.normalize, self.source = normalize, vectors.source
         rows = unit_length(vectors.vectors) if normalize else vectors.vectors
         last = np.zeros(self.dim) if unknown is None else unknown
         self._table = np.concatenate([rows, last[None]]).astype(np.float32)
@@ -171,7 +162,7 @@ class WordQueries(Queries):
         """Return other words of the same file."""
         assert self.source is not None
         vectors = load_word_vectors(self.source, words)
-        return WordQueries(vectors, self.tokenize, self.max_words, self.normalize, self.source)
+        return WordQueries(vectors, self.tokenize, self.max_words, self.normalize)
 
     def sample(self, words: Iterable[str]) -> dict[str, list[float]]:
         """Return a few numbers of the vectors of the first of these words, by which the table is known again."""

@@ -78,18 +78,15 @@ class Task(Protocol):
         Run the model once, on the batch's inputs, and draw random numbers only before. Several processes each have
         the inputs of their own rows; the outputs they get back are of all rows.
         """
-        ...
 
     def predict(self, model: nn.Module, batch: Batch) -> Prediction:
         """Return the moments of each query, best first, and the scores of its clips."""
-        ...
 
     def clip_logits(self, model: nn.Module, batch: Batch, outputs: Any = None) -> tuple[list[Tensor], Tensor]:
         """Return the model's scores of clips, each as logits (B, T) of a distribution over them, and the mask.
 
         ``outputs`` are the model's for the batch, where it has just been run.
         """
-        ...
 
     def prediction_lines(self, name: str, items: Sequence[Any], grounded: Grounded) -> list[dict[str, Any]]:
         """Return the lines of a predictions file for the set ``name``: ids, best moment in seconds, its score.
@@ -264,7 +261,7 @@ class Base(ABC):
         vectors = load_word_vectors(config.word_table, words)
         if not len(vectors):
             raise UserError(f"no word of the {of} has a vector in the word table; check --words and {flag}")
-        return WordQueries(vectors, split, config.max_words, config.normalize_words, config.word_table)
+        return WordQueries(vectors, split, config.max_words, config.normalize_words)
 
     def words_only(
         self, config: Any, store: FeatureStore, words: Sequence[str], split: Tokenizer, queries: Any = None

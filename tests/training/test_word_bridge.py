@@ -104,7 +104,7 @@ def test_batches_hold_the_mixtures_and_leave_the_rest():
 def test_the_bridge_leads_unseen_words_of_the_table_to_trained_ones(tmp_path):
     names, rows = ["door", "box", "crate"], np.array([[1, 0], [0, 2], [0.6, 0.8]], np.float32)
     np.savez(tmp_path / "words.npz", words=np.array(names), vectors=rows)
-    queries = WordQueries(WordVectors(names, rows), tokenize, 3, True, tmp_path / "words.npz")
+    queries = WordQueries(WordVectors(names, rows, tmp_path / "words.npz"), tokenize, 3, True)
     known = Vocabulary(("door", "box", "zebra"), trained=2, counts={"door": 3, "box": 1})
     words, _ = bridged_words(queries, known).batch([query("box crate zebra")])
     np.testing.assert_allclose(words[0, 0], [0, 1], atol=1e-5)  # a trained word
