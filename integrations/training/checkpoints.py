@@ -381,11 +381,9 @@ def start_from(
     """Give a base, plain or wrapped, the weights of a checkpoint; return a message for the user.
 
     Parameters of the names ``own`` keep their values because the data decides them, such as a vocabulary's.
-    ``check_words`` refuses another word table than that of the run, if any, which the checkpoint lies in; ``config``
-    is compared with that run's, for the message.
-
-    Raises:
-        UserError: The checkpoint holds no base, or another one, or is of other words; the message says what differs.
+    ``check_words`` refuses another word table than that of the run, if any, which the checkpoint lies in; ``config`` is
+    compared with that run's, for the message. Where the checkpoint holds no base, or another one, or is of other words,
+    a ``UserError`` says what differs.
     """
     contents = read_contents(path)
     if not contents.base:

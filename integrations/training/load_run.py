@@ -76,11 +76,8 @@ def load_run(
 ) -> LoadedRun:
     """Load a run's model for the words of ``data``, and ``data`` as its examples.
 
-    ``levels`` and ``bridge`` as in ``AnswerInputs``.
-
-    Raises:
-        UserError: Features or word vectors are not of the run's kind, or ``data`` is not of its base's; or the model
-            has no such levels.
+    ``levels`` and ``bridge`` as in ``AnswerInputs``. ``UserError`` where features or word vectors are not of the run's
+    kind, ``data`` is not of its base's, or the model has no such levels.
     """
     if checkpoint not in ("best", "last"):
         raise UserError(f"--checkpoint must be best or last, got {checkpoint!r}")
@@ -268,9 +265,7 @@ class RunPredictor:
 
         ``settings`` are the run's, with the files that are read now; of ``store`` only the width is asked; ``queries``
         are their vectors, for a base that reads a file for each; ``levels`` and ``bridge`` as in ``AnswerInputs``.
-
-        Raises:
-            UserError: Features or word vectors are not of the run's kind, or no word has a vector.
+        ``UserError`` where features or word vectors are not of the run's kind, or no word has a vector.
         """
         data: GroundingData = BASES[settings.base].words_only(settings, store, words, tokenize, queries)
         # Only the words of the queries are known yet: their records and videos come later.

@@ -197,10 +197,8 @@ def check_same_table(
     """Refuse another word table than the run's, as far as it has the words of the sample; it must have one of them.
 
     ``source`` names the table, which has the words ``table``; ``vector`` gives a word's vector as the model would read
-    it, ``sample`` the first numbers of those that the run was trained with.
-
-    Raises:
-        UserError: A word has another vector, by more than the precision that tables are stored in; or none has any.
+    it, ``sample`` the first numbers of those that the run was trained with. ``UserError`` where a word has another
+    vector, by more than the precision that tables are stored in, or none has any.
     """
     if sample and not any(word in table for word in sample):
         raise UserError(
@@ -406,10 +404,8 @@ def training_tokens(trained: Any, past: Sequence[Path] = ()) -> Tensor:
     """Return vectors (M, dim) of tokens of the training queries of a DETR's run, drawn by query, read from their files.
 
     ``past`` are the annotations that an adapted run had learned from before; each file's queries come in turn, so that
-    the few of an adaptation are not lost among the others.
-
-    Raises:
-        UserError: The files of the training queries are not there, or are other queries'.
+    the few of an adaptation are not lost among the others. ``UserError`` where the files of the training queries are
+    not there, or are other queries'.
     """
     wanted = "--bridge remembers tokens of the run's training queries"
     if not trained.query_features.is_dir():

@@ -69,11 +69,9 @@ class RunFolder:
     def check(cls, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
         """Check whether ``create`` would succeed; change nothing.
 
-        A run without a checkpoint counts as nothing: any other may take its place.
-
-        Raises:
-            RunFolderError: Something is there and neither ``resume`` nor ``overwrite`` says what to do with it; or
-                the run to resume was made with other settings.
+        A run without a checkpoint counts as nothing: any other may take its place. ``RunFolderError`` where something
+        is there and neither ``resume`` nor ``overwrite`` says what to do with it, or the run to resume was made with
+        other settings.
         """
         run = cls(path)
         if not path.exists() or (path.is_dir() and all(part.name.startswith(".") for part in path.iterdir())):

@@ -337,9 +337,7 @@ class Base(ABC):
         """Return ``data`` for ``load_task`` to read words that training never had as mixtures of those that it had.
 
         ``trained`` are the run's settings, ``known`` is its vocabulary, with its counts; ``past`` are the annotations
-        that an adapted run had learned from before those in its settings.
-
-        Raises:
-            UserError: This base cannot read words so, or a file that tells about the training is not there.
+        that an adapted run had learned from before those in its settings. ``UserError`` where this base cannot read
+        words so, or a file that tells about the training is not there.
         """
         return replace(data, queries=bridged_words(data.queries, known))
