@@ -208,7 +208,6 @@ def _is_entry(entry: Any) -> bool:
 
 def load_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> dict[str, Any]:
     """Load the JSON object; names that occur twice become problems of ``checks``."""
-    path = checks.path
     twice: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -221,7 +220,7 @@ def load_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> d
     data = load_json(checks, progress, pairs)
     if not isinstance(data, dict):
         what = f"expected a JSON object of videos, got a {type(data).__name__}"
-        raise DataError([Problem(str(path), what, "is this the right file and format?")])
+        raise DataError([Problem(str(checks.path), what, "is this the right file and format?")])
     for name in twice:
         checks.failure(f": {name}", "occurs twice in one JSON object", "merge or rename the entries")
     return data

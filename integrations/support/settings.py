@@ -84,9 +84,8 @@ class FileConfig(ABC):
             yield from (path for _, path in parse_named_paths(getattr(self, name)))
         for name, value in vars(self).items():
             if name not in ("output", "config"):  # the latter was read already
-                yield from (
-                    path for path in (value if isinstance(value, tuple) else (value,)) if isinstance(path, Path)
-                )
+                values = value if isinstance(value, tuple) else (value,)
+                yield from (path for path in values if isinstance(path, Path))
 
 
 def parse_named_paths(given: Iterable[str]) -> list[tuple[str, Path]]:
