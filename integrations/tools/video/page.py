@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import torch
 import tyro
 
 from hero_plugin.integrations.data import Record
@@ -37,6 +38,18 @@ from hero_plugin.integrations.training.run_folder import RunFolder
 
 POINTS = 200
 """Most points of a relevance curve on the page."""
+FOR_SETS = (
+    "annotations",
+    "videos",
+    "features",
+    "words",
+    "query_features",
+    "durations",
+    "on_broken",
+    "limit",
+    "batch_size",
+)
+"""Choices of ``show`` that say nothing about a video file."""
 
 
 @dataclass(kw_only=True)
@@ -75,8 +88,9 @@ class ShowConfig(AnswerInputs):
             wrong.append(
                 '--video FILE and sentences go together: hero-plugin show --run RUN --video FILE "a dog jumps"'
             )
-        if self.video is not None and (self.annotations or self.videos):
-            wrong.append("--video asks a file; --annotations and --videos are about a set: give one of the two")
+        given = [f"--{name.replace('_', '-')}" for name in FOR_SETS if getattr(self, name) != getattr(ShowConfig, name)]
+        if self.video is not None and given:
+            wrong.append(f"with --video, leave out what is for annotated sets: {', '.join(given)}")
         if self.videos is not None and not self.videos.is_dir():
             wrong.append(f"--videos {self.videos}: no such folder")
         if self.output.is_dir():
@@ -90,6 +104,8 @@ def main(config: ShowConfig, screen: Screen | None = None) -> Path:
     """Run the command; return the path of the page."""
     screen = screen or Screen()
     config.check()
+    if config.threads:
+        torch.set_num_threads(config.threads)
     runs = [each for each in (config.base, config.run) if each is not None]
     if config.video is not None:
         shown = ask(runs, config.video, config.query, config)
@@ -160,8 +176,17 @@ def of_sets(runs: Sequence[Path], config: ShowConfig, screen: Screen) -> dict[st
 
 def ask(runs: Sequence[Path], video: Path, queries: Sequence[str], config: ShowConfig) -> dict[str, Any]:
     """Return what the page shows of one's own queries about a video file."""
-    how = {"checkpoint": config.checkpoint, "levels": config.levels, "bridge": config.bridge, "device": config.device}
-    grounders = [VideoGrounder.from_run(path, **how) for path in runs]
+    grounders = []
+    for path in runs:
+        plain = path == config.base and RunFolder.open(path).settings().base_only
+        grounder = VideoGrounder.from_run(
+            path,
+            checkpoint=config.checkpoint,
+            levels=() if plain else config.levels,
+            bridge=config.bridge,
+            device=config.device,
+        )
+        grounders.append(grounder)
     *_, about = [grounder.add(video) for grounder in grounders]
     answers = [(each.settings.model_name, each.ask_all(queries)) for each in grounders]
     unseen = [grounders[-1].unseen(query) for query in queries]

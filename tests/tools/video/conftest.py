@@ -56,6 +56,11 @@ class Asked:
     runs: dict[str, Path]
 
     @property
+    def plain(self) -> Path:
+        """A run of EMB without HERO."""
+        return self.root / "plain"
+
+    @property
     def video(self) -> Path:
         return self.root / "videos" / "test000.mp4"
 
@@ -91,4 +96,8 @@ def asked(tmp_path_factory, clip):
     given["qd_detr"]["hero"] = {"levels": 2, "levels_from": "input"}
     for name, run in runs.items():
         train(config_from({**common, **given[name], "output": str(run)}, "test"), QUIET)
+    train(
+        config_from({**common, **given["emb"], "hero": {}, "base_only": True, "output": str(root / "plain")}, "test"),
+        QUIET,
+    )
     return Asked(root, files, runs)

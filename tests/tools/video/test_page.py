@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
 from hero_plugin.integrations.cli import main as command
 from hero_plugin.integrations.support import UserError
@@ -63,6 +65,23 @@ def test_own_queries_about_a_file(asked, tmp_path):
     assert command([*words, "--run", str(asked.runs["emb"])]) == 2  # it is there already
 
 
+def test_levels_are_asked_of_hero_alone(asked, tmp_path):
+    config = ShowConfig(
+        run=asked.runs["emb"], base=asked.plain, video=asked.video, query=("a disc",), levels=(1,), device="cpu"
+    )
+    assert data_of(show(replace(config, output=tmp_path / "x.html"), QUIET))["models"] == ["EMB", "HERO-EMB"]
+    with pytest.raises(UserError, match="--levels is for HERO's levels"):
+        show(replace(config, run=asked.plain, base=None, output=tmp_path / "y.html"), QUIET)
+
+
+def test_threads_are_those_asked_for(asked, tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    config = ShowConfig(run=asked.runs["emb"], video=asked.video, query=("a disc",), threads=3, device="cpu")
+    show(replace(config, output=tmp_path / "x.html"), QUIET)
+    assert counts == [3]
+
+
 def test_a_file_beside_a_video_does_not_take_its_place(asked, tmp_path):
     videos, output = shutil.copytree(asked.root / "videos", tmp_path / "videos"), tmp_path / "x.html"
     (videos / "test000.txt").write_text("subtitles")
@@ -81,7 +100,9 @@ def test_what_cannot_be_shown_is_refused(asked, tmp_path):
         ({"annotations": (), "videos": None}, "no test sets"),
         ({"annotations": test, "videos": tmp_path / "none"}, "no such folder"),
         ({"annotations": test, "videos": asked.runs["emb"]}, "no file is called like"),
-        ({"video": asked.video, "query": ("a disc",), "videos": tmp_path}, "give one of the two"),
+        ({"video": asked.video, "query": ("a disc",), "videos": tmp_path}, "annotated sets: --videos"),
+        ({"video": asked.video, "query": ("a disc",), "features": test, "limit": 1}, "sets: --features, --limit"),
+        ({"video": asked.video, "query": ("a disc",), "on_broken": "drop"}, "sets: --on-broken"),
     ):
         with pytest.raises(UserError, match=what):
             show(ShowConfig(run=run, output=output, device="cpu", **flags), QUIET)
