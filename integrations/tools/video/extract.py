@@ -92,7 +92,8 @@ def main(config: ExtractConfig, screen: Screen | None = None) -> int:
     files, failed, done = find_videos(config.videos), list[Problem](), 0
     device = choose_device(config.device)
     encoders = [load_encoder(name, device, config.amp, download=config.download) for name in config.encoder]
-    extractor = Extractor(encoders, config.clip_seconds, config.frames_per_second, config.batch_size)
+    rates = [config.frames_per_second] * len(encoders)
+    extractor = Extractor(encoders, config.clip_seconds, rates, config.batch_size)
     with ExitStack() as held:
         claim(config.output, extractor.manifest(), held)
         left = {name: path for name, path in files.items() if not _is_done(config.output / f"{name}.npz", path)}
@@ -244,7 +245,8 @@ class _Waiting:
 class Extractor:
     """Encoders side by side; frames are read once for all of them, and batches run over the ends of videos.
 
-    Features are concatenated. ``frames_per_second`` stands over the encoders' own; ``batch_size`` counts frames.
+    Features are concatenated. ``frames_per_second``, one per encoder, stand over the encoders' own where they are
+    given; ``batch_size`` counts frames.
 
     Raises:
         UserError: No whole number of frames per clip.
@@ -254,11 +256,12 @@ class Extractor:
         self,
         encoders: Sequence[FrameEncoder],
         clip_seconds: float,
-        frames_per_second: float | None = None,
+        frames_per_second: Sequence[float | None] = (),
         batch_size: int = 64,
     ) -> None:
         self.encoders, self.clip_seconds, self.rates = list(encoders), clip_seconds, Rates()
-        self.frame_rates = [frames_per_second or each.frames_per_second or 1 / clip_seconds for each in self.encoders]
+        pairs = zip(self.encoders, frames_per_second or [None] * len(encoders), strict=True)
+        self.frame_rates = [rate or each.frames_per_second or 1 / clip_seconds for each, rate in pairs]
         counts = [samples_per_clip(clip_seconds, rate) for rate in self.frame_rates]
         self.batches = [max(1, batch_size // count) for count in counts]
         self._clips: list[list[tuple[list[np.ndarray], np.ndarray]]] = [[] for _ in self.encoders]

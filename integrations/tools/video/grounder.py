@@ -195,8 +195,8 @@ class VideoGrounder:
         names, found = iter(self.encoders), []
         for manifest in self.origins["features"]:
             encoders = [self._encoder(each, next(names, each["name"])) for each in manifest["encoders"]]
-            extractor = Extractor(encoders, manifest["clip_seconds"])
-            extractor.frame_rates = [each["frames_per_second"] for each in manifest["encoders"]]
+            rates = [each["frames_per_second"] for each in manifest["encoders"]]
+            extractor = Extractor(encoders, manifest["clip_seconds"], rates)
             if differs := manifest_difference(manifest, extractor.manifest()):
                 raise UserError(f"{self.run.path}: the encoder is {differs}, which the run was trained on")
             found.append(extractor)

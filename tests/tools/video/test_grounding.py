@@ -21,7 +21,7 @@ from hero_plugin.integrations.support import UserError
 from hero_plugin.integrations.tools.predict.model import PredictConfig
 from hero_plugin.integrations.tools.predict.predict import main as predict
 from hero_plugin.integrations.tools.video.decode import Video, upright
-from hero_plugin.integrations.tools.video.encoders import TextEncoder
+from hero_plugin.integrations.tools.video.encoders import TextEncoder, TransformersEncoder
 from hero_plugin.integrations.tools.video.extract import Extractor
 from hero_plugin.integrations.tools.video.ground import cut
 from hero_plugin.integrations.tools.video.grounder import Moment, VideoGrounder, merged, windows_of
@@ -85,6 +85,19 @@ def test_a_video_is_encoded_once(asked, tmp_path, monkeypatch):
         file.write_bytes(damaged)
         with pytest.raises(pytest.fail.Exception):
             again.add(asked.video)
+
+
+def test_no_more_frames_are_encoded_at_once_than_in_extraction(asked, monkeypatch):
+    grounder = VideoGrounder.from_run(asked.runs["emb"], device="cpu", cache=None)
+    [manifest], frames = grounder.origins["features"], []
+    fast = {**manifest, "encoders": [{**each, "frames_per_second": 8.0} for each in manifest["encoders"]]}
+    monkeypatch.setitem(vars(grounder), "origins", {**grounder.origins, "features": [fast]})
+    usual = TransformersEncoder.encode
+    monkeypatch.setattr(
+        TransformersEncoder, "encode", lambda self, clips: frames.append(clips.shape[:2]) or usual(self, clips)
+    )
+    grounder.add(asked.video)
+    assert max(clips * each for clips, each in frames) == 64 and {each for _, each in frames} == {16}
 
 
 def test_two_videos_of_one_name_are_told_apart(asked, movie, tmp_path):
