@@ -198,17 +198,25 @@ class _WordsOnly(RecordChecks):
         return 0.0, 1.0
 
 
-def read_sentences(path: str | os.PathLike[str], progress: OnProgress | None = None) -> list[Record]:
+def read_sentences(
+    path: str | os.PathLike[str],
+    progress: OnProgress | None = None,
+    *,
+    on_broken: OnBroken = "error",
+    report: ReadReport | None = None,
+) -> list[Record]:
     """Read the queries of a file in any format, in its order. Moments and durations of these records mean nothing.
+
+    The options are those of ``read_annotations``.
 
     Raises:
         FileNotFoundError: The file is missing.
         DataError: Lines are malformed, or queries empty.
     """
     path = _existing(path)
-    checks = _WordsOnly(path, durations={})
+    checks = _WordsOnly(path, on_broken=on_broken, durations={})
     READERS[detect_format(path)](checks, progress)
-    return checks.finish()
+    return checks.finish(report)
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

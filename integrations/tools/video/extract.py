@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 import tyro
 
-from hero_plugin.integrations.data import ReadReport, load_word_vectors, read_annotations, tokenize
+from hero_plugin.integrations.data import ReadReport, load_word_vectors, read_sentences, tokenize
 from hero_plugin.integrations.data.feature_bank import MANIFEST, make_manifest, manifest_difference, read_manifest
 from hero_plugin.integrations.support import DataError, Interrupted, Problem, Problems, UserError, write_json
 from hero_plugin.integrations.support.console import Screen
@@ -385,7 +385,7 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
     problems = Problems()
     for file in config.queries:
         report = ReadReport()
-        records = read_annotations(file, on_broken="drop", report=report)
+        records = read_sentences(file, on_broken="drop", report=report)
         if report.dropped:
             screen.say(f"{file}: left out {len(report.dropped)} queries that cannot be used")
         for record in records:

@@ -127,6 +127,15 @@ def wrong_shape(frames):
     return np.zeros((3, 3, 3))
 
 
+def test_queries_need_no_lengths_of_videos(clip, tmp_path, capsys):
+    queries = tmp_path / "charades_sta.txt"
+    queries.write_text("AAAAA 1.0 6.0##a red square\nAAAAA 9.0 3.0##the blue disc\nAAAAA 1.0 2.0##\n")
+    config = ExtractConfig(output=tmp_path / "text", queries=(queries,), encoder=(str(clip),))
+    assert extracting.main(config) == 0
+    assert "charades_sta.txt: left out 1 queries" in " ".join(capsys.readouterr().out.split())
+    assert {each.name for each in (tmp_path / "text").glob("qid*")} == {"qidAAAAA_0.npz", "qidAAAAA_1.npz"}
+
+
 @pytest.mark.parametrize("name, what", [("wrong_shape", "must return"), ("nothing", "nothing"), ("json:x", "has no")])
 def test_a_function_that_is_no_encoder_is_refused(movie, tmp_path, name, what):
     own = name if ":" in name else f"{__name__}:{name}"
