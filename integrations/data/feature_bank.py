@@ -280,7 +280,7 @@ Manifest = Mapping[str, Any]
 MANIFEST = "manifest.json"
 MANIFEST_KIND = "features of hero-plugin data extract"
 """Under ``what``: other tools write files of this name, too."""
-ENCODER_KEYS = ("weights", "width", "frames_per_second", "size", "fit", "mean", "std")
+ENCODER_KEYS = ("weights", "source", "width", "frames_per_second", "size", "fit", "mean", "std")
 """Of an encoder, what its features depend on. Its name may be the path of a copy: weights say more, if there are."""
 
 
@@ -342,7 +342,7 @@ def describe_manifest(manifest: Manifest) -> str:
     """Describe encoders and rate for people."""
     parts = []
     for each in manifest["encoders"]:
-        facts = [f"weights {each['weights']}"] if each.get("weights") else []
+        facts = [f"{key} {each[key]}" for key in ("weights", "source") if each.get(key)]
         facts += [f"layers {', '.join(map(str, each['layers']))}"] if each.get("layers") else []
         if "clip_seconds" in manifest:
             facts += [

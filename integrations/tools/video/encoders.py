@@ -71,7 +71,7 @@ class FunctionEncoder:
         except (ImportError, AttributeError) as error:
             raise UserError(f"--encoder {name}: {error}; expected package.module:function") from error
         file = getattr(found, "__file__", None)
-        self.source = checksum(Path(file)) if file else None  # a cache of features must not outlive a change of it
+        self.source = checksum(Path(file))[:12] if file else None  # features must not outlive a change of it
         self.frames_per_second = getattr(self._function, "frames_per_second", None)
         self.size = getattr(self._function, "size", 224)
         self.fit: Fit = getattr(self._function, "fit", "crop")
@@ -91,7 +91,7 @@ class FunctionEncoder:
 
     def identity(self) -> dict[str, Any]:
         """Return what its features depend on, as far as it can be known."""
-        return {"name": self.name, "weights": None, "size": self.size, "fit": self.fit}
+        return {"name": self.name, "weights": None, "source": self.source, "size": self.size, "fit": self.fit}
 
 
 class TextEncoder:

@@ -265,8 +265,6 @@ class VideoGrounder:
         about, manifest = path.stat(), self.origins["features"][place]
         key = [str(path.resolve()), about.st_size, about.st_mtime_ns, describe_manifest(manifest), manifest]
         key += [self.amp] if self.amp != "none" else []
-        sources = [getattr(each, "source", None) for each in self._extractors[place].encoders]
-        key += filter(None, sources)
         file = self.cache / f"{path.stem}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.npz"
         # One that is missing or damaged is made again.
         with suppress(OSError, ValueError, KeyError, EOFError, BadZipFile), np.load(file, allow_pickle=False) as known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -141,6 +142,23 @@ def test_a_function_that_is_no_encoder_is_refused(movie, tmp_path, name, what):
     own = name if ":" in name else f"{__name__}:{name}"
     with pytest.raises(UserError, match=what):
         extracting.main(ExtractConfig(output=tmp_path / "x", videos=(movie,), encoder=(own,)), QUIET)
+
+
+def test_a_function_whose_code_changed_makes_other_features(movie, tmp_path, monkeypatch):
+    code = "def encode(frames):\n    return frames.reshape(*frames.shape[:2], -1)[..., :3]\n"
+    (tmp_path / "my_encoder.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = ExtractConfig(output=tmp_path / "out", videos=(movie,), encoder=("my_encoder:encode",))
+    assert extracting.main(config, QUIET) == 0 == extracting.main(config, QUIET)
+    manifest = read_manifest(config.output)
+    (tmp_path / "my_encoder.py").write_text(code + "# as float\n")
+    monkeypatch.delitem(sys.modules, "my_encoder")
+    with pytest.raises(UserError, match=r"my_encoder:encode \(source \w+, .*and not my_encoder:encode \(source"):
+        extracting.main(config, QUIET)
+    del manifest["encoders"][0]["source"]
+    (config.output / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"my_encoder:encode \(source \w+, .*and not my_encoder:encode \(0.5 frames"):
+        extracting.main(config, QUIET)
 
 
 def test_queries_are_laid_out_as_moment_detrs(clip, queries, tmp_path, capsys):
