@@ -152,10 +152,10 @@ def answer(
     inputs: Inputs, shard: Shard, left: range, part: Part, screen: Screen, rank: Rank, argv: Sequence[str]
 ) -> None:
     """Answer the remaining windows; Ctrl-C and SIGTERM raise ``Interrupted``."""
-    config, size = inputs.config, inputs.queries.size
+    config = inputs.config
     if config.threads:
         torch.set_num_threads(config.threads)
-    words = survey(inputs, left, screen)
+    words, asked = survey(inputs, left, screen)
     device = choose_device(config.device, rank, shared=True)
     keep_freed_memory(device)
     predictor = RunPredictor.load(
@@ -177,9 +177,9 @@ def answer(
             f"note: the run's clips last {clip_length:g} s: no saliency is written, as the form has a score for each "
             f"clip of {CLIP_LENGTH:g} s"
         )
-    total = entries_in(shard.windows(inputs.queries.count), size, config.window)
-    label = str(shard) if shard.count > 1 else "answering"
-    meter = ProgressMeter(screen, label, total, total - entries_in(left, size, config.window))
+    before = sum(entry["asked"] for entry in part.entries)
+    total, label = before + asked, str(shard) if shard.count > 1 else "answering"
+    meter = ProgressMeter(screen, label, total, before)
     windows = closing(iter(model.WindowReader(inputs, left, predictor)))
     with Interrupts() as interrupts, meter.bars, windows as window_batches:
         finished = answer_windows(window_batches, predictor, config, part, meter, interrupts)
@@ -189,8 +189,8 @@ def answer(
         raise Interrupted(f"{shard} stopped at {meter.done} of {total} queries; they are saved; {again}")
 
 
-def survey(inputs: Inputs, left: range, screen: Screen) -> list[str]:
-    """Look at all remaining queries and return their distinct words.
+def survey(inputs: Inputs, left: range, screen: Screen) -> tuple[list[str], int]:
+    """Look at all remaining queries; return their distinct words, and how many queries they are.
 
     Those before them are looked at, too: which length of a video is its first, and which of two queries a file of
     features is of, must not depend on where the work was stopped or divided. Pairs with every video say no such thing.
@@ -200,7 +200,7 @@ def survey(inputs: Inputs, left: range, screen: Screen) -> list[str]:
     """
     words: dict[str, None] = {}
     problems: list[Problem] = []
-    broken, twice, ids = 0, "", set[int]()
+    asked, broken, twice, ids = 0, 0, "", set[int]()
     looked = left if inputs.config.every_video else range(left.stop)
     with screen.working("looking through the queries", len(looked)) as progress:
         for number, window in inputs.queries.windows(looked):
@@ -211,6 +211,7 @@ def survey(inputs: Inputs, left: range, screen: Screen) -> list[str]:
                 ids.add(hash(query.query_id))
                 if number < left.start:
                     continue
+                asked += 1
                 if isinstance(found, Record):
                     words.update(dict.fromkeys(inputs.validator.tokenize(found.sentence)))
                 else:
@@ -227,7 +228,7 @@ def survey(inputs: Inputs, left: range, screen: Screen) -> list[str]:
             problems.append(Problem(str(inputs.config.queries), more, problems[-1].fix))
         advice = "" if drop else "; or leave such queries out with --on-broken drop"
         raise DataError(replace(each, fix=f"{each.fix}{advice}") for each in problems)
-    return list(words)
+    return list(words), asked
 
 
 def answer_windows(
@@ -296,9 +297,9 @@ def answer_lines(
 
 
 class ProgressMeter:
-    """Count of a shard's answered entries: a bar while ``bars`` is open on a terminal, an occasional line elsewhere.
+    """Count of a shard's answered queries: a bar while ``bars`` is open on a terminal, an occasional line elsewhere.
 
-    ``done`` entries were answered by earlier starts.
+    ``done`` queries were answered by earlier starts.
     """
 
     def __init__(self, screen: Screen, label: str, total: int, done: int) -> None:
@@ -309,7 +310,7 @@ class ProgressMeter:
         self._tell = Teller(screen.say)
 
     def add(self, count: int) -> None:
-        """Count more answered entries."""
+        """Count more answered queries."""
         self.done += count
         rate = (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
         self.bars.update(self._bar, completed=self.done, note=f"{rate:.0f}/s")
@@ -322,8 +323,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def entries_in(windows: range, size: int, step: int) -> int:
-    """Return how many of ``size`` entries are in these windows of ``step`` entries."""
-    return max(0, min(windows.stop * step, size) - windows.start * step)

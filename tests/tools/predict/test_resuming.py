@@ -21,7 +21,6 @@ from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.support.process import Interrupted, Rank
 from hero_plugin.integrations.tools.predict import merge as merging
 from hero_plugin.integrations.tools.predict import model, store
-from hero_plugin.integrations.tools.predict.predict import entries_in
 from hero_plugin.integrations.tools.predict.store import Manifest, Part, Shard, journal_of, read_journal
 from tests.tools.predict.conftest import rows
 
@@ -106,10 +105,9 @@ def test_shards_in_any_order_make_the_file_of_one(shards, trained, whole, tmp_pa
 
 
 @given(st.integers(1, 40), st.integers(0, 300), st.integers(1, 20))
-def test_shares_are_every_entry_once(shards, size, step):
+def test_shares_are_every_window_once(shards, size, step):
     ranges = [Shard(index, shards).windows(-(-size // step)) for index in range(shards)]
     assert [number for each in ranges for number in each] == list(range(-(-size // step)))
-    assert sum(entries_in(each, size, step) for each in ranges) == size
 
 
 def test_torchrun_says_which_shard(trained, whole, tmp_path, monkeypatch):
@@ -148,6 +146,25 @@ def test_a_stop_is_saved_and_the_same_command_goes_on(trained, whole, tmp_path, 
     assert whole.startswith(before) and before
     assert trained.predict(tmp_path / "out")["answered"] == whole.count(b"\n")
     assert (tmp_path / "out" / "predictions.jsonl").read_bytes() == whole
+
+
+def test_blank_lines_are_no_queries_that_are_left(trained, tmp_path, monkeypatch):
+    (tmp_path / "queries.jsonl").write_text(trained.queries.read_text().replace("\n", "\n\n"))
+    usual, total, asked = model.RunPredictor.predict, len(rows(trained.queries)), []
+
+    def stop(self, batch):
+        asked.append(batch)
+        if len(asked) % 5 == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return usual(self, batch)
+
+    monkeypatch.setattr(model.RunPredictor, "predict", stop)
+    for _ in range(2):
+        with pytest.raises(Interrupted) as told:
+            trained.predict(tmp_path / "out", queries=tmp_path / "queries.jsonl")
+        (part,) = (tmp_path / "out").glob("part-*.jsonl")
+        assert 0 < len(rows(part)) < total
+        assert f"stopped at {len(rows(part))} of {total} queries" in str(told.value)
 
 
 def test_one_process_a_shard(trained, tmp_path):
