@@ -213,7 +213,7 @@ def command(argv: Sequence[str]) -> int:
     flags, words = running.split(argv)
     config = read(flags, HeroConfig.paper() if "--paper" in flags else HeroConfig())
     if wrong := too_small(config, threads=0):
-        raise UserError(*wrong)
+        raise UserError("\n".join(wrong))
     if config.threads:
         torch.set_num_threads(config.threads)
     folder = config.repo.expanduser().resolve()

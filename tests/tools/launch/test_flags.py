@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from hero_plugin import HeroConfig
 from hero_plugin.config import CHOICES
+from hero_plugin.integrations.support import UserError
+from hero_plugin.integrations.tools.launch import cli
 from hero_plugin.integrations.tools.launch.cli import read
 from hero_plugin.integrations.tools.launch.wrapping import as_flags, contradictions, in_flags
 
@@ -68,3 +70,9 @@ def test_only_what_the_weights_mean_contradicts(chosen, known):
 )
 def test_messages(message, said):
     assert in_flags(message) == said
+
+
+def test_all_that_is_too_small_is_said_line_by_line(monkeypatch):
+    monkeypatch.setattr(cli, "too_small", lambda config, **least: ["one", "two"])
+    with pytest.raises(UserError, match="^one\ntwo$"):
+        cli.command(["--", "python", "train.py"])
