@@ -316,6 +316,8 @@ COLORS = {
 
 def draw_comparison(groups: Sequence[Sequence[Measurement]], path: Path) -> Path:
     """Write a PNG; bars of time reach the median, with a line from the lower to the upper quartile."""
+    if not groups:
+        raise UserError(f"{path}: nothing to draw, as nothing was measured")
     most = max(map(len, groups))
     with mpl.rc_context(SETTINGS):
         figure, axes = new_figure(11, (0.9 + 0.32 * most) * len(groups), len(groups), 2)

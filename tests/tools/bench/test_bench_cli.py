@@ -135,6 +135,8 @@ def test_files_that_are_none_of_ours(tmp_path):
     other.write_text('{"command": "", "conditions": "", "measurements": []}')
     with pytest.raises(UserError, match="no place to write into; add the two lines <!-- bench"):
         main(["--read", str(other), "--markdown", str(page)])
+    with pytest.raises(UserError, match=r"bars\.png: nothing to draw, as nothing was measured"):
+        main(["--read", str(other), "--figure", str(tmp_path / "bars.png")])
 
 
 def test_the_evaluation_needs_a_clone_of_moment_detr(tmp_path, capsys):
