@@ -162,8 +162,8 @@ class Plan:
 def read_plan(path: Path, threads: int) -> Plan:
     """Read and check a sweep's file, before the first run starts; further sets may be made later.
 
-    Raises:
-        UserError: a field that does not exist, a value of the wrong kind, a file that training needs and is not there.
+    Raises ``UserError`` for a field that does not exist, a value of the wrong kind, a file that training needs and is
+    not there.
     """
     plan = read_settings(path)
     required, optional = ("output", "seeds", "variants"), ("settings", "compare", "sets")
@@ -229,8 +229,7 @@ def _sets(sets: Any, jobs: list[Job], path: Path) -> list[FurtherSet]:
 def run_jobs(jobs: Sequence[Job], at_once: int, screen: Screen) -> list[Job]:
     """Run the jobs that are not finished, so many at once. Return those that failed.
 
-    Raises:
-        Interrupted: after the running ones have saved and stopped.
+    Raises ``Interrupted`` after the running ones have saved and stopped.
     """
     waiting, failed = [], []
     for job in jobs:
@@ -286,8 +285,7 @@ def score_further(
 ) -> list[str]:
     """Score the finished runs on the sets that are there, where they have not been. Return what failed, and why.
 
-    Raises:
-        Interrupted: with all scores so far kept.
+    Raises ``Interrupted`` with all scores so far kept.
     """
     todo = {
         each: [job for job in jobs if job.run.finished and not _known(job, each, checkpoint)]

@@ -108,8 +108,7 @@ Named = dict[str, list[tuple[str, Path]]]
 def named_files(given: Sequence[str]) -> Named:
     """Read NAME=FILE and NAME@SET=FILE.
 
-    Raises:
-        UserError: There is none, or one has no name, is not there, or is given twice.
+    Raises ``UserError`` where there is none, or one has no name, is not there, or is given twice.
     """
     if not given:
         raise UserError(f"nothing to tabulate: {USAGE}")
@@ -133,10 +132,8 @@ def named_files(given: Sequence[str]) -> Named:
 def seeds_of(name: str, paths: Sequence[Path], several: bool) -> list[int]:
     """Return the seed of each of a model's files: the number in which their names differ.
 
-    ``several``: some model has several, so that the seed of a single one matters.
-
-    Raises:
-        UserError: The names do not say it.
+    ``several``: some model has several, so that the seed of a single one matters. Raises ``UserError`` where the names
+    do not say it.
     """
     if not several:
         return [0]
@@ -233,10 +230,8 @@ def scores_in(
 
     It may be what ``hero-plugin eval --json`` wrote of a run or of a submission, a run's ``results.json``,
     ``{set: {score: number}}`` or ``{score: number}``. ``of`` is the set; of a file that names several, the one to take.
-    The only set of a file is taken under any name, with a ``note``.
-
-    Raises:
-        UserError: It is none of these, or lacks the set, or holds a number as text.
+    The only set of a file is taken under any name, with a ``note``. Raises ``UserError`` where it is none of these, or
+    lacks the set, or holds a number as text.
     """
     found = json.loads(path.read_text("utf-8"))
     if "runs" in found or "submissions" in found:

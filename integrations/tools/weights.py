@@ -269,8 +269,8 @@ def _config_line(facts: Mapping[str, Any]) -> str | None:
 def infer_config(hero: Mapping[str, Tensor], hints: ConfigHints, source: str) -> HeroConfig:
     """Return the config that weights under ``hero.`` were made with; what only training reads has its default.
 
-    Raises:
-        UserError: The hints lack choices that the weights do not show (it names the flags), or contradict them.
+    Raises ``UserError`` where the hints lack choices that the weights do not show (it names the flags), or contradict
+    them.
     """
     missing = [flag for flag in open_choices(hero) if getattr(hints, flag) is None]
     if missing:

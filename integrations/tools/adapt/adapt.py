@@ -84,8 +84,7 @@ def main(config: AdaptConfig, screen: Screen | None = None) -> RunFolder:
 def starting_settings(start: RunFolder, config: AdaptConfig) -> TrainConfig:
     """Return the settings of the run to start from, with the other files that the flags name.
 
-    Raises:
-        UserError: the run has no plug-in, or there is no test set of old words.
+    Raises ``UserError`` where it has no plug-in, or there is no test set of old words.
     """
     settings = start.settings()
     if settings.base_only or not settings.hero.active:

@@ -160,10 +160,7 @@ class Operations(TorchDispatchMode):
     FLOPs are those of matrix products, convolutions, attention and recurrent layers by torch's formulas (a
     multiplication and an addition are two); elementwise work does not count. torch's own ``FlopCounterMode`` is not
     used: it hooks every module and fails where one takes a parameter as its input without gradients, as Moment-DETR's
-    decoder does in inference.
-
-    Raises:
-        UserError: this torch is too old.
+    decoder does in inference. A torch that is too old for this raises ``UserError``.
     """
 
     def __init__(self) -> None:

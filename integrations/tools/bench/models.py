@@ -120,11 +120,7 @@ PUBLISHED_SIZES: Mapping[type, Sizes] = {
 
 
 def sizes_of(base: str, **changes: int | None) -> Sizes:
-    """Return the published sizes of a base, but for what is given.
-
-    Raises:
-        UserError: a size that is not positive.
-    """
+    """Return the published sizes of a base, but for what is given; raise ``UserError`` where a size is not positive."""
     given = {name: value for name, value in changes.items() if value is not None}
     for name, value in given.items():
         if value < 1:
@@ -176,11 +172,7 @@ class Bare:
 
 
 def build_bare(base: str, sizes: Sizes, seed: int) -> Bare:
-    """Build the reference implementation of a base.
-
-    Raises:
-        UserError: sizes that it cannot be built with.
-    """
+    """Build the reference implementation of a base; raise ``UserError`` where it cannot be built with these sizes."""
     entry, recipe = BASES[base], recipe_of(base, sizes)
     torch.manual_seed(seed)
     try:

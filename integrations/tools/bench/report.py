@@ -49,11 +49,7 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> Report:
-        """Read what ``write`` wrote.
-
-        Raises:
-            UserError: the file cannot be read, or is not one of these.
-        """
+        """Read what ``write`` wrote; raise ``UserError`` where it cannot be read, or is not one of these."""
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes())
         except OSError as error:
@@ -270,11 +266,7 @@ def marks(name: str) -> tuple[str, str]:
 
 
 def write_page(page: Path, parts: Mapping[str, str]) -> None:
-    """Renew the parts of a page, those that it has.
-
-    Raises:
-        UserError: it has none of them.
-    """
+    """Renew the parts of a page, those that it has; raise ``UserError`` where it has none of them."""
     text, renewed = page.read_text(encoding="utf-8"), False
     for name, part in parts.items():
         start, end = marks(name)

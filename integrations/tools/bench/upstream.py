@@ -87,8 +87,7 @@ def clone_imports(clone: Path, stand_ins: StandIns | None = None) -> Iterator[No
 def load_upstream_detr(clone: Path, module: str) -> ModuleType:
     """Import the model's ``module`` from a clone of Moment-DETR, QD-DETR, TR-DETR or lighthouse, for any device.
 
-    Raises:
-        FileNotFoundError: the clone has no such module.
+    Raises ``FileNotFoundError`` where there is none.
     """
     clone = clone.resolve()
     if not clone.joinpath(*module.split(".")).with_suffix(".py").is_file():
@@ -126,10 +125,7 @@ def load_upstream_emb(clone: str | Path) -> UpstreamEMB:
     """Import a clone of Raymond-sci/EMB (checked at a81e57a).
 
     Two methods are repaired: character ids are padded to the widest character kernel (and may be None), and lengths
-    reach the LSTM as integers.
-
-    Raises:
-        FileNotFoundError: ``clone`` has no model/emb.py.
+    reach the LSTM as integers. Raises ``FileNotFoundError`` where ``clone`` has no model/emb.py.
     """
     clone = Path(clone)
     if not (clone / "model" / "emb.py").is_file():

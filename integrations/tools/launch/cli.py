@@ -146,11 +146,7 @@ REPOSITORIES = (
 
 
 def recognise(folder: Path) -> Repository:
-    """Return what is known of the repository at ``folder``.
-
-    Raises:
-        UserError: it is none of the known ones.
-    """
+    """Return what is known of the repository at ``folder``; raise ``UserError`` where it is none of the known ones."""
     if not folder.is_dir():
         raise UserError(f"--repo {folder}: no such folder")
     for repository in REPOSITORIES:
@@ -165,11 +161,7 @@ def recognise(folder: Path) -> Repository:
 
 
 def unknown(folder: Path, builder: str) -> Repository:
-    """Describe a repository that only its user knows.
-
-    Raises:
-        UserError: ``builder`` is not MODULE:FUNCTION.
-    """
+    """Describe a repository that only its user knows; raise ``UserError`` where ``builder`` is not MODULE:FUNCTION."""
     module, colon, name = builder.partition(":")
     if not (module and colon and name):
         raise UserError(f"--build takes MODULE:FUNCTION, as in moment_detr.model:build_model, got {builder!r}")
@@ -254,8 +246,7 @@ def choose(
 ) -> tuple[HeroConfig | None, str]:
     """Return what to wrap with, None for nothing, and where that comes from: flags, over a checkpoint.
 
-    Raises:
-        UserError: flags that contradict each other, or the checkpoint.
+    Raises ``UserError`` where flags contradict each other, or the checkpoint.
     """
     path = repository.checkpoint(script.arguments)
     there = path is not None and (script.folder / path).is_file()

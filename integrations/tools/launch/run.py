@@ -32,8 +32,7 @@ WRAPPED = "HERO_PLUGIN_WRAPPED"
 def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Return the launcher's flags, and what comes after --.
 
-    Raises:
-        UserError: there is a command line, and no -- before it.
+    Raises ``UserError`` where a command line has no -- before it.
     """
     if "--" in argv:
         end = list(argv).index("--")
@@ -73,10 +72,7 @@ class Script:
 def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] = ()) -> Script:
     """Parse the repository's own command line: ``[python] SCRIPT ARGUMENTS...`` or ``[python] -m MODULE ARGUMENTS...``.
 
-    The message names the ``known`` entry points.
-
-    Raises:
-        UserError: nothing to run, or no such script in the repository.
+    Raises ``UserError`` for nothing to run, or no such script in the repository; it names the ``known`` entry points.
     """
     words = list(words)
     if words and Path(words[0]).name in INTERPRETERS:
@@ -160,10 +156,8 @@ def is_shell(words: Sequence[str]) -> bool:
 def run_shell(repository: Path, flags: Sequence[str], words: Sequence[str], *, dry_run: bool, plain: bool) -> int:
     """Run a shell script whose ``python`` is the launcher, in the repository's folder. Return its exit status.
 
-    With ``dry_run`` it runs, too, and its Python scripts are only described. ``plain`` is without HERO.
-
-    Raises:
-        UserError: there is no such script, or HERO was in none of the Python scripts that it ran.
+    With ``dry_run`` it runs, too, and its Python scripts are only described. ``plain`` is without HERO. Raises
+    ``UserError`` where there is no such script, or HERO was in none of the Python scripts that it ran.
     """
     words = list(words) if Path(words[0]).name in SHELLS else ["bash", *words]
     script = next((word for word in words[1:] if not word.startswith("-")), None)

@@ -51,11 +51,7 @@ class Wrapping:
         return (self.wrap(model), wrap_criterion(criterion, self.config), *rest)
 
     def wrap(self, model: nn.Module) -> HeroModel:
-        """Put HERO around a model.
-
-        Raises:
-            UserError: it cannot be put around this one.
-        """
+        """Put HERO around a model; raise ``UserError`` where it cannot be put around this one."""
         if isinstance(model, HeroModel):
             raise UserError(BY_HAND)
         name = type(model).__name__

@@ -185,8 +185,7 @@ class WindowBatch:
 class WindowReader:
     """Iterator over the batches of the windows ``wanted``, which a thread reads ahead of the model.
 
-    Raises:
-        DataError: some queries of a window cannot be answered and may not be left out.
+    Raises ``DataError`` where queries of a window cannot be answered and may not be left out.
     """
 
     def __init__(self, inputs: Inputs, wanted: range, predictor: RunPredictor) -> None:

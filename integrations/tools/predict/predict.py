@@ -194,9 +194,7 @@ def survey(inputs: Inputs, left: range, screen: Screen) -> tuple[list[str], int]
 
     Those before them are looked at, too: which length of a video is its first, and which of two queries a file of
     features is of, must not depend on where the work was stopped or divided. Pairs with every video say no such thing.
-
-    Raises:
-        DataError: some queries cannot be answered and may not be left out, or none can be answered.
+    Raises ``DataError`` where queries cannot be answered and may not be left out, or none can be answered.
     """
     words: dict[str, None] = {}
     problems: list[Problem] = []

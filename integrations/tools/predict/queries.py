@@ -179,10 +179,8 @@ def _sentence_line(where: str, unnamed: str, line: str, before: Counter[str]) ->
 def open_queries(path: Path, step: int, *, sentences: bool = False, progress: OnProgress | None = None) -> QueryFile:
     """Open a file of queries; its format is detected from its content.
 
-    With ``sentences``, a query may be a sentence without a video.
-
-    Raises:
-        DataError: the format is unknown, or a JSON file is damaged.
+    With ``sentences``, a query may be a sentence without a video. Raises ``DataError`` where the format is unknown, or
+    a JSON file is damaged.
     """
     with open(path, encoding="utf-8-sig", errors="replace") as stream:
         head = stream.read(1 << 16).lstrip()

@@ -51,8 +51,7 @@ class Shard:
     def of(cls, text: str | None, rank: Rank) -> Shard:
         """Return the shard that ``--shard`` names, else the one of this process's rank.
 
-        Raises:
-            UserError: both are given, or ``--shard`` is not I/N.
+        Raises ``UserError`` where both are given, or it is not I/N.
         """
         if text is None:
             return cls(rank.index, rank.size)
@@ -213,11 +212,7 @@ class Manifest:
 
     @classmethod
     def open(cls, output: Path) -> Manifest:
-        """Open the prediction in ``output``.
-
-        Raises:
-            UserError: there is none.
-        """
+        """Open the prediction in ``output``; raise ``UserError`` where there is none."""
         folder, predictions = cls.places(output)
         path = folder / MANIFEST
         if not path.is_file():
@@ -232,10 +227,8 @@ class Manifest:
         """Start a prediction in ``output``, or continue the one that is there.
 
         The process that leads decides that a prediction with other facts is replaced while none of its windows is
-        finished; the others wait for that.
-
-        Raises:
-            UserError: the prediction there has other facts, which the message lists; or something else is there.
+        finished; the others wait for that. Raises ``UserError`` where the prediction there has other facts, which the
+        message lists, or something else is there.
         """
         folder, predictions = cls.places(output)
         path, foreign = folder / MANIFEST, f"{folder}: exists, and holds no predictions; choose another --output"

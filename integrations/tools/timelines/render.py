@@ -207,13 +207,11 @@ def build_prototypes(
 ) -> Prototypes:
     """Return one prototype per action, from training queries only.
 
-    Each query belongs to the action of its video that its moment overlaps best (equally well: to each in part).
-    An action's semantic half is the mean vector of its queries' content words, minus the mean over actions,
-    through a fixed random projection to ``config.dim``; the other half is a random direction. An action that no
-    query describes is random altogether.
-
-    Raises:
-        DataError: Records name videos without a timeline, or no query has a content word with a vector.
+    Each query belongs to the action of its video that its moment overlaps best (equally well: to each in part). An
+    action's semantic half is the mean vector of its queries' content words, minus the mean over actions, through a
+    fixed random projection to ``config.dim``; the other half is a random direction. An action that no query describes
+    is random altogether. Raises ``DataError`` where records name videos without a timeline, or no query has a content
+    word with a vector.
     """
     sums, weights = np.zeros((CLASSES, words.dim)), np.zeros(CLASSES)
     counts: list[Counter[str]] = [Counter() for _ in range(CLASSES)]
@@ -403,12 +401,10 @@ def render_folder(
 ) -> Rendered:
     """Write ``VIDEO.npy`` (clips, dim) of some or all videos, and ``manifest.json``, into the folder ``output``.
 
-    It may be stopped at any moment and never leaves a partial file; ``resume=True`` then goes on with what is
-    missing, provided that the timelines and the settings are the same. ``what`` and ``sources`` are noted in the
-    manifest, and ``progress`` is called as progress(videos done, videos in all).
-
-    Raises:
-        DataError: The folder holds something else, a video has no timeline, or its name is not that of a file.
+    It may be stopped at any moment and never leaves a partial file; ``resume=True`` then goes on with what is missing,
+    provided that the timelines and the settings are the same. ``what`` and ``sources`` are noted in the manifest, and
+    ``progress`` is called as progress(videos done, videos in all). Raises ``DataError`` where the folder holds
+    something else, a video has no timeline, or its name is not that of a file.
     """
     if dtype not in ("float16", "float32"):
         raise ValueError(f'dtype must be "float16" or "float32", got {dtype!r}')

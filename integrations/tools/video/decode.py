@@ -26,11 +26,7 @@ Fit = Literal["crop", "squash"]
 
 
 def need_av() -> Any:
-    """Return PyAV.
-
-    Raises:
-        UserError: It is not installed.
-    """
+    """Return PyAV; raise ``UserError`` where it is not installed."""
     try:
         import av
     except ImportError as error:
@@ -75,10 +71,8 @@ class Video:
     def frames(self) -> Iterator[tuple[float, Any]]:
         """Yield (time in seconds, PyAV frame) of each picture, in the order in which they are shown.
 
-        Time 0 is where the file's earliest stream begins, as in ffmpeg and in players.
-
-        Raises:
-            DataError: The file cannot be read, has no picture, or its clock jumps.
+        Time 0 is where the file's earliest stream begins, as in ffmpeg and in players. Raises ``DataError`` where the
+        file cannot be read, has no picture, or its clock jumps.
         """
         av, end = need_av(), 0.0
         with self._open() as container:
@@ -178,11 +172,7 @@ class ClipSampler:
 
 
 def samples_per_clip(clip_seconds: float, frames_per_second: float) -> int:
-    """Return the number of samples in a clip.
-
-    Raises:
-        UserError: It is not a whole number of at least 1.
-    """
+    """Return the number of samples in a clip; raise ``UserError`` where it is not a whole number of at least 1."""
     count = clip_seconds * frames_per_second
     if count < 0.999 or abs(count - round(count)) > 1e-3:
         what = f"{frames_per_second:g} frames per second are {count:.3g} in a clip of {clip_seconds:g} s"

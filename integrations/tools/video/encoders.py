@@ -46,8 +46,7 @@ class FrameEncoder(Protocol):
 def load_encoder(name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> FrameEncoder:
     """Load an encoder of frames: from a folder, by a name on the Hugging Face Hub, or ``package.module:function``.
 
-    Raises:
-        UserError: It cannot be loaded.
+    Raises ``UserError`` where it cannot be loaded.
     """
     return FunctionEncoder(name) if FUNCTION.fullmatch(name) else TransformersEncoder(name, device, amp, download)
 
@@ -98,9 +97,7 @@ class TextEncoder:
     """Text encoder of ``transformers``: that of CLIP or SigLIP, or a model of texts alone, as BERT and MiniLM are.
 
     A token gets the vectors of ``layers`` side by side, 0 being the words as the first layer gets them; none: the last.
-
-    Raises:
-        UserError: It is not there, incomplete, or of another kind, or has no such layer.
+    Raises ``UserError`` where it is not there, incomplete, or of another kind, or has no such layer.
     """
 
     files = "config.json, the weights and the tokenizer's files"
@@ -159,10 +156,8 @@ class TextEncoder:
     def encode_text(self, sentences: Sequence[str], batch_size: int = 64) -> list[EncodedText]:
         """Return the vectors of each sentence: of its tokens with the marks around them, and pooled, as Moment-DETR's.
 
-        A model of texts alone pools by the mean of its tokens.
-
-        Raises:
-            UserError: The tokenizer cannot be loaded, or the model gives no vectors of tokens.
+        A model of texts alone pools by the mean of its tokens. Raises ``UserError`` where the tokenizer cannot be
+        loaded, or the model gives no vectors of tokens.
         """
         found: list[EncodedText] = []
         tokenizer, longest = self._tokens()
@@ -257,8 +252,7 @@ def _pooled(output: Any) -> torch.Tensor:
 def _preprocessing(picture: Mapping[str, Any], name: str) -> tuple[int, Fit, torch.Tensor, torch.Tensor]:
     """Return the side in pixels, how pictures become squares, and mean and deviation (1, 3, 1, 1) of the colors.
 
-    Raises:
-        UserError: It says no size, or asks for what is not done here, which would give other features.
+    Raises ``UserError`` where it says no size, or asks for what is not done here, which would give other features.
     """
     crops = bool(picture.get("do_center_crop"))
     size = _side(picture.get("size", 224))

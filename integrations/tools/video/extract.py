@@ -133,8 +133,7 @@ def mark_of(video: Path) -> str:
 def _is_done(file: Path, video: Path) -> bool:
     """Return whether a video's features are there; those in a damaged file are not.
 
-    Raises:
-        UserError: They are of another video of this name, or of what it was before.
+    Raises ``UserError`` where they are of another video of this name, or of what it was before.
     """
     try:
         with np.load(file, allow_pickle=False) as known:
@@ -154,8 +153,7 @@ def _is_done(file: Path, video: Path) -> bool:
 def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
     """Return video files by name; of a folder, all that end as videos do.
 
-    Raises:
-        DataError: A folder without any, or two of one name.
+    Raises ``DataError`` for a folder without any, or two of one name.
     """
     found: dict[str, Path] = {}
     problems = Problems()
@@ -174,8 +172,7 @@ def find_videos(paths: Sequence[Path]) -> dict[str, Path]:
 def claim(folder: Path, manifest: Mapping[str, Any], held: ExitStack) -> None:
     """Make a folder for these features, or go on in one of the same kind, alone until ``held`` is closed.
 
-    Raises:
-        UserError: It holds features of another kind, or other files, or another process is at work in it.
+    Raises ``UserError`` where it holds features of another kind, or other files, or another process is at work in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not held.enter_context(lock_folder(folder)):
@@ -246,10 +243,7 @@ class Extractor:
     """Encoders side by side; frames are read once for all of them, and batches run over the ends of videos.
 
     Features are concatenated. ``frames_per_second``, one per encoder, stand over the encoders' own where they are
-    given; ``batch_size`` counts frames.
-
-    Raises:
-        UserError: No whole number of frames per clip.
+    given; ``batch_size`` counts frames. No whole number of frames per clip raises ``UserError``.
     """
 
     def __init__(
@@ -294,11 +288,7 @@ class Extractor:
                 yield video.name, found
 
     def extract_one(self, path: Path) -> Encoded:
-        """Return the features of one video.
-
-        Raises:
-            DataError: It cannot be read.
-        """
+        """Return the features of one video; raise ``DataError`` where it cannot be read."""
         [(_, found)] = self.extract({path.stem: path})
         if isinstance(found, Problem):
             raise DataError([found])
@@ -367,8 +357,7 @@ def _joined(
 ) -> tuple[list[str], np.ndarray]:
     """Return these words and their vectors behind those of a table that is there.
 
-    Raises:
-        UserError: Another encoder made it, or it does not say which.
+    Raises ``UserError`` where another encoder made that table, or it does not say which.
     """
     known = read_manifest(file)
     if known is None or (differs := manifest_difference(manifest, known)):

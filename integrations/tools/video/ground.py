@@ -88,11 +88,7 @@ class GroundConfig(OpenRunConfig):
     """Replace such files that are there."""
 
     def sentences(self) -> list[str]:
-        """Return the queries.
-
-        Raises:
-            UserError: There are none, or flags are impossible.
-        """
+        """Return the queries; raise ``UserError`` where there are none, or flags are impossible."""
         wrong = too_small(self, top_k=1, threads=0)
         found = list(self.query)
         if self.queries is not None:
@@ -189,10 +185,8 @@ TICKS = 90000
 def cut(source: Path, start: float, end: float, target: Path) -> None:
     """Cut a stretch out of a video, to the frame, with its sound, as MP4; it appears whole or not at all.
 
-    Its first picture is the one that is on screen at ``start``.
-
-    Raises:
-        DataError: No picture is in the stretch.
+    Its first picture is the one that is on screen at ``start``. Raises ``DataError`` where no picture is in the
+    stretch.
     """
     av = need_av()
     with atomic_path(target, durable=False) as temporary, av.open(str(source)) as given:

@@ -277,17 +277,12 @@ class VideoGrounder:
     def ask(self, query: str, video: str | None = None) -> Answer:
         """Ask about a video that was added, the last one unless named; unpacks into moments and relevance.
 
-        Raises:
-            UserError: The query has no word, or there is no such video.
+        Raises ``UserError`` where the query has no word, or there is no such video.
         """
         return self.ask_all([query], video)[0]
 
     def ask_all(self, queries: Sequence[str], video: str | None = None) -> list[Answer]:
-        """Ask several queries about one video, at once.
-
-        Raises:
-            UserError: As ``ask``.
-        """
+        """Ask several queries about one video, at once; raise ``UserError`` as ``ask`` does."""
         if not self.videos or (video is not None and video not in self.videos):
             known = f"; there are {', '.join(self.videos)}" if self.videos else ""
             raise UserError(f"no video {video or ''} was added{known}: call add(path) first")

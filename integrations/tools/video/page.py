@@ -128,8 +128,7 @@ def page(title: str, shown: Mapping[str, Any]) -> str:
 def of_sets(runs: Sequence[Path], config: ShowConfig, screen: Screen) -> dict[str, Any]:
     """Return what the page shows of annotated sets.
 
-    Raises:
-        UserError: A run has no such sets, or the runs answer different queries.
+    Raises ``UserError`` where a run has none, or the runs answer different queries.
     """
     models, answers = [], []
     records: list[tuple[str, Record]] = []
@@ -289,8 +288,7 @@ class AppConfig(OpenRunConfig):
 def serve(config: AppConfig, screen: Screen | None = None) -> None:
     """Run the command until it is stopped.
 
-    Raises:
-        UserError: Gradio is missing, the run cannot be asked, or the port is taken.
+    Raises ``UserError`` where Gradio is missing, the run cannot be asked, or the port is taken.
     """
     screen = screen or Screen()
     if wrong := too_small(config, top_k=1, port=0, threads=0):
@@ -319,8 +317,7 @@ def serve(config: AppConfig, screen: Screen | None = None) -> None:
 def application(grounder: VideoGrounder, files: Mapping[str, Path], top_k: int = 5) -> Any:
     """Return the page as an ASGI application, for a choice of videos by name.
 
-    Raises:
-        UserError: Gradio is not installed.
+    Raises ``UserError`` where Gradio is not installed.
     """
     try:
         import gradio as gr
@@ -399,11 +396,7 @@ def _said(found: Answer, unseen: list[str], shortfall: str) -> str:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there.
-
-    Raises:
-        UserError: It cannot.
-    """
+    """Return a socket that listens there; raise ``UserError`` where it cannot."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:

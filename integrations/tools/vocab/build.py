@@ -268,8 +268,7 @@ class BuildConfig:
 def build(config: BuildConfig) -> None:
     """Write the file of ``hero-plugin vocab build``.
 
-    Raises:
-        Interrupted: It was stopped; the journal holds what is finished.
+    Raises ``Interrupted`` where it was stopped: the journal holds what is finished.
     """
     limits = config.limits
     if min(limits.per_query, limits.max_changes) < 1 or limits.per_word < 0 or not 0 < limits.word_share <= 1:

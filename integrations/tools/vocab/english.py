@@ -25,8 +25,7 @@ _MASS = 1.75  # a plural rarer than its singular by this many powers of ten is h
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages, on which rewordings depend.
 
-    Raises:
-        UserError: Some are not installed.
+    Raises ``UserError`` where some are not installed.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:

@@ -424,10 +424,8 @@ class CheckConfig:
 class Checks:
     """The filters of a build, in the order in which they judge, and what else judging needs.
 
-    Training files, vectors and WordNet are read. ``facts`` are for the manifest.
-
-    Raises:
-        UserError: Something is missing.
+    Training files, vectors and WordNet are read. ``facts`` are for the manifest. Raises ``UserError`` where something
+    is missing.
     """
 
     def __init__(self, config: CheckConfig) -> None:

@@ -48,8 +48,7 @@ class HoldOutConfig:
 def hold_out(config: HoldOutConfig) -> None:
     """Write the annotations of ``hero-plugin vocab hold-out``.
 
-    Raises:
-        UserError: No word is said so often and so rarely, or the share is no share.
+    Raises ``UserError`` where no word is said so often and so rarely, or the share is no share.
     """
     if not 0 < config.share < 1 or not 0 < config.least <= config.most:
         raise UserError("--share must be between 0 and 1, and --least at least 1 and at most --most")
@@ -88,8 +87,7 @@ def draw_words(
 ) -> set[str | None]:
     """Return the families of words to hold out: as many, drawn one by one, as the share of training queries allows.
 
-    Raises:
-        UserError: There are none.
+    Raises ``UserError`` where there are none.
     """
     saying: dict[str, set[int]] = defaultdict(set)
     for place, sentence in enumerate(training):

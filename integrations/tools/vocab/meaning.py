@@ -32,8 +32,7 @@ _RARE = 0.5  # the count of a sense that the tagged corpus never had, divided by
 def find_wordnet(folder: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of WordNet's files: the one named, nltk's, or a Debian package's.
 
-    Raises:
-        UserError: There is none; the message says how to get it.
+    Raises ``UserError`` where there is none; the message says how to get it.
     """
     homes = [Path.home() / "nltk_data", *map(Path, os.environ.get("NLTK_DATA", "").split(os.pathsep))]
     usual = [*(home / "corpora" / "wordnet" for home in homes), *map(Path, FOLDERS)]

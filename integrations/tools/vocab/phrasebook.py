@@ -66,10 +66,7 @@ _KEYS = ("old", "new", "pos", "part", "no_object", *(name.rstrip("_") for name i
 def read_phrasebook(path: Path = PHRASEBOOK) -> list[PhraseEntry]:
     """Read a file ``{"classes": {NAME: [WORD, ...]}, "entries": [{"old", "new", "pos", ...}]}``.
 
-    In a condition "@NAME" stands for the words of a class.
-
-    Raises:
-        UserError: The file or an entry is wrong.
+    In a condition "@NAME" stands for the words of a class. Raises ``UserError`` where the file or an entry is wrong.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

@@ -24,11 +24,7 @@ from hero_plugin.integrations.tools.vocab.sources import draw, paraphrase
 
 
 def read_built(path: Path, report: ReadReport | None = None) -> list[Record]:
-    """Read a file made by ``vocab build``.
-
-    Raises:
-        UserError: No query has a link to its original.
-    """
+    """Read a file made by ``vocab build``; raise ``UserError`` where no query has a link to its original."""
     records = read_annotations(path, on_outside="keep", report=report)
     if not any(map(is_reworded, records)):
         raise UserError(f"{path} has no links to original queries: expected a file of `hero-plugin vocab build`")
@@ -98,8 +94,7 @@ class Decision(NamedTuple):
 def load_decisions(path: Path) -> dict[str, Decision]:
     """Load what the review page exports: ``{"decisions": {id: {"verdict", "sentence", "of"}}}``.
 
-    Raises:
-        UserError: The file has another form.
+    Raises ``UserError`` where the file has another form.
     """
     shape = 'expected {"decisions": {ID: {"verdict": "accept", "reject" or "edit", "sentence": TEXT}}}'
     try:
@@ -257,8 +252,7 @@ def rate(config: RateConfig) -> None:
 def read_labels(path: Path) -> Counter[str]:
     """Return the labels of a sample that somebody has read.
 
-    Raises:
-        UserError: A label is missing or unknown, or the file is not UTF-8.
+    Raises ``UserError`` where a label is missing or unknown, or the file is not UTF-8.
     """
     counts: Counter[str] = Counter()
     try:

@@ -359,8 +359,8 @@ class Chat:
 def http_transport(config: ChatConfig) -> Transport:
     """Return a transport to an endpoint; the client repeats what a busy or failing server does not answer.
 
-    Raises:
-        UserError: the ``openai`` package is not installed; while asking, the endpoint does not answer as expected.
+    Raises ``UserError`` where ``openai`` is not installed; while asking, where the endpoint does not answer as
+    expected.
     """
     try:
         import openai

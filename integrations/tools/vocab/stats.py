@@ -128,8 +128,7 @@ def measure(
 ) -> tuple[frozenset[str], list[SetDrift]]:
     """Return the training vocabulary, and each test set compared with it.
 
-    Raises:
-        UserError: A query has no word, and would count as one of seen words.
+    Raises ``UserError`` where a query has no word, and would count as one of seen words.
     """
     vocabulary = training_vocabulary(tokenizer(record.sentence) for record in train)
     found = []
