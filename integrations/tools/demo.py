@@ -14,8 +14,6 @@ The noise is Gaussian, the synonyms are exactly as near as a parameter says, and
 here say that the machinery works, not how good a model is on real videos.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Variants of a model over several seeds: their runs, and one table of them."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A table for a paper from any models' submissions or scores: ``hero-plugin table NAME=FILE ...``."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

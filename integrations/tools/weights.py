@@ -1,7 +1,5 @@
 """``hero-plugin weights ...``: say what a checkpoint holds, take the plug-in out of one, put it on another."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Flags of ``hero-plugin adapt``."""
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -97,7 +95,7 @@ class AdaptConfig(RunInputs, FileConfig):
             )
         return wrong
 
-    def start(self) -> AdaptConfig | None:
+    def start(self) -> "AdaptConfig | None":
         """Return what the flags start from if not from the defaults: the settings of the adaptation to resume."""
         if not self.resume or self.output is None or not (self.output / "config.json").is_file():
             return None

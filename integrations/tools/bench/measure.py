@@ -1,7 +1,5 @@
 """Measurement of a comparison: FLOPs, operators, kernels and memory of each variant, then their time in turns."""
 
-from __future__ import annotations
-
 import gc
 import time
 import weakref
@@ -38,12 +36,12 @@ class Quartiles(NamedTuple):
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Quartiles:
+    def of(cls, values: Sequence[float]) -> "Quartiles":
         """Compute them."""
         return cls(*(float(value) for value in np.percentile(values, (25, 50, 75))))
 
     @classmethod
-    def of_ratio(cls, over: Sequence[float], under: Sequence[float]) -> Quartiles:
+    def of_ratio(cls, over: Sequence[float], under: Sequence[float]) -> "Quartiles":
         """Compute those of ratios within a turn: a machine that slows down slows both."""
         return cls.of([one / other for one, other in zip(over, under, strict=True)])
 

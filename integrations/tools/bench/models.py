@@ -1,7 +1,5 @@
 """What is compared: bases at the requested sizes, plain or with HERO in some form, and the steps that they take."""
 
-from __future__ import annotations
-
 import copy
 import math
 from argparse import Namespace
@@ -279,7 +277,7 @@ class Workload:
     device: torch.device
 
     @classmethod
-    def of(cls, task: Task, batch: Batch, recipe: Any, setting: Setting) -> Workload:
+    def of(cls, task: Task, batch: Batch, recipe: Any, setting: Setting) -> "Workload":
         """Put a task on the setting's device, in its mode, with the recipe's optimizer."""
         device, optimizer = torch.device(setting.device), None
         amp: Amp = "bf16" if setting.dtype == "bf16" else "none"

@@ -1,7 +1,5 @@
 """Reports of measurements: a file, tables for a terminal and for a page, a figure, and the speed targets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -48,7 +46,7 @@ class Report:
         write_json(path, {**content, **more, "measurements": measurements})
 
     @classmethod
-    def read(cls, path: Path) -> Report:
+    def read(cls, path: Path) -> "Report":
         """Read what ``write`` wrote; raise ``UserError`` where it cannot be read, or is not one of these."""
         try:
             return TypeAdapter(cls).validate_json(path.read_bytes())

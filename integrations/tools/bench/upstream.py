@@ -3,8 +3,6 @@
 The clones' files stay as they are: what is repaired is repaired in memory. No import leaves a trace in ``sys.modules``.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import importlib.util

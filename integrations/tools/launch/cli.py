@@ -1,7 +1,5 @@
 """``hero-plugin launch``, and the repositories that it knows: how they are told apart, where they build a model."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

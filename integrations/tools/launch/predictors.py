@@ -1,7 +1,5 @@
 """HERO in Lighthouse's own API: its predictors and its demo serve the launcher's checkpoints and plain ones alike."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext

@@ -1,7 +1,5 @@
 """Scripts of a repository, run in their place as ``python`` or ``bash`` would run them, with patches inside."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import importlib.util
@@ -98,7 +96,7 @@ def parse_command(repository: Path, words: Sequence[str], known: Sequence[str] =
     return Script(repository, path.resolve(), tuple(rest), folder, as_module)
 
 
-def run_script(script: Script, patches: Sequence[Patch] = ()) -> None:
+def run_script(script: Script, patches: "Sequence[Patch]" = ()) -> None:
     """Run a script in this process, in the repository's folder. What it raises, ``SystemExit`` too, comes through."""
     with in_place(script), patched(patches):
         module = ModuleType("__main__")

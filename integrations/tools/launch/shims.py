@@ -1,7 +1,5 @@
 """Shims that keep old code running on today's libraries: each is small, named, and applied only where it is needed."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import sys

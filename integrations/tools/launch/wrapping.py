@@ -1,7 +1,5 @@
 """HERO in the place of a repository's own model-building code, and its choices in the words of the command line."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """The reading side of a prediction: its flags, the trained model, and a thread that makes batches while it works."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import deque
@@ -89,7 +87,7 @@ class StreamedQueries(Queries):
         self.files, self.dim, self.every_video = files, files.store.dim, every_video
 
     @classmethod
-    def of(cls, settings: TrainConfig, every_video: bool = False) -> StreamedQueries | None:
+    def of(cls, settings: TrainConfig, every_video: bool = False) -> "StreamedQueries | None":
         """Open the folder that a run's settings name, None for a run that was trained without such."""
         if not isinstance(settings, DetrTrainConfig) or (folder := settings.query_features) is None:
             return None

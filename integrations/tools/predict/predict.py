@@ -1,7 +1,5 @@
 """Prediction from flags to a merged file: ``hero-plugin predict``."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import time
@@ -234,7 +232,7 @@ def answer_windows(
     predictor: RunPredictor,
     config: PredictConfig,
     part: Part,
-    meter: ProgressMeter,
+    meter: "ProgressMeter",
     interrupts: Interrupts,
 ) -> bool:
     """Answer and write window by window; return False if stopped before the end.

@@ -4,8 +4,6 @@ A window is ``step`` entries of the file, counted from its start: lines, or sent
 whole. Blank lines count as entries without a query.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -106,6 +104,10 @@ class EveryVideo(ListedQueries):
         return Query(f"{query.where}, video {video}", f"{query.query_id}@{video}", video, query.sentence)
 
 
+ParseLine = Callable[[str, str, str, Counter[str]], Query]
+"""Where, the id of a query without one, the line, and how many sentences each video had before -> the query."""
+
+
 class LineQueries(QueryFile):
     """File of one query per line, never held in memory: one pass finds its checksum and where windows start."""
 
@@ -136,10 +138,6 @@ class LineQueries(QueryFile):
             if text.strip():
                 found.append(self._parse(where, str(line - 1), text, before))
         return found
-
-
-ParseLine = Callable[[str, str, str, Counter[str]], Query]
-"""Where, the id of a query without one, the line, and how many sentences each video had before -> the query."""
 
 
 def _json_line(where: str, unnamed: str, line: str, before: Counter[str]) -> Query:

@@ -8,8 +8,6 @@ Kept by hand: an SQLite file per shard needs as much code, a check of the whole 
 whole shard again where this answers what is damaged.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -48,7 +46,7 @@ class Shard:
     count: int = 1
 
     @classmethod
-    def of(cls, text: str | None, rank: Rank) -> Shard:
+    def of(cls, text: str | None, rank: Rank) -> "Shard":
         """Return the shard that ``--shard`` names, else the one of this process's rank.
 
         Raises ``UserError`` where both are given, or it is not I/N.
@@ -174,7 +172,7 @@ class Part:
         self._part.close()
         self._journal.close()
 
-    def __enter__(self) -> Part:
+    def __enter__(self) -> "Part":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -211,7 +209,7 @@ class Manifest:
         return output, output / "predictions.jsonl"
 
     @classmethod
-    def open(cls, output: Path) -> Manifest:
+    def open(cls, output: Path) -> "Manifest":
         """Open the prediction in ``output``; raise ``UserError`` where there is none."""
         folder, predictions = cls.places(output)
         path = folder / MANIFEST
@@ -223,7 +221,7 @@ class Manifest:
             raise UserError(f"{path}: cannot be read ({error}); delete {folder} to start again") from error
 
     @classmethod
-    def agree(cls, output: Path, facts: Mapping[str, Any], *, leads: bool = True) -> Manifest:
+    def agree(cls, output: Path, facts: Mapping[str, Any], *, leads: bool = True) -> "Manifest":
         """Start a prediction in ``output``, or continue the one that is there.
 
         The process that leads decides that a prediction with other facts is replaced while none of its windows is
@@ -273,7 +271,7 @@ class Manifest:
         if type(self).open(output).facts != self.facts:
             raise UserError(f"{output}: another prediction was begun here at the same time; choose another --output")
 
-    def _replaced(self, output: Path, requested: Mapping[str, Any], leads: bool) -> Manifest:
+    def _replaced(self, output: Path, requested: Mapping[str, Any], leads: bool) -> "Manifest":
         """Return the manifest that stands there after there was time to replace this one."""
         if leads:
             if not self.begun() and not any(map(_at_work, self._journals())):

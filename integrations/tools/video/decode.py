@@ -4,8 +4,6 @@ Sampling is that of ffmpeg's filter ``fps``, by which the published features wer
 last frame that begins before (k + 1/2) / r. With one sample per clip that is the frame in the clip's middle.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

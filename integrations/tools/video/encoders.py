@@ -1,7 +1,5 @@
 """Encoders of frames and of sentences: CLIP and its kin through ``transformers``, and anybody's own function."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import os

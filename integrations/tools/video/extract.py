@@ -1,7 +1,5 @@
 """Features of videos and of queries, one file each, beside a manifest: ``hero-plugin data extract``."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Moments of a video file, as a table, JSON or clips cut out: ``hero-plugin ground``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Questions to video files: a trained run, and the encoders that made its features, as one object."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -150,7 +148,7 @@ class VideoGrounder:
         self._check()
 
     @classmethod
-    def from_run(cls, run: str | os.PathLike[str], **options: Any) -> VideoGrounder:
+    def from_run(cls, run: str | os.PathLike[str], **options: Any) -> "VideoGrounder":
         """Open a run; the same as ``VideoGrounder(run, ...)``."""
         return cls(run, **options)
 

@@ -1,7 +1,5 @@
 """Pages to look at moments in a browser: `show` writes one, one HTML file; `app` serves one."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -74,5 +74,5 @@ def test_messages(message, said):
 
 def test_all_that_is_too_small_is_said_line_by_line(monkeypatch):
     monkeypatch.setattr(cli, "too_small", lambda config, **least: ["one", "two"])
-    with pytest.raises(UserError, match="^one\ntwo$"):
+    with pytest.raises(UserError, match=r"^one\ntwo$"):
         cli.command(["--", "python", "train.py"])
