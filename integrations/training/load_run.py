@@ -16,7 +16,7 @@ from hero_plugin import HeroModel
 from hero_plugin.integrations.data import Record, read_annotations
 from hero_plugin.integrations.data.feature_bank import ArrayBank, BankCollate, FeatureBank, StoreBank
 from hero_plugin.integrations.data.features import FeatureStore, Source, sample_clips
-from hero_plugin.integrations.data.words import Tokenizer, Vocabulary, open_tokenizer
+from hero_plugin.integrations.data.words import Vocabulary, open_tokenizer
 from hero_plugin.integrations.support.console import Screen
 from hero_plugin.integrations.support.errors import DataError, UserError
 from hero_plugin.integrations.training.bases import BASES
@@ -252,7 +252,6 @@ class RunPredictor:
         settings: TrainConfig,
         store: FeatureStore,
         words: Sequence[str],
-        tokenize: Tokenizer,
         device: torch.device,
         *,
         weights: Path,
@@ -267,7 +266,8 @@ class RunPredictor:
         are their vectors, for a base that reads a file for each; ``levels`` and ``bridge`` as in ``AnswerInputs``.
         ``UserError`` where features or word vectors are not of the run's kind, or no word has a vector.
         """
-        data: GroundingData = BASES[settings.base].words_only(settings, store, words, tokenize, queries)
+        split = open_tokenizer(settings.tokenizer)
+        data: GroundingData = BASES[settings.base].words_only(settings, store, words, split, queries)
         # Only the words of the queries are known yet: their records and videos come later.
         bank = ArrayBank({}, store.dim)
         task, vocabulary, _ = load_model(

@@ -161,7 +161,6 @@ def answer(
         inputs.settings,
         inputs.store,
         words,
-        inputs.validator.tokenize,
         device,
         weights=inputs.weights,
         queries=inputs.written,

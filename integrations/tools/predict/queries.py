@@ -14,20 +14,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from hero_plugin.integrations.data import Record
 from hero_plugin.integrations.data.checks import RecordChecks, as_number, lengths_differ
 from hero_plugin.integrations.data.formats import FRAMES, load_by_video, renamed
 from hero_plugin.integrations.data.records import clean_sentence
 from hero_plugin.integrations.support import DataError, OnProgress, Problem
 from hero_plugin.integrations.support.errors import not_utf8
+from hero_plugin.integrations.support.files import iter_lines
 
 VIDEO_KEYS = ("vid", "video", "video_id")
 SENTENCE_KEYS = ("query", "sentence")
 DURATION_KEYS = ("duration", "video_duration")
 AS_LINES = "`hero-plugin data convert --to qvhighlights` makes such lines of other annotations"
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +230,12 @@ def _by_video(path: Path, step: int) -> ListedQueries:
 
 def _index(path: Path, step: int, progress: OnProgress | None) -> tuple[int, str, list[int]]:
     """Return the number of lines, the file's SHA-256, and where each window starts, the file's end last."""
-    digest, lines, done, total = hashlib.sha256(), 0, 0, path.stat().st_size
-    starts, last = [0], b"\n"
-    with open(path, "rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
-            first = -(lines + 1) % step  # the line end in this block that ends a window
-            starts.extend((done + 1 + ends[first::step]).tolist())
-            lines, done, last = lines + len(ends), done + len(block), block[-1:]
-            if progress is not None:
-                progress(done, total)
-    lines += last != b"\n"
+    digest, lines, done, starts = hashlib.sha256(), 0, 0, [0]
+    for lines, line in iter_lines(path, progress):
+        digest.update(line)
+        done += len(line)
+        if lines % step == 0:
+            starts.append(done)
     if starts[-1] != done:
         starts.append(done)
     return lines, digest.hexdigest(), starts

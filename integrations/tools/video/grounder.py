@@ -368,7 +368,6 @@ class VideoGrounder:
                 settings,
                 MemoryFeatures({video.path.stem: video.features}),
                 sorted(known),
-                partial(tokenize, style=settings.tokenizer),
                 self.device,
                 weights=self.weights,
                 queries=queries,
