@@ -6,8 +6,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,32 +22,6 @@ EncodedText = tuple[np.ndarray, np.ndarray]
 """A sentence's vectors, one per token (tokens, width), and the one of all of it (pooled width,)."""
 FUNCTION = re.compile(r"[\w.]+:\w+")
 """The name of an encoder that is a function: ``package.module:function``."""
-
-
-class FrameEncoder(Protocol):
-    """What features are made by."""
-
-    name: str
-    frames_per_second: float | None
-    """Samples that it wants per second; None: one in the middle of each clip."""
-    size: int
-    fit: Fit
-
-    def encode(self, clips: np.ndarray) -> np.ndarray:
-        """Return features (clips, width) of uint8 (clips, frames, height, width, 3)."""
-        ...
-
-    def identity(self) -> dict[str, Any]:
-        """Return what its features depend on, for the manifest."""
-        ...
-
-
-def load_encoder(name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> FrameEncoder:
-    """Load an encoder of frames: from a folder, by a name on the Hugging Face Hub, or ``package.module:function``.
-
-    Raises ``UserError`` where it cannot be loaded.
-    """
-    return FunctionEncoder(name) if FUNCTION.fullmatch(name) else TransformersEncoder(name, device, amp, download)
 
 
 class FunctionEncoder:
@@ -69,7 +44,7 @@ class FunctionEncoder:
             raise UserError(f"--encoder {name}: {error}; expected package.module:function") from error
         file = getattr(found, "__file__", None)
         self.source = checksum(Path(file))[:12] if file else None  # features must not outlive a change of it
-        self.frames_per_second = getattr(self._function, "frames_per_second", None)
+        self.frames_per_second: float | None = getattr(self._function, "frames_per_second", None)
         self.size = getattr(self._function, "size", 224)
         self.fit: Fit = getattr(self._function, "fit", "crop")
 
@@ -130,7 +105,6 @@ class TextEncoder:
             )
         self._model: Any = model.eval().to(device)
         self.weights = _checksum(model)
-        self._tokenizer: Any = None
         self.layers = tuple(layers)
         last = int(getattr(model.config, "text_config", model.config).num_hidden_layers)
         if wrong := [str(layer) for layer in layers if not 0 <= layer <= last]:
@@ -158,7 +132,7 @@ class TextEncoder:
         loaded, or the model gives no vectors of tokens.
         """
         found: list[EncodedText] = []
-        tokenizer, longest = self._tokens()
+        tokenizer, longest = self._tokens
         with_images = hasattr(self._model, "get_text_features")
         encode = self._model.get_text_features if with_images else self._model
         for first in range(0, len(sentences), batch_size):
@@ -194,17 +168,16 @@ class TextEncoder:
         empty, *found = (pooled for _, pooled in self.encode_text(["", *words]))
         return np.stack(found) - empty
 
+    @cached_property
     def _tokens(self) -> tuple[Any, int]:
-        if self._tokenizer is None:
-            from transformers import AutoTokenizer
+        from transformers import AutoTokenizer
 
-            try:
-                self._tokenizer = AutoTokenizer.from_pretrained(self.name, **self._local)
-            except Exception as error:  # of many types
-                raise UserError(self._unloadable(error, not self._local["local_files_only"])) from error
-        config = self._model.config
-        text = getattr(config, "text_config", config)
-        return self._tokenizer, int(text.max_position_embeddings)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.name, **self._local)
+        except Exception as error:  # of many types
+            raise UserError(self._unloadable(error, not self._local["local_files_only"])) from error
+        text = getattr(self._model.config, "text_config", self._model.config)
+        return tokenizer, int(text.max_position_embeddings)
 
 
 class TransformersEncoder(TextEncoder):
@@ -241,6 +214,18 @@ class TransformersEncoder(TextEncoder):
         mean, std = ([round(float(each), 6) for each in values.flatten()] for values in (self._mean, self._std))
         pictures = {"size": self.size, "fit": self.fit, "mean": mean, "std": std}
         return {"name": self.name, "weights": self.weights, **pictures}
+
+
+FrameEncoder = FunctionEncoder | TransformersEncoder
+"""What features are made by. ``frames_per_second``: samples that it wants; None: one in the middle of each clip."""
+
+
+def load_encoder(name: str, device: torch.device, amp: Amp = "none", *, download: bool = False) -> FrameEncoder:
+    """Load an encoder of frames: from a folder, by a name on the Hugging Face Hub, or ``package.module:function``.
+
+    Raises ``UserError`` where it cannot be loaded.
+    """
+    return FunctionEncoder(name) if FUNCTION.fullmatch(name) else TransformersEncoder(name, device, amp, download)
 
 
 def _pooled(output: Any) -> torch.Tensor:

@@ -137,10 +137,10 @@ def _is_done(file: Path, video: Path) -> bool:
         with np.load(file, allow_pickle=False) as known:
             if "features" not in known.files:
                 return False
-            made_of = str(known["source"]) if "source" in known.files else None  # an earlier version did not say
+            made_of = str(known["source"])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or damaged
         return False
-    if made_of is not None and made_of != mark_of(video):
+    if made_of != mark_of(video):
         raise UserError(
             f"{file}: holds features of another file than {video}, or of what that was before; delete it, or name "
             "another --output"

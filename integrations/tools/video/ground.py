@@ -50,17 +50,8 @@ class OpenRunConfig:
         """Open the run."""
         if self.threads:
             torch.set_num_threads(self.threads)
-        return VideoGrounder.from_run(
-            self.run,
-            checkpoint=self.checkpoint,
-            levels=self.levels,
-            bridge=self.bridge,
-            device=self.device,
-            amp=self.amp,
-            cache=self.cache or "",
-            encoders=self.encoder,
-            download=self.download,
-        )
+        same = {each: getattr(self, each) for each in ("checkpoint", "levels", "bridge", "device", "amp", "download")}
+        return VideoGrounder.from_run(self.run, cache=self.cache or "", encoders=self.encoder, **same)
 
 
 @dataclass(kw_only=True)

@@ -174,7 +174,7 @@ def test_queries_are_laid_out_as_moment_detrs(clip, queries, tmp_path, capsys):
             "sentence": (),
         }
         encoder = TransformersEncoder(str(clip), CPU)
-        ids = encoder._tokens()[0](["a red square"], return_tensors="pt")["input_ids"]
+        ids = encoder._tokens[0](["a red square"], return_tensors="pt")["input_ids"]
         with torch.no_grad():  # one sentence alone, without padding
             slow = encoder._model.text_model(input_ids=ids)
             pooled = encoder._model.text_projection(slow.last_hidden_state[0, -1])
@@ -232,7 +232,7 @@ def test_layers_of_the_text_encoder_stand_side_by_side(kind, clip, bert, tmp_pat
     with np.load(tmp_path / "text" / "qid1.npz") as found:
         words = found["last_hidden_state"]
     np.testing.assert_allclose(words[:, width:], last, atol=1e-5)  # the last layer, as without --text-layers
-    tokens = plain._tokens()[0](["the blue disc and a red square"], return_tensors="pt")["input_ids"]
+    tokens = plain._tokens[0](["the blue disc and a red square"], return_tensors="pt")["input_ids"]
     with torch.no_grad():
         first = getattr(plain._model, "text_model", plain._model).embeddings(input_ids=tokens)[0]
     np.testing.assert_allclose(words[:, :width], first, atol=1e-5)
@@ -254,7 +254,7 @@ def test_a_model_of_texts_alone_encodes_queries(tmp_path, bert):
     assert extracting.main(config) == 0
     encoder = TextEncoder(str(bert), CPU)
     for place, text in enumerate(texts):
-        tokens = encoder._tokens()[0]([text], return_tensors="pt")["input_ids"]
+        tokens = encoder._tokens[0]([text], return_tensors="pt")["input_ids"]
         with torch.no_grad():
             alone = encoder._model(input_ids=tokens).last_hidden_state[0]
         with np.load(tmp_path / "text" / f"qid{place}.npz") as found:
