@@ -36,6 +36,9 @@ class BuildJournal:
     """JSON lines of what passed, one per query, in order. The first line says what build it belongs to.
 
     Kept by hand: SQLite would need the same checks of the build and of the order.
+
+    Attributes:
+        rows: Of each query, what passed and the counts, as they are read from a file.
     """
 
     def __init__(self, path: Path, fingerprint: str, resume: bool) -> None:
@@ -50,7 +53,7 @@ class BuildJournal:
                 raise UserError(f"{path} belongs to a build of other files or settings: use those, or delete it")
             if len(whole) < len(raw):  # a last line that was cut off
                 path.write_bytes(whole)
-        self.done = max(whole.count(b"\n") - 1, 0)
+        self.rows = [self._row(line) for line in whole.decode().split("\n")[1:-1]]
         self._stream = open(path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115
         if not whole:
             self._stream.write(json.dumps({"build": fingerprint}) + "\n")
@@ -58,19 +61,16 @@ class BuildJournal:
     def add(self, passed: Sequence[Rewording], counts: Counter[str]) -> None:
         """Add what passed for the next query."""
         row = {"passed": [rewording.to_json() for rewording in passed], "counts": dict(sorted(counts.items()))}
-        self._stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.done += 1
-        if self.done % 50 == 0:
+        line = json.dumps(row, ensure_ascii=False)
+        self._stream.write(line + "\n")
+        self.rows.append(self._row(line))
+        if len(self.rows) % 50 == 0:
             self._stream.flush()
 
-    def rows(self) -> Iterator[tuple[list[Rewording], Counter[str]]]:
-        """Iterate over queries: what passed, and the counts."""
-        self._stream.flush()
-        with open(self.path, encoding="utf-8") as stream:
-            next(stream)
-            for line in stream:
-                row = json.loads(line)
-                yield [Rewording.from_json(each) for each in row["passed"]], Counter(row["counts"])
+    @staticmethod
+    def _row(line: str) -> tuple[list[Rewording], Counter[str]]:
+        row = json.loads(line)
+        return [Rewording.from_json(each) for each in row["passed"]], Counter(row["counts"])
 
     def close(self, remove: bool = False) -> None:
         """Close the file, and delete it if ``remove``."""
@@ -282,15 +282,10 @@ def build(config: BuildConfig) -> None:
         config.output, config.overwrite, config.input, *config.check.files, *config.durations, *filter(None, lists)
     )
     report = data.ReadReport()
-    with bar(f"reading {config.input.name}") as progress:
-        records = data.read_annotations(
-            config.input,
-            durations=data.load_durations(list(config.durations)) if config.durations else None,
-            on_outside="keep",
-            on_broken=config.on_broken,
-            report=report,
-            progress=progress,
-        )
+    durations = data.load_durations(list(config.durations)) if config.durations else None
+    records = data.read_many(
+        [config.input], durations=durations, on_outside="keep", on_broken=config.on_broken, report=report
+    )
     if report.dropped:
         print(f"{config.input}: left out {len(report.dropped)} queries that cannot be used; first {report.dropped[0]}")
     checks = Checks(config.check)
@@ -358,22 +353,21 @@ def _passed(
     by_video: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_video[record.video_id].append(record)
-    todo = islice(records, journal.done, None)
+    todo = islice(records, len(journal.rows), None)
     queries = (make_query(record, by_video[record.video_id], checks.tagger) for record in todo)
     try:
         with Interrupts() as interrupts, bar("rewording") as progress:
             for query, proposals in _proposals(several, queries):
                 journal.add(*_passing(query, proposals, checks, config.limits.max_changes))
-                progress(journal.done, len(records))
+                progress(len(journal.rows), len(records))
                 if interrupts.requested:
                     break
-        if journal.done < len(records):
-            done = f"{journal.done} of {len(records)} queries"
+        if len(journal.rows) < len(records):
+            done = f"{len(journal.rows)} of {len(records)} queries"
             raise Interrupted(f"stopped after {done}; the same command with --resume goes on")
-        rows = list(journal.rows())
     finally:
         journal.close()
-    return [passed for passed, _ in rows], sum((counts for _, counts in rows), Counter()), journal
+    return [passed for passed, _ in journal.rows], sum((counts for _, counts in journal.rows), Counter()), journal
 
 
 def _source(name: SourceName, config: BuildConfig, checks: Checks) -> sources.Source:
