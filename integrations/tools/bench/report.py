@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal, NamedTuple
@@ -63,10 +63,7 @@ class Report:
 
     def groups(self) -> list[list[Measurement]]:
         """Return those that were made in turns, in order."""
-        groups: dict[object, list[Measurement]] = {}
-        for each in self.measurements:
-            groups.setdefault((each.setting, each.sizes), []).append(each)
-        return list(groups.values())
+        return [list(group) for _, group in groupby(self.measurements, lambda each: (each.setting, each.sizes))]
 
 
 def ratio_of(over: Measurement | None, under: Measurement | None, quantity: Quantity) -> Quartiles | None:

@@ -88,11 +88,7 @@ def timelines(config: TimelinesConfig) -> None:
     """Render the folder of ``hero-plugin data timelines``."""
     known, lengths = config.load_timelines()
     training = read_many(config.annotations, durations=lengths, on_broken=config.on_broken)
-    wanted = (
-        {r.video_id for r in read_many(config.videos_of, durations=lengths, on_broken="drop")}
-        if config.videos_of
-        else None
-    )
+    wanted = {each.video_id for each in read_many(config.videos_of, durations=lengths, on_broken="drop")} or None
     renderer, _ = config.renderer(training, known)
     files = {"timelines": config.timelines.name, "annotations": [a.name for a in config.annotations]}
     done = config.render(known, renderer, videos=wanted, sources={**files, "words": config.words.name})

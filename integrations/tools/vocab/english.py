@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 from hero_plugin.integrations.data import Record, tokenize
 from hero_plugin.integrations.data.words import word_spans
@@ -59,13 +59,13 @@ def forms(word: str) -> frozenset[str]:
     """Return the Penn tags that a word can have by the dictionary: "walks" is NNS or VBZ; none for an unknown word."""
     import lemminflect
 
-    found: set[str] = set()
-    for pos, upos in POS.items():
-        for base in lemmas(word, pos):
-            for tag, words in lemminflect.getAllInflections(base, upos=upos).items():
-                if word in words:
-                    found.add(tag)
-    return frozenset(found)
+    return frozenset(
+        tag
+        for pos, upos in POS.items()
+        for base in lemmas(word, pos)
+        for tag, words in lemminflect.getAllInflections(base, upos=upos).items()
+        if word in words
+    )
 
 
 @lru_cache(maxsize=200_000)
@@ -117,16 +117,6 @@ CLOSED = {word: tag for tag, words in _CLOSED_LISTS.items() for word in words.sp
 NOUNS, _FINITE = ("NN", "NNS"), ("VBZ", "VBP", "VBD", "VB")
 BEFORE_NOUN = ("DT", "PRP$", "JJ", "CD")
 _COARSE = {"N": "noun", "V": "verb", "J": "adjective", "R": "adverb"}
-
-
-class Tagger(Protocol):
-    """Penn Treebank tags for the words of one query, ``UNCLEAR`` where the tagger cannot tell."""
-
-    name: str
-
-    def tag(self, words: Sequence[str]) -> list[str]:
-        """Return a tag per word."""
-        ...
 
 
 def coarse(tag: str) -> str:
@@ -239,6 +229,10 @@ class NltkTagger:
         import nltk
 
         return [tag for _, tag in nltk.pos_tag(list(words))]
+
+
+Tagger = RuleTagger | NltkTagger
+"""What gives the words of one query Penn Treebank tags, ``UNCLEAR`` where it cannot tell."""
 
 
 def find_tagger() -> Tagger | None:

@@ -53,8 +53,7 @@ class Filter:
 def first_reason(filters: Iterable[Filter], query: TaggedQuery, rewording: Rewording) -> tuple[str, str] | None:
     """Return the name of the first filter that turns a rewording down, and why; None if all let it pass."""
     for each in filters:
-        reason = each.reason(query, rewording)
-        if reason is not None:
+        if (reason := each.reason(query, rewording)) is not None:
             return each.name, reason
     return None
 

@@ -245,6 +245,11 @@ def paraphrase(query: TaggedQuery, sentence: str) -> Rewording | None:
     return Rewording(sentence, changes) if sentence and changes else None
 
 
+def _new(query: TaggedQuery, sentences: Iterable[str]) -> Iterator[Rewording]:
+    """Iterate over the sentences that say something new, each once."""
+    return filter(None, (paraphrase(query, sentence) for sentence in dict.fromkeys(sentences)))
+
+
 class Paraphrases:
     """A file of ready paraphrases, one per line.
 
@@ -265,9 +270,7 @@ class Paraphrases:
     def propose(self, query: TaggedQuery) -> Iterator[Rewording]:
         """Iterate over the paraphrases of a query."""
         keys = (query.record.query_id.lower(), query.sentence.lower())
-        for sentence in dict.fromkeys(s for key in keys for s in self._known.get(key, ())):
-            if (found := paraphrase(query, sentence)) is not None:
-                yield found
+        yield from _new(query, (sentence for key in keys for sentence in self._known.get(key, ())))
 
 
 def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
@@ -351,9 +354,7 @@ class Chat:
         except (LookupError, TypeError) as error:
             shape = '{"choices": [{"message": {"content": ...}}]}'
             raise UserError(f"not a chat response: expected {shape}, got {str(response)[:200]}") from error
-        for sentence in dict.fromkeys(_sentences(answer)):
-            if (found := paraphrase(query, sentence)) is not None:
-                yield found
+        yield from _new(query, _sentences(answer))
 
 
 def http_transport(config: ChatConfig) -> Transport:
