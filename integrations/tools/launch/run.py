@@ -10,12 +10,13 @@ import sys
 import tempfile
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
+from unittest import mock
 
 import wrapt
 
@@ -104,10 +105,11 @@ def run_script(script: Script, patches: "Sequence[Patch]" = ()) -> None:
         sys.modules["__main__"] = module
         definitions, rest = compile_in_two(script.path)
         exec(definitions, vars(module))
-        for patch in patches:
-            if patch.module == "__main__":
-                patch.apply(module)
-        exec(rest, vars(module))
+        with ExitStack() as applied:
+            for patch in patches:
+                if patch.module == "__main__":
+                    applied.enter_context(patch.of(module))
+            exec(rest, vars(module))
 
 
 @contextmanager
@@ -132,18 +134,15 @@ def compile_in_two(path: Path) -> list[CodeType]:
     with tokenize.open(path) as stream:
         statements = ast.parse(stream.read(), str(path)).body
     main = (
-        place for place, each in enumerate(statements) if isinstance(each, ast.If) and "__name__" in names(each.test)
+        place
+        for place, each in enumerate(statements)
+        if isinstance(each, ast.If) and "__name__" in [getattr(node, "id", "") for node in ast.walk(each.test)]
     )
     start = next(main, len(statements))
     # "from __future__ import ..." holds for the file: it goes before the second part, too.
     future = [each for each in statements if isinstance(each, ast.ImportFrom) and each.module == "__future__"]
     parts = (statements[:start], future + statements[start:])
     return [compile(ast.Module(part, []), str(path), "exec", dont_inherit=True) for part in parts]
-
-
-def names(expression: ast.expr) -> set[str]:
-    """Return the names in an expression."""
-    return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
 
 
 def is_shell(words: Sequence[str]) -> bool:
@@ -281,18 +280,16 @@ class Patch:
         """``module.name``."""
         return f"{self.module}.{self.name}"
 
-    def apply(self, namespace: Any) -> Callable[[], None] | None:
-        """Replace the name in a module. Return a function that undoes it, or None if the module has no such name."""
+    def of(self, namespace: Any) -> AbstractContextManager[Any]:
+        """Return what replaces the name in a module while it is entered; nothing if the module has no such name."""
         *owners, last = self.name.split(".")
         owner = namespace
         for each in owners:
             owner = getattr(owner, each, None)
         if not hasattr(owner, last):
-            return None
-        own = last in vars(owner)
-        original = vars(owner)[last] if own else getattr(owner, last)
-        setattr(owner, last, self.replace(original))
-        return lambda: setattr(owner, last, original) if own else delattr(owner, last)
+            return nullcontext()
+        original = vars(owner).get(last, getattr(owner, last))  # a static method as the class has it
+        return mock.patch.object(owner, last, self.replace(original))
 
 
 def around(call: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -315,20 +312,17 @@ wrapt.register_post_import_hook(lambda module: None, __name__)
 @contextmanager
 def patched(patches: Sequence[Patch]) -> Iterator[None]:
     """Patch every module that is loaded inside the block, or is already; undo everything after it."""
-    undo: list[Callable[[], None] | None] = []
     active = True
 
     def apply(patch: Patch, module: ModuleType) -> None:
         if active:  # wrapt cannot take a hook back
-            undo.append(patch.apply(module))
+            applied.enter_context(patch.of(module))
 
-    try:
-        for patch in patches:
-            if patch.module != "__main__":
-                wrapt.register_post_import_hook(functools.partial(apply, patch), patch.module)
-        yield
-    finally:
-        active = False
-        while undo:
-            if step := undo.pop():
-                step()
+    with ExitStack() as applied:
+        try:
+            for patch in patches:
+                if patch.module != "__main__":
+                    wrapt.register_post_import_hook(functools.partial(apply, patch), patch.module)
+            yield
+        finally:
+            active = False
