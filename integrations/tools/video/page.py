@@ -37,15 +37,8 @@ from hero_plugin.integrations.training.run_folder import RunFolder
 POINTS = 200
 """Most points of a relevance curve on the page."""
 FOR_SETS = (
-    "annotations",
-    "videos",
-    "features",
-    "words",
-    "query_features",
-    "durations",
-    "on_broken",
-    "limit",
-    "batch_size",
+    *("annotations", "videos", "features", "words", "query_features", "durations", "on_broken"),
+    *("limit", "batch_size"),
 )
 """Choices of ``show`` that say nothing about a video file."""
 
