@@ -8,9 +8,8 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
 
 from hero_plugin.integrations.data import Record, tokenize
 from hero_plugin.integrations.data.words import word_spans
@@ -86,14 +85,9 @@ def is_mass(noun: str) -> bool:
 @lru_cache(maxsize=50_000)
 def article(word: str) -> str:
     """Return the article "a" or "an" that a word takes."""
-    return _engine().a(word).split()[0].lower()
-
-
-@cache
-def _engine() -> Any:
     import inflect
 
-    return inflect.engine()
+    return inflect.engine().a(word).split()[0].lower()
 
 
 UNCLEAR = "?"
