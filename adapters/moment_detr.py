@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.detr.adapter import DETRAdapter
 from hero_plugin.adapters.detr.config import DETRConfig, MomentDETRConfig
-from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
+from hero_plugin.adapters.detr.criterion import SetCriterion
 from hero_plugin.adapters.detr.model import DETR, Outputs, xavier_
 from hero_plugin.adapters.detr.transformer import Encoder, MultiheadAttention, attendable
 
@@ -153,7 +153,7 @@ def build_moment_detr(config: DETRConfig) -> tuple[MomentDETR, SetCriterion]:
     >>> losses = criterion(model(**model_inputs), targets)
     >>> loss = sum(losses[k] * criterion.weight_dict[k] for k in losses if k in criterion.weight_dict)
     """
-    return MomentDETR(config), build_criterion(config)
+    return MomentDETR(config), SetCriterion(config)
 
 
 __all__ = ["MomentDETR", "MomentDETRConfig", "build_moment_detr"]

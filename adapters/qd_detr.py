@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hero_plugin.adapters.detr.adapter import FirstPassAdapter
 from hero_plugin.adapters.detr.config import DETRConfig, QDDETRConfig
-from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
+from hero_plugin.adapters.detr.criterion import SetCriterion
 from hero_plugin.adapters.detr.model import DETR, Outputs, inverse_sigmoid
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
 
@@ -128,7 +128,7 @@ def build_qd_detr(config: DETRConfig, use_matcher: bool = True) -> tuple[QDDETR,
 
     ``use_matcher=False`` trains highlights alone, as upstream does for TVSum.
     """
-    return QDDETR(config), build_criterion(config, ranks=True, negative_pairs=True, use_matcher=use_matcher)
+    return QDDETR(config), SetCriterion(config, ranks=True, negative_pairs=True, use_matcher=use_matcher)
 
 
 __all__ = ["QDDETR", "QDDETRConfig", "build_qd_detr"]

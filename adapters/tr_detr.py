@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hero_plugin import Pair
 from hero_plugin.adapters.detr.adapter import DETRAdapter
 from hero_plugin.adapters.detr.config import DETRConfig, TRDETRConfig
-from hero_plugin.adapters.detr.criterion import SetCriterion, build_criterion
+from hero_plugin.adapters.detr.criterion import SetCriterion
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.adapters.detr.model import DETR, Outputs, inverse_sigmoid, summed_projection
 from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
@@ -196,7 +196,7 @@ def build_tr_detr(config: DETRConfig, use_matcher: bool = True) -> tuple[TRDETR,
     >>> targets["src_txt_mask"] = model_inputs["src_txt_mask"]
     >>> losses = criterion(model(**model_inputs), targets)
     """
-    criterion = build_criterion(config, label_loss="focal", ranks=True, text_alignment=True, use_matcher=use_matcher)
+    criterion = SetCriterion(config, label_loss="focal", ranks=True, text_alignment=True, use_matcher=use_matcher)
     return TRDETR(config), criterion
 
 

@@ -152,31 +152,21 @@ class SetCriterion(nn.Module):
     of matched pairs are means over the pairs that there are, 0 without any.
 
     Args:
-        matcher: which prediction answers which window.
-        weight_dict: weight of each loss by its name.
+        config: sizes, weights of the losses and of the matching.
         label_loss: ``"cross_entropy"``, or TR-DETR's ``"focal"``.
-        eos_coef: weight of background in the cross-entropy.
-        saliency_margin: how much higher a positive clip scores.
         ranks: add QD-DETR's and TR-DETR's contrast of ranks to the saliency loss (needs ``saliency_all_labels``).
         negative_pairs: add QD-DETR's loss of scores under another video's query (needs ``ranks``).
-        contrastive_align: add ``loss_contrastive_align``.
-        temperature: of ``loss_contrastive_align``.
         text_alignment: add TR-DETR's ``loss_vtc`` and ``loss_ctc``, which upstream adds in its training loop.
         use_matcher: False for highlights alone: no loss of windows, whose targets are not read.
     """
 
     def __init__(
         self,
-        matcher: HungarianMatcher,
-        weight_dict: dict[str, float],
+        config: DETRConfig,
         *,
         label_loss: str = "cross_entropy",
-        eos_coef: float = 0.1,
-        saliency_margin: float = 0.2,
         ranks: bool = False,
         negative_pairs: bool = False,
-        contrastive_align: bool = False,
-        temperature: float = 0.07,
         text_alignment: bool = False,
         use_matcher: bool = True,
     ) -> None:
@@ -185,16 +175,13 @@ class SetCriterion(nn.Module):
             raise ValueError(f"label_loss must be one of 'cross_entropy', 'focal', got {label_loss!r}")
         if negative_pairs and not ranks:
             raise ValueError("negative_pairs=True needs ranks=True: the ranks are contrasted with the negatives, too")
-        self.matcher = matcher
-        self.weight_dict = weight_dict
-        self.span_loss_type = matcher.span_loss_type
+        self.config = config
+        self.matcher = HungarianMatcher(config)
+        self.weight_dict = loss_weights(config, text_alignment)
+        self.span_loss_type = config.span_loss_type
         self.label_loss = label_loss
-        self.eos_coef = eos_coef
-        self.saliency_margin = saliency_margin
         self.ranks = ranks
         self.negative_pairs = negative_pairs
-        self.contrastive_align = contrastive_align
-        self.temperature = temperature
         self.text_alignment = text_alignment
         self.use_matcher = use_matcher
 
@@ -232,10 +219,12 @@ class SetCriterion(nn.Module):
             "loss_label": self.label_losses(logits, foreground),
             "class_error": class_error(logits[matched]),
         }
-        if self.contrastive_align:
+        if self.config.contrastive_align_loss:
             queries = at_least_float32(torch.stack([layer["proj_queries"] for layer in layers]))
             words, samples = at_least_float32(outputs["proj_txt_mem"]), sum(len(sample) > 0 for sample in windows)
-            losses["loss_contrastive_align"] = query_text_loss(queries, words, foreground, samples, self.temperature)
+            losses["loss_contrastive_align"] = query_text_loss(
+                queries, words, foreground, samples, self.config.temperature
+            )
         names = ["", *(f"_{place}" for place in range(len(layers) - 1))]
         return {
             name + suffix: loss
@@ -247,7 +236,7 @@ class SetCriterion(nn.Module):
         """Compute ``loss_span`` and ``loss_giou``, (K,) each: (K, P, S) predicted and (K, P, 2) annotated."""
         pairs = max(1, matched.shape[1])
         if self.span_loss_type == "ce":
-            log_probability = matched.unflatten(-1, (2, self.matcher.max_v_l)).log_softmax(-1)
+            log_probability = matched.unflatten(-1, (2, self.config.max_v_l)).log_softmax(-1)
             right = log_probability.gather(-1, windows.long().unsqueeze(-1)).squeeze(-1)
             return {"loss_span": -right.sum((1, 2)) / (2 * pairs), "loss_giou": right.new_zeros(len(right))}
         windows = windows.to(matched.dtype)
@@ -263,7 +252,7 @@ class SetCriterion(nn.Module):
             return sigmoid_focal_loss(logits, foreground_targets(logits, foreground)).mean((1, 2, 3))
         # A cross-entropy in which background, which most predictions are, counts less.
         right, wrong = logits.log_softmax(-1).unbind(-1)
-        return -torch.where(foreground, right, self.eos_coef * wrong).mean((1, 2))
+        return -torch.where(foreground, right, self.config.eos_coef * wrong).mean((1, 2))
 
     def saliency_loss(self, outputs: dict[str, Any], targets: dict[str, Any]) -> Tensor:
         """Make clips that people marked as highlights score higher than others; 0 where the targets have none."""
@@ -271,7 +260,7 @@ class SetCriterion(nn.Module):
         if "saliency_pos_labels" not in targets:
             return scores.new_zeros(())
         positive, negative = targets["saliency_pos_labels"], targets["saliency_neg_labels"]
-        loss = hinge_loss(scores, positive, negative, self.saliency_margin)
+        loss = hinge_loss(scores, positive, negative, self.config.saliency_margin)
         if not self.ranks:
             return loss
         labels, video_mask = require_target(targets, "saliency_all_labels", "the saliency loss"), outputs["video_mask"]
@@ -306,28 +295,7 @@ def require_target(targets: dict[str, Any], name: str, loss: str) -> Tensor:
     return targets[name]
 
 
-def build_criterion(config: DETRConfig, *, text_alignment: bool = False, **options: Any) -> SetCriterion:
-    """Build the criterion of a model; ``options`` are those of ``SetCriterion`` that no config has."""
-    matcher = HungarianMatcher(
-        cost_class=config.set_cost_class,
-        cost_span=config.set_cost_span,
-        cost_giou=config.set_cost_giou,
-        span_loss_type=config.span_loss_type,
-        max_v_l=config.max_v_l,
-    )
-    return SetCriterion(
-        matcher,
-        loss_weights(config, text_alignment),
-        eos_coef=config.eos_coef,
-        saliency_margin=config.saliency_margin,
-        contrastive_align=config.contrastive_align_loss,
-        temperature=config.temperature,
-        text_alignment=text_alignment,
-        **options,
-    )
-
-
-def loss_weights(config: DETRConfig, text_alignment: bool = False) -> dict[str, float]:
+def loss_weights(config: DETRConfig, text_alignment: bool) -> dict[str, float]:
     """Return the weight of every loss by its name; the decoder's earlier layers weigh as much as its last."""
     by_layer = {
         "loss_span": config.span_loss_coef,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.tensors import at_least_float32
 
 SMALLEST_LENGTH = 1e-12
@@ -60,30 +61,16 @@ class HungarianMatcher(nn.Module):
     Called like upstream's, it matches one layer. ``match`` does all layers of a decoder at once and asks the device
     once: the solver runs on the CPU, and every transfer to it waits for the device.
 
-    Args:
-        cost_class: weight of -p(foreground).
-        cost_span: weight of the L1 distance (``"l1"``), or of -p(first clip) - p(last clip) (``"ce"``).
-        cost_giou: weight of -gIoU; ``"ce"`` has none.
-        span_loss_type: ``"l1"``: spans are (center, width) in [0, 1]; ``"ce"``: logits over the clips.
-        max_v_l: how many clips ``"ce"`` tells apart.
+    The costs are -p(foreground), the L1 distance of spans, (center, width) in [0, 1], and -gIoU, which the config's
+    ``set_cost_class``, ``set_cost_span`` and ``set_cost_giou`` weigh. Where ``span_loss_type`` is ``"ce"``, spans are
+    logits over ``max_v_l`` clips: ``set_cost_span`` weighs -p(first clip) - p(last clip), and there is no gIoU.
     """
 
-    def __init__(
-        self,
-        cost_class: float = 1.0,
-        cost_span: float = 1.0,
-        cost_giou: float = 1.0,
-        span_loss_type: str = "l1",
-        max_v_l: int = 75,
-    ) -> None:
+    def __init__(self, config: DETRConfig) -> None:
         super().__init__()
-        if cost_class == cost_span == cost_giou == 0:
+        if config.set_cost_class == config.set_cost_span == config.set_cost_giou == 0:
             raise ValueError("cost_class, cost_span and cost_giou are all 0: every assignment would cost the same")
-        self.cost_class = cost_class
-        self.cost_span = cost_span
-        self.cost_giou = cost_giou
-        self.span_loss_type = span_loss_type
-        self.max_v_l = max_v_l
+        self.config = config
 
     @torch.no_grad()
     def forward(self, outputs: dict[str, Any], targets: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
@@ -110,19 +97,22 @@ class HungarianMatcher(nn.Module):
 
     def costs(self, pred_logits: Tensor, pred_spans: Tensor, windows: Tensor) -> Tensor:
         """Return the costs: (..., B, Q, 2), (..., B, Q, S) and padded (B, W, 2) -> (..., B, Q, W), float32 at least."""
+        config = self.config
         with torch.autocast(pred_logits.device.type, enabled=False):
             pred_logits, pred_spans = at_least_float32(pred_logits), at_least_float32(pred_spans)
             cost_class = -pred_logits.softmax(-1)[..., :1]
-            if self.span_loss_type == "ce":
+            if config.span_loss_type == "ce":
                 # (..., B, Q, 2, max_v_l) at the first and last clip of every window: (..., B, Q, 2, W)
-                likely = pred_spans.unflatten(-1, (2, self.max_v_l)).softmax(-1)
+                likely = pred_spans.unflatten(-1, (2, config.max_v_l)).softmax(-1)
                 bounds = windows.long().transpose(-1, -2).unsqueeze(-3)
                 first, last = likely.gather(-1, bounds.expand(*likely.shape[:-1], -1)).unbind(-2)
-                return self.cost_span * (-first - last) + self.cost_class * cost_class
+                return config.set_cost_span * (-first - last) + config.set_cost_class * cost_class
             windows = windows.to(pred_spans.dtype)
             cost_span = (pred_spans.unsqueeze(-2) - windows.unsqueeze(-3)).abs().sum(-1)
             cost_giou = -generalized_temporal_iou(span_cxw_to_xx(pred_spans), span_cxw_to_xx(windows))
-            return self.cost_span * cost_span + self.cost_giou * cost_giou + self.cost_class * cost_class
+            return (
+                config.set_cost_span * cost_span + config.set_cost_giou * cost_giou + config.set_cost_class * cost_class
+            )
 
 
 def assign_layers(costs: Tensor, windows: list[int]) -> Tensor:

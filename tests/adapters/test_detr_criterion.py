@@ -6,6 +6,7 @@ import copy
 import math
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import product
 from unittest import mock
 
@@ -19,7 +20,6 @@ from hero_plugin.adapters.detr import matcher
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.criterion import (
     SetCriterion,
-    build_criterion,
     foreground_targets,
     negative_pair_loss,
     rank_contrastive_loss,
@@ -36,11 +36,12 @@ KINDS = {
     "qd_detr": {"ranks": True, "negative_pairs": True},
     "tr_detr": {"ranks": True, "label_loss": "focal", "text_alignment": True},
 }
+CONFIG = DETRConfig(text_dim=4, video_dim=4)
 LENGTHS = (9, 4, 7)
 
 
 def criterion(name="moment_detr", config=None, **options):
-    return build_criterion(DETRConfig(text_dim=4, video_dim=4, **(config or {})), **KINDS[name], **options)
+    return SetCriterion(replace(CONFIG, **(config or {})), **KINDS[name], **options)
 
 
 def finite(losses, weights, outputs):
@@ -108,7 +109,7 @@ def test_no_assignment_costs_less(windows, predictions, seed):
     logits = torch.randn(len(windows), predictions, 2, generator=random)
     spans = torch.rand(len(windows), predictions, 2, generator=random)
     targets = random_targets((9,) * len(windows), tuple(min(4, count) for count in windows), seed=seed)
-    matcher = HungarianMatcher(4, 10, 1)
+    matcher = HungarianMatcher(CONFIG)
     found = matcher({"pred_logits": logits, "pred_spans": spans}, targets)
     for sample, (rows, columns) in enumerate(found):
         wanted = targets["span_labels"][sample]["spans"]
@@ -321,11 +322,11 @@ def test_targets_that_do_not_fit(change, message):
 
 def test_options_that_do_not_fit():
     with pytest.raises(ValueError, match="all 0"):
-        HungarianMatcher(0, 0, 0)
+        HungarianMatcher(replace(CONFIG, set_cost_class=0, set_cost_span=0, set_cost_giou=0))
     with pytest.raises(ValueError, match="label_loss must be one of 'cross_entropy', 'focal', got 'nll'"):
-        SetCriterion(HungarianMatcher(), {}, label_loss="nll")
+        SetCriterion(CONFIG, label_loss="nll")
     with pytest.raises(ValueError, match="negative_pairs=True needs ranks=True"):
-        SetCriterion(HungarianMatcher(), {}, negative_pairs=True)
+        SetCriterion(CONFIG, negative_pairs=True)
 
 
 def test_the_criterion_leaves_its_inputs_alone():

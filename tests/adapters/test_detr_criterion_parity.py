@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hero_plugin.adapters.detr.config import DETRConfig
-from hero_plugin.adapters.detr.criterion import build_criterion
+from hero_plugin.adapters.detr.criterion import SetCriterion
 from hero_plugin.adapters.detr.matcher import pad_windows
 from tests.adapters.authors import DEFAULTS, UPSTREAM, build
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
@@ -42,7 +42,7 @@ def our_criterion(name, use_matcher=True, **options):
     same = {field.name for field in fields(DETRConfig)}
     config = {key: value for key, value in {**DEFAULTS, **options}.items() if key in same}
     config = DETRConfig(text_dim=4, video_dim=4, **config)
-    return build_criterion(config, use_matcher=use_matcher, **OPTIONS[name])
+    return SetCriterion(config, use_matcher=use_matcher, **OPTIONS[name])
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from hero_plugin import HeroConfig, clip_labels, hero_losses, wrap_criterion, wrap_model
 from hero_plugin.adapters.detr.config import DETRConfig, MomentDETRConfig, QDDETRConfig, TRDETRConfig
-from hero_plugin.adapters.detr.criterion import build_criterion
+from hero_plugin.adapters.detr.criterion import SetCriterion
 from hero_plugin.adapters.moment_detr import build_moment_detr
 from hero_plugin.adapters.qd_detr import build_qd_detr
 from hero_plugin.adapters.tr_detr import build_tr_detr
@@ -34,7 +34,7 @@ SMALL = {"dim_feedforward": 32, "enc_layers": 1}
 def bare_criterion(name, span_loss_type="l1"):
     if name in OURS:
         config = DETRConfig(text_dim=4, video_dim=4, span_loss_type=span_loss_type)
-        return build_criterion(config, **OURS[name][2])
+        return SetCriterion(config, **OURS[name][2])
     return authors.build(name, hidden_dim=32, span_loss_type=span_loss_type, **SMALL)[1]
 
 
@@ -117,7 +117,7 @@ def test_highlights_alone(name):
     """Upstream's TVSum targets carry a window (0, 0) that its criterion does not read."""
     if name in OURS:
         config = DETRConfig(text_dim=4, video_dim=4)
-        bare = build_criterion(config, use_matcher=False, **OURS[name][2])
+        bare = SetCriterion(config, use_matcher=False, **OURS[name][2])
     else:
         bare = authors.build(name, hidden_dim=32, dset_name="tvsum", **SMALL)[1]
     _, outputs = hero_outputs()
