@@ -40,42 +40,34 @@ class Transformer(nn.Module):
         src and pos_embed (B, L, D), mask (B, L), True at padding, query_embed (queries, D) -> decoder states
         (layers, B, queries, D) and memory (B, L, D).
         """
-        memory = self.encoder(src, attendable(mask)[:, None, None], pos_embed)
-        query_embed = query_embed.unsqueeze(1).expand(-1, src.shape[0], -1)
-        states = self.decoder(
-            torch.zeros_like(query_embed),
-            memory.transpose(0, 1),
-            memory_key_padding_mask=mask,
-            pos=pos_embed.transpose(0, 1),
-            query_pos=query_embed,
-        )
-        return states.transpose(1, 2), memory
+        keep = attendable(mask)[:, None, None]
+        memory = self.encoder(src, keep, pos_embed)
+        query_pos = query_embed.expand(len(src), -1, -1)
+        return self.decoder(torch.zeros_like(query_pos), memory, keep, pos_embed, query_pos), memory
 
 
 class Decoder(nn.Module):
-    """``dec_layers`` layers; called as upstream's, with the sequence before the batch."""
+    """``dec_layers`` layers in which queries read the memory."""
 
     def __init__(self, config: DETRConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.dec_layers))
         self.norm = nn.LayerNorm(config.hidden_dim)
 
-    def forward(
-        self, tgt: Tensor, memory: Tensor, *, memory_key_padding_mask: Tensor, pos: Tensor, query_pos: Tensor
-    ) -> Tensor:
-        """Return the normalised states of every layer, (layers, queries, B, D).
+    def forward(self, x: Tensor, memory: Tensor, keep: Tensor, pos: Tensor, query_pos: Tensor) -> Tensor:
+        """Return the normalised states of every layer, (layers, B, queries, D).
 
-        tgt, initial states, and query_pos (queries, B, D); memory and its pos (L, B, D); the mask (B, L), True at
-        padding.
+        x, initial states, and query_pos (B, queries, D); memory and its pos (B, L, D); keep (B, 1, 1, L), True where
+        real.
         """
-        keep = attendable(memory_key_padding_mask)[:, None, None]
-        x, query_pos, memory, pos = (part.transpose(0, 1) for part in (tgt, query_pos, memory, pos))
+        # A view, so that the gradients of all layers add up before those of the memory's other readers.
+        memory = memory.view_as(memory)
         key = memory + pos
         states = []
         for layer in self.layers:
             x = layer(x, key, memory, keep, query_pos)
             states.append(self.norm(x))
-        return torch.stack(states).transpose(1, 2)
+        return torch.stack(states)
 
 
 class DecoderLayer(nn.Module):

@@ -13,7 +13,7 @@ from hero_plugin.adapters.detr.adapter import FirstPassAdapter
 from hero_plugin.adapters.detr.config import DETRConfig, QDDETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion
 from hero_plugin.adapters.detr.model import DETR, Outputs, inverse_sigmoid
-from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
+from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable
 
 
 class QDDETRAdapter(FirstPassAdapter):
@@ -51,7 +51,7 @@ class Transformer(TextToVideoTransformer):
         memory, memory_global = memory[:, 1:], memory[:, 0]
         if query_embed is None:
             return None, None, memory, memory_global
-        states, references = decode(self.decoder, memory, mask[:, 1:], pos_embed[:, 1:], query_embed)
+        states, references = self.decoder(memory, mask[:, 1:], pos_embed[:, 1:], query_embed)
         return states, references, memory, memory_global
 
 

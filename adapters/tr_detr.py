@@ -16,7 +16,7 @@ from hero_plugin.adapters.detr.config import DETRConfig, TRDETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion
 from hero_plugin.adapters.detr.matcher import span_cxw_to_xx
 from hero_plugin.adapters.detr.model import DETR, Outputs, inverse_sigmoid, summed_projection
-from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable, decode
+from hero_plugin.adapters.detr.transformer import TextToVideoTransformer, attendable
 from hero_plugin.adapters.emb.heads import VSLFuser
 from hero_plugin.aggregation import Kind
 
@@ -100,7 +100,7 @@ class Transformer(TextToVideoTransformer):
         # Over padding too, as upstream.
         weighted = video * saliency.softmax(-1).unsqueeze(-1)
         memory = self.encoder(memory + weighted, keep, pos_embed)
-        states, references = decode(self.decoder, memory, mask, pos_embed, query_embed)
+        states, references = self.decoder(memory, mask, pos_embed, query_embed)
         return states, references, memory, saliency
 
 

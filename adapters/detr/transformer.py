@@ -196,8 +196,7 @@ def text_to_video_mask(video_padding: Tensor, text_padding: Tensor, num_heads: i
 class SpanDecoder(nn.Module):
     """Decoder whose queries are reference moments, corrected by each of ``dec_layers`` layers.
 
-    As in DAB-DETR (Liu et al., 2022), with one dimension in place of two. Called as upstream's, with the sequence
-    before the batch.
+    As in DAB-DETR (Liu et al., 2022), with one dimension in place of two.
     """
 
     def __init__(self, config: DETRConfig) -> None:
@@ -212,24 +211,26 @@ class SpanDecoder(nn.Module):
         last: Any = self.bbox_embed.layers[-1]
         nn.init.zeros_(last.bias)
 
-    def forward(
-        self, tgt: Tensor, memory: Tensor, *, memory_key_padding_mask: Tensor, pos: Tensor, refpoints_unsigmoid: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Decode moments.
+    def forward(self, memory: Tensor, mask: Tensor, pos: Tensor, query_embed: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode moments, with queries that start from zeros.
 
-        tgt, initial states (queries, B, D); memory and pos (T, B, D); its mask (B, T), True at padding;
-        refpoints_unsigmoid (queries, B, 2), logits of the reference moments.
+        memory and pos (B, T, D), mask (B, T), True at padding, query_embed (queries, 2), logits of the reference
+        moments.
 
         Returns:
             Normalised states of every layer, (layers, B, queries, D), and the moments that each layer started from,
             (layers, B, queries, 2) of (center, width) in [0, 1].
         """
-        keep = attendable(memory_key_padding_mask)[:, None, None]
-        x, memory, pos = (part.transpose(0, 1) for part in (tgt, memory, pos))
-        moments = refpoints_unsigmoid.transpose(0, 1).sigmoid()
+        batch, _, dim = memory.shape
+        keep = attendable(mask)[:, None, None]
+        # A view and this layout keep the order in which gradients add up, to the bit: for the memory those of all
+        # layers before those of its other readers, for the first layer's parameters query by query.
+        memory = memory.view_as(memory)
+        x = query_embed.new_zeros(len(query_embed), batch, dim).transpose(0, 1)
+        moments = query_embed.expand(batch, -1, -1).sigmoid()
         states, references = [], [moments]
         for i, layer in enumerate(self.layers):
-            sine = span_sines(moments, x.shape[-1]).to(self.norm.weight.dtype)
+            sine = span_sines(moments, dim).to(self.norm.weight.dtype)
             query_pos = self.ref_point_head(sine)
             if i > 0:
                 sine = sine * self.query_scale(x)
@@ -302,23 +303,6 @@ class SpanDecoderLayer(nn.Module):
         parts = (query, self.ca_qpos_sine_proj(sine), key, place, self.ca_v_proj(memory))
         query, sine, key, place, value = (split_heads(part, self.num_heads) for part in parts)
         return self.cross_attn(torch.cat([query, sine], dim=-1), torch.cat([key, place], dim=-1), value, keep)
-
-
-def decode(decoder: nn.Module, memory: Tensor, mask: Tensor, pos: Tensor, query_embed: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a ``SpanDecoder``, or upstream's, on a batch-first memory, with queries that start from zeros.
-
-    memory and pos (B, T, D), mask (B, T), True at padding, query_embed (queries, 2), logits of the reference moments
-    -> states and reference moments as ``SpanDecoder.forward`` returns them.
-    """
-    batch, _, dim = memory.shape
-    states, references = decoder(
-        query_embed.new_zeros(query_embed.shape[0], batch, dim),
-        memory.transpose(0, 1),
-        memory_key_padding_mask=mask,
-        pos=pos.transpose(0, 1),
-        refpoints_unsigmoid=query_embed.unsqueeze(1).expand(-1, batch, -1),
-    )
-    return states, references
 
 
 class TextToVideoTransformer(nn.Module):

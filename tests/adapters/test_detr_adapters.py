@@ -435,7 +435,7 @@ def test_a_fork_whose_decoder_is_built_otherwise():
     changed(base.transformer, decoder=property(lambda self: self.reader))
     base.transformer.decoder.stack = decoder.layers
     del decoder.layers
-    changed(decoder, forward=lambda self, tgt, *rest, **options: self.stack[0].norm1(tgt).unsqueeze(0))
+    changed(decoder, forward=lambda self, x, *rest, **options: self.stack[0].norm1(x).unsqueeze(0))
     grounder = grounder_of(base.eval())
     pair = grounder.embed(**batch("reference.moment_detr"))
     assert grounder.saliency_stubs() == {}
