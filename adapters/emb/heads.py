@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.emb.layers import Conv1D, bidirectional_lstm, lengths_of, mask_logits
-from hero_plugin.adapters.emb.losses import confident_proposals, highlight_loss, ranking_loss
+from hero_plugin.adapters.emb.losses import highlight_loss, ranking_loss
 
 
 class HighLightLayer(nn.Module):
@@ -31,7 +31,6 @@ class HighLightLayer(nn.Module):
 class ProposalRanker(nn.Module):
     """Head that convolves the map of proposals and gives each its probability of being a good one."""
 
-    topk_confident = staticmethod(confident_proposals)
     compute_loss = staticmethod(ranking_loss)
 
     def __init__(self, dim: int, kernel_size: int, num_layers: int) -> None:

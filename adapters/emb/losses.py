@@ -19,37 +19,25 @@ def temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     return inner.clamp(min=0) / outer.clamp(min=1e-5)
 
 
-def confident_proposals(
-    bounds: Tensor, scores: Tensor, mask: Tensor, moments: Tensor | None = None, threshold: float = 0.5, k: int = 1
-) -> Tensor:
-    """Choose the k best scored proposals among those that overlap the annotation enough.
-
-    bounds (B, P, 2), scores and mask (B, P), the annotated moments (B, 2), or None to choose among all, and the overlap
-    needed -> (B, k, 2); the moment itself where no proposal overlaps it by ``threshold``.
-    """
-    allowed = mask.bool()
-    if moments is not None:
-        allowed = allowed & (temporal_iou(bounds, moments.unsqueeze(1)) >= threshold)
-    best = mask_logits(scores, allowed).topk(k, dim=1).indices
-    chosen = bounds.gather(1, best.unsqueeze(-1).expand(-1, -1, 2))
-    if moments is None:
-        return chosen
-    return torch.where(allowed.any(dim=1).view(-1, 1, 1), chosen, moments.unsqueeze(1))
-
-
 def pseudo_moment(
     moments: Tensor | None, proposals: Tensor, pscores: Tensor, pmask: Tensor, threshold: float
 ) -> Tensor:
-    """Return the moment that the ranker would have annotated.
+    """Return the moment that the ranker would have annotated: the best scored of the proposals near the annotated one.
 
     As upstream, the second value is one past the last clip, and the elastic ranges are made with it like that.
 
-    moments (B, 2) and proposals (B, P, 2), first and last clip, inclusive, long; scores and mask (B, P), 1 for
-    proposals that exist; the overlap with the moment that a proposal needs -> (B, 2) long.
+    moments (B, 2), or None to choose among all, and proposals (B, P, 2), first and last clip, inclusive, long; scores
+    and mask (B, P), 1 for proposals that exist; the overlap with the moment that a proposal needs -> (B, 2) long; the
+    moment itself where no proposal overlaps it by ``threshold``.
     """
     past = proposals.new_tensor([0, 1])
-    around = None if moments is None else moments + past
-    return confident_proposals(proposals + past, pscores, pmask, around, threshold).squeeze(1)
+    proposals, allowed = proposals + past, pmask.bool()
+    if moments is not None:
+        moments = moments + past
+        allowed = allowed & (temporal_iou(proposals, moments.unsqueeze(1)) >= threshold)
+    best = mask_logits(pscores, allowed).topk(1, dim=1).indices  # not argmax, which takes another of equals
+    chosen = proposals.gather(1, best.unsqueeze(-1).expand(-1, -1, 2)).squeeze(1)
+    return chosen if moments is None else torch.where(allowed.any(dim=1, keepdim=True), chosen, moments)
 
 
 def positions_between(first: Tensor, second: Tensor, size: int) -> Tensor:
