@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hero_plugin.adapters.cpu_ops import Dropout
-from hero_plugin.adapters.emb.layers import Conv1D, bidirectional_lstm, lengths_of, mask_logits
+from hero_plugin.adapters.emb.layers import Conv1D, bidirectional_lstm, count_real, mask_logits
 from hero_plugin.adapters.emb.losses import highlight_loss, ranking_loss
 
 
@@ -144,7 +144,7 @@ class LSTMBlock(nn.Module):
         self.dense_output = Conv1D(2 * dim, dim)
 
     def forward(self, target: Tensor, lengths: Tensor) -> Tensor:
-        """Encode: target (B, T, D), real positions first, lengths (B,) of ``lengths_of`` -> (B, T, D)."""
+        """Encode: target (B, T, D), real positions first, lengths (B,) long on the CPU -> (B, T, D)."""
         return self.dense_output(bidirectional_lstm(self.rnn, target, lengths))
 
 
@@ -165,7 +165,7 @@ class ConditionedPredictor(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Predict: x (B, T, D), mask (B, T) -> start and end logits, (B, T) each, about -1e30 at padding."""
-        lengths = lengths_of(mask)
+        lengths = count_real(mask).cpu()  # waits for a GPU: once for both LSTMs, which want them there
         start_features = self.start_encoder(x, lengths)
         end_features = self.end_encoder(start_features, lengths)
         start = self.start_block(torch.cat([start_features, x], dim=2)).squeeze(2)

@@ -55,14 +55,6 @@ class VisualProjection(nn.Module):
         return self.linear(self.drop(visual_features))
 
 
-def lengths_of(mask: Tensor) -> Tensor:
-    """Return the lengths (B,) long on the CPU, where packing wants them, of a mask (B, T).
-
-    On a GPU this waits for the device: ask once for several LSTMs.
-    """
-    return count_real(mask).cpu()
-
-
 def count_real(mask: Tensor) -> Tensor:
     """Count the real places: (..., T) -> (...) long, exactly, also where half precision cannot count so far."""
     return at_least_float32(mask).sum(dim=-1).long()

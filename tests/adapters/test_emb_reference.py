@@ -15,7 +15,7 @@ from hero_plugin import wrap_model
 from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.emb import EMB, EMBConfig, elastic_threshold
 from hero_plugin.adapters.emb.encoder import surrounding_max
-from hero_plugin.adapters.emb.layers import bidirectional_lstm, count_real, lengths_of
+from hero_plugin.adapters.emb.layers import bidirectional_lstm, count_real
 from hero_plugin.adapters.emb.proposals import ProposalMap
 from hero_plugin.integrations.tools.bench.upstream import load_upstream_emb
 from tests.adapters.emb_cases import Case, small_config, total, word_vectors
@@ -312,4 +312,4 @@ def test_clips_are_counted_exactly_in_any_precision(dtype):
     """bfloat16 has no odd numbers past 256, float16 none past 2048."""
     lengths = torch.tensor([0, 1, 255, 257, 301, 2047, 2049, 3001])
     mask = (torch.arange(3001) < lengths.unsqueeze(1)).to(dtype)
-    assert torch.equal(count_real(mask), lengths) and torch.equal(lengths_of(mask), lengths)
+    assert torch.equal(count_real(mask), lengths)
