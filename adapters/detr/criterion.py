@@ -8,11 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.matcher import (
     HungarianMatcher,
-    pad_windows,
     paired_generalized_temporal_iou,
     span_cxw_to_xx,
     target_windows,
@@ -76,11 +76,6 @@ def sigmoid_focal_loss(
     loss = weight * F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
     reduced: dict[str, Callable[[], Tensor]] = {"none": lambda: loss, "mean": loss.mean, "sum": loss.sum}
     return reduced[reduction]()
-
-
-def foreground_targets(logits: Tensor, foreground: Tensor) -> Tensor:
-    """Return which of the two logits is right: (..., Q, 2) and (..., Q) bool -> (..., Q, 2) of the logits' type."""
-    return torch.stack([foreground, ~foreground], dim=-1).to(logits.dtype)
 
 
 def class_error(logits: Tensor) -> Tensor:
@@ -210,12 +205,13 @@ class SetCriterion(nn.Module):
         spans = at_least_float32(torch.stack([layer["pred_spans"] for layer in layers]))
         windows = target_windows(targets, logits.shape[1])
         pairs = self.matcher.match(logits, spans, windows)
+        padded = pad_sequence(windows, batch_first=True)
         layer = torch.arange(len(layers), device=logits.device).unsqueeze(1)
         matched = (layer, pairs.sample, pairs.prediction)
         foreground = torch.zeros_like(logits[..., 0], dtype=torch.bool)
         foreground[matched] = True
         losses = {
-            **self.span_losses(spans[matched], pad_windows(windows)[pairs.sample, pairs.window]),
+            **self.span_losses(spans[matched], padded[pairs.sample, pairs.window]),
             "loss_label": self.label_losses(logits, foreground),
             "class_error": class_error(logits[matched]),
         }
@@ -249,7 +245,8 @@ class SetCriterion(nn.Module):
     def label_losses(self, logits: Tensor, foreground: Tensor) -> Tensor:
         """Compute ``loss_label``: (K, B, Q, 2) and (K, B, Q) -> (K,)."""
         if self.label_loss == "focal":
-            return sigmoid_focal_loss(logits, foreground_targets(logits, foreground)).mean((1, 2, 3))
+            targets = torch.stack([foreground, ~foreground], dim=-1).to(logits.dtype)
+            return sigmoid_focal_loss(logits, targets).mean((1, 2, 3))
         # A cross-entropy in which background, which most predictions are, counts less.
         right, wrong = logits.log_softmax(-1).unbind(-1)
         return -torch.where(foreground, right, self.config.eos_coef * wrong).mean((1, 2))

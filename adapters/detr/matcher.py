@@ -22,11 +22,6 @@ def span_cxw_to_xx(spans: Tensor) -> Tensor:
     return torch.stack([center - 0.5 * width, center + 0.5 * width], dim=-1)
 
 
-def generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Return the generalized IoU of every pair: (..., N, 2) and (..., M, 2) of (start, end) -> (..., N, M)."""
-    return paired_generalized_temporal_iou(first.unsqueeze(-2), second.unsqueeze(-3))
-
-
 def paired_generalized_temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     """Return the generalized IoU (Rezatofighi et al., 2019) of moments side by side, in float32 at least.
 
@@ -91,7 +86,7 @@ class HungarianMatcher(nn.Module):
         pred_logits (K, B, Q, 2), foreground first, pred_spans (K, B, Q, 2), or (K, B, Q, 2 * max_v_l) of ``"ce"``, and
         B times (windows, 2).
         """
-        costs = self.costs(pred_logits, pred_spans, pad_windows(windows))
+        costs = self.costs(pred_logits, pred_spans, pad_sequence(windows, batch_first=True))
         pairs = assign_layers(costs.cpu(), [len(sample) for sample in windows])
         return Pairs(*pairs.to(pred_logits.device, non_blocking=True))
 
@@ -107,9 +102,9 @@ class HungarianMatcher(nn.Module):
                 bounds = windows.long().transpose(-1, -2).unsqueeze(-3)
                 first, last = likely.gather(-1, bounds.expand(*likely.shape[:-1], -1)).unbind(-2)
                 return config.set_cost_span * (-first - last) + config.set_cost_class * cost_class
-            windows = windows.to(pred_spans.dtype)
-            cost_span = (pred_spans.unsqueeze(-2) - windows.unsqueeze(-3)).abs().sum(-1)
-            cost_giou = -generalized_temporal_iou(span_cxw_to_xx(pred_spans), span_cxw_to_xx(windows))
+            spans, windows = pred_spans.unsqueeze(-2), windows.to(pred_spans.dtype).unsqueeze(-3)
+            cost_span = (spans - windows).abs().sum(-1)
+            cost_giou = -paired_generalized_temporal_iou(span_cxw_to_xx(spans), span_cxw_to_xx(windows))
             return (
                 config.set_cost_span * cost_span + config.set_cost_giou * cost_giou + config.set_cost_class * cost_class
             )
@@ -149,8 +144,3 @@ def target_windows(targets: dict[str, Any], batch: int) -> list[Tensor]:
     if len(windows) != batch:
         raise ValueError(f"span_labels must hold one entry for each of {batch} samples, got {len(windows)}")
     return windows
-
-
-def pad_windows(windows: list[Tensor]) -> Tensor:
-    """Pad windows: B times (windows, 2) -> (B, W, 2), zeros where a sample has fewer."""
-    return pad_sequence(windows, batch_first=True)

@@ -9,10 +9,10 @@ from dataclasses import fields
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from hero_plugin.adapters.detr.config import DETRConfig
 from hero_plugin.adapters.detr.criterion import SetCriterion
-from hero_plugin.adapters.detr.matcher import pad_windows
 from tests.adapters.authors import DEFAULTS, UPSTREAM, build
 from tests.adapters.criterion_cases import leaves, random_outputs, random_targets, training_sum
 from tests.resources import upstream
@@ -170,7 +170,7 @@ def test_costs_are_the_same_numbers(monkeypatch):
     for layer in layers:
         theirs(layer, targets)
     logits, spans = (torch.stack([layer[key] for layer in layers]) for key in ("pred_logits", "pred_spans"))
-    padded = pad_windows([entry["spans"] for entry in targets["span_labels"]])
+    padded = pad_sequence([entry["spans"] for entry in targets["span_labels"]], batch_first=True)
     costs = our_criterion("moment_detr").matcher.costs(logits, spans, padded)
     mine = [sample[:, :real] for layer in costs for sample, real in zip(layer, windows, strict=True)]
     worst = max((a - b).abs().max().item() for a, b in zip(seen, mine, strict=True))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hero_plugin.adapters.cpu_ops import Dropout
-from hero_plugin.adapters.detr.matcher import generalized_temporal_iou, paired_generalized_temporal_iou, span_cxw_to_xx
+from hero_plugin.adapters.detr.matcher import paired_generalized_temporal_iou, span_cxw_to_xx
 from hero_plugin.adapters.detr.model import summed_projection
 from hero_plugin.adapters.detr.transformer import MultiheadAttention, attend_with_mask, split_heads, text_to_video_mask
 from hero_plugin.adapters.tr_detr import best_moment, slice_clips
@@ -240,7 +240,7 @@ def test_the_best_moment_is_the_likeliest_querys():
 def test_generalized_overlap_in_pairs(seed):
     draw = torch.Generator().manual_seed(seed)
     first, second = (span_cxw_to_xx(torch.rand(2, 6, 2, generator=draw)) for _ in range(2))
-    of_all = generalized_temporal_iou(first, second)
+    of_all = paired_generalized_temporal_iou(first.unsqueeze(-2), second.unsqueeze(-3))
     assert of_all.shape == (2, 6, 6)
     assert of_all.abs().max() <= 1 + 1e-6
     assert torch.equal(of_all.diagonal(dim1=1, dim2=2), paired_generalized_temporal_iou(first, second))
@@ -252,7 +252,8 @@ def test_generalized_overlap_in_pairs(seed):
 def test_generalized_overlap_by_hand():
     first, second = torch.tensor([[0.0, 0.2], [0.5, 1.0], [0.3, 0.3]]), torch.tensor([[0.0, 0.3], [0.0, 1.0]])
     wanted = torch.tensor([[2 / 3, 0.2], [-0.2, 0.5], [0.0, 0.0]])
-    assert torch.allclose(generalized_temporal_iou(first, second), wanted, atol=1e-6)
+    got = paired_generalized_temporal_iou(first.unsqueeze(-2), second.unsqueeze(-3))
+    assert torch.allclose(got, wanted, atol=1e-6)
     point = torch.tensor([[0.3, 0.3]])
     assert paired_generalized_temporal_iou(point, point).isfinite().all()
 

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from hero_plugin.adapters.detr.criterion import foreground_targets
 from hero_plugin.adapters.detr.criterion import sigmoid_focal_loss as of_tr_detr
 from hero_plugin.integrations.support.errors import UserError
 from hero_plugin.integrations.tools.launch.cli import REPOSITORIES
@@ -124,7 +123,7 @@ def test_focal_loss_is_that_of_the_reference_criterion():
     torch.manual_seed(0)
     logits, foreground = torch.randn(2, 5, 2), torch.rand(2, 5) > 0.5
     loss = FOCAL_LOSS.stand_ins()["torchvision.ops.focal_loss"].sigmoid_focal_loss
-    targets = foreground_targets(logits, foreground)
+    targets = torch.stack([foreground, ~foreground], -1).float()
     torch.testing.assert_close(loss(logits, targets, alpha=0.25, gamma=2.0), of_tr_detr(logits, targets))
     plain = F.binary_cross_entropy_with_logits(logits, targets)
     torch.testing.assert_close(loss(logits, targets, alpha=-1, gamma=0, reduction="mean"), plain)
