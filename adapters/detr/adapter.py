@@ -19,14 +19,9 @@ from hero_plugin.tensors import KeepStatistics, is_compiling, kept_modes
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask")
 """What a model's forward reads of a batch, by upstream's names."""
 KINDS: dict[str, Kind] = {
-    "pred_logits": "logits",
-    "saliency_scores": "logits",
-    "saliency_scores_neg": "logits",
-    "video_mask": "shared",
-    "src_vid_mask": "shared",
-    "proj_queries": "direction",
-    "proj_txt_mem": "direction",
-    "proj_vid_mem": "direction",
+    **dict.fromkeys(("pred_logits", "saliency_scores", "saliency_scores_neg"), "logits"),
+    **dict.fromkeys(("video_mask", "src_vid_mask"), "shared"),
+    **dict.fromkeys(("proj_queries", "proj_txt_mem", "proj_vid_mem"), "direction"),
 }
 """Of the outputs that bases of the family share, but for the spans."""
 
