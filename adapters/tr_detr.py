@@ -82,15 +82,15 @@ class Transformer(TextToVideoTransformer):
         pos_embed: Tensor,
         saliency_proj1: nn.Linear,
         video_length: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode twice and decode.
 
         src, the clips, then the words, and pos_embed (B, T + L, D), mask (B, T + L), True at padding; query_embed
         (queries, 2), logits of moments; the model's saliency_proj1.
 
         Returns:
-            Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), the memory of the clips
-            (B, T, D), and their saliency before it was used (B, T).
+            Decoder states (layers, B, queries, D), their moments (layers, B, queries, 2), and the memory of the clips
+            (B, T, D).
         """
         video = self.t2v_encoder(src, mask, pos_embed, video_length)
         mask, pos_embed = mask[:, :video_length], pos_embed[:, :video_length]
@@ -101,7 +101,7 @@ class Transformer(TextToVideoTransformer):
         weighted = video * saliency.softmax(-1).unsqueeze(-1)
         memory = self.encoder(memory + weighted, keep, pos_embed)
         states, references = self.decoder(memory, mask, pos_embed, query_embed)
-        return states, references, memory, saliency
+        return states, references, memory
 
 
 def saliency_scores(projection: nn.Linear, memory: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ class TRDETR(DETR):
         clips = video.shape[1]
         fused = self.fuser(video, text, src_vid_mask, src_txt_mask)
         mask = torch.cat([src_vid_mask, src_txt_mask], dim=1).bool()
-        states, references, memory, _ = self.transformer(
+        states, references, memory = self.transformer(
             torch.cat([fused, text], dim=1),
             ~mask,
             self.query_embed.weight,

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from hero_plugin.adapters.cpu_ops import Dropout
 from hero_plugin.adapters.detr.config import DETRConfig
 
-POSITION_BASE = 10000
-"""Ratio of the highest to the lowest frequency, nearly."""
-
 
 def sines(angle: Tensor, width: int) -> Tensor:
     """Return sine and cosine of ``angle``, in radians, at width / 2 frequencies from 1 down: (...) -> (..., width)."""
     # Not the core's sinusoid: its exp(-i log 10000) rounds otherwise than this power, which upstream takes.
     exponent = 2 * torch.arange(width // 2, dtype=torch.float32, device=angle.device) / width
-    angles = angle.unsqueeze(-1) / POSITION_BASE**exponent
+    angles = angle.unsqueeze(-1) / 10000**exponent  # the ratio of the highest to the lowest frequency, nearly
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
 
 
@@ -156,7 +153,6 @@ class DETR(nn.Module):
     def __init__(self, config: DETRConfig, query_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.num_queries, self.max_v_l = config.num_queries, config.max_v_l
         self.span_loss_type, self.aux_loss = config.span_loss_type, config.aux_loss
         self.use_txt_pos, self.contrastive_align_loss = config.use_txt_pos, config.contrastive_align_loss
         dim = config.hidden_dim
