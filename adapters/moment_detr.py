@@ -128,10 +128,7 @@ class MomentDETR(DETR):
         video, text = self.project(src_txt, src_txt_mask, src_vid, src_vid_mask)
         mask = torch.cat([src_vid_mask, src_txt_mask], dim=1).bool()
         states, memory = self.transformer(
-            torch.cat([video, text], dim=1),
-            ~mask,
-            self.query_embed.weight,
-            self.positions(video, src_vid_mask, text),
+            torch.cat([video, text], dim=1), ~mask, self.query_embed.weight, self.positions(video, src_vid_mask, text)
         )
         video_memory, text_memory = memory.split((video.shape[1], text.shape[1]), dim=1)
         outputs = self.predictions(states, video_memory, text_memory)
