@@ -3,8 +3,6 @@
 Each hands over to PyTorch's own on other devices, and all but dropout in compiled models.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """FlashVTG: the adapter. The model itself is its authors'."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Moment-DETR: adapter, and reference implementation that loads upstream checkpoints."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

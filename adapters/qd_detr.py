@@ -1,7 +1,5 @@
 """QD-DETR: adapter, and reference implementation that loads upstream checkpoints."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar

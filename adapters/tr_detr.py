@@ -1,7 +1,5 @@
 """TR-DETR: adapter, and reference implementation that loads upstream checkpoints."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext

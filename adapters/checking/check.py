@@ -1,7 +1,5 @@
 """Check an adapter on real inputs: whether HERO around a base does what it promises, point by point."""
 
-from __future__ import annotations
-
 import functools
 import random
 import textwrap

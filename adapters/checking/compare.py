@@ -1,7 +1,5 @@
 """How outputs are compared: by name, value and type, with what rounding explains."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from math import inf, isnan
 from typing import Any

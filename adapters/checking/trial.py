@@ -1,7 +1,5 @@
 """One base and its adapter under test: what ``check_adapter`` runs."""
 
-from __future__ import annotations
-
 import copy
 import math
 import random

@@ -1,7 +1,5 @@
 """Adapter of the DETR family: the reference implementations, upstream's own classes, and their copies elsewhere."""
 
-from __future__ import annotations
-
 import inspect
 import warnings
 from collections.abc import Mapping

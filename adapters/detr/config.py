@@ -1,7 +1,5 @@
 """Sizes and loss weights of the DETR family, under the names of its authors' command lines."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 

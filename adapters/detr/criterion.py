@@ -1,7 +1,5 @@
 """The losses of Moment-DETR, QD-DETR and TR-DETR."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Adapters of the family's descendants, as lighthouse has them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar

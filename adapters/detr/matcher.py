@@ -1,7 +1,5 @@
 """Assignment of predicted spans to annotated windows at the least cost, as in DETR."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

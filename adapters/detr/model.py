@@ -1,7 +1,5 @@
 """Common parts of the DETR family's models: input projections, positions and prediction heads."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """Transformer parts of the DETR family: attention, encoders, and the decoder of QD-DETR and TR-DETR."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

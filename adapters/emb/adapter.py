@@ -1,7 +1,5 @@
 """Adapter of EMB, for the reference implementation and upstream's own class."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Sizes and loss weights of EMB, under the names of its authors' command line."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -79,7 +77,7 @@ class EMBConfig(EMBHyperparameters):
             raise ValueError(f"min_iou must not exceed max_iou, got {self.min_iou} and {self.max_iou}")
 
     @classmethod
-    def of(cls, configs: Any) -> EMBConfig:
+    def of(cls, configs: Any) -> "EMBConfig":
         """Take the settings from any object with attributes (a parsed command line); others are left out."""
         if isinstance(configs, cls):
             return configs

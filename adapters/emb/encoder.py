@@ -3,8 +3,6 @@
 A guided query also carries what lies before and after a clip, or at a proposal's ends.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Heads of EMB: highlights, ranks of proposals, the fusion of clips and words, and a moment's start and end."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """Building blocks of EMB: masks, linear layers, and an LSTM over sequences of different lengths."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

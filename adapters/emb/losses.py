@@ -1,7 +1,5 @@
 """EMB's three losses, and its elastic labels: boundaries near the annotated ones that count as right."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """EMB, Elastic Moment Bounding (Huang et al., ECCV 2022), as its authors published it, and faster."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Map of candidate moments: runs of cells, with the maximum of their features."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
