@@ -221,8 +221,8 @@ def json_lines(path: Path, tell: Tell, progress: OnProgress | None = None) -> It
 Durations = Mapping[str, Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 HOW_TO_GIVE_DURATIONS = (
-    "give durations=FILE (--durations FILE): JSON such as Charades' action timelines or any Charades-CD file, "
-    "the CSV of Charades (columns id, length), JSONL (vid, duration), or a mapping of video to seconds"
+    "give --durations FILE (in Python durations=FILE): JSON such as Charades' action timelines or any Charades-CD "
+    "file, the CSV of Charades (columns id, length), JSONL (vid, duration), or a mapping of video to seconds"
 )
 _KEYS = ("duration", "video_duration", "length")
 _NAMES = ("vid", "video_id", "video", "id")

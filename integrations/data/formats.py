@@ -154,7 +154,11 @@ def read_by_video(checks: RecordChecks, progress: OnProgress | None = None) -> N
         elif raw_duration is None:
             raw_duration = checks.known_duration(video)
         if raw_duration is None:
-            checks.failure(where, "no `duration` or `video_duration`", "add it, or give durations=FILE (--durations)")
+            checks.failure(
+                where,
+                "no `duration` or `video_duration`",
+                "add it, or give --durations FILE (in Python durations=FILE)",
+            )
             continue
         duration = checks.duration(where, raw_duration)
         if duration is None:
@@ -391,7 +395,7 @@ def _read_row(checks: RecordChecks, where: str, number: int, row: Any) -> None:
     checks.ids.append(given if isinstance(given, int | str) else str(given))
     raw_duration = row.get("duration", checks.known_duration(video))
     if raw_duration is None:
-        fix = "add it, or give durations=FILE (--durations)"
+        fix = "add it, or give --durations FILE (in Python durations=FILE)"
         checks.failure(where, f"no `duration` of video {video}", fix)
         return
     sentence, duration = checks.sentence(where, row["query"]), checks.duration(where, raw_duration)

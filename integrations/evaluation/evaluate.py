@@ -117,13 +117,14 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
         whole["drift"] = show_robustness(compared, draws, screen, config.figures, config.table)
     if config.json is not None:
         write_json(config.json, nan_to_null(whole))
-    if config.predictions is not None:
+        screen.say(f"all scores: {config.json}")
+    if (path := config.predictions) is not None:
+        files = {path: chain.from_iterable(found.lines.values())}
         if found.file_for_each_set and len(found.lines) > 1:  # lines do not say which set they are of
-            for name, lines in found.lines.items():
-                path = config.predictions
-                write_submission(path.with_name(f"{path.stem}-{name}{path.suffix}"), lines)
-        else:
-            write_submission(config.predictions, chain.from_iterable(found.lines.values()))
+            files = {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in found.lines.items()}
+        for file, lines in files.items():
+            write_submission(file, lines)
+            screen.say(f"answers: {file}")
     if len(runs) == 1:
         return found.scores
     return {f"{path}: {name}": scores for path, each in results.items() for name, scores in each.scores.items()}

@@ -105,7 +105,7 @@ def main(config: SubmissionConfig, screen: Screen | None = None) -> dict[str, An
         result["drift"] = show_robustness(models, draws, screen, config.figures, config.table)
     if config.json is not None:
         write_json(config.json, nan_to_null(result), indent=4)
-        screen.say(f"figures: {config.json}")
+        screen.say(f"all scores: {config.json}")
     if config.figure is not None:
         screen.say(f"drawn: {draw_official(scored[config.submission[0]], config.figure)}")
     return result

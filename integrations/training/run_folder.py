@@ -253,10 +253,13 @@ class RunFolder:
         return [path for path, known in _annotations(settings).items() if before.get(path, known) != known]
 
     def _changed(self, settings: Mapping[str, Any]) -> list[str]:
-        before = self.config()
+        before, now = (
+            {**each, **{f"hero.{n}": v for n, v in each.get("hero", {}).items()}, "hero": None}
+            for each in (self.config(), settings)
+        )
         return [
             f"  {name}: was {before.get(name)!r}, now {value!r}"
-            for name, value in settings.items()
+            for name, value in now.items()
             if name not in FREE_TO_CHANGE and before.get(name) != value
         ]
 

@@ -204,6 +204,11 @@ def test_an_existing_run_is_left_alone(runs):
         main(runs.config(output=str(runs.base.path), base_only=True), QUIET)
     with pytest.raises(RunFolderError, match=r"lr: was 0\.0005, now 0\.1"):
         main(runs.config(output=str(runs.base.path), base_only=True, lr=0.1, resume=True), QUIET)
+    with pytest.raises(RunFolderError, match=r"settings:\n  hero\.sgvf: was True, now False\n\S"):
+        main(
+            runs.config(output=str(runs.hero.path), hero={**runs.hero.config()["hero"], "sgvf": False}, resume=True),
+            QUIET,
+        )
     assert runs.base.config_file.read_bytes() == before
 
 

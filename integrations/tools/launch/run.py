@@ -203,8 +203,15 @@ esac
 """
 
 
-PACKAGES = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow"}
-"""Modules whose package has another name."""
+PACKAGES = {
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "cv2": "opencv-python",
+    "PIL": "pillow",
+    "ffmpeg": "ffmpeg-python",
+    "clip": "git+https://github.com/openai/CLIP.git",
+}
+"""Modules whose package has another name: what to give pip."""
 
 
 def missing_modules(script: Script) -> list[str]:

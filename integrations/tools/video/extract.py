@@ -350,17 +350,16 @@ def text_manifest(encoder: TextEncoder) -> dict[str, Any]:
     return make_manifest([{"name": encoder.name, "weights": encoder.weights, **layers}])
 
 
-def _joined(
-    file: Path, manifest: Mapping[str, Any], words: list[str], vectors: np.ndarray
-) -> tuple[list[str], np.ndarray]:
-    """Return these words and their vectors behind those of a table that is there.
-
-    Raises ``UserError`` where another encoder made that table, or it does not say which.
-    """
+def _expect_same_words(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise ``UserError`` where another encoder made the word table ``file``, or it does not say which."""
     known = read_manifest(file)
     if known is None or (differs := manifest_difference(manifest, known)):
         made = f"made by {differs}" if known is not None else "says nothing of what made it"
         raise UserError(f"--word-table {file}: is there, and {made}; name another file, or delete it")
+
+
+def _joined(file: Path, words: list[str], vectors: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return these words and their vectors behind those of a table that is there."""
     table = load_word_vectors(file)
     new = [place for place, word in enumerate(words) if word not in table]
     return [*table.words, *(words[place] for place in new)], np.concatenate([table.vectors, vectors[new]])
@@ -387,6 +386,8 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
     device = choose_device(config.device)
     encoder = TextEncoder(config.encoder[0], device, config.amp, config.download, config.text_layers)
     manifest = text_manifest(encoder)
+    if config.word_table is not None and config.word_table.is_file():
+        _expect_same_words(config.word_table, manifest)
     with ExitStack() as held:
         claim(config.output, manifest, held)
         left = [query for query in sentences if not (config.output / f"qid{query}.npz").is_file()]
@@ -416,7 +417,7 @@ def extract_queries(config: ExtractConfig, screen: Screen) -> int:
         vocabulary = sorted({word for sentence in sentences.values() for word in tokenize(sentence)})
         vectors = encoder.encode_words(vocabulary)
         if config.word_table.is_file():
-            vocabulary, vectors = _joined(config.word_table, manifest, vocabulary, vectors)
+            vocabulary, vectors = _joined(config.word_table, vocabulary, vectors)
         with atomic_write(config.word_table, "wb") as stream:
             np.savez(stream, words=np.array(vocabulary), vectors=vectors, manifest=np.array(json.dumps(manifest)))
         screen.say(f"{config.word_table}: vectors of {len(vocabulary)} words")

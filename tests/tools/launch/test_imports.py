@@ -50,3 +50,6 @@ def test_what_need_not_be_there(repository):
 
 def test_one_line_installs_all():
     assert how_to_install("EMB", ["nltk", "sklearn"]).endswith("pip install nltk scikit-learn")
+    assert how_to_install("Lighthouse", ["clip", "ffmpeg"]).endswith(
+        "pip install git+https://github.com/openai/CLIP.git ffmpeg-python"  # pip's own clip and ffmpeg are others
+    )

@@ -47,13 +47,13 @@ def make(folder: Path, train: int = 60, test: int = 20) -> dict[str, Path]:
     return files
 
 
-def train(folder: Path, files: dict[str, Path], model: str, epochs: int) -> Path:
+def train(folder: Path, files: dict[str, Path], model: str, epochs: int, seed: int) -> Path:
     """Train a model; return the folder of its run."""
     name, flags = MODELS[model]
     data = ["--annotations-train", files["train"], "--annotations-val", files["val"]]
     data += ["--features", folder / "features", "--words", folder / "words.npz"]
     small = ["--dim", 64, "--lr", 1e-3, "--epochs", epochs, "--figure-queries", 0, "--device", "cpu", "--threads", 1]
-    run("train", "emb", "--output", folder / name, *data, *small, "--eval-every", epochs, *flags)
+    run("train", "emb", "--output", folder / name, *data, *small, "--eval-every", epochs, "--seed", seed, *flags)
     return folder / name
 
 
@@ -73,14 +73,14 @@ def ask(run: Path, folder: Path, annotations: Path) -> tuple[np.ndarray, np.ndar
 
 
 def main(
-    folder: Path, *, train_videos: int = 60, test_videos: int = 20, epochs: int = 28
+    folder: Path, *, train_videos: int = 60, test_videos: int = 20, epochs: int = 28, seed: int = 0
 ) -> dict[str, dict[str, float]]:
     """Run everything; print and return R1@0.5 in percent by model and set."""
     started = time.monotonic()
     files = make(folder, train_videos, test_videos)
     scores: dict[str, dict[str, float]] = {}
     for model in MODELS:
-        path = train(folder, files, model, epochs)
+        path = train(folder, files, model, epochs, seed)
         for name in ("test", "unseen"):
             found, chance = ask(path, folder, files[name])
             scores.setdefault(model, {})[name] = 100 * float((found >= 0.5).mean())
@@ -96,4 +96,6 @@ def main(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("whole"))
-    main(parser.parse_args().output)
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings; the videos stay the same")
+    config = parser.parse_args()
+    main(config.output, seed=config.seed)
