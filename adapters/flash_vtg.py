@@ -37,6 +37,7 @@ class FlashVTGAdapter(CGDETRAdapter):
         "point": "whole",  # the places of the pyramid's clips
         **dict.fromkeys(SUMMED, "logits"),
         "src_txt_mask_neg": "shared",
+        "pymid_msk": "shared",  # one for each layer of the pyramid
     }
 
     def ground(self, pair: Pair) -> Grounding:

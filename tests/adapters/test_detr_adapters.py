@@ -263,7 +263,7 @@ def test_three_training_steps_move_all_of_hero(name):
     before = {key: value.clone() for key, value in model.named_parameters()}
     for seed in range(3):
         outputs, total = step(name, model, criterion, seed)
-        assert total.isfinite() and set(outputs["hero"]) == {"relevance", "masked_relevance", "video_mask", "chosen"}
+        assert total.isfinite() and set(outputs["hero"]) == {"relevance", "masked_relevance", "video_mask", "settings"}
         missing = {key for key, parameter in model.named_parameters() if parameter.grad is None}
         assert missing == {f"base.{key}" for key in unused}
         optimizer.step()

@@ -143,7 +143,7 @@ def test_a_fresh_wrapper_is_the_base():
     without_dropout(base)
     model = wrap_model(copy.deepcopy(base), stride=1, dropout=0.0)
     outputs = model.train()(**inputs())
-    assert set(outputs.pop("hero")) == {"relevance", "masked_relevance", "video_mask", "chosen"}
+    assert set(outputs.pop("hero")) == {"relevance", "masked_relevance", "video_mask", "settings"}
     same(base.train()(**inputs()), outputs, rtol=3e-6, atol=3e-6)
     same(base.eval()(**inputs(1)), model.eval()(**inputs(1)), rtol=3e-6, atol=3e-6)
 

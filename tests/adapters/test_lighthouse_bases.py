@@ -135,7 +135,7 @@ def test_three_training_steps_move_all_of_hero(name):
     for seed in range(3):
         outputs, total = step(name, model, criterion, seed)
         hero = (outputs[0] if isinstance(outputs, tuple) else outputs)["hero"]
-        assert total.isfinite() and set(hero) == {"relevance", "masked_relevance", "video_mask", "chosen"}
+        assert total.isfinite() and set(hero) == {"relevance", "masked_relevance", "video_mask", "settings"}
         assert {key for key, parameter in model.named_parameters() if parameter.grad is None} == unused
         optimizer.step()
     assert all(value.isfinite().all() for value in model.parameters())
@@ -161,7 +161,7 @@ def test_one_level_and_recomputed(name, change):
     outputs, total = step(name, model, wrap_criterion(criterion, model.config))
     assert total.isfinite() and flat(outputs).keys() - flat(run(name, base, batch(name))).keys() == {
         f"{'.0' if isinstance(outputs, tuple) else ''}.hero.{key}"
-        for key in ("relevance", "masked_relevance", "video_mask", "chosen")
+        for key in ("relevance", "masked_relevance", "video_mask")
     }
     assert torch.isfinite(model.weighted_hero_loss(torch.ones_like(batch(name)["src_vid_mask"])))
 
