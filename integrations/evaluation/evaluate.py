@@ -119,7 +119,7 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
         write_json(config.json, nan_to_null(whole))
         screen.say(f"all scores: {config.json}")
     if (path := config.predictions) is not None:
-        files = {path: chain.from_iterable(found.lines.values())}
+        files = {path: list(chain.from_iterable(found.lines.values()))}
         if found.file_for_each_set and len(found.lines) > 1:  # lines do not say which set they are of
             files = {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in found.lines.items()}
         for file, lines in files.items():
