@@ -231,7 +231,7 @@ class HeroModel(NamedPlugins):
             ValueError: there is no such level.
         """
         chosen: Any = level_numbers(levels)
-        if levels and chosen is levels:  # one sequence of them
+        if len(levels) == 1 and chosen is levels:  # one sequence of them
             chosen = level_numbers(levels[0])
         self.config = replace(self.config, inference=chosen if levels else None)
         return self

@@ -98,8 +98,9 @@ def test_training_keeps_all_levels_and_one_call_undoes_the_choice():
     for level in (np.int64(0), torch.tensor(0), np.array([0]), torch.tensor([0])):  # as argmax gives them
         assert model.keep_level().keep_level(level).config.inference == (0,)
     assert model.keep_level(np.arange(1, 3)).config.inference == (1, 2)
-    with pytest.raises(ValueError, match="are of 0 to 3"):
-        model.keep_level([])
+    for wrong in (([],), ([1], [2])):
+        with pytest.raises(ValueError, match="are of 0 to 3"):
+            model.keep_level(*wrong)
 
 
 def test_checkpoints_and_plugin_files_carry_the_choice(tmp_path):
