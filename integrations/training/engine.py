@@ -153,7 +153,6 @@ class Trainer:
         try:
             with Interrupts() as interrupts, self.screen.training(self.config.epochs, len(self.order)):
                 if not self.config.epochs:  # weights that are taken as they are: scored, and kept
-                    self.run.truncate(-1)
                     self.finish_epoch({}, *self.evaluate(evaluations, interrupts), select)
                 while self.progress.epoch < self.config.epochs:
                     losses = self.train_one_epoch(interrupts)
@@ -297,7 +296,7 @@ class Trainer:
             if self.run.next_best.is_file():
                 known = load_checkpoint(self.run.next_best)["epoch"] == self.progress.best_epoch
                 self.run.next_best.replace(self.run.best) if known else self.run.next_best.unlink()
-            self.run.truncate(self.progress.epoch)
+            self.run.truncate(self.progress.epoch if self.config.epochs else -1)  # without epochs it is scored anew
             self.events.restart(self.run.history())
 
     def _decay(self, step: int) -> float:
