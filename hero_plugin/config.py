@@ -232,10 +232,11 @@ class HeroConfig:
     def contradiction(self, there: HeroConfig, grounder: Grounder) -> str:
         """Return the error for weights that were made under the config ``there``; empty where the two go together."""
         changed = self.differences(there, grounder)
-        choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]
-        choices = choices if there.active else ["config=HeroConfig.off()"]
         if not changed:
             return ""
+        choices = [f"{name}={getattr(there, name)!r}" for name, (_, value) in changed.items() if value != "absent"]
+        if not there.active:  # no part is there to choose anything of
+            choices = ["config=HeroConfig.off()"]
         return (
             "these weights come from another HERO than this model's: wrap the base with "
             f"wrap_model(base, {', '.join(choices)}), or let hero_plugin.config_of(state_dict) say with what"

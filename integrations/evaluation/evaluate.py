@@ -119,9 +119,10 @@ def main(config: EvalConfig, screen: Screen | None = None) -> dict[str, dict[str
         write_json(config.json, nan_to_null(whole))
         screen.say(f"all scores: {config.json}")
     if (path := config.predictions) is not None:
-        files = {path: list(chain.from_iterable(found.lines.values()))}
         if found.file_for_each_set and len(found.lines) > 1:  # lines do not say which set they are of
             files = {path.with_name(f"{path.stem}-{name}{path.suffix}"): lines for name, lines in found.lines.items()}
+        else:
+            files = {path: list(chain.from_iterable(found.lines.values()))}
         for file, lines in files.items():
             write_submission(file, lines)
             screen.say(f"answers: {file}")

@@ -253,10 +253,7 @@ class RunFolder:
         return [path for path, known in _annotations(settings).items() if before.get(path, known) != known]
 
     def _changed(self, settings: Mapping[str, Any]) -> list[str]:
-        before, now = (
-            {**each, **{f"hero.{n}": v for n, v in each.get("hero", {}).items()}, "hero": None}
-            for each in (self.config(), settings)
-        )
+        before, now = _with_hero_apart(self.config()), _with_hero_apart(settings)
         return [
             f"  {name}: was {before.get(name)!r}, now {value!r}"
             for name, value in now.items()
@@ -275,6 +272,12 @@ class RunFolder:
             return json.loads(file.read_text("utf-8"))
         except (OSError, json.JSONDecodeError) as error:
             raise RunFolderError(f"{file}: cannot be read ({error})") from error
+
+
+def _with_hero_apart(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in which each of HERO's is one of its own, named as its flag: ``hero.sgvf``."""
+    hero = {f"hero.{name}": value for name, value in settings.get("hero", {}).items()}
+    return {**settings, **hero, "hero": None}
 
 
 def _annotations(settings: Mapping[str, Any]) -> dict[str, str]:
